@@ -1,0 +1,182 @@
+"""A shard's record as Arrow tables: written by a capture actor, read by the merge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.artifacts import (
+    MOMENTS,
+    NO_SAMPLE,
+    RANDOM_TRACES,
+    ROLES,
+    TRACES,
+    TableSpec,
+    exemplars,
+    write_table,
+)
+from tasks.capture.recorder import LayerRecorder, Layout
+from tasks.capture.top_n import unpack
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """A sample's visual and text tokens and its patch grid."""
+
+    visual: int
+    text: int
+    grid: tuple[int, int]
+
+
+def write_shard(
+    folder: Path, recorders: Mapping[int, LayerRecorder], counts: Mapping[int, TokenCounts]
+) -> None:
+    """Write what every layer's recorder holds; `counts` by sample_id trims the traces."""
+    for layer, recorder in recorders.items():
+        for spec, table in layer_tables(layer, recorder, counts):
+            write_table(table, spec, folder / part_name(spec, layer))
+
+
+def part_name(spec: TableSpec, layer: int) -> str:
+    """The file of one layer of an artifact."""
+    return f"{spec.name}-layer-{layer:03d}.parquet"
+
+
+def layer_tables(
+    layer: int, recorder: LayerRecorder, counts: Mapping[int, TokenCounts]
+) -> list[tuple[TableSpec, pa.Table]]:
+    """The exemplars, traces, random traces and moments of one layer."""
+    keys, order = recorder.keys.sort(dim=1, descending=True)
+    peaks, sample_ids = (values.cpu().numpy() for values in unpack(keys))
+    places = recorder.peak_places.gather(1, order).cpu().numpy()
+    spec = exemplars(keys.shape[1])
+    # Rows of `traces` follow the exemplars: neuron by neuron, strongest first, none empty.
+    filled = sample_ids != NO_SAMPLE
+    neuron, rank = np.nonzero(filled)
+    slots = order.cpu().numpy()[filled]
+    traces = recorder.traces.cpu().numpy()[neuron, slots]
+    return [
+        (spec, _exemplar_table(layer, spec, sample_ids, peaks, places, recorder.layout)),
+        (
+            TRACES,
+            trace_table(
+                TRACES, layer, neuron, sample_ids[filled], traces, counts, recorder.layout, rank
+            ),
+        ),
+        (RANDOM_TRACES, _random_table(layer, recorder, counts)),
+        (MOMENTS, _moment_table(layer, recorder)),
+    ]
+
+
+def trace_table(
+    spec: TableSpec,
+    layer: int,
+    neuron: np.ndarray,
+    sample_ids: np.ndarray,
+    traces: np.ndarray,
+    counts: Mapping[int, TokenCounts],
+    layout: Layout,
+    rank: np.ndarray | None = None,
+) -> pa.Table:
+    """Traces [rows, layout.tokens] cut to each sample's own tokens, as rows of `spec`."""
+    known, inverse = np.unique(sample_ids, return_inverse=True)
+    per_sample = [counts[int(sample_id)] for sample_id in known]
+
+    def of_rows(values: Sequence[int], dtype: type) -> np.ndarray:
+        return np.asarray(values, dtype=dtype)[inverse]
+
+    n_visual = of_rows([count.visual for count in per_sample], np.int64)
+    n_text = of_rows([count.text for count in per_sample], np.int64)
+    columns = {
+        "layer": np.full(len(neuron), layer, dtype=np.int16),
+        "neuron": neuron.astype(np.int32),
+        "sample_id": sample_ids.astype(np.int32),
+        "visual": _ragged(traces[:, : layout.visual], n_visual),
+        "text": _ragged(traces[:, layout.visual :], n_text),
+        "grid_height": of_rows([count.grid[0] for count in per_sample], np.int16),
+        "grid_width": of_rows([count.grid[1] for count in per_sample], np.int16),
+    }
+    if rank is not None:
+        columns["rank"] = rank.astype(np.int16)
+    return pa.table(columns).select(spec.schema.names)
+
+
+def _ragged(padded: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+    keep = np.arange(padded.shape[1]) < lengths[:, None]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(padded[keep], type=pa.float16()))
+
+
+def _exemplar_table(
+    layer: int,
+    spec: TableSpec,
+    sample_ids: np.ndarray,
+    peaks: np.ndarray,
+    places: np.ndarray,
+    layout: Layout,
+) -> pa.Table:
+    neurons, top_n = sample_ids.shape
+    empty = sample_ids == NO_SAMPLE
+    is_text = places >= layout.visual
+    role = np.where(empty, -1, is_text).astype(np.int8)
+    token = np.where(empty, -1, places - layout.visual * is_text).astype(np.int32)
+
+    def slots(values: np.ndarray) -> pa.Array:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), top_n)
+
+    return pa.table(
+        {
+            "layer": np.full(neurons, layer, dtype=np.int16),
+            "neuron": np.arange(neurons, dtype=np.int32),
+            "sample_id": slots(sample_ids.astype(np.int32)),
+            "peak": slots(peaks),
+            "peak_role": slots(role),
+            "peak_token": slots(token),
+        },
+    ).cast(spec.schema)
+
+
+def _random_table(
+    layer: int, recorder: LayerRecorder, counts: Mapping[int, TokenCounts]
+) -> pa.Table:
+    # A shard keeps only the random samples that it saw itself.
+    mine = [sample_id for sample_id in recorder.random_slots if sample_id in counts]
+    slots = [recorder.random_slots[sample_id] for sample_id in mine]
+    neurons = len(recorder.random_traces)
+    traces = recorder.random_traces[:, slots].cpu().numpy().reshape(neurons * len(mine), recorder.layout.tokens)
+    neuron = np.repeat(np.arange(neurons), len(mine))
+    sample_ids = np.tile(np.asarray(mine, dtype=np.int64), neurons)
+    return trace_table(
+        RANDOM_TRACES, layer, neuron, sample_ids, traces, counts, recorder.layout
+    )
+
+
+def _moment_table(layer: int, recorder: LayerRecorder) -> pa.Table:
+    moments = recorder.moments
+    tokens = moments.tokens.cpu().numpy()
+    total = moments.total.cpu().numpy()
+    squares = moments.squares.cpu().numpy()
+    positive = moments.positive.cpu().numpy()
+    maximum = moments.maximum.cpu().numpy()
+    neurons = total.shape[1]
+    columns: dict[str, np.ndarray] = {
+        "layer": np.full(neurons, layer, dtype=np.int16),
+        "neuron": np.arange(neurons, dtype=np.int32),
+    }
+    for index, role in enumerate(ROLES):
+        n = max(tokens[index], 1.0)
+        mean = total[index] / n
+        columns |= {
+            f"n_{role}": np.full(neurons, tokens[index], dtype=np.int64),
+            f"mean_{role}": mean,
+            f"m2_{role}": np.maximum(squares[index] - n * mean**2, 0.0),
+            f"max_{role}": np.where(tokens[index] > 0, maximum[index], np.nan),
+            f"positive_{role}": positive[index] / n,
+        }
+    return pa.table(columns).select(MOMENTS.schema.names)
+
+

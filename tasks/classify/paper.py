@@ -1,0 +1,96 @@
+"""The paper's rule: a neuron's type is what most of its exemplars are.
+
+Xu et al., "Deciphering Functions of Neurons in Vision-Language Models", arXiv 2502.18485.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.artifacts import NEURON_TYPES, TYPES
+
+
+@dataclass(frozen=True)
+class PaperRule:
+    """Thresholds, in activations normalised to 0-10.
+
+    An exemplar is visual if at least `n_visual` visual tokens exceed `t_visual`, text if at least
+    `n_text` text tokens exceed `t_text`, multi-modal if both, unknown if neither.
+    include_template: whether template tokens count towards the maximum that becomes 10.
+    """
+
+    n_visual: int = 4
+    t_visual: float = 2.0
+    n_text: int = 2
+    t_text: float = 3.0
+    include_template: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n_visual < 1 or self.n_text < 1:
+            raise ValueError("n_visual, n_text: must be at least 1")
+        for name in ("t_visual", "t_text"):
+            if not 0 <= getattr(self, name) < 10:
+                raise ValueError(f"{name}: must be from 0 to below 10")
+
+    def types(self, traces: pa.Table, moments: pa.Table) -> pa.Table:
+        """The `types` rows of the neurons in `moments`, from their `traces`.
+
+        A neuron that is never positive has no scale, and all its exemplars are unknown.
+        """
+        scale = _scale(moments, self.include_template)
+        row_neuron = _positions(traces, moments)
+        row_scale = scale[row_neuron]
+        is_visual = _count_above(traces["visual"], row_scale, self.t_visual) >= self.n_visual
+        is_text = _count_above(traces["text"], row_scale, self.t_text) >= self.n_text
+        # In the order of TYPES: visual, text, multi-modal, unknown.
+        kind = np.select([is_visual & is_text, is_visual, is_text], [2, 0, 1], default=3)
+        votes = np.zeros((len(moments), len(TYPES)), dtype=np.int64)
+        np.add.at(votes, (row_neuron, kind), 1)
+        counted = votes.sum(1)
+        shares = votes / np.maximum(counted, 1)[:, None]
+        shares[counted == 0, TYPES.index("unknown")] = 1.0
+        columns = {
+            "layer": moments["layer"],
+            "neuron": moments["neuron"],
+            "p_visual": shares[:, 0],
+            "p_text": shares[:, 1],
+            "p_multimodal": shares[:, 2],
+            "p_unknown": shares[:, 3],
+            "type": pa.array(np.asarray(TYPES)[shares.argmax(1)]),
+            "n_exemplars": counted.astype(np.int16),
+            "scale": scale,
+        }
+        return pa.table(columns).cast(NEURON_TYPES.schema)
+
+
+def _scale(moments: pa.Table, include_template: bool) -> np.ndarray:
+    """The activation float32 [neurons] that is normalised to 10; 0 where never positive."""
+    roles = ("visual", "text", "template") if include_template else ("visual", "text")
+    maxima = np.stack([moments[f"max_{role}"].to_numpy() for role in roles])
+    return np.nan_to_num(np.fmax.reduce(maxima), nan=0.0).clip(min=0.0).astype(np.float32)
+
+
+def _positions(traces: pa.Table, moments: pa.Table) -> np.ndarray:
+    """For every trace the row of `moments` with its neuron."""
+
+    def keys(table: pa.Table) -> np.ndarray:
+        return table["layer"].to_numpy().astype(np.int64) << 32 | table["neuron"].to_numpy()
+
+    known = keys(moments)
+    order = known.argsort()
+    return order[np.searchsorted(known, keys(traces), sorter=order)]
+
+
+def _count_above(column: pa.ChunkedArray, scale: np.ndarray, threshold: float) -> np.ndarray:
+    """How many of each row's activations exceed `threshold` once `scale` is 10."""
+    rows = column.combine_chunks()
+    offsets = rows.offsets.to_numpy()
+    values = rows.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    lengths = np.diff(offsets)
+    limit = np.where(scale > 0, scale * (threshold / 10), np.inf).astype(np.float32)
+    above = values.astype(np.float32) > np.repeat(limit, lengths)
+    running = np.concatenate([[0], np.cumsum(above)])
+    return running[offsets[1:] - offsets[0]] - running[offsets[:-1] - offsets[0]]

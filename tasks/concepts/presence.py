@@ -1,0 +1,57 @@
+"""Which tokens of a sample carry which concept: the link between words and activations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from tasks.artifacts import CONCEPT_GRID
+from tasks.samples.catalog import Sample, TrueConcept
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, casefolded, in order."""
+    return [match.group().casefold() for match in _WORD.finditer(text)]
+
+
+def token_words(sample: Sample) -> list[str]:
+    """The word that each text token belongs to, casefolded; empty for punctuation and spaces.
+
+    A token that spans several words belongs to the first.
+    """
+    words = [(m.start(), m.end(), m.group().casefold()) for m in _WORD.finditer(sample.text)]
+    return [
+        next((word for start, stop, word in words if start < end and begin < stop), "")
+        for begin, end in _spans(sample)
+    ]
+
+
+def patch_coverage(concept: TrueConcept, sample: Sample) -> np.ndarray:
+    """How much of each visual token's patch the concept covers, float32 [n_visual] in 0-1."""
+    left, top, right, bottom = sample.view
+    rows = _overlaps(sample.grid_height, top / sample.height, bottom / sample.height)
+    columns = _overlaps(sample.grid_width, left / sample.width, right / sample.width)
+    return (rows @ concept.mask @ columns.T).ravel().astype(np.float32)
+
+
+def _spans(sample: Sample) -> Iterator[tuple[int, int]]:
+    position = 0
+    for piece in sample.tokens:
+        yield position, position + len(piece)
+        position += len(piece)
+
+
+def _overlaps(patches: int, start: float, stop: float) -> np.ndarray:
+    """Share of each patch [patches, CONCEPT_GRID] that lies in each mask cell.
+
+    start, stop: the patches' extent as fractions of the image; what lies outside covers nothing.
+    """
+    edges = np.linspace(start, stop, patches + 1)
+    cells = np.linspace(0, 1, CONCEPT_GRID + 1)
+    low = np.maximum(edges[:-1, None], cells[None, :-1])
+    high = np.minimum(edges[1:, None], cells[None, 1:])
+    return np.clip(high - low, 0, None) / ((stop - start) / patches)

@@ -1,0 +1,42 @@
+"""What an explainer is, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tasks.evidence import Evidence
+from tasks.llm.journal import Journal
+from tasks.samples.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One explainer's outcome for one neuron; `status` is one of the `explanations` table's."""
+
+    text: str
+    status: str = "ok"
+    reason: str = ""
+    model: str = ""
+    prompt_hash: str = ""
+    attempts: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float | None = 0.0
+    seconds: float = 0.0
+
+
+class Explainer(Protocol):
+    """Says in words what a neuron responds to. Implementations are frozen dataclasses of their
+    settings; `name` is what their rows carry."""
+
+    name: str
+
+    def explain(
+        self, evidence: Sequence[Evidence], catalog: Catalog, journal: Journal
+    ) -> list[Explanation]:
+        """Answer for every neuron, in order: a failure is an outcome, not an exception.
+
+        Raises `tasks.llm.client.Unusable` where no call can succeed (wrong key, unknown model).
+        """

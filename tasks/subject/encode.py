@@ -1,0 +1,114 @@
+"""Turn a sample into the subject's input, and tell what every one of its tokens is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from tasks.artifacts import ROLES
+from tasks.subject.geometry import image_view, patch_grid
+from tasks.subject.load import Subject, SubjectError
+
+VISUAL, TEXT, TEMPLATE = range(len(ROLES))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample as the subject reads it, the description teacher-forced.
+
+    input_ids: int64 [tokens]. roles: int8 [tokens], index into ROLES.
+    pixel_values: float32 [channels, height, width].
+    pieces: the description cut at its token boundaries; joined they give the description.
+    view: left, top, right, bottom (px of the original) that the patch grid covers.
+    """
+
+    input_ids: torch.Tensor
+    roles: torch.Tensor
+    pixel_values: torch.Tensor
+    pieces: tuple[str, ...]
+    grid: tuple[int, int]
+    view: tuple[float, float, float, float]
+
+    @property
+    def n_visual(self) -> int:
+        return int((self.roles == VISUAL).sum())
+
+    @property
+    def n_text(self) -> int:
+        return int((self.roles == TEXT).sum())
+
+
+def encode(subject: Subject, image: Image.Image, text: str) -> Encoded:
+    """Encode the question, the image and `text` as the subject's own answer.
+
+    The description's tokens are the last ones of the sequence, so they are found by counting
+    characters from its end: that holds however the processor expands the image before them.
+    """
+    prompt = _conversation(subject, text)
+    inputs = subject.processor(
+        images=[image], text=[prompt], return_offsets_mapping=True, return_tensors="pt"
+    )
+    input_ids = inputs["input_ids"][0]
+    offsets = inputs["offset_mapping"][0]
+    ends = offsets[:, 1]
+    total = int(ends.max())
+    is_text = ends > total - len(text)
+    is_visual = input_ids == subject.image_token_id
+    roles = torch.full_like(input_ids, TEMPLATE, dtype=torch.int8)
+    roles[is_text] = TEXT
+    roles[is_visual] = VISUAL
+    pixel_values = inputs["pixel_values"][0]
+    grid = patch_grid(subject, pixel_values)
+    if int(is_visual.sum()) != grid[0] * grid[1]:
+        raise SubjectError(
+            f"the processor gives {int(is_visual.sum())} visual tokens where the patch grid has "
+            f"{grid[0]} x {grid[1]}; this family needs an adapter of its own"
+        )
+    return Encoded(
+        input_ids=input_ids,
+        roles=roles,
+        pixel_values=pixel_values,
+        pieces=_pieces(text, ends[is_text].tolist(), total - len(text)),
+        grid=grid,
+        view=image_view(subject.processor.image_processor, *image.size),
+    )
+
+
+def question_prompt(subject: Subject) -> str:
+    """The prompt up to where the subject's own answer begins."""
+    return str(
+        subject.processor.apply_chat_template(
+            [_user_turn(subject)], add_generation_prompt=True, tokenize=False
+        )
+    )
+
+
+def _conversation(subject: Subject, text: str) -> str:
+    answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+    rendered = str(
+        subject.processor.apply_chat_template([_user_turn(subject), answer], tokenize=False)
+    )
+    end = rendered.rfind(text)
+    if end < 0:
+        raise SubjectError("the chat template alters the description; it cannot be teacher-forced")
+    return rendered[: end + len(text)]
+
+
+def _user_turn(subject: Subject) -> dict:
+    content = [{"type": "image"}, {"type": "text", "text": subject.settings.question}]
+    return {"role": "user", "content": content}
+
+
+def _pieces(text: str, ends: Sequence[int], start: int) -> tuple[str, ...]:
+    """Cut `text` after each token's last character; a token that ends inside a character that
+    an earlier token began adds nothing."""
+    pieces = []
+    position = 0
+    for end in ends:
+        stop = max(position, end - start)
+        pieces.append(text[position:stop])
+        position = stop
+    return tuple(pieces)

@@ -1,0 +1,78 @@
+"""Where a neuron's activation is read, and hooks that are always removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+
+from tasks.subject.load import Subject, SubjectError
+
+HookPoint = Literal["gate", "gate_up"]
+Observe = Callable[[int, torch.Tensor], None]
+
+
+def decoder_layers(subject: Subject) -> Sequence[Any]:
+    """The language model's decoder layers, in order."""
+    return subject.model.model.language_model.layers
+
+
+def neurons_per_layer(subject: Subject) -> int:
+    """Neurons of one FFN, the same in every layer."""
+    return int(subject.model.config.get_text_config().intermediate_size)
+
+
+def check_layers(subject: Subject, layers: Sequence[int]) -> None:
+    """Raise SubjectError unless every layer exists and has the hook points."""
+    count = len(decoder_layers(subject))
+    strange = [layer for layer in layers if not 0 <= layer < count]
+    if strange:
+        raise SubjectError(
+            f"capture.layers: there is no layer {strange[0]}; "
+            f"{subject.settings.model!r} has layers 0 to {count - 1}"
+        )
+    for layer in layers:
+        mlp = getattr(decoder_layers(subject)[layer], "mlp", None)
+        if not all(hasattr(mlp, part) for part in ("gate_proj", "act_fn", "down_proj")):
+            raise SubjectError(
+                f"capture.hook_point: layer {layer} of {subject.settings.model!r} has no gated FFN"
+            )
+
+
+@contextmanager
+def observing(
+    subject: Subject, layers: Sequence[int], hook_point: HookPoint, observe: Observe
+) -> Iterator[None]:
+    """While open, call `observe(layer, activations [batch, tokens, neurons])` in every forward.
+
+    gate: act_fn(gate_proj x), the paper's. gate_up: the input of down_proj, gate times up.
+    """
+    check_layers(subject, layers)
+    handles = []
+    try:
+        for layer in layers:
+            mlp = decoder_layers(subject)[layer].mlp
+            if hook_point == "gate":
+                handles.append(mlp.act_fn.register_forward_hook(_after(layer, observe)))
+            else:
+                handles.append(mlp.down_proj.register_forward_pre_hook(_before(layer, observe)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _after(layer: int, observe: Observe) -> Callable[..., None]:
+    def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+        observe(layer, output)
+
+    return hook
+
+
+def _before(layer: int, observe: Observe) -> Callable[..., None]:
+    def hook(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        observe(layer, inputs[0])
+
+    return hook
