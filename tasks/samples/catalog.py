@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,18 +64,20 @@ class Catalog:
 
     def open_view(self, sample_id: int) -> Image.Image:
         """The part of the image that the patch grid covers, RGB; what lies outside is black."""
+        left, top, right, bottom = (round(edge) for edge in self[sample_id].view)
+        return self.open_image(sample_id).crop((left, top, right, bottom))
+
+    def open_image(self, sample_id: int) -> Image.Image:
+        """The whole upright image, RGB. Raises BadSample."""
         if self.source is None:
             raise ValueError("this catalog was opened without its source, so it has no images")
-        sample = self[sample_id]
-        pixels = self.source.open_image(sample.image).pixels
-        left, top, right, bottom = (round(edge) for edge in sample.view)
-        return pixels.crop((left, top, right, bottom))
+        return self.source.open_image(self[sample_id].image).pixels
 
 
 def open_catalog(
-    samples: list[Path],
-    descriptions: list[Path],
-    concepts: list[Path] = [],  # noqa: B006 (read only)
+    samples: Sequence[Path],
+    descriptions: Sequence[Path],
+    concepts: Sequence[Path] = (),
     *,
     sample_ids: Collection[int] | None = None,
     source: Source | None = None,
@@ -105,12 +107,19 @@ def open_catalog(
         )
         for row in usable.to_pylist()
     }
-    truths: dict[int, tuple[TrueConcept, ...]] = {}
-    for row in _only(read_table(concepts, CONCEPTS), by_id).to_pylist():
-        mask = np.asarray(row["mask"], dtype=np.float32).reshape(CONCEPT_GRID, CONCEPT_GRID) / 255
-        truth = TrueConcept(row["concept"], row["kind"], tuple(row["words"]), mask)
-        truths[row["sample_id"]] = (*truths.get(row["sample_id"], ()), truth)
+    truths = _truths(_only(read_table(concepts, CONCEPTS), by_id))
     return Catalog(by_id, truths, source)
+
+
+def _truths(concepts: pa.Table) -> dict[int, tuple[TrueConcept, ...]]:
+    grid = (-1, CONCEPT_GRID, CONCEPT_GRID)
+    masks = concepts["mask"].combine_chunks().flatten().to_numpy().reshape(grid)
+    masks = masks.astype(np.float32) / 255
+    truths: dict[int, list[TrueConcept]] = {}
+    for row, mask in zip(concepts.drop_columns("mask").to_pylist(), masks, strict=True):
+        truth = TrueConcept(row["concept"], row["kind"], tuple(row["words"]), mask)
+        truths.setdefault(row["sample_id"], []).append(truth)
+    return {sample_id: tuple(found) for sample_id, found in truths.items()}
 
 
 def _only(table: pa.Table, sample_ids: Collection[int] | None) -> pa.Table:

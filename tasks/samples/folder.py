@@ -1,0 +1,131 @@
+"""A folder of images, with captions in a table, in a text file beside each image, or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from tasks.samples.decode import DEFAULT_MAX_PIXELS
+from tasks.samples.image_file import digest_files, open_below, read_below
+from tasks.samples.rows import Row, read_rows
+from tasks.samples.source import BadSample, Concept, OpenedImage, Record, SourceError
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2"}
+    | {".ppm", ".pgm", ".pbm"}
+)
+_TABLES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
+_IMAGE_FIELDS = ("image", "file_name")
+_TEXT_FIELDS = ("text", "caption")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """All images below `path`, in the order of their relative paths, which are their ids.
+
+    captions: the table of captions, relative to `path`, with fields image (or file_name) and
+    text (or caption). By default it is looked for in `path`: captions.csv, captions.jsonl,
+    metadata.csv, metadata.jsonl, or else the only .jsonl. Without a table, the caption of x.jpg
+    is x.txt beside it, and "" without that. The first caption of an image counts; a caption
+    without its image makes a sample that is "missing" when opened.
+    max_pixels: larger images are "oversized"; limit: read only the first images.
+    Hidden files and folders are passed over, and linked folders are not entered.
+    """
+
+    path: str
+    captions: str | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    limit: int | None = None
+
+    def records(self) -> Iterator[Record]:
+        """List the images, and the captions without one, by path. Raises SourceError."""
+        root = self._root
+        if not root.is_dir():
+            raise SourceError(f"{self.path}: no such folder; correct the path setting")
+        table = _caption_table(root, self.captions)
+        captions = {} if table is None else _read_captions(table)
+        names = sorted({*_image_names(root), *captions})
+        for name in islice(names, self.limit):
+            text = captions.get(name, "") if table is not None else _text_beside(root, name)
+            yield Record(name, name, text)
+
+    def open_image(self, image: str) -> OpenedImage:
+        """Open an image of the folder. Raises BadSample, or SourceError without the folder."""
+        return open_below(self._root, image, self.max_pixels)
+
+    def probe(self) -> str:
+        """A digest of the captions, and of the size and time of change of every image."""
+        return digest_files(self.records(), self._root)
+
+    def concepts(self, image: str) -> list[Concept]:
+        """Nothing: a folder holds no ground truth."""
+        return []
+
+    @property
+    def _root(self) -> Path:
+        return Path(self.path).expanduser()
+
+
+def _image_names(root: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(root, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in files:
+            path = Path(folder, file)
+            if file.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            name = path.relative_to(root).as_posix()
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise SourceError(f"{root}: the name {name!r} is not UTF-8; rename it") from error
+            yield name
+
+
+def _refuse(error: OSError) -> None:
+    # Left alone, os.walk passes over what it cannot list, and samples go missing unnoticed.
+    raise SourceError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+
+
+def _caption_table(root: Path, captions: str | None) -> Path | None:
+    if captions is not None:
+        return root / captions
+    found = [root / name for name in _TABLES if (root / name).is_file()]
+    found = found or sorted(path for path in root.glob("*.jsonl") if path.is_file())
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise SourceError(f"{root}: captions in {names}; name the right one in data.captions")
+    return found[0] if found else None
+
+
+def _read_captions(table: Path) -> Mapping[str, str]:
+    captions: dict[str, str] = {}
+    for row in read_rows(table):
+        image = row.string(_field(row, _IMAGE_FIELDS))
+        if not image:
+            raise row.error(_field(row, _IMAGE_FIELDS), "is empty; name the image, or cut the row")
+        # "./a.jpg" and "a.jpg" are one image; ".." stays, to be refused when it is opened.
+        captions.setdefault(PurePosixPath(image).as_posix(), row.caption(_field(row, _TEXT_FIELDS)))
+    return captions
+
+
+def _field(row: Row, names: tuple[str, ...]) -> str:
+    for name in names:
+        if name in row.fields:
+            return name
+    there = ", ".join(row.fields)
+    raise row.error(names[0], f'(or "{names[1]}") is missing; there are: {there}; rename one')
+
+
+def _text_beside(root: Path, image: str) -> str:
+    name = PurePosixPath(image).with_suffix(".txt").as_posix()
+    if not os.path.lexists(root / name):
+        return ""
+    try:
+        return read_below(root, name).decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{root / name}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+    except BadSample as bad:
+        raise SourceError(f"{root / name}: {bad.reason}") from bad

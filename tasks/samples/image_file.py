@@ -1,0 +1,73 @@
+"""Open the image files that a dataset names, and none that lies outside the dataset's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tasks.samples.decode import decode_image
+from tasks.samples.source import BadSample, OpenedImage, Record, SourceError
+
+
+def open_below(root: Path, name: str, max_pixels: int) -> OpenedImage:
+    """Read and decode the image that `name` leads to from `root`.
+
+    Raises what `read_below` raises, and BadSample "oversized" or "unreadable".
+    """
+    return open_encoded(read_below(root, name), max_pixels)
+
+
+def open_encoded(encoded: bytes, max_pixels: int) -> OpenedImage:
+    """Decode an image file's bytes. Raises BadSample "oversized" or "unreadable"."""
+    return OpenedImage(decode_image(encoded, max_pixels), hashlib.sha256(encoded).hexdigest())
+
+
+def read_below(root: Path, name: str) -> bytes:
+    """Read the file that `name` leads to from `root`, if it lies below `root`.
+
+    What counts is where the file really is, after `..` and symbolic links. Raises BadSample
+    "missing", "outside" or "unreadable", and SourceError when `root` itself is not there.
+    """
+    # Reasons name the file as the dataset does: where `root` lies differs between machines.
+    if not name:
+        raise BadSample("missing", "the row names no image")
+    try:
+        home = root.resolve()
+        path = (home / name).resolve()
+        inside, is_file = path.is_relative_to(home), path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long ...
+        raise BadSample("missing", f"{name!r} is no path ({type(error).__name__})") from error
+    if not inside:
+        raise BadSample(
+            "outside",
+            f"{name!r} leads out of the dataset's folder; copy the file into it, or set the "
+            "folder to one that holds them all",
+        )
+    if not is_file:
+        if not home.is_dir():
+            raise SourceError(f"{root}: no such folder on this machine; mount it or correct it")
+        raise BadSample("missing", f"{name!r} is not a file of the dataset's folder")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadSample("unreadable", f"{name!r}: {error.strerror}") from error
+
+
+def digest_files(records: Iterable[Record], root: Path) -> str:
+    """Digest what the records say, and the size and time of change of the files they name."""
+    digest = hashlib.sha256()
+    for record in records:
+        row = (record.source_id, record.image, record.text, *_stamp(root, record.image))
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
+
+
+def _stamp(root: Path, name: str) -> tuple[int, int]:
+    try:
+        stat = os.stat(os.path.join(root, name))
+    except (OSError, ValueError):
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns

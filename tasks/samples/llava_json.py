@@ -1,0 +1,64 @@
+"""Image-text pairs in the layout of LLaVA's instruction data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from tasks.samples.decode import DEFAULT_MAX_PIXELS
+from tasks.samples.image_file import digest_files, open_below
+from tasks.samples.rows import Row, read_rows
+from tasks.samples.source import Concept, OpenedImage, Record, SourceError
+
+
+@dataclass(frozen=True)
+class LlavaJson:
+    """A .json list (or .jsonl) of `{id, image, conversations: [{from, value}, ...]}`.
+
+    annotations: the file; images: the folder that the rows' image paths start from, and that
+    none may leave; max_pixels: larger images are "oversized"; limit: read only the first rows.
+    The text is the first answer (`from: gpt`), "" where there is none. A row without an image is
+    listed, and "missing" when opened.
+    """
+
+    annotations: str
+    images: str
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    limit: int | None = None
+
+    def records(self) -> Iterator[Record]:
+        """List the rows in the file's order. Raises SourceError."""
+        if not self._folder.is_dir():
+            raise SourceError(f"{self.images}: no such folder; correct the images setting")
+        for row in islice(read_rows(Path(self.annotations).expanduser()), self.limit):
+            yield Record(row.identity("id"), row.string("image"), _first_answer(row))
+
+    def open_image(self, image: str) -> OpenedImage:
+        """Open an image of the folder. Raises BadSample, or SourceError without the folder."""
+        return open_below(self._folder, image, self.max_pixels)
+
+    def probe(self) -> str:
+        """A digest of the rows, and of the size and time of change of every image they name."""
+        return digest_files(self.records(), self._folder)
+
+    def concepts(self, image: str) -> list[Concept]:
+        """Nothing: the layout holds no ground truth."""
+        return []
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.images).expanduser()
+
+
+def _first_answer(row: Row) -> str:
+    turns = row.fields.get("conversations")
+    if not isinstance(turns, list):
+        raise row.error("conversations", "must be a list of {from, value}; correct the row")
+    for number, turn in enumerate(turns, start=1):
+        if not isinstance(turn, dict) or "from" not in turn:
+            raise row.error("conversations", f'holds no "from" in turn {number}; correct the row')
+        if turn["from"] == "gpt":
+            return Row(turn, f"{row.place}, turn {number}").string("value")
+    return ""

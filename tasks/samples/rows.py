@@ -1,0 +1,134 @@
+"""Rows of an annotation file, and complaints that say where in the file to look."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.samples.source import SourceError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a dataset, and its place in words, such as "detail.json, row 3"."""
+
+    fields: Mapping[str, Any]
+    place: str
+
+    def string(self, name: str) -> str:
+        """The string in field `name`; "" when it is absent or null. Raises SourceError."""
+        value = self.fields.get(name)
+        return "" if value is None else self._checked(name, value)
+
+    def caption(self, name: str) -> str:
+        """The string in field `name`, or the first of its list of strings; "" when there is none.
+
+        Raises SourceError.
+        """
+        value = self.fields.get(name)
+        if isinstance(value, list):
+            value = value[0] if value else None
+        return "" if value is None else self._checked(name, value)
+
+    def identity(self, name: str) -> str:
+        """The id in field `name`, a string or a whole number. Raises SourceError."""
+        value = self.fields.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if value is None or value == "":
+            raise self.error(name, "is missing; give every row an id of its own")
+        return self._checked(name, value)
+
+    def error(self, name: str, problem: str) -> SourceError:
+        """The error that says what is wrong with field `name` of this row."""
+        return SourceError(f'{self.place}: field "{name}" {problem}')
+
+    def _checked(self, name: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise self.error(name, f"must be a string, not {type(value).__name__}; correct the row")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            # JSON can spell half of a character (a lone surrogate), which no table can hold.
+            raise self.error(name, f"is not Unicode text ({error.reason}); correct it") from error
+        return value
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Read the rows of a .csv (with a header), .jsonl (one object a line) or .json (a list) file.
+
+    Raises SourceError naming the file, the row and the remedy.
+    """
+    readers = {".csv": _read_csv, ".jsonl": _read_lines}
+    try:
+        yield from readers.get(path.suffix.lower(), _read_list)(path)
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: no such file; correct the path in the data settings") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _read_list(path: Path) -> Iterator[Row]:
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(
+            f"{path}: not valid JSON ({error}); correct it, or name it .jsonl if it holds one "
+            "row a line"
+        ) from error
+    if not isinstance(rows, list):
+        raise SourceError(f"{path}: holds one {type(rows).__name__}; put the rows in a JSON list")
+    for number, row in enumerate(rows, start=1):
+        yield _row(row, f"{path}, row {number}")
+
+
+def _read_lines(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            place = f"{path}, line {number}"
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise SourceError(
+                    f"{place}: not valid JSON ({error}); correct it, or name the file .json if it "
+                    "holds one list"
+                ) from error
+            yield _row(row, place)
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.DictReader(lines, strict=True)
+        while True:
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                # Where the row begins: an open quote is noticed only at the end of the file.
+                raise SourceError(
+                    f"{path}, line {rows.line_num + 1}: not valid CSV ({error}); correct the quotes"
+                ) from error
+            if row is None:
+                return
+            place = f"{path}, line {rows.line_num}"
+            # DictReader files what exceeds the header under None.
+            if None in row:
+                raise SourceError(
+                    f"{place}: more fields than the header has; put a text that holds commas "
+                    "in double quotes"
+                )
+            yield Row(row, place)
+
+
+def _row(value: object, place: str) -> Row:
+    if not isinstance(value, dict):
+        raise SourceError(f"{place}: is a {type(value).__name__}; make every row an object")
+    return Row(value, place)

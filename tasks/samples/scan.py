@@ -1,0 +1,131 @@
+"""What the `samples` stage computes: every image of a dataset opened once, its fate recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.artifacts import CONCEPTS, SAMPLES
+from tasks.samples.source import BadSample, Record, Source, SourceError
+
+
+def scan(
+    source: Source,
+    records: Sequence[Record],
+    first_id: int,
+    *,
+    require_text: bool,
+    duplicates: Collection[int],
+) -> tuple[pa.Table, pa.Table]:
+    """Open the images of `records` and tell which samples are usable.
+
+    `records` are consecutive in the dataset, `first_id` is the position of the first, and
+    `duplicates` holds positions in the whole dataset. Returns a `samples` table, a row a record
+    in their order, with null width and height (px) where the image was not read, and a
+    `concepts` table of the usable samples' truths. Raises SourceError when the dataset as a
+    whole cannot be read here; one bad image is a row.
+    """
+    samples: list[dict[str, Any]] = []
+    concepts: list[dict[str, Any]] = []
+    for sample_id, record in enumerate(records, start=first_id):
+        outcome = _open(source, record)
+        if outcome["status"] == "ok":
+            outcome |= _usability(record, sample_id in duplicates, require_text)
+        samples.append(
+            {
+                "sample_id": sample_id,
+                "source_id": record.source_id,
+                "image": record.image,
+                "text": record.text,
+                **outcome,
+            }
+        )
+        if outcome["status"] == "ok":
+            concepts.extend(_truths(source, sample_id, record))
+    return (
+        pa.Table.from_pylist(samples, schema=SAMPLES.schema),
+        pa.Table.from_pylist(concepts, schema=CONCEPTS.schema),
+    )
+
+
+def list_records(source: Source, limit: int | None = None) -> list[Record]:
+    """The records of a dataset, or its first `limit`. Raises SourceError, also when it is empty."""
+    records = list(islice(source.records(), limit))
+    if not records:
+        raise SourceError(f"{source} lists no samples; correct the data settings")
+    return records
+
+
+def duplicate_positions(records: Sequence[Record]) -> set[int]:
+    """The positions of records whose id an earlier record has."""
+    seen: set[str] = set()
+    later: set[int] = set()
+    for position, record in enumerate(records):
+        if record.source_id in seen:
+            later.add(position)
+        seen.add(record.source_id)
+    return later
+
+
+def bad_share(samples: pa.Table) -> float:
+    """The share of samples, 0-1, that cannot be used; 0 for an empty table."""
+    return _bad(samples).num_rows / samples.num_rows if samples.num_rows else 0.0
+
+
+def first_bad(samples: pa.Table, n: int = 10) -> list[str]:
+    """The first `n` samples that cannot be used, each as "source_id: status: reason"."""
+    rows = _bad(samples).slice(0, n).select(["source_id", "status", "reason"]).to_pylist()
+    return [f"{row['source_id']}: {row['status']}: {row['reason']}" for row in rows]
+
+
+def _bad(samples: pa.Table) -> pa.Table:
+    return samples.filter(pc.not_equal(samples["status"], "ok"))
+
+
+def _open(source: Source, record: Record) -> dict[str, Any]:
+    try:
+        opened = source.open_image(record.image)
+    except SourceError:
+        # The dataset, not this image: counting every row of a worker that misses a mount as bad
+        # would drop them from the atlas.
+        raise
+    except BadSample as bad:
+        return _unread(bad.status, bad.reason)
+    except Exception as error:  # whatever one image provokes, the others go on
+        return _unread("unreadable", f"{type(error).__name__}: {error}")
+    return {
+        "image_sha256": opened.sha256,
+        "width": opened.pixels.width,
+        "height": opened.pixels.height,
+        "status": "ok",
+        "reason": "",
+    }
+
+
+def _unread(status: str, reason: str) -> dict[str, Any]:
+    return {"image_sha256": "", "width": None, "height": None, "status": status, "reason": reason}
+
+
+def _usability(record: Record, is_duplicate: bool, require_text: bool) -> dict[str, str]:
+    if is_duplicate:
+        return {"status": "duplicate_id", "reason": f"an earlier sample has id {record.source_id}"}
+    if require_text and not record.text.strip():
+        return {"status": "empty_text", "reason": "the dataset gives no text for this image"}
+    return {}
+
+
+def _truths(source: Source, sample_id: int, record: Record) -> list[dict[str, Any]]:
+    return [
+        {
+            "sample_id": sample_id,
+            "concept": concept.name,
+            "kind": concept.kind,
+            "words": list(concept.words),
+            "mask": concept.mask.ravel().tolist(),
+        }
+        for concept in source.concepts(record.image)
+    ]

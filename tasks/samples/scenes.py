@@ -1,0 +1,178 @@
+"""Drawn scenes: images whose true description is known, down to where every word's thing lies."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from tasks.samples.drawing import SHAPES, Figure, coverage, paint
+from tasks.samples.source import BadSample, Concept, OpenedImage, Record
+
+MASK_GRID = 24
+SIZES = {"small": 0.10, "large": 0.17}
+COLORS = {
+    "red": (214, 36, 36),
+    "orange": (255, 140, 0),
+    "yellow": (250, 225, 40),
+    "green": (40, 150, 60),
+    "blue": (40, 70, 215),
+    "purple": (135, 45, 170),
+    "white": (244, 244, 244),
+    "black": (16, 16, 16),
+}
+BACKGROUNDS = {
+    "gray": (128, 128, 128),
+    "pink": (246, 176, 196),
+    "brown": (122, 78, 44),
+    "cyan": (120, 214, 222),
+}
+# In reading order, which is the order in which a description names them.
+POSITIONS = {
+    "top left": (0.22, 0.22),
+    "top right": (0.78, 0.22),
+    "center": (0.50, 0.50),
+    "bottom left": (0.22, 0.78),
+    "bottom right": (0.78, 0.78),
+}
+_TWO_OBJECTS_SHARE = 0.75
+_PLACE_JITTER = 0.015
+_SIZE_JITTER = 0.06
+_COLOR_JITTER = 10
+_PROBED_SCENES = 16
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A source of `count` drawn scenes of `size` x `size` pixels, the same for the same seed.
+
+    A scene is one or two objects on a coloured background. It depends on the seed and on its own
+    index only, so a larger `count` adds scenes and changes none.
+    """
+
+    count: int = 1000
+    seed: int = 0
+    size: int = 192
+
+    def records(self) -> Iterable[Record]:
+        """Every scene with its true description, by index."""
+        for index in range(self.count):
+            yield Record(
+                source_id=f"scene-{self.seed}-{index}",
+                image=f"{self.seed}/{index}",
+                text=_describe(_draw_lots(self.seed, index)),
+            )
+
+    def open_image(self, image: str) -> OpenedImage:
+        """The scene's pixels, drawn anew, and the hash of the pixels and their shape."""
+        scene = self._scene(image)
+        figures = [thing.figure for thing in scene.things]
+        pixels = paint(figures, scene.background_rgb, self.size)
+        return OpenedImage(pixels=pixels, sha256=_pixel_hash(pixels))
+
+    def probe(self) -> str:
+        """A digest of the settings and of the first scenes as this version draws them."""
+        digest = hashlib.sha256(repr(self).encode())
+        for record, _ in zip(self.records(), range(_PROBED_SCENES), strict=False):
+            digest.update(record.text.encode())
+            digest.update(self.open_image(record.image).sha256.encode())
+        return digest.hexdigest()
+
+    def concepts(self, image: str) -> list[Concept]:
+        """Everything the scene's description speaks of, and where in the image it lies.
+
+        A colour, shape, size or position covers all objects that have it; the background covers
+        what no object does.
+        """
+        scene = self._scene(image)
+        masks: dict[tuple[str, str], np.ndarray] = {}
+        taken = np.zeros((MASK_GRID, MASK_GRID), np.uint8)
+        for thing in scene.things:
+            mask = coverage(thing.figure, self.size, MASK_GRID)
+            taken = _union(taken, mask)
+            for kind, name in thing.traits():
+                masks[name, kind] = _union(masks.get((name, kind), np.zeros_like(mask)), mask)
+        masks[scene.background, "background"] = 255 - taken
+        return [
+            Concept(name=name, kind=kind, words=tuple(name.split()), mask=mask)
+            for (name, kind), mask in masks.items()
+        ]
+
+    def _scene(self, image: str) -> "_Scene":
+        seed, _, index = image.partition("/")
+        if seed != str(self.seed) or not index.isdecimal() or int(index) >= self.count:
+            reason = f"{image!r} is none of the {self.count} scenes of seed {self.seed}"
+            raise BadSample("missing", reason)
+        return _draw_lots(self.seed, int(index))
+
+
+@dataclass(frozen=True)
+class _Thing:
+    size: str
+    color: str
+    position: str
+    figure: Figure
+
+    def traits(self) -> Iterator[tuple[str, str]]:
+        yield "color", self.color
+        yield "shape", self.figure.shape
+        yield "size", self.size
+        yield "position", self.position
+
+
+@dataclass(frozen=True)
+class _Scene:
+    things: list[_Thing]
+    background: str
+    background_rgb: tuple[int, int, int]
+
+
+def _draw_lots(seed: int, index: int) -> _Scene:
+    rng = np.random.default_rng([seed, index])
+    background = _pick(rng, BACKGROUNDS)
+    background_rgb = _shade(rng, BACKGROUNDS[background])
+    many = 2 if rng.random() < _TWO_OBJECTS_SHARE else 1
+    places = sorted(rng.choice(len(POSITIONS), size=many, replace=False))
+    things = [_draw_thing(rng, list(POSITIONS)[place]) for place in places]
+    return _Scene(things, background, background_rgb)
+
+
+def _draw_thing(rng: np.random.Generator, position: str) -> _Thing:
+    size, color, shape = _pick(rng, SIZES), _pick(rng, COLORS), _pick(rng, SHAPES)
+    dx, dy = rng.uniform(-_PLACE_JITTER, _PLACE_JITTER, size=2)
+    x, y = POSITIONS[position]
+    radius = SIZES[size] * (1 - rng.uniform(0, _SIZE_JITTER))
+    figure = Figure(shape, _shade(rng, COLORS[color]), x + dx, y + dy, radius)
+    return _Thing(size, color, position, figure)
+
+
+def _describe(scene: _Scene) -> str:
+    seen = " and ".join(
+        f"a {thing.size} {thing.color} {thing.figure.shape} at the {thing.position}"
+        for thing in scene.things
+    )
+    sizes = " and ".join(
+        f"the {thing.color} {thing.figure.shape} is {thing.size}" for thing in scene.things
+    )
+    return f"There is {seen}. The background is {scene.background}. T{sizes[1:]}."
+
+
+def _pick(rng: np.random.Generator, names: Iterable[str]) -> str:
+    choices = list(names)
+    return choices[rng.integers(len(choices))]
+
+
+def _shade(rng: np.random.Generator, rgb: tuple[int, int, int]) -> tuple[int, int, int]:
+    jitter = rng.integers(-_COLOR_JITTER, _COLOR_JITTER + 1, size=3)
+    red, green, blue = np.clip(np.array(rgb) + jitter, 0, 255).tolist()
+    return red, green, blue
+
+
+def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The coverage by two figures that do not overlap; their edges may still share a cell."""
+    return np.minimum(a.astype(np.uint16) + b, 255).astype(np.uint8)
+
+
+def _pixel_hash(pixels: Image.Image) -> str:
+    return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()

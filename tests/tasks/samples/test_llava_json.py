@@ -1,0 +1,261 @@
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tasks.samples.llava_json import LlavaJson
+from tasks.samples.source import BadSample, Record, SourceError
+
+PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
+
+
+def row(name="a", image="a.png", answer="a red square"):
+    return {
+        "id": name,
+        "image": image,
+        "conversations": [
+            {"from": "human", "value": "<image>\nCould you describe the image?"},
+            {"from": "gpt", "value": answer},
+        ],
+    }
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (4, 3), "red").save(folder / "a.png")
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path, images):
+    """Builds the source of the given rows, or of a file's raw text."""
+
+    def build(content, name="detail.json", **settings):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return LlavaJson(str(tmp_path / name), str(images), **settings)
+
+    return build
+
+
+def bad(source, image):
+    with pytest.raises(BadSample) as caught:
+        source.open_image(image)
+    return caught.value
+
+
+def test_the_text_is_the_first_answer(source):
+    rows = [row()]
+    rows[0]["conversations"] += [
+        {"from": "human", "value": "Where?"},
+        {"from": "gpt", "value": "Left."},
+    ]
+    assert list(source(rows).records()) == [Record("a", "a.png", "a red square")]
+
+
+def test_rows_keep_the_order_of_the_file_and_ids_may_be_numbers(source):
+    rows = [row(7), row("b"), row("a")]
+    assert [record.source_id for record in source(rows).records()] == ["7", "b", "a"]
+
+
+def test_a_file_with_one_row_a_line_reads_the_same(source):
+    rows = [row("a"), row("b")]
+    lines = "\n\n".join(json.dumps(each) for each in rows) + "\n"
+    assert list(source(lines, "detail.jsonl").records()) == list(source(rows).records())
+
+
+def test_a_byte_order_mark_does_no_harm(source):
+    assert len(list(source("\ufeff" + json.dumps([row()])).records())) == 1
+
+
+def test_limit_reads_only_the_first_rows(source):
+    rows = [row("a"), row("b"), {"id": "a row that would be refused"}]
+    assert len(list(source(rows, limit=2).records())) == 2
+
+
+def test_a_conversation_without_an_answer_has_no_text(source):
+    rows = [row()]
+    del rows[0]["conversations"][1]
+    assert next(source(rows).records()).text == ""
+
+
+@pytest.mark.parametrize("image", [None, "", "absent"])
+def test_a_row_without_an_image_is_listed_and_missing_when_opened(source, image):
+    rows = [row(image=image)]
+    if image == "absent":
+        del rows[0]["image"]
+    listed = next(source(rows).records())
+    assert listed.image == ""
+    assert bad(source(rows), listed.image).status == "missing"
+    assert bad(source(rows), listed.image).reason == "the row names no image"
+
+
+def test_an_image_is_opened_upright_with_the_hash_of_its_file(source, images):
+    opened = source([row()]).open_image("a.png")
+    assert (opened.pixels.mode, opened.pixels.size) == ("RGB", (4, 3))
+    assert opened.sha256 == hashlib.sha256((images / "a.png").read_bytes()).hexdigest()
+
+
+def test_a_file_that_is_not_there_is_missing(source):
+    for image in ("b.png", "no/such/folder.png", "", ".", "a.png/b.png", "\0", "x" * 5000):
+        assert bad(source([row()]), image).status == "missing", image
+
+
+def test_paths_that_leave_the_folder_are_outside(source, images, tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (1, 1)).save(secret)
+    sibling = tmp_path / "images-more"
+    sibling.mkdir()
+    Image.new("RGB", (1, 1)).save(sibling / "b.png")
+    (images / "link.png").symlink_to(secret)
+    (images / "folder").symlink_to(tmp_path)
+    for image in (
+        "../secret.png",
+        "x/../../secret.png",
+        "../images-more/b.png",
+        str(secret),
+        "/etc/passwd",
+        "link.png",
+        "folder/secret.png",
+        "../nowhere.png",
+    ):
+        outside = bad(source([row()]), image)
+        assert outside.status == "outside", image
+        assert str(tmp_path) not in outside.reason.replace(image, "")
+
+
+def test_paths_that_come_back_into_the_folder_are_read(source, images, tmp_path):
+    (images / "link.png").symlink_to(images / "a.png")
+    for image in ("./a.png", "x/../a.png", "../images/a.png", str(images / "a.png"), "link.png"):
+        assert source([row()]).open_image(image).pixels.size == (4, 3), image
+
+
+def test_the_folder_itself_may_be_a_link(source, images, tmp_path):
+    (tmp_path / "linked").symlink_to(images)
+    annotations = source([row()]).annotations
+    linked = LlavaJson(annotations, str(tmp_path / "linked"))
+    assert linked.open_image("a.png").pixels.size == (4, 3)
+    assert bad(linked, "../detail.json").status == "outside"
+
+
+def test_a_loop_of_links_is_missing(source, images):
+    (images / "x.png").symlink_to(images / "y.png")
+    (images / "y.png").symlink_to(images / "x.png")
+    assert bad(source([row()]), "x.png").status == "missing"
+
+
+def test_what_is_no_plain_file_is_not_waited_for(source, images):
+    os.mkfifo(images / "pipe.png")
+    assert bad(source([row()]), "pipe.png").status == "missing"
+
+
+def test_text_in_place_of_an_image_is_unreadable(source, images):
+    (images / "t.png").write_text("not an image")
+    assert bad(source([row()]), "t.png").status == "unreadable"
+
+
+def test_the_pixel_limit_is_a_setting(source):
+    assert bad(source([row()], max_pixels=11), "a.png").status == "oversized"
+    assert source([row()], max_pixels=12).open_image("a.png").pixels.size == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[{", r"detail\.json: not valid JSON .* correct it"),
+        ("[" * 100_000, r"detail\.json: not valid JSON"),
+        ('{"id": 1}', r"detail\.json: holds one dict; put the rows in a JSON list"),
+        ("[1]", r"detail\.json, row 1: is a int; make every row an object"),
+        ([row(), {"image": "a.png"}], r'row 2: field "id" is missing; give'),
+        ([row(), {**row(), "id": 1.5}], r'row 2: field "id" must be a string, not float; correct'),
+        ([{**row(), "image": ["a", "b"]}], r'row 1: field "image" must be a string, not list; cor'),
+        ([{"id": "a"}], r'row 1: field "conversations" must be a list of .*; correct'),
+        (
+            [{"id": "a", "conversations": ["hi"]}],
+            r'row 1: field "conversations" .* turn 1; correct',
+        ),
+        ([row(answer=5)], r'row 1, turn 2: field "value" must be a string, not int; correct'),
+        (
+            [row(answer="half \ud83d of a sign")],
+            r'turn 2: field "value" is not Unicode .*; correct',
+        ),
+    ],
+)
+def test_what_is_malformed_is_named_with_its_file_row_field_and_remedy(source, content, message):
+    with pytest.raises(SourceError, match=message):
+        list(source(content).records())
+
+
+def test_a_malformed_line_is_named_by_its_number(source):
+    lines = json.dumps(row()) + "\n\n{\n"
+    with pytest.raises(SourceError, match=r"detail\.jsonl, line 3: not valid JSON"):
+        list(source(lines, "detail.jsonl").records())
+
+
+def test_a_file_that_is_not_utf8_is_refused(source):
+    broken = source([row()])
+    Path(broken.annotations).write_bytes(b'[{"id": "\xff"}]')
+    with pytest.raises(SourceError, match=r"detail\.json: not UTF-8 .*; save it as UTF-8"):
+        list(broken.records())
+
+
+def test_a_missing_file_or_folder_is_an_error_of_the_source(source, images, tmp_path):
+    there = source([row()])
+    with pytest.raises(SourceError, match=r"nowhere\.json: no such file; correct"):
+        list(LlavaJson(str(tmp_path / "nowhere.json"), str(images)).records())
+    with pytest.raises(SourceError, match=r"nowhere: no such folder; correct"):
+        list(LlavaJson(there.annotations, str(tmp_path / "nowhere")).records())
+
+
+def test_a_worker_without_the_folder_says_so_instead_of_missing_every_image(source, tmp_path):
+    with pytest.raises(SourceError, match=r"nowhere: no such folder on this machine"):
+        LlavaJson(source([row()]).annotations, str(tmp_path / "nowhere")).open_image("a.png")
+
+
+def test_the_probe_changes_with_the_rows_and_the_images_and_with_nothing_else(source, images):
+    probes = [source([row()]).probe(), source([row(answer="a blue square")]).probe()]
+    Image.new("RGB", (4, 3), "blue").save(images / "a.png")
+    os.utime(images / "a.png", ns=(1, 1))
+    probes.append(source([row()]).probe())
+    os.utime(images / "a.png", ns=(2, 2))
+    probes.append(source([row()]).probe())
+    (images / "a.png").unlink()
+    probes.append(source([row()]).probe())
+    assert len(set(probes)) == 5
+    (images / "not listed.png").write_bytes(b"")
+    assert source([row()]).probe() == probes[-1]
+
+
+def test_the_probe_does_not_depend_on_where_the_dataset_lies(source, images, tmp_path):
+    here = source([row()])
+    there = tmp_path / "elsewhere"
+    images.rename(there)
+    before = LlavaJson(here.annotations, str(there)).probe()
+    there.rename(images)
+    assert here.probe() == before
+
+
+def test_a_source_can_be_hashed_compared_and_sent_to_a_worker(source):
+    here = source([row()])
+    assert pickle.loads(pickle.dumps(here)) == here
+    assert hash(here) == hash(source([row()]))
+
+
+def test_no_concepts_are_claimed(source):
+    assert source([row()]).concepts("a.png") == []
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the sixteen photographs are not here")
+def test_the_sixteen_photographs_are_listed_and_open():
+    photos = LlavaJson(str(PHOTOS / "detail.json"), str(PHOTOS / "images"))
+    records = list(photos.records())
+    assert len({record.source_id for record in records}) == 16
+    for record in records:
+        assert len(record.text) > 20
+        assert photos.open_image(record.image).pixels.mode == "RGB"
