@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -58,7 +60,7 @@ SCORE_STATUSES = ("ok", "no_explanation", "no_control", "no_variance", "too_few_
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One artifact: its columns, the columns that identify a row, and its closed set of statuses."""
+    """One artifact: its columns, the columns that identify a row, its closed set of statuses."""
 
     name: str
     schema: pa.Schema
@@ -306,6 +308,11 @@ SCORES = TableSpec(
 )
 
 
+def layer_file(artifact: str, layer: int) -> str:
+    """The name of the file that holds one layer of an artifact."""
+    return f"{artifact}-layer-{layer:03d}.parquet"
+
+
 def write_table(table: pa.Table, spec: TableSpec, path: Path) -> None:
     """Write `table` as one Parquet file that is either whole or absent.
 
@@ -333,6 +340,14 @@ def read_table(
     return pa.concat_tables(
         pq.read_table(path, columns=names, partitioning=None).cast(schema) for path in paths
     )
+
+
+def list_rows(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """The rows of a list column as arrays that share one buffer."""
+    array = column.combine_chunks()
+    offsets = array.offsets.to_numpy()
+    values = array.values.to_numpy(zero_copy_only=False)
+    return [values[start:stop] for start, stop in pairwise(offsets)]
 
 
 def _conform(table: pa.Table, spec: TableSpec) -> pa.Table:

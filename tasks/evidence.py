@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.artifacts import RANDOM_TRACES, TRACES, TableSpec
+from tasks.artifacts import RANDOM_TRACES, TRACES, TableSpec, list_rows
 
 Purpose = Literal["explainer", "calibration", "scorer"]
 
@@ -83,7 +83,11 @@ def load_evidence(
     it was drawn for. So the evidence of two purposes never shares a sample.
     """
     neurons = types["neuron"].to_pylist()
-    ranked = _by_neuron(read_traces(traces, TRACES, neurons).sort_by([("neuron", "ascending"), ("rank", "ascending")]))
+    ranked = _by_neuron(
+        read_traces(traces, TRACES, neurons).sort_by(
+            [("neuron", "ascending"), ("rank", "ascending")]
+        )
+    )
     drawn = _by_neuron(read_traces(random_traces, RANDOM_TRACES, neurons))
     evidence = []
     for row in types.to_pylist():
@@ -116,17 +120,11 @@ def _for(
 def _by_neuron(table: pa.Table) -> dict[int, list[Excitation]]:
     neurons = table["neuron"].to_pylist()
     sample_ids = table["sample_id"].to_pylist()
-    visual = _rows(table["visual"])
-    text = _rows(table["text"])
+    visual, text = (
+        [row.astype(np.float32) for row in list_rows(table[role])] for role in ("visual", "text")
+    )
     rows = zip(neurons, map(Excitation, sample_ids, visual, text), strict=True)
     return {
         neuron: [excitation for _, excitation in group]
         for neuron, group in groupby(rows, key=lambda row: row[0])
     }
-
-
-def _rows(column: pa.ChunkedArray) -> list[np.ndarray]:
-    array = column.combine_chunks()
-    offsets = array.offsets.to_numpy()
-    values = array.values.to_numpy(zero_copy_only=False).astype(np.float32)
-    return [values[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]

@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from tasks.capture.recorder import Batch, LayerRecorder, Layout, collate, padded_length
 from tasks.subject.encode import Encoded
-from tasks.subject.hook_points import HookPoint, neurons_per_layer, observing
+from tasks.subject.hook_points import neurons_per_layer, observing
 from tasks.subject.load import Subject
-
-
-@dataclass(frozen=True)
-class CaptureSettings:
-    """What is recorded.
-
-    layers: decoder layers, or None for all. hook_point: gate, or gate_up. top_n: exemplars a
-    neuron. random_samples: samples drawn by `seed` whose traces are kept for every neuron.
-    """
-
-    layers: tuple[int, ...] | None = None
-    hook_point: HookPoint = "gate"
-    top_n: int = 50
-    random_samples: int = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.layers is not None and (not self.layers or min(self.layers) < 0):
-            raise ValueError("layers: name at least one layer, each 0 or above")
-        if self.top_n < 1:
-            raise ValueError("top_n: must be at least 1")
-        if self.random_samples < 0:
-            raise ValueError("random_samples: must be 0 or more")
+from tasks.subject.settings import HookPoint
 
 
 def capture(
@@ -54,9 +31,7 @@ def capture(
     are kept whatever they excite. on_batch: told how many samples each batch had.
     """
     recorders = {
-        layer: LayerRecorder(
-            neurons_per_layer(subject), top_n, layout, random_ids, subject.device
-        )
+        layer: LayerRecorder(neurons_per_layer(subject), top_n, layout, random_ids, subject.device)
         for layer in layers
     }
     current: list[Batch] = []

@@ -16,14 +16,12 @@ from tasks.artifacts import (
     TRACES,
     TableSpec,
     exemplars,
+    layer_file,
     read_table,
 )
-from tasks.capture.shard import part_name
 
 
-def merge_layer(
-    shards: Sequence[Path], layer: int, top_n: int
-) -> list[tuple[TableSpec, pa.Table]]:
+def merge_layer(shards: Sequence[Path], layer: int, top_n: int) -> list[tuple[TableSpec, pa.Table]]:
     """Merge one layer of `shards` (folders). Order does not matter, nor does a shard given twice.
 
     Memory is bounded by the layer: its exemplars and traces of every shard.
@@ -31,7 +29,7 @@ def merge_layer(
     spec = exemplars(top_n)
     # The same range twice, from a retried task, would count its tokens twice in the moments.
     shards = sorted({shard.resolve() for shard in shards})
-    ranked = [read_table(shard / part_name(spec, layer), spec) for shard in shards]
+    ranked = [read_table(shard / layer_file(spec.name, layer), spec) for shard in shards]
     merged, origin = _merge_exemplars(ranked, spec)
     traces = _concatenated(shards, TRACES, layer)
     winners = traces.take(pa.array(_trace_rows(ranked)[origin]))
@@ -42,12 +40,16 @@ def merge_layer(
     random_traces = _concatenated(shards, RANDOM_TRACES, layer).sort_by(
         [("neuron", "ascending"), ("sample_id", "ascending")]
     )
-    moments = _merge_moments([read_table(s / part_name(MOMENTS, layer), MOMENTS) for s in shards])
+    moments = _merge_moments(
+        [read_table(s / layer_file(MOMENTS.name, layer), MOMENTS) for s in shards]
+    )
     return [(spec, merged), (TRACES, winners), (RANDOM_TRACES, random_traces), (MOMENTS, moments)]
 
 
 def _concatenated(shards: Sequence[Path], spec: TableSpec, layer: int) -> pa.Table:
-    return read_table([shard / part_name(spec, layer) for shard in shards], spec).combine_chunks()
+    return read_table(
+        [shard / layer_file(spec.name, layer) for shard in shards], spec
+    ).combine_chunks()
 
 
 def _merge_exemplars(ranked: Sequence[pa.Table], spec: TableSpec) -> tuple[pa.Table, np.ndarray]:

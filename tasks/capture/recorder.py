@@ -22,6 +22,7 @@ class Layout:
 
     @property
     def tokens(self) -> int:
+        """Visual and text tokens together."""
         return self.visual + self.text
 
 
@@ -87,16 +88,17 @@ class LayerRecorder:
     """
 
     def __init__(
-        self, neurons: int, top_n: int, layout: Layout, random_ids: Sequence[int], device: torch.device
+        self,
+        neurons: int,
+        top_n: int,
+        layout: Layout,
+        random_ids: Sequence[int],
+        device: torch.device,
     ) -> None:
         self.layout = layout
         self.keys = torch.full((neurons, top_n), EMPTY, dtype=torch.int64, device=device)
-        self.peak_places = torch.full(
-            (neurons, top_n), NO_SAMPLE, dtype=torch.int32, device=device
-        )
-        self.traces = torch.zeros(
-            neurons, top_n, layout.tokens, dtype=torch.float16, device=device
-        )
+        self.peak_places = torch.full((neurons, top_n), NO_SAMPLE, dtype=torch.int32, device=device)
+        self.traces = torch.zeros(neurons, top_n, layout.tokens, dtype=torch.float16, device=device)
         self.random_traces = torch.zeros(
             neurons, len(random_ids), layout.tokens, dtype=torch.float16, device=device
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +19,16 @@ from tasks.artifacts import (
     TRACES,
     TableSpec,
     exemplars,
+    layer_file,
     write_table,
 )
+from tasks.capture.capture import capture
 from tasks.capture.recorder import LayerRecorder, Layout
+from tasks.capture.shard_plan import ShardPlan
 from tasks.capture.top_n import unpack
+from tasks.samples.catalog import Catalog
+from tasks.subject.encode import Encoded, encode
+from tasks.subject.load import Subject
 
 
 @dataclass(frozen=True)
@@ -32,18 +40,55 @@ class TokenCounts:
     grid: tuple[int, int]
 
 
+def capture_shard(
+    subject: Subject,
+    plan: ShardPlan,
+    catalog: Catalog,
+    folder: Path,
+    on_batch: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Capture a shard's samples into `folder`, which is either whole or absent."""
+    recorders = capture(
+        subject,
+        _encoded(subject, plan, catalog),
+        layers=plan.layers,
+        hook_point=plan.settings.hook_point,
+        top_n=plan.settings.top_n,
+        layout=Layout(plan.max_visual, plan.max_text),
+        random_ids=plan.random_ids,
+        batch_size=plan.settings.batch_size,
+        on_batch=on_batch,
+    )
+    counts = {
+        sample_id: TokenCounts(
+            catalog[sample_id].n_visual,
+            len(catalog[sample_id].tokens),
+            (catalog[sample_id].grid_height, catalog[sample_id].grid_width),
+        )
+        for sample_id in plan.sample_ids
+    }
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    write_shard(unfinished, recorders, counts)
+    try:
+        unfinished.rename(folder)
+    except OSError:
+        # Another worker delivered the same shard first: theirs holds the same rows.
+        shutil.rmtree(unfinished)
+
+
+def _encoded(subject: Subject, plan: ShardPlan, catalog: Catalog) -> Iterator[tuple[int, Encoded]]:
+    for sample_id in plan.sample_ids:
+        sample = catalog[sample_id]
+        yield sample_id, encode(subject, catalog.open_image(sample_id), sample.text)
+
+
 def write_shard(
     folder: Path, recorders: Mapping[int, LayerRecorder], counts: Mapping[int, TokenCounts]
 ) -> None:
     """Write what every layer's recorder holds; `counts` by sample_id trims the traces."""
     for layer, recorder in recorders.items():
         for spec, table in layer_tables(layer, recorder, counts):
-            write_table(table, spec, folder / part_name(spec, layer))
-
-
-def part_name(spec: TableSpec, layer: int) -> str:
-    """The file of one layer of an artifact."""
-    return f"{spec.name}-layer-{layer:03d}.parquet"
+            write_table(table, spec, folder / layer_file(spec.name, layer))
 
 
 def layer_tables(
@@ -147,12 +192,15 @@ def _random_table(
     mine = [sample_id for sample_id in recorder.random_slots if sample_id in counts]
     slots = [recorder.random_slots[sample_id] for sample_id in mine]
     neurons = len(recorder.random_traces)
-    traces = recorder.random_traces[:, slots].cpu().numpy().reshape(neurons * len(mine), recorder.layout.tokens)
+    traces = (
+        recorder.random_traces[:, slots]
+        .cpu()
+        .numpy()
+        .reshape(neurons * len(mine), recorder.layout.tokens)
+    )
     neuron = np.repeat(np.arange(neurons), len(mine))
     sample_ids = np.tile(np.asarray(mine, dtype=np.int64), neurons)
-    return trace_table(
-        RANDOM_TRACES, layer, neuron, sample_ids, traces, counts, recorder.layout
-    )
+    return trace_table(RANDOM_TRACES, layer, neuron, sample_ids, traces, counts, recorder.layout)
 
 
 def _moment_table(layer: int, recorder: LayerRecorder) -> pa.Table:
@@ -178,5 +226,3 @@ def _moment_table(layer: int, recorder: LayerRecorder) -> pa.Table:
             f"positive_{role}": positive[index] / n,
         }
     return pa.table(columns).select(MOMENTS.schema.names)
-
-

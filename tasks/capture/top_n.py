@@ -31,7 +31,7 @@ def pack(peaks: torch.Tensor, sample_ids: torch.Tensor) -> torch.Tensor:
     A NaN peak ranks below every number: a sample that overflowed is evidence of nothing.
     """
     # Adding 0.0 turns -0.0 into 0.0, so that the two are one value to the ranking too.
-    bits = (peaks.float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf) + 0.0)
+    bits = peaks.float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf) + 0.0
     bits = bits.view(torch.int32)
     # IEEE 754 numbers sort as integers once the negative ones have their magnitude flipped.
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)

@@ -10,7 +10,7 @@ import numpy as np
 from tasks.artifacts import CONCEPT_GRID
 from tasks.samples.catalog import Sample, TrueConcept
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
 
 def words_of(text: str) -> list[str]:

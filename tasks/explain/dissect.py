@@ -58,7 +58,9 @@ class Dissect:
             text = best_match(presence.text_scores(seen), self.min_samples)
         if evidence.type == "unknown" and visual and text:
             # No role leads, so one concept must do: the better of the two.
-            visual, text = (visual, None) if visual.correlation >= text.correlation else (None, text)
+            visual, text = (
+                (visual, None) if visual.correlation >= text.correlation else (None, text)
+            )
         if visual is None and text is None:
             reason = "no concept correlates with the activations of the explainer's samples"
             return Explanation("", status="no_evidence", reason=reason)

@@ -10,7 +10,12 @@ import pyarrow as pa
 
 from tasks.artifacts import NEURON_TYPES, TYPES
 
-_SHARE = {"visual": "p_visual", "text": "p_text", "multi-modal": "p_multimodal", "unknown": "p_unknown"}
+_SHARE = {
+    "visual": "p_visual",
+    "text": "p_text",
+    "multi-modal": "p_multimodal",
+    "unknown": "p_unknown",
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,10 @@ def _purest(frame: pl.DataFrame, choice: NeuronChoice) -> pl.DataFrame:
     )
     frame = (
         frame.with_columns(purity=purity)
-        .sort(["layer", "type", "purity", "scale", "neuron"], descending=[False, False, True, True, False])
+        .sort(
+            ["layer", "type", "purity", "scale", "neuron"],
+            descending=[False, False, True, True, False],
+        )
         .with_columns(place=pl.int_range(pl.len()).over("layer", "type"))
     )
     if choice.per_layer_and_type is not None:

@@ -34,6 +34,7 @@ class Sample:
 
     @property
     def n_visual(self) -> int:
+        """Visual tokens."""
         return self.grid_height * self.grid_width
 
 
@@ -87,11 +88,11 @@ def open_catalog(
     listed = _only(read_table(samples, SAMPLES), described["sample_id"].to_pylist())
     images = {
         row["sample_id"]: row
-        for row in listed.select(
-            ["sample_id", "source_id", "image", "width", "height"]
-        ).to_pylist()
+        for row in listed.select(["sample_id", "source_id", "image", "width", "height"]).to_pylist()
     }
-    usable = described.filter(pc.is_in(described["status"], value_set=pa.array(["ok", "truncated"])))
+    usable = described.filter(
+        pc.is_in(described["status"], value_set=pa.array(["ok", "truncated"]))
+    )
     by_id = {
         row["sample_id"]: Sample(
             sample_id=row["sample_id"],

@@ -3,42 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from PIL import Image
 
-from tasks.artifacts import DESCRIPTIONS
+from tasks.artifacts import DESCRIPTIONS, SAMPLES, read_table, write_table
+from tasks.samples.source import Source
 from tasks.subject.encode import encode, question_prompt
 from tasks.subject.load import Subject
+from tasks.subject.settings import DescribeSettings
 
-OpenImage = Callable[[str], Image.Image]
+
+def describe_part(
+    subject: Subject,
+    samples: Path,
+    source: Source,
+    settings: DescribeSettings,
+    written: Path,
+    on_batch: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Describe the usable samples of one `samples` file and write their `descriptions`.
+
+    Raises BadSample where an image that opened before no longer does.
+    """
+    listed = read_table(samples, SAMPLES)
+    rows = listed.filter(pc.equal(listed["status"], "ok")).to_pylist()
+    described = []
+    for start in range(0, len(rows), settings.batch_size):
+        batch = rows[start : start + settings.batch_size]
+        images = [source.open_image(row["image"]).pixels for row in batch]
+        described += describe_samples(subject, batch, images, settings)
+        on_batch(len(batch))
+    write_table(pa.Table.from_pylist(described, schema=DESCRIPTIONS.schema), DESCRIPTIONS, written)
 
 
 def describe_samples(
     subject: Subject,
     samples: Sequence[dict],
-    open_image: OpenImage,
-    *,
-    generate: bool,
-    batch_size: int,
-    max_new_tokens: int,
-) -> pa.Table:
-    """The `descriptions` rows of `samples` (rows of the `samples` table, all of them ok).
-
-    generate: the subject answers the question, greedily; otherwise the dataset's text is taken.
-    """
-    rows = []
-    for start in range(0, len(samples), batch_size):
-        batch = samples[start : start + batch_size]
-        images = [open_image(row["image"]) for row in batch]
-        if generate:
-            answers = generate_descriptions(subject, images, max_new_tokens)
-        else:
-            answers = [(row["text"].strip(), True) for row in batch]
-        for row, image, (text, finished) in zip(batch, images, answers, strict=True):
-            rows.append(_description(subject, row, image, text, finished, generate))
-    return pa.Table.from_pylist(rows, schema=DESCRIPTIONS.schema)
+    images: Sequence[Image.Image],
+    settings: DescribeSettings,
+) -> list[dict]:
+    """The `descriptions` rows of `samples` (rows of the `samples` table) with their images."""
+    generated = settings.text == "generated"
+    if generated:
+        answers = generate_descriptions(subject, images, settings.max_new_tokens)
+    else:
+        answers = [(row["text"].strip(), True) for row in samples]
+    return [
+        _description(subject, row, image, text, finished, generated)
+        for row, image, (text, finished) in zip(samples, images, answers, strict=True)
+    ]
 
 
 def generate_descriptions(
@@ -55,9 +72,7 @@ def generate_descriptions(
     ).to(subject.device)
     inputs["pixel_values"] = inputs["pixel_values"].to(subject.model.dtype)
     with torch.inference_mode():
-        generated = subject.model.generate(
-            **inputs, max_new_tokens=max_new_tokens, do_sample=False
-        )
+        generated = subject.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     answers = generated[:, inputs["input_ids"].shape[1] :]
     ends = subject.model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])

@@ -10,7 +10,8 @@ from PIL import Image
 
 from tasks.artifacts import ROLES
 from tasks.subject.geometry import image_view, patch_grid
-from tasks.subject.load import Subject, SubjectError
+from tasks.subject.load import Subject
+from tasks.subject.settings import SubjectError
 
 VISUAL, TEXT, TEMPLATE = range(len(ROLES))
 
@@ -34,10 +35,12 @@ class Encoded:
 
     @property
     def n_visual(self) -> int:
+        """Visual tokens."""
         return int((self.roles == VISUAL).sum())
 
     @property
     def n_text(self) -> int:
+        """Text tokens."""
         return int((self.roles == TEXT).sum())
 
 

@@ -15,9 +15,7 @@ def patch_grid(subject: Subject, pixel_values: torch.Tensor) -> tuple[int, int]:
     return pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
 
 
-def image_view(
-    image_processor: Any, width: int, height: int
-) -> tuple[float, float, float, float]:
+def image_view(image_processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
     """The box of the original (left, top, right, bottom, px) that the patch grid covers.
 
     Follows the processor's own steps backwards: resize (to a square, or the shortest edge),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from tasks.subject.load import Subject, SubjectError
+from tasks.subject.load import Subject
+from tasks.subject.settings import HookPoint, SubjectError
 
-HookPoint = Literal["gate", "gate_up"]
 Observe = Callable[[int, torch.Tensor], None]
 
 

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True)
-class SubjectSettings:
-    """Which model is studied, and the question that it is asked about every image.
-
-    model: a folder, or a Hugging Face model id; revision: a commit or tag of the latter.
-    dtype: the number format of weights and activations.
-    """
-
-    model: str
-    revision: str | None = None
-    dtype: Dtype = "float32"
-    question: str = "Could you describe the image?"
+from tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 
 
 @dataclass(frozen=True)
@@ -38,21 +23,20 @@ class Subject:
 
     @property
     def image_token_id(self) -> int:
+        """The token that stands for one visual token in input_ids."""
         return int(self.model.config.image_token_id)
 
 
-class SubjectError(Exception):
-    """The subject cannot be loaded or hooked; the message says which and what to do."""
+def load_subject(
+    settings: SubjectSettings, device: str | torch.device = "cpu", threads: int | None = None
+) -> Subject:
+    """Load weights from safetensors only, without remote code. Raises SubjectError.
 
-
-def load_subject(settings: SubjectSettings, device: str | torch.device = "cpu") -> Subject:
-    """Load weights from safetensors only, without remote code. Raises SubjectError."""
-    where = settings.model
-    if _looks_like_folder(where) and not Path(where).is_dir():
-        raise SubjectError(
-            f"subject.model: there is no folder {where!r}; "
-            "name a folder with a saved model or a Hugging Face model id"
-        )
+    threads: of this process's computations on a CPU; None leaves them as they are.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    where = str(model_folder(settings) or settings.model)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         config = AutoConfig.from_pretrained(where, revision=settings.revision)
@@ -78,7 +62,3 @@ def load_subject(settings: SubjectSettings, device: str | torch.device = "cpu") 
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SubjectError(f"subject.model: {where!r} cannot be loaded: {first}") from error
     return Subject(settings, model.eval(), processor, torch.device(device))
-
-
-def _looks_like_folder(model: str) -> bool:
-    return model.startswith((".", "/", "~")) or model.count("/") > 1

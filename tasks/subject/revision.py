@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from tasks.subject.load import SubjectError, SubjectSettings
+from tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 
 _DECIDING = (".safetensors", ".json", ".jinja", ".model", ".txt")
 
 
 def subject_revision(settings: SubjectSettings) -> str:
     """The content hash of a folder, or the commit of a Hugging Face model. Raises SubjectError."""
-    folder = Path(settings.model).expanduser()
-    if folder.is_dir():
+    folder = model_folder(settings)
+    if folder is not None:
         return _folder_hash(folder)
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError

@@ -1,0 +1,35 @@
+"""The settings of capture, importable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.settings import runtime
+from tasks.subject.settings import HookPoint
+
+
+@dataclass(frozen=True)
+class CaptureSettings:
+    """What is recorded of the subject's neurons.
+
+    layers: decoder layers; None for all. hook_point: `gate` is act_fn(gate_proj x), the paper's;
+    `gate_up` is the input of down_proj. top_n: exemplars a neuron. random_samples: samples, drawn
+    by `seed`, whose traces are kept for every neuron. batch_size: samples a forward pass.
+    shards: work items; None for one in every 256 samples.
+    """
+
+    layers: tuple[int, ...] | None = None
+    hook_point: HookPoint = "gate"
+    top_n: int = 50
+    random_samples: int = 32
+    seed: int = 0
+    batch_size: int = runtime(16)
+    shards: int | None = runtime(None)
+
+    def __post_init__(self) -> None:
+        if self.layers is not None and (not self.layers or min(self.layers) < 0):
+            raise ValueError("layers: name at least one layer, each 0 or above, or null for all")
+        for name, least in (("top_n", 1), ("random_samples", 0), ("batch_size", 1), ("shards", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}: must be at least {least}")

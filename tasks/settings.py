@@ -1,0 +1,32 @@
+"""What of a settings dataclass decides a result, and what only decides how it is computed."""
+
+from __future__ import annotations
+
+from dataclasses import field, fields, is_dataclass
+from typing import Any
+
+_RUNTIME = "runtime"
+
+
+def runtime(default: Any) -> Any:
+    """A dataclass field that changes no result (a batch size, a timeout, a path).
+
+    It stays out of fingerprints, so changing it redoes nothing.
+    """
+    return field(default=default, metadata={_RUNTIME: True})
+
+
+def identity(settings: Any) -> Any:
+    """Plain data of all that decides the result: class, and every field not marked `runtime`."""
+    if is_dataclass(settings) and not isinstance(settings, type):
+        decisive = {
+            spec.name: identity(getattr(settings, spec.name))
+            for spec in fields(settings)
+            if not spec.metadata.get(_RUNTIME)
+        }
+        return {"class": type(settings).__qualname__} | decisive
+    if isinstance(settings, dict):
+        return {str(key): identity(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [identity(value) for value in settings]
+    return settings

@@ -1,0 +1,189 @@
+"""The offline simulator: the words of an explanation, turned back into the tokens they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.concepts.presence import patch_coverage, token_words, words_of
+from tasks.samples.catalog import Catalog, Sample, TrueConcept
+from tasks.simulate.simulator import Prediction
+
+_QUOTED = re.compile(r"[\"“«]([^\"”»]+)[\"”»]")
+_FIGURES = re.compile(r"\([^)]*\)")
+_CLAUSE = re.compile(r";|\.(?:\s|$)|,? and the (?=words?\b|tokens?\b|text\b)")
+_OF_TEXT = re.compile(r"\b(words?|tokens?|texts?|mentions?|phrases?|names?)\b", re.IGNORECASE)
+_OF_IMAGE = re.compile(
+    r"\b(images?|regions?|patch(?:es)?|pictures?|pixels?|areas?|shows?|visual(?:ly)?)\b",
+    re.IGNORECASE,
+)
+_EMPTY_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "containing",
+        "depicting",
+        "etc",
+        "for",
+        "from",
+        "has",
+        "have",
+        "image",
+        "images",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "like",
+        "mention",
+        "mentions",
+        "name",
+        "names",
+        "neuron",
+        "object",
+        "objects",
+        "of",
+        "on",
+        "or",
+        "part",
+        "parts",
+        "patch",
+        "patches",
+        "phrase",
+        "phrases",
+        "picture",
+        "pictures",
+        "pixel",
+        "pixels",
+        "region",
+        "regions",
+        "responds",
+        "respond",
+        "show",
+        "showing",
+        "shown",
+        "shows",
+        "such",
+        "text",
+        "texts",
+        "that",
+        "the",
+        "these",
+        "this",
+        "to",
+        "token",
+        "tokens",
+        "visual",
+        "when",
+        "where",
+        "which",
+        "with",
+        "word",
+        "words",
+        "fires",
+        "active",
+        "activates",
+        "especially",
+        "areas",
+        "area",
+        "strongly",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What an explanation says excites a neuron: terms for visual tokens, terms for text tokens."""
+
+    visual: frozenset[str]
+    text: frozenset[str]
+
+
+@dataclass(frozen=True)
+class ConceptSimulator:
+    """Predicts 1 where a token carries a concept that the explanation names, else 0.
+
+    For visual tokens it is the coverage of the true concept; in a source without ground truth, a
+    sample whose text has the word is taken to show it everywhere.
+    """
+
+    name: str = "concept"
+
+    def simulate(
+        self, explanation: str, sample_ids: Sequence[int], catalog: Catalog
+    ) -> list[Prediction]:
+        """See Simulator. An explanation that names nothing predicts 0 everywhere."""
+        claim = read_claim(explanation)
+        return [
+            Prediction(
+                visual=_visual(claim.visual, catalog[sample_id], catalog.concepts(sample_id)),
+                text=_text(claim.text, catalog[sample_id]),
+                estimator="presence",
+            )
+            for sample_id in sample_ids
+        ]
+
+
+def read_claim(explanation: str) -> Claim:
+    """The terms that an explanation names, by the role its clause speaks of.
+
+    Quoted terms are taken as they stand; in a clause without quotes, its words less the empty
+    ones. A clause that speaks of neither images nor words is about both. Figures in parentheses
+    are not read.
+
+    >>> claim = read_claim('Image regions that show "red"; the word "circle" in the text.')
+    >>> sorted(claim.visual), sorted(claim.text)
+    (['red'], ['circle'])
+    """
+    visual: set[str] = set()
+    text: set[str] = set()
+    for clause in _CLAUSE.split(_FIGURES.sub("", explanation)):
+        outside = _QUOTED.sub("", clause)
+        of_image = _OF_IMAGE.search(outside) is not None
+        of_text = _OF_TEXT.search(outside) is not None
+        terms = {_term(quoted) for quoted in _QUOTED.findall(clause)}
+        if not terms:
+            terms = {_term(word) for word in words_of(clause) if word not in _EMPTY_WORDS}
+        if of_image or not of_text:
+            visual |= terms
+        if of_text or not of_image:
+            text |= terms
+    return Claim(frozenset(visual - {""}), frozenset(text - {""}))
+
+
+def _term(words: str) -> str:
+    """A term without case, punctuation or the plural s of its last word."""
+    said = " ".join(words_of(words))
+    return said[:-1] if len(said) > 3 and said.endswith("s") and not said.endswith("ss") else said
+
+
+def _visual(terms: frozenset[str], sample: Sample, truths: Sequence[TrueConcept]) -> np.ndarray:
+    predicted = np.zeros(sample.n_visual, dtype=np.float32)
+    if truths:
+        for truth in truths:
+            if terms & {_term(name) for name in (truth.name, *truth.words)}:
+                predicted = np.maximum(predicted, patch_coverage(truth, sample))
+    elif any(f" {term} " in f" {_plain(sample)} " for term in terms):
+        predicted += 1
+    return predicted
+
+
+def _text(terms: frozenset[str], sample: Sample) -> np.ndarray:
+    # A term of several words is looked for word by word: each of its tokens is named by it.
+    single = {_term(word) for term in terms for word in term.split()}
+    return np.array([_term(word) in single for word in token_words(sample)], dtype=np.float32)
+
+
+def _plain(sample: Sample) -> str:
+    return " ".join(_term(word) for word in words_of(sample.text))

@@ -1,0 +1,65 @@
+"""The settings of a subject and of what it is asked, importable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tasks.settings import runtime
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+HookPoint = Literal["gate", "gate_up"]
+TextSource = Literal["generated", "given"]
+
+
+@dataclass(frozen=True)
+class SubjectSettings:
+    """Which model is studied, and the question that it is asked about every image.
+
+    model: a folder, or a Hugging Face model id; revision: a commit or tag of the latter.
+    dtype: the number format of weights and activations.
+    """
+
+    model: str = runtime("")
+    revision: str | None = runtime(None)
+    dtype: Dtype = "float32"
+    question: str = "Could you describe the image?"
+
+
+@dataclass(frozen=True)
+class DescribeSettings:
+    """Where the texts come from: `generated` by the subject (greedily), or `given` by the data.
+
+    max_new_tokens: where a generated answer is cut. batch_size: images generated for at once.
+    """
+
+    text: TextSource = "generated"
+    max_new_tokens: int = 512
+    batch_size: int = runtime(16)
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError("max_new_tokens: must be at least 1")
+        if self.batch_size < 1:
+            raise ValueError("batch_size: must be at least 1")
+
+
+class SubjectError(Exception):
+    """The subject cannot be loaded or hooked; the message says which and what to do."""
+
+
+def model_folder(settings: SubjectSettings) -> Path | None:
+    """The folder that settings.model names, or None if it is a Hugging Face id.
+
+    Raises SubjectError where it can only be meant as a folder and there is none.
+    """
+    folder = Path(settings.model).expanduser()
+    if folder.is_dir():
+        return folder
+    if settings.model.startswith((".", "/", "~")) or settings.model.count("/") != 1:
+        raise SubjectError(
+            f"subject.model: there is no folder {settings.model!r}; "
+            "name a folder with a saved model, or a Hugging Face id such as owner/name"
+        )
+    return None

@@ -1,0 +1,121 @@
+"""The entry point: a Hydra config in, the stages in order, an atlas out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import hydra
+from omegaconf import DictConfig
+
+from tasks.llm.failures import Unusable
+from tasks.samples.source import SourceError
+from tasks.subject.settings import SubjectError
+from workflows.cluster import cluster
+from workflows.composition import (
+    CONF,
+    HYDRA_ERRORS,
+    explain_hydra_error,
+    plain_config,
+    register_resolvers,
+)
+from workflows.errors import RunFailed, WrongCall
+from workflows.progress import say
+from workflows.settings import read_settings
+from workflows.stage import Context, run_stage
+from workflows.stages import capture, classify, describe, explain, report, samples, score, simulate
+from workflows.store import Store
+from workflows.subject_pool import SubjectPool
+from workflows.summary import closing_summary
+from workflows.tracking import Tracker
+
+STAGES = (
+    samples.STAGE,
+    describe.STAGE,
+    capture.STAGE,
+    classify.STAGE,
+    explain.STAGE,
+    simulate.STAGE,
+    score.STAGE,
+    report.STAGE,
+)
+
+
+def main() -> None:
+    """The console script: exit status 0, 1 for a failed run, 2 for a wrong call."""
+    register_resolvers()
+    # Hydra then raises its errors, so that one line can say what is wrong.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _atlas()
+    except HYDRA_ERRORS as error:
+        _end(2, str(explain_hydra_error(error, sys.argv[1:])))
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="atlas")
+def _atlas(config: DictConfig) -> None:
+    # Errors end the program here, for Hydra would print its own account of them.
+    try:
+        run_atlas(plain_config(config))
+    except (WrongCall, SubjectError, SourceError, Unusable) as error:
+        _end(2, str(error))
+    except RunFailed as error:
+        _end(1, str(error))
+    except KeyboardInterrupt:
+        _end(130, "interrupted; what was finished is kept, and the same call goes on from there")
+
+
+def run_atlas(config: Mapping[str, Any]) -> Context:
+    """Run all stages for a plain config, and log the run. Raises WrongCall or RunFailed."""
+    settings = read_settings(config)
+    out = Path(settings.out)
+    with ExitStack() as opened:
+        pool = SubjectPool(settings.subject, settings.cluster)
+
+        def start_cluster() -> None:
+            opened.enter_context(cluster(settings.cluster))
+            opened.callback(pool.close)
+
+        context = Context(settings, Store(out), pool, start_cluster)
+        tracker = Tracker(settings, out, config)
+        try:
+            _run_stages(context)
+        except BaseException as error:
+            killed = isinstance(error, KeyboardInterrupt)
+            tracker.finish(context, "KILLED" if killed else "FAILED", str(error))
+            raise
+        context.store.write_run(
+            list(context.done.values()),
+            seconds={name: round(value, 3) for name, value in context.seconds.items()},
+            already_done=context.skipped,
+        )
+        tracker.finish(context, "FINISHED")
+    say(closing_summary(context, tracker.uri))
+    return context
+
+
+def _run_stages(context: Context) -> None:
+    for stage in STAGES:
+        run_stage(stage, context)
+        if stage is samples.STAGE:
+            samples.check_samples(context)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _end(status: int, message: str) -> NoReturn:
+    say(f"neuron-atlas: {message}")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

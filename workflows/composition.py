@@ -1,0 +1,87 @@
+"""From a composed Hydra config to checked settings, and from Hydra's errors to one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from workflows.errors import WrongCall
+from workflows.settings import unknown_key
+
+PROJECT_ROOT = Path(__file__).parent.parent
+CONF = PROJECT_ROOT / "conf"
+
+_PATHS = ("out", "data.annotations", "data.images", "data.path", "data.dataset", "subject.model")
+"""Settings that may name a file or folder: workers run elsewhere, so they are made absolute."""
+
+
+def register_resolvers() -> None:
+    """Make ${project_root:} known to configs."""
+    OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """The config as plain data with absolute paths. Raises WrongCall where a value is missing."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise WrongCall(f"{missing[0]}: must be given, such as {missing[0]}=...")
+    for path in _PATHS:
+        value = OmegaConf.select(config, path)
+        if isinstance(value, str) and (path == "out" or Path(value).expanduser().exists()):
+            OmegaConf.update(config, path, str(Path(value).expanduser().resolve()))
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> WrongCall:
+    """The one line that says which setting is wrong and what is allowed."""
+    message = str(error)
+    if isinstance(error, MissingConfigException):
+        return _wrong_choice(message)
+    absent = re.search(
+        r"[Kk]ey '([^']+)' (?:is )?not in struct|Could not override '([^']+)'", message
+    )
+    cause = error.__cause__
+    full_key = getattr(cause, "full_key", None)
+    if isinstance(error, ConfigCompositionException | OmegaConfBaseException) and absent:
+        key = full_key or next(group for group in absent.groups()[::-1] if group)
+        return _wrong_key(str(key), overrides)
+    return WrongCall(" ".join(line.strip() for line in message.splitlines() if line.strip()))
+
+
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
+
+
+def _wrong_choice(message: str) -> WrongCall:
+    wanted = re.search(r"'([^']+)/([^'/]+)'", message)
+    if wanted is None:
+        return WrongCall(message.splitlines()[0])
+    group, choice = wanted.groups()
+    return WrongCall(f"{group}: {choice!r} is not one of {', '.join(_choices(group))}")
+
+
+def _choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _wrong_key(key: str, overrides: Sequence[str]) -> WrongCall:
+    """Compose again without the settings below groups, to see what the key's group allows."""
+    choices = [text for text in overrides if (CONF / text.split("=")[0].lstrip("+~")).is_dir()]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("atlas", overrides=choices)
+    parent, _, _ = key.rpartition(".")
+    while parent and not isinstance(OmegaConf.select(config, parent), DictConfig):
+        key, (parent, _, _) = parent, parent.rpartition(".")
+    group = OmegaConf.select(config, parent) if parent else config
+    allowed: Mapping[Any, Any] = group if isinstance(group, DictConfig) else {}
+    return WrongCall(unknown_key(key, [str(name) for name in allowed if name != "_target_"]))

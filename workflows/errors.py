@@ -1,0 +1,11 @@
+"""The two ways a call can end badly."""
+
+from __future__ import annotations
+
+
+class WrongCall(Exception):
+    """The call itself is wrong: a setting, a path, a name. Exit status 2."""
+
+
+class RunFailed(Exception):
+    """The run could not go on; what was finished is kept. Exit status 1."""

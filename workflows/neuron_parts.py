@@ -1,0 +1,90 @@
+"""How chosen neurons are cut into work items, and what such an item reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from tasks.artifacts import NEURON_TYPES, layer_file
+from tasks.samples.source import Source
+from workflows.stage import Context
+
+if TYPE_CHECKING:
+    from tasks.evidence import Evidence, Purpose
+    from tasks.samples.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class NeuronPart:
+    """Neurons of one layer that are worked on together; types: their rows of `types`."""
+
+    layer: int
+    neurons: tuple[int, ...]
+    types: pa.Table
+
+    def file(self, artifact: str) -> str:
+        """The part's file of an artifact, named by the neurons that it is of."""
+        marked = hashlib.sha256(repr(self.neurons).encode()).hexdigest()[:8]
+        return f"{artifact}-layer-{self.layer:03d}-{self.neurons[0]:06d}-{marked}.parquet"
+
+
+def cut_into_parts(chosen: pa.Table, size: int) -> list[NeuronPart]:
+    """Cut rows of `types`, sorted by layer and neuron, into parts of one layer each."""
+    parts = []
+    for layer in sorted(set(chosen["layer"].to_pylist())):
+        rows = chosen.filter(pa.compute.equal(chosen["layer"], layer))
+        for start in range(0, len(rows), size):
+            types = rows.slice(start, size)
+            parts.append(NeuronPart(layer, tuple(types["neuron"].to_pylist()), types))
+    return parts
+
+
+@dataclass(frozen=True)
+class TaskInputs:
+    """The files that explaining and simulating read, as one picklable value."""
+
+    captured: Path
+    samples: Sequence[Path]
+    descriptions: Sequence[Path]
+    concepts: Sequence[Path]
+    source: Source
+
+    @staticmethod
+    def of(context: Context) -> TaskInputs:
+        """The files of this run."""
+        return TaskInputs(
+            captured=context.folder("capture"),
+            samples=context.paths("samples", "samples"),
+            descriptions=context.paths("describe", "descriptions"),
+            concepts=context.paths("samples", "concepts"),
+            source=context.settings.data.source,
+        )
+
+    def evidence(self, part: NeuronPart, purpose: Purpose) -> list[Evidence]:
+        """The part's evidence for one purpose."""
+        from tasks.evidence import load_evidence
+
+        return load_evidence(
+            part.types.cast(NEURON_TYPES.schema),
+            self.captured / layer_file("traces", part.layer),
+            self.captured / layer_file("random_traces", part.layer),
+            purpose,
+        )
+
+    def catalog(self, evidence: Sequence[Evidence]) -> Catalog:
+        """The samples of some evidence."""
+        from tasks.samples.catalog import open_catalog
+
+        wanted = {sample_id for neuron in evidence for sample_id in neuron.sample_ids}
+        return open_catalog(
+            self.samples,
+            self.descriptions,
+            self.concepts,
+            sample_ids=wanted,
+            source=self.source,
+        )

@@ -1,0 +1,89 @@
+"""How far a stage is: a bar at a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as BarTask
+from rich.text import Text
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Advance(Protocol):
+    """Says that `count` more units are done."""
+
+    def __call__(self, count: int) -> None: ...  # noqa: D102
+
+
+@contextmanager
+def progress(name: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Show how far `name` is, with rate and time left; `done` units were finished earlier."""
+    if sys.stderr.isatty():
+        with _bar() as bar:
+            task = bar.add_task(name, total=total, completed=done, unit=unit, begun=done)
+            yield lambda count: bar.advance(task, count)
+    else:
+        lines = _Lines(name, total, unit, done)
+        yield lines.advance
+        lines.close()
+
+
+def say(message: str) -> None:
+    """A plain line for the person at the terminal."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+    )
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: BarTask) -> Text:
+        speed = task.finished_speed or task.speed
+        unit = task.fields["unit"]
+        return Text(f"{speed:,.0f} {unit}/s" if speed else unit, style="progress.data.speed")
+
+
+class _Lines:
+    def __init__(self, name: str, total: int, unit: str, done: int) -> None:
+        self._name, self._total, self._unit = name, total, unit
+        self._done = self._begun = done
+        self._start = self._said = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES and self._done < self._total:
+            self._said = time.monotonic()
+            left = (self._total - self._done) / max(self._rate(), 1e-9)
+            say(f"{self._counted()}, {self._rate():,.0f}/s, {left:,.0f} s left")
+
+    def close(self) -> None:
+        elapsed = time.monotonic() - self._start
+        say(f"{self._counted()}, {self._rate():,.0f}/s, {elapsed:.1f} s")
+
+    def _counted(self) -> str:
+        return f"{self._name:<10} {self._done:,}/{self._total:,} {self._unit}"
+
+    def _rate(self) -> float:
+        return (self._done - self._begun) / max(time.monotonic() - self._start, 1e-9)

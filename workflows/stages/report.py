@@ -1,0 +1,86 @@
+"""Report: figures, tables and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from tasks.artifacts import layer_file
+from tasks.report.settings import About, ReportFiles, ReportSettings
+from tasks.samples.source import Source
+from tasks.settings import identity
+from workflows.cluster import result
+from workflows.progress import progress
+from workflows.stage import Context, Stage, Written
+
+
+def _parameters(context: Context) -> Mapping[str, Any]:
+    return {"report": identity(context.settings.report)}
+
+
+def _run(context: Context, folder: Path) -> Written:
+    files = ReportFiles(
+        tables={name: tuple(context.paths(stage, name)) for stage, name in _TABLES},
+        traces={
+            layer: context.folder("capture") / layer_file("traces", layer)
+            for layer in context.layers()
+        },
+    )
+    settings = context.settings
+    with progress("report", 1, "page") as advance:
+        written = result(
+            _write_report.remote(
+                folder, files, settings.data.source, settings.report, _about(context)
+            )
+        )
+        advance(1)
+    return Written({"report": written}, {})
+
+
+_TABLES = (
+    ("samples", "samples"),
+    ("describe", "descriptions"),
+    ("classify", "types"),
+    ("explain", "explanations"),
+    ("simulate", "simulations"),
+    ("score", "scores"),
+)
+
+
+def _about(context: Context) -> About:
+    settings = context.settings
+    return About(
+        subject=Path(settings.subject.model).name,
+        dataset=type(settings.data.source).__name__,
+        fingerprint=context.done["score"].fingerprint[:16],
+        facts=(
+            ("question", settings.subject.question),
+            ("texts", settings.describe.text),
+            ("layers", ", ".join(map(str, context.layers()))),
+            ("hook point", settings.capture.hook_point),
+            ("exemplars a neuron", str(settings.capture.top_n)),
+            ("explainer", settings.explain.explainer.name),
+            ("simulator", settings.simulate.simulator.name),
+        ),
+    )
+
+
+@ray.remote(max_retries=3)
+def _write_report(
+    folder: Path, files: ReportFiles, source: Source, settings: ReportSettings, about: About
+) -> list[str]:
+    from tasks.report.report import write_report
+
+    return write_report(folder, files, source, settings, about)
+
+
+STAGE = Stage(
+    "report",
+    1,
+    ("samples", "describe", "capture", "classify", "explain", "simulate", "score"),
+    _parameters,
+    _run,
+)

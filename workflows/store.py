@@ -1,0 +1,122 @@
+"""Where artifacts live: a folder for each stage and fingerprint, complete once its manifest is.
+
+    out/
+      artifacts/<stage>/<fingerprint>/    the stage's files, then manifest.json
+      manifest.json                       the last run: every artifact and its files
+
+A file appears under its name only when it is whole (see `tasks.artifacts.write_table`), and the
+manifest last. So whatever kills a run, a later one finds finished parts and nothing half-written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a complete stage left.
+
+    files: for each artifact its files, relative to the folder. rows: of each artifact.
+    content: hash of the rows, for a stage whose result decides later fingerprints itself.
+    about: what later stages need to know of the result without reading it.
+    """
+
+    stage: str
+    version: int
+    fingerprint: str
+    parameters: Mapping[str, Any]
+    made_from: Mapping[str, str]
+    files: Mapping[str, Sequence[str]]
+    rows: Mapping[str, int]
+    seconds: Mapping[str, float]
+    content: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """What the fingerprints of later stages are made from."""
+        return self.content or self.fingerprint
+
+
+@dataclass(frozen=True)
+class Store:
+    """The artifacts below one output folder."""
+
+    out: Path
+
+    def folder(self, stage: str, fingerprint: str) -> Path:
+        """Where a stage with this fingerprint keeps its files."""
+        return self.out / "artifacts" / stage / fingerprint[:16]
+
+    def find(self, stage: str, fingerprint: str) -> Manifest | None:
+        """The manifest of a complete stage, or None."""
+        path = self.folder(stage, fingerprint) / MANIFEST
+        if not path.is_file():
+            return None
+        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        folder = path.parent
+        present = all(
+            (folder / name).is_file() for names in manifest.files.values() for name in names
+        )
+        return manifest if manifest.fingerprint == fingerprint and present else None
+
+    def commit(self, manifest: Manifest) -> None:
+        """Declare a stage complete."""
+        folder = self.folder(manifest.stage, manifest.fingerprint)
+        write_json(folder / MANIFEST, asdict(manifest))
+
+    def paths(self, manifest: Manifest, artifact: str) -> list[Path]:
+        """The files of one artifact of a complete stage."""
+        folder = self.folder(manifest.stage, manifest.fingerprint)
+        return [folder / name for name in manifest.files[artifact]]
+
+    def write_run(self, manifests: Sequence[Manifest], **about: Any) -> Path:
+        """Write out/manifest.json: every artifact of this run, its fingerprint, rows and files."""
+        artifacts = {
+            artifact: {
+                "stage": manifest.stage,
+                "fingerprint": manifest.fingerprint,
+                "rows": manifest.rows.get(artifact),
+                "files": [
+                    path.relative_to(self.out).as_posix() for path in self.paths(manifest, artifact)
+                ],
+            }
+            for manifest in manifests
+            for artifact in manifest.files
+        }
+        path = self.out / MANIFEST
+        write_json(path, about | {"artifacts": artifacts})
+        return path
+
+
+def fingerprint(
+    stage: str, version: int, parameters: Mapping[str, Any], made_from: Mapping[str, str]
+) -> str:
+    """Hash of all that decides a stage's content."""
+    decisive = {
+        "stage": stage,
+        "version": version,
+        "parameters": parameters,
+        "made_from": made_from,
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file that is either whole or absent, and on disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with unfinished.open("w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=2, sort_keys=True, default=str)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(unfinished, path)

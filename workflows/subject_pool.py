@@ -1,0 +1,164 @@
+"""Long-lived actors that each hold the subject, and pull work until there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+
+from tasks.capture.shard_plan import ShardPlan
+from tasks.samples.source import Source
+from tasks.subject.settings import DescribeSettings, HookPoint, SubjectSettings
+from workflows.cluster import actor_count, result
+from workflows.progress import Advance
+from workflows.settings import ClusterSettings
+
+Item = TypeVar("Item")
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class SubjectActor:
+    """One copy of the subject on one device.
+
+    Methods import what needs torch when they are called, so that a driver never does.
+    """
+
+    def __init__(self, settings: SubjectSettings, threads: int) -> None:
+        self._settings = settings
+        self._threads = threads
+        self._subject: Any = None
+        self._samples_done = 0
+
+    def check(self, layers: Sequence[int] | None, hook_point: HookPoint) -> tuple[int, ...]:
+        """Load the subject; the layers to capture, all of them if None. Raises SubjectError."""
+        from tasks.subject.hook_points import check_layers, decoder_layers
+
+        subject = self._loaded()
+        chosen = tuple(range(len(decoder_layers(subject)))) if layers is None else tuple(layers)
+        check_layers(subject, chosen)
+        return chosen
+
+    def describe(
+        self, samples: Path, source: Source, settings: DescribeSettings, written: Path
+    ) -> None:
+        """Describe the usable samples of one `samples` file into a `descriptions` file."""
+        from tasks.subject.describe import describe_part
+
+        self._samples_done = 0
+        describe_part(self._loaded(), samples, source, settings, written, self._count)
+
+    def capture(
+        self,
+        plan: ShardPlan,
+        samples: Sequence[Path],
+        descriptions: Sequence[Path],
+        source: Source,
+        folder: Path,
+    ) -> None:
+        """Capture one shard into `folder`."""
+        from tasks.capture.shard import capture_shard
+        from tasks.samples.catalog import open_catalog
+
+        self._samples_done = 0
+        catalog = open_catalog(samples, descriptions, sample_ids=plan.sample_ids, source=source)
+        capture_shard(self._loaded(), plan, catalog, folder, self._count)
+
+    def samples_done(self) -> int:
+        """Samples of the current item that are done."""
+        return self._samples_done
+
+    def _count(self, samples: int) -> None:
+        self._samples_done += samples
+
+    def _loaded(self) -> Any:
+        # Loaded on first use, so a restarted actor loads again, and an error reaches the caller.
+        if self._subject is None:
+            from tasks.subject.load import load_subject
+
+            device = "cuda" if ray.get_gpu_ids() else "cpu"
+            self._subject = load_subject(self._settings, device, self._threads)
+        return self._subject
+
+
+# Two threads: one works while the other answers how far it is.
+_RemoteSubject: Any = ray.remote(max_restarts=-1, max_task_retries=3, max_concurrency=2)(
+    SubjectActor
+)
+
+
+class SubjectPool:
+    """The subject's actors, started when first needed."""
+
+    def __init__(self, subject: SubjectSettings, cluster: ClusterSettings) -> None:
+        self._subject = subject
+        self._cluster = cluster
+        self._actors: list[Any] = []
+
+    def check(self, layers: Sequence[int] | None, hook_point: HookPoint) -> tuple[int, ...]:
+        """See SubjectActor.check."""
+        return result(self._started()[0].check.remote(layers, hook_point))
+
+    def each(
+        self,
+        items: Sequence[Item],
+        call: Callable[[Any, Item], ray.ObjectRef],
+        samples: Callable[[Item], int],
+        advance: Advance,
+    ) -> None:
+        """Run `call(actor, item)` for every item, one at a time on each actor.
+
+        `advance` is told of samples as they are done, within items too.
+        """
+        waiting: Iterator[Item] = iter(items)
+        working: dict[ray.ObjectRef, tuple[Any, Item]] = {}
+        told: dict[ray.ObjectRef, int] = {}
+
+        def start(actor: Any) -> None:
+            item = next(waiting, None)
+            if item is not None:
+                reference = call(actor, item)
+                working[reference] = (actor, item)
+                told[reference] = 0
+
+        def tell(reference: ray.ObjectRef, done: int) -> None:
+            advance(max(0, done - told[reference]))
+            told[reference] = max(done, told[reference])
+
+        for actor in self._started():
+            start(actor)
+        while working:
+            ready, _ = ray.wait(list(working), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
+            for reference in ready:
+                actor, item = working[reference]
+                result(reference)
+                tell(reference, samples(item))
+                del working[reference]
+                start(actor)
+            for reference, (actor, item) in working.items():
+                tell(reference, min(_peek(actor), samples(item)))
+
+    def close(self) -> None:
+        """Give the actors' devices back."""
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+
+    def _started(self) -> list[Any]:
+        if not self._actors:
+            count, resources = actor_count(self._cluster)
+            self._actors = [
+                _RemoteSubject.options(**resources).remote(self._subject, self._cluster.threads)
+                for _ in range(count)
+            ]
+        return self._actors
+
+
+def _peek(actor: Any) -> int:
+    """How far an actor is; 0 if it cannot say just now (it is loading, or was restarted)."""
+    try:
+        return ray.get(actor.samples_done.remote(), timeout=_SECONDS_BETWEEN_LOOKS)
+    except ray.exceptions.RayError:
+        return 0

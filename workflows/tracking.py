@@ -1,0 +1,162 @@
+"""One MLflow run a call: what was asked, what it took, what came out. Only the driver logs.
+
+Tracking never costs a run its results: where the server cannot be reached, a line says so and the
+run goes on, for all that is logged lies in the output folder too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.artifacts import SCORES, read_table
+from tasks.settings import identity
+from workflows.progress import say
+from workflows.settings import Settings
+from workflows.stage import Context
+from workflows.store import MANIFEST
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_LONGEST_PARAMETER = 500
+
+
+class Tracker:
+    """One MLflow run, from the first stage to the last."""
+
+    def __init__(self, settings: Settings, out: Path, config: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._out = out
+        self._config = config
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out / 'mlflow.db'}"
+        # Making a new database takes seconds, in which the first stage can already run.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        self._begun: Future[tuple[MlflowClient, str]] = self._worker.submit(self._begin)
+
+    def finish(self, context: Context, status: str, error: str = "") -> None:
+        """Log what the run came to; status is FINISHED, FAILED or KILLED."""
+        try:
+            client, run_id = self._begun.result()
+            self._log(client, run_id, context, error)
+            client.set_terminated(run_id, status)
+        except Exception as failure:  # Whatever a tracking server does, the artifacts are there.
+            first = str(failure).strip().splitlines()[0] if str(failure).strip() else repr(failure)
+            say(f"mlflow     not logged: {first}")
+        finally:
+            self._worker.shutdown()
+
+    def _begin(self) -> tuple[MlflowClient, str]:
+        import logging
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        self._out.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(tracking_uri=self.uri)
+        name = self._settings.tracking.experiment
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            # A server has its own place for artifacts; a database of ours keeps them beside it.
+            place = (self._out / "mlartifacts").as_uri() if self.uri.startswith("sqlite") else None
+            experiment_id = client.create_experiment(name, artifact_location=place)
+        else:
+            experiment_id = experiment.experiment_id
+        tags = {"mlflow.source.name": "neuron-atlas", "mlflow.source.type": "LOCAL"}
+        run = client.create_run(experiment_id, run_name=self._settings.tracking.run_name, tags=tags)
+        for key, value in sorted(_flatten(self._config).items()):
+            client.log_param(run.info.run_id, key, str(value)[:_LONGEST_PARAMETER])
+        return client, run.info.run_id
+
+    def _log(self, client: MlflowClient, run_id: str, context: Context, error: str) -> None:
+        for stage, seconds in context.seconds.items():
+            client.log_metric(run_id, f"seconds/{stage}", seconds)
+        for manifest in context.done.values():
+            for artifact, rows in manifest.rows.items():
+                client.log_metric(run_id, f"rows/{artifact}", rows)
+        client.set_tag(run_id, "stages_already_done", ", ".join(context.skipped) or "none")
+        if error:
+            client.set_tag(run_id, "error", error[:5000])
+        if "samples" in context.done:
+            self._log_dataset(client, run_id, context)
+        if "report" in context.done:
+            self._log_report(client, run_id, context)
+
+    def _log_dataset(self, client: MlflowClient, run_id: str, context: Context) -> None:
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.entities import DatasetInput, InputTag
+
+        source = self._settings.data.source
+        samples = context.done["samples"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = MetaDataset(
+                CodeDatasetSource({"source": json.dumps(identity(source))}),
+                name=type(source).__name__,
+                digest=samples.content[:16],
+            )._to_mlflow_entity()
+        tags = [InputTag(key="samples", value=str(samples.rows["samples"]))]
+        client.log_inputs(run_id, [DatasetInput(dataset=dataset, tags=tags)])
+
+    def _log_report(self, client: MlflowClient, run_id: str, context: Context) -> None:
+        folder = context.folder("report")
+        for name, value in summary_metrics(read_summary(context)).items():
+            client.log_metric(run_id, name, value)
+        client.log_artifacts(run_id, str(folder), "report")
+        manifest = context.store.out / MANIFEST
+        if manifest.is_file():
+            client.log_artifact(run_id, str(manifest))
+        self._log_scores(client, run_id, context)
+
+    def _log_scores(self, client: MlflowClient, run_id: str, context: Context) -> None:
+        """Mean score and control by layer, the layer as step, so that MLflow draws them."""
+        table = read_table(context.paths("score", "scores"), SCORES)
+        columns = ["correlation", "control_other"]
+        means = table.group_by("layer").aggregate([(column, "mean") for column in columns])
+        for row in means.to_pylist():
+            for column in columns:
+                if row[f"{column}_mean"] is not None:
+                    name = f"by_layer/{column}"
+                    client.log_metric(run_id, name, row[f"{column}_mean"], step=row["layer"])
+
+
+def read_summary(context: Context) -> dict[str, Any]:
+    """The closing summary that the report stage wrote."""
+    path = context.folder("report") / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The summary as MLflow metrics; what was not measured is absent."""
+    neurons = summary["neurons"]
+    total = max(1, sum(neurons.values()))
+    metrics: dict[str, float | None] = {
+        f"share/{name}": count / total for name, count in neurons.items()
+    }
+    metrics |= {
+        "score/mean": summary["mean_score"],
+        "score/control_mean": summary["mean_control"],
+        "score/n": summary["n_scored"],
+    }
+    metrics |= {
+        f"failures/{failure['table']}/{failure['status']}": failure["count"]
+        for failure in summary["failures"]
+    }
+    return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def _flatten(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{path}{key}.")
+        else:
+            flat[f"{path}{key}".replace("_target_", "class")] = value
+    return flat
