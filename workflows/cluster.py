@@ -30,9 +30,10 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled" if settings.address is None else "token")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = settings.address or os.environ.get("RAY_ADDRESS")
     try:
-        if settings.address:
-            ray.init(address=settings.address, **common)
+        if address:
+            ray.init(address=address, **common)
         else:
             ray.init(
                 num_cpus=settings.cpus,
@@ -42,7 +43,7 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
                 **common,
             )
     except ConnectionError as error:
-        raise WrongCall(f"cluster.address: no Ray cluster at {settings.address!r}") from error
+        raise WrongCall(f"cluster.address: no Ray cluster at {address!r}") from error
     try:
         yield
     finally:

@@ -40,33 +40,40 @@ def capture(
         recorders[layer].observe(activations.detach(), current[0])
 
     with observing(subject, layers, hook_point, observe), torch.inference_mode():
-        for group in _groups(samples, batch_size):
-            sample_ids, encoded = zip(*group, strict=True)
-            current[:] = [collate(sample_ids, encoded, subject.device)]
-            _forward(subject, current[0])
-            on_batch(len(group))
+        for batch in batches(samples, batch_size, subject.device):
+            current[:] = [batch]
+            forward(subject, batch)
+            on_batch(len(batch.sample_ids))
     return recorders
 
 
-def _forward(subject: Subject, batch: Batch) -> None:
-    # The body without the language-model head: nothing here needs logits. There is no attention
-    # mask because the padding is on the right, where causal attention never looks.
-    subject.model.model(
-        input_ids=batch.input_ids,
-        pixel_values=batch.pixel_values.to(subject.model.dtype),
-        use_cache=False,
-    )
-
-
-def _groups(
-    samples: Iterable[tuple[int, Encoded]], size: int
-) -> Iterator[list[tuple[int, Encoded]]]:
-    """Groups of up to `size` samples of one padded length."""
+def batches(
+    samples: Iterable[tuple[int, Encoded]], size: int, device: torch.device
+) -> Iterator[Batch]:
+    """Batches of up to `size` samples, each of one padded length."""
     waiting: dict[int, list[tuple[int, Encoded]]] = {}
+
+    def collated(group: list[tuple[int, Encoded]]) -> Batch:
+        sample_ids, encoded = zip(*group, strict=True)
+        return collate(sample_ids, encoded, device)
+
     for sample in samples:
         length = padded_length(sample[1])
         group = waiting.setdefault(length, [])
         group.append(sample)
         if len(group) == size:
-            yield waiting.pop(length)
-    yield from waiting.values()
+            yield collated(waiting.pop(length))
+    yield from map(collated, waiting.values())
+
+
+def forward(subject: Subject, batch: Batch) -> None:
+    """One forward pass, for what the hooks see of it.
+
+    It is of the body without the language-model head, for nothing here needs logits. There is no
+    attention mask because the padding is on the right, where causal attention never looks.
+    """
+    subject.model.model(
+        input_ids=batch.input_ids,
+        pixel_values=batch.pixel_values.to(subject.model.dtype),
+        use_cache=False,
+    )

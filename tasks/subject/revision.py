@@ -27,8 +27,9 @@ def subject_revision(settings: SubjectSettings) -> str:
             f"subject.model: {settings.model!r} is no folder, and the Hugging Face hub answers: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    except OSError:
-        pass  # No network: what the cache holds is what will be loaded.
+    except Exception:
+        # No network, by whatever name the transport calls it: the cache holds what will be loaded.
+        pass
     return _cached_commit(settings)
 
 

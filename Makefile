@@ -1,0 +1,63 @@
+# neuron-atlas: `make help` lists what can be made.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+OUT ?= out/demo# where runs are kept
+CONFIG ?=# further settings, such as CONFIG="explain=gpt4o capture.layers=[0,1]"
+LAYERS ?= 0,1,2,3# of a sweep
+NODES ?= 3# of a local cluster
+PORT ?= 5000# of the MLflow server
+SECONDS_PER_TEST ?= 300
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
+
+setup: $(READY) ## Make the virtual environment with everything the program needs
+
+demo: $(READY) ## Run the bundled subject over 1,000 drawn scenes, through every stage
+	$(BIN)/neuron-atlas experiment=demo out=$(OUT) $(CONFIG)
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest --timeout $(SECONDS_PER_TEST)
+
+check: $(READY) ## Check format, lint, types and the walls between rooms
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## Measure capture beside the bare forward pass and the usual way
+	$(BIN)/python -m bench.capture
+
+ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
+	$(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow.db \
+	  --host 127.0.0.1 --port $(PORT)
+
+sweep: $(READY) ## Run once for each of LAYERS
+	$(BIN)/neuron-atlas --multirun capture.layers=$(LAYERS) out=$(OUT) $(CONFIG)
+
+run-cluster: $(READY) ## Run on the Ray cluster at RAY_ADDRESS, or on NODES local Ray nodes
+	$(BIN)/python -m infra.run_cluster --nodes $(NODES) -- experiment=demo out=$(OUT) $(CONFIG)
+
+subject: $(READY) ## Train the bundled subject again (about half an hour on two cores)
+	$(BIN)/python -m infra.subject.train
+
+clean: ## Remove what runs and checks have written, but not the environment
+	rm -rf out outputs multirun build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "neuron-atlas needs Python 3.11 or newer; set PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.PHONY: help setup demo test check bench ui sweep run-cluster subject clean

@@ -1,0 +1,1 @@
+"""Benchmarks: what the program costs, as ratios measured side by side in one process."""

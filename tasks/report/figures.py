@@ -1,0 +1,73 @@
+"""The figures of a run: what types its neurons are, and how far their explanations hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from matplotlib.figure import Figure
+
+from tasks.report.canvas import png_bytes, svg_text
+from tasks.report.score_figure import draw_scores
+from tasks.report.type_figures import draw_types_by_layer, draw_visual_against_text
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A figure with the words that go with it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def draw_plates(types: pa.Table, scores: pa.Table) -> list[Plate]:
+    """The report's figures. A figure without data says why it is empty."""
+    return [
+        Plate(
+            "types_by_layer",
+            "Types by layer",
+            "The share of each type among the neurons of a layer.",
+            draw_types_by_layer(types, "Types by layer"),
+        ),
+        Plate(
+            "visual_against_text",
+            "Visual against text",
+            "Every neuron, by the share of its exemplars that are visual and the share that are "
+            "text. Neurons at the same place are gathered in one square: its side grows with the "
+            "logarithm of their number, its colours are their types. Above and beside, how many "
+            "neurons lie in each column and row.",
+            draw_visual_against_text(types, "Visual against text"),
+        ),
+        Plate(
+            "scores",
+            "Scores beside their control",
+            "How well an explanation predicts its neuron on samples that the explainer never "
+            "saw, beside the same for another neuron's explanation. Both are signed "
+            "correlations; lines mark the medians.",
+            draw_scores(scores, "Scores beside their control"),
+        ),
+    ]
+
+
+def write_figures(
+    folder: Path, types: pa.Table, scores: pa.Table, formats: Sequence[str] = ("png", "svg")
+) -> list[Path]:
+    """Draw the figures of the `types` and `scores` tables and save each in every format."""
+    unknown = sorted(set(formats) - {"png", "svg"})
+    if unknown:
+        raise ValueError(f"figures are saved as png or svg, not as {', '.join(unknown)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for plate in draw_plates(types, scores):
+        for format_ in formats:
+            path = folder / f"{plate.name}.{format_}"
+            if format_ == "svg":
+                path.write_text(svg_text(plate.figure), encoding="utf-8")
+            else:
+                path.write_bytes(png_bytes(plate.figure))
+            written.append(path)
+    return written

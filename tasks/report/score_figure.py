@@ -1,0 +1,121 @@
+"""The figure of the scores: their distribution beside the control's, on the same bins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from tasks.report.canvas import HEIGHT, WIDTH, blank_sheet, plain_axes, say
+from tasks.report.palette import LIGHT
+
+_BINS = np.linspace(-1, 1, 41)
+_SCORE_OPACITY = 0.5
+_PANEL = 2.4
+"""Height in inches of a panel where there are several."""
+
+
+def draw_scores(scores: pa.Table, title: str) -> Figure:
+    """Correlations of the ok scores and of their controls, a panel for each pair of explainer
+    and simulator."""
+    frame = pl.DataFrame(
+        scores.select(["explainer", "simulator", "correlation", "control_other", "status"])
+    ).with_columns(pl.col("correlation", "control_other").fill_nan(None))
+    ok = frame.filter(pl.col("status") == "ok", pl.col("correlation").is_not_null())
+    if ok.is_empty():
+        figure = blank_sheet(title)
+        say(figure, _why_empty(frame))
+        return figure
+    pairs = ok.select("explainer", "simulator").unique().sort("explainer", "simulator").rows()
+    height = HEIGHT if len(pairs) == 1 else 0.78 + _PANEL * len(pairs)
+    figure = blank_sheet(title, height)
+    panel = (height - 0.78) / len(pairs)
+    # Over the axes: two lines of words, and below another panel also its numbers.
+    room = panel - (0.68 if len(pairs) == 1 else 0.88)
+    for row, (explainer, simulator) in enumerate(pairs):
+        bottom = 0.48 + panel * (len(pairs) - 1 - row)
+        axes = plain_axes(figure, 0.55, bottom, WIDTH - 0.7, room)
+        chosen = ok.filter(pl.col("explainer") == explainer, pl.col("simulator") == simulator)
+        medians = _draw_pair(axes, chosen)
+        number = f"{chosen.height:,} {'neuron' if chosen.height == 1 else 'neurons'}"
+        _write_legend(
+            figure,
+            bottom + room,
+            f"{explainer}, simulated by {simulator}: {number}",
+            medians,
+        )
+        axes.set_ylabel("neurons")
+        if row == len(pairs) - 1:
+            axes.set_xlabel("correlation")
+    return figure
+
+
+def _draw_pair(axes: Axes, chosen: pl.DataFrame) -> dict[str, float]:
+    """Draw both distributions; gives their medians."""
+    values = {
+        "score": chosen["correlation"].to_numpy(),
+        "control": chosen["control_other"].drop_nulls().to_numpy(),
+    }
+    values = {name: found for name, found in values.items() if len(found)}
+    counts = {name: np.histogram(found, _BINS)[0] for name, found in values.items()}
+    medians = {name: float(np.median(found)) for name, found in values.items()}
+    axes.axvline(0, color=LIGHT["hairline"], linewidth=0.7, zorder=0)
+    for name, count in counts.items():
+        filled: dict[str, Any] = (
+            {"fill": True, "alpha": _SCORE_OPACITY} if name == "score" else {"linewidth": 1.3}
+        )
+        axes.stairs(count, _BINS, color=LIGHT[name], **filled)
+        axes.axvline(medians[name], color=LIGHT[name], linewidth=1, linestyle=(0, (4, 2)))
+    axes.set(xlim=(-1, 1), ylim=(0, 1.08 * max(count.max() for count in counts.values())))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    minus = "\N{MINUS SIGN}"
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1], [f"{minus}1", f"{minus}0.5", "0", "0.5", "1"])
+    return medians
+
+
+def _write_legend(figure: Figure, above: float, title: str, medians: dict[str, float]) -> None:
+    """Two lines over the axes whose upper edge lies `above` inches from the sheet's lower edge."""
+    width, height = figure.get_size_inches()
+    style: dict[str, Any] = {"va": "center_baseline", "fontsize": 8.8}
+    figure.text(
+        0.1 / width,
+        (above + 0.4) / height,
+        title,
+        color=LIGHT["muted"],
+        parse_math=False,
+        **style,
+    )
+    left = 0.1
+    for name, median in medians.items():
+        look: dict[str, Any] = (
+            {"facecolor": LIGHT[name], "alpha": _SCORE_OPACITY}
+            if name == "score"
+            else {"facecolor": "none", "edgecolor": LIGHT[name], "linewidth": 1.2}
+        )
+        swatch = Rectangle(
+            (left / width, (above + 0.135) / height),
+            0.09 / width,
+            0.09 / height,
+            transform=figure.transFigure,
+            **look,
+        )
+        figure.add_artist(swatch)
+        words = f"{name}, median {median:.2f}".replace("-", "\N{MINUS SIGN}")
+        figure.text(
+            (left + 0.15) / width, (above + 0.18) / height, words, color=LIGHT["ink"], **style
+        )
+        left += 1.75
+
+
+def _why_empty(frame: pl.DataFrame) -> str:
+    if frame.is_empty():
+        return "No explanation was scored."
+    counted = frame["status"].value_counts().sort("count", "status", descending=[True, False])
+    lines = [f"{count:,} {status.replace('_', ' ')}" for status, count in counted.rows()]
+    return "\n".join(["No score could be computed.", *lines])

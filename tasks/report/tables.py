@@ -1,0 +1,151 @@
+"""The numbers of a run as small tables, and its closing summary as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from tasks.artifacts import TYPES
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run says in its last lines. None where nothing was scored."""
+
+    neurons: dict[str, int]
+    """Neurons of each type, all four named."""
+    n_scored: int
+    mean_score: float | None
+    mean_control: float | None
+    failures: dict[tuple[str, str], int]
+    """Rows by (table, status), without the ok ones, most frequent first."""
+
+
+def types_by_layer(types: pa.Table) -> pl.DataFrame:
+    """A row a layer and a last one for all (layer null): the number and share of each type."""
+    frame = pl.DataFrame(types.select(["layer", "type"])).cast({"layer": pl.Int64})
+    number = [(pl.col("type") == name).sum().cast(pl.Int64).alias(name) for name in TYPES]
+    total = pl.len().cast(pl.Int64).alias("neurons")
+    layers = frame.group_by("layer").agg(total, *number).sort("layer")
+    whole = frame.select(pl.lit(None, pl.Int64).alias("layer"), total, *number)
+    if frame.is_empty():
+        whole = whole.clear()
+    shares = [(pl.col(name) / pl.col("neurons")).alias(f"{name} share") for name in TYPES]
+    return pl.concat([layers, whole]).with_columns(shares)
+
+
+def scores_by_type(scores: pa.Table) -> pl.DataFrame:
+    """A row for each explainer, simulator and type: how many scores, and how high.
+
+    `n` counts the ok rows, over which all measures are taken; `not_scored` counts the others.
+    """
+    ok = pl.col("ok")
+    correlation, control, margin = (
+        pl.col(name).filter(ok) for name in ("correlation", "control_other", "margin")
+    )
+    return (
+        _score_frame(scores)
+        .group_by("explainer", "simulator", "type")
+        .agg(
+            ok.sum().cast(pl.Int64).alias("n"),
+            ok.not_().sum().cast(pl.Int64).alias("not_scored"),
+            correlation.mean().alias("mean"),
+            correlation.median().alias("median"),
+            control.mean().alias("control_mean"),
+            margin.mean().alias("margin_mean"),
+            (margin > 0).mean().alias("beats_control"),
+        )
+        .sort("explainer", "simulator", pl.col("type").replace_strict(_ORDER, default=len(TYPES)))
+    )
+
+
+def failures_by_reason(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
+    """A row for each table, status and reason other than ok: `count` of the table's `of` rows.
+
+    `outcomes` maps a table's name to the table, or to just its columns status and reason.
+    """
+    words = dict.fromkeys(("table", "status", "reason"), pl.String)
+    rows = [row for name, table in outcomes.items() for row in _count_outcomes(name, table)]
+    return pl.DataFrame(rows, schema=words | dict.fromkeys(("count", "of"), pl.Int64), orient="row")
+
+
+def failures_by_status(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
+    """The same gathered by table and status: the count, the number of different reasons, and
+    the most frequent one. Reasons may name single samples, so there can be very many."""
+    return (
+        failures_by_reason(outcomes)
+        .group_by("table", "status", maintain_order=True)
+        .agg(
+            pl.col("count").sum(),
+            pl.col("of").first(),
+            pl.len().cast(pl.Int64).alias("reasons"),
+            pl.col("reason").first().alias("first_reason"),
+        )
+    )
+
+
+def summarise(types: pa.Table, scores: pa.Table, outcomes: Mapping[str, pa.Table]) -> Summary:
+    """The closing summary of a run."""
+    counts = pl.DataFrame(types.select(["type"]))["type"]
+    ok = _score_frame(scores).filter("ok")
+    failures = failures_by_status(outcomes).sort("count", descending=True, maintain_order=True)
+    return Summary(
+        neurons={name: int((counts == name).sum()) for name in TYPES},
+        n_scored=ok.height,
+        mean_score=_mean(ok["correlation"]),
+        mean_control=_mean(ok["control_other"]),
+        failures={(row["table"], row["status"]): row["count"] for row in failures.to_dicts()},
+    )
+
+
+def write_tables(
+    folder: Path, types: pa.Table, scores: pa.Table, outcomes: Mapping[str, pa.Table]
+) -> list[Path]:
+    """Save the tables as CSV: types by layer, scores by type, failures by reason."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, table in (
+        ("types_by_layer", types_by_layer(types)),
+        ("scores_by_type", scores_by_type(scores)),
+        ("failures_by_reason", failures_by_reason(outcomes)),
+    ):
+        path = folder / f"{name}.csv"
+        table.write_csv(path)
+        written.append(path)
+    return written
+
+
+_ORDER = {name: place for place, name in enumerate(TYPES)}
+
+
+def _score_frame(scores: pa.Table) -> pl.DataFrame:
+    words = ("explainer", "simulator", "type", "status")
+    measures = ("correlation", "control_other", "margin")
+    frame = pl.DataFrame(scores.select([*words, *measures]))
+    # Means of float32 columns are taken in float64.
+    known = pl.col(measures).cast(pl.Float64).fill_nan(None)
+    return frame.with_columns(known, (pl.col("status") == "ok").alias("ok"))
+
+
+def _count_outcomes(name: str, table: pa.Table) -> list[tuple[str, str, str, int, int]]:
+    """Counted in Arrow, as `simulations` has many rows a neuron."""
+    groups = table.select(["status", "reason"]).group_by(["status", "reason"])
+    rows = [
+        (name, row["status"], row["reason"] or "", row["count_all"], table.num_rows)
+        for row in groups.aggregate([([], "count_all")]).to_pylist()
+        if row["status"] != "ok"
+    ]
+    # The most frequent status first and, within it, the most frequent reason.
+    by_status: dict[str, int] = {}
+    for _, status, _, count, _ in rows:
+        by_status[status] = by_status.get(status, 0) + count
+    return sorted(rows, key=lambda row: (-by_status[row[1]], row[1], -row[3], row[2]))
+
+
+def _mean(values: pl.Series) -> float | None:
+    known = values.drop_nulls()
+    return float(known.mean()) if len(known) else None  # type: ignore[arg-type]

@@ -1,0 +1,69 @@
+"""How the page writes numbers, statuses and types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+MISSING = "\N{EN DASH}"
+TYPE_MEANINGS = {
+    "visual": "Excited by parts of the image, and by little in the text.",
+    "text": "Excited by words of the description, and by little in the image.",
+    "multi-modal": "Excited by both: by parts of the image and by words of the description.",
+    "unknown": "Neither enough patches nor enough words of their exemplars stand out.",
+}
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus sign; an en dash where there is none."""
+    if value is None:
+        return MISSING
+    # Adding zero turns a rounded -0.0 into 0.0.
+    return f"{round(value, digits) + 0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def difference(value: float | None) -> str:
+    """The same with a plus sign where it is above zero."""
+    text = signed(value)
+    return f"+{text}" if value is not None and round(value, 2) > 0 else text
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; what is not quite nothing is not written as nothing."""
+    if share is None:
+        return MISSING
+    if 0 < share < 0.005:
+        return "<1\N{NO-BREAK SPACE}%"
+    return f"{share * 100:.0f}\N{NO-BREAK SPACE}%"
+
+
+def count(value: int) -> str:
+    """A whole number with thin groups of three."""
+    return f"{value:,}"
+
+
+def digits3(value: float) -> str:
+    """An activation, to three significant digits: 0.123, 4.60, 1,234."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def plain_status(status: str) -> str:
+    """A status in words."""
+    return status.replace("_", " ")
+
+
+def along(value: float, length: float = 200) -> float:
+    """Where a correlation, -1 to 1, lies on a drawn scale of `length` units."""
+    return round((min(1.0, max(-1.0, value)) + 1) / 2 * length, 2)
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "signed": signed,
+    "difference": difference,
+    "percent": percent,
+    "count": count,
+    "digits3": digits3,
+    "plain_status": plain_status,
+    "along": along,
+}

@@ -1,0 +1,76 @@
+"""Gray pictures with one coloured patch each, and neurons that like a colour, a word, or both."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from tasks.evidence import Evidence, Excitation
+from tasks.samples.catalog import Catalog, Sample
+from tasks.samples.source import BadSample, OpenedImage
+
+GRID = 6
+SIDE = 120
+COLOURS = {"red": (214, 36, 36), "blue": (40, 70, 215), "green": (40, 150, 60)}
+TOKENS = ("A", " {colour}", " circle", " on", " gray", ".")
+SCALE = 4.0
+
+
+@dataclass
+class Album:
+    """A source of gray pictures, each with one coloured patch that moves from one to the next."""
+
+    lost: set[str] = field(default_factory=set)
+    opened: int = 0
+
+    def open_image(self, image: str) -> OpenedImage:
+        if image in self.lost:
+            raise BadSample("missing", f"no such file: {image}")
+        self.opened += 1
+        number, colour = image.split()
+        picture = Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
+        side = SIDE // GRID
+        top, left = (side * place for place in patch_of(int(number)))
+        picture.paste(COLOURS[colour], (left, top, left + side, top + side))
+        return OpenedImage(picture, "")
+
+
+def patch_of(number: int) -> tuple[int, int]:
+    return number % GRID, (2 * number + 1) % GRID
+
+
+def catalog(
+    count: int = 10, source: Album | None = None, tokens: tuple[str, ...] = TOKENS
+) -> Catalog:
+    samples = {}
+    for number in range(count):
+        colour = list(COLOURS)[number % len(COLOURS)]
+        words = tuple(token.format(colour=colour) for token in tokens)
+        samples[number] = Sample(
+            sample_id=number,
+            source_id=str(number),
+            image=f"{number} {colour}",
+            text="".join(words),
+            tokens=words,
+            grid_height=GRID,
+            grid_width=GRID,
+            view=(0.0, 0.0, float(SIDE), float(SIDE)),
+            width=SIDE,
+            height=SIDE,
+        )
+    return Catalog(samples, source=source or Album())  # type: ignore[arg-type]
+
+
+def likes(kind: str, colour: str = "red", neuron: int = 0) -> Evidence:
+    """A neuron that fires on the patch of a colour, on the word "circle", or on both."""
+    seen = []
+    first = list(COLOURS).index(colour)
+    for number in range(first, 10, len(COLOURS)):
+        visual = np.zeros((GRID, GRID), dtype=np.float32)
+        text = np.full(len(TOKENS), -0.2, dtype=np.float32)
+        if kind in ("visual", "multi-modal"):
+            visual[patch_of(number)] = SCALE * 0.9
+        if kind in ("text", "multi-modal"):
+            text[TOKENS.index(" circle")] = SCALE
+        seen.append(Excitation(number, visual.ravel(), text))
+    return Evidence(0, neuron, kind, SCALE, tuple(seen), ())

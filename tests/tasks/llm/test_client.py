@@ -1,0 +1,272 @@
+import asyncio
+import email.utils
+import logging
+import sqlite3
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tasks.llm.client import Answer, ClientSettings, Unusable, connect
+from tasks.llm.failures import retry_after
+from tasks.llm.journal import Journal, NoJournal, SqliteJournal
+from tasks.llm.request import Request
+from tests.loopback.fixture import Loopback
+
+QUESTION = Request([{"role": "user", "content": "What does the neuron like?"}], {"seed": 0})
+
+
+def quick(loopback: Loopback, /, **changes: object) -> ClientSettings:
+    settings = ClientSettings(base_url=loopback.base_url, first_wait_s=0.01, timeout_s=5.0)
+    return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def ask(
+    settings: ClientSettings, journal: Journal | None = None, request: Request = QUESTION
+) -> Answer:
+    async def once() -> Answer:
+        async with connect(settings) as connection:
+            return await connection.ask(request, journal or NoJournal())
+
+    return asyncio.run(once())
+
+
+def test_an_answer_comes_with_what_it_took(provider):
+    answer = ask(quick(provider))
+    assert answer.status == "ok"
+    assert "neuron responds to" in answer.text
+    assert answer.model == "gpt-4o-2024-08-06"
+    assert (answer.attempts, answer.replayed) == (1, False)
+    assert answer.tokens_in > 0
+    assert answer.tokens_out > 0
+    assert 0 < answer.seconds < 5
+
+
+@pytest.mark.parametrize("fault", ["408", "409", "429", "500", "503", "reset", "half_body"])
+def test_a_transient_failure_is_tried_again(provider, fault):
+    provider.misbehave(fault, times=2)
+    answer = ask(quick(provider))
+    assert (answer.status, answer.attempts) == ("ok", 3)
+    assert len(provider.requests()) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "reason"),
+    [
+        ("429", "rate_limited", "HTTP 429"),
+        ("500", "failed", "HTTP 500"),
+        ("408", "timed_out", "HTTP 408"),
+        ("reset", "failed", "connection"),
+    ],
+)
+def test_a_failure_that_does_not_pass_ends_as_itself(provider, fault, status, reason):
+    provider.misbehave(fault, times=-1)
+    answer = ask(quick(provider, max_attempts=3))
+    assert (answer.status, answer.attempts) == (status, 3)
+    assert reason in answer.reason
+    assert len(provider.requests()) == 3
+
+
+def test_a_provider_that_hangs_is_not_waited_for(provider):
+    provider.misbehave("hang", times=-1, seconds=5)
+    began = time.monotonic()
+    answer = ask(quick(provider, timeout_s=0.2, max_attempts=2))
+    assert (answer.status, answer.attempts) == ("timed_out", 2)
+    assert answer.reason == "no answer within 0.2 s"
+    assert time.monotonic() - began < 2
+
+
+def test_a_provider_that_is_not_there_is_a_failure_that_cost_nothing(provider, tmp_path):
+    journal = SqliteJournal(tmp_path / "journal.db")
+    answer = ask(quick(provider, base_url="http://127.0.0.1:1/v1", max_attempts=2), journal)
+    assert (answer.status, answer.attempts) == ("failed", 2)
+    assert "ConnectError" in answer.reason
+    assert asyncio.run(journal.unsettled()) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ("refusal", "refused"),
+        ("length", "truncated"),
+        ("content_filter", "filtered"),
+        ("filtered_request", "filtered"),
+        ("invalid_json", "malformed"),
+        ("empty", "malformed"),
+        ("400", "failed"),
+    ],
+)
+def test_what_would_only_happen_again_is_not_tried_again(provider, fault, status):
+    provider.misbehave(fault, times=-1)
+    answer = ask(quick(provider))
+    assert (answer.status, answer.attempts) == (status, 1)
+    assert answer.reason
+    assert len(provider.requests()) == 1
+
+
+@pytest.mark.parametrize("header", ["retry_after", "retry_after_ms"])
+def test_the_provider_is_left_alone_for_as_long_as_it_asks(provider, header):
+    provider.misbehave("429", **{header: "0.4" if header == "retry_after" else "400"})
+    answer = ask(quick(provider))
+    first, second = (request["time"] for request in provider.requests())
+    assert answer.status == "ok"
+    assert 0.4 <= second - first < 2
+
+
+def test_a_wait_that_is_too_long_ends_the_request(provider):
+    provider.misbehave("429", times=-1, retry_after="3600")
+    answer = ask(quick(provider))
+    assert (answer.status, answer.attempts) == ("rate_limited", 1)
+
+
+def test_waits_grow_up_to_the_limit(provider):
+    provider.misbehave("429", times=9)
+    ask(quick(provider, first_wait_s=0.02, max_wait_s=0.08, max_attempts=10))
+    times = [request["time"] for request in provider.requests()]
+    waits = [later - earlier for earlier, later in pairwise(times)]
+    for wait, longest in zip(waits, [0.02, 0.04, *[0.08] * 7], strict=True):
+        # Doubled without a limit, the last would be over 2.5 s.
+        assert longest / 2 <= wait < longest + 1
+
+
+def test_a_retry_after_may_be_a_date():
+    date = email.utils.formatdate(time.time() + 30, usegmt=True)
+    assert retry_after({"retry-after": date}) == pytest.approx(30, abs=2)
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("401", "OPENAI_API_KEY"),
+        ("403", "OPENAI_API_KEY"),
+        ("404", "client.model"),
+        ("insufficient_quota", "no quota left"),
+    ],
+)
+def test_what_no_call_can_pass_stops_everything_with_one_line_of_advice(
+    provider, tmp_path, fault, told
+):
+    provider.misbehave(fault, times=-1)
+    journal = SqliteJournal(tmp_path / "journal.db")
+    with pytest.raises(Unusable, match=told) as raised:
+        ask(quick(provider), journal)
+    assert "\n" not in str(raised.value)
+    assert len(provider.requests()) == 1
+    assert asyncio.run(journal.unsettled()) == 0
+
+
+def test_a_model_that_the_provider_does_not_know_is_named(provider):
+    with pytest.raises(Unusable, match="'gpt-5000'"):
+        ask(quick(provider, model="gpt-5000"))
+
+
+def test_an_address_without_the_protocol_is_pointed_out(provider):
+    with pytest.raises(Unusable, match=r"client\.base_url"):
+        ask(quick(provider, base_url=provider.base_url + "/elsewhere"))
+
+
+def test_a_missing_key_is_noticed_before_anything_is_sent(provider, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(Unusable, match="OPENAI_API_KEY is not set"):
+        ask(quick(provider))
+    monkeypatch.setenv("OPENAI_API_KEY", "two\nlines")
+    with pytest.raises(Unusable, match="does not hold a key"):
+        ask(quick(provider))
+    assert provider.requests() == []
+
+
+def test_a_key_in_the_address_is_refused(provider):
+    with pytest.raises(Unusable, match="OPENAI_API_KEY") as raised:
+        ask(quick(provider, base_url="http://user:hush@127.0.0.1/v1"))
+    assert "hush" not in str(raised.value)
+
+
+def test_an_answered_request_is_never_sent_again(provider, tmp_path):
+    journal = SqliteJournal(tmp_path / "journal.db")
+    first = ask(quick(provider), journal)
+    journal.close()
+    again = SqliteJournal(tmp_path / "journal.db")
+    second = ask(quick(provider), again)
+    assert len(provider.requests()) == 1
+    assert second == first
+    assert second.replayed
+    assert asyncio.run(again.unsettled()) == 0
+
+
+@pytest.mark.parametrize("fault", ["refusal", "length", "content_filter", "filtered_request"])
+def test_an_answer_that_is_no_use_was_paid_for_all_the_same(provider, tmp_path, fault):
+    provider.misbehave(fault)
+    journal = SqliteJournal(tmp_path / "journal.db")
+    first = ask(quick(provider), journal)
+    assert ask(quick(provider), journal) == first
+    assert len(provider.requests()) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "maybe_billed"),
+    [("429", 0), ("400", 0), ("500", 2), ("hang", 2), ("invalid_json", 1)],
+)
+def test_a_failure_is_asked_about_again_and_counted_if_it_may_have_been_billed(
+    provider, tmp_path, fault, maybe_billed
+):
+    provider.misbehave(fault, times=2, seconds=1)
+    settings = quick(provider, max_attempts=2, timeout_s=0.3)
+    journal = SqliteJournal(tmp_path / "journal.db")
+    assert ask(settings, journal).status != "ok"
+    assert asyncio.run(journal.unsettled()) == maybe_billed
+    provider.behave()
+    assert ask(settings, journal).status == "ok"
+
+
+def test_the_same_model_elsewhere_is_asked_itself_unless_it_is_the_same_provider(
+    provider, tmp_path
+):
+    elsewhere = provider.base_url.replace("127.0.0.1", "localhost")
+    journal = SqliteJournal(tmp_path / "journal.db")
+    ask(quick(provider), journal)
+    assert not ask(quick(provider, base_url=elsewhere), journal).replayed
+    ask(quick(provider, provider="mine"), journal)
+    assert ask(quick(provider, base_url=elsewhere, provider="mine"), journal).replayed
+
+
+def test_the_key_is_nowhere_but_in_the_request(provider, tmp_path, monkeypatch, caplog):
+    secret = "sk-a-wrong-but-secret-key"
+    monkeypatch.setenv("OPENAI_API_KEY", secret)
+    caplog.set_level(logging.DEBUG)
+    journal = SqliteJournal(tmp_path / "journal.db")
+    settings = quick(provider)
+    with pytest.raises(Unusable) as raised:
+        ask(settings, journal)
+    shown = [str(raised.value), repr(settings), caplog.text, provider.log.read_text()]
+    linked: BaseException | None = raised.value
+    while linked is not None:
+        shown.append(repr(linked) + repr(vars(linked)))
+        linked = linked.__cause__ or linked.__context__
+    monkeypatch.setenv("OPENAI_API_KEY", provider.key)
+    assert ask(settings, journal).status == "ok"
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.db") as database:
+        shown.append("\n".join(database.iterdump()))
+    kept = b"".join(path.read_bytes() for path in Path(tmp_path).iterdir())
+    for key in (secret, provider.key):
+        assert not any(key in text for text in shown)
+        assert key.encode() not in kept
+
+
+def test_a_key_that_a_gateway_repeats_in_its_error_is_blotted_out(provider):
+    provider.misbehave("repeats_key")
+    answer = ask(quick(provider))
+    assert answer.status == "failed"
+    assert answer.reason.endswith("Bearer ***")
+    assert provider.key[:6] not in answer.reason
+
+
+def test_settings_that_cannot_work_are_turned_down():
+    with pytest.raises(ValueError, match="concurrency"):
+        ClientSettings(concurrency=0)
+    with pytest.raises(ValueError, match="timeout_s"):
+        ClientSettings(timeout_s=0)

@@ -1,0 +1,151 @@
+"""Small tables of the artifacts' true schemas, and a catalog of drawn images, for the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SCORES, TRACES, TYPES, TableSpec
+from tasks.samples.catalog import Catalog, Sample
+from tasks.samples.source import BadSample, Concept, OpenedImage, Record
+
+PURE = {
+    "visual": (1.0, 0.0, 0.0, 0.0),
+    "text": (0.0, 1.0, 0.0, 0.0),
+    "multi-modal": (0.0, 0.0, 1.0, 0.0),
+    "unknown": (0.0, 0.0, 0.0, 1.0),
+}
+
+
+def neuron_types(*rows: Mapping[str, Any]) -> pa.Table:
+    """Rows of `types`; each needs layer, neuron and type."""
+    whole = []
+    for row in rows:
+        shares = row.get("shares", PURE[row["type"]])
+        named = dict(zip(("visual", "text", "multimodal", "unknown"), shares, strict=True))
+        defaults = {f"p_{name}": share for name, share in named.items()}
+        defaults |= {"n_exemplars": 10, "scale": 2.0}
+        whole.append(defaults | {key: row[key] for key in row if key != "shares"})
+    return _table(whole, NEURON_TYPES)
+
+
+def explanations(*rows: Mapping[str, Any]) -> pa.Table:
+    defaults = {
+        "explainer": "dissect", "type": "visual", "text": "red things", "status": "ok",
+        "reason": "", "model": "", "prompt_hash": "", "exemplar_ids": [], "attempts": 0,
+        "tokens_in": 0, "tokens_out": 0, "cost": 0.0, "seconds": 0.1,
+    }  # fmt: skip
+    return _table([defaults | dict(row) for row in rows], EXPLANATIONS)
+
+
+def scores(*rows: Mapping[str, Any]) -> pa.Table:
+    """Rows of `scores`; the interval and the margin follow from correlation and control."""
+    whole = []
+    for row in rows:
+        correlation: Any = row.get("correlation")
+        control: Any = row.get("control_other")
+        defaults = {
+            "explainer": "dissect", "simulator": "concept", "type": "visual",
+            "correlation": None, "control_other": None, "status": "ok", "reason": "",
+            "ci_low": None if correlation is None else correlation - 0.1,
+            "ci_high": None if correlation is None else correlation + 0.1,
+            "margin": None if None in (correlation, control) else correlation - control,
+            "n_samples": 8, "n_tokens": 400,
+        }  # fmt: skip
+        whole.append(defaults | dict(row))
+    return _table(whole, SCORES)
+
+
+def trace(
+    visual: np.ndarray,
+    text: Sequence[float] | np.ndarray,
+    *,
+    layer: int = 0,
+    neuron: int = 0,
+    rank: int = 0,
+    sample_id: int = 0,
+) -> dict[str, Any]:
+    """A row for `traces`; visual has the patch grid's shape."""
+    return {
+        "layer": layer, "neuron": neuron, "rank": rank, "sample_id": sample_id,
+        "visual": np.asarray(visual, np.float16).ravel(), "text": np.asarray(text, np.float16),
+        "grid_height": visual.shape[0], "grid_width": visual.shape[1],
+    }  # fmt: skip
+
+
+def traces(*rows: Mapping[str, Any]) -> pa.Table:
+    return _table(rows, TRACES)
+
+
+def every_type(per_type: int = 3, layers: int = 2) -> pa.Table:
+    """A few neurons of each type in each layer."""
+    return neuron_types(
+        *(
+            {"layer": layer, "neuron": place * per_type + index, "type": name}
+            for layer in range(layers)
+            for place, name in enumerate(TYPES)
+            for index in range(per_type)
+        )
+    )
+
+
+@dataclass
+class Drawn:
+    """A source of plain images by reference "WIDTHxHEIGHT"; counts how often each is opened."""
+
+    opened: list[str] = field(default_factory=list)
+
+    def open_image(self, image: str) -> OpenedImage:
+        self.opened.append(image)
+        if "x" not in image:
+            raise BadSample("missing", f"no such file: {image}")
+        width, height = map(int, image.split("x"))
+        ramp = np.linspace(0, 255, width * height).reshape(height, width).astype(np.uint8)
+        return OpenedImage(Image.fromarray(ramp).convert("RGB"), "")
+
+    def records(self) -> list[Record]:
+        return []
+
+    def probe(self) -> str:
+        return ""
+
+    def concepts(self, image: str) -> list[Concept]:
+        return []
+
+
+def sample(
+    sample_id: int = 0,
+    *,
+    tokens: Sequence[str] = ("a", " red", " circle"),
+    image: str = "48x48",
+    grid: tuple[int, int] = (2, 3),
+    view: tuple[float, float, float, float] | None = None,
+    source_id: str | None = None,
+) -> Sample:
+    width, height = map(int, image.split("x")) if "x" in image else (48, 48)
+    return Sample(
+        sample_id=sample_id,
+        source_id=f"source-{sample_id}" if source_id is None else source_id,
+        image=image,
+        text="".join(tokens),
+        tokens=tuple(tokens),
+        grid_height=grid[0],
+        grid_width=grid[1],
+        view=view or (0.0, 0.0, float(width), float(height)),
+        width=width,
+        height=height,
+    )
+
+
+def catalog(*samples: Sample) -> Catalog:
+    return Catalog({one.sample_id: one for one in samples}, {}, Drawn())
+
+
+def _table(rows: Sequence[Mapping[str, Any]], spec: TableSpec) -> pa.Table:
+    for row in rows:
+        assert set(row) == set(spec.schema.names), set(row) ^ set(spec.schema.names)
+        assert not spec.statuses or row["status"] in spec.statuses
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=spec.schema)
