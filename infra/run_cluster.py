@@ -17,7 +17,7 @@ from contextlib import contextmanager
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from ray.cluster_utils import Cluster  # noqa: E402  (reads the environment when imported)
+from ray.cluster_utils import Cluster
 
 
 def main() -> None:

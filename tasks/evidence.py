@@ -70,8 +70,15 @@ def exemplar_purpose(rank: int) -> Purpose:
 def read_traces(path: Path, spec: TableSpec, neurons: Sequence[int]) -> pa.Table:
     """The traces (or random traces) of some `neurons` of the layer that `path` holds."""
     wanted = [int(neuron) for neuron in neurons]
-    table = pq.read_table(path, filters=[("neuron", "in", wanted)] if wanted else None)
-    return (table if wanted else table.slice(0, 0)).cast(spec.schema)
+    if not wanted:
+        return spec.schema.empty_table()
+    # The range lets the reader pass over whole row groups, which it cannot do for a set.
+    filters = [
+        ("neuron", ">=", min(wanted)),
+        ("neuron", "<=", max(wanted)),
+        ("neuron", "in", wanted),
+    ]
+    return pq.read_table(path, filters=filters).cast(spec.schema)
 
 
 def load_evidence(

@@ -99,7 +99,7 @@ class Tracker:
             warnings.simplefilter("ignore")
             dataset = MetaDataset(
                 CodeDatasetSource({"source": json.dumps(identity(source))}),
-                name=type(source).__name__,
+                name=source.title,
                 digest=samples.content[:16],
             )._to_mlflow_entity()
         tags = [InputTag(key="samples", value=str(samples.rows["samples"]))]

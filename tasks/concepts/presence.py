@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -18,24 +19,35 @@ def words_of(text: str) -> list[str]:
     return [match.group().casefold() for match in _WORD.finditer(text)]
 
 
-def token_words(sample: Sample) -> list[str]:
+# Thousands of neurons share their samples, so what a sample carries is worked out once.
+_SAMPLES_KEPT = 8192
+
+
+@lru_cache(maxsize=_SAMPLES_KEPT)
+def token_words(sample: Sample) -> tuple[str, ...]:
     """The word that each text token belongs to, casefolded; empty for punctuation and spaces.
 
     A token that spans several words belongs to the first.
     """
     words = [(m.start(), m.end(), m.group().casefold()) for m in _WORD.finditer(sample.text)]
-    return [
+    return tuple(
         next((word for start, stop, word in words if start < end and begin < stop), "")
         for begin, end in _spans(sample)
-    ]
+    )
 
 
+@lru_cache(maxsize=8 * _SAMPLES_KEPT)
 def patch_coverage(concept: TrueConcept, sample: Sample) -> np.ndarray:
-    """How much of each visual token's patch the concept covers, float32 [n_visual] in 0-1."""
+    """How much of each visual token's patch the concept covers, float32 [n_visual] in 0-1.
+
+    The array is shared between callers, and so cannot be written to.
+    """
     left, top, right, bottom = sample.view
     rows = _overlaps(sample.grid_height, top / sample.height, bottom / sample.height)
     columns = _overlaps(sample.grid_width, left / sample.width, right / sample.width)
-    return (rows @ concept.mask @ columns.T).ravel().astype(np.float32)
+    coverage = (rows @ concept.mask @ columns.T).ravel().astype(np.float32)
+    coverage.flags.writeable = False
+    return coverage
 
 
 def _spans(sample: Sample) -> Iterator[tuple[int, int]]:

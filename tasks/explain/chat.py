@@ -131,6 +131,7 @@ class _Conversation:
             text, complaint = _read(answers[1])
         last = answers[-1]
         return self._outcome(
+            exemplar_ids=tuple(seen.sample_id for seen in shown),
             text=text,
             status="malformed" if complaint else last.status,
             reason=complaint or last.reason,
@@ -179,7 +180,12 @@ class _Conversation:
             ) from error
 
     def _outcome(
-        self, text: str, status: str, reason: str, answers: Sequence[Answer]
+        self,
+        text: str,
+        status: str,
+        reason: str,
+        answers: Sequence[Answer],
+        exemplar_ids: tuple[int, ...],
     ) -> Explanation:
         tokens_in = sum(answer.tokens_in for answer in answers)
         tokens_out = sum(answer.tokens_out for answer in answers)
@@ -195,6 +201,7 @@ class _Conversation:
             tokens_out=tokens_out,
             cost=cost(self._settings.prices, model, tokens_in, tokens_out),
             seconds=sum(answer.seconds for answer in answers),
+            exemplar_ids=exemplar_ids,
         )
 
 

@@ -63,8 +63,9 @@ class Dissect:
             )
         if visual is None and text is None:
             reason = "no concept correlates with the activations of the explainer's samples"
-            return Explanation("", status="no_evidence", reason=reason)
-        return Explanation(sentence(visual, text, len(seen)))
+            return Explanation("", "no_evidence", reason, exemplar_ids=tuple(evidence.sample_ids))
+        said = sentence(visual, text, len(seen))
+        return Explanation(said, exemplar_ids=tuple(evidence.sample_ids))
 
 
 @dataclass

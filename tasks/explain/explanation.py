@@ -13,7 +13,10 @@ from tasks.samples.catalog import Catalog
 
 @dataclass(frozen=True)
 class Explanation:
-    """One explainer's outcome for one neuron; `status` is one of the `explanations` table's."""
+    """One explainer's outcome for one neuron; `status` is one of the `explanations` table's.
+
+    exemplar_ids: the samples that the explainer saw.
+    """
 
     text: str
     status: str = "ok"
@@ -25,6 +28,7 @@ class Explanation:
     tokens_out: int = 0
     cost: float | None = 0.0
     seconds: float = 0.0
+    exemplar_ids: tuple[int, ...] = ()
 
 
 class Explainer(Protocol):

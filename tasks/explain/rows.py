@@ -15,14 +15,13 @@ from tasks.explain.explanation import Explanation
 def explanation_rows(
     explainer: str, evidence: Sequence[Evidence], explanations: Sequence[Explanation]
 ) -> pa.Table:
-    """One row a neuron, in order, with the samples that its explainer was given."""
+    """One row a neuron, in order."""
     rows = [
         {
             "layer": seen.layer,
             "neuron": seen.neuron,
             "explainer": explainer,
             "type": seen.type,
-            "exemplar_ids": seen.sample_ids,
         }
         | asdict(explanation)
         for seen, explanation in zip(evidence, explanations, strict=True)

@@ -38,9 +38,12 @@ class Sample:
         return self.grid_height * self.grid_width
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrueConcept:
-    """A concept of one sample; mask float32 [24, 24], coverage 0-1 over the whole image."""
+    """A concept of one sample; mask float32 [24, 24], coverage 0-1 over the whole image.
+
+    Compared by identity, so that what is worked out of its mask can be kept beside it.
+    """
 
     name: str
     kind: str

@@ -40,6 +40,11 @@ class Folder:
     max_pixels: int = DEFAULT_MAX_PIXELS
     limit: int | None = None
 
+    @property
+    def title(self) -> str:
+        """See Source: the folder's name."""
+        return Path(self.path).resolve().name
+
     def records(self) -> Iterator[Record]:
         """List the images, and the captions without one, by path. Raises SourceError."""
         root = self._root

@@ -45,6 +45,12 @@ class Hub:
     max_pixels: int = DEFAULT_MAX_PIXELS
     limit: int | None = None
 
+    @property
+    def title(self) -> str:
+        """See Source: the dataset's name and split."""
+        name = Path(self.dataset).name if Path(self.dataset).is_absolute() else self.dataset
+        return f"{name}, {self.split}"
+
     def records(self) -> Iterator[Record]:
         """List the rows without reading an image. Raises SourceError."""
         for number, fields in enumerate(islice(_rows(_open(self)), self.limit)):

@@ -28,6 +28,11 @@ class LlavaJson:
     max_pixels: int = DEFAULT_MAX_PIXELS
     limit: int | None = None
 
+    @property
+    def title(self) -> str:
+        """See Source: the name of the annotations file."""
+        return Path(self.annotations).name
+
     def records(self) -> Iterator[Record]:
         """List the rows in the file's order. Raises SourceError."""
         if not self._folder.is_dir():

@@ -55,6 +55,11 @@ class Scenes:
     seed: int = 0
     size: int = 192
 
+    @property
+    def title(self) -> str:
+        """See Source."""
+        return f"{self.count:,} drawn scenes, seed {self.seed}"
+
     def records(self) -> Iterable[Record]:
         """Every scene with its true description, by index."""
         for index in range(self.count):

@@ -57,6 +57,10 @@ class Source(Protocol):
     """An image-text dataset. Implementations are frozen dataclasses of their own settings, so
     they can be named in a config, hashed, and sent to a worker."""
 
+    @property
+    def title(self) -> str:
+        """What people call the dataset, without the path it lies at."""
+
     def records(self) -> Iterable[Record]:
         """List the dataset in its own order without opening an image. Raises SourceError."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -125,10 +126,12 @@ class ConceptSimulator:
     ) -> list[Prediction]:
         """See Simulator. An explanation that names nothing predicts 0 everywhere."""
         claim = read_claim(explanation)
+        # A term of several words names each token of any of them.
+        words = frozenset(_term(word) for term in claim.text for word in term.split())
         return [
             Prediction(
                 visual=_visual(claim.visual, catalog[sample_id], catalog.concepts(sample_id)),
-                text=_text(claim.text, catalog[sample_id]),
+                text=_text(words, catalog[sample_id]),
                 estimator="presence",
             )
             for sample_id in sample_ids
@@ -162,6 +165,7 @@ def read_claim(explanation: str) -> Claim:
     return Claim(frozenset(visual - {""}), frozenset(text - {""}))
 
 
+@lru_cache(maxsize=65_536)
 def _term(words: str) -> str:
     """A term without case, punctuation or the plural s of its last word."""
     said = " ".join(words_of(words))
@@ -179,11 +183,10 @@ def _visual(terms: frozenset[str], sample: Sample, truths: Sequence[TrueConcept]
     return predicted
 
 
-def _text(terms: frozenset[str], sample: Sample) -> np.ndarray:
-    # A term of several words is looked for word by word: each of its tokens is named by it.
-    single = {_term(word) for term in terms for word in term.split()}
-    return np.array([_term(word) in single for word in token_words(sample)], dtype=np.float32)
+def _text(words: frozenset[str], sample: Sample) -> np.ndarray:
+    return np.array([_term(word) in words for word in token_words(sample)], dtype=np.float32)
 
 
+@lru_cache(maxsize=8192)
 def _plain(sample: Sample) -> str:
     return " ".join(_term(word) for word in words_of(sample.text))

@@ -54,7 +54,7 @@ def _about(context: Context) -> About:
     settings = context.settings
     return About(
         subject=Path(settings.subject.model).name,
-        dataset=type(settings.data.source).__name__,
+        dataset=settings.data.source.title,
         fingerprint=context.done["score"].fingerprint[:16],
         facts=(
             ("question", settings.subject.question),
