@@ -37,7 +37,7 @@ bench: $(READY) ## Measure capture beside the bare forward pass and the usual wa
 
 ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow.db \
-	  --host 127.0.0.1 --port $(PORT)
+	  --host 127.0.0.1 --port $(PORT) --workers 1
 
 sweep: $(READY) ## Run once for each of LAYERS
 	$(BIN)/neuron-atlas --multirun capture.layers=$(LAYERS) out=$(OUT) $(CONFIG)

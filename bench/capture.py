@@ -15,14 +15,14 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from tasks.capture.capture import batches, capture, forward
-from tasks.capture.recorder import Layout
+from tasks.capture.recorder import LayerRecorder, Layout
 from tasks.samples.scenes import Scenes
 from tasks.subject.encode import TEMPLATE, Encoded, encode
 from tasks.subject.hook_points import decoder_layers, observing
@@ -47,12 +47,12 @@ def main() -> None:
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     subject = load_subject(SubjectSettings(model=str(BUNDLED)), device)
-    samples = _samples(subject, options.samples)
+    samples = scene_samples(subject, options.samples)
     few = samples[: max(1, len(samples) // USUAL_SHARE)]
     ways: dict[str, tuple[Callable[[], object], int]] = {
         "forward": (lambda: _bare(subject, samples, options.batch_size), len(samples)),
-        "capture": (lambda: _capture(subject, samples, options.batch_size), len(samples)),
-        "usual": (lambda: _usual(subject, few), len(few)),
+        "capture": (lambda: capture_all(subject, samples, options.batch_size), len(samples)),
+        "usual": (lambda: usual_way(subject, few), len(few)),
     }
     speeds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.rounds + 1):
@@ -92,7 +92,8 @@ def _result(
     }
 
 
-def _samples(subject: Subject, count: int) -> Samples:
+def scene_samples(subject: Subject, count: int) -> Samples:
+    """Drawn scenes with their true descriptions, encoded."""
     scenes = Scenes(count=count, seed=77)
     return [
         (place, encode(subject, scenes.open_image(record.image).pixels, record.text))
@@ -106,7 +107,10 @@ def _bare(subject: Subject, samples: Samples, batch_size: int) -> None:
             forward(subject, batch)
 
 
-def _capture(subject: Subject, samples: Samples, batch_size: int) -> object:
+def capture_all(
+    subject: Subject, samples: Samples, batch_size: int, top_n: int = TOP_N
+) -> dict[int, LayerRecorder]:
+    """The program's capture, of all layers."""
     layout = Layout(
         max(encoded.n_visual for _, encoded in samples),
         max(encoded.n_text for _, encoded in samples),
@@ -116,22 +120,25 @@ def _capture(subject: Subject, samples: Samples, batch_size: int) -> object:
         samples,
         layers=range(len(decoder_layers(subject))),
         hook_point="gate",
-        top_n=TOP_N,
+        top_n=top_n,
         layout=layout,
         random_ids=[],
         batch_size=batch_size,
     )
 
 
-def _usual(subject: Subject, samples: Samples) -> object:
-    """Peaks by a heap a neuron on the host, then every winner's trace in a second pass."""
+def usual_way(
+    subject: Subject, samples: Samples, top_n: int = TOP_N
+) -> dict[tuple[int, int, int], np.ndarray]:
+    """Traces by (layer, neuron, sample_id): peaks by a heap a neuron on the host, then every
+    winner's trace in a second pass."""
     layers = range(len(decoder_layers(subject)))
     heaps: dict[int, list[list[tuple[float, int]]]] = {}
     for sample_id, activations in _one_by_one(subject, samples, layers):
         for layer, values in activations.items():
             mine = heaps.setdefault(layer, [[] for _ in range(values.shape[1])])
             for neuron, peak in enumerate(values.max(0).tolist()):
-                if len(mine[neuron]) < TOP_N:
+                if len(mine[neuron]) < top_n:
                     heapq.heappush(mine[neuron], (peak, -sample_id))
                 else:
                     heapq.heappushpop(mine[neuron], (peak, -sample_id))
@@ -147,7 +154,9 @@ def _usual(subject: Subject, samples: Samples) -> object:
     return traces
 
 
-def _one_by_one(subject: Subject, samples: Samples, layers: range):
+def _one_by_one(
+    subject: Subject, samples: Samples, layers: range
+) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
     found: dict[int, torch.Tensor] = {}
     with observing(subject, layers, "gate", found.__setitem__), torch.inference_mode():
         for sample_id, encoded in samples:

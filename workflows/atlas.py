@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -68,6 +69,9 @@ def _atlas(config: DictConfig) -> None:
         _end(2, str(error))
     except RunFailed as error:
         _end(1, str(error))
+    except Exception:
+        traceback.print_exc()
+        _end(1, "stopped by an error that was not foreseen; what was finished is kept")
     except KeyboardInterrupt:
         _end(130, "interrupted; what was finished is kept, and the same call goes on from there")
 
@@ -76,6 +80,7 @@ def run_atlas(config: Mapping[str, Any]) -> Context:
     """Run all stages for a plain config, and log the run. Raises WrongCall or RunFailed."""
     settings = read_settings(config)
     out = Path(settings.out)
+    _check_writable(out)
     with ExitStack() as opened:
         pool = SubjectPool(settings.subject, settings.cluster)
 
@@ -106,6 +111,16 @@ def _run_stages(context: Context) -> None:
         run_stage(stage, context)
         if stage is samples.STAGE:
             samples.check_samples(context)
+        if stage is capture.STAGE:
+            context.pool.close()  # The later stages need no subject, and its cores.
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "artifacts").mkdir(exist_ok=True)
+    except OSError as error:
+        raise WrongCall(f"out: cannot write below {str(out)!r}: {error.strerror}") from error
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -18,6 +22,8 @@ Item = TypeVar("Item")
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Work items carry paths and settings, never tables, so a cluster of our own needs little."""
 
+_SECONDS_TO_ANSWER = 5.0
+
 
 @contextmanager
 def cluster(settings: ClusterSettings) -> Iterator[None]:
@@ -25,15 +31,14 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    address = settings.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Without this a token left behind by another Ray program decides how nodes authenticate.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if settings.address is None else "token")
+    os.environ.setdefault("RAY_AUTH_MODE", _auth_mode(address))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = settings.address or os.environ.get("RAY_ADDRESS")
-    try:
+    with _keep_sigterm():
         if address:
-            ray.init(address=address, **common)
+            _attach(address, common)
         else:
             ray.init(
                 num_cpus=settings.cpus,
@@ -42,12 +47,55 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
                 _node_ip_address="127.0.0.1",
                 **common,
             )
-    except ConnectionError as error:
-        raise WrongCall(f"cluster.address: no Ray cluster at {address!r}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _attach(address: str, common: dict[str, Any]) -> None:
+    wrong = f"cluster.address (or RAY_ADDRESS): no Ray cluster at {address!r}"
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        # Ray itself would try for minutes, and write of every try.
+        try:
+            socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
+        except (OSError, OverflowError) as error:
+            raise WrongCall(f"{wrong}: {error}") from error
+    try:
+        ray.init(address=address, **common)
+    except (ConnectionError, ValueError) as error:
+        raise WrongCall(wrong) from error
+    except ray.exceptions.AuthenticationError as error:
+        raise WrongCall(
+            f"cluster.address (or RAY_ADDRESS): the cluster at {address!r} wants its token, in "
+            "RAY_AUTH_TOKEN or in the file that RAY_AUTH_TOKEN_PATH names"
+        ) from error
+
+
+def _auth_mode(address: str | None) -> str:
+    """How this driver authenticates, which a token left behind by another program would decide.
+
+    A driver that sends a token can also join a cluster that asks for none, but it must have one.
+    """
+    named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    has_token = named or (Path.home() / ".ray" / "auth_token").is_file()
+    return "token" if address and has_token else "disabled"
+
+
+@contextmanager
+def _keep_sigterm() -> Iterator[None]:
+    """Put back what SIGTERM does: `ray.init` has it end the program with the status 15."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as error:  # Ray's handler, as the program's own would have ended it.
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def spread(

@@ -9,7 +9,12 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -47,6 +52,9 @@ def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> WrongCall
     message = str(error)
     if isinstance(error, MissingConfigException):
         return _wrong_choice(message)
+    if isinstance(error, OverrideParseException):
+        first = message.strip().splitlines()[0]
+        return WrongCall(f"{error.override}: cannot be read ({first}); write setting=value")
     absent = re.search(
         r"[Kk]ey '([^']+)' (?:is )?not in struct|Could not override '([^']+)'", message
     )
@@ -55,10 +63,16 @@ def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> WrongCall
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException) and absent:
         key = full_key or next(group for group in absent.groups()[::-1] if group)
         return _wrong_key(str(key), overrides)
-    return WrongCall(" ".join(line.strip() for line in message.splitlines() if line.strip()))
+    line = " ".join(line.strip() for line in message.splitlines() if line.strip())
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return WrongCall(f"{error.full_key}: {line.split(' full_key: ')[0]}")
+    return WrongCall(
+        line if isinstance(error, HydraException) else f"{' '.join(overrides)}: {line}"
+    )
 
 
-HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+"""What composing a config raises; ValueError where a group's choice is no name."""
 
 
 def _wrong_choice(message: str) -> WrongCall:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -148,6 +148,8 @@ def _plug_in(config: dict[str, Any], path: str) -> Any:
         kind = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise WrongCall(f"{path}._target_: cannot import {target!r}: {error}") from error
+    if not (isinstance(kind, type) and is_dataclass(kind)):
+        raise WrongCall(f"{path}._target_: {target!r} is no class of settings (a dataclass)")
     return _build(kind, config, path)
 
 

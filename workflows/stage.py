@@ -133,6 +133,6 @@ def run_stage(stage: Stage, context: Context) -> None:
             about=written.about,
         )
         context.store.commit(manifest)
-        if stage.tidy is not None:
-            stage.tidy(context.store.folder(stage.name, mark))
+    if stage.tidy is not None:  # Also where a run was killed between the commit and this.
+        stage.tidy(context.store.folder(stage.name, mark))
     context.done[stage.name] = manifest

@@ -60,9 +60,10 @@ class Store:
     def find(self, stage: str, fingerprint: str) -> Manifest | None:
         """The manifest of a complete stage, or None."""
         path = self.folder(stage, fingerprint) / MANIFEST
-        if not path.is_file():
+        try:
+            manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):  # Absent, damaged, of another version.
             return None
-        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
         folder = path.parent
         present = all(
             (folder / name).is_file() for names in manifest.files.values() for name in names

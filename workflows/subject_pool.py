@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,15 +111,19 @@ class SubjectPool:
     ) -> None:
         """Run `call(actor, item)` for every item, one at a time on each actor.
 
-        `advance` is told of samples as they are done, within items too.
+        `advance` is told of samples as they are done, within items too. Items go to actors that
+        have started, so one that finds no room in the cluster holds up nothing.
         """
-        waiting: Iterator[Item] = iter(items)
+        waiting = deque(items)
+        if not waiting:
+            return
+        starting = {actor.samples_done.remote(): actor for actor in self._started()}
         working: dict[ray.ObjectRef, tuple[Any, Item]] = {}
         told: dict[ray.ObjectRef, int] = {}
 
         def start(actor: Any) -> None:
-            item = next(waiting, None)
-            if item is not None:
+            if waiting:
+                item = waiting.popleft()
                 reference = call(actor, item)
                 working[reference] = (actor, item)
                 told[reference] = 0
@@ -127,15 +132,15 @@ class SubjectPool:
             advance(max(0, done - told[reference]))
             told[reference] = max(done, told[reference])
 
-        for actor in self._started():
-            start(actor)
-        while working:
-            ready, _ = ray.wait(list(working), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
+        while waiting or working:
+            ready, _ = ray.wait([*working, *starting], timeout=_SECONDS_BETWEEN_LOOKS)
             for reference in ready:
-                actor, item = working[reference]
                 result(reference)
+                if reference in starting:
+                    start(starting.pop(reference))
+                    continue
+                actor, item = working.pop(reference)
                 tell(reference, samples(item))
-                del working[reference]
                 start(actor)
             for reference, (actor, item) in working.items():
                 tell(reference, min(_peek(actor), samples(item)))

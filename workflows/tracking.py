@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _LONGEST_PARAMETER = 500
+_PARAMETERS_A_REQUEST = 100
+_ENVIRONMENT = {
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A server that is not there must not hold up a run for the minutes that are the default.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+"""How MLflow is used where the user has not said otherwise."""
 
 
 class Tracker:
@@ -35,6 +44,8 @@ class Tracker:
         self._out = out
         self._config = config
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out / 'mlflow.db'}"
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         # Making a new database takes seconds, in which the first stage can already run.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         self._begun: Future[tuple[MlflowClient, str]] = self._worker.submit(self._begin)
@@ -52,13 +63,9 @@ class Tracker:
             self._worker.shutdown()
 
     def _begin(self) -> tuple[MlflowClient, str]:
-        import logging
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
+        from mlflow.entities import Param
 
-        self._out.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(tracking_uri=self.uri)
         name = self._settings.tracking.experiment
         experiment = client.get_experiment_by_name(name)
@@ -70,8 +77,13 @@ class Tracker:
             experiment_id = experiment.experiment_id
         tags = {"mlflow.source.name": "neuron-atlas", "mlflow.source.type": "LOCAL"}
         run = client.create_run(experiment_id, run_name=self._settings.tracking.run_name, tags=tags)
-        for key, value in sorted(_flatten(self._config).items()):
-            client.log_param(run.info.run_id, key, str(value)[:_LONGEST_PARAMETER])
+        parameters = [
+            Param(key, str(value)[:_LONGEST_PARAMETER])
+            for key, value in sorted(_flatten(self._config).items())
+        ]
+        for start in range(0, len(parameters), _PARAMETERS_A_REQUEST):
+            few = parameters[start : start + _PARAMETERS_A_REQUEST]
+            client.log_batch(run.info.run_id, params=few)
         return client, run.info.run_id
 
     def _log(self, client: MlflowClient, run_id: str, context: Context, error: str) -> None:

@@ -29,6 +29,8 @@ class CaptureSettings:
     def __post_init__(self) -> None:
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
             raise ValueError("layers: name at least one layer, each 0 or above, or null for all")
+        if self.layers is not None and len(set(self.layers)) < len(self.layers):
+            raise ValueError("layers: name each layer once")
         for name, least in (("top_n", 1), ("random_samples", 0), ("batch_size", 1), ("shards", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -26,7 +26,14 @@ from tasks.explain.prompt import (
     read_answer,
     second_messages,
 )
-from tasks.llm.client import Answer, ClientSettings, Connection, connect, in_parallel
+from tasks.llm.client import (
+    Answer,
+    ClientSettings,
+    Connection,
+    connect,
+    in_parallel,
+    read_key,
+)
 from tasks.llm.journal import Journal
 from tasks.llm.prices import Price, cost
 from tasks.llm.request import Request
@@ -66,6 +73,10 @@ class Chat:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: must be at least 1")
+
+    def check(self) -> None:
+        """See `Explainer`: the key must be there."""
+        read_key(self.client.api_key_env)
 
     def explain(
         self, evidence: Sequence[Evidence], catalog: Catalog, journal: Journal

@@ -42,6 +42,9 @@ class Dissect:
         if self.min_samples < 1:
             raise ValueError("min_samples: must be at least 1")
 
+    def check(self) -> None:
+        """See Explainer: it needs nothing."""
+
     def explain(
         self, evidence: Sequence[Evidence], catalog: Catalog, journal: Journal
     ) -> list[Explanation]:

@@ -37,6 +37,10 @@ class Explainer(Protocol):
 
     name: str
 
+    def check(self) -> None:
+        """Raise `tasks.llm.failures.Unusable` where no call could succeed, such as for want of a
+        key: asked before hours of capture, which would be in vain."""
+
     def explain(
         self, evidence: Sequence[Evidence], catalog: Catalog, journal: Journal
     ) -> list[Explanation]:

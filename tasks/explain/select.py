@@ -59,10 +59,9 @@ def choose_neurons(types: pa.Table, choice: NeuronChoice) -> pa.Table:
         if absent:
             layer, neuron = absent[0]
             raise ValueError(f"only: neuron {layer}:{neuron} was not captured")
-        named = pl.struct("layer", "neuron").is_in(
-            [{"layer": layer, "neuron": neuron} for layer, neuron in wanted]
-        )
-        frame = frame.filter(named)
+        keys = {name: frame.schema[name] for name in ("layer", "neuron")}
+        named = pl.DataFrame(wanted, schema=keys, orient="row")
+        frame = frame.join(named, on=list(keys), how="semi")
     else:
         frame = _purest(frame.filter(pl.col("type").is_in(choice.types)), choice)
     return frame.sort("layer", "neuron").to_arrow().cast(NEURON_TYPES.schema)

@@ -173,7 +173,7 @@ async def connect(settings: ClientSettings) -> AsyncIterator[Connection]:
 
     Raises Unusable, before anything is sent, where the key or the address cannot be right.
     """
-    key = _key(settings.api_key_env)
+    key = read_key(settings.api_key_env)
     # Given always, for the library would else take it from the environment, unseen in the config.
     base_url = settings.base_url or _DEFAULT_BASE_URL
     if not _host(base_url):
@@ -214,12 +214,13 @@ async def in_parallel(
     return [results[place] for place in range(len(results))]
 
 
-def _key(api_key_env: str) -> str:
+def read_key(api_key_env: str) -> str:
+    """The key in an environment variable. Raises Unusable, without the key, where it is none."""
     key = os.environ.get(api_key_env, "").strip()
     if not key:
         raise Unusable(
             f"the environment variable {api_key_env} is not set: put the provider's key there, or "
-            "name another variable in client.api_key_env (a server that needs no key takes any)"
+            "name another variable in explain.client.api_key_env (a server that needs no key takes any)"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise Unusable(

@@ -44,22 +44,22 @@ def from_status(
         return Unusable(
             f"the provider refuses the key in the environment variable {api_key_env} "
             f"(HTTP {number}): put a key there that may use the model {model!r}, "
-            "or name another variable in client.api_key_env"
+            "or name another variable in explain.client.api_key_env"
         )
     if number == 402 or "insufficient_quota" in (code, error.type):
         return Unusable(
             f"the account of the key in {api_key_env} has no quota left (HTTP {number}): add credit"
-            " to it, or name the variable of another account's key in client.api_key_env"
+            " to it, or name the variable of another account's key in explain.client.api_key_env"
         )
     if code == "model_not_found":
         return Unusable(
-            f"the provider does not know the model {model!r}: set client.model to one that it "
+            f"the provider does not know the model {model!r}: set explain.client.model to one that it "
             "offers to this key"
         )
     if number == 404:
         return Unusable(
             "the provider answers HTTP 404: check that client.base_url ends where "
-            f"/chat/completions begins (often /v1), and that it offers client.model={model!r}"
+            f"/chat/completions begins (often /v1), and that it offers explain.client.model={model!r}"
         )
     reason = f"HTTP {number}: {_message(error)}"
     if code in _FILTER_CODES:

@@ -86,6 +86,8 @@ def generate_descriptions(
 def _description(
     subject: Subject, row: dict, image: Image.Image, text: str, finished: bool, generated: bool
 ) -> dict:
+    # Written in a text it would be read as a second image.
+    text = text.replace(subject.image_token, " ").strip()
     described = {
         "sample_id": row["sample_id"],
         "text": text,

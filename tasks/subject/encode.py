@@ -94,10 +94,21 @@ def _conversation(subject: Subject, text: str) -> str:
     rendered = str(
         subject.processor.apply_chat_template([_user_turn(subject), answer], tokenize=False)
     )
-    end = rendered.rfind(text)
-    if end < 0:
+    question = question_prompt(subject)
+    if rendered.startswith(question):
+        # From the left, because what follows an answer may hold it too: "s" is also in "</s>".
+        start = rendered.find(text, len(question))
+    else:
+        start = rendered.rfind(text)
+    if start < 0:
         raise SubjectError("the chat template alters the description; it cannot be teacher-forced")
-    return rendered[: end + len(text)]
+    prompt = rendered[: start + len(text)]
+    if prompt.count(subject.image_token) != 1:
+        raise SubjectError(
+            f"the prompt holds {subject.image_token!r} {prompt.count(subject.image_token)} times, "
+            "and one image is shown; remove it from subject.question"
+        )
+    return prompt
 
 
 def _user_turn(subject: Subject) -> dict:

@@ -26,6 +26,11 @@ class Subject:
         """The token that stands for one visual token in input_ids."""
         return int(self.model.config.image_token_id)
 
+    @property
+    def image_token(self) -> str:
+        """The same token as it is written in a prompt."""
+        return str(self.processor.tokenizer.convert_ids_to_tokens(self.image_token_id))
+
 
 def load_subject(
     settings: SubjectSettings, device: str | torch.device = "cpu", threads: int | None = None

@@ -1,0 +1,129 @@
+"""Does the subject see? Its descriptions against the truth, word by word, seeing and blinded."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from infra.subject.architecture import conversation
+from tasks.samples.drawing import SHAPES
+from tasks.samples.scenes import BACKGROUNDS, COLORS, POSITIONS, SIZES, Scenes
+
+KINDS = {
+    "color": tuple(COLORS),
+    "shape": SHAPES,
+    "size": tuple(SIZES),
+    "position": tuple(POSITIONS),
+    "background": tuple(BACKGROUNDS),
+}
+OVERALL = "overall"
+HELD_OUT = Scenes(count=500, seed=900_000)
+_MID_GRAY = (128, 128, 128)
+_KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
+_NAMES = re.compile(r"\b(" + "|".join(sorted(_KIND_OF, key=len, reverse=True)) + r")\b")
+
+_Slot = tuple[int, str, int]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Shares of right words by kind and overall, on `scenes`, and of faultless descriptions.
+
+    `unseeing` is what the subject says to a blank image.
+    """
+
+    scenes: Scenes
+    seeing: dict[str, float]
+    blinded: dict[str, float]
+    chance: dict[str, float]
+    faultless: float
+    unseeing: str
+
+
+def measure(folder: Path, scenes: Scenes = HELD_OUT) -> Measurement:
+    """Let the saved subject describe scenes that it never saw, with its eyes open and shut.
+
+    Blinded, it gets the same mid-gray image in place of every scene, so one answer serves for all.
+    """
+    model = LlavaForConditionalGeneration.from_pretrained(folder, use_safetensors=True).eval()
+    processor = LlavaProcessor.from_pretrained(folder)
+    records = list(scenes.records())
+    images = [scenes.open_image(record.image).pixels for record in records]
+    truths = [record.text for record in records]
+    answers = describe(model, processor, images)
+    (unseeing,) = describe(model, processor, [Image.new("RGB", images[0].size, _MID_GRAY)])
+    return Measurement(
+        scenes=scenes,
+        seeing=accuracy(truths, answers),
+        blinded=accuracy(truths, [unseeing] * len(truths)),
+        chance=best_constant(truths),
+        faultless=sum(a == t for a, t in zip(answers, truths, strict=True)) / len(truths),
+        unseeing=unseeing,
+    )
+
+
+def describe(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    images: Sequence[Image.Image],
+    batch_size: int = 50,
+) -> list[str]:
+    """The subject's own greedy answer to the question, for each image."""
+    prompt = processor.apply_chat_template(conversation(), add_generation_prompt=True)
+    answers: list[str] = []
+    for start in range(0, len(images), batch_size):
+        batch = list(images[start : start + batch_size])
+        inputs = processor(images=batch, text=[prompt] * len(batch), return_tensors="pt")
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+        with torch.inference_mode():
+            tokens = model.generate(**inputs)
+        answer_tokens = tokens[:, inputs["input_ids"].shape[1] :]
+        answers += processor.batch_decode(answer_tokens, skip_special_tokens=True)
+    return [answer.strip() for answer in answers]
+
+
+def accuracy(truths: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
+    """The share of right words of each kind, and overall.
+
+    The n-th word of a kind in the truth's sentence is compared with the n-th word of that kind in
+    the same sentence of the answer; a word that the answer lacks is wrong.
+    """
+    right: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    for truth, answer in zip(truths, answers, strict=True):
+        given = dict(_slots(answer))
+        for slot, name in _slots(truth):
+            for group in (slot[1], OVERALL):
+                asked[group] += 1
+                right[group] += given.get(slot) == name
+    return {group: right[group] / asked[group] for group in (*KINDS, OVERALL)}
+
+
+def best_constant(truths: Sequence[str]) -> dict[str, float]:
+    """The accuracy of the one fixed description that suits these truths best: blind chance."""
+    seen: dict[_Slot, Counter[str]] = defaultdict(Counter)
+    for truth in truths:
+        for slot, name in _slots(truth):
+            seen[slot][name] += 1
+    right: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    for slot, names in seen.items():
+        for group in (slot[1], OVERALL):
+            asked[group] += names.total()
+            right[group] += max(names.values())
+    return {group: right[group] / asked[group] for group in (*KINDS, OVERALL)}
+
+
+def _slots(text: str) -> Iterator[tuple[_Slot, str]]:
+    """The words that say something, keyed by their sentence, kind and turn within the two."""
+    for sentence, said in enumerate(text.split(".")):
+        turns: Counter[str] = Counter()
+        for name in _NAMES.findall(said):
+            kind = _KIND_OF[name]
+            yield (sentence, kind, turns[kind]), name
+            turns[kind] += 1
