@@ -87,10 +87,13 @@ class Context:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Count the seconds of a part of the run under `name`."""
+        """Count the seconds of a part of the run under `name`, less those of parts within it."""
         start = time.monotonic()
+        counted = sum(self.seconds.values())
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+        within = sum(self.seconds.values()) - counted
+        spent = time.monotonic() - start - within
+        self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
 
 def count_rows(folder: Path, files: Mapping[str, list[str]]) -> dict[str, int]:
