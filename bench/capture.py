@@ -31,7 +31,7 @@ from tasks.subject.settings import SubjectSettings
 
 BUNDLED = Path(__file__).parent.parent / "infra" / "subject" / "llava-scenes"
 TOP_N = 50
-USUAL_SHARE = 8
+USUAL_SHARE = 16
 """The usual way is so slow that it is given one in this many of the samples."""
 
 Samples = list[tuple[int, Encoded]]

@@ -16,7 +16,7 @@ import hydra
 from omegaconf import DictConfig
 
 from tasks.llm.failures import Unusable
-from tasks.samples.source import SourceError
+from tasks.samples.source import BadSample, SourceError
 from tasks.subject.settings import SubjectError
 from workflows.cluster import cluster
 from workflows.composition import (
@@ -69,10 +69,13 @@ def _atlas(config: DictConfig) -> None:
         _end(2, str(error))
     except RunFailed as error:
         _end(1, str(error))
+    except BadSample as error:
+        _end(1, f"an image that could be read before cannot be read now: {error.reason}")
     except Exception:
         traceback.print_exc()
         _end(1, "stopped by an error that was not foreseen; what was finished is kept")
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ending takes Ray a moment.
         _end(130, "interrupted; what was finished is kept, and the same call goes on from there")
 
 
@@ -102,7 +105,7 @@ def run_atlas(config: Mapping[str, Any]) -> Context:
             already_done=context.skipped,
         )
         tracker.finish(context, "FINISHED")
-    say(closing_summary(context, tracker.uri))
+    say(closing_summary(context, tracker.shown_uri))
     return context
 
 

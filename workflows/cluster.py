@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -23,6 +23,7 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 """Work items carry paths and settings, never tables, so a cluster of our own needs little."""
 
 _SECONDS_TO_ANSWER = 5.0
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 @contextmanager
@@ -31,29 +32,40 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = settings.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", _auth_mode(address))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # Of work that fails the first error is raised; Ray would write of the others.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    address = settings.address or os.environ.get("RAY_ADDRESS")
     with _keep_sigterm():
         if address:
-            _attach(address, common)
+            _attach(address)
         else:
-            ray.init(
-                num_cpus=settings.cpus,
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                **common,
-            )
+            _start(settings)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _attach(address: str, common: dict[str, Any]) -> None:
+def _start(settings: ClusterSettings) -> None:
+    """Start Ray on this machine, for this program alone: whoever reached it could run code here."""
+    # Otherwise Ray would keep a token in the home folder, which later decides how others join.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    # Ray's own switch, which it reads from the environment when it is imported: listen on
+    # loopback only. The address alone does not do it.
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+    ray.init(
+        address="local",  # Without it, Ray joins whatever cluster it finds running here.
+        num_cpus=settings.cpus,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+        **_QUIET,
+    )
+
+
+def _attach(address: str) -> None:
     wrong = f"cluster.address (or RAY_ADDRESS): no Ray cluster at {address!r}"
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdecimal():
@@ -63,24 +75,14 @@ def _attach(address: str, common: dict[str, Any]) -> None:
         except (OSError, OverflowError) as error:
             raise WrongCall(f"{wrong}: {error}") from error
     try:
-        ray.init(address=address, **common)
-    except (ConnectionError, ValueError) as error:
-        raise WrongCall(wrong) from error
+        ray.init(address=address, **_QUIET)
     except ray.exceptions.AuthenticationError as error:
         raise WrongCall(
-            f"cluster.address (or RAY_ADDRESS): the cluster at {address!r} wants its token, in "
-            "RAY_AUTH_TOKEN or in the file that RAY_AUTH_TOKEN_PATH names"
+            f"cluster.address (or RAY_ADDRESS): the cluster at {address!r} wants a token; set "
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         ) from error
-
-
-def _auth_mode(address: str | None) -> str:
-    """How this driver authenticates, which a token left behind by another program would decide.
-
-    A driver that sends a token can also join a cluster that asks for none, but it must have one.
-    """
-    named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    has_token = named or (Path.home() / ".ray" / "auth_token").is_file()
-    return "token" if address and has_token else "disabled"
+    except (ConnectionError, ValueError) as error:
+        raise WrongCall(wrong) from error
 
 
 @contextmanager

@@ -70,6 +70,8 @@ class _Lines:
         self._name, self._total, self._unit = name, total, unit
         self._done = self._begun = done
         self._start = self._said = time.monotonic()
+        if done:
+            say(f"{self._counted()} were done before")
 
     def advance(self, count: int) -> None:
         self._done += count

@@ -31,7 +31,7 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # A server that is not there must not hold up a run for the minutes that are the default.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 """How MLflow is used where the user has not said otherwise."""
 
@@ -41,9 +41,9 @@ class Tracker:
 
     def __init__(self, settings: Settings, out: Path, config: Mapping[str, Any]) -> None:
         self._settings = settings
-        self._out = out
         self._config = config
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out / 'mlflow.db'}"
+        self._uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out / 'mlflow.db'}"
+        self.shown_uri = without_password(self._uri)
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         # Making a new database takes seconds, in which the first stage can already run.
@@ -66,12 +66,11 @@ class Tracker:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        client = MlflowClient(tracking_uri=self.uri)
+        client = MlflowClient(tracking_uri=self._uri)
         name = self._settings.tracking.experiment
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            # A server has its own place for artifacts; a database of ours keeps them beside it.
-            place = (self._out / "mlartifacts").as_uri() if self.uri.startswith("sqlite") else None
+            place = _artifact_place(self._uri)
             experiment_id = client.create_experiment(name, artifact_location=place)
         else:
             experiment_id = experiment.experiment_id
@@ -162,6 +161,20 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
         for failure in summary["failures"]
     }
     return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def without_password(uri: str) -> str:
+    """The address as it may be shown: servers and databases can carry a password in theirs."""
+    scheme, slashes, rest = uri.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{place.rpartition('@')[2]}{slash}{path}"
+
+
+def _artifact_place(uri: str) -> str | None:
+    """Beside a database that is a file; a server has its own place."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
 
 
 def _flatten(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -44,6 +44,8 @@ class Batch:
     lengths: tuple[torch.Tensor, ...]
 
 
+_FLOAT16_MAX = torch.finfo(torch.float16).max
+
 PADDING_STEP = 8
 """Sequences are padded to a multiple of this many tokens."""
 
@@ -134,9 +136,12 @@ class LayerRecorder:
         """Write traces [entries, batch's visual + text tokens] into the layout's columns."""
         n_visual = batch.places[VISUAL].shape[1]
         n_text = batch.places[TEXT].shape[1]
-        buffer[neuron, slot, :n_visual] = trace[:, :n_visual].half()
+        # An activation beyond float16 is kept as its largest number, where infinity would spoil
+        # every sum that it enters.
+        trace = trace.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half()
+        buffer[neuron, slot, :n_visual] = trace[:, :n_visual]
         text = slice(self.layout.visual, self.layout.visual + n_text)
-        buffer[neuron, slot, text] = trace[:, n_visual:].half()
+        buffer[neuron, slot, text] = trace[:, n_visual:]
 
     def _peak_places(self, trace: torch.Tensor, batch: Batch) -> torch.Tensor:
         # A repeated token stands after the one it repeats, so the first maximum is a real place.

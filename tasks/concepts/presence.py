@@ -53,7 +53,8 @@ def patch_coverage(concept: TrueConcept, sample: Sample) -> np.ndarray:
 def _spans(sample: Sample) -> Iterator[tuple[int, int]]:
     position = 0
     for piece in sample.tokens:
-        yield position, position + len(piece)
+        # A piece without characters is the rest of one that an earlier token began.
+        yield position - (not piece), position + len(piece)
         position += len(piece)
 
 

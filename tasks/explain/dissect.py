@@ -48,12 +48,14 @@ class Dissect:
     def explain(
         self, evidence: Sequence[Evidence], catalog: Catalog, journal: Journal
     ) -> list[Explanation]:
-        """One sentence a neuron; `no_evidence` where nothing correlates above 0."""
+        """One sentence a neuron; `no_evidence` where it is never active or nothing correlates."""
         presence = _Presence(catalog)
         return [self._explain_one(neuron, presence) for neuron in evidence]
 
     def _explain_one(self, evidence: Evidence, presence: _Presence) -> Explanation:
         seen = (*evidence.exemplars, *evidence.random)
+        if evidence.scale <= 0:
+            return _no_evidence(evidence, "the neuron is never active")
         visual = text = None
         if evidence.type != "text":
             visual = best_match(presence.visual_scores(seen), self.min_samples)
@@ -66,7 +68,7 @@ class Dissect:
             )
         if visual is None and text is None:
             reason = "no concept correlates with the activations of the explainer's samples"
-            return Explanation("", "no_evidence", reason, exemplar_ids=tuple(evidence.sample_ids))
+            return _no_evidence(evidence, reason)
         said = sentence(visual, text, len(seen))
         return Explanation(said, exemplar_ids=tuple(evidence.sample_ids))
 
@@ -87,6 +89,10 @@ class _Scores:
     n: int
     sum_a: float
     sum_aa: float
+
+
+def _no_evidence(evidence: Evidence, reason: str) -> Explanation:
+    return Explanation("", "no_evidence", reason, exemplar_ids=tuple(evidence.sample_ids))
 
 
 def sentence(visual: Match | None, text: Match | None, n_samples: int) -> str:

@@ -44,9 +44,12 @@ class BadSample(Exception):
     """A sample that cannot be used; `status` is one of the `samples` table's statuses."""
 
     def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
+        super().__init__(status, reason)  # Both, for a worker's exception is built anew here.
         self.status = status
         self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class SourceError(Exception):

@@ -167,8 +167,10 @@ def read_claim(explanation: str) -> Claim:
 
 @lru_cache(maxsize=65_536)
 def _term(words: str) -> str:
-    """A term without case, punctuation or the plural s of its last word."""
+    """A term without case, punctuation or the plural ending of its last word."""
     said = " ".join(words_of(words))
+    if said.endswith(("sses", "xes", "ches", "shes")):
+        return said[:-2]
     return said[:-1] if len(said) > 3 and said.endswith("s") and not said.endswith("ss") else said
 
 

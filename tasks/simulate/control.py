@@ -24,6 +24,7 @@ def other_neurons(explained: Sequence[Explained], seed: int) -> dict[tuple[int, 
     them is decided by hash, so it depends on nothing but the seed and who is there. A neuron is
     absent from the result where all explanations are the same.
     """
+    explained = sorted(explained, key=lambda neuron: (neuron.layer, neuron.neuron))
     layer_and_type: dict[tuple[int, str], list[Explained]] = {}
     same_type: dict[str, list[Explained]] = {}
     for neuron in explained:

@@ -1,0 +1,112 @@
+"""The stages of `tasks`, one after the other in one process: what the workflow does on Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from tasks.artifacts import (
+    CONCEPTS,
+    DESCRIPTIONS,
+    MOMENTS,
+    SAMPLES,
+    TRACES,
+    layer_file,
+    read_table,
+    write_table,
+)
+from tasks.capture.merge import merge_layer
+from tasks.capture.settings import CaptureSettings
+from tasks.capture.shard import capture_shard
+from tasks.capture.shard_plan import ShardPlan, plan_shards
+from tasks.classify.paper import PaperRule
+from tasks.evidence import Evidence, Purpose, load_evidence
+from tasks.samples.catalog import Catalog, open_catalog
+from tasks.samples.scan import list_records, scan
+from tasks.samples.source import Source
+from tasks.subject.describe import describe_part
+from tasks.subject.load import Subject
+from tasks.subject.settings import DescribeSettings
+
+
+@dataclass(frozen=True)
+class Described:
+    """A dataset after `samples` and `describe`: its source and the artifacts of the two stages."""
+
+    source: Source
+    folder: Path
+
+    @property
+    def descriptions(self) -> pa.Table:
+        """The `descriptions` table."""
+        return read_table(self.folder / "descriptions.parquet", DESCRIPTIONS)
+
+    def catalog(self, sample_ids: Collection[int] | None = None) -> Catalog:
+        """All samples, or only some."""
+        return open_catalog(
+            [self.folder / "samples.parquet"],
+            [self.folder / "descriptions.parquet"],
+            [self.folder / "concepts.parquet"],
+            sample_ids=sample_ids,
+            source=self.source,
+        )
+
+
+def describe(
+    subject: Subject, source: Source, folder: Path, settings: DescribeSettings
+) -> Described:
+    """Scan and describe a dataset into `folder`."""
+    records = list_records(source)
+    samples, concepts = scan(source, records, 0, require_text=False, duplicates=())
+    write_table(samples, SAMPLES, folder / "samples.parquet")
+    write_table(concepts, CONCEPTS, folder / "concepts.parquet")
+    written = folder / "descriptions.parquet"
+    describe_part(subject, folder / "samples.parquet", source, settings, written)
+    return Described(source, folder)
+
+
+def capture(
+    subject: Subject,
+    described: Described,
+    layers: Sequence[int],
+    settings: CaptureSettings,
+    folder: Path,
+) -> Path:
+    """Capture a dataset shard by shard, and merge; the folder with the merged layers."""
+    plans = plan_shards(described.descriptions, layers, settings)
+    shards = [capture_one(subject, described, plan, folder / "shards") for plan in plans]
+    return merge(shards, layers, settings.top_n, folder)
+
+
+def capture_one(subject: Subject, described: Described, plan: ShardPlan, folder: Path) -> Path:
+    """Capture one shard below `folder`; where it lies."""
+    shard = folder / plan.name
+    capture_shard(subject, plan, described.catalog(plan.sample_ids), shard)
+    return shard
+
+
+def merge(shards: Sequence[Path], layers: Sequence[int], top_n: int, folder: Path) -> Path:
+    """Merge every layer of `shards` into `folder`."""
+    for layer in layers:
+        for spec, table in merge_layer(shards, layer, top_n):
+            write_table(table, spec, folder / layer_file(spec.name, layer))
+    return folder
+
+
+def classify(captured: Path, layer: int, rule: PaperRule) -> pa.Table:
+    """The `types` of one layer."""
+    traces = read_table(captured / layer_file("traces", layer), TRACES)
+    moments = read_table(captured / layer_file("moments", layer), MOMENTS)
+    return rule.types(traces, moments)
+
+
+def evidence(captured: Path, types: pa.Table, purpose: Purpose) -> list[Evidence]:
+    """The evidence of neurons of one layer, named by their rows of `types`."""
+    layer = types["layer"][0].as_py()
+    traces, random_traces = (
+        captured / layer_file(name, layer) for name in ("traces", "random_traces")
+    )
+    return load_evidence(types, traces, random_traces, purpose)

@@ -1,0 +1,162 @@
+"""Plant neurons whose function is known into a copy of a subject: the method's ground truth.
+
+A planted neuron's gate row is a linear probe at its layer's FFN input, fitted on drawn scenes whose
+concepts are known. Its column of down_proj is zero, so it says nothing to the rest of the model.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tasks.concepts.presence import patch_coverage, token_words
+from tasks.samples.scenes import Scenes
+from tasks.subject.encode import TEXT, VISUAL, encode
+from tasks.subject.hook_points import decoder_layers
+from tasks.subject.load import Subject, load_subject
+from tasks.subject.settings import DescribeSettings, SubjectSettings
+from tests.one_process import describe
+
+
+@dataclass(frozen=True)
+class Function:
+    """What a planted neuron fires on: patches that show a concept, tokens of a word, or neither."""
+
+    patches: str | None = None
+    word: str | None = None
+
+
+PLANTS: Mapping[str, Function] = MappingProxyType(
+    {
+        "red patches": Function(patches="red"),
+        "green patches": Function(patches="green"),
+        "the word circle": Function(word="circle"),
+        "the word square": Function(word="square"),
+        "red in both": Function(patches="red", word="red"),
+        "blue in both": Function(patches="blue", word="blue"),
+        "never": Function(),
+    }
+)
+"""Two of each kind that fires, so that each has a neuron of its own type for a control."""
+
+FITTED_ON = Scenes(count=300, seed=555_000)
+_FIRES, _SILENT = 4.0, -2.0
+"""What gate_proj(x) is fitted to. Far from 0, where silu is nearly the identity or nearly 0: all
+tokens that excite a neuron excite it about equally."""
+_NEVER = -6.0
+_SHOWS, _SHOWS_NOT = 0.25, 0.02
+"""Coverage of a patch above which it shows a concept, and up to which it does not."""
+_RIDGE = 3e-4
+_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """All tokens of the scenes that are fitted on, and what each of them carries.
+
+    inputs: float64 [tokens, width], what gate_proj reads. showing, lacking: for each concept bool
+    [tokens]. named: for each word bool [tokens]. contribution: float32 [neurons], root mean square
+    of what each neuron adds to the residual stream.
+    """
+
+    inputs: torch.Tensor
+    showing: Mapping[str | None, torch.Tensor]
+    lacking: Mapping[str | None, torch.Tensor]
+    named: Mapping[str | None, torch.Tensor]
+    contribution: torch.Tensor
+
+
+def plant(subject_folder: Path, out_folder: Path, layer: int) -> dict[str, int]:
+    """Save a copy of a subject in which neurons of `layer` have the functions of PLANTS.
+
+    Returns the neuron of each name. The neurons that are replaced are those that contribute least.
+    """
+    subject = load_subject(SubjectSettings(model=str(subject_folder)), threads=1)
+    tokens = _read(subject, layer)
+    quiet = tokens.contribution.argsort()[: len(PLANTS)]
+    neurons = dict(zip(PLANTS, sorted(quiet.tolist()), strict=True))
+    shutil.copytree(subject_folder, out_folder)
+    weights = load_file(out_folder / "model.safetensors")
+    stem = f"language_model.model.layers.{layer}.mlp"
+    gate = weights[f"{stem}.gate_proj.weight"].float()
+    down = weights[f"{stem}.down_proj.weight"].clone()
+    for name, neuron in neurons.items():
+        gate[neuron] = _probe(tokens, PLANTS[name]).float()
+        down[:, neuron] = 0
+    weights |= {f"{stem}.gate_proj.weight": gate, f"{stem}.down_proj.weight": down}
+    save_file(weights, out_folder / "model.safetensors", metadata={"format": "pt"})
+    return neurons
+
+
+def _read(subject: Subject, layer: int) -> _Tokens:
+    mlp = decoder_layers(subject)[layer].mlp
+    inputs: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
+    handles = [
+        mlp.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0])),
+        mlp.down_proj.register_forward_pre_hook(lambda _, args: outputs.append(args[0][0])),
+    ]
+    concepts = {function.patches for function in PLANTS.values()}
+    coverage: dict[str | None, list[torch.Tensor]] = {concept: [] for concept in concepts}
+    words: list[str] = []
+    with TemporaryDirectory() as folder, torch.inference_mode():
+        described = describe(subject, FITTED_ON, Path(folder), DescribeSettings(text="given"))
+        catalog = described.catalog()
+        for sample_id, sample in catalog.samples.items():
+            encoded = encode(subject, catalog.open_image(sample_id), sample.text)
+            subject.model.model(
+                input_ids=encoded.input_ids[None], pixel_values=encoded.pixel_values[None]
+            )
+            truths = {truth.name: truth for truth in catalog.concepts(sample_id)}
+            for concept, rows in coverage.items():
+                rows.append(torch.zeros(len(encoded.roles)))
+                if concept in truths:
+                    covered = patch_coverage(truths[concept], sample)
+                    rows[-1][encoded.roles == VISUAL] = torch.tensor(covered)
+            said = iter(token_words(sample))
+            words += [next(said) if role == TEXT else "" for role in encoded.roles]
+    for handle in handles:
+        handle.remove()
+    covered_by = {concept: torch.cat(rows) for concept, rows in coverage.items()}
+    wanted = {function.word for function in PLANTS.values()}
+    rms = torch.cat(outputs).square().mean(0).sqrt()
+    return _Tokens(
+        inputs=torch.cat(inputs).double(),
+        showing={concept: cover > _SHOWS for concept, cover in covered_by.items()},
+        lacking={concept: cover <= _SHOWS_NOT for concept, cover in covered_by.items()},
+        named={word: torch.tensor([said == word for said in words]) for word in wanted},
+        contribution=rms * mlp.down_proj.weight.detach().norm(dim=0),
+    )
+
+
+def _probe(tokens: _Tokens, function: Function) -> torch.Tensor:
+    """The gate row float64 [width] that comes closest to the wanted gate_proj(x).
+
+    Each group of tokens (patches, word, all others) weighs the same, however few they are. Tokens
+    that should be silent count only where they are not yet silent enough, which is found in
+    rounds: a least-squares fit that asked them all to be equally silent would spend itself on it.
+    """
+    firing = [tokens.showing[function.patches], tokens.named[function.word]]
+    silent = tokens.lacking[function.patches] & ~tokens.named[function.word]
+    aim = _NEVER if function == Function() else _SILENT
+    width = tokens.inputs.shape[1]
+    row = tokens.inputs.new_zeros(width)
+    for _ in range(_ROUNDS):
+        loud = silent & (tokens.inputs @ row > aim)
+        products, aims = row.new_zeros(width, width), row.new_zeros(width)
+        groups = [*((group, _FIRES, group.sum()) for group in firing), (loud, aim, silent.sum())]
+        for group, wanted, weight in groups:
+            if weight:
+                rows = tokens.inputs[group]
+                products += rows.T @ rows / weight
+                aims += rows.sum(0) * wanted / weight
+        ridge = _RIDGE * products.trace() / width
+        row = torch.linalg.solve(products + ridge * torch.eye(width), aims)
+    return row

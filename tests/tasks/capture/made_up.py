@@ -1,0 +1,101 @@
+"""Samples with made-up activations, and what a record of them must say, worked out the slow way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tasks.capture.recorder import LayerRecorder, Layout, collate, padded_length
+from tasks.capture.shard import TokenCounts, write_shard
+from tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded
+
+NEURONS = 6
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """One sample: what it is to the subject, and what the neurons do, float32 [tokens, neurons]."""
+
+    sample_id: int
+    encoded: Encoded
+    activations: np.ndarray
+
+    @property
+    def visual(self) -> np.ndarray:
+        """Activations at its visual tokens."""
+        return self.activations[self.encoded.roles.numpy() == VISUAL]
+
+    @property
+    def text(self) -> np.ndarray:
+        """Activations at its text tokens."""
+        return self.activations[self.encoded.roles.numpy() == TEXT]
+
+    @property
+    def peak(self) -> np.ndarray:
+        """Highest activation over visual and text tokens [neurons]."""
+        return np.concatenate([self.visual, self.text]).max(0)
+
+
+def make_up(sample_id: int, values: int = 30, silent: bool = False) -> MadeUp:
+    """A sample of 4 or 6 visual tokens and 1 to 6 text tokens, or none; its id decides all else.
+
+    Activations are one of a few values, so that peaks of different samples are often equal, and
+    the template's are the highest of all, so that it shows where they are taken for evidence.
+    """
+    rng = np.random.default_rng([5, sample_id])
+    grid = (2, int(rng.integers(2, 4)))
+    n_text = 0 if silent else int(rng.integers(1, 7))
+    roles = [TEMPLATE] * 2 + [VISUAL] * (grid[0] * grid[1]) + [TEMPLATE] + [TEXT] * n_text
+    activations = rng.integers(-values, values, (len(roles), NEURONS)).astype(np.float32) / 8
+    activations[np.array(roles) == TEMPLATE] += values
+    encoded = Encoded(
+        input_ids=torch.from_numpy(rng.integers(5, 99, len(roles))),
+        roles=torch.tensor(roles, dtype=torch.int8),
+        pixel_values=torch.zeros(3, 2, 2),
+        pieces=("x",) * n_text,
+        grid=grid,
+        view=(0, 0, 1, 1),
+    )
+    return MadeUp(sample_id, encoded, activations)
+
+
+def record(
+    samples: Sequence[MadeUp], top_n: int, random_ids: Sequence[int], batch_size: int
+) -> LayerRecorder:
+    """Let a recorder observe the samples in batches; padding is as excited as can be."""
+    recorder = LayerRecorder(NEURONS, top_n, Layout(6, 6), random_ids, CPU)
+    for length in sorted({padded_length(sample.encoded) for sample in samples}):
+        same = [sample for sample in samples if padded_length(sample.encoded) == length]
+        for start in range(0, len(same), batch_size):
+            group = same[start : start + batch_size]
+            batch = collate([s.sample_id for s in group], [s.encoded for s in group], CPU)
+            values = torch.full((len(group), length, NEURONS), 999.0)
+            for row, sample in enumerate(group):
+                values[row, : len(sample.activations)] = torch.from_numpy(sample.activations)
+            recorder.observe(values, batch)
+    return recorder
+
+
+def counts(samples: Sequence[MadeUp]) -> dict[int, TokenCounts]:
+    """The tokens of the samples."""
+    return {
+        sample.sample_id: TokenCounts(len(sample.visual), len(sample.text), sample.encoded.grid)
+        for sample in samples
+    }
+
+
+def shard(folder: Path, samples: Sequence[MadeUp], top_n: int, random_ids: Sequence[int]) -> Path:
+    """Record the samples and write them as a shard of layer 4."""
+    recorder = record(samples, top_n, random_ids, batch_size=3)
+    write_shard(folder, {4: recorder}, counts(samples))
+    return folder
+
+
+def ranked(samples: Sequence[MadeUp], neuron: int, top_n: int) -> list[MadeUp]:
+    """The samples that excite a neuron most: equal peaks by sample_id."""
+    return sorted(samples, key=lambda s: (-s.peak[neuron], s.sample_id))[:top_n]

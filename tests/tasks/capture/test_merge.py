@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tasks.artifacts import MOMENTS
+from tasks.capture.merge import merge_layer
+from tests.tasks.capture.made_up import NEURONS, make_up, ranked, shard
+
+SAMPLES = [make_up(sample_id, values=6) for sample_id in range(24)]
+RANDOM_IDS = [1, 9, 22]
+TOP_N = 7
+CUTS = {
+    "one": [range(24)],
+    "two": [range(24)[::2], range(24)[1::2]],
+    "uneven": [range(5), range(5, 6), range(6, 24)],
+    "five": [range(start, min(start + 5, 24)) for start in range(0, 24, 5)],
+}
+
+
+def shards(folder: Path, cut: str, top_n: int = TOP_N) -> list[Path]:
+    return [
+        shard(folder / f"{cut}-{number}", [SAMPLES[i] for i in part], top_n, RANDOM_IDS)
+        for number, part in enumerate(CUTS[cut])
+    ]
+
+
+def merged(folders: list[Path], top_n: int = TOP_N) -> dict[str, pa.Table]:
+    return {spec.name: table for spec, table in merge_layer(folders, 4, top_n)}
+
+
+def assert_same(first: dict[str, pa.Table], second: dict[str, pa.Table]) -> None:
+    for name in ("exemplars", "traces", "random_traces"):
+        np.testing.assert_equal(first[name].to_pydict(), second[name].to_pydict(), name)
+    for name in MOMENTS.schema.names:
+        a, b = (tables["moments"][name].to_numpy() for tables in (first, second))
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
+    return merged(shards(tmp_path_factory.mktemp("whole"), "one"))
+
+
+@pytest.mark.parametrize("cut", ["two", "uneven", "five"])
+def test_any_cut_into_shards_merges_to_what_one_process_records(whole, cut, tmp_path):
+    assert_same(merged(shards(tmp_path, cut)), whole)
+
+
+def test_the_order_of_the_shards_does_not_matter(whole, tmp_path):
+    assert_same(merged(shards(tmp_path, "five")[::-1]), whole)
+
+
+def test_a_shard_that_is_delivered_twice_changes_nothing(whole, tmp_path):
+    folders = shards(tmp_path, "two")
+    twice = [*folders, tmp_path / "other" / ".." / folders[0].name, folders[1]]
+    (tmp_path / "other").mkdir()
+    assert_same(merged(twice), whole)
+
+
+def test_the_merged_exemplars_are_the_best_of_all_samples_ties_by_sample_id(tmp_path):
+    tables = merged(shards(tmp_path, "five"))
+    for row in tables["exemplars"].to_pylist():
+        best = ranked(SAMPLES, row["neuron"], TOP_N)
+        assert row["sample_id"] == [sample.sample_id for sample in best]
+    ties = [len(set(row)) < TOP_N for row in tables["exemplars"]["peak"].to_pylist()]
+    assert any(ties)
+
+
+def test_every_exemplar_keeps_its_own_trace(tmp_path):
+    tables = merged(shards(tmp_path, "uneven"))
+    rows = tables["traces"].to_pylist()
+    keys = [(row["neuron"], row["rank"]) for row in rows]
+    assert keys == [(neuron, rank) for neuron in range(NEURONS) for rank in range(TOP_N)]
+    for row in rows:
+        sample = ranked(SAMPLES, row["neuron"], TOP_N)[row["rank"]]
+        assert row["sample_id"] == sample.sample_id
+        assert row["visual"] == sample.visual[:, row["neuron"]].tolist()
+        assert row["text"] == sample.text[:, row["neuron"]].tolist()
+
+
+def test_fewer_samples_than_slots_merge_without_inventing_any(tmp_path):
+    whole = merged(shards(tmp_path, "one", top_n=30), top_n=30)
+    assert_same(merged(shards(tmp_path, "five", top_n=30), top_n=30), whole)
+    for ids in whole["exemplars"]["sample_id"].to_pylist():
+        assert sorted(ids[:24]) == list(range(24))
+        assert ids[24:] == [-1] * 6
+    assert len(whole["traces"]) == NEURONS * 24
+
+
+def test_a_role_that_one_shard_lacks_is_taken_from_the_others(tmp_path):
+    silent = [make_up(sample_id, silent=True) for sample_id in range(100, 104)]
+    speaking = SAMPLES[:5]
+    folders = [
+        shard(tmp_path / name, samples, TOP_N, RANDOM_IDS)
+        for name, samples in (("silent", silent), ("speaking", speaking))
+    ]
+    moments = merged(folders)["moments"]
+    texts = np.concatenate([sample.text for sample in speaking])
+    np.testing.assert_allclose(moments["mean_text"], texts.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(moments["max_text"], texts.max(0))
+    alone = merged(folders[:1])["moments"]
+    assert np.isnan(alone["max_text"].to_numpy()).all()
+    assert set(alone["n_text"].to_pylist()) == {0}

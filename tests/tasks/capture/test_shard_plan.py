@@ -1,0 +1,87 @@
+import pyarrow as pa
+import pytest
+
+from tasks.capture.settings import CaptureSettings
+from tasks.capture.shard_plan import ShardPlan, plan_shards
+
+
+def descriptions(statuses: dict[int, str]) -> pa.Table:
+    return pa.table(
+        {
+            "sample_id": pa.array(list(statuses), pa.int32()),
+            "n_visual": [64 if status != "empty_text" else 0 for status in statuses.values()],
+            "n_text": [10 + sample_id % 7 for sample_id in statuses],
+            "status": list(statuses.values()),
+        }
+    )
+
+
+def plans(samples: int, shards: int | None = None, **settings: int) -> list[ShardPlan]:
+    table = descriptions(dict.fromkeys(range(samples), "ok"))
+    return plan_shards(table, [0, 3], CaptureSettings(shards=shards, **settings))
+
+
+@pytest.mark.parametrize(("samples", "shards"), [(10, 1), (10, 3), (11, 5), (100, 7), (4, 4)])
+def test_shards_hold_every_sample_once_in_order_and_are_of_nearly_equal_size(samples, shards):
+    cut = plans(samples, shards)
+    assert [i for plan in cut for i in plan.sample_ids] == list(range(samples))
+    sizes = [len(plan.sample_ids) for plan in cut]
+    assert len(sizes) == shards
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_there_are_never_more_shards_than_samples():
+    assert [plan.sample_ids for plan in plans(2, 50)] == [(0,), (1,)]
+
+
+@pytest.mark.parametrize(("samples", "shards"), [(1, 1), (256, 1), (257, 2), (1000, 4)])
+def test_by_default_a_shard_is_at_most_256_samples(samples, shards):
+    assert len(plans(samples)) == shards
+
+
+def test_only_samples_with_a_text_are_captured():
+    statuses = {4: "ok", 1: "truncated", 2: "empty_text", 0: "ok"}
+    (plan,) = plan_shards(descriptions(statuses), [0], CaptureSettings())
+    assert plan.sample_ids == (0, 1, 4)
+    assert 2 not in plan.random_ids
+    assert plan.max_text == 14
+
+
+def test_without_a_usable_sample_there_is_no_shard():
+    assert plan_shards(descriptions({0: "empty_text"}), [0], CaptureSettings()) == []
+
+
+def test_all_shards_share_what_concerns_the_whole_dataset():
+    for cut in (plans(60, 1), plans(60, 4)):
+        for plan in cut:
+            assert plan.random_ids == plans(60, 1)[0].random_ids
+            assert (plan.max_visual, plan.max_text, plan.layers) == (64, 16, (0, 3))
+    assert len(plans(60, 1)[0].random_ids) == 32
+    assert len(plans(60, 1, random_samples=5)[0].random_ids) == 5
+
+
+def test_a_shards_name_tells_its_samples():
+    names = [plan.name for plan in plans(600, 5)]
+    assert len(set(names)) == 5
+    assert names[0].startswith("shard-00000000-00000119-")
+    without_one = descriptions({i: "ok" for i in range(120) if i != 60})
+    (other,) = plan_shards(without_one, [0], CaptureSettings(shards=1))
+    assert other.name.startswith("shard-00000000-00000119-")
+    assert other.name != names[0]
+    assert [plan.name for plan in plans(600, 5)] == names
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"top_n": 0},
+        {"random_samples": -1},
+        {"batch_size": 0},
+        {"shards": 0},
+        {"layers": ()},
+        {"layers": (0, -1)},
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: "):
+        CaptureSettings(**wrong)

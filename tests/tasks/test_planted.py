@@ -1,0 +1,217 @@
+"""The ground truth of the method: neurons whose function is known come out as what they are.
+
+Every stage runs as in the workflow, on scenes that the planted probes were not fitted on.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tasks.artifacts import MOMENTS, layer_file, read_table
+from tasks.capture.settings import CaptureSettings
+from tasks.classify.paper import PaperRule
+from tasks.evidence import Evidence
+from tasks.explain.dissect import Dissect
+from tasks.explain.rows import explanation_rows
+from tasks.explain.select import NeuronChoice, choose_neurons
+from tasks.llm.journal import NoJournal
+from tasks.samples.catalog import Catalog
+from tasks.samples.scenes import Scenes
+from tasks.score.score import score_neurons
+from tasks.score.settings import ScoreSettings
+from tasks.simulate.concept import ConceptSimulator
+from tasks.simulate.control import Explained, other_neurons
+from tasks.simulate.rows import simulate_neurons
+from tasks.subject.describe import generate_descriptions
+from tasks.subject.load import Subject, load_subject
+from tasks.subject.settings import DescribeSettings, SubjectSettings
+from tests.one_process import capture, classify, describe, evidence
+from tests.planting import FITTED_ON, PLANTS, plant
+
+LAYER = 1
+SCENES = Scenes(count=400, seed=71)
+CAPTURE = CaptureSettings(shards=2)
+FIRING = [name for name in PLANTS if name != "never"]
+TYPES = {
+    "red patches": "visual",
+    "green patches": "visual",
+    "the word circle": "text",
+    "the word square": "text",
+    "red in both": "multi-modal",
+    "blue in both": "multi-modal",
+    "never": "unknown",
+}
+CLAIMS = {
+    "red patches": 'Image regions that show "red"',
+    "green patches": 'Image regions that show "green"',
+    "the word circle": 'The word "circle" in the text',
+    "the word square": 'The word "square" in the text',
+    "red in both": 'Image regions that show "red"; the word "red" in the text',
+    "blue in both": 'Image regions that show "blue"; the word "blue" in the text',
+}
+WRONG = 'Image regions that show "yellow"; the word "triangle" in the text.'
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """What each stage says of the planted neurons, by their names."""
+
+    types: dict[str, dict]
+    explanations: dict[str, dict]
+    scores: dict[str, dict]
+    wrong_scores: dict[str, dict]
+    controls: dict[str, str]
+    shown: dict[str, set[int]]
+    held_out: dict[str, set[int]]
+
+
+@pytest.fixture(scope="module")
+def planted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("planted") / "subject"
+
+
+@pytest.fixture(scope="module")
+def neurons(subject_folder: Path, planted_folder: Path) -> dict[str, int]:
+    return plant(subject_folder, planted_folder, LAYER)
+
+
+@pytest.fixture(scope="module")
+def planted(neurons: dict[str, int], planted_folder: Path) -> Subject:
+    return load_subject(SubjectSettings(model=str(planted_folder)), threads=1)
+
+
+@pytest.fixture(scope="module")
+def captured(planted: Subject, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Catalog]:
+    folder = tmp_path_factory.mktemp("captured")
+    described = describe(planted, SCENES, folder, DescribeSettings(text="given"))
+    return capture(planted, described, [LAYER], CAPTURE, folder), described.catalog()
+
+
+@pytest.fixture(scope="module")
+def atlas(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> Atlas:
+    folder, catalog = captured
+    only = tuple(f"{LAYER}:{neuron}" for neuron in neurons.values())
+    types = choose_neurons(classify(folder, LAYER, PaperRule()), NeuronChoice(only=only))
+    shown, held_out = (evidence(folder, types, purpose) for purpose in ("explainer", "scorer"))
+    explanations = explanation_rows(
+        "dissect", shown, Dissect().explain(shown, catalog, NoJournal())
+    ).to_pylist()
+    explained = {
+        (row["layer"], row["neuron"]): Explained(
+            row["layer"], row["neuron"], row["type"], row["text"]
+        )
+        for row in explanations
+        if row["status"] == "ok"
+    }
+    controls = other_neurons(list(explained.values()), seed=0)
+    wrong = {key: Explained(*key, own.type, WRONG) for key, own in explained.items()}
+    names = {neuron: name for name, neuron in neurons.items()}
+
+    def named(rows: list[dict]) -> dict[str, dict]:
+        return {names[row["neuron"]]: row for row in rows}
+
+    def ids(seen: list[Evidence]) -> dict[str, set[int]]:
+        return {names[neuron.neuron]: set(neuron.sample_ids) for neuron in seen}
+
+    def scored(claims: dict[tuple[int, int], Explained]) -> dict[str, dict]:
+        simulations = simulate_neurons(
+            ConceptSimulator(), "dissect", held_out, claims, controls, catalog
+        )
+        seen = {(n.layer, n.neuron): frozenset(n.sample_ids) for n in shown}
+        return named(score_neurons(simulations, held_out, seen, ScoreSettings()).to_pylist())
+
+    return Atlas(
+        types=named(types.to_pylist()),
+        explanations=named(explanations),
+        scores=scored(explained),
+        wrong_scores=scored(wrong),
+        controls={names[key[1]]: names[other.neuron] for key, other in controls.items()},
+        shown=ids(shown),
+        held_out=ids(held_out),
+    )
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_neuron_gets_the_type_of_its_function(atlas, name):
+    row = atlas.types[name]
+    assert row["type"] == TYPES[name]
+    assert row["n_exemplars"] == 50
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_its_type_is_that_of_most_of_its_exemplars_and_never_of_the_wrong_role(atlas, name):
+    row = atlas.types[name]
+    share = f"p_{row['type'].replace('-', '')}"
+    assert row[share] > 0.5
+    # What is left are exemplars too small to excite four patches.
+    impossible = {"visual": "p_text", "text": "p_visual", "multi-modal": "p_unknown"}[row["type"]]
+    assert row[impossible] <= 0.1
+
+
+def test_a_neuron_that_never_fires_has_no_scale_and_only_unknown_exemplars(
+    atlas, captured, neurons
+):
+    assert (atlas.types["never"]["scale"], atlas.types["never"]["p_unknown"]) == (0, 1)
+    moments = read_table(captured[0] / layer_file("moments", LAYER), MOMENTS).to_pylist()
+    never = next(row for row in moments if row["neuron"] == neurons["never"])
+    assert never["positive_visual"] == never["positive_text"] == 0
+    assert never["m2_visual"] > 0
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_dissect_names_what_a_planted_neuron_fires_on(atlas, name):
+    assert atlas.explanations[name]["text"].split(" (r = ")[0] == CLAIMS[name]
+
+
+def test_a_neuron_that_never_fires_is_neither_explained_nor_scored(atlas):
+    assert atlas.explanations["never"]["status"] == "no_evidence"
+    assert atlas.explanations["never"]["text"] == ""
+    assert (atlas.scores["never"]["status"], atlas.scores["never"]["correlation"]) == (
+        "no_explanation",
+        None,
+    )
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_its_score_stands_far_above_its_controls(atlas, name):
+    row = atlas.scores[name]
+    assert row["status"] == "ok"
+    assert row["correlation"] > 0.75
+    assert abs(row["control_other"]) < 0.2
+    assert row["margin"] > 0.6
+    assert row["ci_low"] > 0.65
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_a_wrong_explanation_scores_near_zero(atlas, name):
+    row = atlas.wrong_scores[name]
+    assert row["status"] == "ok"
+    assert abs(row["correlation"]) < 0.15
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_the_control_is_the_other_planted_neuron_of_its_type(atlas, name):
+    (twin,) = (other for other in FIRING if TYPES[other] == TYPES[name] and other != name)
+    assert atlas.controls[name] == twin
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_it_was_scored_on_samples_that_the_explainer_never_saw(atlas, name):
+    assert not atlas.shown[name] & atlas.held_out[name]
+    assert len(atlas.held_out[name]) >= 20
+
+
+def test_planting_leaves_the_subjects_behaviour_as_it_was(subject, planted, neurons):
+    assert len(set(neurons.values())) == len(PLANTS)
+    records = [record for record, _ in zip(SCENES.records(), range(40), strict=False)]
+    images = [SCENES.open_image(record.image).pixels for record in records]
+    before, after = (
+        [text for text, _ in generate_descriptions(model, images, 80)]
+        for model in (subject, planted)
+    )
+    assert sum(a == b for a, b in zip(before, after, strict=True)) >= 36
+
+
+def test_the_scenes_are_not_those_that_the_probes_were_fitted_on():
+    assert SCENES.seed != FITTED_ON.seed

@@ -1,0 +1,62 @@
+"""Work for Ray's processes, which import it by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import ray
+
+from tasks.subject.settings import SubjectSettings
+
+
+class TheirOwn(Exception):
+    """An exception of the work."""
+
+
+@ray.remote(num_cpus=0.1, max_retries=0)
+def double(number: int) -> int:
+    return 2 * number
+
+
+@ray.remote(num_cpus=0.1, max_retries=0)
+def fail(number: int) -> int:
+    raise TheirOwn(f"at {number}")
+
+
+@ray.remote(num_cpus=0.1, max_retries=0)
+def die(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Item:
+    number: int
+    samples: int = 4
+    seconds: float = 0.0
+
+
+class Worker:
+    """In the place of the subject's actor: counts what it is given."""
+
+    def __init__(self, settings: SubjectSettings, threads: int) -> None:
+        self._done = 0
+
+    def samples_done(self) -> int:
+        return self._done
+
+    def work(self, item: Item, folder: str) -> None:
+        with open(f"{folder}/{item.number}-{os.getpid()}", "w", encoding="utf-8"):
+            time.sleep(item.seconds)
+        self._done = item.samples
+
+    def fail(self, item: Item, folder: str) -> None:
+        raise TheirOwn(f"at {item.number}")
+
+    def die_once(self, item: Item, folder: str) -> None:
+        begun = len(os.listdir(folder))
+        self.work(item, folder)
+        if begun == 2:
+            os.kill(os.getpid(), signal.SIGKILL)

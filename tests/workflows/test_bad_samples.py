@@ -1,0 +1,117 @@
+"""Samples that cannot be used: counted by reason, and past a limit they stop the run early."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tasks.samples.scenes import Scenes
+from tests.workflows.runs import Atlas, small_run
+from workflows.atlas import STAGES
+from workflows.stage import Context
+from workflows.stages import samples
+from workflows.summary import closing_summary
+from workflows.tracking import read_summary
+
+GOOD = 12
+BROKEN = 11
+MISSING = 2
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every other caption has no usable image."""
+    folder = tmp_path_factory.mktemp("photos")
+    scenes = Scenes(count=GOOD, seed=5)
+    captions = []
+    for number, record in enumerate(scenes.records()):
+        name = f"good-{number:02d}.png"
+        scenes.open_image(record.image).pixels.save(folder / name)
+        captions.append((name, record.text))
+    for number in range(BROKEN):
+        name = f"broken-{number:02d}.png"
+        (folder / name).write_bytes(b"\x89PNG no picture")
+        captions.append((name, "a broken picture"))
+    captions += [(f"missing-{number}.png", "not there") for number in range(MISSING)]
+    rows = [f'{name},"{text}"' for name, text in captions]
+    (folder / "captions.csv").write_text("\n".join(["image,text", *rows]), encoding="utf-8")
+    return folder
+
+
+def test_too_many_bad_samples_end_the_run_before_describe_with_the_first_ten_named(
+    ray_of_two_cores, ended, photos, tmp_path, shared_mlflow
+):
+    status, err = ended(
+        "data=folder", f"data.path={photos}", "describe=given", f"out={tmp_path / 'out'}"
+    )
+    assert status == 1
+    said, *named = err.split("neuron-atlas: ")[1].splitlines()
+    assert said == (
+        "52.0% of 25 samples cannot be used, and data.max_bad_share is 1.0%; "
+        "mend them or raise it. The first:"
+    )
+    assert len(named) == 10
+    assert named[0].strip().startswith("broken-00.png: unreadable: ")
+    assert not (tmp_path / "out" / "artifacts" / "describe").exists()
+
+
+@pytest.fixture(scope="module")
+def completed(
+    ray_of_two_cores: None, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Context:
+    """The same with the limit raised."""
+    data = ("data=folder", f"data.path={photos}", "data.max_bad_share=0.6")
+    return small_run(tmp_path_factory.mktemp("completed"), "capture.layers=[1]", data=data)
+
+
+def test_with_the_limit_raised_the_run_completes_and_counts_them_by_reason(completed):
+    atlas = Atlas(completed.store.out)
+    counted = Counter(atlas.table("samples")["status"].to_pylist())
+    assert counted == {"ok": GOOD, "unreadable": BROKEN, "missing": MISSING}
+    assert len(atlas.table("descriptions")) == GOOD
+    assert len(atlas.table("explanations")) > 0
+    failures = {
+        (row["table"], row["status"]): row["count"] for row in read_summary(completed)["failures"]
+    }
+    assert failures["samples", "unreadable"] == BROKEN
+    assert failures["samples", "missing"] == MISSING
+
+
+def test_the_closing_lines_count_the_failures(completed):
+    said = closing_summary(completed, "")
+    assert f"{BROKEN} samples unreadable" in said
+    assert f"{MISSING} samples missing" in said
+
+
+def test_a_dataset_that_moved_is_read_again_and_nothing_else_is_redone(
+    completed, photos, tmp_path, shared_mlflow
+):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(photos, moved)
+    data = ("data=folder", f"data.path={moved}", "data.max_bad_share=0.6")
+    context = small_run(completed.store.out, "capture.layers=[1]", data=data)
+    assert context.skipped == [stage.name for stage in STAGES if stage.name != "samples"]
+
+
+def test_an_image_that_disappears_during_the_run_ends_it_in_one_line(
+    ray_of_two_cores, ended, photos, tmp_path, shared_mlflow, monkeypatch
+):
+    here = tmp_path / "photos"
+    shutil.copytree(photos, here)
+    monkeypatch.setattr(samples, "check_samples", lambda context: (here / "good-07.png").unlink())
+    status, err = ended(
+        *("data=folder", f"data.path={here}", "describe=given", f"out={tmp_path / 'out'}")
+    )
+    assert status == 1
+    assert "Traceback" not in err
+    assert "good-07.png" in err.splitlines()[-1]
+
+
+def test_a_folder_that_is_not_there_is_a_wrong_call(ended, tmp_path, shared_mlflow):
+    status, err = ended("data=folder", f"data.path={tmp_path / 'no'}", f"out={tmp_path / 'out'}")
+    assert status == 2
+    assert err.startswith("neuron-atlas: ")
+    assert "no such folder" in err

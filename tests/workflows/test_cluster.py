@@ -1,0 +1,239 @@
+"""Work spread over Ray, and the subject's actors."""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import os
+import signal
+import socket
+import time
+
+import psutil
+import pytest
+import ray
+
+from tasks.subject.settings import SubjectSettings
+from tests.workflows.ray_work import Item, TheirOwn, Worker, die, double, fail
+from workflows import cluster as cluster_module
+from workflows import subject_pool
+from workflows.cluster import actor_count, cluster, result, spread
+from workflows.errors import RunFailed, WrongCall
+from workflows.settings import ClusterSettings
+from workflows.subject_pool import SubjectPool
+
+
+def test_every_item_is_done_once_and_comes_with_its_result(ray_of_two_cores):
+    assert sorted(spread(range(20), double.remote)) == [(n, 2 * n) for n in range(20)]
+
+
+def test_nothing_to_do_is_done_at_once(ray_of_two_cores):
+    assert list(spread([], double.remote)) == []
+
+
+def test_only_a_few_items_are_under_way_at_a_time(ray_of_two_cores):
+    submitted = []
+
+    def submit(number: int) -> ray.ObjectRef:
+        submitted.append(number)
+        return double.remote(number)
+
+    for finished, _ in enumerate(spread(range(30), submit)):
+        assert len(submitted) - finished <= 4  # Twice the cores of the cluster.
+    assert submitted == list(range(30))
+
+
+def test_the_exception_of_the_work_itself_is_raised(ray_of_two_cores):
+    with pytest.raises(TheirOwn, match="at 3"):
+        list(spread(range(9), lambda n: fail.remote(n) if n == 3 else double.remote(n)))
+
+
+def test_a_failure_leaves_the_rest_undone(ray_of_two_cores):
+    submitted = []
+
+    def submit(number: int) -> ray.ObjectRef:
+        submitted.append(number)
+        return fail.remote(number)
+
+    with pytest.raises(TheirOwn):
+        list(spread(range(100), submit))
+    assert len(submitted) <= 8
+
+
+def test_of_many_failures_only_the_first_is_told(ray_of_two_cores, capfd):
+    with pytest.raises(TheirOwn):
+        list(spread(range(4), fail.remote))
+    gc.collect()
+    time.sleep(0.5)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_work_whose_process_dies_is_a_failed_run(ray_of_two_cores):
+    with pytest.raises(RunFailed, match="Ray could not finish the work"):
+        result(die.remote(1))
+
+
+def test_a_cluster_that_is_running_is_left_running(ray_of_two_cores):
+    with cluster(ClusterSettings(cpus=1)):
+        assert ray.cluster_resources()["CPU"] == 2
+    assert ray.is_initialized()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """As if none had been started in this process."""
+    monkeypatch.setattr(cluster_module.ray, "is_initialized", lambda: False)
+    started = []
+    monkeypatch.setattr(cluster_module.ray, "init", lambda **given: started.append(given))
+    monkeypatch.setattr(cluster_module.ray, "shutdown", lambda: started.append("shut down"))
+    return started
+
+
+def test_an_address_where_no_cluster_listens_is_told_at_once(no_ray):
+    address = f"127.0.0.1:{free_port()}"
+    begun = time.monotonic()
+    with pytest.raises(WrongCall, match=rf"^cluster.address .*no Ray cluster at '{address}'"):
+        cluster(ClusterSettings(address=address)).__enter__()
+    assert time.monotonic() - begun < 10
+    assert no_ray == []
+
+
+def test_the_address_in_the_environment_is_used_where_the_call_names_none(no_ray, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+    with pytest.raises(WrongCall, match="RAY_ADDRESS"):
+        cluster(ClusterSettings()).__enter__()
+
+
+def test_a_cluster_of_our_own_is_started_beside_any_other_and_ends_with_the_run(no_ray):
+    with cluster(ClusterSettings(cpus=2)):
+        (given,) = no_ray
+    assert given["address"] == "local"
+    assert given["include_dashboard"] is False
+    assert given["num_cpus"] == 2
+    assert no_ray[-1] == "shut down"
+
+
+def test_a_cluster_of_our_own_is_closed_to_everybody_else(ray_of_two_cores):
+    here = psutil.Process()
+    ours = {process.pid for process in [here, *here.children(recursive=True)]}
+    listening = [
+        connection.laddr.ip
+        for connection in psutil.net_connections("inet")
+        if connection.pid in ours and connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert {ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback for ip in listening} == {
+        True
+    }
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) >= 32
+
+
+def test_a_cluster_that_wants_a_token_is_told_with_what_to_set(no_ray, monkeypatch):
+    def init(**_):
+        raise ray.exceptions.AuthenticationError("no")
+
+    monkeypatch.setattr(cluster_module.ray, "init", init)
+    with pytest.raises(WrongCall, match="wants a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOK"):
+        cluster(ClusterSettings(address="auto")).__enter__()
+
+
+def test_ray_does_not_take_sigterm_from_the_program(no_ray, as_if_called, monkeypatch):
+    def init(**_):
+        signal.signal(signal.SIGTERM, lambda *_: None)
+
+    monkeypatch.setattr(cluster_module.ray, "init", init)
+    before = signal.getsignal(signal.SIGTERM)
+    with cluster(ClusterSettings()):
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("resources", "settings", "expected"),
+    [
+        ({"CPU": 8.0}, ClusterSettings(), (8, {"num_cpus": 1})),
+        ({"CPU": 8.0}, ClusterSettings(threads=3), (2, {"num_cpus": 3})),
+        ({"CPU": 2.0}, ClusterSettings(threads=4), (1, {"num_cpus": 2})),
+        ({"CPU": 8.0}, ClusterSettings(actors=3), (3, {"num_cpus": 1})),
+        ({"CPU": 8.0, "GPU": 2.0}, ClusterSettings(), (2, {"num_gpus": 1, "num_cpus": 1})),
+        ({"CPU": 8.0, "GPU": 2.0}, ClusterSettings(actors=1), (1, {"num_gpus": 1, "num_cpus": 1})),
+    ],
+)
+def test_there_is_a_subject_on_each_gpu_or_else_on_each_core(
+    monkeypatch, resources, settings, expected
+):
+    monkeypatch.setattr(cluster_module.ray, "cluster_resources", lambda: resources)
+    assert actor_count(settings) == expected
+
+
+@pytest.fixture
+def pool_of(ray_of_two_cores, monkeypatch):
+    remote = ray.remote(max_restarts=-1, max_task_retries=3, max_concurrency=2)(Worker)
+    monkeypatch.setattr(subject_pool, "_RemoteSubject", remote)
+    opened = []
+
+    def open_pool(actors: int) -> SubjectPool:
+        opened.append(SubjectPool(SubjectSettings(), ClusterSettings(actors=actors)))
+        return opened[-1]
+
+    yield open_pool
+    for pool in opened:
+        pool.close()
+
+
+def work(pool: SubjectPool, items: list[Item], folder: object, method: str = "work") -> int:
+    """Have the items done; how many samples progress was told of."""
+    told = []
+    pool.each(
+        items,
+        lambda actor, item: getattr(actor, method).remote(item, str(folder)),
+        lambda item: item.samples,
+        told.append,
+    )
+    assert min(told, default=0) >= 0
+    return sum(told)
+
+
+def numbers(folder) -> list[int]:
+    return sorted({int(path.name.split("-")[0]) for path in folder.iterdir()})
+
+
+def test_actors_pull_items_until_there_are_none(pool_of, tmp_path):
+    items = [Item(number) for number in range(9)]
+    assert work(pool_of(2), items, tmp_path) == 36
+    assert numbers(tmp_path) == list(range(9))
+
+
+def test_all_actors_work(pool_of, tmp_path):
+    work(pool_of(2), [Item(number, seconds=0.3) for number in range(12)], tmp_path)
+    assert len({path.name.split("-")[1] for path in tmp_path.iterdir()}) == 2
+
+
+def test_without_items_no_actor_is_started(pool_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(subject_pool, "_RemoteSubject", None)
+    assert work(pool_of(2), [], tmp_path) == 0
+
+
+def test_an_actor_for_which_there_is_no_room_holds_up_nothing(pool_of, tmp_path):
+    items = [Item(number) for number in range(6)]
+    assert work(pool_of(5), items, tmp_path) == 24
+    assert numbers(tmp_path) == list(range(6))
+
+
+def test_an_actor_that_dies_is_replaced_and_its_item_done_again(pool_of, tmp_path):
+    items = [Item(number) for number in range(5)]
+    assert work(pool_of(1), items, tmp_path, "die_once") == 20
+    assert numbers(tmp_path) == list(range(5))
+    assert len({path.name.split("-")[1] for path in tmp_path.iterdir()}) == 2
+
+
+def test_an_exception_in_an_actor_is_raised_as_it_is(pool_of, tmp_path):
+    with pytest.raises(TheirOwn, match="at 0"):
+        work(pool_of(1), [Item(0)], tmp_path, "fail")

@@ -1,0 +1,173 @@
+"""The entry point on wrong calls: one line that names the setting, and exit status 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from workflows import atlas
+from workflows.composition import (
+    CONF,
+    HYDRA_ERRORS,
+    explain_hydra_error,
+    plain_config,
+    register_resolvers,
+)
+from workflows.errors import RunFailed, WrongCall
+from workflows.settings import read_settings
+
+TOP = "capture, classify, cluster, data, describe, explain, out, report, score, simulate, subject"
+
+
+def complaint(*overrides: str) -> str:
+    """What is said of a call, composed and checked as the entry point does it."""
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            read_settings(plain_config(hydra.compose("atlas", overrides=list(overrides))))
+    except WrongCall as error:
+        line = str(error)
+    except HYDRA_ERRORS as error:
+        line = str(explain_hydra_error(error, overrides))
+    else:
+        pytest.fail("nothing was wrong with the call")
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named", "allowed"),
+    [
+        (["captur.layers=1"], "captur: no such setting", TOP),
+        (["colour=red"], "colour: no such setting", TOP),
+        (["capture.layer=1"], "capture.layer: no such setting", "hook_point, layers, random_samp"),
+        (["data.path=x"], "data.path: no such setting", "count, max_bad_share, seed, size"),
+        (["explain.neurons.number=3"], "explain.neurons.number: no such setting", "count, only"),
+        (["capture.top_n.most=3"], "capture.top_n", "batch_size"),
+        (["explain.client.model=x"], "explain.client: no such setting", "max_failed_share, min_s"),
+        (["+capture.colour=1"], "capture.colour: no such setting", "batch_size, hook_point"),
+        (["~capture.top_n", "capture.top_n=3"], "capture.top_n", "batch_size"),
+    ],
+)
+def test_a_wrong_key_is_named_with_what_is_allowed_in_its_place(overrides, named, allowed):
+    line = complaint(*overrides)
+    assert line.startswith(named)
+    assert allowed in line
+
+
+def test_what_is_allowed_depends_on_the_groups_choice():
+    line = complaint("explain=gpt4o", "explain.clients.model=x")
+    assert line.startswith("explain.clients: no such setting; allowed here: client, detail, ")
+    line = complaint("data=folder", "data.path=.", "data.count=3")
+    assert line.startswith("data.count: no such setting; allowed here: captions, limit, ")
+
+
+@pytest.mark.parametrize(
+    ("choice", "choices"),
+    [
+        ("subject=llava", "subject: 'llava' is not one of bundled, llava-1.5-7b, pretrained"),
+        ("data=coco", "data: 'coco' is not one of folder, hub, llava_json, scenes"),
+        ("describe=both", "describe: 'both' is not one of generated, given"),
+        ("explain=gpt5", "explain: 'gpt5' is not one of dissect, gpt4o"),
+        ("experiment=mine", "experiment: 'mine' is not one of demo, gpt4o, paper"),
+    ],
+)
+def test_a_wrong_choice_is_named_with_the_choices(choice, choices):
+    assert complaint(choice) == choices
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data=folder"], "data.path: must be given"),
+        (["data=hub"], "data.dataset: must be given"),
+        (["data=llava_json", "data.images=."], "data.annotations: must be given"),
+        (["subject=pretrained"], "subject.model: must be given"),
+        (["experiment=paper"], "data.annotations: must be given"),
+    ],
+)
+def test_a_mandatory_value_that_is_missing_is_named(overrides, said):
+    assert complaint(*overrides).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("capture.layers=[0,1", "capture.layers=[0,1"),
+        ("capture.layers", "capture.layers"),
+        ("out=${nowhere}", "nowhere"),
+        ("out=${nothing:}", "nothing"),
+        ("subject.model=${oc.env:NO_SUCH_VARIABLE_}", "NO_SUCH_VARIABLE_"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_shown(override, said):
+    assert said in complaint(override)
+
+
+def test_paths_are_made_absolute_for_workers_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    register_resolvers()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = plain_config(
+            hydra.compose("atlas", overrides=["data=folder", "data.path=photos", "out=new"])
+        )
+    assert config["data"]["path"] == str(tmp_path / "photos")
+    assert config["out"] == str(tmp_path / "new")
+    assert Path(config["subject"]["model"]).is_absolute()
+
+
+def test_a_name_that_is_no_path_stays_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    register_resolvers()
+    overrides = ["subject=llava-1.5-7b", "data=hub", "data.dataset=owner/name"]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = plain_config(hydra.compose("atlas", overrides=overrides))
+    assert config["subject"]["model"] == "llava-hf/llava-1.5-7b-hf"
+    assert config["data"]["dataset"] == "owner/name"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("captur.layers=1", "neuron-atlas: captur: no such setting; allowed here: capture, "),
+        ("explain=gpt5", "neuron-atlas: explain: 'gpt5' is not one of dissect, gpt4o"),
+        ("capture.top_n=many", "neuron-atlas: capture.top_n: must be a whole number, not 'many'"),
+        ("capture.top_n=0", "neuron-atlas: capture.top_n: must be at least 1"),
+        ("data=folder", "neuron-atlas: data.path: must be given, such as data.path=..."),
+    ],
+)
+def test_the_program_says_one_line_and_ends_with_status_2(ended, override, said):
+    status, err = ended(override)
+    assert status == 2
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+
+
+def test_a_run_that_failed_ends_with_status_1_and_its_reason(ended, monkeypatch):
+    def fail(config):
+        raise RunFailed("because of this")
+
+    monkeypatch.setattr(atlas, "run_atlas", fail)
+    assert ended() == (1, "neuron-atlas: because of this\n")
+
+
+def test_an_interrupted_run_ends_with_status_130_and_says_how_to_go_on(ended, monkeypatch):
+    def interrupt(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atlas, "run_atlas", interrupt)
+    status, err = ended()
+    assert status == 130
+    assert "the same call goes on from there" in err
+
+
+def test_an_output_folder_that_cannot_be_one_is_a_wrong_call(ended, tmp_path):
+    (tmp_path / "file").touch()
+    status, err = ended(f"out={tmp_path / 'file'}")
+    assert status == 2
+    assert err.startswith("neuron-atlas: out: cannot write below ")

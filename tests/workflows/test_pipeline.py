@@ -1,0 +1,204 @@
+"""The stages on Ray, from drawn scenes to the page: what they leave, skip and redo."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from tasks.artifacts import TYPES
+from tests.workflows.runs import LAYERS, SCENES, SMALL, SPECS, TOP_N, Atlas, settings, small_run
+from workflows import atlas as atlas_module
+from workflows.atlas import STAGES
+from workflows.stage import Context, run_stage
+from workflows.store import Store
+from workflows.subject_pool import SubjectPool
+
+NAMES = [stage.name for stage in STAGES]
+
+
+def test_every_stage_ran_and_took_its_time(first_run):
+    assert list(first_run.done) == NAMES
+    assert first_run.skipped == []
+    assert set(NAMES) <= set(first_run.seconds)
+
+
+def test_the_manifest_maps_every_artifact_to_files_that_exist(atlas):
+    artifacts = atlas.manifest["artifacts"]
+    assert set(SPECS) | {"report"} == set(artifacts)
+    for name, artifact in artifacts.items():
+        assert artifact["files"], name
+        assert all((atlas.out / file).is_file() for file in artifact["files"]), name
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_an_artifact_has_its_columns_its_statuses_and_one_row_for_each_key(atlas, name):
+    spec = SPECS[name]
+    table = atlas.table(name)
+    assert len(table) == atlas.manifest["artifacts"][name]["rows"] > 0
+    assert len(table.group_by(list(spec.key)).aggregate([])) == len(table)
+    if spec.statuses:
+        assert set(table["status"].unique().to_pylist()) <= set(spec.statuses)
+
+
+def test_there_is_a_row_for_every_sample_and_every_neuron(atlas):
+    assert atlas.table("samples")["sample_id"].to_pylist() == list(range(150))
+    assert atlas.table("descriptions")["sample_id"].to_pylist() == list(range(150))
+    neurons = atlas.table("types", ["type"])
+    assert set(neurons["layer"].to_pylist()) == set(LAYERS)
+    assert set(neurons["type"].to_pylist()) <= set(TYPES)
+    for name in ("exemplars", "moments"):
+        assert atlas.table(name, []).equals(neurons.select(["layer", "neuron"]))
+    traces = atlas.table("traces", [])
+    assert len(traces) == len(neurons) * TOP_N
+
+
+def test_what_is_explained_is_simulated_and_scored(atlas):
+    explained = atlas.table("explanations", ["type"])
+    keys = ["layer", "neuron"]
+    assert explained.select(keys).equals(atlas.table("scores").select(keys))
+    assert atlas.table("simulations").group_by(keys).aggregate([]).num_rows == len(explained)
+    counts = Counter(
+        zip(explained["layer"].to_pylist(), explained["type"].to_pylist(), strict=True)
+    )
+    assert max(counts.values()) == 10
+    assert "unknown" not in {kind for _, kind in counts}
+
+
+def test_no_score_rests_on_a_sample_that_the_explainer_saw(atlas):
+    seen = atlas.table("explanations", ["exemplar_ids"]).to_pylist()
+    seen_by = {(row["layer"], row["neuron"]): set(row["exemplar_ids"]) for row in seen}
+    used = atlas.table("simulations", ["status"])
+    used = used.filter(pc.equal(used["status"], "ok")).to_pylist()
+    assert used
+    assert all(row["sample_id"] not in seen_by[row["layer"], row["neuron"]] for row in used)
+
+
+def test_capture_leaves_no_shards_once_it_is_merged(first_run):
+    assert not (first_run.folder("capture") / "shards").exists()
+
+
+def test_nothing_is_left_half_written(atlas):
+    assert list(atlas.out.rglob("*.tmp")) == []
+
+
+@pytest.fixture
+def no_cluster(monkeypatch):
+    """Starting Ray fails."""
+
+    def refuse(_):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(atlas_module, "cluster", refuse)
+
+
+def test_the_same_call_again_does_nothing_starts_nothing_and_says_so(
+    first_run, atlas, no_cluster, capsys
+):
+    before = {path: path.stat().st_mtime_ns for path in atlas.out.rglob("*.parquet")}
+    first = atlas.manifest["artifacts"]
+    again = small_run(atlas.out)
+    assert again.skipped == NAMES
+    assert atlas.manifest["artifacts"] == first
+    assert atlas.manifest["already_done"] == NAMES
+    assert {path: path.stat().st_mtime_ns for path in atlas.out.rglob("*.parquet")} == before
+    said = capsys.readouterr().err
+    assert said.count("already done (") == len(NAMES)
+    assert "seconds    none: everything was already done" in said
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["capture.batch_size=3", "capture.shards=4", "cluster.actors=2", "explain.neurons_per_task=7"],
+)
+def test_another_way_of_doing_the_same_redoes_nothing(
+    first_run, atlas, no_cluster, shared_mlflow, override
+):
+    assert small_run(atlas.out, override).skipped == NAMES
+
+
+def test_another_threshold_redoes_the_types_and_what_rests_on_them(first_run, atlas, shared_mlflow):
+    context = small_run(atlas.out, "classify.t_visual=5")
+    assert context.skipped == ["samples", "describe", "capture"]
+    assert context.done["classify"].fingerprint != first_run.done["classify"].fingerprint
+    visual = pc.sum(atlas.table("types", ["p_visual"])["p_visual"]).as_py()
+    small_run(atlas.out)  # Back, and nothing is lost.
+    assert pc.sum(atlas.table("types", ["p_visual"])["p_visual"]).as_py() > visual
+
+
+def test_another_title_redoes_the_page_only(first_run, atlas, shared_mlflow):
+    context = small_run(atlas.out, "report.title=Another")
+    assert context.skipped == NAMES[:-1]
+    page = (context.folder("report") / "index.html").read_text(encoding="utf-8")
+    assert "Another" in page
+
+
+def test_a_lost_file_is_made_again_as_it_was(first_run, atlas, shared_mlflow):
+    (path,) = [path for path in atlas.files("types") if f"{LAYERS[0]:03d}" in path.name]
+    before = path.read_bytes()
+    path.unlink()
+    context = small_run(atlas.out)
+    assert context.skipped == [name for name in NAMES if name != "classify"]
+    assert path.read_bytes() == before
+
+
+def test_describing_again_leaves_the_cores_to_the_stages_that_follow(
+    first_run, atlas, shared_mlflow
+):
+    for path in [*atlas.files("descriptions"), *atlas.files("types")]:
+        path.unlink()
+    context = small_run(atlas.out, "cluster.actors=2")
+    assert {"describe", "classify"} & set(context.skipped) == set()
+    assert "capture" in context.skipped
+
+
+def test_a_kill_between_commit_and_tidying_leaves_no_shards_for_good(
+    first_run, atlas, no_cluster, shared_mlflow
+):
+    shards = first_run.folder("capture") / "shards"
+    (shards / "shard-of-26-GB").mkdir(parents=True)
+    small_run(atlas.out)
+    assert not shards.exists()
+
+
+def captured_again(first_run: Context, out: Path, *overrides: str) -> Atlas:
+    """Capture and classify as a new run whose samples are described already."""
+    given = settings(SCENES, *SMALL, *overrides)
+    context = Context(given, Store(out), SubjectPool(given.subject, given.cluster), lambda: None)
+    for stage in ("samples", "describe"):
+        folder = context.store.folder(stage, first_run.done[stage].fingerprint)
+        shutil.copytree(first_run.folder(stage), folder)
+    for stage in STAGES[: NAMES.index("classify") + 1]:
+        run_stage(stage, context)
+    assert context.skipped == ["samples", "describe"]
+    context.store.write_run(list(context.done.values()))
+    return Atlas(out)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("capture.shards=2", "capture.batch_size=1"),
+        ("capture.shards=5", "capture.batch_size=16", "cluster.actors=2"),
+    ],
+)
+def test_shards_batches_and_actors_change_no_exemplar_and_no_type(
+    first_run, atlas, tmp_path, overrides
+):
+    other = captured_again(first_run, tmp_path, *overrides)
+    columns = ["sample_id", "peak_role", "peak_token"]
+    assert other.table("exemplars", columns).equals(atlas.table("exemplars", columns))
+    mine, theirs = (side.table("exemplars", ["peak"])["peak"] for side in (other, atlas))
+    np.testing.assert_allclose(
+        mine.combine_chunks().flatten().to_numpy(),
+        theirs.combine_chunks().flatten().to_numpy(),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    assert other.table("types", ["type"]).equals(atlas.table("types", ["type"]))
+    for share in ("p_visual", "p_text", "p_multimodal", "p_unknown"):
+        assert other.table("types", [share]).equals(atlas.table("types", [share]))

@@ -1,0 +1,190 @@
+"""MLflow: one run a call, and no tracking server ever costs a run its results."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from tests.workflows.runs import TOP_N, runs_in, small_run
+from workflows.stages import samples
+from workflows.tracking import Tracker, read_summary, summary_metrics, without_password
+
+
+@pytest.fixture(scope="module")
+def logged(first_run) -> tuple[MlflowClient, Run]:
+    client, (run, *_) = runs_in(first_run.store.out / "mlflow.db")
+    return client, run
+
+
+def test_a_run_that_finished_says_so_and_what_was_asked(logged):
+    _, run = logged
+    assert run.info.status == "FINISHED"
+    assert run.data.params["capture.top_n"] == str(TOP_N)
+    assert run.data.params["capture.layers"] == "[1, 3]"
+    assert run.data.params["data.class"] == "tasks.samples.scenes.Scenes"
+    assert run.data.params["subject.question"] == "Could you describe the image?"
+    assert run.data.tags["stages_already_done"] == "none"
+
+
+def test_it_says_what_every_stage_took_and_how_many_rows_there_are(logged, first_run):
+    metrics = logged[1].data.metrics
+    for stage in first_run.done:
+        assert metrics[f"seconds/{stage}"] == pytest.approx(first_run.seconds[stage])
+    assert metrics["rows/samples"] == 150
+    assert metrics["rows/scores"] == first_run.done["score"].rows["scores"]
+
+
+def test_it_says_what_the_neurons_and_their_scores_are(logged, first_run):
+    metrics = logged[1].data.metrics
+    summary = read_summary(first_run)
+    shares = [value for name, value in metrics.items() if name.startswith("share/")]
+    assert len(shares) == 4
+    assert sum(shares) == pytest.approx(1)
+    assert metrics["score/mean"] == pytest.approx(summary["mean_score"])
+    assert metrics["score/control_mean"] == pytest.approx(summary["mean_control"])
+    assert metrics["score/n"] == summary["n_scored"]
+
+
+def test_scores_are_logged_by_layer(logged):
+    client, run = logged
+    for name in ("by_layer/correlation", "by_layer/control_other"):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert {point.step for point in history} == {1, 3}
+
+
+def test_the_dataset_is_an_input_with_its_name_and_content(logged, first_run):
+    (given,) = logged[1].inputs.dataset_inputs
+    assert given.dataset.name == "150 drawn scenes, seed 0"
+    assert given.dataset.digest == first_run.done["samples"].content[:16]
+    assert {tag.key: tag.value for tag in given.tags}["samples"] == "150"
+
+
+def test_page_figures_tables_and_manifest_are_its_artifacts(logged):
+    client, run = logged
+
+    def below(folder: str) -> set[str]:
+        return {Path(file.path).name for file in client.list_artifacts(run.info.run_id, folder)}
+
+    assert {"manifest.json", "report"} <= below("")
+    assert {"index.html", "summary.json", "figures", "tables"} <= below("report")
+    assert "scores.png" in below("report/figures")
+    assert any(name.endswith(".csv") for name in below("report/tables"))
+
+
+def test_a_run_that_did_nothing_again_is_logged_with_the_same_results(
+    first_run, logged, shared_mlflow
+):
+    context = small_run(first_run.store.out)
+    _, logs = runs_in(shared_mlflow / "mlflow.db")
+    run = logs[-1]
+    assert run.data.tags["stages_already_done"] == ", ".join(context.skipped)
+    assert run.data.metrics["score/mean"] == logged[1].data.metrics["score/mean"]
+    assert not [name for name in run.data.metrics if name.startswith("seconds/")]
+
+
+def test_the_server_that_the_environment_names_is_used_instead_of_the_own_database(
+    first_run, shared_mlflow, capsys
+):
+    own = len(runs_in(first_run.store.out / "mlflow.db")[1])
+    small_run(first_run.store.out, "tracking.run_name=elsewhere")
+    client, logs = runs_in(shared_mlflow / "mlflow.db")
+    assert logs[-1].info.run_name == "elsewhere"
+    assert len(runs_in(first_run.store.out / "mlflow.db")[1]) == own
+    assert f"mlflow     sqlite:///{shared_mlflow}/mlflow.db" in capsys.readouterr().err
+    place = client.get_run(logs[-1].info.run_id).info.artifact_uri
+    assert place.startswith((shared_mlflow / "mlartifacts").as_uri())
+
+
+def test_a_server_that_is_not_there_costs_a_line_and_a_few_seconds(first_run, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    begun = time.monotonic()
+    context = small_run(first_run.store.out)
+    assert time.monotonic() - begun < 20
+    assert context.skipped
+    said = capsys.readouterr().err
+    assert "mlflow     not logged: " in said
+    assert "127.0.0.1" in said
+    assert "Traceback" not in said
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Accepts connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_server_that_never_answers_does_not_hold_up_a_run_for_minutes(
+    first_run, silent_server, monkeypatch, capsys
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    begun = time.monotonic()
+    small_run(first_run.store.out)
+    assert time.monotonic() - begun < 20
+    assert "mlflow     not logged: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError("it broke"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_a_run_that_does_not_finish_is_logged_as_such_with_its_reason(
+    first_run, shared_mlflow, monkeypatch, error, status
+):
+    def stop(_):
+        raise error
+
+    monkeypatch.setattr(samples, "check_samples", stop)
+    with pytest.raises(type(error)):
+        small_run(first_run.store.out)
+    _, logs = runs_in(shared_mlflow / "mlflow.db")
+    assert logs[-1].info.status == status
+    assert logs[-1].data.tags.get("error", "") == str(error)
+
+
+def test_what_was_not_measured_is_no_metric():
+    summary = {
+        "neurons": {"visual": 3, "text": 1},
+        "mean_score": None,
+        "mean_control": None,
+        "n_scored": 0,
+        "failures": [{"table": "samples", "status": "missing", "count": 2}],
+    }
+    assert summary_metrics(summary) == {
+        "share/visual": 0.75,
+        "share/text": 0.25,
+        "score/n": 0.0,
+        "failures/samples/missing": 2.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://me:secret@db.example/mlflow", "postgresql://db.example/mlflow"),
+        ("https://me:s@cret@example:5000", "https://example:5000"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////a@b/mlflow.db", "sqlite:////a@b/mlflow.db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_a_password_in_the_address_is_not_shown(uri, shown):
+    assert without_password(uri) == shown
+
+
+def test_a_config_of_many_and_of_long_values_is_logged_in_full(first_run, tmp_path):
+    config = {"long": "x" * 9000} | {"prices": {f"model-{n}": n for n in range(250)}}
+    tracker = Tracker(first_run.settings, tmp_path, config)
+    tracker.finish(first_run, "FINISHED")
+    _, (run,) = runs_in(tmp_path / "mlflow.db")
+    assert len(run.data.params) == 251
+    assert run.data.params["prices.model-249"] == "249"
+    assert set(run.data.params["long"]) == {"x"}
