@@ -45,11 +45,11 @@ sweep: $(READY) ## Run once for each of LAYERS
 run-cluster: $(READY) ## Run on the Ray cluster at RAY_ADDRESS, or on NODES local Ray nodes
 	$(BIN)/python -m infra.run_cluster --nodes $(NODES) -- experiment=demo out=$(OUT) $(CONFIG)
 
-subject: $(READY) ## Train the bundled subject again (about half an hour on two cores)
+subject: $(READY) ## Train the bundled subject again (under an hour on two cores)
 	$(BIN)/python -m infra.subject.train
 
-clean: ## Remove what runs and checks have written, but not the environment
-	rm -rf out outputs multirun build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+clean: ## Remove what checks and builds have written; runs (out/) and the environment stay
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-# One token mode for every process of the cluster; Ray would take it from a file otherwise.
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Read by Ray when it is imported. Whoever reached a node could run code on this machine: so every
+# process of the cluster wants the token.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if not os.environ.get("RAY_ADDRESS"):
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 from ray.cluster_utils import Cluster
 
@@ -36,10 +40,11 @@ def main() -> None:
 def local_cluster(nodes: int) -> Iterator[str]:
     """A cluster of several real Ray nodes on this machine, which share its cores; its address."""
     cores = max(1, (os.cpu_count() or 1) // nodes)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores})
+    node = {"num_cpus": cores, "node_ip_address": "127.0.0.1"}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
         for _ in range(nodes - 1):
-            cluster.add_node(num_cpus=cores)
+            cluster.add_node(**node)
         cluster.wait_for_nodes()
         yield cluster.address
     finally:

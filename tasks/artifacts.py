@@ -54,7 +54,14 @@ EXPLANATION_STATUSES = (
     "budget",
     "failed",
 )
-SIMULATION_STATUSES = ("ok", "no_explanation", "no_control", "malformed", "failed")
+SIMULATION_STATUSES = (
+    "ok",
+    "no_explanation",
+    "no_samples",
+    "no_control",
+    "malformed",
+    "failed",
+)
 SCORE_STATUSES = ("ok", "no_explanation", "no_control", "no_variance", "too_few_samples")
 
 
@@ -273,7 +280,8 @@ SIMULATIONS = TableSpec(
             _column("explainer", pa.string(), "who wrote the explanation"),
             _column("simulator", pa.string(), "who predicted"),
             _column("claim", pa.string(), "own: this neuron's explanation; other: the control's"),
-            _column("claim_neuron", pa.int32(), "whose explanation it is; -1 if none"),
+            _column("claim_layer", pa.int16(), "layer of the neuron whose explanation it is; -1"),
+            _column("claim_neuron", pa.int32(), "that neuron's index; -1 if there is none"),
             _SAMPLE_ID,
             _column("draw", pa.string(), "exemplar or random: why the sample is here"),
             *_TRACE,

@@ -24,7 +24,8 @@ def identity(settings: Any) -> Any:
             for spec in fields(settings)
             if not spec.metadata.get(_RUNTIME)
         }
-        return {"class": type(settings).__qualname__} | decisive
+        kind = type(settings)
+        return {"class": f"{kind.__module__}.{kind.__qualname__}"} | decisive
     if isinstance(settings, dict):
         return {str(key): identity(value) for key, value in settings.items()}
     if isinstance(settings, list | tuple):

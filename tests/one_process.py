@@ -76,7 +76,7 @@ def capture(
     folder: Path,
 ) -> Path:
     """Capture a dataset shard by shard, and merge; the folder with the merged layers."""
-    plans = plan_shards(described.descriptions, layers, settings)
+    plans = plan_shards(described.descriptions, layers, settings, 512)
     shards = [capture_one(subject, described, plan, folder / "shards") for plan in plans]
     return merge(shards, layers, settings.top_n, folder)
 

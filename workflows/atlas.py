@@ -27,6 +27,7 @@ from workflows.composition import (
     register_resolvers,
 )
 from workflows.errors import RunFailed, WrongCall
+from workflows.lock import locked
 from workflows.progress import say
 from workflows.settings import read_settings
 from workflows.stage import Context, run_stage
@@ -85,6 +86,7 @@ def run_atlas(config: Mapping[str, Any]) -> Context:
     out = Path(settings.out)
     _check_writable(out)
     with ExitStack() as opened:
+        opened.enter_context(locked(out))
         pool = SubjectPool(settings.subject, settings.cluster)
 
         def start_cluster() -> None:
@@ -114,6 +116,8 @@ def _run_stages(context: Context) -> None:
         run_stage(stage, context)
         if stage is samples.STAGE:
             samples.check_samples(context)
+        if stage is describe.STAGE:
+            describe.check_descriptions(context)
         if stage is capture.STAGE:
             context.pool.close()  # The later stages need no subject, and its cores.
 

@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 
 import ray
 
+from tasks.llm.failures import Unusable
+from tasks.samples.source import BadSample, SourceError
+from tasks.subject.settings import SubjectError
 from workflows.errors import RunFailed, WrongCall
 from workflows.settings import ClusterSettings
 
@@ -23,6 +26,9 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 """Work items carry paths and settings, never tables, so a cluster of our own needs little."""
 
 _SECONDS_TO_ANSWER = 5.0
+
+_FOR_PEOPLE = (WrongCall, RunFailed, BadSample, SourceError, SubjectError, Unusable)
+"""Errors of the work whose message says all that there is to say."""
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -128,7 +134,9 @@ def result(reference: ray.ObjectRef) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, Exception) else error from None
+        if isinstance(error.cause, _FOR_PEOPLE):
+            raise error.cause from None
+        raise  # With the worker's own traceback, which is nowhere else to be seen.
     except ray.exceptions.RayError as error:
         first = str(error).strip().splitlines()[0]
         raise RunFailed(f"Ray could not finish the work: {first}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.artifacts import NEURON_TYPES, layer_file
 from tasks.samples.source import Source
@@ -37,7 +38,7 @@ def cut_into_parts(chosen: pa.Table, size: int) -> list[NeuronPart]:
     """Cut rows of `types`, sorted by layer and neuron, into parts of one layer each."""
     parts = []
     for layer in sorted(set(chosen["layer"].to_pylist())):
-        rows = chosen.filter(pa.compute.equal(chosen["layer"], layer))
+        rows = chosen.filter(pc.equal(chosen["layer"], layer))
         for start in range(0, len(rows), size):
             types = rows.slice(start, size)
             parts.append(NeuronPart(layer, tuple(types["neuron"].to_pylist()), types))

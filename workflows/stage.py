@@ -16,7 +16,7 @@ from tasks.subject.revision import subject_revision
 from workflows.progress import say
 from workflows.settings import Settings
 from workflows.store import Manifest, Store, fingerprint
-from workflows.subject_pool import SubjectPool
+from workflows.subject_pool import Extent, SubjectPool
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Context:
     seconds: dict[str, float] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     _revision: str | None = None
-    _layers: tuple[int, ...] | None = None
+    _extent: Extent | None = None
 
     def subject_identity(self) -> dict[str, Any]:
         """What of the subject decides activations: weights, number format and question."""
@@ -72,10 +72,13 @@ class Context:
         captured = self.done.get("capture")
         if captured is not None:
             return tuple(captured.about["layers"])
-        if self._layers is None:
-            capture = self.settings.capture
-            self._layers = self.pool.check(capture.layers, capture.hook_point)
-        return self._layers
+        return self.extent().layers
+
+    def extent(self) -> Extent:
+        """What is captured of the subject, which is loaded to know it. Raises SubjectError."""
+        if self._extent is None:
+            self._extent = self.pool.check(self.settings.capture.layers)
+        return self._extent
 
     def folder(self, stage: str) -> Path:
         """Where an earlier stage of this run left its files."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,14 +13,23 @@ import ray
 
 from tasks.capture.shard_plan import ShardPlan
 from tasks.samples.source import Source
-from tasks.subject.settings import DescribeSettings, HookPoint, SubjectSettings
+from tasks.subject.settings import DescribeSettings, SubjectSettings
 from workflows.cluster import actor_count, result
-from workflows.progress import Advance
+from workflows.progress import Advance, say
 from workflows.settings import ClusterSettings
 
 Item = TypeVar("Item")
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BEFORE_SAYING = 60.0
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What is captured of a subject: its layers, and the neurons of each."""
+
+    layers: tuple[int, ...]
+    neurons_per_layer: int
 
 
 class SubjectActor:
@@ -33,14 +44,17 @@ class SubjectActor:
         self._subject: Any = None
         self._samples_done = 0
 
-    def check(self, layers: Sequence[int] | None, hook_point: HookPoint) -> tuple[int, ...]:
-        """Load the subject; the layers to capture, all of them if None. Raises SubjectError."""
-        from tasks.subject.hook_points import check_layers, decoder_layers
+    def check(self, layers: Sequence[int] | None) -> Extent:
+        """Load the subject; what is to be captured of it. Raises SubjectError.
+
+        layers: decoder layers, None for all.
+        """
+        from tasks.subject.hook_points import check_layers, decoder_layers, neurons_per_layer
 
         subject = self._loaded()
         chosen = tuple(range(len(decoder_layers(subject)))) if layers is None else tuple(layers)
         check_layers(subject, chosen)
-        return chosen
+        return Extent(chosen, neurons_per_layer(subject))
 
     def describe(
         self, samples: Path, source: Source, settings: DescribeSettings, written: Path
@@ -98,9 +112,13 @@ class SubjectPool:
         self._cluster = cluster
         self._actors: list[Any] = []
 
-    def check(self, layers: Sequence[int] | None, hook_point: HookPoint) -> tuple[int, ...]:
-        """See SubjectActor.check."""
-        return result(self._started()[0].check.remote(layers, hook_point))
+    def check(self, layers: Sequence[int] | None) -> Extent:
+        """See SubjectActor.check. Says so while it waits for a place in the cluster."""
+        starting = [actor.samples_done.remote() for actor in self._started()]
+        while not (ready := ray.wait(starting, timeout=_SECONDS_BEFORE_SAYING)[0]):
+            say("subject    waits for a GPU or CPU of the cluster to be free")
+        actor = self._actors[starting.index(ready[0])]
+        return result(actor.check.remote(layers))
 
     def each(
         self,
@@ -142,8 +160,8 @@ class SubjectPool:
                 actor, item = working.pop(reference)
                 tell(reference, samples(item))
                 start(actor)
-            for reference, (actor, item) in working.items():
-                tell(reference, min(_peek(actor), samples(item)))
+            for reference, done in _peek(working).items():
+                tell(reference, min(done, samples(working[reference][1])))
 
     def close(self) -> None:
         """Give the actors' devices back."""
@@ -161,9 +179,14 @@ class SubjectPool:
         return self._actors
 
 
-def _peek(actor: Any) -> int:
-    """How far an actor is; 0 if it cannot say just now (it is loading, or was restarted)."""
-    try:
-        return ray.get(actor.samples_done.remote(), timeout=_SECONDS_BETWEEN_LOOKS)
-    except ray.exceptions.RayError:
-        return 0
+def _peek(working: Mapping[ray.ObjectRef, tuple[Any, Any]]) -> dict[ray.ObjectRef, int]:
+    """How far the items under way are; without those whose actor cannot say just now."""
+    asked = {actor.samples_done.remote(): item for item, (actor, _) in working.items()}
+    if not asked:
+        return {}
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_SECONDS_BETWEEN_LOOKS)
+    done = {}
+    for reference in answered:
+        with suppress(ray.exceptions.RayError):
+            done[asked[reference]] = ray.get(reference)
+    return done

@@ -24,15 +24,14 @@ from tasks.artifacts import (
 def merge_layer(shards: Sequence[Path], layer: int, top_n: int) -> list[tuple[TableSpec, pa.Table]]:
     """Merge one layer of `shards` (folders). Order does not matter, nor does a shard given twice.
 
-    Memory is bounded by the layer: its exemplars and traces of every shard.
+    Memory is bounded by the layer: its result, and its traces of one shard.
     """
     spec = exemplars(top_n)
     # The same range twice, from a retried task, would count its tokens twice in the moments.
     shards = sorted({shard.resolve() for shard in shards})
     ranked = [read_table(shard / layer_file(spec.name, layer), spec) for shard in shards]
     merged, origin = _merge_exemplars(ranked, spec)
-    traces = _concatenated(shards, TRACES, layer)
-    winners = traces.take(pa.array(_trace_rows(ranked)[origin]))
+    winners = _winning_traces(shards, layer, _trace_rows(ranked)[origin])
     rank = np.concatenate([np.arange(count) for count in _filled(merged)])
     winners = winners.set_column(
         winners.schema.get_field_index("rank"), "rank", pa.array(rank.astype(np.int16))
@@ -79,16 +78,31 @@ def _merge_exemplars(ranked: Sequence[pa.Table], spec: TableSpec) -> tuple[pa.Ta
     return table, flat[chosen["sample_id"] != NO_SAMPLE]
 
 
+def _winning_traces(shards: Sequence[Path], layer: int, origin: np.ndarray) -> pa.Table:
+    """The traces of the winners, in their order; origin: [winners, 2], shard and row in it.
+
+    Each shard is reduced to its winners before the next is read, so no more than one shard's
+    traces are held beside the result, which alone must fit into Arrow's lists.
+    """
+    parts = []
+    places = []
+    for number, shard in enumerate(shards):
+        mine = np.flatnonzero(origin[:, 0] == number)
+        traces = read_table(shard / layer_file(TRACES.name, layer), TRACES)
+        parts.append(traces.take(pa.array(origin[mine, 1])).combine_chunks())
+        places.append(mine)
+    order = np.argsort(np.concatenate(places))
+    return pa.concat_tables(parts).combine_chunks().take(pa.array(order))
+
+
 def _trace_rows(ranked: Sequence[pa.Table]) -> np.ndarray:
-    """For every slot of the shards side by side, its row in the shards' concatenated traces."""
+    """For every slot of the shards side by side [slots, 2]: its shard, and the row of its trace."""
     rows = []
-    start = 0
-    for table in ranked:
+    for number, table in enumerate(ranked):
         filled = _slots(table, "sample_id") != NO_SAMPLE
-        numbers = start + np.cumsum(filled.ravel()) - 1
-        rows.append(np.where(filled, numbers.reshape(filled.shape), -1))
-        start += int(filled.sum())
-    return np.concatenate(rows, axis=1).ravel()
+        place = np.where(filled, (np.cumsum(filled.ravel()) - 1).reshape(filled.shape), -1)
+        rows.append(np.stack([np.full_like(place, number), place], axis=-1))
+    return np.concatenate(rows, axis=1).reshape(-1, 2)
 
 
 def _slots(table: pa.Table, name: str) -> np.ndarray:

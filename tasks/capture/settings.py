@@ -15,7 +15,7 @@ class CaptureSettings:
     layers: decoder layers; None for all. hook_point: `gate` is act_fn(gate_proj x), the paper's;
     `gate_up` is the input of down_proj. top_n: exemplars a neuron. random_samples: samples, drawn
     by `seed`, whose traces are kept for every neuron. batch_size: samples a forward pass.
-    shards: work items; None for one in every 256 samples.
+    shards: work items; None for one in every 256 samples, or fewer where traces are large.
     """
 
     layers: tuple[int, ...] | None = None

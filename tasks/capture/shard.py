@@ -188,7 +188,6 @@ def _exemplar_table(
 def _random_table(
     layer: int, recorder: LayerRecorder, counts: Mapping[int, TokenCounts]
 ) -> pa.Table:
-    # A shard keeps only the random samples that it saw itself.
     mine = [sample_id for sample_id in recorder.random_slots if sample_id in counts]
     slots = [recorder.random_slots[sample_id] for sample_id in mine]
     neurons = len(recorder.random_traces)
@@ -206,23 +205,20 @@ def _random_table(
 def _moment_table(layer: int, recorder: LayerRecorder) -> pa.Table:
     moments = recorder.moments
     tokens = moments.tokens.cpu().numpy()
-    total = moments.total.cpu().numpy()
-    squares = moments.squares.cpu().numpy()
+    mean, m2 = (values.cpu().numpy() for values in moments.mean_and_m2())
     positive = moments.positive.cpu().numpy()
     maximum = moments.maximum.cpu().numpy()
-    neurons = total.shape[1]
+    neurons = mean.shape[1]
     columns: dict[str, np.ndarray] = {
         "layer": np.full(neurons, layer, dtype=np.int16),
         "neuron": np.arange(neurons, dtype=np.int32),
     }
     for index, role in enumerate(ROLES):
-        n = max(tokens[index], 1.0)
-        mean = total[index] / n
         columns |= {
             f"n_{role}": np.full(neurons, tokens[index], dtype=np.int64),
-            f"mean_{role}": mean,
-            f"m2_{role}": np.maximum(squares[index] - n * mean**2, 0.0),
+            f"mean_{role}": mean[index],
+            f"m2_{role}": m2[index],
             f"max_{role}": np.where(tokens[index] > 0, maximum[index], np.nan),
-            f"positive_{role}": positive[index] / n,
+            f"positive_{role}": positive[index] / max(tokens[index], 1.0),
         }
     return pa.table(columns).select(MOMENTS.schema.names)

@@ -14,13 +14,17 @@ from tasks.capture.random_samples import draw_random
 from tasks.capture.settings import CaptureSettings
 
 _SAMPLES_A_SHARD = 256
+_BYTES_A_SAMPLE = 8 * 2**20
+"""A shard writes a full top N of every neuron however few samples it has, so it is given enough
+samples that their forward passes outweigh the writing."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
     """One work item: consecutive usable samples, and what all shards of a capture share.
 
-    random_ids: of the whole dataset; a shard keeps those that are its own.
+    random_ids: those of the dataset's random samples that are in this shard.
+    max_visual, max_text: the most tokens of any of its samples.
     """
 
     sample_ids: tuple[int, ...]
@@ -38,29 +42,36 @@ class ShardPlan:
 
 
 def plan_shards(
-    descriptions: pa.Table, layers: Sequence[int], settings: CaptureSettings
+    descriptions: pa.Table,
+    layers: Sequence[int],
+    settings: CaptureSettings,
+    neurons_per_layer: int,
 ) -> list[ShardPlan]:
     """Cut the usable samples of `descriptions` into shards of nearly equal size.
 
-    Reads sample_id, n_visual, n_text and status. The number of shards depends on the samples and
-    the settings alone, so a run resumed on other machines finds the same shards.
+    Reads sample_id, n_visual, n_text and status. The number of shards depends on the samples, the
+    subject and the settings alone, so a run resumed on other machines finds the same shards.
     """
     usable = descriptions.filter(
         pc.is_in(descriptions["status"], value_set=pa.array(["ok", "truncated"]))
-    )
-    sample_ids = sorted(usable["sample_id"].to_pylist())
+    ).sort_by("sample_id")
+    sample_ids = usable["sample_id"].to_pylist()
     if not sample_ids:
         return []
-    count = min(len(sample_ids), settings.shards or -(-len(sample_ids) // _SAMPLES_A_SHARD))
-    random_ids = tuple(draw_random(sample_ids, settings.random_samples, settings.seed))
+    visual, text = usable["n_visual"].to_pylist(), usable["n_text"].to_pylist()
+    neurons = len(layers) * neurons_per_layer
+    trace_bytes = neurons * settings.top_n * (max(visual) + max(text)) * 2
+    samples_a_shard = max(_SAMPLES_A_SHARD, trace_bytes // _BYTES_A_SAMPLE)
+    count = min(len(sample_ids), settings.shards or -(-len(sample_ids) // samples_a_shard))
+    random_ids = set(draw_random(sample_ids, settings.random_samples, settings.seed))
     edges = [len(sample_ids) * shard // count for shard in range(count + 1)]
     return [
         ShardPlan(
             sample_ids=tuple(sample_ids[start:stop]),
             layers=tuple(layers),
-            random_ids=random_ids,
-            max_visual=pc.max(usable["n_visual"]).as_py(),
-            max_text=pc.max(usable["n_text"]).as_py(),
+            random_ids=tuple(sorted(random_ids.intersection(sample_ids[start:stop]))),
+            max_visual=max(visual[start:stop]),
+            max_text=max(text[start:stop]),
             settings=settings,
         )
         for start, stop in pairwise(edges)

@@ -19,7 +19,7 @@ def words_of(text: str) -> list[str]:
     return [match.group().casefold() for match in _WORD.finditer(text)]
 
 
-# Thousands of neurons share their samples, so what a sample carries is worked out once.
+# The neurons of a task share their samples, so what a sample carries is worked out once.
 _SAMPLES_KEPT = 8192
 
 
@@ -36,7 +36,7 @@ def token_words(sample: Sample) -> tuple[str, ...]:
     )
 
 
-@lru_cache(maxsize=8 * _SAMPLES_KEPT)
+@lru_cache(maxsize=_SAMPLES_KEPT)
 def patch_coverage(concept: TrueConcept, sample: Sample) -> np.ndarray:
     """How much of each visual token's patch the concept covers, float32 [n_visual] in 0-1.
 

@@ -56,6 +56,7 @@ class Chat:
     """
 
     asks_model: ClassVar[bool] = True
+    wording: ClassVar[str] = PROMPT_HASH
 
     name: str = "gpt4o"
     client: ClientSettings = field(default_factory=ClientSettings)

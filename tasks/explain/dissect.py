@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 
@@ -34,6 +35,8 @@ class Dissect:
 
     min_samples: a concept seen in fewer of the neuron's samples is not considered.
     """
+
+    wording: ClassVar[str] = ""
 
     name: str = "dissect"
     min_samples: int = 2

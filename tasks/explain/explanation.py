@@ -36,6 +36,8 @@ class Explainer(Protocol):
     settings; `name` is what their rows carry."""
 
     name: str
+    wording: str
+    """Hash of the prompts; empty where a model is not asked. Another one explains anew."""
 
     def check(self) -> None:
         """Raise `tasks.llm.failures.Unusable` where no call could succeed, such as for want of a

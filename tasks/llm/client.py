@@ -60,6 +60,13 @@ class ClientSettings:
         for name in ("concurrency", "max_attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1")
+        if self.base_url is not None and not _host(self.base_url):
+            raise ValueError("client.base_url must be a whole address, such as http://HOST:PORT/v1")
+        if self.base_url is not None and "@" in urlsplit(self.base_url).netloc:
+            raise ValueError(
+                "client.base_url holds a user name or password: keep them out of the settings and "
+                f"put the key into the environment variable {self.api_key_env}"
+            )
         if self.timeout_s <= 0:
             raise ValueError("timeout_s: must be above 0")
 
@@ -171,18 +178,11 @@ class Connection:
 async def connect(settings: ClientSettings) -> AsyncIterator[Connection]:
     """A connection for the running event loop, closed at the end.
 
-    Raises Unusable, before anything is sent, where the key or the address cannot be right.
+    Raises Unusable, before anything is sent, where the key cannot be right.
     """
     key = read_key(settings.api_key_env)
     # Given always, for the library would else take it from the environment, unseen in the config.
     base_url = settings.base_url or _DEFAULT_BASE_URL
-    if not _host(base_url):
-        raise Unusable("client.base_url must be a whole address, such as http://HOST:PORT/v1")
-    if "@" in urlsplit(base_url).netloc:
-        raise Unusable(
-            "client.base_url holds a user name or password: keep them out of the settings and "
-            f"put the key into the environment variable {settings.api_key_env}"
-        )
     async with openai.AsyncOpenAI(
         api_key=key, base_url=base_url, timeout=settings.timeout_s, max_retries=0
     ) as client:
@@ -220,7 +220,7 @@ def read_key(api_key_env: str) -> str:
     if not key:
         raise Unusable(
             f"the environment variable {api_key_env} is not set: put the provider's key there, or "
-            "name another variable in explain.client.api_key_env (a server that needs no key takes any)"
+            "name another in explain.client.api_key_env (a server that needs no key takes any)"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise Unusable(

@@ -53,13 +53,14 @@ def from_status(
         )
     if code == "model_not_found":
         return Unusable(
-            f"the provider does not know the model {model!r}: set explain.client.model to one that it "
-            "offers to this key"
+            f"the provider does not know the model {model!r}: set explain.client.model to one that "
+            "it offers to this key"
         )
     if number == 404:
         return Unusable(
             "the provider answers HTTP 404: check that client.base_url ends where "
-            f"/chat/completions begins (often /v1), and that it offers explain.client.model={model!r}"
+            "/chat/completions begins (often /v1), and that it offers explain.client.model="
+            f"{model!r}"
         )
     reason = f"HTTP {number}: {_message(error)}"
     if code in _FILTER_CODES:

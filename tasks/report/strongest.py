@@ -50,7 +50,7 @@ def choose_neurons(
 def _best_correlations(scores: pa.Table) -> pl.DataFrame:
     frame = pl.DataFrame(scores.select(["layer", "neuron", "correlation", "status"]))
     return (
-        frame.filter(pl.col("status") == "ok", pl.col("correlation").is_not_nan())
+        frame.filter(pl.col("correlation").is_not_null(), pl.col("correlation").is_not_nan())
         .group_by("layer", "neuron")
         .agg(pl.col("correlation").max())
     )

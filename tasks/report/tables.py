@@ -41,18 +41,19 @@ def types_by_layer(types: pa.Table) -> pl.DataFrame:
 def scores_by_type(scores: pa.Table) -> pl.DataFrame:
     """A row for each explainer, simulator and type: how many scores, and how high.
 
-    `n` counts the ok rows, over which all measures are taken; `not_scored` counts the others.
+    `n` counts the rows with a correlation, `not_scored` the others. Control and margin are over
+    those that have one.
     """
-    ok = pl.col("ok")
+    scored = pl.col("scored")
     correlation, control, margin = (
-        pl.col(name).filter(ok) for name in ("correlation", "control_other", "margin")
+        pl.col(name).filter(scored) for name in ("correlation", "control_other", "margin")
     )
     return (
         _score_frame(scores)
         .group_by("explainer", "simulator", "type")
         .agg(
-            ok.sum().cast(pl.Int64).alias("n"),
-            ok.not_().sum().cast(pl.Int64).alias("not_scored"),
+            scored.sum().cast(pl.Int64).alias("n"),
+            scored.not_().sum().cast(pl.Int64).alias("not_scored"),
             correlation.mean().alias("mean"),
             correlation.median().alias("median"),
             control.mean().alias("control_mean"),
@@ -91,13 +92,13 @@ def failures_by_status(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
 def summarise(types: pa.Table, scores: pa.Table, outcomes: Mapping[str, pa.Table]) -> Summary:
     """The closing summary of a run."""
     counts = pl.DataFrame(types.select(["type"]))["type"]
-    ok = _score_frame(scores).filter("ok")
+    scored = _score_frame(scores).filter("scored")
     failures = failures_by_status(outcomes).sort("count", descending=True, maintain_order=True)
     return Summary(
         neurons={name: int((counts == name).sum()) for name in TYPES},
-        n_scored=ok.height,
-        mean_score=_mean(ok["correlation"]),
-        mean_control=_mean(ok["control_other"]),
+        n_scored=scored.height,
+        mean_score=_mean(scored["correlation"]),
+        mean_control=_mean(scored["control_other"]),
         failures={(row["table"], row["status"]): row["count"] for row in failures.to_dicts()},
     )
 
@@ -128,7 +129,9 @@ def _score_frame(scores: pa.Table) -> pl.DataFrame:
     frame = pl.DataFrame(scores.select([*words, *measures]))
     # Means of float32 columns are taken in float64.
     known = pl.col(measures).cast(pl.Float64).fill_nan(None)
-    return frame.with_columns(known, (pl.col("status") == "ok").alias("ok"))
+    frame = frame.with_columns(known)
+    # A correlation without a control is a score too; it has no margin.
+    return frame.with_columns(pl.col("correlation").is_not_null().alias("scored"))
 
 
 def _count_outcomes(name: str, table: pa.Table) -> list[tuple[str, str, str, int, int]]:

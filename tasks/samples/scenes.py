@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from tasks.artifacts import CONCEPT_GRID
 from tasks.samples.drawing import SHAPES, Figure, coverage, paint
 from tasks.samples.source import BadSample, Concept, OpenedImage, Record
 
-MASK_GRID = 24
 SIZES = {"small": 0.10, "large": 0.17}
 COLORS = {
     "red": (214, 36, 36),
@@ -92,9 +92,9 @@ class Scenes:
         """
         scene = self._scene(image)
         masks: dict[tuple[str, str], np.ndarray] = {}
-        taken = np.zeros((MASK_GRID, MASK_GRID), np.uint8)
+        taken = np.zeros((CONCEPT_GRID, CONCEPT_GRID), np.uint8)
         for thing in scene.things:
-            mask = coverage(thing.figure, self.size, MASK_GRID)
+            mask = coverage(thing.figure, self.size, CONCEPT_GRID)
             taken = _union(taken, mask)
             for kind, name in thing.traits():
                 masks[name, kind] = _union(masks.get((name, kind), np.zeros_like(mask)), mask)

@@ -15,8 +15,13 @@ def sample_sums(real: np.ndarray, predicted: np.ndarray, offsets: np.ndarray) ->
     x = real.astype(np.float64)
     y = predicted.astype(np.float64)
     columns = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
-    running = np.concatenate([np.zeros((1, 6)), np.cumsum(columns, axis=0)])
-    return running[offsets[1:]] - running[offsets[:-1]]
+    sums = np.zeros((len(offsets) - 1, 6))
+    # Each sample is added up by itself: differences of a running sum would let one sample's
+    # large numbers swallow another's small ones.
+    filled = np.diff(offsets) > 0
+    if filled.any():
+        sums[filled] = np.add.reduceat(columns, offsets[:-1][filled], axis=0)
+    return sums
 
 
 def pearson(sums: np.ndarray) -> np.ndarray:

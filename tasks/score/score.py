@@ -74,7 +74,8 @@ def _score(
     }
     if not len(own):
         failed = group.filter(pl.col("claim") == "own").row(0, named=True)
-        return row | {"status": "no_explanation", "reason": failed["reason"]}
+        status = "no_explanation" if failed["status"] == "no_explanation" else "too_few_samples"
+        return row | {"status": status, "reason": failed["reason"]}
     if len(own) < settings.min_samples:
         reason = f"{len(own)} held-out samples, score.min_samples is {settings.min_samples}"
         return row | {"status": "too_few_samples", "reason": reason}

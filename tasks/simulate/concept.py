@@ -13,7 +13,15 @@ from tasks.concepts.presence import patch_coverage, token_words, words_of
 from tasks.samples.catalog import Catalog, Sample, TrueConcept
 from tasks.simulate.simulator import Prediction
 
-_QUOTED = re.compile(r"[\"“«]([^\"”»]+)[\"”»]")
+# Single quotes count where they do not stand within a word, as the apostrophe of "isn't" does.
+_QUOTED = re.compile(
+    r"[\"\u201c\u00ab]([^\"\u201d\u00bb]+)[\"\u201d\u00bb]"
+    r"|(?<!\w)['\u2018]([^'\u2018\u2019]+)['\u2019](?!\w)"
+)
+_ABBREVIATIONS = re.compile(r"\b(?:e\.\s?g|i\.\s?e)\.,?", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(?:but\s+)?(?:not|never|rather than|except|excluding|without)\b[^,;.]*", re.IGNORECASE
+)
 _FIGURES = re.compile(r"\([^)]*\)")
 _CLAUSE = re.compile(r";|\.(?:\s|$)|,? and the (?=words?\b|tokens?\b|text\b)")
 _OF_TEXT = re.compile(r"\b(words?|tokens?|texts?|mentions?|phrases?|names?)\b", re.IGNORECASE)
@@ -142,8 +150,8 @@ def read_claim(explanation: str) -> Claim:
     """The terms that an explanation names, by the role its clause speaks of.
 
     Quoted terms are taken as they stand; in a clause without quotes, its words less the empty
-    ones. A clause that speaks of neither images nor words is about both. Figures in parentheses
-    are not read.
+    ones. A clause that speaks of neither images nor words is about both. What is denied ("but not
+    blue ones") and figures in parentheses are not read.
 
     >>> claim = read_claim('Image regions that show "red"; the word "circle" in the text.')
     >>> sorted(claim.visual), sorted(claim.text)
@@ -151,11 +159,12 @@ def read_claim(explanation: str) -> Claim:
     """
     visual: set[str] = set()
     text: set[str] = set()
-    for clause in _CLAUSE.split(_FIGURES.sub("", explanation)):
+    said = _ABBREVIATIONS.sub("", _FIGURES.sub("", explanation))
+    for clause in _CLAUSE.split(_DENIED.sub("", said)):
         outside = _QUOTED.sub("", clause)
         of_image = _OF_IMAGE.search(outside) is not None
         of_text = _OF_TEXT.search(outside) is not None
-        terms = {_term(quoted) for quoted in _QUOTED.findall(clause)}
+        terms = {_term(double or single) for double, single in _QUOTED.findall(clause)}
         if not terms:
             terms = {_term(word) for word in words_of(clause) if word not in _EMPTY_WORDS}
         if of_image or not of_text:

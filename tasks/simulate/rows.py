@@ -37,9 +37,12 @@ def simulate_neurons(
         common = {"layer": neuron.layer, "neuron": neuron.neuron, "explainer": explainer}
         common |= {"simulator": simulator.name}
         own = explained.get(key)
-        if own is None or not drawn:
-            reason = "no sample was held out" if own else "the neuron has no explanation"
+        if own is None:
+            reason = "the neuron has no explanation"
             rows.append(_absent(common, "own", "no_explanation", reason))
+            continue
+        if not drawn:
+            rows.append(_absent(common, "own", "no_samples", "no sample was held out"))
             continue
         rows += _predicted(common, "own", own, drawn, simulator, catalog)
         other = controls.get(key)
@@ -63,14 +66,15 @@ def _predicted(
     predictions = simulator.simulate(explained.text, sample_ids, catalog)
     return [
         common
-        | {"claim": claim, "claim_neuron": explained.neuron, "sample_id": sample_id, "draw": draw}
+        | {"claim": claim, "claim_layer": explained.layer, "claim_neuron": explained.neuron}
+        | {"sample_id": sample_id, "draw": draw}
         | _trace(prediction)
         for (draw, sample_id), prediction in zip(drawn, predictions, strict=True)
     ]
 
 
 def _absent(common: dict, claim: str, status: str, reason: str) -> dict:
-    nobody = {"claim": claim, "claim_neuron": -1, "sample_id": -1, "draw": ""}
+    nobody = {"claim": claim, "claim_layer": -1, "claim_neuron": -1, "sample_id": -1, "draw": ""}
     return common | nobody | _trace(_NOTHING) | {"status": status, "reason": reason}
 
 

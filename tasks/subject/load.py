@@ -44,7 +44,9 @@ def load_subject(
     where = str(model_folder(settings) or settings.model)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        config = AutoConfig.from_pretrained(where, revision=settings.revision)
+        config = AutoConfig.from_pretrained(
+            where, revision=settings.revision, trust_remote_code=False
+        )
         if not hasattr(config, "vision_config"):
             raise SubjectError(
                 f"subject.model: {where!r} is a {config.model_type!r} model, which sees no images; "

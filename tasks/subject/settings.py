@@ -32,13 +32,17 @@ class DescribeSettings:
     """Where the texts come from: `generated` by the subject (greedily), or `given` by the data.
 
     max_new_tokens: where a generated answer is cut. batch_size: images generated for at once.
+    max_failed_share: of samples that may stay without a text before the run fails.
     """
 
     text: TextSource = "generated"
     max_new_tokens: int = 512
     batch_size: int = runtime(16)
+    max_failed_share: float = runtime(0.05)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_failed_share <= 1:
+            raise ValueError("max_failed_share: must be a share from 0 to 1")
         if self.max_new_tokens < 1:
             raise ValueError("max_new_tokens: must be at least 1")
         if self.batch_size < 1:

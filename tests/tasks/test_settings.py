@@ -41,7 +41,7 @@ def test_two_classes_with_the_same_fields_differ():
 
 def test_the_identity_is_plain_data_that_says_what_it_is_of():
     assert identity(Recipe(parts=(Scenes(count=2),))) == {
-        "class": "Recipe",
+        "class": f"{__name__}.Recipe",
         "amount": 3,
-        "parts": [{"class": "Scenes", "count": 2, "seed": 0, "size": 192}],
+        "parts": [{"class": "tasks.samples.scenes.Scenes", "count": 2, "seed": 0, "size": 192}],
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import ray
 
 from tasks.subject.settings import SubjectSettings
+from workflows.subject_pool import Extent
 
 
 class TheirOwn(Exception):
@@ -31,6 +32,11 @@ def die(number: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@ray.remote(num_cpus=1)
+def occupy(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 @dataclass(frozen=True)
 class Item:
     number: int
@@ -43,6 +49,9 @@ class Worker:
 
     def __init__(self, settings: SubjectSettings, threads: int) -> None:
         self._done = 0
+
+    def check(self, layers: tuple[int, ...]) -> Extent:
+        return Extent(layers, 1)
 
     def samples_done(self) -> int:
         return self._done

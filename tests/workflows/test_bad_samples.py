@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from tasks.artifacts import DESCRIPTIONS, write_table
 from tasks.samples.scenes import Scenes
-from tests.workflows.runs import Atlas, small_run
+from tests.workflows.runs import Atlas, settings, small_run
 from workflows.atlas import STAGES
+from workflows.errors import RunFailed
 from workflows.stage import Context
-from workflows.stages import samples
+from workflows.stages import describe, samples
+from workflows.store import Manifest, Store
+from workflows.subject_pool import SubjectPool
 from workflows.summary import closing_summary
 from workflows.tracking import read_summary
 
@@ -89,7 +95,7 @@ def test_the_closing_lines_count_the_failures(completed):
 def test_a_dataset_that_moved_is_read_again_and_nothing_else_is_redone(
     completed, photos, tmp_path, shared_mlflow
 ):
-    moved = tmp_path / "elsewhere"
+    moved = tmp_path / photos.name
     shutil.copytree(photos, moved)
     data = ("data=folder", f"data.path={moved}", "data.max_bad_share=0.6")
     context = small_run(completed.store.out, "capture.layers=[1]", data=data)
@@ -115,3 +121,27 @@ def test_a_folder_that_is_not_there_is_a_wrong_call(ended, tmp_path, shared_mlfl
     assert status == 2
     assert err.startswith("neuron-atlas: ")
     assert "no such folder" in err
+
+
+@pytest.mark.parametrize(("limit", "fails"), [(0.2, True), (0.25, False)])
+def test_too_many_samples_without_a_description_stop_the_run_before_capture(tmp_path, limit, fails):
+    done = Manifest(
+        *("describe", 1, "f" * 64, {}, {}),
+        files={"descriptions": ["descriptions.parquet"]},
+        rows={},
+        seconds={},
+    )
+    given = settings(f"describe.max_failed_share={limit}")
+    store = Store(tmp_path)
+    pool = SubjectPool(given.subject, given.cluster)
+    context = Context(given, store, pool, lambda: None, {"describe": done})
+    rows = [{"sample_id": n, "status": "empty_text" if n == 2 else "ok"} for n in range(4)]
+    table = pa.Table.from_pylist(rows, schema=DESCRIPTIONS.schema)
+    (path,) = store.paths(done, "descriptions")
+    write_table(table, DESCRIPTIONS, path)
+    with (
+        pytest.raises(RunFailed, match=r"25.0% of 4 samples have no text")
+        if fails
+        else (nullcontext())
+    ):
+        describe.check_descriptions(context)

@@ -156,6 +156,24 @@ def test_a_run_that_failed_ends_with_status_1_and_its_reason(ended, monkeypatch)
     assert ended() == (1, "neuron-atlas: because of this\n")
 
 
+def test_an_unforeseen_error_ends_with_status_1_and_where_it_happened(ended, monkeypatch):
+    def fail(config):
+        raise ZeroDivisionError("by chance")
+
+    monkeypatch.setattr(atlas, "run_atlas", fail)
+    status, err = ended()
+    assert status == 1
+    assert "ZeroDivisionError: by chance" in err
+    assert err.splitlines()[-1].startswith("neuron-atlas: stopped by an error that was not fores")
+
+
+@pytest.mark.parametrize("override", ["explain=null", "data=5"])
+def test_a_choice_that_is_no_name_is_told(ended, override):
+    status, err = ended(override)
+    assert status == 2
+    assert err.startswith(f"neuron-atlas: {override}: ")
+
+
 def test_an_interrupted_run_ends_with_status_130_and_says_how_to_go_on(ended, monkeypatch):
     def interrupt(config):
         raise KeyboardInterrupt

@@ -156,6 +156,15 @@ def test_describing_again_leaves_the_cores_to_the_stages_that_follow(
     assert "capture" in context.skipped
 
 
+def test_another_cut_of_the_neurons_does_not_confuse_the_stages_after_explaining(
+    first_run, atlas, shared_mlflow
+):
+    scores = atlas.table("scores", ["correlation"])
+    context = small_run(atlas.out, "explain.neurons_per_task=3", "simulate.seed=1")
+    assert context.skipped == ["samples", "describe", "capture", "classify", "explain"]
+    assert atlas.table("scores", ["correlation"]).equals(scores)
+
+
 def test_a_kill_between_commit_and_tidying_leaves_no_shards_for_good(
     first_run, atlas, no_cluster, shared_mlflow
 ):

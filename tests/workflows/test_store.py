@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.workflows.runs import settings
+from workflows import lock
 from workflows import store as store_module
 from workflows.atlas import STAGES
+from workflows.errors import WrongCall
+from workflows.lock import locked
 from workflows.stage import Context, run_stage
 from workflows.store import MANIFEST, Manifest, Store, fingerprint, write_json
 from workflows.subject_pool import SubjectPool
@@ -68,7 +71,7 @@ class _AllDone(Store):
     """A store in which every stage is complete."""
 
     def find(self, stage: str, fingerprint: str) -> Manifest:
-        return manifest(fingerprint, stage=stage, files={}, rows={})
+        return manifest(fingerprint, stage=stage, files={}, rows={}, about={"layers": [0]})
 
 
 @cache
@@ -163,7 +166,7 @@ def test_another_model_or_another_question_explains_again(override):
 
 def test_the_subject_counts_by_its_content_not_by_its_place(tmp_path):
     here = Path(settings().subject.model)
-    there = tmp_path / "moved"
+    there = tmp_path / here.name
     shutil.copytree(here, there)
     assert changed(f"subject.model={there}") == []
     config = there / "config.json"
@@ -243,3 +246,23 @@ def test_the_runs_manifest_maps_artifacts_to_files_below_the_output_folder(tmp_p
     assert [tmp_path / name for name in types["files"]] == paths
     assert (types["stage"], types["fingerprint"], types["rows"]) == ("classify", "f" * 64, 3)
     assert written["artifacts"]["scores"]["files"] == []
+
+
+def test_one_run_at_a_time_holds_an_output_folder(tmp_path):
+    with (
+        locked(tmp_path),
+        pytest.raises(WrongCall, match=r"^out: another run is writing to "),
+        locked(tmp_path),
+    ):
+        pytest.fail("two runs hold one folder")
+    with locked(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    with locked(tmp_path):
+        pass

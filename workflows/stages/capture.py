@@ -31,7 +31,14 @@ def _run(context: Context, folder: Path) -> Written:
     settings = context.settings.capture
     described = context.paths("describe", "descriptions")
     columns = ["sample_id", "n_visual", "n_text", "status"]
-    plans = plan_shards(read_table(described, DESCRIPTIONS, columns), context.layers(), settings)
+    context.settings.explain.explainer.check()  # For want of a key hours would be in vain.
+    extent = context.extent()
+    plans = plan_shards(
+        read_table(described, DESCRIPTIONS, columns),
+        extent.layers,
+        settings,
+        extent.neurons_per_layer,
+    )
     if not plans:
         raise RunFailed("no sample has a text to capture; see the failures of describe")
     shards = [folder / "shards" / plan.name for plan in plans]

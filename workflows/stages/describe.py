@@ -6,12 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
+from tasks.artifacts import DESCRIPTIONS, read_table
 from tasks.settings import identity
+from workflows.errors import RunFailed
 from workflows.progress import progress
 from workflows.stage import Context, Stage, Written, count_rows
+
+
+def check_descriptions(context: Context) -> None:
+    """Raise RunFailed where too many samples have no text to capture."""
+    described = read_table(context.paths("describe", "descriptions"), DESCRIPTIONS, ["status"])
+    empty = pc.sum(pc.equal(described["status"], "empty_text")).as_py() or 0
+    share, limit = empty / max(1, len(described)), context.settings.describe.max_failed_share
+    if share > limit:
+        raise RunFailed(
+            f"{share:.1%} of {len(described):,} samples have no text, and "
+            f"describe.max_failed_share is {limit:.1%}; try another subject.question or raise it"
+        )
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:

@@ -26,7 +26,11 @@ _NO_FAULT = pa.array(["ok", "no_evidence"])
 
 def _parameters(context: Context) -> Mapping[str, Any]:
     settings = context.settings.explain
-    return {"explainer": identity(settings.explainer), "neurons": identity(settings.neurons)}
+    return {
+        "explainer": identity(settings.explainer),
+        "wording": settings.explainer.wording,
+        "neurons": identity(settings.neurons),
+    }
 
 
 def _run(context: Context, folder: Path) -> Written:
@@ -52,7 +56,11 @@ def _run(context: Context, folder: Path) -> Written:
         read_table([folder / name for name in files["explanations"]], EXPLANATIONS),
         settings.max_failed_share,
     )
-    return Written(files, count_rows(folder, files))
+    return Written(
+        files,
+        count_rows(folder, files),
+        about={"neurons_per_task": settings.neurons_per_task},
+    )
 
 
 def _chosen_parts(context: Context) -> list[NeuronPart]:

@@ -18,7 +18,7 @@ from workflows.stage import Context, Stage, Written
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
-    return {"report": identity(context.settings.report)}
+    return {"report": identity(context.settings.report), "about": identity(_about(context))}
 
 
 def _run(context: Context, folder: Path) -> Written:

@@ -59,7 +59,7 @@ def _run(context: Context, folder: Path) -> Written:
     records = list_records(source)
     duplicates = duplicate_positions(records)
     parts = _parts(len(records))
-    # A part says which records it is of, so that a resumed run redoes what has changed since.
+    # The folder is of this dataset as it is now, so a part is named by its place alone.
     names = [f"{start:08d}-{stop:08d}.parquet" for start, stop in parts]
     waiting = [
         (part, name)

@@ -21,13 +21,13 @@ Key = tuple[int, int]
 
 
 def explained_parts(context: Context) -> list[NeuronPart]:
-    """The neurons that were explained, cut as for explaining."""
+    """The neurons that were explained, cut as they were when they were explained."""
     types = read_table(context.paths("classify", "types"), NEURON_TYPES)
     keys = ["layer", "neuron"]
     asked = read_table(context.paths("explain", "explanations"), EXPLANATIONS, keys)
     chosen = types.join(asked, keys=keys, join_type="left semi")
     chosen = chosen.sort_by([(key, "ascending") for key in keys]).select(types.column_names)
-    return cut_into_parts(chosen, context.settings.explain.neurons_per_task)
+    return cut_into_parts(chosen, context.done["explain"].about["neurons_per_task"])
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:

@@ -14,6 +14,10 @@ def added(batches: list[np.ndarray], membership: list[np.ndarray]) -> Moments:
     return moments
 
 
+def spread(values: np.ndarray) -> np.ndarray:
+    return np.square(values - values.mean(0)).sum(0)
+
+
 def test_sums_are_apart_for_each_role_and_leave_out_what_has_none():
     rng = np.random.default_rng(1)
     values = rng.normal(size=(40, 3)).astype(np.float32)
@@ -23,8 +27,9 @@ def test_sums_are_apart_for_each_role_and_leave_out_what_has_none():
     for index in range(len(ROLES)):
         mine = values[role == index].astype(np.float64)
         assert moments.tokens[index] == len(mine)
-        np.testing.assert_allclose(moments.total[index], mine.sum(0), rtol=1e-5)
-        np.testing.assert_allclose(moments.squares[index], np.square(mine).sum(0), rtol=1e-5)
+        mean, m2 = moments.mean_and_m2()
+        np.testing.assert_allclose(mean[index], mine.mean(0), atol=1e-6)
+        np.testing.assert_allclose(m2[index], spread(mine), rtol=1e-5)
         np.testing.assert_array_equal(moments.positive[index], (mine > 0).sum(0))
 
 
@@ -33,7 +38,7 @@ def test_small_values_are_not_lost_beside_a_long_history():
     member = np.zeros((len(ROLES), 1000), np.float32)
     member[0] = 1
     moments = added([values] * 2000, [member] * 2000)
-    np.testing.assert_allclose(moments.total[0], 2e6 * np.float64(np.float32(0.1)), rtol=1e-6)
+    np.testing.assert_allclose(moments.mean_and_m2()[0][0], np.float32(0.1), rtol=1e-6)
     assert moments.tokens[0] == 2e6
 
 

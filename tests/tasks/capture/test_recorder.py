@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tasks.artifacts import TRACES
+from tasks.capture.capture import batches
 from tasks.capture.recorder import PADDING_STEP, collate, padded_length
 from tasks.capture.shard import layer_tables
 from tasks.subject.encode import TEMPLATE, TEXT, VISUAL
@@ -121,6 +122,24 @@ def test_the_padded_length_is_the_samples_own():
         padded = padded_length(sample.encoded)
         assert padded % PADDING_STEP == 0
         assert 0 <= padded - len(sample.encoded.input_ids) < PADDING_STEP
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_batches_hold_every_sample_once_with_others_of_its_padded_length(size):
+    stream = [(sample.sample_id, sample.encoded) for sample in SAMPLES]
+    lengths = {sample.sample_id: padded_length(sample.encoded) for sample in SAMPLES}
+    seen = list(batches(stream, size, CPU))
+    ids = [sample_id for batch in seen for sample_id in batch.sample_ids.tolist()]
+    assert sorted(ids) == sorted(lengths)
+    for batch in seen:
+        assert len(batch.sample_ids) <= size
+        assert {lengths[sample_id] for sample_id in batch.sample_ids.tolist()} == {
+            batch.input_ids.shape[1]
+        }
+    assert len(seen) == sum(
+        -(-list(lengths.values()).count(length) // size) for length in set(lengths.values())
+    )
+    assert len(set(lengths.values())) > 1
 
 
 def test_traces_are_kept_in_half_precision_and_peaks_in_full():

@@ -116,7 +116,7 @@ def test_the_batch_size_alone_changes_nothing(captured, once, batch_size):
 
 
 def test_the_order_of_the_samples_changes_nothing(subject, described, once, tmp_path):
-    (plan,) = plan_shards(described.descriptions, LAYERS, SETTINGS)
+    (plan,) = plan_shards(described.descriptions, LAYERS, SETTINGS, 512)
     order = np.random.default_rng(3).permutation(plan.sample_ids).tolist()
     halves = [replace(plan, sample_ids=tuple(ids)) for ids in (order[:20], order[20:])]
     shards = [capture_one(subject, described, half, tmp_path / "shards") for half in halves]
@@ -124,7 +124,7 @@ def test_the_order_of_the_samples_changes_nothing(subject, described, once, tmp_
 
 
 def test_a_shard_that_is_delivered_twice_changes_nothing(subject, described, once, tmp_path):
-    plans = plan_shards(described.descriptions, LAYERS, replace(SETTINGS, shards=2))
+    plans = plan_shards(described.descriptions, LAYERS, replace(SETTINGS, shards=2), 512)
     shards = [capture_one(subject, described, plan, tmp_path / "shards") for plan in plans]
     before = {path: path.stat().st_mtime_ns for path in shards[0].iterdir()}
     again = capture_one(subject, described, plans[0], tmp_path / "shards")

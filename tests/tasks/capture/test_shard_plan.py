@@ -4,6 +4,8 @@ import pytest
 from tasks.capture.settings import CaptureSettings
 from tasks.capture.shard_plan import ShardPlan, plan_shards
 
+NEURONS = 512
+
 
 def descriptions(statuses: dict[int, str]) -> pa.Table:
     return pa.table(
@@ -18,7 +20,7 @@ def descriptions(statuses: dict[int, str]) -> pa.Table:
 
 def plans(samples: int, shards: int | None = None, **settings: int) -> list[ShardPlan]:
     table = descriptions(dict.fromkeys(range(samples), "ok"))
-    return plan_shards(table, [0, 3], CaptureSettings(shards=shards, **settings))
+    return plan_shards(table, [0, 3], CaptureSettings(shards=shards, **settings), NEURONS)
 
 
 @pytest.mark.parametrize(("samples", "shards"), [(10, 1), (10, 3), (11, 5), (100, 7), (4, 4)])
@@ -41,23 +43,37 @@ def test_by_default_a_shard_is_at_most_256_samples(samples, shards):
 
 def test_only_samples_with_a_text_are_captured():
     statuses = {4: "ok", 1: "truncated", 2: "empty_text", 0: "ok"}
-    (plan,) = plan_shards(descriptions(statuses), [0], CaptureSettings())
+    (plan,) = plan_shards(descriptions(statuses), [0], CaptureSettings(), NEURONS)
     assert plan.sample_ids == (0, 1, 4)
     assert 2 not in plan.random_ids
     assert plan.max_text == 14
 
 
 def test_without_a_usable_sample_there_is_no_shard():
-    assert plan_shards(descriptions({0: "empty_text"}), [0], CaptureSettings()) == []
+    assert plan_shards(descriptions({0: "empty_text"}), [0], CaptureSettings(), NEURONS) == []
 
 
-def test_all_shards_share_what_concerns_the_whole_dataset():
-    for cut in (plans(60, 1), plans(60, 4)):
+@pytest.mark.parametrize(("top_n", "shards"), [(50, 4), (5_000, 4), (50_000, 2)])
+def test_fewer_shards_are_cut_where_each_would_write_large_traces(top_n, shards):
+    assert len(plans(1000, top_n=top_n)) == shards
+
+
+def test_the_random_samples_are_those_of_the_dataset_however_it_is_cut():
+    (whole,) = plans(60, 1)
+    assert len(whole.random_ids) == 32
+    for shards in (2, 4):
+        cut = plans(60, shards)
+        assert sorted(i for plan in cut for i in plan.random_ids) == list(whole.random_ids)
         for plan in cut:
-            assert plan.random_ids == plans(60, 1)[0].random_ids
-            assert (plan.max_visual, plan.max_text, plan.layers) == (64, 16, (0, 3))
-    assert len(plans(60, 1)[0].random_ids) == 32
+            assert set(plan.random_ids) <= set(plan.sample_ids)
     assert len(plans(60, 1, random_samples=5)[0].random_ids) == 5
+
+
+def test_a_shard_has_room_for_its_own_longest_sample():
+    first, second = plans(4, 2)
+    assert (first.max_visual, first.max_text) == (64, 11)
+    assert second.max_text == 13
+    assert first.layers == second.layers == (0, 3)
 
 
 def test_a_shards_name_tells_its_samples():
@@ -65,7 +81,7 @@ def test_a_shards_name_tells_its_samples():
     assert len(set(names)) == 5
     assert names[0].startswith("shard-00000000-00000119-")
     without_one = descriptions({i: "ok" for i in range(120) if i != 60})
-    (other,) = plan_shards(without_one, [0], CaptureSettings(shards=1))
+    (other,) = plan_shards(without_one, [0], CaptureSettings(shards=1), NEURONS)
     assert other.name.startswith("shard-00000000-00000119-")
     assert other.name != names[0]
     assert [plan.name for plan in plans(600, 5)] == names

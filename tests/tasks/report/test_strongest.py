@@ -29,14 +29,14 @@ def test_scored_neurons_come_first_by_their_best_correlation():
     assert [n for _, n, _ in choose_neurons(types, NONE_EXPLAINED, table)] == [2, 1, 3, 0]
 
 
-def test_a_correlation_that_is_not_ok_counts_for_nothing():
+def test_a_correlation_counts_without_a_control_but_not_as_nan():
     types = visual({"neuron": 0}, {"neuron": 1}, {"neuron": 2})
     table = scores(
         {"layer": 0, "neuron": 1, "correlation": 0.9, "status": "no_control"},
         {"layer": 0, "neuron": 2, "correlation": float("nan")},
         {"layer": 0, "neuron": 0, "correlation": 0.1},
     )
-    assert [n for _, n, _ in choose_neurons(types, NONE_EXPLAINED, table)] == [0, 1, 2]
+    assert [n for _, n, _ in choose_neurons(types, NONE_EXPLAINED, table)] == [1, 0, 2]
 
 
 def test_without_scores_the_explained_come_first_then_the_purest():

@@ -145,3 +145,13 @@ def test_a_neuron_that_never_varies_has_no_interval_and_spoils_no_others():
     low, high = bootstrap_interval(np.stack([flat, fine]), 200, seed=0)
     assert np.isnan([low[0], high[0]]).all()
     assert np.isfinite([low[1], high[1]]).all()
+
+
+def test_one_samples_large_numbers_do_not_swallow_anothers_small_ones() -> None:
+    rng = np.random.default_rng(5)
+    real = np.concatenate([np.full(20_000, 6e4), rng.normal(0, 1e-2, 300)])
+    predicted = np.concatenate([np.zeros(20_000), real[20_000:] + rng.normal(0, 1e-2, 300)])
+    sums = sample_sums(real, predicted, np.array([0, 20_000, 20_000, 20_300]))
+    assert sums[1].tolist() == [0] * 6
+    expected = np.corrcoef(real[20_000:], predicted[20_000:])[0, 1]
+    np.testing.assert_allclose(pearson(sums[2]), expected, rtol=1e-6)

@@ -119,6 +119,13 @@ def test_a_neuron_without_an_explanation_has_no_score_and_says_why():
     assert row["correlation"] is row["ci_low"] is row["control_other"] is row["margin"] is None
 
 
+@pytest.mark.parametrize("status", ["no_samples", "failed", "malformed"])
+def test_an_explanation_without_a_single_prediction_has_too_few_samples_and_says_why(status):
+    (row,) = scored(simulated("own", samples=[0], status=status))
+    assert (row["status"], row["reason"], row["n_samples"]) == ("too_few_samples", "because", 0)
+    assert row["correlation"] is None
+
+
 def test_too_few_samples_give_no_score():
     few = SAMPLES[:3]
     (row,) = scored([*simulated("own", samples=few), *simulated("other", samples=few)])

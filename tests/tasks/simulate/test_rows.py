@@ -14,7 +14,7 @@ from tasks.simulate.simulator import Prediction
 
 NOTHING = np.empty(0, np.float32)
 OWN = Explained(2, 5, "visual", "red things")
-OTHER = Explained(2, 8, "visual", "blue things")
+OTHER = Explained(3, 8, "visual", "blue things")
 
 
 @dataclass
@@ -70,7 +70,8 @@ def test_the_neurons_own_claim_and_anothers_are_simulated_on_the_same_samples():
         for claim in ("own", "other")
         for drawn in ((4, "exemplar"), (1, "exemplar"), (9, "random"), (6, "random"))
     ]
-    assert {(row["claim"], row["claim_neuron"]) for row in table} == {("own", 5), ("other", 8)}
+    claims = {(row["claim"], row["claim_layer"], row["claim_neuron"]) for row in table}
+    assert claims == {("own", 2, 5), ("other", 3, 8)}
     assert {row["text"][0] for row in table if row["claim"] == "own"} == {len(OWN.text)}
     assert {row["text"][0] for row in table if row["claim"] == "other"} == {len(OTHER.text)}
 
@@ -104,16 +105,17 @@ def test_a_failed_prediction_is_a_row_with_its_reason():
 
 
 @pytest.mark.parametrize(
-    ("seen", "own", "reason"),
+    ("seen", "own", "status", "reason"),
     [
-        (evidence([1, 2], [3]), None, "the neuron has no explanation"),
-        (evidence([], [3]), OWN, "no sample was held out"),
+        (evidence([1, 2], [3]), None, "no_explanation", "the neuron has no explanation"),
+        (evidence([], [3]), OWN, "no_samples", "no sample was held out"),
     ],
 )
-def test_a_neuron_that_cannot_be_simulated_is_one_row_that_says_why(seen, own, reason):
+def test_a_neuron_that_cannot_be_simulated_is_one_row_that_says_why(seen, own, status, reason):
     (row,) = rows(seen, own=own)
-    assert (row["claim"], row["status"], row["reason"]) == ("own", "no_explanation", reason)
-    assert (row["sample_id"], row["claim_neuron"], row["visual"]) == (-1, -1, [])
+    assert (row["claim"], row["status"], row["reason"]) == ("own", status, reason)
+    assert (row["claim_layer"], row["claim_neuron"], row["sample_id"]) == (-1, -1, -1)
+    assert row["visual"] == row["text"] == []
 
 
 def test_a_neuron_without_a_control_is_simulated_and_says_so():
