@@ -89,6 +89,7 @@ def test_at_a_terminal_there_is_a_bar_with_counts_and_rate(monkeypatch):
         advance(20)
     drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
     assert "capture" in drawn
+    assert "━" in drawn
     assert "40/40" in drawn
     assert "samples" in drawn
 

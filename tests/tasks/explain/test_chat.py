@@ -251,8 +251,10 @@ def test_answers_come_in_the_order_of_the_neurons(provider):
 
 def test_a_wrong_key_stops_the_run_instead_of_failing_every_neuron(provider, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+    one_at_a_time = ClientSettings(base_url=provider.base_url, concurrency=1)
     with pytest.raises(Unusable, match="OPENAI_API_KEY"):
-        explain(provider, likes("visual"), likes("text"))
+        explain(provider, likes("visual"), likes("text"), client=one_at_a_time)
+    assert len(provider.requests()) == 1
     monkeypatch.delenv("OPENAI_API_KEY")
     provider.forget()
     with pytest.raises(Unusable, match="is not set"):

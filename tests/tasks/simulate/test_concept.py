@@ -66,11 +66,7 @@ def said(catalog: Catalog, sample_id: int, *words: str) -> list[bool]:
         ("Bright red. The word stop.", {"bright", "red"}, {"bright", "red", "stop"}),
         ("Glass", {"glass"}, {"glass"}),
         ("Images of red shapes, but not blue ones.", {"red", "shape"}, set()),
-        (
-            "Images of fruit, e.g. apples, that isn't green.",
-            {"fruit", "apple", "isn't", "green"},
-            set(),
-        ),
+        ("Images of fruit, e.g. apples.", {"fruit", "apple"}, set()),
         ("The word 'stop', never 'go'.", set(), {"stop"}),
         ('The tokens "is" and "the".', set(), {"is", "the"}),
         ("", set(), set()),
