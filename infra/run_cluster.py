@@ -1,5 +1,5 @@
 """Run neuron-atlas on a Ray cluster: the one that RAY_ADDRESS names, or one made here of several
-nodes on loopback that is stopped afterwards.
+nodes, behind a token of its own, that is stopped afterwards.
 
     python -m infra.run_cluster --nodes 3 -- experiment=demo out=out/demo
 """
@@ -40,11 +40,10 @@ def main() -> None:
 def local_cluster(nodes: int) -> Iterator[str]:
     """A cluster of several real Ray nodes on this machine, which share its cores; its address."""
     cores = max(1, (os.cpu_count() or 1) // nodes)
-    node = {"num_cpus": cores, "node_ip_address": "127.0.0.1"}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores})
     try:
         for _ in range(nodes - 1):
-            cluster.add_node(**node)
+            cluster.add_node(num_cpus=cores)
         cluster.wait_for_nodes()
         yield cluster.address
     finally:

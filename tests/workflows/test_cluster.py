@@ -224,6 +224,7 @@ def test_without_items_no_actor_is_started(pool_of, tmp_path, monkeypatch):
     assert work(pool_of(2), [], tmp_path) == 0
 
 
+@pytest.mark.timeout(60)
 def test_an_actor_for_which_there_is_no_room_holds_up_nothing(pool_of, tmp_path):
     items = [Item(number) for number in range(6)]
     assert work(pool_of(5), items, tmp_path) == 24

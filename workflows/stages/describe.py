@@ -38,8 +38,8 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 
 def _run(context: Context, folder: Path) -> Written:
     # What would stop the run later must show before the subject writes for hours.
-    context.layers()
     context.settings.explain.explainer.check()
+    context.layers()
     sources = context.paths("samples", "samples")
     written = {path: folder / path.name.replace("samples-", "descriptions-") for path in sources}
     sizes = {path: pq.read_metadata(path).num_rows for path in sources}
