@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 
 from tasks.artifacts import NEURON_TYPES, layer_file
 from tasks.samples.source import Source
+from workflows.cluster import spread
+from workflows.progress import progress
 from workflows.stage import Context
 
 if TYPE_CHECKING:
@@ -43,6 +46,28 @@ def cut_into_parts(chosen: pa.Table, size: int) -> list[NeuronPart]:
             types = rows.slice(start, size)
             parts.append(NeuronPart(layer, tuple(types["neuron"].to_pylist()), types))
     return parts
+
+
+def work_on_parts(
+    stage: str,
+    artifact: str,
+    parts: Sequence[NeuronPart],
+    folder: Path,
+    submit: Callable[[NeuronPart, Path], ray.ObjectRef],
+    is_finished: Callable[[Path], bool] = Path.is_file,
+) -> dict[str, list[str]]:
+    """Have every part that is not finished written to its file, with a bar; the files by artifact.
+
+    submit: given a part and the path that its task shall write.
+    """
+    paths = {part.file(artifact): folder / part.file(artifact) for part in parts}
+    waiting = [part for part in parts if not is_finished(paths[part.file(artifact)])]
+    total = sum(len(part.neurons) for part in parts)
+    done = total - sum(len(part.neurons) for part in waiting)
+    with progress(stage, total, "neurons", done) as advance:
+        for part, _ in spread(waiting, lambda part: submit(part, paths[part.file(artifact)])):
+            advance(len(part.neurons))
+    return {artifact: list(paths)}
 
 
 @dataclass(frozen=True)

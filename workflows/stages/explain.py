@@ -13,11 +13,9 @@ import ray
 from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table
 from tasks.explain.select import choose_neurons
 from tasks.settings import identity
-from workflows.cluster import spread
 from workflows.errors import RunFailed, WrongCall
 from workflows.journal import RemoteJournal, open_journal
-from workflows.neuron_parts import NeuronPart, TaskInputs, cut_into_parts
-from workflows.progress import progress
+from workflows.neuron_parts import NeuronPart, TaskInputs, cut_into_parts, work_on_parts
 from workflows.stage import Context, Stage, Written, count_rows
 
 _TRANSIENT = pa.array(["rate_limited", "timed_out", "failed"])
@@ -35,23 +33,14 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 
 def _run(context: Context, folder: Path) -> Written:
     settings = context.settings.explain
-    parts = _chosen_parts(context)
-    waiting = [part for part in parts if not _is_finished(folder / part.file("explanations"))]
-    total = sum(len(part.neurons) for part in parts)
-    done = total - sum(len(part.neurons) for part in waiting)
     inputs = TaskInputs.of(context)
-    with (
-        open_journal(settings.explainer, context.store.out) as journal,
-        progress("explain", total, "neurons", done) as advance,
-    ):
+    with open_journal(settings.explainer, context.store.out) as journal:
 
-        def submit(part: NeuronPart) -> ray.ObjectRef:
-            path = folder / part.file("explanations")
+        def submit(part: NeuronPart, path: Path) -> ray.ObjectRef:
             return _explain_part.remote(settings.explainer, part, inputs, journal, path)
 
-        for part, _ in spread(waiting, submit):
-            advance(len(part.neurons))
-    files = {"explanations": [part.file("explanations") for part in parts]}
+        parts = _chosen_parts(context)
+        files = work_on_parts("explain", "explanations", parts, folder, submit, _is_finished)
     _check_failures(
         read_table([folder / name for name in files["explanations"]], EXPLANATIONS),
         settings.max_failed_share,

@@ -11,9 +11,7 @@ import ray
 from tasks.artifacts import EXPLANATIONS, SCORES, SIMULATIONS, read_table, write_table
 from tasks.score.settings import ScoreSettings
 from tasks.settings import identity
-from workflows.cluster import spread
-from workflows.neuron_parts import NeuronPart, TaskInputs
-from workflows.progress import progress
+from workflows.neuron_parts import NeuronPart, TaskInputs, work_on_parts
 from workflows.stage import Context, Stage, Written, count_rows
 from workflows.stages.simulate import explained_parts
 
@@ -27,25 +25,18 @@ def _run(context: Context, folder: Path) -> Written:
     inputs = TaskInputs.of(context)
     explanations = context.folder("explain")
     simulations = context.folder("simulate")
-    parts = explained_parts(context)
-    waiting = [part for part in parts if not (folder / part.file("scores")).is_file()]
 
-    def submit(part: NeuronPart) -> ray.ObjectRef:
+    def submit(part: NeuronPart, path: Path) -> ray.ObjectRef:
         return _score_part.remote(
             part,
             inputs,
             explanations / part.file("explanations"),
             simulations / part.file("simulations"),
             settings,
-            folder / part.file("scores"),
+            path,
         )
 
-    total = sum(len(part.neurons) for part in parts)
-    done = total - sum(len(part.neurons) for part in waiting)
-    with progress("score", total, "neurons", done) as advance:
-        for part, _ in spread(waiting, submit):
-            advance(len(part.neurons))
-    files = {"scores": [part.file("scores") for part in parts]}
+    files = work_on_parts("score", "scores", explained_parts(context), folder, submit)
     return Written(files, count_rows(folder, files))
 
 

@@ -12,9 +12,7 @@ import ray
 from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SIMULATIONS, read_table
 from tasks.settings import identity
 from tasks.simulate.control import Explained, other_neurons
-from workflows.cluster import spread
-from workflows.neuron_parts import NeuronPart, TaskInputs, cut_into_parts
-from workflows.progress import progress
+from workflows.neuron_parts import NeuronPart, TaskInputs, cut_into_parts, work_on_parts
 from workflows.stage import Context, Stage, Written, count_rows
 
 Key = tuple[int, int]
@@ -40,10 +38,8 @@ def _run(context: Context, folder: Path) -> Written:
     explained = _explained(context)
     controls = other_neurons(list(explained.values()), settings.simulate.seed)
     inputs = TaskInputs.of(context)
-    parts = explained_parts(context)
-    waiting = [part for part in parts if not (folder / part.file("simulations")).is_file()]
 
-    def submit(part: NeuronPart) -> ray.ObjectRef:
+    def submit(part: NeuronPart, path: Path) -> ray.ObjectRef:
         keys = [(part.layer, neuron) for neuron in part.neurons]
         return _simulate_part.remote(
             settings.simulate.simulator,
@@ -52,15 +48,11 @@ def _run(context: Context, folder: Path) -> Written:
             inputs,
             {key: explained[key] for key in keys if key in explained},
             {key: controls[key] for key in keys if key in controls},
-            folder / part.file("simulations"),
+            path,
         )
 
-    total = sum(len(part.neurons) for part in parts)
-    done = total - sum(len(part.neurons) for part in waiting)
-    with progress("simulate", total, "neurons", done) as advance:
-        for part, _ in spread(waiting, submit):
-            advance(len(part.neurons))
-    files = {"simulations": [part.file("simulations") for part in parts]}
+    parts = explained_parts(context)
+    files = work_on_parts("simulate", "simulations", parts, folder, submit)
     return Written(files, count_rows(folder, files))
 
 
