@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _LONGEST_PARAMETER = 500
-_PARAMETERS_A_REQUEST = 100
 _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -80,9 +79,7 @@ class Tracker:
             Param(key, str(value)[:_LONGEST_PARAMETER])
             for key, value in sorted(_flatten(self._config).items())
         ]
-        for start in range(0, len(parameters), _PARAMETERS_A_REQUEST):
-            few = parameters[start : start + _PARAMETERS_A_REQUEST]
-            client.log_batch(run.info.run_id, params=few)
+        client.log_batch(run.info.run_id, params=parameters)
         return client, run.info.run_id
 
     def _log(self, client: MlflowClient, run_id: str, context: Context, error: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,20 +35,25 @@ class Story:
     last_status: int = -1
 
 
+def below(out: Path, pattern: str) -> list[Path]:
+    """As Path.glob, which fails where a folder disappears meanwhile."""
+    return [Path(name) for name in glob(f"{out}/artifacts/{pattern}")]
+
+
 def shards(out: Path) -> set[str]:
-    return {path.name for path in out.glob("artifacts/capture/*/shards/shard-*")}
+    return {path.name for path in below(out, "capture/*/shards/shard-*")}
 
 
 def begun_shards(out: Path) -> set[str]:
     return {
         re.sub(r"^\.|\.\d+\.tmp$", "", path.name)
-        for path in out.glob("artifacts/capture/*/shards/.shard-*.tmp")
+        for path in below(out, "capture/*/shards/.shard-*.tmp")
     }
 
 
 def parts(out: Path, artifact: str) -> dict[Path, int]:
     """The finished parts of an artifact, and when each was written."""
-    found = out.glob(f"artifacts/*/*/{artifact}-layer-*.parquet")
+    found = below(out, f"*/*/{artifact}-layer-*.parquet")
     return {path: path.stat().st_mtime_ns for path in found}
 
 
