@@ -82,13 +82,11 @@ def _attach(address: str) -> None:
             raise WrongCall(f"{wrong}: {error}") from error
     try:
         ray.init(address=address, **_QUIET)
-    except ray.exceptions.AuthenticationError as error:
+    except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
         raise WrongCall(
-            f"cluster.address (or RAY_ADDRESS): the cluster at {address!r} wants a token; set "
-            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            f"{wrong}, or it wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH"
         ) from error
-    except (ConnectionError, ValueError) as error:
-        raise WrongCall(wrong) from error
 
 
 @contextmanager

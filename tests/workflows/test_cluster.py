@@ -139,12 +139,16 @@ def test_a_cluster_of_our_own_is_closed_to_everybody_else(ray_of_two_cores):
     assert len(os.environ["RAY_AUTH_TOKEN"]) >= 32
 
 
-def test_a_cluster_that_wants_a_token_is_told_with_what_to_set(no_ray, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no"), ray.exceptions.AuthenticationError("no"), ValueError("no")]
+)
+def test_a_cluster_that_lets_nobody_in_is_told_with_what_it_may_want(no_ray, monkeypatch, error):
     def init(**_):
-        raise ray.exceptions.AuthenticationError("no")
+        raise error
 
     monkeypatch.setattr(cluster_module.ray, "init", init)
-    with pytest.raises(WrongCall, match="wants a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOK"):
+    said = r"^cluster\.address .* 'auto', or it wants a token: set RAY_AUTH_MODE=token, and RAY_AUT"
+    with pytest.raises(WrongCall, match=said):
         cluster(ClusterSettings(address="auto")).__enter__()
 
 
