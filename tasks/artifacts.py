@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.histogram import BINS, BLOCKS
+
 _ROW_GROUP = 16_384
 """Rows that are read together: a few hundred neurons' traces, so that a few neurons' rows can be
 read without the rest of their layer."""
@@ -203,6 +205,26 @@ MOMENTS = TableSpec(
                     ("max", pa.float32(), "highest activation; NaN without tokens", "activation"),
                     ("positive", pa.float64(), "share of activations above 0", ""),
                 )
+            ),
+        ]
+    ),
+    key=("layer", "neuron"),
+)
+
+HISTOGRAMS = TableSpec(
+    "histograms",
+    pa.schema(
+        [
+            *_NEURON,
+            *(
+                _column(
+                    role,
+                    pa.list_(pa.int32(), BLOCKS * BINS),
+                    f"{role} tokens by block of samples and bin of activation, block-major "
+                    "(see tasks/histogram.py)",
+                    "tokens",
+                )
+                for role in ("visual", "text")
             ),
         ]
     ),
