@@ -16,4 +16,5 @@ def test_bins_are_half_octaves_up_to_256():
 def test_samples_fall_evenly_into_blocks_whatever_the_period_of_their_ids(step):
     counts = np.bincount(block_of(np.arange(0, 1600 * step, step)), minlength=BLOCKS)
     assert len(counts) == BLOCKS
-    assert 80 <= counts.min() and counts.max() <= 120
+    assert counts.min() >= 80
+    assert counts.max() <= 120
