@@ -199,11 +199,12 @@ MOMENTS = TableSpec(
                 _column(f"{statistic}_{role}", kind, f"{meaning}, over {role} tokens", unit)
                 for role in ROLES
                 for statistic, kind, meaning, unit in (
-                    ("n", pa.int64(), "number of tokens", "tokens"),
+                    ("n", pa.int64(), "number of finite activations", "tokens"),
                     ("mean", pa.float64(), "mean activation", "activation"),
                     ("m2", pa.float64(), "sum of squared deviations", "activation^2"),
                     ("max", pa.float32(), "highest activation; NaN without tokens", "activation"),
                     ("positive", pa.float64(), "share of activations above 0", ""),
+                    ("nonfinite", pa.int64(), "activations left out: infinite or NaN", "tokens"),
                 )
             ),
         ]

@@ -19,6 +19,12 @@ LOWEST_EXPONENT = -7
 """Bin 0 holds everything below 2^LOWEST_EXPONENT, so also all that is zero or negative; the last
 bin everything from 2^((BINS - 2) / 2 + LOWEST_EXPONENT) = 256 on."""
 
+DROPPED_BITS = 22
+"""What is left of a float32's bits without these is its sign, exponent and first fraction bit."""
+
+CODE_OF_BIN_0 = 2 * (127 + LOWEST_EXPONENT) - 1
+"""The bin is that number less this one, held between 0 and BINS - 1."""
+
 
 def bin_edges() -> np.ndarray:
     """Lower edges float64 [BINS] of the bins, in activation units; the first is -inf."""

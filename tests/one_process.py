@@ -91,8 +91,7 @@ def capture_one(subject: Subject, described: Described, plan: ShardPlan, folder:
 def merge(shards: Sequence[Path], layers: Sequence[int], top_n: int, folder: Path) -> Path:
     """Merge every layer of `shards` into `folder`."""
     for layer in layers:
-        for spec, table in merge_layer(shards, layer, top_n):
-            write_table(table, spec, folder / layer_file(spec.name, layer))
+        merge_layer(shards, layer, top_n, folder)
     return folder
 
 

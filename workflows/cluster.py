@@ -145,7 +145,8 @@ def actor_count(settings: ClusterSettings) -> tuple[int, dict[str, float]]:
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     if gpus:
-        return settings.actors or gpus, {"num_gpus": 1, "num_cpus": 1}
+        each = settings.gpus_per_actor
+        return settings.actors or max(1, gpus // each), {"num_gpus": each, "num_cpus": 1}
     cores = int(resources.get("CPU", 1))
     actors = settings.actors or max(1, cores // settings.threads)
     return actors, {"num_cpus": min(settings.threads, max(1, cores // actors))}

@@ -61,16 +61,18 @@ class ClusterSettings:
 
     address: of a Ray cluster to attach to; None starts one in this process's machine. cpus: of
     the cluster that is started; None for all. actors: subject actors; None for one on each GPU,
-    or one on each CPU core where there are none. threads: of each actor on a CPU.
+    or one on each CPU core where there are none. gpus_per_actor: GPUs that one subject is spread
+    over, layer by layer. threads: of each actor on a CPU.
     """
 
     address: str | None = None
     cpus: int | None = None
     actors: int | None = None
+    gpus_per_actor: int = 1
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("cpus", "actors", "threads"):
+        for name in ("cpus", "actors", "gpus_per_actor", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: must be at least 1")

@@ -38,9 +38,10 @@ class SubjectActor:
     Methods import what needs torch when they are called, so that a driver never does.
     """
 
-    def __init__(self, settings: SubjectSettings, threads: int) -> None:
+    def __init__(self, settings: SubjectSettings, threads: int, sharers: int) -> None:
         self._settings = settings
         self._threads = threads
+        self._sharers = sharers
         self._subject: Any = None
         self._samples_done = 0
 
@@ -65,6 +66,12 @@ class SubjectActor:
         self._samples_done = 0
         describe_part(self._loaded(), samples, source, settings, written, self._count)
 
+    def memory_plan(self, shard: ShardPlan) -> str:
+        """Where the capture of a shard keeps what, in words. Raises SubjectError."""
+        from tasks.capture.demand import memory_plan
+
+        return str(memory_plan(self._loaded(), shard, self._sharers))
+
     def capture(
         self,
         plan: ShardPlan,
@@ -79,7 +86,7 @@ class SubjectActor:
 
         self._samples_done = 0
         catalog = open_catalog(samples, descriptions, sample_ids=plan.sample_ids, source=source)
-        capture_shard(self._loaded(), plan, catalog, folder, self._count)
+        capture_shard(self._loaded(), plan, catalog, folder, self._sharers, self._count)
 
     def samples_done(self) -> int:
         """Samples of the current item that are done."""
@@ -93,7 +100,8 @@ class SubjectActor:
         if self._subject is None:
             from tasks.subject.load import load_subject
 
-            device = "cuda" if ray.get_gpu_ids() else "cpu"
+            gpus = len(ray.get_gpu_ids())
+            device = ("cpu", "cuda")[gpus] if gpus < 2 else "auto"
             self._subject = load_subject(self._settings, device, self._threads)
         return self._subject
 
@@ -113,12 +121,12 @@ class SubjectPool:
         self._actors: list[Any] = []
 
     def check(self, layers: Sequence[int] | None) -> Extent:
-        """See SubjectActor.check. Says so while it waits for a place in the cluster."""
-        starting = [actor.samples_done.remote() for actor in self._started()]
-        while not (ready := ray.wait(starting, timeout=_SECONDS_BEFORE_SAYING)[0]):
-            say("subject    waits for a GPU or CPU of the cluster to be free")
-        actor = self._actors[starting.index(ready[0])]
-        return result(actor.check.remote(layers))
+        """See SubjectActor.check."""
+        return result(self._first_free().check.remote(layers))
+
+    def memory_plan(self, shard: ShardPlan) -> str:
+        """See SubjectActor.memory_plan."""
+        return result(self._first_free().memory_plan.remote(shard))
 
     def each(
         self,
@@ -169,11 +177,22 @@ class SubjectPool:
             ray.kill(actor)
         self._actors = []
 
+    def _first_free(self) -> Any:
+        """An actor that runs. Says so while it waits for a place in the cluster."""
+        starting = [actor.samples_done.remote() for actor in self._started()]
+        while not (ready := ray.wait(starting, timeout=_SECONDS_BEFORE_SAYING)[0]):
+            say("subject    waits for a GPU or CPU of the cluster to be free")
+        return self._actors[starting.index(ready[0])]
+
     def _started(self) -> list[Any]:
         if not self._actors:
             count, resources = actor_count(self._cluster)
+            machines = sum(1 for node in ray.nodes() if node["Alive"])
+            sharers = -(-count // machines)
             self._actors = [
-                _RemoteSubject.options(**resources).remote(self._subject, self._cluster.threads)
+                _RemoteSubject.options(**resources).remote(
+                    self._subject, self._cluster.threads, sharers
+                )
                 for _ in range(count)
             ]
         return self._actors

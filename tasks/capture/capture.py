@@ -2,68 +2,65 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from tasks.capture.recorder import Batch, LayerRecorder, Layout, collate, padded_length
+from tasks.capture.batch import Batch, batches
+from tasks.capture.memory_plan import MemoryPlan, Pass
+from tasks.capture.observe import observe
+from tasks.capture.record import EVIDENCE, LayerRecord, Layout, empty_record
+from tasks.capture.replay import replay
 from tasks.subject.encode import Encoded
-from tasks.subject.hook_points import neurons_per_layer, observing
+from tasks.subject.hook_points import layer_device, neurons_per_layer, observing
 from tasks.subject.load import Subject
-from tasks.subject.settings import HookPoint
+from tasks.subject.settings import HookPoint, SubjectError
+
+Samples = Callable[[], Iterable[tuple[int, Encoded]]]
+"""Gives (sample_id, encoded sample) pairs, from the first on at every call."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is recorded of each layer.
+
+    layout: the most visual and text tokens of any sample. random_ids: the samples whose traces
+    are kept whatever they excite. peak_roles: the roles over which a sample's peak is taken.
+    """
+
+    layers: Sequence[int]
+    hook_point: HookPoint
+    top_n: int
+    layout: Layout
+    random_ids: Sequence[int]
+    peak_roles: tuple[int, ...] = EVIDENCE
 
 
 def capture(
     subject: Subject,
-    samples: Iterable[tuple[int, Encoded]],
-    *,
-    layers: Sequence[int],
-    hook_point: HookPoint,
-    top_n: int,
-    layout: Layout,
-    random_ids: Sequence[int],
-    batch_size: int,
+    samples: Samples,
+    recording: Recording,
+    plan: MemoryPlan,
     on_batch: Callable[[int], None] = lambda count: None,
-) -> dict[int, LayerRecorder]:
-    """Stream (sample_id, encoded sample) pairs through the subject and record every layer.
+) -> Iterator[tuple[int, LayerRecord]]:
+    """Stream samples through the subject and yield each layer's record once it is whole.
 
-    layout: the most visual and text tokens of any sample. random_ids: the samples whose traces
-    are kept whatever they excite. on_batch: told how many samples each batch had.
+    A record that has been yielded is the caller's: the room of its traces is needed for the
+    layers of the next pass. on_batch: told how many samples each batch of the first pass had.
     """
-    recorders = {
-        layer: LayerRecorder(neurons_per_layer(subject), top_n, layout, random_ids, subject.device)
-        for layer in layers
-    }
-    current: list[Batch] = []
-
-    def observe(layer: int, activations: torch.Tensor) -> None:
-        recorders[layer].observe(activations.detach(), current[0])
-
-    with observing(subject, layers, hook_point, observe), torch.inference_mode():
-        for batch in batches(samples, batch_size, subject.device):
-            current[:] = [batch]
-            forward(subject, batch)
-            on_batch(len(batch.sample_ids))
-    return recorders
-
-
-def batches(
-    samples: Iterable[tuple[int, Encoded]], size: int, device: torch.device
-) -> Iterator[Batch]:
-    """Batches of up to `size` samples, each of one padded length."""
-    waiting: dict[int, list[tuple[int, Encoded]]] = {}
-
-    def collated(group: list[tuple[int, Encoded]]) -> Batch:
-        sample_ids, encoded = zip(*group, strict=True)
-        return collate(sample_ids, encoded, device)
-
-    for sample in samples:
-        length = padded_length(sample[1])
-        group = waiting.setdefault(length, [])
-        group.append(sample)
-        if len(group) == size:
-            yield collated(waiting.pop(length))
-    yield from map(collated, waiting.values())
+    records, batch_size = _first_pass(subject, samples, recording, plan, on_batch)
+    for number, kept in enumerate(plan.passes):
+        if number:
+            again = {layer: records[layer] for layer in kept.layers}
+            _make_room(again, kept)
+            _stream(subject, samples(), again, recording.hook_point, batch_size, replay)
+            del again
+        for layer in kept.layers:
+            yield layer, records.pop(layer)
 
 
 def forward(subject: Subject, batch: Batch) -> None:
@@ -72,8 +69,89 @@ def forward(subject: Subject, batch: Batch) -> None:
     It is of the body without the language-model head, for nothing here needs logits. There is no
     attention mask because the padding is on the right, where causal attention never looks.
     """
+    batch = batch.to(subject.device)
     subject.model.model(
         input_ids=batch.input_ids,
         pixel_values=batch.pixel_values.to(subject.model.dtype),
         use_cache=False,
     )
+
+
+def _first_pass(
+    subject: Subject,
+    samples: Samples,
+    recording: Recording,
+    plan: MemoryPlan,
+    on_batch: Callable[[int], None],
+) -> tuple[dict[int, LayerRecord], int]:
+    """The records of all layers, and the batch size that fitted.
+
+    Memory runs out in the middle of a forward pass, with some layers recorded and others not, so
+    the pass begins again with half the batch. That costs little where the longest samples come
+    first.
+    """
+    batch_size = plan.batch_size
+    while True:
+        records = {
+            layer: empty_record(
+                neurons_per_layer(subject),
+                recording.top_n,
+                recording.layout,
+                recording.random_ids,
+                layer_device(subject, layer),
+                recording.peak_roles,
+            )
+            for layer in recording.layers
+        }
+        done = 0
+
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+            on_batch(size)
+
+        try:
+            _make_room(records, plan.passes[0])
+            _stream(subject, samples(), records, recording.hook_point, batch_size, observe, count)
+        except torch.OutOfMemoryError as error:
+            if batch_size == 1:
+                raise SubjectError(
+                    "out of memory with a batch of one sample; lower capture.device_memory_gb, "
+                    "so that fewer traces lie beside the subject, or capture fewer layers"
+                ) from error
+            batch_size //= 2
+            _log.warning("out of memory: capture goes on with batches of %d", batch_size)
+            on_batch(-done)
+            records.clear()
+        else:
+            return records, batch_size
+        torch.cuda.empty_cache()
+
+
+def _make_room(records: dict[int, LayerRecord], kept: Pass) -> None:
+    for layer in kept.device:
+        records[layer].make_room_for_traces(records[layer].keys.device)
+    for layer in kept.host:
+        records[layer].make_room_for_traces(torch.device("cpu"))
+
+
+def _stream(
+    subject: Subject,
+    samples: Iterable[tuple[int, Encoded]],
+    records: dict[int, LayerRecord],
+    hook_point: HookPoint,
+    batch_size: int,
+    take_in: Callable[[LayerRecord, torch.Tensor, Batch], None],
+    on_batch: Callable[[int], None] = lambda count: None,
+) -> None:
+    current: list[Batch] = []
+
+    def hooked(layer: int, activations: torch.Tensor) -> None:
+        batch = current[0].to(activations.device)
+        take_in(records[layer], activations.detach(), batch)
+
+    with observing(subject, list(records), hook_point, hooked), torch.inference_mode():
+        for batch in batches(samples, batch_size):
+            current[:] = [batch.to(subject.device)]
+            forward(subject, current[0])
+            on_batch(len(batch))

@@ -35,6 +35,12 @@ class ShardPlan:
     settings: CaptureSettings
 
     @property
+    def trace_tokens(self) -> int:
+        """Tokens that one neuron's traces may hold, which is what the shard's memory goes to."""
+        traces = self.settings.top_n + len(self.random_ids)
+        return traces * (self.max_visual + self.max_text)
+
+    @property
     def name(self) -> str:
         """Names the shard's folder by the samples that decide its content."""
         ids = hashlib.sha256(repr(self.sample_ids).encode()).hexdigest()[:8]

@@ -14,6 +14,7 @@ from tasks.subject.load import Subject
 from tasks.subject.settings import SubjectError
 
 VISUAL, TEXT, TEMPLATE = range(len(ROLES))
+ROLE_INDEX = {role: index for index, role in enumerate(ROLES)}
 
 
 @dataclass(frozen=True)

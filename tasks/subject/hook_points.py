@@ -24,6 +24,11 @@ def neurons_per_layer(subject: Subject) -> int:
     return int(subject.model.config.get_text_config().intermediate_size)
 
 
+def layer_device(subject: Subject, layer: int) -> torch.device:
+    """Where a decoder layer computes: layers of a model that is spread over GPUs differ."""
+    return next(iter(decoder_layers(subject)[layer].parameters())).device
+
+
 def check_layers(subject: Subject, layers: Sequence[int]) -> None:
     """Raise SubjectError unless every layer exists and has the hook points."""
     count = len(decoder_layers(subject))

@@ -14,7 +14,10 @@ from tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 
 @dataclass(frozen=True)
 class Subject:
-    """A loaded model in evaluation mode, with the processor that feeds it."""
+    """A loaded model in evaluation mode, with the processor that feeds it.
+
+    device: where its inputs go, which is where its embeddings lie.
+    """
 
     settings: SubjectSettings
     model: Any
@@ -37,7 +40,8 @@ def load_subject(
 ) -> Subject:
     """Load weights from safetensors only, without remote code. Raises SubjectError.
 
-    threads: of this process's computations on a CPU; None leaves them as they are.
+    device: "auto" spreads the layers over all GPUs in sight. threads: of this process's
+    computations on a CPU; None leaves them as they are.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -58,7 +62,7 @@ def load_subject(
             dtype=getattr(torch, settings.dtype),
             use_safetensors=True,
             trust_remote_code=False,
-            device_map={"": device} if torch.device(device).type != "cpu" else None,
+            device_map=_device_map(device),
         )
         processor = AutoProcessor.from_pretrained(
             where, revision=settings.revision, trust_remote_code=False, backend="pil"
@@ -68,4 +72,11 @@ def load_subject(
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SubjectError(f"subject.model: {where!r} cannot be loaded: {first}") from error
-    return Subject(settings, model.eval(), processor, torch.device(device))
+    first = next(iter(model.get_input_embeddings().parameters()))
+    return Subject(settings, model.eval(), processor, first.device)
+
+
+def _device_map(device: str | torch.device) -> Any:
+    if device == "auto":
+        return "auto"
+    return {"": device} if torch.device(device).type != "cpu" else None

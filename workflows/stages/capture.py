@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,15 +10,19 @@ from typing import Any
 
 import ray
 
-from tasks.artifacts import DESCRIPTIONS, layer_file, read_table, write_table
+from tasks.artifacts import DESCRIPTIONS, layer_file, read_table
 from tasks.capture.shard_plan import ShardPlan, plan_shards
 from tasks.settings import identity
 from workflows.cluster import spread
 from workflows.errors import RunFailed
-from workflows.progress import progress
+from workflows.progress import progress, say
 from workflows.stage import Context, Stage, Written, count_rows
 
-ARTIFACTS = ("exemplars", "traces", "random_traces", "moments")
+ARTIFACTS = ("exemplars", "traces", "random_traces", "moments", "histograms")
+
+_MERGED_AT_ONCE = 8
+"""Shards that one task merges: with more of them the merge is a tree, and no task waits for, or
+reads, more than these."""
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -64,29 +69,67 @@ def _capture(
     def size(plan: ShardPlan) -> int:
         return len(plan.sample_ids)
 
+    if waiting:
+        largest = max(
+            waiting, key=lambda plan: (plan.max_visual + plan.max_text, len(plan.random_ids))
+        )
+        say(f"{'capture':<10} {context.pool.memory_plan(largest)}")
     total = sum(map(size, plans))
     done = total - sum(map(size, waiting))
     with progress("capture", total, "samples", done) as advance:
         context.pool.each(waiting, call, size, advance)
 
 
-def _merge(layers: Sequence[int], shards: Sequence[Path], folder: Path, top_n: int) -> None:
-    def submit(layer: int) -> ray.ObjectRef:
-        return _merge_layer.remote(shards, layer, top_n, folder)
+Step = tuple[int, Sequence[Path], Path]
+"""One merge: the layer, the folders that are merged, and the folder of the result."""
 
-    # The moments are written last, so a layer that has them is whole.
-    waiting = [lay for lay in layers if not (folder / layer_file("moments", lay)).is_file()]
-    with progress("merge", len(layers), "layers", len(layers) - len(waiting)) as advance:
-        for _ in spread(waiting, submit):
-            advance(1)
+
+def _merge(layers: Sequence[int], shards: Sequence[Path], folder: Path, top_n: int) -> None:
+    levels = [
+        [(layer, group, into) for layer in layers for group, into in level]
+        for level in _merge_tree(shards, folder)
+    ]
+
+    def is_whole(step: Step) -> bool:
+        layer, _, into = step
+        # The moments are written last, so a layer that has them is whole.
+        return (into / layer_file("moments", layer)).is_file()
+
+    def submit(step: Step) -> ray.ObjectRef:
+        layer, group, into = step
+        return _merge_layer.remote(group, layer, top_n, into)
+
+    waiting = [[step for step in level if not is_whole(step)] for level in levels]
+    total = sum(map(len, levels))
+    with progress("merge", total, "layers", total - sum(map(len, waiting))) as advance:
+        for level in waiting:
+            for _ in spread(level, submit):
+                advance(1)
+
+
+def _merge_tree(shards: Sequence[Path], folder: Path) -> list[list[tuple[Sequence[Path], Path]]]:
+    """What is merged into what: levels of (folders, result), of which the last fills `folder`."""
+    levels = []
+    while len(shards) > _MERGED_AT_ONCE:
+        groups = [
+            shards[start : start + _MERGED_AT_ONCE]
+            for start in range(0, len(shards), _MERGED_AT_ONCE)
+        ]
+        merged = [shards[0].parent / f"merged-{_hash_of_names(group)}" for group in groups]
+        levels.append(list(zip(groups, merged, strict=True)))
+        shards = merged
+    return [*levels, [(shards, folder)]]
+
+
+def _hash_of_names(folders: Sequence[Path]) -> str:
+    return hashlib.sha256(repr([folder.name for folder in folders]).encode()).hexdigest()[:16]
 
 
 @ray.remote(max_retries=3)
 def _merge_layer(shards: Sequence[Path], layer: int, top_n: int, folder: Path) -> None:
     from tasks.capture.merge import merge_layer
 
-    for spec, table in merge_layer(shards, layer, top_n):
-        write_table(table, spec, folder / layer_file(spec.name, layer))
+    merge_layer(shards, layer, top_n, folder)
 
 
 def _tidy(folder: Path) -> None:
@@ -94,4 +137,4 @@ def _tidy(folder: Path) -> None:
     shutil.rmtree(folder / "shards", ignore_errors=True)
 
 
-STAGE = Stage("capture", 1, ("samples", "describe"), _parameters, _run, _tidy)
+STAGE = Stage("capture", 2, ("samples", "describe"), _parameters, _run, _tidy)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from tasks.capture.recorder import LayerRecorder, Layout, collate, padded_length
-from tasks.capture.shard import TokenCounts, write_shard
+from tasks.artifacts import layer_file, write_table
+from tasks.capture.batch import Batch, collate, padded_length
+from tasks.capture.observe import observe
+from tasks.capture.record import LayerRecord, Layout, empty_record
+from tasks.capture.record_tables import TokenCounts, layer_tables
 from tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded
 
 NEURONS = 6
@@ -65,20 +68,30 @@ def make_up(sample_id: int, values: int = 30, silent: bool = False) -> MadeUp:
 
 
 def record(
-    samples: Sequence[MadeUp], top_n: int, random_ids: Sequence[int], batch_size: int
-) -> LayerRecorder:
-    """Let a recorder observe the samples in batches; padding is as excited as can be."""
-    recorder = LayerRecorder(NEURONS, top_n, Layout(6, 6), random_ids, CPU)
+    samples: Sequence[MadeUp],
+    top_n: int,
+    random_ids: Sequence[int],
+    batch_size: int,
+    take_in: Callable[[LayerRecord, torch.Tensor, Batch], None] = observe,
+) -> LayerRecord:
+    """Let a record observe the samples in batches."""
+    mine = empty_record(NEURONS, top_n, Layout(6, 6), random_ids, CPU)
+    mine.make_room_for_traces(CPU)
+    for activations, batch in batched(samples, batch_size):
+        take_in(mine, activations, batch)
+    return mine
+
+
+def batched(samples: Sequence[MadeUp], batch_size: int) -> Iterator[tuple[torch.Tensor, Batch]]:
+    """The samples' activations in batches of one padded length; padding is as excited as can be."""
     for length in sorted({padded_length(sample.encoded) for sample in samples}):
         same = [sample for sample in samples if padded_length(sample.encoded) == length]
         for start in range(0, len(same), batch_size):
             group = same[start : start + batch_size]
-            batch = collate([s.sample_id for s in group], [s.encoded for s in group], CPU)
             values = torch.full((len(group), length, NEURONS), 999.0)
             for row, sample in enumerate(group):
                 values[row, : len(sample.activations)] = torch.from_numpy(sample.activations)
-            recorder.observe(values, batch)
-    return recorder
+            yield values, collate([s.sample_id for s in group], [s.encoded for s in group])
 
 
 def counts(samples: Sequence[MadeUp]) -> dict[int, TokenCounts]:
@@ -91,8 +104,9 @@ def counts(samples: Sequence[MadeUp]) -> dict[int, TokenCounts]:
 
 def shard(folder: Path, samples: Sequence[MadeUp], top_n: int, random_ids: Sequence[int]) -> Path:
     """Record the samples and write them as a shard of layer 4."""
-    recorder = record(samples, top_n, random_ids, batch_size=3)
-    write_shard(folder, {4: recorder}, counts(samples))
+    mine = record(samples, top_n, random_ids, batch_size=3)
+    for spec, table in layer_tables(4, mine, counts(samples)):
+        write_table(table, spec, folder / layer_file(spec.name, 4))
     return folder
 
 

@@ -1,10 +1,19 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import MOMENTS
+from tasks.artifacts import (
+    HISTOGRAMS,
+    MOMENTS,
+    RANDOM_TRACES,
+    TRACES,
+    exemplars,
+    layer_file,
+    read_table,
+)
 from tasks.capture.merge import merge_layer
 from tests.tasks.capture.made_up import NEURONS, make_up, ranked, shard
 
@@ -27,11 +36,14 @@ def shards(folder: Path, cut: str, top_n: int = TOP_N) -> list[Path]:
 
 
 def merged(folders: list[Path], top_n: int = TOP_N) -> dict[str, pa.Table]:
-    return {spec.name: table for spec, table in merge_layer(folders, 4, top_n)}
+    into = folders[0].parent / "-".join(["merged", *(folder.name for folder in folders)])
+    merge_layer(folders, 4, top_n, into)
+    specs = (exemplars(top_n), TRACES, RANDOM_TRACES, MOMENTS, HISTOGRAMS)
+    return {spec.name: read_table(into / layer_file(spec.name, 4), spec) for spec in specs}
 
 
 def assert_same(first: dict[str, pa.Table], second: dict[str, pa.Table]) -> None:
-    for name in ("exemplars", "traces", "random_traces"):
+    for name in ("exemplars", "traces", "random_traces", "histograms"):
         np.testing.assert_equal(first[name].to_pydict(), second[name].to_pydict(), name)
     for name in MOMENTS.schema.names:
         a, b = (tables["moments"][name].to_numpy() for tables in (first, second))
@@ -54,9 +66,16 @@ def test_the_order_of_the_shards_does_not_matter(whole, tmp_path):
 
 def test_a_shard_that_is_delivered_twice_changes_nothing(whole, tmp_path):
     folders = shards(tmp_path, "two")
-    twice = [*folders, tmp_path / "other" / ".." / folders[0].name, folders[1]]
-    (tmp_path / "other").mkdir()
-    assert_same(merged(twice), whole)
+    elsewhere = shutil.copytree(folders[0], tmp_path / "elsewhere" / folders[0].name)
+    assert_same(merged([*folders, elsewhere, folders[1]]), whole)
+
+
+def test_merges_of_merges_are_the_merge_of_all(whole, tmp_path):
+    folders = shards(tmp_path, "five")
+    groups = [folders[:2], folders[2:4], folders[4:]]
+    for number, group in enumerate(groups):
+        merge_layer(group, 4, TOP_N, tmp_path / f"group-{number}")
+    assert_same(merged([tmp_path / f"group-{number}" for number in range(3)]), whole)
 
 
 def test_the_merged_exemplars_are_the_best_of_all_samples_ties_by_sample_id(tmp_path):

@@ -1,0 +1,101 @@
+"""Batches of encoded samples, and what every one of their tokens is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from tasks.histogram import block_of
+from tasks.subject.encode import Encoded
+
+PADDING = -1
+"""The role of a token that is padding."""
+
+PADDING_STEP = 8
+"""Sequences are padded to a multiple of this many tokens."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A right-padded batch.
+
+    input_ids: int64 [batch, tokens]. pixel_values: [batch, channels, height, width].
+    roles: int8 [batch, tokens], index into ROLES or PADDING. sample_ids, blocks: int64 [batch],
+    the samples and their blocks (see tasks/histogram.py). ids: the sample_ids without asking the
+    device for them.
+    """
+
+    ids: tuple[int, ...]
+    input_ids: torch.Tensor
+    pixel_values: torch.Tensor
+    roles: torch.Tensor
+    sample_ids: torch.Tensor
+    blocks: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        if self.roles.device == device:
+            return self
+        moved = {
+            name: _move(getattr(self, name), device)
+            for name in ("input_ids", "pixel_values", "roles", "sample_ids", "blocks")
+        }
+        return replace(self, **moved)
+
+
+def batches(samples: Iterable[tuple[int, Encoded]], size: int) -> Iterator[Batch]:
+    """Batches of up to `size` samples, each of one padded length."""
+    waiting: dict[int, list[tuple[int, Encoded]]] = {}
+    for sample in samples:
+        group = waiting.setdefault(padded_length(sample[1]), [])
+        group.append(sample)
+        if len(group) == size:
+            yield _collated(waiting.pop(padded_length(sample[1])))
+    yield from map(_collated, waiting.values())
+
+
+def padded_length(sample: Encoded) -> int:
+    """The length that a sample is padded to, whatever it is batched with.
+
+    Attention kernels sum in an order that depends on the sequence length. Batching only samples
+    of one padded length makes a sample's activations its own, so rankings do not change with the
+    batch size or with how the dataset is cut into shards.
+    """
+    return -(-len(sample.input_ids) // PADDING_STEP) * PADDING_STEP
+
+
+def collate(sample_ids: Sequence[int], samples: Sequence[Encoded]) -> Batch:
+    """Pad samples of one padded length on the right, where a causal model's real tokens cannot
+    see the padding."""
+    length = padded_length(samples[0])
+    input_ids = torch.zeros(len(samples), length, dtype=torch.int64)
+    roles = torch.full((len(samples), length), PADDING, dtype=torch.int8)
+    for row, sample in enumerate(samples):
+        input_ids[row, : len(sample.input_ids)] = sample.input_ids
+        roles[row, : len(sample.roles)] = sample.roles
+    ids = torch.tensor(sample_ids, dtype=torch.int64)
+    return Batch(
+        ids=tuple(sample_ids),
+        input_ids=input_ids,
+        pixel_values=torch.stack([sample.pixel_values for sample in samples]),
+        roles=roles,
+        sample_ids=ids,
+        blocks=torch.from_numpy(block_of(ids.numpy())),
+    )
+
+
+def _collated(group: Sequence[tuple[int, Encoded]]) -> Batch:
+    sample_ids, encoded = zip(*group, strict=True)
+    return collate(sample_ids, encoded)
+
+
+def _move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        # From pinned memory the copy overlaps what the GPU is still computing.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

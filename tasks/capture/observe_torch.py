@@ -1,0 +1,88 @@
+"""The record of a batch in plain torch operations: for any device and number format."""
+
+from __future__ import annotations
+
+import torch
+
+from tasks.artifacts import ROLES
+from tasks.capture.batch import Batch
+from tasks.capture.record import EVIDENCE, LayerRecord, Layout, Tally
+from tasks.capture.top_n import insert, pack
+from tasks.capture.traces import keep_traces
+from tasks.histogram import BINS, BLOCKS, CODE_OF_BIN_0, DROPPED_BITS
+from tasks.subject.encode import TEXT
+
+_COUNTED_AT_ONCE = 2**25
+"""Activations whose bins are worked out together, which bounds the memory that takes."""
+
+
+def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
+    """See tasks.capture.observe."""
+    values = activations.float()
+    finite = values.isfinite()
+    peaks, tokens = _peaks(values, finite, batch.roles)
+    _add_moments(record.tally, values, finite, peaks, batch.roles)
+    _count_bins(record.tally.histogram, values, batch)
+    # Of equal peaks in several roles the first is the sample's.
+    peak, winner = peaks[list(record.peak_roles)].max(0)
+    entered = insert(record.keys, pack(peak, batch.sample_ids[:, None]).T.contiguous())
+    token = tokens[list(record.peak_roles)].gather(0, winner[None])[0]
+    token = token[entered.sample, entered.neuron]
+    places = _layout_places(batch.roles, record.layout)
+    record.peak_places[entered.neuron, entered.slot] = places[entered.sample, token]
+    if record.traces is not None:
+        keep_traces(record.traces, record.layout, entered, activations, batch)
+
+
+def _peaks(
+    values: torch.Tensor, finite: torch.Tensor, roles: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each role's highest finite activation float32 [roles, batch, neurons], -inf without one,
+    and the first token int64 that reaches it."""
+    found = [
+        values.masked_fill((roles != role)[:, :, None] | ~finite, -torch.inf).max(1)
+        for role in range(len(ROLES))
+    ]
+    return torch.stack([peak for peak, _ in found]), torch.stack([token for _, token in found])
+
+
+def _add_moments(
+    tally: Tally,
+    values: torch.Tensor,
+    finite: torch.Tensor,
+    peaks: torch.Tensor,
+    roles: torch.Tensor,
+) -> None:
+    numbers = values.masked_fill(~finite, 0.0)
+    # A product with each sample's 0/1 membership sums over its tokens without a copy a role.
+    membership = torch.stack([roles == role for role in range(len(ROLES))], 1).float()
+    tally.tokens += membership.sum((0, 2)).long()
+    tally.total += (membership @ numbers).double().sum(0)
+    tally.squares += (membership @ numbers.square()).double().sum(0)
+    tally.positive += (membership @ (numbers > 0).float()).sum(0).long()
+    tally.nonfinite += (membership @ (~finite).float()).sum(0).long()
+    torch.maximum(tally.maximum, peaks.amax(1), out=tally.maximum)
+
+
+def _count_bins(histogram: torch.Tensor, values: torch.Tensor, batch: Batch) -> None:
+    """Count visual and text activations into int32 [2, neurons, BLOCKS * BINS]."""
+    neurons = histogram.shape[1]
+    first = torch.arange(neurons, device=values.device) * (BLOCKS * BINS)
+    flat = histogram.view(-1)
+    at_once = max(1, _COUNTED_AT_ONCE // (values.shape[1] * neurons))
+    for role in EVIDENCE:
+        for start in range(0, len(batch), at_once):
+            rows = slice(start, start + at_once)
+            sample, token = (batch.roles[rows] == role).nonzero(as_tuple=True)
+            chosen = values[rows][sample, token]
+            code = (chosen.view(torch.int32) >> DROPPED_BITS) - CODE_OF_BIN_0
+            cell = code.clamp(0, BINS - 1).long() + first
+            cell += batch.blocks[rows][sample][:, None] * BINS + role * neurons * BLOCKS * BINS
+            ones = torch.ones((), dtype=torch.int32, device=values.device).expand(cell.numel())
+            flat.scatter_add_(0, cell.flatten(), ones)
+
+
+def _layout_places(roles: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """The place int32 [batch, tokens] of every visual and text token in its sample's trace."""
+    visual, text = ((roles == role).cumsum(1, dtype=torch.int32) - 1 for role in EVIDENCE)
+    return torch.where(roles == TEXT, text + layout.visual, visual)

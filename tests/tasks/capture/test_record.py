@@ -1,0 +1,246 @@
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from tasks.artifacts import TRACES
+from tasks.capture import observe_compiled, observe_torch
+from tasks.capture.batch import PADDING, PADDING_STEP, batches, collate, padded_length
+from tasks.capture.observe import observe
+from tasks.capture.record import Layout, empty_record
+from tasks.capture.record_tables import layer_tables
+from tasks.capture.replay import replay
+from tasks.capture.traces import keep_random_traces
+from tasks.histogram import BINS, BLOCKS, bin_edges, block_of
+from tasks.subject.encode import TEMPLATE, TEXT, VISUAL
+from tests.tasks.capture.made_up import CPU, NEURONS, batched, counts, make_up, ranked, record
+
+SAMPLES = [make_up(sample_id) for sample_id in (40, 3, 17, 8, 25, 2, 31, 12, 60, 5, 33, 48)]
+RANDOM_IDS = [3, 25, 48]
+TOP_N = 5
+
+
+OBSERVERS = {"compiled": observe_compiled.observe, "torch": observe_torch.observe}
+
+
+def tables(batch_size: int, top_n: int = TOP_N, observer: str = "compiled") -> dict[str, pa.Table]:
+    take_in = with_random_traces(OBSERVERS[observer])
+    mine = record(SAMPLES, top_n, RANDOM_IDS, batch_size, take_in)
+    return {spec.name: table for spec, table in layer_tables(4, mine, counts(SAMPLES))}
+
+
+def with_random_traces(take_in):
+    def both(mine, activations, batch):
+        take_in(mine, activations, batch)
+        keep_random_traces(mine, activations, batch)
+
+    return both
+
+
+@pytest.fixture(scope="module", params=["1 compiled", "2 torch", "12 compiled", "12 torch"])
+def recorded(request: pytest.FixtureRequest) -> dict[str, pa.Table]:
+    batch_size, observer = request.param.split()
+    return tables(int(batch_size), observer=observer)
+
+
+def test_the_exemplars_are_the_samples_that_excite_a_neuron_most(recorded):
+    for row in recorded["exemplars"].to_pylist():
+        best = ranked(SAMPLES, row["neuron"], TOP_N)
+        assert row["sample_id"] == [sample.sample_id for sample in best]
+        assert row["peak"] == [sample.peak[row["neuron"]] for sample in best]
+        assert row["layer"] == 4
+
+
+def test_the_peaks_place_is_the_first_token_of_its_role_that_reaches_it(recorded):
+    by_id = {sample.sample_id: sample for sample in SAMPLES}
+    roles = set()
+    for row in recorded["exemplars"].to_pylist():
+        places = zip(
+            row["sample_id"], row["peak"], row["peak_role"], row["peak_token"], strict=True
+        )
+        for sample_id, peak, role, token in places:
+            values = (by_id[sample_id].visual, by_id[sample_id].text)[role][:, row["neuron"]]
+            assert values[token] == peak
+            assert token == values.argmax()
+            roles.add(role)
+    assert roles == {VISUAL, TEXT}
+
+
+def test_the_traces_are_the_activations_of_every_exemplar_at_its_own_tokens(recorded):
+    by_id = {sample.sample_id: sample for sample in SAMPLES}
+    rows = recorded["traces"].to_pylist()
+    for row in rows:
+        sample = by_id[row["sample_id"]]
+        assert sample is ranked(SAMPLES, row["neuron"], TOP_N)[row["rank"]]
+        assert row["visual"] == sample.visual[:, row["neuron"]].tolist()
+        assert row["text"] == sample.text[:, row["neuron"]].tolist()
+        assert (row["grid_height"], row["grid_width"]) == sample.encoded.grid
+    keys = [(row["neuron"], row["rank"]) for row in rows]
+    assert keys == [(neuron, rank) for neuron in range(NEURONS) for rank in range(TOP_N)]
+    assert recorded["traces"].schema.names == TRACES.schema.names
+
+
+def test_the_random_samples_are_kept_for_every_neuron_whatever_they_excite(recorded):
+    by_id = {sample.sample_id: sample for sample in SAMPLES}
+    rows = recorded["random_traces"].to_pylist()
+    expected = [(neuron, sample_id) for neuron in range(NEURONS) for sample_id in RANDOM_IDS]
+    assert [(row["neuron"], row["sample_id"]) for row in rows] == expected
+    for row in rows:
+        assert row["visual"] == by_id[row["sample_id"]].visual[:, row["neuron"]].tolist()
+        assert row["text"] == by_id[row["sample_id"]].text[:, row["neuron"]].tolist()
+
+
+def test_moments_tell_the_roles_apart_and_leave_padding_out(recorded):
+    moments = recorded["moments"]
+    tokens = np.concatenate([sample.activations for sample in SAMPLES])
+    roles = np.concatenate([sample.encoded.roles.numpy() for sample in SAMPLES])
+    for role, name in ((VISUAL, "visual"), (TEXT, "text"), (TEMPLATE, "template")):
+        values = tokens[roles == role].astype(np.float64)
+        assert set(moments[f"n_{name}"].to_pylist()) == {len(values)}
+        np.testing.assert_allclose(moments[f"mean_{name}"], values.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(moments[f"m2_{name}"], values.var(0) * len(values), rtol=1e-4)
+        np.testing.assert_array_equal(moments[f"max_{name}"], values.max(0))
+        np.testing.assert_allclose(moments[f"positive_{name}"], (values > 0).mean(0))
+
+
+def test_fewer_samples_than_slots_leave_empty_slots_and_no_traces():
+    recorded = tables(batch_size=4, top_n=20)
+    for row in recorded["exemplars"].to_pylist():
+        assert row["sample_id"][12:] == [-1] * 8
+        assert row["peak_role"][12:] == row["peak_token"][12:] == [-1] * 8
+        assert np.isnan(row["peak"][12:]).all()
+    assert len(recorded["traces"]) == NEURONS * 12
+
+
+def test_every_visual_and_text_activation_is_counted_in_its_bin_and_block(recorded):
+    for role in ("visual", "text"):
+        expected = np.zeros((NEURONS, BLOCKS, BINS), np.int64)
+        for sample in SAMPLES:
+            (block,) = block_of(np.array([sample.sample_id]))
+            bins = np.searchsorted(bin_edges(), getattr(sample, role), side="right") - 1
+            for neuron in range(NEURONS):
+                expected[neuron, block] += np.bincount(bins[:, neuron], minlength=BINS)
+        rows = recorded["histograms"][role].to_pylist()
+        np.testing.assert_array_equal(rows, expected.reshape(NEURONS, -1))
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+def test_bins_are_told_apart_to_the_last_bit(observer):
+    edges = bin_edges()[1:].astype(np.float32)
+    values = np.concatenate([edges, np.nextafter(edges, 0, dtype=np.float32), -edges, [0, 3e38]])
+    sample = replace(make_up(8), activations=np.zeros((len(values) + 1, NEURONS), np.float32))
+    sample.activations[1:] = values[:, None]
+    roles = torch.tensor([TEMPLATE] + [TEXT] * len(values), dtype=torch.int8)
+    encoded = replace(
+        sample.encoded, input_ids=torch.ones(len(roles), dtype=torch.int64), roles=roles
+    )
+    mine = empty_record(NEURONS, 1, Layout(0, len(values)), [], CPU)
+    activations = torch.full((1, padded_length(encoded), NEURONS), 7.0)
+    activations[0, : len(roles)] = torch.from_numpy(sample.activations)
+    OBSERVERS[observer](mine, activations, collate([8], [encoded]))
+    bins = np.searchsorted(bin_edges(), values, side="right") - 1
+    (block,) = block_of(np.array([8]))
+    counted = mine.tally.histogram[TEXT, 0].reshape(BLOCKS, BINS)[block]
+    assert counted.tolist() == np.bincount(bins, minlength=BINS).tolist()
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+def test_what_is_no_finite_number_is_left_out_and_counted(observer):
+    broken = make_up(1)
+    visual = np.flatnonzero(broken.encoded.roles.numpy() == VISUAL)
+    for token, value in zip(visual[:3], (np.nan, np.inf, -np.inf), strict=True):
+        broken.activations[token] = value
+    left = broken.activations[[*visual[3:], *np.flatnonzero(broken.encoded.roles == TEXT)]]
+    mine = record([broken], 1, [], batch_size=1, take_in=OBSERVERS[observer])
+    (_, exemplars), _, _, (_, moments), _ = layer_tables(4, mine, counts([broken]))
+    assert np.ravel(exemplars["peak"].to_pylist()).tolist() == left.max(0).tolist()
+    finite = broken.activations[visual[3:]].astype(np.float64)
+    assert moments["nonfinite_visual"].to_pylist() == [3] * NEURONS
+    assert moments["n_visual"].to_pylist() == [len(finite)] * NEURONS
+    np.testing.assert_allclose(moments["mean_visual"], finite.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(moments["m2_visual"], finite.var(0) * len(finite), rtol=1e-5)
+    np.testing.assert_array_equal(moments["max_visual"], finite.max(0))
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+@pytest.mark.parametrize("role", [VISUAL, TEXT])
+def test_samples_can_be_ranked_by_their_tokens_of_one_role_alone(observer, role):
+    mine = empty_record(NEURONS, TOP_N, Layout(6, 6), [], CPU, peak_roles=(role,))
+    mine.make_room_for_traces(CPU)
+    for activations, batch in batched(SAMPLES, 4):
+        OBSERVERS[observer](mine, activations, batch)
+    (_, exemplars), *_ = layer_tables(4, mine, counts(SAMPLES))
+    for row in exemplars.to_pylist():
+        peaks = {
+            sample.sample_id: (sample.visual, sample.text)[role][:, row["neuron"]].max()
+            for sample in SAMPLES
+        }
+        best = sorted(peaks, key=lambda sample_id: (-peaks[sample_id], sample_id))[:TOP_N]
+        assert row["sample_id"] == best
+        assert row["peak"] == [peaks[sample_id] for sample_id in best]
+        assert set(row["peak_role"]) == {role}
+
+
+def test_a_second_pass_writes_the_traces_that_one_pass_would_have():
+    both = record(SAMPLES, TOP_N, RANDOM_IDS, batch_size=4)
+    first = empty_record(NEURONS, TOP_N, Layout(6, 6), RANDOM_IDS, CPU)
+    for activations, batch in batched(SAMPLES, 4):
+        observe(first, activations, batch)
+    assert first.traces is None
+    first.make_room_for_traces(CPU)
+    for activations, batch in batched(SAMPLES, 7):
+        replay(first, activations, batch)
+    replayed, expected = (layer_tables(4, mine, counts(SAMPLES)) for mine in (first, both))
+    for (spec, table), (_, other) in zip(replayed, expected, strict=True):
+        assert table.equals(other) or spec.name == "exemplars"
+        np.testing.assert_equal(table.to_pydict(), other.to_pydict())
+
+
+def test_a_batch_is_padded_on_the_right_and_padding_has_no_role():
+    group = [sample.encoded for sample in SAMPLES if padded_length(sample.encoded) == 16][:3]
+    batch = collate([7, 8, 9], group)
+    assert batch.input_ids.shape == (3, 16)
+    for row, encoded in enumerate(group):
+        length = len(encoded.input_ids)
+        assert batch.input_ids[row, :length].tolist() == encoded.input_ids.tolist()
+        assert batch.roles[row, :length].tolist() == encoded.roles.tolist()
+        assert set(batch.roles[row, length:].tolist()) <= {PADDING}
+    assert batch.sample_ids.tolist() == [7, 8, 9]
+    assert batch.ids == (7, 8, 9)
+
+
+def test_the_padded_length_is_the_samples_own():
+    for sample in SAMPLES:
+        padded = padded_length(sample.encoded)
+        assert padded % PADDING_STEP == 0
+        assert 0 <= padded - len(sample.encoded.input_ids) < PADDING_STEP
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_batches_hold_every_sample_once_with_others_of_its_padded_length(size):
+    stream = [(sample.sample_id, sample.encoded) for sample in SAMPLES]
+    lengths = {sample.sample_id: padded_length(sample.encoded) for sample in SAMPLES}
+    seen = list(batches(stream, size))
+    ids = [sample_id for batch in seen for sample_id in batch.sample_ids.tolist()]
+    assert sorted(ids) == sorted(lengths)
+    for batch in seen:
+        assert len(batch.sample_ids) <= size
+        assert {lengths[sample_id] for sample_id in batch.sample_ids.tolist()} == {
+            batch.input_ids.shape[1]
+        }
+    assert len(seen) == sum(
+        -(-list(lengths.values()).count(length) // size) for length in set(lengths.values())
+    )
+    assert len(set(lengths.values())) > 1
+
+
+def test_traces_are_kept_in_half_precision_and_peaks_in_full():
+    sample = make_up(9)
+    sample.activations[:] = 1 + 2**-20
+    mine = record([sample], 1, [], batch_size=1)
+    assert mine.traces.dtype == torch.float16
+    (_, exemplars), (_, traces), *_ = layer_tables(4, mine, counts([sample]))
+    assert exemplars["peak"][0].as_py() == [1 + 2**-20]
+    assert traces["visual"][0].as_py()[0] == 1
