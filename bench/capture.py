@@ -96,7 +96,7 @@ def scene_samples(subject: Subject, count: int) -> Samples:
     """Drawn scenes with their true descriptions, encoded."""
     scenes = Scenes(count=count, seed=77)
     return [
-        (place, encode(subject, scenes.open_image(record.image).pixels, record.text))
+        (place, encode(subject, [scenes.open_image(record.image).pixels], record.text))
         for place, record in enumerate(scenes.records())
     ]
 

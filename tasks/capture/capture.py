@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 
 from tasks.capture.recorder import Batch, LayerRecorder, Layout, collate, padded_length
+from tasks.subject.batch import forward_body
 from tasks.subject.encode import Encoded
 from tasks.subject.hook_points import neurons_per_layer, observing
 from tasks.subject.load import Subject
@@ -69,11 +70,6 @@ def batches(
 def forward(subject: Subject, batch: Batch) -> None:
     """One forward pass, for what the hooks see of it.
 
-    It is of the body without the language-model head, for nothing here needs logits. There is no
-    attention mask because the padding is on the right, where causal attention never looks.
+    It is of the body without the language-model head, for nothing here needs logits.
     """
-    subject.model.model(
-        input_ids=batch.input_ids,
-        pixel_values=batch.pixel_values.to(subject.model.dtype),
-        use_cache=False,
-    )
+    forward_body(subject, batch.inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from tasks.artifacts import NO_SAMPLE
 from tasks.capture.moments import Moments
 from tasks.capture.top_n import EMPTY, insert, pack
+from tasks.subject.batch import batch_inputs
 from tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded
 
 
@@ -30,14 +31,13 @@ class Layout:
 class Batch:
     """A right-padded batch, and where each role's tokens stand in it.
 
-    input_ids: int64 [batch, tokens]. pixel_values: [batch, channels, height, width].
+    inputs: what the model's body takes (see tasks/subject/batch.py), on the device.
     sample_ids: int64 [batch]. membership: float32 [roles, batch * tokens], 1 where a token has
     the role. places: for each role int64 [batch, most tokens of the role]; a row with fewer
     tokens repeats its first, which changes no maximum. lengths: for each role int64 [batch].
     """
 
-    input_ids: torch.Tensor
-    pixel_values: torch.Tensor
+    inputs: Mapping[str, torch.Tensor]
     sample_ids: torch.Tensor
     membership: torch.Tensor
     places: tuple[torch.Tensor, ...]
@@ -64,15 +64,12 @@ def collate(sample_ids: Sequence[int], samples: Sequence[Encoded], device: torch
     """Pad samples of one padded length on the right, where a causal model's real tokens cannot
     see the padding."""
     length = padded_length(samples[0])
-    input_ids = torch.zeros(len(samples), length, dtype=torch.int64)
     roles = torch.full((len(samples), length), -1, dtype=torch.int8)
     for row, sample in enumerate(samples):
-        input_ids[row, : len(sample.input_ids)] = sample.input_ids
         roles[row, : len(sample.roles)] = sample.roles
     of_role = [roles == role for role in (VISUAL, TEXT, TEMPLATE)]
     return Batch(
-        input_ids=input_ids.to(device),
-        pixel_values=torch.stack([sample.pixel_values for sample in samples]).to(device),
+        inputs={name: part.to(device) for name, part in batch_inputs(samples, length).items()},
         sample_ids=torch.tensor(sample_ids, dtype=torch.int64, device=device),
         membership=torch.stack([mask.flatten() for mask in of_role]).float().to(device),
         places=tuple(_places(mask).to(device) for mask in of_role),

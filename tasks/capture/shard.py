@@ -33,11 +33,10 @@ from tasks.subject.load import Subject
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """A sample's visual and text tokens and its patch grid."""
+    """A sample's visual and text tokens."""
 
     visual: int
     text: int
-    grid: tuple[int, int]
 
 
 def capture_shard(
@@ -60,11 +59,7 @@ def capture_shard(
         on_batch=on_batch,
     )
     counts = {
-        sample_id: TokenCounts(
-            catalog[sample_id].n_visual,
-            len(catalog[sample_id].tokens),
-            (catalog[sample_id].grid_height, catalog[sample_id].grid_width),
-        )
+        sample_id: TokenCounts(catalog[sample_id].n_visual, len(catalog[sample_id].tokens))
         for sample_id in plan.sample_ids
     }
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -79,7 +74,7 @@ def capture_shard(
 def _encoded(subject: Subject, plan: ShardPlan, catalog: Catalog) -> Iterator[tuple[int, Encoded]]:
     for sample_id in plan.sample_ids:
         sample = catalog[sample_id]
-        yield sample_id, encode(subject, catalog.open_image(sample_id), sample.text)
+        yield sample_id, encode(subject, catalog.open_images(sample_id), sample.text)
 
 
 def write_shard(
@@ -142,8 +137,6 @@ def trace_table(
         "sample_id": sample_ids.astype(np.int32),
         "visual": _ragged(traces[:, : layout.visual], n_visual),
         "text": _ragged(traces[:, layout.visual :], n_text),
-        "grid_height": of_rows([count.grid[0] for count in per_sample], np.int16),
-        "grid_width": of_rows([count.grid[1] for count in per_sample], np.int16),
     }
     if rank is not None:
         columns["rank"] = rank.astype(np.int16)

@@ -56,7 +56,6 @@ def test_the_traces_are_the_activations_of_every_exemplar_at_its_own_tokens(reco
         assert sample is ranked(SAMPLES, row["neuron"], TOP_N)[row["rank"]]
         assert row["visual"] == sample.visual[:, row["neuron"]].tolist()
         assert row["text"] == sample.text[:, row["neuron"]].tolist()
-        assert (row["grid_height"], row["grid_width"]) == sample.encoded.grid
     keys = [(row["neuron"], row["rank"]) for row in rows]
     assert keys == [(neuron, rank) for neuron in range(NEURONS) for rank in range(TOP_N)]
     assert recorded["traces"].schema.names == TRACES.schema.names
@@ -107,10 +106,10 @@ def test_a_sample_that_overflows_is_no_exemplar_of_anything():
 def test_a_batch_is_padded_on_the_right_and_padding_has_no_role():
     group = [sample.encoded for sample in SAMPLES if padded_length(sample.encoded) == 16][:3]
     batch = collate([7, 8, 9], group, CPU)
-    assert batch.input_ids.shape == (3, 16)
+    assert batch.inputs["input_ids"].shape == (3, 16)
     for row, encoded in enumerate(group):
         length = len(encoded.input_ids)
-        assert batch.input_ids[row, :length].tolist() == encoded.input_ids.tolist()
+        assert batch.inputs["input_ids"][row, :length].tolist() == encoded.input_ids.tolist()
         member = batch.membership.reshape(3, 3, 16)[:, row]
         assert member[:, :length].argmax(0).tolist() == encoded.roles.tolist()
         assert member.sum(0).tolist() == [1] * length + [0] * (16 - length)
@@ -134,7 +133,7 @@ def test_batches_hold_every_sample_once_with_others_of_its_padded_length(size):
     for batch in seen:
         assert len(batch.sample_ids) <= size
         assert {lengths[sample_id] for sample_id in batch.sample_ids.tolist()} == {
-            batch.input_ids.shape[1]
+            batch.inputs["input_ids"].shape[1]
         }
     assert len(seen) == sum(
         -(-list(lengths.values()).count(length) // size) for length in set(lengths.values())
