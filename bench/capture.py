@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tasks.capture.recorder import LayerRecorder, Layout
 
 from tasks.capture.capture import batches, capture, forward
-from tasks.capture.recorder import LayerRecorder, Layout
 from tasks.samples.scenes import Scenes
 from tasks.subject.encode import TEMPLATE, Encoded, encode
 from tasks.subject.hook_points import decoder_layers, observing
@@ -96,7 +96,7 @@ def scene_samples(subject: Subject, count: int) -> Samples:
     """Drawn scenes with their true descriptions, encoded."""
     scenes = Scenes(count=count, seed=77)
     return [
-        (place, encode(subject, scenes.open_image(record.image).pixels, record.text))
+        (place, encode(subject, [scenes.open_image(record.image).pixels], record.text))
         for place, record in enumerate(scenes.records())
     ]
 

@@ -95,11 +95,23 @@ _TRACE = [
     _column(
         "visual",
         pa.list_(pa.float16()),
-        "activation at each visual token, row-major over the patch grid",
+        "activation at each visual token, in the order of the sample's regions (descriptions)",
         "activation",
     ),
     _column("text", pa.list_(pa.float16()), "activation at each text token", "activation"),
 ]
+_REGION = pa.struct(
+    [
+        _column("image", pa.int8(), "which of the sample's images, from 0"),
+        _column("rows", pa.int16(), "of the grid; its tokens run row by row", "tokens"),
+        _column("columns", pa.int16(), "of the grid", "tokens"),
+        *(
+            _column(edge, pa.float32(), "edge of what the grid covers; may leave the image", "px")
+            for edge in ("left", "top", "right", "bottom")
+        ),
+    ]
+)
+"""A grid of visual tokens over a box of an image; see tasks/regions.py."""
 
 SAMPLES = TableSpec(
     "samples",
@@ -107,10 +119,14 @@ SAMPLES = TableSpec(
         [
             _SAMPLE_ID,
             _column("source_id", pa.string(), "the dataset's own id"),
-            _column("image", pa.string(), "reference that the source can open"),
-            _column("image_sha256", pa.string(), "of the image as stored, empty if unread"),
-            _column("width", pa.int32(), "of the upright image", "px"),
-            _column("height", pa.int32(), "of the upright image", "px"),
+            _column("images", pa.list_(pa.string()), "references that the source can open"),
+            _column(
+                "image_sha256",
+                pa.string(),
+                "of the image as stored, or of the hashes of several; empty if unread or none",
+            ),
+            _column("width", pa.int32(), "of the first upright image", "px"),
+            _column("height", pa.int32(), "of the first upright image", "px"),
             _column("text", pa.string(), "the dataset's own text"),
             *_OUTCOME,
         ]
@@ -148,13 +164,10 @@ DESCRIPTIONS = TableSpec(
             _column("tokens", pa.list_(pa.string()), "the text, cut at its token boundaries"),
             _column("n_visual", pa.int32(), "visual tokens", "tokens"),
             _column("n_text", pa.int32(), "text tokens", "tokens"),
-            _column("grid_height", pa.int16(), "rows of the patch grid", "tokens"),
-            _column("grid_width", pa.int16(), "columns of the patch grid", "tokens"),
             _column(
-                "view",
-                pa.list_(pa.float32(), 4),
-                "left, top, right, bottom of what the patch grid covers; may leave the image",
-                "px",
+                "regions",
+                pa.list_(_REGION),
+                "the grids of visual tokens over the images, in the order of the tokens",
             ),
             *_OUTCOME,
         ]
@@ -240,8 +253,6 @@ TRACES = TableSpec(
             _column("rank", pa.int16(), "place among the neuron's exemplars, from 0"),
             _SAMPLE_ID,
             *_TRACE,
-            _column("grid_height", pa.int16(), "rows of the patch grid", "tokens"),
-            _column("grid_width", pa.int16(), "columns of the patch grid", "tokens"),
         ]
     ),
     key=("layer", "neuron", "rank"),

@@ -24,7 +24,7 @@ _RANDOM_PURPOSES: tuple[Purpose, ...] = ("scorer", "explainer", "scorer", "calib
 class Excitation:
     """A neuron's activations on one sample, in activation units.
 
-    visual: float32 [n_visual], row-major over the patch grid. text: float32 [n_text].
+    visual: float32 [n_visual], in the order of the sample's regions. text: float32 [n_text].
     """
 
     sample_id: int

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from tasks.concepts.presence import patch_coverage, token_words
 from tasks.samples.scenes import Scenes
+from tasks.subject.batch import batch_inputs, forward_body
 from tasks.subject.encode import TEXT, VISUAL, encode
 from tasks.subject.hook_points import decoder_layers
 from tasks.subject.load import Subject, load_subject
@@ -110,10 +111,8 @@ def _read(subject: Subject, layer: int) -> _Tokens:
         described = describe(subject, FITTED_ON, Path(folder), DescribeSettings(text="given"))
         catalog = described.catalog()
         for sample_id, sample in catalog.samples.items():
-            encoded = encode(subject, catalog.open_image(sample_id), sample.text)
-            subject.model.model(
-                input_ids=encoded.input_ids[None], pixel_values=encoded.pixel_values[None]
-            )
+            encoded = encode(subject, catalog.open_images(sample_id), sample.text)
+            forward_body(subject, batch_inputs([encoded], len(encoded.input_ids)))
             truths = {truth.name: truth for truth in catalog.concepts(sample_id)}
             for concept, rows in coverage.items():
                 rows.append(torch.zeros(len(encoded.roles)))

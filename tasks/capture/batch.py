@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from tasks.histogram import block_of
+from tasks.subject.batch import batch_inputs
 from tasks.subject.encode import Encoded
 
 PADDING = -1
@@ -21,15 +22,14 @@ PADDING_STEP = 8
 class Batch:
     """A right-padded batch.
 
-    input_ids: int64 [batch, tokens]. pixel_values: [batch, channels, height, width].
+    inputs: what the subject's body takes (see tasks/subject/batch.py).
     roles: int8 [batch, tokens], index into ROLES or PADDING. sample_ids, blocks: int64 [batch],
     the samples and their blocks (see tasks/histogram.py). ids: the sample_ids without asking the
     device for them.
     """
 
     ids: tuple[int, ...]
-    input_ids: torch.Tensor
-    pixel_values: torch.Tensor
+    inputs: Mapping[str, torch.Tensor]
     roles: torch.Tensor
     sample_ids: torch.Tensor
     blocks: torch.Tensor
@@ -41,11 +41,13 @@ class Batch:
         """The same batch on another device."""
         if self.roles.device == device:
             return self
-        moved = {
-            name: _move(getattr(self, name), device)
-            for name in ("input_ids", "pixel_values", "roles", "sample_ids", "blocks")
-        }
-        return replace(self, **moved)
+        return replace(
+            self,
+            inputs={name: _move(part, device) for name, part in self.inputs.items()},
+            roles=_move(self.roles, device),
+            sample_ids=_move(self.sample_ids, device),
+            blocks=_move(self.blocks, device),
+        )
 
 
 def batches(samples: Iterable[tuple[int, Encoded]], size: int) -> Iterator[Batch]:
@@ -73,16 +75,13 @@ def collate(sample_ids: Sequence[int], samples: Sequence[Encoded]) -> Batch:
     """Pad samples of one padded length on the right, where a causal model's real tokens cannot
     see the padding."""
     length = padded_length(samples[0])
-    input_ids = torch.zeros(len(samples), length, dtype=torch.int64)
     roles = torch.full((len(samples), length), PADDING, dtype=torch.int8)
     for row, sample in enumerate(samples):
-        input_ids[row, : len(sample.input_ids)] = sample.input_ids
         roles[row, : len(sample.roles)] = sample.roles
     ids = torch.tensor(sample_ids, dtype=torch.int64)
     return Batch(
         ids=tuple(sample_ids),
-        input_ids=input_ids,
-        pixel_values=torch.stack([sample.pixel_values for sample in samples]),
+        inputs=batch_inputs(samples, length),
         roles=roles,
         sample_ids=ids,
         blocks=torch.from_numpy(block_of(ids.numpy())),

@@ -13,6 +13,7 @@ from tasks.capture.memory_plan import MemoryPlan, Pass
 from tasks.capture.observe import observe
 from tasks.capture.record import EVIDENCE, LayerRecord, Layout, empty_record
 from tasks.capture.replay import replay
+from tasks.subject.batch import forward_body
 from tasks.subject.encode import Encoded
 from tasks.subject.hook_points import layer_device, neurons_per_layer, observing
 from tasks.subject.load import Subject
@@ -61,20 +62,6 @@ def capture(
             del again
         for layer in kept.layers:
             yield layer, records.pop(layer)
-
-
-def forward(subject: Subject, batch: Batch) -> None:
-    """One forward pass, for what the hooks see of it.
-
-    It is of the body without the language-model head, for nothing here needs logits. There is no
-    attention mask because the padding is on the right, where causal attention never looks.
-    """
-    batch = batch.to(subject.device)
-    subject.model.model(
-        input_ids=batch.input_ids,
-        pixel_values=batch.pixel_values.to(subject.model.dtype),
-        use_cache=False,
-    )
 
 
 def _first_pass(
@@ -144,14 +131,17 @@ def _stream(
     take_in: Callable[[LayerRecord, torch.Tensor, Batch], None],
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> None:
-    current: list[Batch] = []
+    on: dict[torch.device, Batch] = {}
 
     def hooked(layer: int, activations: torch.Tensor) -> None:
-        batch = current[0].to(activations.device)
-        take_in(records[layer], activations.detach(), batch)
+        device = activations.device
+        if device not in on:  # Layers of a subject that is spread over devices.
+            on[device] = on[subject.device].to(device)
+        take_in(records[layer], activations.detach(), on[device])
 
     with observing(subject, list(records), hook_point, hooked), torch.inference_mode():
         for batch in batches(samples, batch_size):
-            current[:] = [batch.to(subject.device)]
-            forward(subject, current[0])
+            on.clear()
+            on[subject.device] = batch.to(subject.device)
+            forward_body(subject, on[subject.device].inputs)
             on_batch(len(batch))

@@ -104,8 +104,8 @@ def plan_memory(demand: Demand, batch_size: int, device_free: int, host_free: in
     if room < 0:
         raise DoesNotFit(
             f"a batch of {batch_size} needs {_size(demand.work)} and the rankings of "
-            f"{len(demand.traces)} layers {_size(demand.ranking)}, and {_size(device_free)} are free "
-            "beside the subject; lower capture.batch_size, or capture fewer layers at a time"
+            f"{len(demand.traces)} layers {_size(demand.ranking)}, and {_size(device_free)} are "
+            "free beside the subject; lower capture.batch_size, or capture fewer layers at a time"
         )
     waiting = list(demand.traces)
     passes = []

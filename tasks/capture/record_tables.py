@@ -25,11 +25,10 @@ from tasks.histogram import BINS, BLOCKS
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """A sample's visual and text tokens and its patch grid."""
+    """A sample's visual and text tokens."""
 
     visual: int
     text: int
-    grid: tuple[int, int]
 
 
 def layer_tables(
@@ -85,8 +84,6 @@ def trace_table(
         "sample_id": sample_ids.astype(np.int32),
         "visual": _ragged(traces[:, : layout.visual], n_visual),
         "text": _ragged(traces[:, layout.visual :], n_text),
-        "grid_height": of_rows([count.grid[0] for count in per_sample], np.int16),
-        "grid_width": of_rows([count.grid[1] for count in per_sample], np.int16),
     }
     if rank is not None:
         columns["rank"] = rank.astype(np.int16)

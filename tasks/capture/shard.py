@@ -43,11 +43,7 @@ def capture_shard(
         peak_roles=tuple(ROLE_INDEX[role] for role in settings.peak_roles),
     )
     counts = {
-        sample_id: TokenCounts(
-            catalog[sample_id].n_visual,
-            len(catalog[sample_id].tokens),
-            (catalog[sample_id].grid_height, catalog[sample_id].grid_width),
-        )
+        sample_id: TokenCounts(catalog[sample_id].n_visual, len(catalog[sample_id].tokens))
         for sample_id in shard.sample_ids
     }
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -69,7 +65,7 @@ def _encoded(subject: Subject, shard: ShardPlan, catalog: Catalog) -> Iterator[t
     that does not fit into memory is the first one."""
 
     def prepare(sample_id: int) -> tuple[int, Encoded]:
-        return sample_id, encode(subject, catalog.open_image(sample_id), catalog[sample_id].text)
+        return sample_id, encode(subject, catalog.open_images(sample_id), catalog[sample_id].text)
 
     def length(sample_id: int) -> int:
         return catalog[sample_id].n_visual + len(catalog[sample_id].tokens)

@@ -42,10 +42,12 @@ def patch_coverage(concept: TrueConcept, sample: Sample) -> np.ndarray:
 
     The array is shared between callers, and so cannot be written to.
     """
-    left, top, right, bottom = sample.view
-    rows = _overlaps(sample.grid_height, top / sample.height, bottom / sample.height)
-    columns = _overlaps(sample.grid_width, left / sample.width, right / sample.width)
-    coverage = (rows @ concept.mask @ columns.T).ravel().astype(np.float32)
+    parts = [np.empty(0, dtype=np.float32)]
+    for region in sample.regions:
+        rows = _overlaps(region.rows, region.top / sample.height, region.bottom / sample.height)
+        columns = _overlaps(region.columns, region.left / sample.width, region.right / sample.width)
+        parts.append((rows @ concept.mask @ columns.T).ravel().astype(np.float32))
+    coverage = np.concatenate(parts)
     coverage.flags.writeable = False
     return coverage
 

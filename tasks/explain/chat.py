@@ -37,6 +37,7 @@ from tasks.llm.client import (
 from tasks.llm.journal import Journal
 from tasks.llm.prices import Price, cost
 from tasks.llm.request import Request
+from tasks.regions import heat_over
 from tasks.samples.catalog import Catalog
 
 _VIEWS_KEPT = 256
@@ -174,11 +175,9 @@ class _Conversation:
     def _draw(self, evidence: Evidence, seen: Excitation) -> Shown:
         sample = self._catalog[seen.sample_id]
         picture = text = None
-        if evidence.type != "text":
-            grid = to_ten(seen.visual, evidence.scale).reshape(
-                sample.grid_height, sample.grid_width
-            )
-            picture = draw_beside(self._view(seen.sample_id), grid, self._settings.image_size)
+        if evidence.type != "text" and sample.regions:
+            heat = heat_over(sample.view, to_ten(seen.visual, evidence.scale))
+            picture = draw_beside(self._view(seen.sample_id), heat, self._settings.image_size)
         if evidence.type != "visual":
             text = mark_tokens(sample.tokens, to_ten(seen.text, evidence.scale))
         return Shown(picture, text)

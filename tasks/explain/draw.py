@@ -19,9 +19,9 @@ _GAP_RGB = (128, 128, 128)
 def draw_heat(view: Image.Image, activations: np.ndarray, size: int) -> Image.Image:
     """The view with its patches warmed by how active they are, `size` px on its longer side.
 
-    `activations` is float32 [grid height, grid width], 0 to 10, over the whole view. The overlay
-    goes from nothing at 0 through faint yellow to red at 10, and lets the view show through. The
-    strongest patch has a black and white frame.
+    `activations` is float32 [rows, columns], 0 to 10, over the whole view (`heat_over`). The
+    overlay goes from nothing at 0 through faint yellow to red at 10, and lets the view show
+    through. The strongest patch has a black and white frame.
     """
     picture = fit(view, size)
     active = np.clip(np.nan_to_num(activations), 0, 10).astype(np.float32) / 10

@@ -10,6 +10,7 @@ import numpy as np
 
 from tasks.artifacts import TYPES
 from tasks.evidence import to_ten
+from tasks.regions import heat_over, token_boxes
 from tasks.report.heat import SavedView, heat_map
 from tasks.report.wording import digits3
 from tasks.samples.catalog import Catalog, Sample
@@ -106,35 +107,29 @@ def describe_exemplar(
 ) -> Exemplar:
     """Make one row of `traces` visible; `see` gives the image of a sample id."""
     visual, text = (np.asarray(trace[role], dtype=np.float32) for role in ("visual", "text"))
-    rows, columns = trace["grid_height"], trace["grid_width"]
     sample = catalog.samples.get(trace["sample_id"])
     view = see(trace["sample_id"])
-    patches = to_ten(visual, scale).reshape(rows, columns) if len(visual) else None
+    patches = None
+    if sample is not None and len(visual):
+        patches = heat_over(sample.view, to_ten(visual, scale))
     tokens = _tokens(sample, text, scale)
     start, stop = _strongest_stretch(tokens)
     cut = (start, stop) != (0, len(tokens))
     in_image = bool(len(visual)) and (not len(text) or visual.max() >= text.max())
     peak = float(max(visual.max(initial=-np.inf), text.max(initial=-np.inf)))
-    if in_image:
-        row, column = divmod(int(visual.argmax()), columns)
-        box = (100 * column / columns, 100 * row / rows, 100 / columns, 100 / rows)
-        place = "in the image"
-    else:
-        box = None
-        place = (
-            f"at \N{LEFT DOUBLE QUOTATION MARK}{_word(tokens, text)}\N{RIGHT DOUBLE QUOTATION MARK}"
-        )
+    box = _patch_box(sample, int(visual.argmax())) if in_image and sample is not None else None
+    word = f"\N{LEFT DOUBLE QUOTATION MARK}{_word(tokens, text)}\N{RIGHT DOUBLE QUOTATION MARK}"
     return Exemplar(
         rank=trace["rank"],
         sample_id=trace["sample_id"],
         source_id=sample.source_id if sample else "",
         view=view,
-        shape=_shape(view, sample, rows, columns),
+        shape=_shape(view, sample),
         heat=heat_map(patches) if patches is not None else "",
         heat_words=_heat_words(patches) if patches is not None else "",
         peak=peak,
         peak_ten=float(to_ten(np.array([peak]), scale)[0]),
-        peak_place=place,
+        peak_place="in the image" if in_image else f"at {word}",
         peak_box=box,
         excerpt=tokens[start:stop],
         cut_before=start > 0,
@@ -205,11 +200,17 @@ def _heat_words(patches: np.ndarray) -> str:
     )
 
 
-def _shape(view: SavedView, sample: Sample | None, rows: int, columns: int) -> tuple[int, int]:
+def _patch_box(sample: Sample, token: int) -> tuple[float, float, float, float]:
+    """Left, top, width, height in percent of the view of what a visual token looks at."""
+    left, top, right, bottom = token_boxes(sample.view.regions)[token].tolist()
+    across, down = 100 / sample.view.width, 100 / sample.view.height
+    return left * across, top * down, (right - left) * across, (bottom - top) * down
+
+
+def _shape(view: SavedView, sample: Sample | None) -> tuple[int, int]:
     """The view's proportions, also where its image is lost."""
     if view.width and view.height:
         return view.width, view.height
-    if sample is not None:
-        left, top, right, bottom = sample.view
-        return max(1, round(right - left)), max(1, round(bottom - top))
-    return max(1, columns), max(1, rows)
+    if sample is not None and sample.regions:
+        return sample.view.width, sample.view.height
+    return 1, 1

@@ -36,6 +36,8 @@ def save_view(catalog: Catalog, sample_id: int, folder: Path) -> SavedView:
     """
     if sample_id not in catalog.samples:
         return SavedView(problem="this sample is no longer listed as usable")
+    if not catalog[sample_id].regions:
+        return SavedView(problem="this sample has none")
     try:
         view = catalog.open_view(sample_id)
     except BadSample as bad:
@@ -53,7 +55,7 @@ def save_view(catalog: Catalog, sample_id: int, folder: Path) -> SavedView:
 def heat_map(tens: np.ndarray) -> str:
     """A heat map as the data URI of a PNG of one pixel a patch, to be scaled over the image.
 
-    tens: [rows, columns], activations normalised to 0-10.
+    tens: [rows, columns] over the whole view (`heat_over`), normalised to 0-10.
     """
     pixels = Image.fromarray(heat_colours(tens / 10), "RGBA")
     written = io.BytesIO()

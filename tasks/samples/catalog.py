@@ -1,4 +1,4 @@
-"""Look samples up by id: their tokens, image, patch grid and true concepts."""
+"""Look samples up by id: their tokens, image, regions and true concepts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from tasks.artifacts import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES, read_table
+from tasks.regions import Region, View, count_tokens, read_regions, view_of
 from tasks.samples.source import Source
 
 
@@ -21,21 +22,24 @@ class Sample:
 
     sample_id: int
     source_id: str
-    image: str
+    images: tuple[str, ...]
     text: str
     tokens: tuple[str, ...]
     """The text cut at its token boundaries: joined they give the text."""
-    grid_height: int
-    grid_width: int
-    view: tuple[float, float, float, float]
-    """Left, top, right, bottom (px of the upright original) that the patch grid covers."""
+    regions: tuple[Region, ...]
     width: int
     height: int
+    """Of the first image, px; 0 without one."""
 
     @property
     def n_visual(self) -> int:
         """Visual tokens."""
-        return self.grid_height * self.grid_width
+        return count_tokens(self.regions)
+
+    @property
+    def view(self) -> View:
+        """How `Catalog.open_view` lays out what the subject saw."""
+        return view_of(self.regions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,15 +71,19 @@ class Catalog:
         return self.truths.get(sample_id, ())
 
     def open_view(self, sample_id: int) -> Image.Image:
-        """The part of the image that the patch grid covers, RGB; what lies outside is black."""
-        left, top, right, bottom = (round(edge) for edge in self[sample_id].view)
-        return self.open_image(sample_id).crop((left, top, right, bottom))
+        """What the subject saw of the sample, RGB; what lies beyond an image is black."""
+        view = self[sample_id].view
+        images = self.open_images(sample_id)
+        picture = Image.new("RGB", (view.width, view.height))
+        for image, box, left in view.panels:
+            picture.paste(images[image].crop(box), (left, 0))
+        return picture
 
-    def open_image(self, sample_id: int) -> Image.Image:
-        """The whole upright image, RGB. Raises BadSample."""
+    def open_images(self, sample_id: int) -> list[Image.Image]:
+        """The whole upright images, RGB. Raises BadSample."""
         if self.source is None:
             raise ValueError("this catalog was opened without its source, so it has no images")
-        return self.source.open_image(self[sample_id].image).pixels
+        return [self.source.open_image(image).pixels for image in self[sample_id].images]
 
 
 def open_catalog(
@@ -91,7 +99,9 @@ def open_catalog(
     listed = _only(read_table(samples, SAMPLES), described["sample_id"].to_pylist())
     images = {
         row["sample_id"]: row
-        for row in listed.select(["sample_id", "source_id", "image", "width", "height"]).to_pylist()
+        for row in listed.select(
+            ["sample_id", "source_id", "images", "width", "height"]
+        ).to_pylist()
     }
     usable = described.filter(
         pc.is_in(described["status"], value_set=pa.array(["ok", "truncated"]))
@@ -100,14 +110,12 @@ def open_catalog(
         row["sample_id"]: Sample(
             sample_id=row["sample_id"],
             source_id=images[row["sample_id"]]["source_id"],
-            image=images[row["sample_id"]]["image"],
+            images=tuple(images[row["sample_id"]]["images"]),
             text=row["text"],
             tokens=tuple(row["tokens"]),
-            grid_height=row["grid_height"],
-            grid_width=row["grid_width"],
-            view=tuple(row["view"]),
-            width=images[row["sample_id"]]["width"],
-            height=images[row["sample_id"]]["height"],
+            regions=read_regions(row["regions"]),
+            width=images[row["sample_id"]]["width"] or 0,
+            height=images[row["sample_id"]]["height"] or 0,
         )
         for row in usable.to_pylist()
     }

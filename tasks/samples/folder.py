@@ -55,7 +55,7 @@ class Folder:
         names = sorted({*_image_names(root), *captions})
         for name in islice(names, self.limit):
             text = captions.get(name, "") if table is not None else _text_beside(root, name)
-            yield Record(name, name, text)
+            yield Record(name, (name,), text)
 
     def open_image(self, image: str) -> OpenedImage:
         """Open an image of the folder. Raises BadSample, or SourceError without the folder."""

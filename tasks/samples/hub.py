@@ -57,7 +57,7 @@ class Hub:
             row = Row(fields, f"dataset {self.dataset}, split {self.split}, row {number}")
             yield Record(
                 source_id=row.identity(self.id_column) if self.id_column else str(number),
-                image=str(number),
+                images=(str(number),),
                 text=row.caption(self.text_column) if self.text_column else "",
             )
 

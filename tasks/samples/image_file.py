@@ -60,7 +60,8 @@ def digest_files(records: Iterable[Record], root: Path) -> str:
     """Digest what the records say, and the size and time of change of the files they name."""
     digest = hashlib.sha256()
     for record in records:
-        row = (record.source_id, record.image, record.text, *_stamp(root, record.image))
+        stamps = [_stamp(root, image) for image in record.images]
+        row = (record.source_id, record.images, record.text, stamps)
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()
 

@@ -17,10 +17,12 @@ from tasks.samples.source import Concept, OpenedImage, Record, SourceError
 class LlavaJson:
     """A .json list (or .jsonl) of `{id, image, conversations: [{from, value}, ...]}`.
 
+    `image` is a path, a list of paths for several images in one sample, or absent for a sample of
+    text only.
+
     annotations: the file; images: the folder that the rows' image paths start from, and that
     none may leave; max_pixels: larger images are "oversized"; limit: read only the first rows.
-    The text is the first answer (`from: gpt`), "" where there is none. A row without an image is
-    listed, and "missing" when opened.
+    The text is the first answer (`from: gpt`), "" where there is none.
     """
 
     annotations: str
@@ -38,7 +40,7 @@ class LlavaJson:
         if not self._folder.is_dir():
             raise SourceError(f"{self.images}: no such folder; correct the images setting")
         for row in islice(read_rows(Path(self.annotations).expanduser()), self.limit):
-            yield Record(row.identity("id"), row.string("image"), _first_answer(row))
+            yield Record(row.identity("id"), row.strings("image"), _first_answer(row))
 
     def open_image(self, image: str) -> OpenedImage:
         """Open an image of the folder. Raises BadSample, or SourceError without the folder."""

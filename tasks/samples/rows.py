@@ -24,6 +24,17 @@ class Row:
         value = self.fields.get(name)
         return "" if value is None else self._checked(name, value)
 
+    def strings(self, name: str) -> tuple[str, ...]:
+        """The strings in field `name`, one or a list; none when it is absent, null or "".
+
+        Raises SourceError.
+        """
+        value = self.fields.get(name)
+        if value is None or value == "":
+            return ()
+        values = value if isinstance(value, list) else [value]
+        return tuple(self._checked(name, part) for part in values)
+
     def caption(self, name: str) -> str:
         """The string in field `name`, or the first of its list of strings; "" when there is none.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import Any
@@ -25,7 +26,7 @@ def scan(
 
     `records` are consecutive in the dataset, `first_id` is the position of the first, and
     `duplicates` holds positions in the whole dataset. Returns a `samples` table, a row a record
-    in their order, with null width and height (px) where the image was not read, and a
+    in their order, with null width and height (px) where no image was read, and a
     `concepts` table of the usable samples' truths. Raises SourceError when the dataset as a
     whole cannot be read here; one bad image is a row.
     """
@@ -39,7 +40,7 @@ def scan(
             {
                 "sample_id": sample_id,
                 "source_id": record.source_id,
-                "image": record.image,
+                "images": list(record.images),
                 "text": record.text,
                 **outcome,
             }
@@ -88,7 +89,7 @@ def _bad(samples: pa.Table) -> pa.Table:
 
 def _open(source: Source, record: Record) -> dict[str, Any]:
     try:
-        opened = source.open_image(record.image)
+        opened = [source.open_image(image) for image in record.images]
     except SourceError:
         # The dataset, not this image: counting every row of a worker that misses a mount as bad
         # would drop them from the atlas.
@@ -98,12 +99,18 @@ def _open(source: Source, record: Record) -> dict[str, Any]:
     except Exception as error:  # whatever one image provokes, the others go on
         return _unread("unreadable", f"{type(error).__name__}: {error}")
     return {
-        "image_sha256": opened.sha256,
-        "width": opened.pixels.width,
-        "height": opened.pixels.height,
+        "image_sha256": _digest([image.sha256 for image in opened]),
+        "width": opened[0].pixels.width if opened else None,
+        "height": opened[0].pixels.height if opened else None,
         "status": "ok",
         "reason": "",
     }
+
+
+def _digest(hashes: Sequence[str]) -> str:
+    if len(hashes) > 1:
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return "".join(hashes)
 
 
 def _unread(status: str, reason: str) -> dict[str, Any]:
@@ -127,5 +134,6 @@ def _truths(source: Source, sample_id: int, record: Record) -> list[dict[str, An
             "words": list(concept.words),
             "mask": concept.mask.ravel().tolist(),
         }
-        for concept in source.concepts(record.image)
+        # A concept's mask lies over one image, so samples of several have none.
+        for concept in (source.concepts(record.image) if len(record.images) == 1 else [])
     ]

@@ -65,7 +65,7 @@ class Scenes:
         for index in range(self.count):
             yield Record(
                 source_id=f"scene-{self.seed}-{index}",
-                image=f"{self.seed}/{index}",
+                images=(f"{self.seed}/{index}",),
                 text=_describe(_draw_lots(self.seed, index)),
             )
 

@@ -12,11 +12,19 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Record:
-    """One image with its text, as the dataset lists it; the image is not opened yet."""
+    """Images with their text, as the dataset lists them; no image is opened yet.
+
+    images: references that the source can open, mostly one; none for a sample of text only.
+    """
 
     source_id: str
-    image: str
+    images: tuple[str, ...]
     text: str
+
+    @property
+    def image(self) -> str:
+        """The first image; "" where there is none."""
+        return self.images[0] if self.images else ""
 
 
 @dataclass(frozen=True)

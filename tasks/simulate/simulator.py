@@ -15,7 +15,7 @@ from tasks.samples.catalog import Catalog
 class Prediction:
     """A predicted trace in any unit (scores are correlations), for one sample.
 
-    visual: float32 [n_visual], row-major over the patch grid. text: float32 [n_text].
+    visual: float32 [n_visual], in the order of the sample's regions. text: float32 [n_text].
     """
 
     visual: np.ndarray

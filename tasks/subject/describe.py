@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,7 +35,7 @@ def describe_part(
     described = []
     for start in range(0, len(rows), settings.batch_size):
         batch = rows[start : start + settings.batch_size]
-        images = [source.open_image(row["image"]).pixels for row in batch]
+        images = [[source.open_image(image).pixels for image in row["images"]] for row in batch]
         described += describe_samples(subject, batch, images, settings)
         on_batch(len(batch))
     write_table(pa.Table.from_pylist(described, schema=DESCRIPTIONS.schema), DESCRIPTIONS, written)
@@ -43,7 +44,7 @@ def describe_part(
 def describe_samples(
     subject: Subject,
     samples: Sequence[dict],
-    images: Sequence[Image.Image],
+    images: Sequence[Sequence[Image.Image]],
     settings: DescribeSettings,
 ) -> list[dict]:
     """The `descriptions` rows of `samples` (rows of the `samples` table) with their images."""
@@ -53,24 +54,26 @@ def describe_samples(
     else:
         answers = [(row["text"].strip(), True) for row in samples]
     return [
-        _description(subject, row, image, text, finished, generated)
-        for row, image, (text, finished) in zip(samples, images, answers, strict=True)
+        _description(subject, row, shown, text, finished, generated)
+        for row, shown, (text, finished) in zip(samples, images, answers, strict=True)
     ]
 
 
 def generate_descriptions(
-    subject: Subject, images: Sequence[Image.Image], max_new_tokens: int
+    subject: Subject, images: Sequence[Sequence[Image.Image]], max_new_tokens: int
 ) -> list[tuple[str, bool]]:
-    """The subject's greedy answer to the question for each image, and whether it came to an end."""
+    """The subject's greedy answer to the question about each sample's images, and whether it came
+    to an end."""
     tokenizer = subject.processor.tokenizer
     inputs = subject.processor(
-        images=list(images),
-        text=[question_prompt(subject)] * len(images),
+        images=[image for shown in images for image in shown] or None,
+        text=[question_prompt(subject, len(shown)) for shown in images],
         padding=True,
         padding_side="left",
         return_tensors="pt",
     ).to(subject.device)
-    inputs["pixel_values"] = inputs["pixel_values"].to(subject.model.dtype)
+    if "pixel_values" in inputs:
+        inputs["pixel_values"] = inputs["pixel_values"].to(subject.model.dtype)
     with torch.inference_mode():
         generated = subject.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     answers = generated[:, inputs["input_ids"].shape[1] :]
@@ -84,7 +87,12 @@ def generate_descriptions(
 
 
 def _description(
-    subject: Subject, row: dict, image: Image.Image, text: str, finished: bool, generated: bool
+    subject: Subject,
+    row: dict,
+    images: Sequence[Image.Image],
+    text: str,
+    finished: bool,
+    generated: bool,
 ) -> dict:
     # Written in a text it would be read as a second image.
     text = text.replace(subject.image_token, " ").strip()
@@ -95,22 +103,18 @@ def _description(
         "tokens": [],
         "n_visual": 0,
         "n_text": 0,
-        "grid_height": 0,
-        "grid_width": 0,
-        "view": [0.0] * 4,
+        "regions": [],
         "status": "empty_text",
         "reason": "the subject answered nothing" if generated else "the dataset gives no text",
     }
     if not text:
         return described
-    encoded = encode(subject, image, text)
+    encoded = encode(subject, images, text)
     return described | {
         "tokens": list(encoded.pieces),
         "n_visual": encoded.n_visual,
         "n_text": encoded.n_text,
-        "grid_height": encoded.grid[0],
-        "grid_width": encoded.grid[1],
-        "view": list(encoded.view),
+        "regions": [asdict(region) for region in encoded.regions],
         "status": "ok" if finished else "truncated",
         "reason": "" if finished else "the answer reached describe.max_new_tokens",
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 
 from tasks.artifacts import ROLES
+from tasks.regions import Region, count_tokens
 from tasks.subject.geometry import image_view, patch_grid
 from tasks.subject.load import Subject
 from tasks.subject.settings import SubjectError
@@ -22,17 +23,16 @@ class Encoded:
     """One sample as the subject reads it, the description teacher-forced.
 
     input_ids: int64 [tokens]. roles: int8 [tokens], index into ROLES.
-    pixel_values: float32 [channels, height, width].
+    inputs: all else that the model takes, with a row for each image or part of one.
     pieces: the description cut at its token boundaries; joined they give the description.
-    view: left, top, right, bottom (px of the original) that the patch grid covers.
+    regions: where the visual tokens look, in their order.
     """
 
     input_ids: torch.Tensor
     roles: torch.Tensor
-    pixel_values: torch.Tensor
+    inputs: Mapping[str, torch.Tensor]
     pieces: tuple[str, ...]
-    grid: tuple[int, int]
-    view: tuple[float, float, float, float]
+    regions: tuple[Region, ...]
 
     @property
     def n_visual(self) -> int:
@@ -45,15 +45,18 @@ class Encoded:
         return int((self.roles == TEXT).sum())
 
 
-def encode(subject: Subject, image: Image.Image, text: str) -> Encoded:
-    """Encode the question, the image and `text` as the subject's own answer.
+def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encoded:
+    """Encode the images, the question and `text` as the subject's own answer.
 
     The description's tokens are the last ones of the sequence, so they are found by counting
     characters from its end: that holds however the processor expands the image before them.
     """
-    prompt = _conversation(subject, text)
+    prompt = _conversation(subject, text, len(images))
     inputs = subject.processor(
-        images=[image], text=[prompt], return_offsets_mapping=True, return_tensors="pt"
+        images=list(images) or None,
+        text=[prompt],
+        return_offsets_mapping=True,
+        return_tensors="pt",
     )
     input_ids = inputs["input_ids"][0]
     offsets = inputs["offset_mapping"][0]
@@ -64,38 +67,42 @@ def encode(subject: Subject, image: Image.Image, text: str) -> Encoded:
     roles = torch.full_like(input_ids, TEMPLATE, dtype=torch.int8)
     roles[is_text] = TEXT
     roles[is_visual] = VISUAL
-    pixel_values = inputs["pixel_values"][0]
-    grid = patch_grid(subject, pixel_values)
-    if int(is_visual.sum()) != grid[0] * grid[1]:
+    regions = tuple(
+        Region(
+            place,
+            *patch_grid(subject, inputs["pixel_values"][place]),
+            *image_view(subject.processor.image_processor, *image.size),
+        )
+        for place, image in enumerate(images)
+    )
+    if int(is_visual.sum()) != count_tokens(regions):
         raise SubjectError(
-            f"the processor gives {int(is_visual.sum())} visual tokens where the patch grid has "
-            f"{grid[0]} x {grid[1]}; this family needs an adapter of its own"
+            f"the processor gives {int(is_visual.sum())} visual tokens where the patch grids "
+            f"hold {count_tokens(regions)}; this family needs an adapter of its own"
         )
     return Encoded(
         input_ids=input_ids,
         roles=roles,
-        pixel_values=pixel_values,
+        inputs={"pixel_values": inputs["pixel_values"]} if images else {},
         pieces=_pieces(text, ends[is_text].tolist(), total - len(text)),
-        grid=grid,
-        view=image_view(subject.processor.image_processor, *image.size),
+        regions=regions,
     )
 
 
-def question_prompt(subject: Subject) -> str:
-    """The prompt up to where the subject's own answer begins."""
+def question_prompt(subject: Subject, n_images: int = 1) -> str:
+    """The prompt about so many images, up to where the subject's own answer begins."""
     return str(
         subject.processor.apply_chat_template(
-            [_user_turn(subject)], add_generation_prompt=True, tokenize=False
+            [_user_turn(subject, n_images)], add_generation_prompt=True, tokenize=False
         )
     )
 
 
-def _conversation(subject: Subject, text: str) -> str:
+def _conversation(subject: Subject, text: str, n_images: int) -> str:
     answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
-    rendered = str(
-        subject.processor.apply_chat_template([_user_turn(subject), answer], tokenize=False)
-    )
-    question = question_prompt(subject)
+    turns = [_user_turn(subject, n_images), answer]
+    rendered = str(subject.processor.apply_chat_template(turns, tokenize=False))
+    question = question_prompt(subject, n_images)
     if rendered.startswith(question):
         # From the left, because what follows an answer may hold it too: "s" is also in "</s>".
         start = rendered.find(text, len(question))
@@ -104,17 +111,17 @@ def _conversation(subject: Subject, text: str) -> str:
     if start < 0:
         raise SubjectError("the chat template alters the description; it cannot be teacher-forced")
     prompt = rendered[: start + len(text)]
-    if prompt.count(subject.image_token) != 1:
+    if prompt.count(subject.image_token) != n_images:
         raise SubjectError(
             f"the prompt holds {subject.image_token!r} {prompt.count(subject.image_token)} times, "
-            "and one image is shown; remove it from subject.question"
+            f"and the sample has {n_images} image(s); remove it from subject.question"
         )
     return prompt
 
 
-def _user_turn(subject: Subject) -> dict:
-    content = [{"type": "image"}, {"type": "text", "text": subject.settings.question}]
-    return {"role": "user", "content": content}
+def _user_turn(subject: Subject, n_images: int) -> dict:
+    question = {"type": "text", "text": subject.settings.question}
+    return {"role": "user", "content": [*[{"type": "image"}] * n_images, question]}
 
 
 def _pieces(text: str, ends: Sequence[int], start: int) -> tuple[str, ...]:

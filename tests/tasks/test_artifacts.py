@@ -109,8 +109,9 @@ def test_activations_and_money_carry_their_units():
         for field in spec.schema
     }
     assert units["traces", "visual"] == units["moments", "max_text"] == "activation"
-    assert units["descriptions", "view"] == "px"
     assert units["explanations", "cost"] == "USD"
+    region = DESCRIPTIONS.schema.field("regions").type.value_type
+    assert region.field("left").metadata[b"unit"] == b"px"
 
 
 def test_layer_files_sort_by_layer():

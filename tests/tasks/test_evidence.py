@@ -23,8 +23,6 @@ def trace_rows(neuron: int, sample_ids: list[int], ranked: bool) -> list[dict]:
             "sample_id": sample_id,
             "visual": [sample_id / 8, -1.0],
             "text": [float(neuron)],
-            "grid_height": 1,
-            "grid_width": 2,
         }
         | ({"rank": rank} if ranked else {})
         for rank, sample_id in enumerate(sample_ids)

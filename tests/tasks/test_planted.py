@@ -205,7 +205,7 @@ def test_it_was_scored_on_samples_that_the_explainer_never_saw(atlas, name):
 def test_planting_leaves_the_subjects_behaviour_as_it_was(subject, planted, neurons):
     assert len(set(neurons.values())) == len(PLANTS)
     records = [record for record, _ in zip(SCENES.records(), range(40), strict=False)]
-    images = [SCENES.open_image(record.image).pixels for record in records]
+    images = [[SCENES.open_image(record.image).pixels] for record in records]
     before, after = (
         [text for text, _ in generate_descriptions(model, images, 80)]
         for model in (subject, planted)

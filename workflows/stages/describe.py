@@ -57,4 +57,4 @@ def _run(context: Context, folder: Path) -> Written:
     return Written(files, count_rows(folder, files))
 
 
-STAGE = Stage("describe", 1, ("samples",), _parameters, _run)
+STAGE = Stage("describe", 2, ("samples",), _parameters, _run)

@@ -26,7 +26,7 @@ from workflows.errors import RunFailed
 from workflows.progress import progress
 from workflows.stage import Context, Stage, Written, count_rows
 
-_VERSION = 1
+_VERSION = 2
 
 
 def check_samples(context: Context) -> None:

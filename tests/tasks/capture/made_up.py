@@ -14,6 +14,7 @@ from tasks.capture.batch import Batch, collate, padded_length
 from tasks.capture.observe import observe
 from tasks.capture.record import LayerRecord, Layout, empty_record
 from tasks.capture.record_tables import TokenCounts, layer_tables
+from tasks.regions import Region
 from tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded
 
 NEURONS = 6
@@ -59,10 +60,9 @@ def make_up(sample_id: int, values: int = 30, silent: bool = False) -> MadeUp:
     encoded = Encoded(
         input_ids=torch.from_numpy(rng.integers(5, 99, len(roles))),
         roles=torch.tensor(roles, dtype=torch.int8),
-        pixel_values=torch.zeros(3, 2, 2),
+        inputs={"pixel_values": torch.zeros(1, 3, 2, 2)},
         pieces=("x",) * n_text,
-        grid=grid,
-        view=(0, 0, 1, 1),
+        regions=(Region(0, *grid, 0, 0, 1, 1),),
     )
     return MadeUp(sample_id, encoded, activations)
 
@@ -97,8 +97,7 @@ def batched(samples: Sequence[MadeUp], batch_size: int) -> Iterator[tuple[torch.
 def counts(samples: Sequence[MadeUp]) -> dict[int, TokenCounts]:
     """The tokens of the samples."""
     return {
-        sample.sample_id: TokenCounts(len(sample.visual), len(sample.text), sample.encoded.grid)
-        for sample in samples
+        sample.sample_id: TokenCounts(len(sample.visual), len(sample.text)) for sample in samples
     }
 
 

@@ -76,7 +76,6 @@ def test_the_traces_are_the_activations_of_every_exemplar_at_its_own_tokens(reco
         assert sample is ranked(SAMPLES, row["neuron"], TOP_N)[row["rank"]]
         assert row["visual"] == sample.visual[:, row["neuron"]].tolist()
         assert row["text"] == sample.text[:, row["neuron"]].tolist()
-        assert (row["grid_height"], row["grid_width"]) == sample.encoded.grid
     keys = [(row["neuron"], row["rank"]) for row in rows]
     assert keys == [(neuron, rank) for neuron in range(NEURONS) for rank in range(TOP_N)]
     assert recorded["traces"].schema.names == TRACES.schema.names
@@ -201,10 +200,10 @@ def test_a_second_pass_writes_the_traces_that_one_pass_would_have():
 def test_a_batch_is_padded_on_the_right_and_padding_has_no_role():
     group = [sample.encoded for sample in SAMPLES if padded_length(sample.encoded) == 16][:3]
     batch = collate([7, 8, 9], group)
-    assert batch.input_ids.shape == (3, 16)
+    assert batch.inputs["input_ids"].shape == (3, 16)
     for row, encoded in enumerate(group):
         length = len(encoded.input_ids)
-        assert batch.input_ids[row, :length].tolist() == encoded.input_ids.tolist()
+        assert batch.inputs["input_ids"][row, :length].tolist() == encoded.input_ids.tolist()
         assert batch.roles[row, :length].tolist() == encoded.roles.tolist()
         assert set(batch.roles[row, length:].tolist()) <= {PADDING}
     assert batch.sample_ids.tolist() == [7, 8, 9]
@@ -228,7 +227,7 @@ def test_batches_hold_every_sample_once_with_others_of_its_padded_length(size):
     for batch in seen:
         assert len(batch.sample_ids) <= size
         assert {lengths[sample_id] for sample_id in batch.sample_ids.tolist()} == {
-            batch.input_ids.shape[1]
+            batch.inputs["input_ids"].shape[1]
         }
     assert len(seen) == sum(
         -(-list(lengths.values()).count(length) // size) for length in set(lengths.values())

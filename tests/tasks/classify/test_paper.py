@@ -28,8 +28,6 @@ def traces(of: Mapping[int, Sequence[Trace]]) -> pa.Table:
             "sample_id": rank,
             "visual": visual,
             "text": text,
-            "grid_height": 1,
-            "grid_width": len(visual),
         }
         for neuron, exemplars in of.items()
         for rank, (visual, text) in enumerate(exemplars)

@@ -3,6 +3,7 @@ import pytest
 
 from tasks.artifacts import CONCEPT_GRID
 from tasks.concepts.presence import patch_coverage, token_words, words_of
+from tasks.regions import Region
 from tasks.samples.catalog import Sample, TrueConcept
 from tests.one_process import Described
 
@@ -15,7 +16,8 @@ def sample(
     view: tuple[float, float, float, float] = WHOLE,
 ) -> Sample:
     """A sample of 120 x 60 pixels."""
-    return Sample(0, "0", "0", "".join(tokens), tokens, *grid, view, width=120, height=60)
+    regions = (Region(0, *grid, *view),)
+    return Sample(0, "0", ("0",), "".join(tokens), tokens, regions, width=120, height=60)
 
 
 def concept(mask: np.ndarray) -> TrueConcept:
@@ -29,14 +31,14 @@ def left_half() -> TrueConcept:
 
 
 def covered(concept: TrueConcept, sample: Sample) -> np.ndarray:
-    grid = (sample.grid_height, sample.grid_width)
-    return patch_coverage(concept, sample).reshape(grid)
+    (region,) = sample.regions
+    return patch_coverage(concept, sample).reshape(region.rows, region.columns)
 
 
 def area(coverage: np.ndarray, sample: Sample) -> float:
     """Pixels that the concept covers in the view, by the coverage of its patches."""
-    left, top, right, bottom = sample.view
-    return float(coverage.mean() * (right - left) * (bottom - top))
+    (region,) = sample.regions
+    return float(coverage.mean() * (region.right - region.left) * (region.bottom - region.top))
 
 
 @pytest.mark.parametrize("grid", [(24, 24), (4, 6), (7, 5), (30, 1)])

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from tasks.evidence import Evidence, Excitation
+from tasks.regions import Region
 from tasks.samples.catalog import Catalog, Sample
 from tasks.samples.source import BadSample, OpenedImage
 
@@ -49,12 +50,10 @@ def catalog(
         samples[number] = Sample(
             sample_id=number,
             source_id=str(number),
-            image=f"{number} {colour}",
+            images=(f"{number} {colour}",),
             text="".join(words),
             tokens=words,
-            grid_height=GRID,
-            grid_width=GRID,
-            view=(0.0, 0.0, float(SIDE), float(SIDE)),
+            regions=(Region(0, GRID, GRID, 0.0, 0.0, float(SIDE), float(SIDE)),),
             width=SIDE,
             height=SIDE,
         )

@@ -9,6 +9,7 @@ import pyarrow as pa
 from PIL import Image
 
 from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SCORES, TRACES, TYPES, TableSpec
+from tasks.regions import Region
 from tasks.samples.catalog import Catalog, Sample
 from tasks.samples.source import BadSample, Concept, OpenedImage, Record
 
@@ -68,11 +69,10 @@ def trace(
     rank: int = 0,
     sample_id: int = 0,
 ) -> dict[str, Any]:
-    """A row for `traces`; visual has the patch grid's shape."""
+    """A row for `traces`; visual has the shape of the sample's only grid."""
     return {
         "layer": layer, "neuron": neuron, "rank": rank, "sample_id": sample_id,
         "visual": np.asarray(visual, np.float16).ravel(), "text": np.asarray(text, np.float16),
-        "grid_height": visual.shape[0], "grid_width": visual.shape[1],
     }  # fmt: skip
 
 
@@ -129,12 +129,10 @@ def sample(
     return Sample(
         sample_id=sample_id,
         source_id=f"source-{sample_id}" if source_id is None else source_id,
-        image=image,
+        images=(image,),
         text="".join(tokens),
         tokens=tuple(tokens),
-        grid_height=grid[0],
-        grid_width=grid[1],
-        view=view or (0.0, 0.0, float(width), float(height)),
+        regions=(Region(0, *grid, *(view or (0.0, 0.0, float(width), float(height)))),),
         width=width,
         height=height,
     )

@@ -1,5 +1,6 @@
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,3 +48,8 @@ def test_what_no_longer_opens_is_a_gap_that_says_why(tmp_path):
     assert save_view(lost, 0, tmp_path).problem == "missing: no such file: gone.png"
     assert save_view(lost, 99, tmp_path).problem == "this sample is no longer listed as usable"
     assert not (tmp_path / "images").exists()
+
+
+def test_a_sample_of_text_only_is_a_gap_that_says_so(tmp_path):
+    wordy = catalog(replace(sample(0), images=(), regions=()))
+    assert save_view(wordy, 0, tmp_path).problem == "this sample has none"

@@ -1,12 +1,14 @@
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from tasks.regions import Region
 from tasks.report.page import Heading
 from tests.tasks.report.rendering import ATTACK, inputs, squeeze
 from tests.tasks.report.synthetic import (
@@ -165,3 +167,27 @@ def test_headings_nest_and_every_image_has_words(render):
 
 def test_writing_twice_gives_the_same_page(render):
     assert render(inputs())[0] == render(inputs())[0]
+
+
+def test_the_strongest_patch_is_framed_where_it_looks_in_a_sample_of_several_grids(render):
+    thumbnail = Region(0, 1, 1, 0, 0, 40, 20)
+    tiles = (Region(0, 2, 2, 0, 0, 20, 20), Region(0, 2, 2, 20, 0, 40, 20))
+    visual = np.array([[1, 0, 0, 0, 0, 0, 2, 0, 0]])
+    given = inputs(
+        traces=traces(trace(visual, [0, 0, 0], layer=3, neuron=17)),
+        catalog=catalog(replace(sample(0, image="40x20"), regions=(thumbnail, *tiles))),
+    )
+    page, _ = render(given)
+    assert "2 by 4 patches" in page
+    assert "in row 1, column 4" in page
+    assert "left:75.0%;top:0.0%;width:25.0%;height:50.0%" in page
+
+
+def test_an_exemplar_of_text_only_shows_its_text(render):
+    given = inputs(
+        traces=traces(trace(np.zeros((0, 1)), [0, 2, 0], layer=3, neuron=17)),
+        catalog=catalog(replace(sample(0), images=(), regions=())),
+    )
+    _, outline = render(given)
+    assert "No image this sample has none" in squeeze(outline.words)
+    assert "a red circle" in outline.words

@@ -56,7 +56,7 @@ def test_the_text_is_the_first_answer(source):
         {"from": "human", "value": "Where?"},
         {"from": "gpt", "value": "Left."},
     ]
-    assert list(source(rows).records()) == [Record("a", "a.png", "a red square")]
+    assert list(source(rows).records()) == [Record("a", ("a.png",), "a red square")]
 
 
 def test_rows_keep_the_order_of_the_file_and_ids_may_be_numbers(source):
@@ -85,15 +85,24 @@ def test_a_conversation_without_an_answer_has_no_text(source):
     assert next(source(rows).records()).text == ""
 
 
-@pytest.mark.parametrize("image", [None, "", "absent"])
-def test_a_row_without_an_image_is_listed_and_missing_when_opened(source, image):
+@pytest.mark.parametrize("image", [None, "", [], "absent"])
+def test_a_row_without_an_image_is_a_sample_of_text_only(source, image):
     rows = [row(image=image)]
     if image == "absent":
         del rows[0]["image"]
-    listed = next(source(rows).records())
-    assert listed.image == ""
-    assert bad(source(rows), listed.image).status == "missing"
-    assert bad(source(rows), listed.image).reason == "the row names no image"
+    assert next(source(rows).records()).images == ()
+
+
+def test_a_row_with_a_list_of_images_is_one_sample_of_them_all(source):
+    (listed,) = source([row(image=["a.png", "b.png"])]).records()
+    assert listed.images == ("a.png", "b.png")
+
+
+def test_an_empty_name_in_a_list_of_images_is_missing_when_opened(source):
+    listed = next(source([row(image=["a.png", ""])]).records())
+    assert listed.images == ("a.png", "")
+    assert bad(source([row()]), "").status == "missing"
+    assert bad(source([row()]), "").reason == "the row names no image"
 
 
 def test_an_image_is_opened_upright_with_the_hash_of_its_file(source, images):
@@ -174,7 +183,10 @@ def test_the_pixel_limit_is_a_setting(source):
         ("[1]", r"detail\.json, row 1: is a int; make every row an object"),
         ([row(), {"image": "a.png"}], r'row 2: field "id" is missing; give'),
         ([row(), {**row(), "id": 1.5}], r'row 2: field "id" must be a string, not float; correct'),
-        ([{**row(), "image": ["a", "b"]}], r'row 1: field "image" must be a string, not list; cor'),
+        (
+            [{**row(), "image": ["a", 7]}],
+            r'row 1: field "image" must be a string, not int; correct',
+        ),
         ([{"id": "a"}], r'row 1: field "conversations" must be a list of .*; correct'),
         (
             [{"id": "a", "conversations": ["hi"]}],

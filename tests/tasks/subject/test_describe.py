@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from tasks.artifacts import DESCRIPTIONS, read_table
+from tasks.regions import Region, read_regions
 from tasks.samples.scenes import Scenes
 from tasks.samples.source import BadSample, OpenedImage
 from tasks.subject.describe import describe_part, describe_samples, generate_descriptions
@@ -27,16 +28,16 @@ class Vanished:
 
 def given(subject: Subject, *texts: str) -> list[dict]:
     samples = [{"sample_id": number, "text": text} for number, text in enumerate(texts)]
-    return describe_samples(subject, samples, [PICTURE] * len(texts), GIVEN)
+    return describe_samples(subject, samples, [[PICTURE]] * len(texts), GIVEN)
 
 
 def test_a_given_text_is_kept_as_it_is_and_laid_out_in_tokens(subject):
     (row,) = given(subject, "  A blue 🦓 picture.\n")
     assert (row["text"], row["text_source"], row["status"]) == ("A blue 🦓 picture.", "given", "ok")
     assert "".join(row["tokens"]) == row["text"]
-    assert (row["n_visual"], row["grid_height"], row["grid_width"]) == (64, 8, 8)
+    assert row["n_visual"] == 64
     assert row["n_text"] == len(row["tokens"])
-    assert row["view"] == [0, 0, 40, 30]
+    assert read_regions(row["regions"]) == (Region(0, 8, 8, 0, 0, 40, 30),)
 
 
 def test_an_empty_text_is_a_row_with_a_reason(subject):
@@ -54,7 +55,7 @@ def test_a_text_that_spells_the_image_placeholder_loses_it_and_nothing_else(subj
 
 
 def test_the_subjects_own_answer_is_the_same_however_images_are_batched(subject):
-    images = [SCENES.open_image(record.image).pixels for record in SCENES.records()]
+    images = [[SCENES.open_image(record.image).pixels] for record in SCENES.records()]
     together = generate_descriptions(subject, images, 80)
     alone = [generate_descriptions(subject, [image], 80)[0] for image in images]
     assert together == alone
@@ -65,7 +66,7 @@ def test_the_subjects_own_answer_is_the_same_however_images_are_batched(subject)
 def test_an_answer_that_is_cut_says_so(subject):
     image = SCENES.open_image("77/0").pixels
     settings = DescribeSettings(text="generated", max_new_tokens=5)
-    (row,) = describe_samples(subject, [{"sample_id": 3, "text": ""}], [image], settings)
+    (row,) = describe_samples(subject, [{"sample_id": 3, "text": ""}], [[image]], settings)
     assert (row["sample_id"], row["status"], row["n_text"]) == (3, "truncated", 5)
     assert row["reason"] == "the answer reached describe.max_new_tokens"
 

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from tasks.artifacts import ROLES
+from tasks.regions import Region, count_tokens
 from tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded, encode, question_prompt
 from tasks.subject.load import Subject
 from tasks.subject.settings import SubjectError
@@ -38,7 +39,7 @@ def test_roles_are_indices_into_the_names_of_roles():
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_pieces_of_a_text_join_to_the_text_one_a_token(subject, text):
-    encoded = encode(subject, PICTURE, text)
+    encoded = encode(subject, [PICTURE], text)
     assert "".join(encoded.pieces) == text
     assert len(encoded.pieces) == encoded.n_text > 0
     assert encoded.pieces[0]
@@ -46,7 +47,7 @@ def test_the_pieces_of_a_text_join_to_the_text_one_a_token(subject, text):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_tokens_marked_as_text_are_the_answer_and_end_the_sequence(subject, text):
-    encoded = encode(subject, PICTURE, text)
+    encoded = encode(subject, [PICTURE], text)
     first = len(encoded.roles) - encoded.n_text
     assert (encoded.roles[first:] == TEXT).all()
     assert not (encoded.roles[:first] == TEXT).any()
@@ -55,23 +56,23 @@ def test_the_tokens_marked_as_text_are_the_answer_and_end_the_sequence(subject, 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_question_and_its_trimmings_are_template_and_never_text(subject, text):
-    encoded = encode(subject, PICTURE, text)
+    encoded = encode(subject, [PICTURE], text)
     assert decoded(subject, encoded, TEMPLATE).rstrip() == f"<s>USER: \n{QUESTION} ASSISTANT:"
 
 
 def test_roles_tile_the_sequence_visual_tokens_in_one_block(subject):
-    encoded = encode(subject, PICTURE, TEXTS[0])
+    encoded = encode(subject, [PICTURE], TEXTS[0])
     roles = encoded.roles.tolist()
     assert len(roles) == len(encoded.input_ids)
     assert set(roles) == {VISUAL, TEXT, TEMPLATE}
     visual = np.flatnonzero(np.array(roles) == VISUAL)
     assert visual.tolist() == list(range(visual[0], visual[0] + encoded.n_visual))
-    assert encoded.n_visual == encoded.grid[0] * encoded.grid[1] == 64
+    assert encoded.n_visual == count_tokens(encoded.regions) == 64
     assert (encoded.input_ids[visual] == subject.image_token_id).all()
 
 
 def test_a_character_of_several_tokens_belongs_to_the_first_of_them(subject):
-    pieces = encode(subject, PICTURE, "a 🦓 b").pieces
+    pieces = encode(subject, [PICTURE], "a 🦓 b").pieces
     place = next(place for place, piece in enumerate(pieces) if "🦓" in piece)
     assert pieces[place + 1 : place + 4] == ("", "", "")
     assert pieces.count("") == 3
@@ -79,7 +80,7 @@ def test_a_character_of_several_tokens_belongs_to_the_first_of_them(subject):
 
 def test_the_text_is_teacher_forced_right_after_the_prompt_that_asks_for_it(subject):
     text = TEXTS[0]
-    encoded = encode(subject, PICTURE, text)
+    encoded = encode(subject, [PICTURE], text)
     prompt = subject.processor(
         images=[PICTURE], text=[question_prompt(subject)], return_tensors="pt"
     )["input_ids"][0]
@@ -89,17 +90,18 @@ def test_the_text_is_teacher_forced_right_after_the_prompt_that_asks_for_it(subj
 
 def test_the_question_is_the_one_of_the_settings(subject):
     asking = replace(subject, settings=replace(subject.settings, question="What is the image?"))
-    encoded = encode(asking, PICTURE, "the image")
+    encoded = encode(asking, [PICTURE], "the image")
     assert "What is the image?" in decoded(asking, encoded, TEMPLATE)
     assert "".join(encoded.pieces) == "the image"
 
 
-def test_the_pixels_and_the_view_are_those_of_the_processor(subject):
-    encoded = encode(subject, PICTURE, "x")
-    assert encoded.pixel_values.shape == (3, 64, 64)
-    assert encoded.pixel_values.dtype == torch.float32
-    assert encoded.pixel_values[0].mean() > encoded.pixel_values[1].mean()
-    assert encoded.view == (0, 0, 50, 70)
+def test_the_pixels_and_the_region_are_those_of_the_processor(subject):
+    encoded = encode(subject, [PICTURE], "x")
+    pixels = encoded.inputs["pixel_values"]
+    assert pixels.shape == (1, 3, 64, 64)
+    assert pixels.dtype == torch.float32
+    assert pixels[0, 0].mean() > pixels[0, 1].mean()
+    assert encoded.regions == (Region(0, 8, 8, 0, 0, 50, 70),)
 
 
 def test_a_template_that_alters_the_text_is_refused(subject, monkeypatch):
@@ -110,13 +112,13 @@ def test_a_template_that_alters_the_text_is_refused(subject, monkeypatch):
     )
     monkeypatch.setattr(subject.processor, "chat_template", shouting)
     with pytest.raises(SubjectError, match="cannot be teacher-forced"):
-        encode(subject, PICTURE, "quiet")
+        encode(subject, [PICTURE], "quiet")
 
 
 def test_a_processor_that_gives_other_visual_tokens_than_patches_is_refused(subject, monkeypatch):
     monkeypatch.setattr(subject.processor, "num_additional_image_tokens", 3)
-    with pytest.raises(SubjectError, match="visual tokens where the patch grid has 8 x 8"):
-        encode(subject, PICTURE, "x")
+    with pytest.raises(SubjectError, match="visual tokens where the patch grids hold 64"):
+        encode(subject, [PICTURE], "x")
 
 
 def test_a_second_image_in_the_prompt_is_refused_by_a_message_that_says_where_it_comes_from(
@@ -124,4 +126,4 @@ def test_a_second_image_in_the_prompt_is_refused_by_a_message_that_says_where_it
 ):
     asking = replace(subject, settings=replace(subject.settings, question="<image> What is it?"))
     with pytest.raises(SubjectError, match=r"holds '<image>' 2 times.*subject.question"):
-        encode(asking, PICTURE, "x")
+        encode(asking, [PICTURE], "x")

@@ -2,6 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tasks.subject.batch import batch_inputs, forward_body
 from tasks.subject.encode import encode
 from tasks.subject.hook_points import (
     check_layers,
@@ -17,11 +18,9 @@ LAYERS = [0, 2, 3]
 
 
 def forward(subject: Subject) -> None:
-    encoded = encode(subject, PICTURE, "There is a large green square.")
+    encoded = encode(subject, [PICTURE], "There is a large green square.")
     with torch.no_grad():
-        subject.model.model(
-            input_ids=encoded.input_ids[None], pixel_values=encoded.pixel_values[None]
-        )
+        forward_body(subject, batch_inputs([encoded], len(encoded.input_ids)))
 
 
 def observed(subject: Subject, hook_point: HookPoint) -> dict[int, torch.Tensor]:
@@ -71,7 +70,7 @@ def test_gate_up_is_the_gate_times_the_up_projection(subject, ffn_inputs):
 
 
 def test_an_observation_has_a_value_for_every_token_and_neuron(subject):
-    tokens = len(encode(subject, PICTURE, "There is a large green square.").input_ids)
+    tokens = len(encode(subject, [PICTURE], "There is a large green square.").input_ids)
     assert observed(subject, "gate")[0].shape == (1, tokens, 512)
     assert neurons_per_layer(subject) == 512
 
