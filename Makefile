@@ -32,8 +32,13 @@ check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY) ## Measure capture beside the bare forward pass and the usual way
+bench: bench-capture bench-merge ## Run all benchmarks
+
+bench-capture: $(READY) ## Measure capture beside the bare forward pass and the usual way
 	$(BIN)/python -m bench.capture
+
+bench-merge: $(READY) ## Measure merging beside reading and writing the same bytes
+	$(BIN)/python -m bench.merge
 
 ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow.db \
@@ -60,4 +65,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test check bench ui sweep run-cluster subject clean
+.PHONY: help setup demo test check bench bench-capture bench-merge ui sweep run-cluster subject clean

@@ -108,7 +108,7 @@ def plan_memory(demand: Demand, batch_size: int, device_free: int, host_free: in
             "free beside the subject; lower capture.batch_size, or capture fewer layers at a time"
         )
     waiting = list(demand.traces)
-    passes = []
+    passes: list[Pass] = []
     while waiting:
         device = _take(waiting, demand, room)
         host = _take(waiting, demand, int(host_free * _SPARE))

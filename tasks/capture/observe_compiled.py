@@ -20,6 +20,9 @@ from tasks.subject.encode import TEXT, VISUAL
 _NEURONS_AT_ONCE = 512
 """Neurons whose running sums and bins stay in a core's nearest caches."""
 
+_NEURONS_AT_LEAST = 1024
+"""Neurons for each thread: with fewer, waking it costs more than it helps."""
+
 _NO_SLOT = -1
 
 
@@ -78,15 +81,17 @@ def _arrays(*tensors: torch.Tensor) -> tuple[np.ndarray, ...]:
 
 def _over_neurons(neurons: int, work: Callable[[int, int], None]) -> None:
     """Call `work(start, stop)` for all neurons, on as many threads as torch computes with."""
-    threads = torch.get_num_threads()
-    size = min(_NEURONS_AT_ONCE, -(-neurons // threads))
-    starts = range(0, neurons, size)
-    stops = [min(start + size, neurons) for start in starts]
-    if threads == 1:
-        for start, stop in zip(starts, stops, strict=True):
-            work(start, stop)
-    else:
-        list(_threads(threads).map(work, starts, stops))
+    threads = min(torch.get_num_threads(), max(1, neurons // _NEURONS_AT_LEAST))
+    edges = [neurons * part // threads for part in range(threads + 1)]
+
+    def share(part: int) -> None:
+        for start in range(edges[part], edges[part + 1], _NEURONS_AT_ONCE):
+            work(start, min(start + _NEURONS_AT_ONCE, edges[part + 1]))
+
+    others = [_threads(threads).submit(share, part) for part in range(1, threads)]
+    share(0)
+    for other in others:
+        other.result()
 
 
 @cache
@@ -115,13 +120,18 @@ def _tally(
     neurons, which lie side by side, so that they compile to vector instructions."""
     width = stop - start
     n_roles = len(peaks)
-    sums = np.empty((2, n_roles, width), np.float32)
-    counts = np.empty((2, n_roles, width), np.int32)
+    # An array each: the compiler makes vector instructions only where it can tell arrays apart.
+    sums = np.empty((n_roles, width), np.float32)
+    sums_of_squares = np.empty((n_roles, width), np.float32)
+    counts_above = np.empty((n_roles, width), np.int32)
+    counts_odd = np.empty((n_roles, width), np.int32)
     binned = np.empty((2, width * BINS), np.uint16)
     cell = np.empty(width, np.int32)
     for sample in range(values.shape[0]):
         sums[:] = 0
-        counts[:] = 0
+        sums_of_squares[:] = 0
+        counts_above[:] = 0
+        counts_odd[:] = 0
         binned[:] = 0
         for token in range(values.shape[1]):
             role = roles[sample, token]
@@ -131,8 +141,8 @@ def _tally(
             row_bits = bits[sample, token, start:stop]
             peak = peaks[role, sample, start:stop]
             peak_token = tokens[role, sample, start:stop]
-            sum_1, sum_2 = sums[0, role], sums[1, role]
-            above, odd = counts[0, role], counts[1, role]
+            sum_1, sum_2 = sums[role], sums_of_squares[role]
+            above, odd = counts_above[role], counts_odd[role]
             for n in range(width):
                 value = row[n]
                 finite = (row_bits[n] & np.int32(0x7FFFFFFF)) < np.int32(0x7F800000)
@@ -141,7 +151,7 @@ def _tally(
                 sum_2[n] += number * number
                 above[n] += np.int32(number > 0)
                 odd[n] += np.int32(not finite)
-                higher = finite and value > peak[n]
+                higher = finite & (value > peak[n])
                 peak[n] = value if higher else peak[n]
                 peak_token[n] = np.int32(token) if higher else peak_token[n]
             if role in (VISUAL, TEXT):
@@ -154,10 +164,10 @@ def _tally(
                     mine[cell[n]] += np.uint16(1)
         for role in range(n_roles):
             for n in range(width):
-                total[role, start + n] += sums[0, role, n]
-                squares[role, start + n] += sums[1, role, n]
-                positive[role, start + n] += counts[0, role, n]
-                nonfinite[role, start + n] += counts[1, role, n]
+                total[role, start + n] += sums[role, n]
+                squares[role, start + n] += sums_of_squares[role, n]
+                positive[role, start + n] += counts_above[role, n]
+                nonfinite[role, start + n] += counts_odd[role, n]
                 peak_here = peaks[role, sample, start + n]
                 maximum[role, start + n] = max(maximum[role, start + n], peak_here)
         first = blocks[sample] * BINS

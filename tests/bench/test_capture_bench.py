@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from bench.capture import BUNDLED, capture_all, scene_samples, usual_way
-from tasks.capture.top_n import unpack
-from tasks.subject.load import load_subject
-from tasks.subject.settings import SubjectSettings
+from bench.capture import capture_all
+from bench.subjects import subject_and_samples
+from bench.usual_way import usual_way
 
 _TOP_N = 4
 
 
 def test_capture_finds_the_exemplars_and_traces_that_the_usual_way_finds() -> None:
-    subject = load_subject(SubjectSettings(model=str(BUNDLED)))
-    samples = scene_samples(subject, 12)
+    subject, samples = subject_and_samples("bundled", 12, torch.device("cpu"))
     encoded = dict(samples)
 
-    recorders = capture_all(subject, samples, batch_size=5, top_n=_TOP_N)
+    records = capture_all(subject, samples, batch_size=5, top_n=_TOP_N)
     usual = usual_way(subject, samples, top_n=_TOP_N)
 
     found = {}
-    for layer, recorder in recorders.items():
-        _, sample_ids = unpack(recorder.keys)
-        for neuron, slots in enumerate(sample_ids.tolist()):
+    for layer, record in records.items():
+        for neuron, slots in enumerate(record.slot_samples().tolist()):
             for slot, sample_id in enumerate(slots):
-                trace = recorder.traces[neuron, slot].numpy()
-                text = recorder.layout.visual + encoded[sample_id].n_text
+                trace = record.traces[neuron, slot].numpy()
+                text = record.layout.visual + encoded[sample_id].n_text
                 found[layer, neuron, sample_id] = trace[:text]
     assert found.keys() == usual.keys()
     for key, trace in usual.items():

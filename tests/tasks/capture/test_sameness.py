@@ -7,15 +7,28 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
-from tasks.artifacts import MOMENTS, RANDOM_TRACES, ROLES, TRACES, exemplars, layer_file, read_table
+from tasks.artifacts import (
+    HISTOGRAMS,
+    MOMENTS,
+    RANDOM_TRACES,
+    ROLES,
+    TRACES,
+    exemplars,
+    layer_file,
+    read_table,
+)
+from tasks.capture.demand import memory_plan
+from tasks.capture.memory_plan import Pass
+from tasks.capture.observe import observe
 from tasks.capture.settings import CaptureSettings
 from tasks.capture.shard_plan import plan_shards
 from tasks.classify.paper import PaperRule
 from tasks.samples.scenes import Scenes
 from tasks.samples.source import Record
 from tasks.subject.load import Subject
-from tasks.subject.settings import DescribeSettings
+from tasks.subject.settings import DescribeSettings, SubjectError
 from tests.one_process import Described, capture, capture_one, classify, describe, merge
 
 LAYERS = (0, 3)
@@ -40,7 +53,7 @@ class Captured:
     folder: Path
 
     def tables(self, layer: int) -> dict[str, pa.Table]:
-        specs = (exemplars(TOP_N), TRACES, RANDOM_TRACES)
+        specs = (exemplars(TOP_N), TRACES, RANDOM_TRACES, HISTOGRAMS)
         tables = {s.name: read_table(self.folder / layer_file(s.name, layer), s) for s in specs}
         return tables | {"types": classify(self.folder, layer, PaperRule())}
 
@@ -121,6 +134,55 @@ def test_the_order_of_the_samples_changes_nothing(subject, described, once, tmp_
     halves = [replace(plan, sample_ids=tuple(ids)) for ids in (order[:20], order[20:])]
     shards = [capture_one(subject, described, half, tmp_path / "shards") for half in halves]
     assert_same(Captured(merge(shards, LAYERS, TOP_N, tmp_path)), once)
+
+
+def test_images_that_are_opened_by_other_threads_change_nothing(captured, once):
+    assert_same(captured(replace(SETTINGS, decoders=3)), once)
+
+
+def test_a_machine_without_the_compiler_records_the_same(captured, once, monkeypatch):
+    monkeypatch.setattr("tasks.capture.observe._COMPILED", False)
+    assert_same(captured(SETTINGS), once)
+
+
+def test_traces_that_fit_nowhere_are_replayed_to_the_same_record(
+    subject, described, captured, once
+):
+    (shard,) = plan_shards(described.descriptions, LAYERS, SETTINGS, 512)
+    demand = memory_plan(subject, shard).demand
+    enough_for_one = (demand.work + demand.ranking + 1.5 * demand.traces[0]) / 0.9 / 1e9
+    settings = replace(SETTINGS, device_memory_gb=enough_for_one)
+    plan = memory_plan(subject, replace(shard, settings=settings))
+    assert plan.passes == (Pass((0,), ()), Pass((3,), ()))
+    assert_same(captured(settings), once)
+
+
+def test_running_out_of_memory_halves_the_batch_and_changes_nothing(
+    captured, once, monkeypatch, caplog
+):
+    tried = []
+
+    def observe_at_most_five(record, activations, batch):
+        tried.append(len(batch))
+        if len(batch) > 5 and len(tried) > 1:  # In the second layer: the first is recorded.
+            raise torch.OutOfMemoryError("no room")
+        observe(record, activations, batch)
+
+    monkeypatch.setattr("tasks.capture.capture.observe", observe_at_most_five)
+    assert_same(captured(SETTINGS), once)
+    assert tried[0] > 5
+    assert max(tried[-20:]) <= 4
+    assert "out of memory: capture goes on with batches of 8" in caplog.text
+    assert "out of memory: capture goes on with batches of 4" in caplog.text
+
+
+def test_a_sample_that_does_not_fit_alone_is_an_error_that_says_what_to_do(captured, monkeypatch):
+    def observe_nothing(record, activations, batch):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr("tasks.capture.capture.observe", observe_nothing)
+    with pytest.raises(SubjectError, match=r"batch of one sample; lower capture\.device_mem"):
+        captured(SETTINGS)
 
 
 def test_a_shard_that_is_delivered_twice_changes_nothing(subject, described, once, tmp_path):

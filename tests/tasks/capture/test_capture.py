@@ -1,0 +1,83 @@
+"""The stream of batches through a subject, whatever its number format and wherever it lies."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.capture.batch import batches
+from tasks.capture.capture import Recording, capture
+from tasks.capture.memory_plan import Demand, MemoryPlan, Pass
+from tasks.capture.record import Layout
+from tasks.samples.scenes import Scenes
+from tasks.subject.batch import forward_body
+from tasks.subject.encode import TEMPLATE, encode
+from tasks.subject.hook_points import observing
+from tasks.subject.load import load_subject
+from tasks.subject.settings import SubjectSettings
+
+LAYERS = (3, 1)
+
+
+def encoded_scenes(subject, count=10):
+    scenes = Scenes(count=count, seed=12)
+    return [
+        (number, encode(subject, [scenes.open_image(record.images[0]).pixels], record.text))
+        for number, record in enumerate(scenes.records())
+    ]
+
+
+def captured(subject, samples, hook_point="gate", kept=(Pass(LAYERS, ()),)):
+    layout = Layout(64, max(encoded.n_text for _, encoded in samples))
+    recording = Recording(LAYERS, hook_point, 4, layout, [samples[2][0]])
+    plan = MemoryPlan(kept, Demand(0, 0, 0, {}), batch_size=3)
+    return dict(capture(subject, lambda: iter(samples), recording, plan))
+
+
+def activations_one_by_one(subject, samples, layer, hook_point):
+    """Activations float32 [tokens, neurons] of each sample at its visual and text tokens."""
+    found = []
+    with observing(subject, [layer], hook_point, lambda _, values: found.append(values[0])):
+        for sample in samples:
+            (batch,) = batches([sample], 1)
+            with torch.inference_mode():
+                forward_body(subject, batch.inputs)
+    keep = [(encoded.roles != TEMPLATE).nonzero()[:, 0] for _, encoded in samples]
+    return [values[rows].float().numpy() for values, rows in zip(found, keep, strict=True)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("hook_point", ["gate", "gate_up"])
+def test_peaks_and_traces_are_the_hooked_activations(subject_folder, dtype, hook_point):
+    subject = load_subject(SubjectSettings(model=str(subject_folder), dtype=dtype), threads=1)
+    samples = encoded_scenes(subject)
+    for layer, record in captured(subject, samples, hook_point).items():
+        values = activations_one_by_one(subject, samples, layer, hook_point)
+        peaks = np.stack([mine.max(0) for mine in values], 1)
+        best = np.argsort(-peaks, axis=1, kind="stable")[:, :4]
+        for neuron in range(0, 512, 31):
+            assert set(record.slot_samples()[neuron].tolist()) == set(best[neuron].tolist())
+            for slot, sample_id in enumerate(record.slot_samples()[neuron].tolist()):
+                trace = record.traces[neuron, slot, : len(values[sample_id])].float().numpy()
+                np.testing.assert_allclose(
+                    trace, values[sample_id][:, neuron], atol=2e-3, rtol=1e-3
+                )
+
+
+def test_layers_come_in_the_order_of_the_passes_each_with_its_traces(subject):
+    samples = encoded_scenes(subject)
+    whole = captured(subject, samples)
+    parts = captured(subject, samples, kept=(Pass((), (1,)), Pass((3,), ())))
+    assert list(parts) == [1, 3]
+    for layer, record in parts.items():
+        for name in ("keys", "peak_places", "traces", "random_traces"):
+            assert torch.equal(getattr(record, name), getattr(whole[layer], name))
+
+
+def test_a_subject_that_is_spread_over_devices_is_captured_too(subject, subject_folder):
+    spread = load_subject(replace(subject.settings, model=str(subject_folder)), "auto", threads=1)
+    samples = encoded_scenes(subject)
+    expected = captured(subject, samples)
+    for layer, record in captured(spread, samples).items():
+        assert torch.equal(record.keys, expected[layer].keys)

@@ -1,0 +1,60 @@
+import pytest
+
+from tasks.capture.memory_plan import Demand, DoesNotFit, Pass, plan_memory
+
+GB = 10**9
+DEMAND = Demand(weights=14 * GB, work=2 * GB, ranking=GB, traces=dict.fromkeys(range(4), GB))
+
+
+def passes(device: float, host: float) -> tuple[Pass, ...]:
+    return plan_memory(DEMAND, 16, int(device * GB / 0.9), int(host * GB / 0.9)).passes
+
+
+def test_all_traces_lie_beside_the_subject_where_they_fit():
+    assert passes(device=7.1, host=0) == (Pass((0, 1, 2, 3), ()),)
+
+
+def test_what_does_not_fit_beside_the_subject_goes_to_host_memory():
+    assert passes(device=5.1, host=9) == (Pass((0, 1), (2, 3)),)
+    assert passes(device=3.1, host=9) == (Pass((), (0, 1, 2, 3)),)
+
+
+def test_what_fits_nowhere_is_replayed_by_as_few_passes_as_do():
+    assert passes(device=5.1, host=0) == (Pass((0, 1), ()), Pass((2, 3), ()))
+    assert passes(device=4.1, host=1.1) == (Pass((0,), (1,)), Pass((2,), (3,)))
+    assert passes(device=4.1, host=0) == tuple(Pass((layer,), ()) for layer in range(4))
+
+
+def test_a_tenth_of_what_is_free_is_left_to_the_allocator():
+    full = plan_memory(DEMAND, 16, 7 * GB, 0)
+    assert len(full.passes) == 2
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        (2.9, "a batch of 16 needs 2.0 GB and the rankings of 4 layers 1.0 GB.*capture.batch_size"),
+        (3.5, "the traces of layer 0 alone need 1.0 GB.*capture.shards"),
+    ],
+)
+def test_a_capture_that_fits_in_no_way_says_what_would(device, said):
+    with pytest.raises(DoesNotFit, match=said):
+        passes(device=device, host=0)
+
+
+@pytest.mark.parametrize(
+    ("device", "host", "said"),
+    [
+        (9, 0, "traces 4.0 GB: one pass, 4 layers' beside the model"),
+        (
+            5.1,
+            1.1,
+            "one pass, 2 layers' beside the model, 1 layers' in host memory, 1 layers' repl",
+        ),
+        (4.1, 0, "one pass, 1 layers' beside the model, 3 layers' replayed in 3 more"),
+    ],
+)
+def test_the_plan_says_where_the_traces_go(device, host, said):
+    plan = plan_memory(DEMAND, 16, int(device * GB / 0.9), int(host * GB / 0.9))
+    assert said in str(plan)
+    assert "weights 14.0 GB, a batch of 16 2.0 GB" in str(plan)
