@@ -26,6 +26,10 @@ demo: $(READY) ## Run the bundled subject over 1,000 drawn scenes, through every
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest --timeout $(SECONDS_PER_TEST)
 
+test-triton: $(READY) ## Run the GPU kernel in Triton's interpreter; fetches Triton where it is absent
+	$(BIN)/python -m pip install --quiet triton
+	$(BIN)/python -m pytest -m triton tests/tasks/capture/test_fused.py
+
 check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -65,4 +69,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test check bench bench-capture bench-merge ui sweep run-cluster subject clean
+.PHONY: help setup demo test test-triton check bench bench-capture bench-merge ui sweep run-cluster subject clean

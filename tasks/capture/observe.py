@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -17,15 +19,38 @@ _COMPILED = find_spec("numba") is not None
 if _COMPILED:
     from tasks.capture import observe_compiled
 
+_log = logging.getLogger(__name__)
+
 
 def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
     """Take in the activations [batch, tokens, neurons] of one forward pass.
 
-    Both ways of doing so leave the same record. The compiled one reads the activations once.
+    All ways of doing so leave the same record. The compiled and the fused one read the activations
+    once; the plain one runs wherever torch does.
     """
-    if _COMPILED and activations.device.type == "cpu":
+    if activations.device.type == "cuda" and _fused_is_right(activations.device):
+        from tasks.capture import observe_fused
+
+        observe_fused.observe(record, activations, batch)
+    elif activations.device.type == "cpu" and _COMPILED:
         observe_compiled.observe(record, activations, batch)
     else:
         observe_torch.observe(record, activations, batch)
     if record.random_traces is not None:
         keep_random_traces(record, activations, batch)
+
+
+@cache
+def _fused_is_right(device: torch.device) -> bool:
+    """Whether the kernel compiles for this GPU and agrees with plain torch on a small batch."""
+    from tasks.capture.self_check import first_difference
+
+    try:
+        from tasks.capture import observe_fused
+
+        difference = first_difference(observe_fused.observe, device)
+    except Exception as error:  # Triton is absent, or cannot compile for this device.
+        difference = f"{type(error).__name__}: {error}"
+    if difference:
+        _log.warning("capture goes on without its GPU kernel, at some cost in time: %s", difference)
+    return not difference

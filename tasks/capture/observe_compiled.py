@@ -158,7 +158,7 @@ def _tally(
                 for n in range(width):
                     code = (row_bits[n] >> np.int32(DROPPED_BITS)) - np.int32(CODE_OF_BIN_0)
                     code = min(max(code, np.int32(0)), np.int32(BINS - 1))
-                    cell[n] = np.int32(n * BINS) + code
+                    cell[n] = code * np.int32(width) + np.int32(n)
                 mine = binned[role]
                 for n in range(width):
                     mine[cell[n]] += np.uint16(1)
@@ -172,9 +172,9 @@ def _tally(
                 maximum[role, start + n] = max(maximum[role, start + n], peak_here)
         first = blocks[sample] * BINS
         for role in range(2):
-            for n in range(width):
-                for code in range(BINS):
-                    histogram[role, start + n, first + code] += binned[role, n * BINS + code]
+            for code in range(BINS):
+                for n in range(width):
+                    histogram[role, first + code, start + n] += binned[role, code * width + n]
 
 
 @njit(nogil=True, cache=True)

@@ -9,7 +9,7 @@ from tasks.capture.batch import Batch
 from tasks.capture.record import EVIDENCE, LayerRecord, Layout, Tally
 from tasks.capture.top_n import insert, pack
 from tasks.capture.traces import keep_traces
-from tasks.histogram import BINS, BLOCKS, CODE_OF_BIN_0, DROPPED_BITS
+from tasks.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from tasks.subject.encode import TEXT
 
 _COUNTED_AT_ONCE = 2**25
@@ -23,11 +23,25 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     peaks, tokens = _peaks(values, finite, batch.roles)
     _add_moments(record.tally, values, finite, peaks, batch.roles)
     _count_bins(record.tally.histogram, values, batch)
+    enter(record, peaks, tokens, activations, batch)
+
+
+def enter(
+    record: LayerRecord,
+    peaks: torch.Tensor,
+    tokens: torch.Tensor,
+    activations: torch.Tensor,
+    batch: Batch,
+) -> None:
+    """Put the batch's samples that beat a neuron's weakest into the record.
+
+    peaks: float32 [roles, batch, neurons]. tokens: int64, the first that reaches each.
+    """
+    roles = list(record.peak_roles)
     # Of equal peaks in several roles the first is the sample's.
-    peak, winner = peaks[list(record.peak_roles)].max(0)
+    peak, winner = peaks[roles].max(0)
     entered = insert(record.keys, pack(peak, batch.sample_ids[:, None]).T.contiguous())
-    token = tokens[list(record.peak_roles)].gather(0, winner[None])[0]
-    token = token[entered.sample, entered.neuron]
+    token = tokens[roles].gather(0, winner[None])[0][entered.sample, entered.neuron]
     places = _layout_places(batch.roles, record.layout)
     record.peak_places[entered.neuron, entered.slot] = places[entered.sample, token]
     if record.traces is not None:
@@ -65,9 +79,9 @@ def _add_moments(
 
 
 def _count_bins(histogram: torch.Tensor, values: torch.Tensor, batch: Batch) -> None:
-    """Count visual and text activations into int32 [2, neurons, BLOCKS * BINS]."""
-    neurons = histogram.shape[1]
-    first = torch.arange(neurons, device=values.device) * (BLOCKS * BINS)
+    """Count visual and text activations into int32 [2, BLOCKS * BINS, neurons]."""
+    _, cells, neurons = histogram.shape
+    neuron = torch.arange(neurons, device=values.device)
     flat = histogram.view(-1)
     at_once = max(1, _COUNTED_AT_ONCE // (values.shape[1] * neurons))
     for role in EVIDENCE:
@@ -76,8 +90,9 @@ def _count_bins(histogram: torch.Tensor, values: torch.Tensor, batch: Batch) -> 
             sample, token = (batch.roles[rows] == role).nonzero(as_tuple=True)
             chosen = values[rows][sample, token]
             code = (chosen.view(torch.int32) >> DROPPED_BITS) - CODE_OF_BIN_0
-            cell = code.clamp(0, BINS - 1).long() + first
-            cell += batch.blocks[rows][sample][:, None] * BINS + role * neurons * BLOCKS * BINS
+            cell = code.clamp(0, BINS - 1).long()
+            cell += batch.blocks[rows][sample][:, None] * BINS + role * cells
+            cell = cell * neurons + neuron
             ones = torch.ones((), dtype=torch.int32, device=values.device).expand(cell.numel())
             flat.scatter_add_(0, cell.flatten(), ones)
 

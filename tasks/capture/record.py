@@ -36,7 +36,7 @@ class Tally:
     tokens: int64 [roles], tokens seen. nonfinite, positive: int64 [roles, neurons], activations
     that are no finite number, and those above 0. total, squares: float64 [roles, neurons], sums
     over the finite ones. maximum: float32 [roles, neurons]. histogram: int32 [visual and text,
-    neurons, BLOCKS * BINS], see tasks/histogram.py.
+    BLOCKS * BINS, neurons], see tasks/histogram.py.
 
     The sums of one sample are in float32 and those of samples in float64, so a mean is known to
     about a millionth of the largest activations.
@@ -122,7 +122,7 @@ def empty_record(
             total=zeros(by_role, torch.float64),
             squares=zeros(by_role, torch.float64),
             maximum=torch.full(by_role, -torch.inf, dtype=torch.float32, device=device),
-            histogram=zeros((len(EVIDENCE), neurons, BLOCKS * BINS), torch.int32),
+            histogram=zeros((len(EVIDENCE), BLOCKS * BINS, neurons), torch.int32),
         ),
         random_slots={sample_id: slot for slot, sample_id in enumerate(random_ids)},
     )

@@ -157,7 +157,7 @@ def _moment_table(layer: int, record: LayerRecord) -> pa.Table:
 
 
 def _histogram_table(layer: int, record: LayerRecord) -> pa.Table:
-    counts = record.tally.histogram.cpu().numpy()
+    counts = record.tally.histogram.transpose(1, 2).contiguous().cpu().numpy()
     columns = _neuron_columns(layer, record) | {
         role: pa.FixedSizeListArray.from_arrays(pa.array(mine.ravel()), BLOCKS * BINS)
         for role, mine in zip(("visual", "text"), counts, strict=True)

@@ -141,7 +141,7 @@ def test_bins_are_told_apart_to_the_last_bit(observer):
     OBSERVERS[observer](mine, activations, collate([8], [encoded]))
     bins = np.searchsorted(bin_edges(), values, side="right") - 1
     (block,) = block_of(np.array([8]))
-    counted = mine.tally.histogram[TEXT, 0].reshape(BLOCKS, BINS)[block]
+    counted = mine.tally.histogram[TEXT, :, 0].reshape(BLOCKS, BINS)[block]
     assert counted.tolist() == np.bincount(bins, minlength=BINS).tolist()
 
 

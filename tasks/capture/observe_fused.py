@@ -1,0 +1,139 @@
+"""The record of a batch with one kernel that reads its activations once: for GPUs, in Triton."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from tasks.artifacts import ROLES
+from tasks.capture.batch import Batch
+from tasks.capture.observe_torch import enter
+from tasks.capture.record import LayerRecord
+from tasks.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
+
+_TOKENS_AT_ONCE = 32
+_NEURONS_AT_ONCE = 64
+
+
+def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
+    """See tasks.capture.observe."""
+    n_samples, n_tokens, neurons = activations.shape
+    values = activations.contiguous()
+    tally = record.tally
+    by_sample = (len(ROLES), n_samples, neurons)
+    peaks = values.new_empty(by_sample, dtype=torch.float32)
+    tokens = values.new_empty(by_sample, dtype=torch.int32)
+    sums, squares = torch.empty_like(peaks), torch.empty_like(peaks)
+    positive, nonfinite = torch.empty_like(tokens), torch.empty_like(tokens)
+    grid = (triton.cdiv(neurons, _NEURONS_AT_ONCE), n_samples)
+    _tally[grid](
+        values,
+        batch.roles,
+        batch.blocks,
+        peaks,
+        tokens,
+        sums,
+        squares,
+        positive,
+        nonfinite,
+        tally.histogram,
+        n_samples,
+        n_tokens,
+        neurons,
+        tally.histogram.shape[1],
+        n_roles=len(ROLES),
+        bins=BINS,
+        code_of_bin_0=CODE_OF_BIN_0,
+        dropped_bits=DROPPED_BITS,
+        at_once=_TOKENS_AT_ONCE,
+        width=_NEURONS_AT_ONCE,
+    )
+    tally.tokens += torch.stack([(batch.roles == role).sum() for role in range(len(ROLES))])
+    tally.total += sums.double().sum(1)
+    tally.squares += squares.double().sum(1)
+    tally.positive += positive.sum(1)
+    tally.nonfinite += nonfinite.sum(1)
+    torch.maximum(tally.maximum, peaks.amax(1), out=tally.maximum)
+    enter(record, peaks, tokens.long(), activations, batch)
+
+
+@triton.jit
+def _tally(
+    values,
+    roles,
+    blocks,
+    peaks,
+    tokens,
+    sums,
+    squares,
+    positive,
+    nonfinite,
+    histogram,
+    n_samples,
+    n_tokens,
+    neurons,
+    cells,
+    n_roles: tl.constexpr,
+    bins: tl.constexpr,
+    code_of_bin_0: tl.constexpr,
+    dropped_bits: tl.constexpr,
+    at_once: tl.constexpr,
+    width: tl.constexpr,
+) -> None:
+    """One sample's sums, bins and peaks of `width` neurons: a program for each.
+
+    The activations are read once for each role that the sample has, in runs of tokens, and the
+    later times from the cache.
+    """
+    sample = tl.program_id(1).to(tl.int64)
+    neuron = tl.program_id(0) * width + tl.arange(0, width)
+    known = neuron < neurons
+    block = tl.load(blocks + sample)
+    for role in tl.static_range(n_roles):
+        peak = tl.full((width,), float("-inf"), tl.float32)
+        peak_token = tl.zeros((width,), tl.int32)
+        total = tl.zeros((width,), tl.float32)
+        total_squares = tl.zeros((width,), tl.float32)
+        above = tl.zeros((width,), tl.int32)
+        odd = tl.zeros((width,), tl.int32)
+        lowest_bin = tl.zeros((width,), tl.int32)
+        for first in range(0, n_tokens, at_once):
+            token = first + tl.arange(0, at_once)
+            of_role = tl.load(roles + sample * n_tokens + token, token < n_tokens, -1) == role
+            if tl.sum(of_role.to(tl.int32), 0) > 0:
+                mine = of_role[:, None] & known[None, :]
+                where = (sample * n_tokens + token[:, None]) * neurons + neuron[None, :]
+                value = tl.load(values + where, mine, 0.0).to(tl.float32)
+                bits = value.to(tl.int32, bitcast=True)
+                finite = mine & ((bits & 0x7FFFFFFF) < 0x7F800000)
+                number = tl.where(finite, value, 0.0)
+                total += tl.sum(number, 0)
+                total_squares += tl.sum(number * number, 0)
+                above += tl.sum((number > 0).to(tl.int32), 0)
+                odd += tl.sum((mine & (finite == 0)).to(tl.int32), 0)
+                candidate = tl.where(finite, value, float("-inf"))
+                highest = tl.max(candidate, 0)
+                # The first token that reaches it, where several do.
+                reaches = tl.where(candidate == highest[None, :], token[:, None], n_tokens)
+                higher = highest > peak
+                peak_token = tl.where(higher, tl.min(reaches, 0), peak_token)
+                peak = tl.where(higher, highest, peak)
+                if role < 2:
+                    code = (bits >> dropped_bits) - code_of_bin_0
+                    code = tl.minimum(tl.maximum(code, 0), bins - 1)
+                    # Most activations are in the lowest bin: those are counted here, and the
+                    # others by atomic additions, of which neighbours fall together.
+                    lowest_bin += tl.sum((mine & (code == 0)).to(tl.int32), 0)
+                    cell = (role * cells + block * bins + code) * neurons + neuron[None, :]
+                    tl.atomic_add(histogram + cell, 1, mine & (code > 0), sem="relaxed")
+        out = (role * n_samples + sample) * neurons + neuron
+        tl.store(peaks + out, peak, known)
+        tl.store(tokens + out, peak_token, known)
+        tl.store(sums + out, total, known)
+        tl.store(squares + out, total_squares, known)
+        tl.store(positive + out, above, known)
+        tl.store(nonfinite + out, odd, known)
+        if role < 2:
+            cell = (role * cells + block * bins) * neurons + neuron
+            tl.atomic_add(histogram + cell, lowest_bin, known, sem="relaxed")
