@@ -61,7 +61,7 @@ def test_a_wrong_key_is_named_with_what_is_allowed_in_its_place(overrides, named
 
 def test_what_is_allowed_depends_on_the_groups_choice():
     line = complaint("explain=gpt4o", "explain.clients.model=x")
-    assert line.startswith("explain.clients: no such setting; allowed here: client, detail, ")
+    assert line.startswith("explain.clients: no such setting; allowed here: client, contrasts, ")
     line = complaint("data=folder", "data.path=.", "data.count=3")
     assert line.startswith("data.count: no such setting; allowed here: captions, limit, ")
 
