@@ -40,10 +40,17 @@ HEAT = (
     (237, 121, 83), (248, 149, 64), (253, 180, 47), (251, 213, 36), (240, 249, 33),
 )  # fmt: skip
 ALPHA = np.linspace(0.2, 0.68, 10)
+DARKEST = 0.18
 BRIGHT = 75
-"""Of 255: the darkest that anything is which is shown in its own light; the darkened is below."""
+"""Of 255: nothing that is darkened reaches it, for a mask leaves it a fifth of its light."""
+LEAST_GAIN = 0.05
+NOTHING = np.empty((0, 3), dtype=np.float32)
 SAMPLE = re.compile(r"<(sample|contrast)\b")
 MARK = re.compile(r"\{\{((?:\\.|[^\\{}])*)\}\}\((\d+)\)")
+
+
+Parts = tuple[np.ndarray, np.ndarray]
+"""Pixels [n, 3] of a picture where the neuron is active, and where it is silent."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +101,23 @@ def heat(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     return plain, _smooth(hot)
 
 
-def lit(picture: Image.Image) -> np.ndarray:
-    """The pixels [n, 3] that are not darkened: the brightest of what is brighter than darkness."""
+def under_heat(picture: Image.Image) -> Parts:
+    """What is at least half as hot as the hottest, and what is cold."""
+    plain, hot = heat(picture)
+    if hot.max(initial=0) < 0.1:
+        return NOTHING, plain.reshape(-1, 3)
+    return plain[hot >= 0.5 * hot.max()], plain[hot < 0.05]
+
+
+def lit(picture: Image.Image) -> Parts:
+    """What is not darkened, and what is, as it would be in full light."""
     pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)[:-LEGEND:STEP, ::STEP]
-    light = pixels.max(axis=-1)
-    return pixels[light >= max(BRIGHT, 0.85 * float(light.max(initial=0)))]
+    is_lit = pixels.max(axis=-1) >= BRIGHT
+    return pixels[is_lit], np.clip(pixels[~is_lit] / DARKEST, 0, 255)
 
 
-def framed(picture: Image.Image) -> np.ndarray:
-    """The pixels [n, 3] within the black and white frame; none where there is no frame."""
+def framed(picture: Image.Image) -> Parts:
+    """What is within the black and white frame, and what is outside; all is where there is none."""
     pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)
     white, black = (pixels > 190).all(axis=-1), (pixels < 65).all(axis=-1)
     edges = []
@@ -114,8 +129,11 @@ def framed(picture: Image.Image) -> np.ndarray:
         edges.append((int(first.argmax()), int(last.argmax()), min(first.max(), last.max())))
     (top, bottom, rows), (left, right, columns) = edges
     if min(rows, columns) < 8 or bottom - top < 8 or right - left < 8:
-        return np.empty((0, 3), dtype=np.float32)
-    return pixels[top + 3 : bottom - 3, left + 3 : right - 3].reshape(-1, 3)[::STEP]
+        return NOTHING, pixels.reshape(-1, 3)[::STEP]
+    outside = np.ones(white.shape, dtype=bool)
+    outside[top - 6 : bottom + 6, left - 6 : right + 6] = False
+    within = pixels[top + 3 : bottom - 3, left + 3 : right - 3].reshape(-1, 3)
+    return within[::STEP], pixels[outside][::STEP]
 
 
 def marked_tokens(text: str) -> list[tuple[str, int]]:
@@ -123,19 +141,12 @@ def marked_tokens(text: str) -> list[tuple[str, int]]:
     return [(re.sub(r"\\(.)", r"\1", found[1]), int(found[2])) for found in MARK.finditer(text)]
 
 
-def _way_of_showing(told: str) -> Callable[[Image.Image], np.ndarray]:
+def _way_of_showing(told: str) -> Callable[[Image.Image], Parts]:
     if "darkened where the neuron is silent" in told:
         return lit
     if "cut out and enlarged" in told:
         return framed
-    return _under_heat
-
-
-def _under_heat(picture: Image.Image) -> np.ndarray:
-    plain, hot = heat(picture)
-    if hot.max(initial=0) < 0.1:
-        return np.empty((0, 3), dtype=np.float32)
-    return plain[hot >= 0.85 * hot.max()]
+    return under_heat
 
 
 def _samples(body: dict[str, Any]) -> tuple[str, list[Image.Image], str]:
@@ -155,22 +166,25 @@ def _samples(body: dict[str, Any]) -> tuple[str, list[Image.Image], str]:
     return told, [], ""
 
 
-def _colour(
-    pictures: list[Image.Image], active_part: Callable[[Image.Image], np.ndarray]
-) -> Finding | None:
-    names = list(COLOURS)
-    palette = np.array(list(COLOURS.values()), dtype=np.float32)
-    seen: dict[str, int] = defaultdict(int)
+def _colour(pictures: list[Image.Image], look_at: Callable[[Image.Image], Parts]) -> Finding | None:
+    """The colour that the active places share and the silent places lack."""
+    gains = []
     for picture in pictures:
-        active = active_part(picture)
-        if not len(active):
-            continue
-        nearest = ((active[:, None] - palette) ** 2).sum(axis=-1).argmin(axis=1)
-        seen[names[np.bincount(nearest).argmax()]] += 1
-    if not seen:
+        active, silent = look_at(picture)
+        if len(active):
+            gains.append(_shares(active) - _shares(silent))
+    if not gains:
         return None
-    best = max(seen, key=lambda name: seen[name])
-    return Finding(best, seen[best] / sum(seen.values()))
+    best = int(np.sum(gains, axis=0).argmax())
+    share = float(np.mean([gain[best] > LEAST_GAIN for gain in gains]))
+    return Finding(list(COLOURS)[best], share) if share else None
+
+
+def _shares(pixels: np.ndarray) -> np.ndarray:
+    """The share of each colour among pixels [n, 3], by the nearest of COLOURS."""
+    palette = np.array(list(COLOURS.values()), dtype=np.float32)
+    nearest = ((pixels[:, None] - palette) ** 2).sum(axis=-1).argmin(axis=1)
+    return np.bincount(nearest, minlength=len(palette)) / max(len(pixels), 1)
 
 
 def _word(text: str) -> Finding | None:

@@ -150,11 +150,12 @@ def test_a_crop_is_of_the_strongest_place_with_what_is_connected_to_it():
     picture = drawn("crop", view, hot_at((3, 2, 10.0), (3, 3, 6.0), (0, 0, 9.0), (3, 4, 2.0)))
     pixels = np.asarray(picture, dtype=np.float32)
     assert picture.size == (SIZE, SIZE)
-    within = framed(picture)
+    within, outside = framed(picture)
     assert np.abs(within - (214, 36, 36)).max() < 60
     # Two patches wide and one high, within a window of 1.6 times their width.
     assert len(within) * 3 == pytest.approx((SIZE / 1.6) ** 2 / 2, rel=0.05)
     assert np.abs(pixels - (40, 150, 60)).sum(axis=2).min() > 60
+    assert np.abs(outside - (40, 70, 215)).max() < 60
 
 
 def test_a_crop_at_the_border_stays_within_the_picture():
@@ -163,13 +164,13 @@ def test_a_crop_at_the_border_stays_within_the_picture():
     pixels = np.asarray(picture, dtype=np.float32)
     assert picture.size == (SIZE, SIZE)
     assert (np.abs(pixels[:5, :5] - (214, 36, 36)) < 5).all()
-    assert np.abs(framed(picture) - (214, 36, 36)).max() < 60
+    assert np.abs(framed(picture)[0] - (214, 36, 36)).max() < 60
 
 
 def test_a_crop_of_a_picture_that_leaves_the_neuron_silent_is_the_whole_without_a_frame():
     view = noise()
     assert drawn("crop", view, hot_at()).tobytes() == draw_plain(view, SIZE).tobytes()
-    assert len(framed(drawn("crop", grey(), hot_at()))) == 0
+    assert len(framed(drawn("crop", grey(), hot_at()))[0]) == 0
 
 
 def test_of_boxes_that_overlap_the_highest_shows():
@@ -200,5 +201,6 @@ def test_who_looks_at_the_heat_finds_it_where_the_activation_is(size):
 def test_who_looks_at_a_mask_sees_what_is_lit():
     view = Image.new("RGB", (240, 240), (244, 244, 244))
     view.paste((40, 70, 215), (80, 120, 120, 160))
-    seen = lit(drawn("mask", view, hot_at((3, 2, 8.0))))
+    seen, darkened = lit(drawn("mask", view, hot_at((3, 2, 8.0))))
     assert np.abs(np.median(seen, axis=0) - (40, 70, 215)).max() < 50
+    assert np.abs(np.median(darkened, axis=0) - 244).max() < 8
