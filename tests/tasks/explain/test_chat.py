@@ -3,10 +3,11 @@ import re
 from dataclasses import replace
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from tasks.artifacts import EXPLANATION_STATUSES, TYPES
-from tasks.evidence import Evidence
+from tasks.evidence import Evidence, Excitation
 from tasks.explain.chat import Chat
 from tasks.explain.draw import Render
 from tasks.explain.explanation import Explanation
@@ -108,6 +109,26 @@ def test_an_explanation_carries_what_it_took(provider):
     assert said.cost == pytest.approx(expected)
     assert expected > 0
     assert said.seconds > 0
+
+
+def test_what_speaks_for_it_and_how_sure_it_is_is_kept(provider):
+    (said,) = explain(provider, likes("visual"))
+    assert (said.evidence_for, said.evidence_against, said.confidence) == ("red: 100%", "", 1.0)
+    provider.misbehave("refusal")
+    (refused,) = explain(provider, likes("visual"))
+    assert (refused.evidence_for, refused.confidence) == ("", None)
+
+
+def test_contrasts_are_sent_apart_from_the_samples_and_recorded_as_seen(provider):
+    silent = Excitation(4, np.zeros(36, np.float32), np.zeros(len(TOKENS), np.float32))
+    (said,) = explain(provider, replace(likes("multi-modal"), random=(silent,)), contrasts=1)
+    assert said.exemplar_ids == (0, 3, 6, 9, 4)
+    parts = [p.get("text", "") for p in provider.requests()[0]["body"]["messages"][1]["content"]]
+    assert sum(part.startswith("<sample, peak 10>") for part in parts) == 4
+    assert [part for part in parts if part.startswith("<contrast")] == [
+        "<contrast>\nA blue circle on gray."
+    ]
+    assert "4 samples" in parts[0]
 
 
 def test_an_unpriced_model_has_no_cost(provider):
