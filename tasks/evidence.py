@@ -1,12 +1,13 @@
-"""What an explainer and a scorer may look at: disjoint samples of one neuron's traces."""
+"""What an explainer and a scorer may look at: disjoint samples, and disjoint images, of one
+neuron's traces."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import combinations, cycle, groupby
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -33,10 +34,40 @@ class Excitation:
 
 
 @dataclass(frozen=True)
+class Split:
+    """The sample_ids of one neuron's traces by purpose. Raises ValueError where two share one."""
+
+    explainer: tuple[int, ...] = ()
+    calibration: tuple[int, ...] = ()
+    scorer: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._check("sample", {one: {str(one)} for part in fields(self) for one in self[part.name]})
+
+    def __getitem__(self, purpose: str) -> tuple[int, ...]:
+        return getattr(self, purpose)
+
+    def check_images(self, images: Mapping[int, Collection[str]]) -> None:
+        """Raise ValueError where two purposes share an image (`images`: names by sample_id)."""
+        self._check("image", images)
+
+    def _check(self, what: str, names: Mapping[int, Collection[str]]) -> None:
+        for one, other in combinations([part.name for part in fields(self)], 2):
+            first, second = (
+                {n for seen in self[side] for n in names[seen]} for side in (one, other)
+            )
+            if both := first & second:
+                raise ValueError(
+                    f"{one} and {other} share the {what} {min(both)}: a score would prove nothing"
+                )
+
+
+@dataclass(frozen=True)
 class Evidence:
     """One neuron's exemplars (strongest first) and random samples, for one purpose.
 
-    scale: the neuron's maximum over the dataset, the activation that counts as 10.
+    scale: the neuron's maximum over the dataset, the activation that counts as 10. split: the
+    samples of all purposes, so that what is held out can be recorded.
     """
 
     layer: int
@@ -45,6 +76,7 @@ class Evidence:
     scale: float
     exemplars: tuple[Excitation, ...]
     random: tuple[Excitation, ...]
+    split: Split = Split()
 
     @property
     def sample_ids(self) -> list[int]:
@@ -59,12 +91,9 @@ def to_ten(activations: np.ndarray, scale: float) -> np.ndarray:
     return np.clip(activations, 0, None).astype(np.float32) * np.float32(10 / scale)
 
 
-def exemplar_purpose(rank: int) -> Purpose:
-    """What the exemplar of this rank is for.
-
-    Purposes interleave down the ranking, so explainer and scorer see equally strong samples.
-    """
-    return _EXEMPLAR_PURPOSES[rank % len(_EXEMPLAR_PURPOSES)]
+def to_levels(tens: np.ndarray) -> np.ndarray:
+    """Activations of 0 to 10 as the integers that an explainer is shown, uint8; NaN is 0."""
+    return np.rint(np.clip(np.nan_to_num(tens), 0, 10)).astype(np.uint8)
 
 
 def read_traces(path: Path, spec: TableSpec, neurons: Sequence[int]) -> pa.Table:
@@ -82,12 +111,20 @@ def read_traces(path: Path, spec: TableSpec, neurons: Sequence[int]) -> pa.Table
 
 
 def load_evidence(
-    types: pa.Table, traces: Path, random_traces: Path, purpose: Purpose
+    types: pa.Table,
+    traces: Path,
+    random_traces: Path,
+    samples: Sequence[Path],
+    purpose: Purpose,
 ) -> list[Evidence]:
     """The evidence of the neurons in `types` (rows of one layer), in their order.
 
-    A sample has one purpose for a neuron: that of its rank if it is an exemplar, whatever else
-    it was drawn for. So the evidence of two purposes never shares a sample.
+    samples: the files of the `samples` artifact, which tell the images of each sample. Samples
+    that share an image have one purpose for a neuron, for a scorer that saw the explainer's pixels
+    under another caption would prove nothing. Purposes take turns down the ranking, so that
+    explainer and scorer see equally strong samples; then they take turns among the random samples.
+    Images are the same where their bytes or their references are: copies that were encoded anew
+    count as others.
     """
     neurons = types["neuron"].to_pylist()
     ranked = _by_neuron(
@@ -96,32 +133,83 @@ def load_evidence(
         )
     )
     drawn = _by_neuron(read_traces(random_traces, RANDOM_TRACES, neurons))
+    everything = (*ranked.values(), *drawn.values())
+    images = _images(samples, {seen.sample_id for group in everything for seen in group})
     evidence = []
     for row in types.to_pylist():
         exemplars = ranked.get(row["neuron"], [])
         used = {seen.sample_id for seen in exemplars}
         random = [seen for seen in drawn.get(row["neuron"], []) if seen.sample_id not in used]
+        purposes = _take_turns(exemplars, random, images)
+        split = Split(
+            **{
+                name: tuple(one for one, given in purposes.items() if given == name)
+                for name in get_args(Purpose)
+            }
+        )
+        split.check_images(images)
         evidence.append(
             Evidence(
                 layer=row["layer"],
                 neuron=row["neuron"],
                 type=row["type"],
                 scale=row["scale"],
-                exemplars=tuple(_for(purpose, exemplars, _EXEMPLAR_PURPOSES)),
-                random=tuple(_for(purpose, random, _RANDOM_PURPOSES)),
+                exemplars=tuple(seen for seen in exemplars if purposes[seen.sample_id] == purpose),
+                random=tuple(seen for seen in random if purposes[seen.sample_id] == purpose),
+                split=split,
             )
         )
     return evidence
 
 
-def _for(
-    purpose: Purpose, seen: Iterable[Excitation], purposes: Sequence[Purpose]
-) -> Iterator[Excitation]:
-    return (
-        excitation
-        for place, excitation in enumerate(seen)
-        if purposes[place % len(purposes)] == purpose
-    )
+def _take_turns(
+    exemplars: Sequence[Excitation],
+    random: Sequence[Excitation],
+    images: Mapping[int, Collection[str]],
+) -> dict[int, Purpose]:
+    """The purpose of every sample: that of its group, which a group gets with its first sample."""
+    groups = _groups([seen.sample_id for seen in (*exemplars, *random)], images)
+    given: dict[int, Purpose] = {}
+    purposes = {}
+    for seen_by_rank, turns in ((exemplars, _EXEMPLAR_PURPOSES), (random, _RANDOM_PURPOSES)):
+        turn = cycle(turns)
+        for seen in seen_by_rank:
+            group = groups[seen.sample_id]
+            if group not in given:
+                given[group] = next(turn)
+            purposes[seen.sample_id] = given[group]
+    return purposes
+
+
+def _groups(sample_ids: Sequence[int], images: Mapping[int, Collection[str]]) -> dict[int, int]:
+    """For every sample one that stands for all that it is linked to by shared images."""
+    stands_for = {sample_id: sample_id for sample_id in sample_ids}
+
+    def leader(sample_id: int) -> int:
+        while stands_for[sample_id] != sample_id:
+            sample_id = stands_for[sample_id]
+        return sample_id
+
+    first: dict[str, int] = {}
+    for sample_id in sample_ids:
+        for image in images[sample_id]:
+            stands_for[leader(sample_id)] = leader(first.setdefault(image, sample_id))
+    return {sample_id: leader(sample_id) for sample_id in sample_ids}
+
+
+def _images(samples: Sequence[Path], wanted: Collection[int]) -> dict[int, frozenset[str]]:
+    """What each wanted sample's images are known by: their references, and the hash of their
+    bytes. A sample may have none."""
+    columns = ["sample_id", "images", "image_sha256"]
+    only = [("sample_id", "in", list(wanted))]
+    images: dict[int, frozenset[str]] = dict.fromkeys(wanted, frozenset())
+    for path in samples if wanted else ():
+        table = pq.read_table(path, columns=columns, filters=only, partitioning=None)
+        for sample_id, references, digest in zip(
+            *(table[name].to_pylist() for name in columns), strict=True
+        ):
+            images[sample_id] = frozenset(filter(None, (*(references or ()), digest)))
+    return images
 
 
 def _by_neuron(table: pa.Table) -> dict[int, list[Excitation]]:

@@ -103,9 +103,11 @@ def classify(captured: Path, layer: int, rule: PaperRule) -> pa.Table:
 
 
 def evidence(captured: Path, types: pa.Table, purpose: Purpose) -> list[Evidence]:
-    """The evidence of neurons of one layer, named by their rows of `types`."""
+    """The evidence of neurons of one layer, named by their rows of `types`; `samples` lies beside
+    what was captured."""
     layer = types["layer"][0].as_py()
     traces, random_traces = (
         captured / layer_file(name, layer) for name in ("traces", "random_traces")
     )
-    return load_evidence(types, traces, random_traces, purpose)
+    samples = [captured / "samples.parquet"]
+    return load_evidence(types, traces, random_traces, samples, purpose)

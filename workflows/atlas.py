@@ -25,6 +25,7 @@ from workflows.composition import (
     explain_hydra_error,
     plain_config,
     register_resolvers,
+    side_by_side,
 )
 from workflows.errors import RunFailed, WrongCall
 from workflows.lock import locked
@@ -55,6 +56,7 @@ def main() -> None:
     # Hydra then raises its errors, so that one line can say what is wrong.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.argv[1:] = side_by_side(sys.argv[1:])
     try:
         _atlas()
     except HYDRA_ERRORS as error:
@@ -102,7 +104,7 @@ def run_atlas(config: Mapping[str, Any]) -> Context:
             tracker.finish(context, "KILLED" if killed else "FAILED", str(error))
             raise
         context.store.write_run(
-            list(context.done.values()),
+            context.manifests(),
             seconds={name: round(value, 3) for name, value in context.seconds.items()},
             already_done=context.skipped,
         )

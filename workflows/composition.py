@@ -24,6 +24,10 @@ from workflows.settings import unknown_key
 PROJECT_ROOT = Path(__file__).parent.parent
 CONF = PROJECT_ROOT / "conf"
 
+SEVERAL = "several"
+"""The choice of `explain` that several explainers are laid into."""
+
+_EXPLAINERS = re.compile(r"explain=\[([\w\s,:-]*)\]")
 _PATHS = ("out", "data.annotations", "data.images", "data.path", "data.dataset", "subject.model")
 """Settings that may name a file or folder: workers run elsewhere, so they are made absolute."""
 
@@ -31,6 +35,30 @@ _PATHS = ("out", "data.annotations", "data.images", "data.path", "data.dataset",
 def register_resolvers() -> None:
     """Make ${project_root:} known to configs."""
     OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
+
+
+def side_by_side(overrides: Sequence[str]) -> list[str]:
+    """Turn explain=[gpt4o,dissect] into what composes both, each below explain.explainers.
+
+    Hydra itself lays the files of a group's list over each other. name:choice in the list gives a
+    choice another name. Other settings of `explain` are then for all explainers that have them,
+    which is decided when the settings are read.
+    """
+    listed = [found for text in overrides if (found := _EXPLAINERS.fullmatch(text))]
+    if not listed:
+        return list(overrides)
+    chosen = []
+    for text in overrides:
+        if _EXPLAINERS.fullmatch(text):
+            chosen.append(f"explain={SEVERAL}")
+        elif text.startswith("explain.") and not text.startswith("explain.explainers."):
+            chosen.append(f"++{text}")
+        else:
+            chosen.append(text)
+    for item in filter(None, (part.strip() for part in listed[-1][1].split(","))):
+        name, _, choice = item.partition(":")
+        chosen.append(f"+explain@explain.explainers.{name}={choice or name}")
+    return chosen
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
@@ -89,7 +117,8 @@ def _choices(group: str) -> list[str]:
 
 def _wrong_key(key: str, overrides: Sequence[str]) -> WrongCall:
     """Compose again without the settings below groups, to see what the key's group allows."""
-    choices = [text for text in overrides if (CONF / text.split("=")[0].lstrip("+~")).is_dir()]
+    groups = [text.split("=")[0].lstrip("+~").split("@")[0] for text in overrides]
+    choices = [text for text, name in zip(overrides, groups, strict=True) if (CONF / name).is_dir()]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("atlas", overrides=choices)

@@ -99,6 +99,7 @@ class TaskInputs:
             part.types.cast(NEURON_TYPES.schema),
             self.captured / layer_file("traces", part.layer),
             self.captured / layer_file("random_traces", part.layer),
+            self.samples,
             purpose,
         )
 

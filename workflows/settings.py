@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -34,17 +34,36 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """Who explains which neurons; past max_failed_share failed ones the run fails."""
+    """Who explains which neurons; past max_failed_share failed ones the run fails.
+
+    beside: further explainers, each with settings of its own; see `_explain_settings`.
+    """
 
     explainer: Explainer
     neurons: NeuronChoice = field(default_factory=NeuronChoice)
     neurons_per_task: int = runtime(128)
     max_failed_share: float = runtime(0.05)
+    beside: tuple[ExplainSettings, ...] = ()
 
     def __post_init__(self) -> None:
         _check_share("max_failed_share", self.max_failed_share)
         if self.neurons_per_task < 1:
             raise ValueError("neurons_per_task: must be at least 1")
+
+    @property
+    def each(self) -> tuple[ExplainSettings, ...]:
+        """The settings of every explainer, this one first, alone each."""
+        return (replace(self, beside=()), *self.beside)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The explainers' names."""
+        return tuple(one.explainer.name for one in self.each)
+
+    def check(self) -> None:
+        """See `Explainer.check`, of every explainer."""
+        for one in self.each:
+            one.explainer.check()
 
 
 @dataclass(frozen=True)
@@ -109,10 +128,48 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     return _build(Settings, config, "")
 
 
+def _explain_settings(config: Mapping[str, Any], path: str) -> ExplainSettings:
+    """Several explainers, each a whole group of settings below its name in `explainers`.
+
+    What stands beside `explainers` holds for every one of them that has such a setting.
+    """
+    named, where = config["explainers"], f"{path}.explainers"
+    if not isinstance(named, Mapping) or not named:
+        raise WrongCall(f"{where}: must name explainers, such as explain=[gpt4o,dissect]")
+    groups = {str(name): group for name, group in named.items()}
+    for name, group in groups.items():
+        if not isinstance(group, Mapping):
+            raise WrongCall(f"{where}.{name}: must be a group of settings, not {group!r}")
+    shared = {key: value for key, value in config.items() if key != "explainers"}
+    known = {key for group in groups.values() for key in group}
+    for key in shared.keys() - known:
+        raise WrongCall(unknown_key(f"{path}.{key}", known - {"_target_", "name"}))
+    built = [
+        _build(
+            ExplainSettings,
+            _merged(group, {key: value for key, value in shared.items() if key in group})
+            | {"name": name},
+            f"{where}.{name}",
+        )
+        for name, group in groups.items()
+    ]
+    return replace(built[0], beside=tuple(built[1:]))
+
+
+def _merged(group: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(group)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
 def _build(kind: Any, config: Any, path: str) -> Any:
     """An instance of the dataclass `kind` from a mapping, every value checked by its type hint."""
     if not isinstance(config, Mapping):
         raise WrongCall(f"{path}: must be a group of settings, not {config!r}")
+    if kind is ExplainSettings and "explainers" in config:
+        return _explain_settings(config, path)
     hints = get_type_hints(kind)
     known = {spec.name: spec for spec in fields(kind)}
     values: dict[str, Any] = {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Stage:
     run: Callable[[Context, Path], Written]
     tidy: Callable[[Path], None] | None = None
     """Called once the stage is complete: removes what only resuming it needed."""
+    per_explainer: bool = False
+    """Whether it is run, kept and skipped for each explainer apart."""
 
 
 @dataclass
@@ -57,6 +60,8 @@ class Context:
     done: dict[str, Manifest] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    by_explainer: dict[str, Context] = field(default_factory=dict)
+    """The context of each explainer: its settings alone, and what was done for it."""
     _revision: str | None = None
     _extent: Extent | None = None
 
@@ -85,8 +90,37 @@ class Context:
         return self.store.folder(stage, self.done[stage].fingerprint)
 
     def paths(self, stage: str, artifact: str) -> list[Path]:
-        """The files of an artifact that an earlier stage of this run left."""
-        return self.store.paths(self.done[stage], artifact)
+        """The files of an artifact that an earlier stage of this run left, for all explainers."""
+        made = [manifest for manifest in self.manifests() if manifest.stage == stage]
+        return [path for manifest in made for path in self.store.paths(manifest, artifact)]
+
+    def identity(self, stage: str) -> str:
+        """What the fingerprints of later stages are made from, of an earlier stage of this run."""
+        made = [manifest.identity for manifest in self.manifests() if manifest.stage == stage]
+        return made[0] if len(made) == 1 else hashlib.sha256("+".join(made).encode()).hexdigest()
+
+    def manifests(self) -> list[Manifest]:
+        """Those of all stages that are complete, and of all explainers."""
+        apart = [
+            manifest
+            for context in self.by_explainer.values()
+            for name, manifest in context.done.items()
+            if name not in self.done
+        ]
+        return [*self.done.values(), *apart]
+
+    def each_explainer(self) -> Iterator[tuple[str, Context]]:
+        """The name and the context of each; what is done for all so far is done for it."""
+        for settings in self.settings.explain.each:
+            name = settings.explainer.name
+            if name not in self.by_explainer:
+                self.by_explainer[name] = replace(
+                    self,
+                    settings=replace(self.settings, explain=settings),
+                    done=dict(self.done),
+                    by_explainer={},
+                )
+            yield name, self.by_explainer[name]
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -109,14 +143,27 @@ def count_rows(folder: Path, files: Mapping[str, list[str]]) -> dict[str, int]:
 
 def run_stage(stage: Stage, context: Context) -> None:
     """Run a stage unless a complete artifact of the same fingerprint is there."""
-    made_from = {name: context.done[name].identity for name in stage.reads}
+    if not stage.per_explainer:
+        _run_once(stage, context, stage.name)
+        return
+    several = bool(context.settings.explain.beside)
+    for name, apart in context.each_explainer():
+        _run_once(stage, apart, f"{stage.name} by {name}" if several else stage.name)
+        if not several:
+            context.done[stage.name] = apart.done[stage.name]
+
+
+def _run_once(stage: Stage, context: Context, title: str) -> None:
+    made_from = {name: context.identity(name) for name in stage.reads}
     parameters = stage.parameters(context)
     mark = fingerprint(stage.name, stage.version, parameters, made_from)
     manifest = context.store.find(stage.name, mark)
     if manifest is not None:
-        context.skipped.append(stage.name)
-        say(f"{stage.name:<10} already done ({mark[:8]})")
+        context.skipped.append(title)
+        say(f"{title:<10} already done ({mark[:8]})")
     else:
+        if title != stage.name:
+            say(title)
         context.start_cluster()
         before = dict(context.seconds)
         with context.timed(stage.name):

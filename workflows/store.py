@@ -81,19 +81,25 @@ class Store:
         return [folder / name for name in manifest.files[artifact]]
 
     def write_run(self, manifests: Sequence[Manifest], **about: Any) -> Path:
-        """Write out/manifest.json: every artifact of this run, its fingerprint, rows and files."""
-        artifacts = {
-            artifact: {
-                "stage": manifest.stage,
-                "fingerprint": manifest.fingerprint,
-                "rows": manifest.rows.get(artifact),
-                "files": [
-                    path.relative_to(self.out).as_posix() for path in self.paths(manifest, artifact)
-                ],
-            }
-            for manifest in manifests
-            for artifact in manifest.files
-        }
+        """Write out/manifest.json: every artifact of this run, its fingerprint, rows and files.
+
+        An artifact that was made for several explainers has their fingerprints joined by "+", and
+        all of their rows and files.
+        """
+        artifacts: dict[str, dict[str, Any]] = {}
+        for manifest in manifests:
+            for artifact in manifest.files:
+                paths = self.paths(manifest, artifact)
+                entry = {
+                    "stage": manifest.stage,
+                    "fingerprint": manifest.fingerprint,
+                    "rows": manifest.rows.get(artifact),
+                    "files": [path.relative_to(self.out).as_posix() for path in paths],
+                }
+                if known := artifacts.get(artifact):
+                    entry["fingerprint"] = f"{known['fingerprint']}+{entry['fingerprint']}"
+                    entry |= {name: known[name] + entry[name] for name in ("rows", "files")}
+                artifacts[artifact] = entry
         path = self.out / MANIFEST
         write_json(path, about | {"artifacts": artifacts})
         return path

@@ -36,9 +36,13 @@ def _neurons(summary: dict[str, Any]) -> str:
 def _scores(summary: dict[str, Any]) -> str:
     if summary["mean_score"] is None:
         return "scores     none could be computed"
-    control = summary["mean_control"]
-    beside = "no control" if control is None else f"control {control:.3f}"
-    return f"scores     mean {summary['mean_score']:.3f} over {summary['n_scored']:,} ({beside})"
+    lines = []
+    several = len(summary["by_explainer"]) > 1
+    for row in summary["by_explainer"]:
+        beside = "no control" if row["control"] is None else f"control {row['control']:.3f}"
+        who = f", {row['explainer']} simulated by {row['simulator']}" if several else ""
+        lines.append(f"scores     mean {row['mean']:.3f} over {row['n']:,} ({beside}){who}")
+    return "\n".join(lines)
 
 
 def _failures(summary: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -85,9 +86,11 @@ class Tracker:
     def _log(self, client: MlflowClient, run_id: str, context: Context, error: str) -> None:
         for stage, seconds in context.seconds.items():
             client.log_metric(run_id, f"seconds/{stage}", seconds)
-        for manifest in context.done.values():
-            for artifact, rows in manifest.rows.items():
-                client.log_metric(run_id, f"rows/{artifact}", rows)
+        rows: Counter[str] = Counter()
+        for manifest in context.manifests():
+            rows.update(manifest.rows)
+        for artifact, count in rows.items():
+            client.log_metric(run_id, f"rows/{artifact}", count)
         client.set_tag(run_id, "stages_already_done", ", ".join(context.skipped) or "none")
         if error:
             client.set_tag(run_id, "error", error[:5000])
@@ -127,11 +130,15 @@ class Tracker:
         """Mean score and control by layer, the layer as step, so that MLflow draws them."""
         table = read_table(context.paths("score", "scores"), SCORES)
         columns = ["correlation", "control_other"]
-        means = table.group_by("layer").aggregate([(column, "mean") for column in columns])
+        keys = ["explainer", "layer"]
+        means = table.group_by(keys).aggregate([(column, "mean") for column in columns])
+        several = len(context.by_explainer) > 1
         for row in means.to_pylist():
             for column in columns:
                 if row[f"{column}_mean"] is not None:
-                    name = f"by_layer/{column}"
+                    name = (
+                        f"by_layer/{row['explainer']}/{column}" if several else f"by_layer/{column}"
+                    )
                     client.log_metric(run_id, name, row[f"{column}_mean"], step=row["layer"])
 
 
@@ -153,6 +160,12 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
         "score/control_mean": summary["mean_control"],
         "score/n": summary["n_scored"],
     }
+    if len(summary["by_explainer"]) > 1:
+        metrics |= {
+            f"score/{row['explainer']}/{row['simulator']}/{name}": row[name]
+            for row in summary["by_explainer"]
+            for name in ("n", "mean", "control")
+        }
     metrics |= {
         f"failures/{failure['table']}/{failure['status']}": failure["count"]
         for failure in summary["failures"]

@@ -7,25 +7,21 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-from PIL import Image
-
-from tasks.evidence import Evidence, Excitation, to_ten
-from tasks.explain.draw import draw_beside, fit, mark_tokens
+from tasks.evidence import Evidence
+from tasks.explain.draw import LEAST_SIZE, Render
+from tasks.explain.exhibits import choose_exhibits
 from tasks.explain.explanation import Explanation
 from tasks.explain.prompt import (
     ANSWER_FORMAT,
-    PROMPT_HASH,
     Malformed,
-    Shown,
-    first_messages,
-    one_line,
+    Reading,
     read_answer,
     second_messages,
+    wording,
 )
+from tasks.explain.showing import Showing, Unopenable
 from tasks.llm.client import (
     Answer,
     ClientSettings,
@@ -37,32 +33,31 @@ from tasks.llm.client import (
 from tasks.llm.journal import Journal
 from tasks.llm.prices import Price, cost
 from tasks.llm.request import Request
-from tasks.regions import heat_over
 from tasks.samples.catalog import Catalog
-
-_VIEWS_KEPT = 256
-_LISTED_REASON = 200
 
 
 @dataclass(frozen=True)
 class Chat:
     """Settings of the explainer, and the explainer.
 
-    exemplars: how many of the evidence's strongest are shown. image_size: longer side (px) of
-    each half of a drawn picture; 252 makes a square one 512 px wide, the most that a picture of
-    detail "low" is seen at. detail: low, high or auto, which sets the price of a picture.
-    max_tokens: of the answer. temperature, seed, max_tokens: None leaves them to the provider.
-    structured: ask for the answer by JSON schema; a provider without it is asked without.
+    exemplars, lower_share, contrasts: see `choose_exhibits`. render: how activations are laid over
+    a picture (`tasks.explain.draw`). image_size: px that a drawn picture has at most on each side;
+    512 is all that detail "low" is seen at, and one tile of detail "high". detail: low, high or
+    auto, which sets the price of a picture. max_tokens: of the answer. temperature, seed,
+    max_tokens: None leaves them to the provider. structured: ask for the answer by JSON schema; a
+    provider without it is asked without.
     prices: by model; the cost of an unpriced model's calls is None.
     """
 
     asks_model: ClassVar[bool] = True
-    wording: ClassVar[str] = PROMPT_HASH
 
     name: str = "gpt4o"
     client: ClientSettings = field(default_factory=ClientSettings)
     exemplars: int = 8
-    image_size: int = 252
+    lower_share: float = 0.25
+    contrasts: int = 0
+    render: Render = "heat"
+    image_size: int = 512
     detail: Literal["low", "high", "auto"] = "low"
     temperature: float | None = 0.0
     seed: int | None = 0
@@ -71,10 +66,18 @@ class Chat:
     prices: dict[str, Price] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("exemplars", "image_size", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: must be at least 1")
+        for name, least in (("exemplars", 1), ("contrasts", 0), ("image_size", LEAST_SIZE)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: must be at least {least}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError("max_tokens: must be at least 1")
+        if not 0 <= self.lower_share <= 1:
+            raise ValueError("lower_share: must be a share from 0 to 1")
+
+    @property
+    def wording(self) -> str:
+        """See `Explainer`."""
+        return wording(self.render, self.contrasts > 0)
 
     def check(self) -> None:
         """See `Explainer`: the key must be there."""
@@ -96,10 +99,6 @@ class Chat:
                 return await in_parallel(conversation.explain, evidence, self.client.concurrency)
 
 
-class _Unopenable(Exception):
-    """An image that was there when the samples were listed, and is not now."""
-
-
 class _Conversation:
     """The calls of one `explain`."""
 
@@ -117,35 +116,33 @@ class _Conversation:
         self._connection = connection
         self._drawing = drawing
         self._structured = settings.structured
-        # A sample is an exemplar of many neurons, and opening is the slow part of drawing it.
-        self._view = lru_cache(maxsize=_VIEWS_KEPT)(self._open_view)
+        self._showing = Showing(catalog, settings.render, settings.image_size, settings.detail)
 
     async def explain(self, evidence: Evidence) -> Explanation:
         begun = time.monotonic()
-        shown = [
-            seen
-            for seen in evidence.exemplars[: self._settings.exemplars]
-            if _is_active(seen, evidence.scale)
-        ]
-        if not shown:
+        settings = self._settings
+        exhibits = choose_exhibits(
+            evidence, self._catalog, settings.exemplars, settings.lower_share, settings.contrasts
+        )
+        if not exhibits.active:
             reason = "no exemplar excites it" if evidence.exemplars else "it has no exemplars"
             return Explanation("", "no_evidence", reason)
         try:
             first = await asyncio.get_running_loop().run_in_executor(
-                self._drawing, self._first_messages, evidence, shown
+                self._drawing, self._showing.first_messages, evidence, exhibits
             )
-        except _Unopenable as error:
+        except Unopenable as error:
             return Explanation("", "failed", str(error), seconds=time.monotonic() - begun)
         answers = [await self._ask(first)]
-        text, complaint = _read(answers[0])
+        reading, complaint = _read(answers[0])
         if complaint:
             second = second_messages(first, answers[0].text, complaint)
             answers.append(await self._ask(second))
-            text, complaint = _read(answers[1])
+            reading, complaint = _read(answers[1])
         last = answers[-1]
         return self._outcome(
-            exemplar_ids=tuple(seen.sample_id for seen in shown),
-            text=text,
+            exemplar_ids=exhibits.sample_ids,
+            reading=reading,
             status="malformed" if complaint else last.status,
             reason=complaint or last.reason,
             answers=answers,
@@ -166,33 +163,9 @@ class _Conversation:
             self._structured = False
         return await self._connection.ask(Request(messages, parameters), self._journal)
 
-    def _first_messages(
-        self, evidence: Evidence, shown: Sequence[Excitation]
-    ) -> list[dict[str, Any]]:
-        samples = [self._draw(evidence, seen) for seen in shown]
-        return first_messages(evidence.type, samples, self._settings.detail)
-
-    def _draw(self, evidence: Evidence, seen: Excitation) -> Shown:
-        sample = self._catalog[seen.sample_id]
-        picture = text = None
-        if evidence.type != "text" and sample.regions:
-            heat = heat_over(sample.view, to_ten(seen.visual, evidence.scale))
-            picture = draw_beside(self._view(seen.sample_id), heat, self._settings.image_size)
-        if evidence.type != "visual":
-            text = mark_tokens(sample.tokens, to_ten(seen.text, evidence.scale))
-        return Shown(picture, text)
-
-    def _open_view(self, sample_id: int) -> Image.Image:
-        try:
-            return fit(self._catalog.open_view(sample_id), self._settings.image_size)
-        except Exception as error:  # Whatever a source raises, it is this neuron's outcome.
-            raise _Unopenable(
-                one_line(f"sample {sample_id}: {type(error).__name__}: {error}")[:_LISTED_REASON]
-            ) from error
-
     def _outcome(
         self,
-        text: str,
+        reading: Reading | None,
         status: str,
         reason: str,
         answers: Sequence[Answer],
@@ -202,11 +175,14 @@ class _Conversation:
         tokens_out = sum(answer.tokens_out for answer in answers)
         model = self._settings.client.model
         return Explanation(
-            text=text,
+            text=reading.explanation if reading else "",
+            evidence_for=reading.evidence_for if reading else "",
+            evidence_against=reading.evidence_against if reading else "",
+            confidence=reading.confidence if reading else None,
             status=status,
             reason=reason,
             model=model,
-            prompt_hash=PROMPT_HASH,
+            prompt_hash=self._settings.wording,
             attempts=sum(answer.attempts for answer in answers),
             tokens_in=tokens_in,
             tokens_out=tokens_out,
@@ -216,23 +192,18 @@ class _Conversation:
         )
 
 
-def _is_active(seen: Excitation, scale: float) -> bool:
-    everything = np.concatenate([seen.visual.ravel(), seen.text.ravel()])
-    return bool(to_ten(everything, scale).max(initial=0) > 0)
-
-
 def _lacks_schema(answer: Answer) -> bool:
     said = answer.reason.lower()
     return answer.status == "failed" and ("response_format" in said or "json_schema" in said)
 
 
-def _read(answer: Answer) -> tuple[str, str]:
-    """The explanation, and what is wrong with the answer; each empty where there is none."""
+def _read(answer: Answer) -> tuple[Reading | None, str]:
+    """The answer as it was read, and what is wrong with it; each empty where there is none."""
     if answer.status == "malformed":
-        return "", answer.reason
+        return None, answer.reason
     if answer.status != "ok":
-        return "", ""
+        return None, ""
     try:
-        return read_answer(answer.text).explanation, ""
+        return read_answer(answer.text), ""
     except Malformed as error:
-        return "", str(error)
+        return None, str(error)

@@ -15,12 +15,17 @@ from tasks.samples.catalog import Catalog
 class Explanation:
     """One explainer's outcome for one neuron; `status` is one of the `explanations` table's.
 
-    exemplar_ids: the samples that the explainer saw.
+    evidence_for, evidence_against: what speaks for and against it, in the explainer's words.
+    confidence: how sure it is, 0 to 1; None where it does not say. exemplar_ids: the samples that
+    it saw.
     """
 
     text: str
     status: str = "ok"
     reason: str = ""
+    evidence_for: str = ""
+    evidence_against: str = ""
+    confidence: float | None = None
     model: str = ""
     prompt_hash: str = ""
     attempts: int = 0
@@ -36,8 +41,10 @@ class Explainer(Protocol):
     settings; `name` is what their rows carry."""
 
     name: str
-    wording: str
-    """Hash of the prompts; empty where a model is not asked. Another one explains anew."""
+
+    @property
+    def wording(self) -> str:
+        """Hash of the prompts; empty where a model is not asked. Another one explains anew."""
 
     def check(self) -> None:
         """Raise `tasks.llm.failures.Unusable` where no call could succeed, such as for want of a

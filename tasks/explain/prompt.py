@@ -11,21 +11,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
-from typing import Any
+from typing import Any, get_args
 
 from PIL import Image
 
 from tasks.artifacts import TYPES
+from tasks.explain.draw import Render
 
-LAYOUT = 1
-"""To be raised when samples are drawn or laid out differently: it is part of the prompt's hash."""
+LAYOUT = 2
+"""To be raised when samples are drawn or laid out differently: it is part of the wording's hash."""
 
 _JPEG_QUALITY = 90
+_RENDERS = get_args(Render)
 _TOLD = {
     name: files("tasks.explain").joinpath("prompts", f"{name}.txt").read_text("utf-8").strip()
-    for name in ("system", "again", *TYPES)
+    for name in (
+        *("system", "again", "shown-text", "shown-contrast", *TYPES),
+        *(f"shown-{render}" for render in _RENDERS),
+    )
 }
-_PROSE = re.compile(r"^[\s*#>]*explanation[\s*]*:[\s*]*(\w.*)$", re.IGNORECASE | re.MULTILINE)
+_WHERE = {"heat": "under the heat", "mask": "in the bright patches", "crop": "inside the frames"}
+_NAMES = {
+    "explanation": "explanation",
+    "evidence for": "evidence_for",
+    "evidence against": "evidence_against",
+    "confidence": "confidence",
+}
+_LINE = re.compile(
+    rf"^[\s*#>-]*({'|'.join(_NAMES)})[\s*]*:[\s*]*(\S.*)$", re.IGNORECASE | re.MULTILINE
+)
+_COMMA = re.compile(r",(\s*[}\]])")
 _FIELDS = {
     "explanation": {"type": "string", "description": "what the neuron responds to, one sentence"},
     "evidence_for": {"type": "string", "description": "which samples show it best"},
@@ -45,18 +60,18 @@ ANSWER_FORMAT: dict[str, Any] = {
         },
     },
 }
-PROMPT_HASH = hashlib.sha256(
-    json.dumps([LAYOUT, _TOLD, ANSWER_FORMAT], sort_keys=True).encode()
-).hexdigest()[:16]
-"""Names the wording: the prompt files, the schema of the answer, and the layout of samples."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One sample as the model will see it: a drawn picture, a marked text, or both."""
+    """One sample as the model will see it: a drawn picture, a marked text, or both.
+
+    peak: its highest level, 1 to 10; 0 makes it a contrast.
+    """
 
     picture: Image.Image | None
     text: str | None
+    peak: int
 
 
 @dataclass(frozen=True)
@@ -73,19 +88,44 @@ class Malformed(ValueError):
     """An answer that cannot be read; the message says why, in words for the model."""
 
 
-def first_messages(kind: str, samples: Sequence[Shown], detail: str) -> list[dict[str, Any]]:
-    """The question about a neuron of type `kind`; `detail` is the protocol's, for pictures."""
-    parts = [_words(Template(_TOLD[kind]).substitute(count=len(samples)))]
+def wording(render: Render, contrasts: bool) -> str:
+    """Names the wording: a hash of the prompt files that are used with these settings, of the
+    schema of the answer, and of the layout of samples."""
+    unused = {f"shown-{other}" for other in _RENDERS if other != render}
+    unused |= set() if contrasts else {"shown-contrast"}
+    told = {name: text for name, text in _TOLD.items() if name not in unused}
+    decisive = json.dumps([LAYOUT, render, _WHERE[render], told, ANSWER_FORMAT], sort_keys=True)
+    return hashlib.sha256(decisive.encode()).hexdigest()[:16]
+
+
+def first_messages(
+    kind: str, samples: Sequence[Shown], detail: str, render: Render
+) -> list[dict[str, Any]]:
+    """The question about a neuron of type `kind`, its samples before their contrasts; `detail` is
+    the protocol's, for pictures."""
+    count = sum(sample.peak > 0 for sample in samples)
+    said = Template(_TOLD[kind]).substitute(count=count, where=_WHERE[render])
+    parts = [_words(said)]
     for sample in samples:
-        parts.append(_words("<sample>" + (f"\n{sample.text}" if sample.text is not None else "")))
+        tag, told = ("sample", f", peak {sample.peak}") if sample.peak else ("contrast", "")
+        text = f"\n{sample.text}" if sample.text is not None else ""
+        parts.append(_words(f"<{tag}{told}>{text}"))
         if sample.picture is not None:
             url = _data_url(sample.picture)
             parts.append({"type": "image_url", "image_url": {"url": url, "detail": detail}})
-        parts.append(_words("</sample>"))
+        parts.append(_words(f"</{tag}>"))
     return [
-        {"role": "system", "content": _TOLD["system"]},
+        {"role": "system", "content": _system(kind, render, count < len(samples))},
         {"role": "user", "content": parts},
     ]
+
+
+def _system(kind: str, render: Render, contrasts: bool) -> str:
+    """Only what is needed to read the samples of this type: the rest would be paid for."""
+    names = [f"shown-{render}"] if kind != "text" else []
+    names += ["shown-text"] if kind != "visual" else []
+    names += ["shown-contrast"] if contrasts else []
+    return Template(_TOLD["system"]).substitute(shown="\n".join(_TOLD[name] for name in names))
 
 
 def second_messages(first: Sequence[dict[str, Any]], said: str, error: str) -> list[dict[str, Any]]:
@@ -96,31 +136,24 @@ def second_messages(first: Sequence[dict[str, Any]], said: str, error: str) -> l
 
 
 def read_answer(said: str) -> Reading:
-    """Read what the model said, leniently: JSON alone, JSON within prose, or `Explanation: ...`.
+    """Read what the model said, leniently: JSON alone, in a fence or within prose, or lines such
+    as `Explanation: ...`.
 
     Raises Malformed where there is no explanation, or a confidence that is none.
     """
     given = _json_object(said)
-    if given is None:
-        line = _PROSE.search(said)
-        if line is None or "{" in said:
-            raise Malformed("it holds no JSON object")
-        given = {"explanation": line[1]}
+    if given is None and "{" not in said:
+        given = {_NAMES[found[1].lower()]: found[2].strip("* ") for found in _LINE.finditer(said)}
+    if not given:
+        raise Malformed("it holds no JSON object")
     explanation = given.get("explanation")
     if not isinstance(explanation, str) or not one_line(explanation):
         raise Malformed('the field "explanation" is missing or holds no sentence')
-    confidence = given.get("confidence")
-    if confidence is not None and not (
-        isinstance(confidence, int | float)
-        and not isinstance(confidence, bool)
-        and 0 <= confidence <= 1
-    ):
-        raise Malformed('the field "confidence" is not a number from 0 to 1')
     return Reading(
         explanation=one_line(explanation),
-        evidence_for=one_line(str(given.get("evidence_for") or "")),
-        evidence_against=one_line(str(given.get("evidence_against") or "")),
-        confidence=None if confidence is None else float(confidence),
+        evidence_for=_in_words(given.get("evidence_for")),
+        evidence_against=_in_words(given.get("evidence_against")),
+        confidence=_share(given.get("confidence")),
     )
 
 
@@ -131,17 +164,41 @@ def one_line(text: str) -> str:
 
 def _json_object(said: str) -> dict[str, Any] | None:
     """The first object in the text that has an explanation, else the first object."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(strict=False)  # Some models break lines within a string.
     objects = []
     for start in re.finditer(r"\{", said):
-        try:
-            found, _ = decoder.raw_decode(said, start.start())
-        except (ValueError, RecursionError):
-            continue
-        objects.append(found)
+        for text in (said, _COMMA.sub(r"\1", said[start.start() :])):
+            try:
+                found, _ = decoder.raw_decode(text, start.start() if text is said else 0)
+            except (ValueError, RecursionError):
+                continue
+            objects.append(found)
+            break
     return next((found for found in objects if "explanation" in found), None) or next(
         iter(objects), None
     )
+
+
+def _in_words(given: Any) -> str:
+    """A field that should be a string, and may be a list of them, or nothing."""
+    parts = given if isinstance(given, list) else [given]
+    return "; ".join(one_line(str(part)) for part in parts if part)
+
+
+def _share(given: Any) -> float | None:
+    """A confidence, also where it is written as text or in percent. Raises Malformed."""
+    if given is None:
+        return None
+    value = given
+    if isinstance(given, str):
+        number, percent = given.strip().removesuffix("%"), given.strip().endswith("%")
+        try:
+            value = float(number) / (100 if percent else 1)
+        except ValueError:
+            value = None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise Malformed('the field "confidence" is not a number from 0 to 1')
+    return float(value)
 
 
 def _words(text: str) -> dict[str, Any]:

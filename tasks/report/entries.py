@@ -20,6 +20,7 @@ _LONGEST_UNCUT = 66
 """Tokens of a text that are shown at once; a longer one is cut to an excerpt around its strongest
 token."""
 _LONGEST_WORD = 8
+_UNSAID = {"text": "", "status": "missing", "reason": "", "confidence": None}
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _pair_up(
     said = {row["explainer"]: row for row in explanations}
     return tuple(
         Account(
-            said.get(name) or {"explainer": name, "text": "", "status": "missing", "reason": ""},
+            said.get(name) or _UNSAID | {"explainer": name},
             tuple(row for row in scores if row["explainer"] == name),
         )
         for name in explainers

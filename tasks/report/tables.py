@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -21,6 +22,8 @@ class Summary:
     n_scored: int
     mean_score: float | None
     mean_control: float | None
+    by_explainer: list[dict[str, Any]]
+    """The three figures for each explainer and simulator with a score: n, mean, control."""
     failures: dict[tuple[str, str], int]
     """Rows by (table, status), without the ok ones, most frequent first."""
 
@@ -99,6 +102,14 @@ def summarise(types: pa.Table, scores: pa.Table, outcomes: Mapping[str, pa.Table
         n_scored=scored.height,
         mean_score=_mean(scored["correlation"]),
         mean_control=_mean(scored["control_other"]),
+        by_explainer=scored.group_by("explainer", "simulator")
+        .agg(
+            pl.len().alias("n"),
+            pl.col("correlation").mean().alias("mean"),
+            pl.col("control_other").mean().alias("control"),
+        )
+        .sort("explainer", "simulator")
+        .to_dicts(),
         failures={(row["table"], row["status"]): row["count"] for row in failures.to_dicts()},
     )
 

@@ -1,13 +1,15 @@
 """Answers a question about a neuron by looking at what was sent, and at nothing else.
 
-It knows what the system prompt says: a picture is shown plain on the left and with its heat on the
-right, and an active token is written {{token}}(n).
+It knows what the system prompt says of how samples are shown: in a text an active token is written
+{{token}}(n), and a picture is shown plain and under its heat, or darkened where the neuron is
+silent, or cut out with a frame around what is active. Contrasts it does not look at.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +33,24 @@ COLOURS = {
     "cyan": (120, 214, 222),
 }
 GAP = 8
+LEGEND = 22
 STEP = 3
-LEVELS = np.linspace(0, 1, 11)
+HEAT = (
+    (126, 3, 168), (156, 23, 158), (181, 47, 140), (204, 71, 120), (222, 95, 101),
+    (237, 121, 83), (248, 149, 64), (253, 180, 47), (251, 213, 36), (240, 249, 33),
+)  # fmt: skip
+ALPHA = np.linspace(0.2, 0.68, 10)
+DARKEST = 0.18
+BRIGHT = 75
+"""Of 255: nothing that is darkened reaches it, for a mask leaves it a fifth of its light."""
+LEAST_GAIN = 0.05
+NOTHING = np.empty((0, 3), dtype=np.float32)
+SAMPLE = re.compile(r"<(sample|contrast)\b")
 MARK = re.compile(r"\{\{((?:\\.|[^\\{}])*)\}\}\((\d+)\)")
+
+
+Parts = tuple[np.ndarray, np.ndarray]
+"""Pixels [n, 3] of a picture where the neuron is active, and where it is silent."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +63,8 @@ class Finding:
 
 def look(body: dict[str, Any]) -> dict[str, Any]:
     """The answer to the last question with samples in it, by the names of the asked fields."""
-    pictures, text = _samples(body)
-    colour, word = _colour(pictures), _word(text)
+    told, pictures, text = _samples(body)
+    colour, word = _colour(pictures, _way_of_showing(told)), _word(text)
     found = [finding for finding in (colour, word) if finding]
     if colour and word:
         said = f'{colour.what} regions of a picture and to the word "{word.what}" in a text'
@@ -66,16 +83,57 @@ def look(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def heat(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """The plain half, and how hot each of its pixels is (0 to 1), at every third pixel."""
-    pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)
-    width = (pixels.shape[1] - GAP) // 2
-    plain = pixels[::STEP, :width:STEP]
-    warmed = pixels[::STEP, width + GAP :: STEP][:, : plain.shape[1]]
-    level = LEVELS[:, None, None, None].astype(np.float32)
-    warm = (1 - level) * np.array([255, 214, 0]) + level * np.array([255, 32, 0])
-    guesses = (1 - 0.6 * level) * plain + 0.6 * level * warm
-    hot = LEVELS[np.abs(guesses - warmed).sum(axis=-1).argmin(axis=0)]
+    """The plain view, and how hot each of its pixels is (0 to 1), at every third pixel."""
+    pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)[:-LEGEND]
+    height, width = pixels.shape[:2]
+    across, down = (width - GAP) // 2, (height - GAP) // 2
+    strips = pixels[:, across : across + GAP], pixels[down : down + GAP]
+    beside, above = (float(np.abs(strip - 128).mean()) for strip in strips)
+    if beside <= above:
+        plain, warmed = pixels[:, :across], pixels[:, across + GAP :][:, :across]
+    else:
+        plain, warmed = pixels[:down], pixels[down + GAP :][:down]
+    plain, warmed = plain[::STEP, ::STEP], warmed[::STEP, ::STEP]
+    guesses = [plain]
+    for alpha, colour in zip(ALPHA, HEAT, strict=True):
+        guesses.append((1 - alpha) * plain + alpha * np.array(colour))
+    hot = np.abs(np.stack(guesses) - warmed).sum(axis=-1).argmin(axis=0) / 10
     return plain, _smooth(hot)
+
+
+def under_heat(picture: Image.Image) -> Parts:
+    """What is at least half as hot as the hottest, and what is cold."""
+    plain, hot = heat(picture)
+    if hot.max(initial=0) < 0.1:
+        return NOTHING, plain.reshape(-1, 3)
+    return plain[hot >= 0.5 * hot.max()], plain[hot < 0.05]
+
+
+def lit(picture: Image.Image) -> Parts:
+    """What is not darkened, and what is, as it would be in full light."""
+    pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)[:-LEGEND:STEP, ::STEP]
+    is_lit = pixels.max(axis=-1) >= BRIGHT
+    return pixels[is_lit], np.clip(pixels[~is_lit] / DARKEST, 0, 255)
+
+
+def framed(picture: Image.Image) -> Parts:
+    """What is within the black and white frame, and what is outside; all is where there is none."""
+    pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)
+    white, black = (pixels > 190).all(axis=-1), (pixels < 65).all(axis=-1)
+    edges = []
+    for axis in (0, 1):
+        # A pixel of white before one of black two further on, or after it.
+        before = white & np.roll(black, 2, axis=axis)
+        after = white & np.roll(black, -2, axis=axis)
+        first, last = (found.sum(axis=1 - axis) for found in (before, after))
+        edges.append((int(first.argmax()), int(last.argmax()), min(first.max(), last.max())))
+    (top, bottom, rows), (left, right, columns) = edges
+    if min(rows, columns) < 8 or bottom - top < 8 or right - left < 8:
+        return NOTHING, pixels.reshape(-1, 3)[::STEP]
+    outside = np.ones(white.shape, dtype=bool)
+    outside[top - 6 : bottom + 6, left - 6 : right + 6] = False
+    within = pixels[top + 3 : bottom - 3, left + 3 : right - 3].reshape(-1, 3)
+    return within[::STEP], pixels[outside][::STEP]
 
 
 def marked_tokens(text: str) -> list[tuple[str, int]]:
@@ -83,31 +141,50 @@ def marked_tokens(text: str) -> list[tuple[str, int]]:
     return [(re.sub(r"\\(.)", r"\1", found[1]), int(found[2])) for found in MARK.finditer(text)]
 
 
-def _samples(body: dict[str, Any]) -> tuple[list[Image.Image], str]:
+def _way_of_showing(told: str) -> Callable[[Image.Image], Parts]:
+    if "darkened where the neuron is silent" in told:
+        return lit
+    if "cut out and enlarged" in told:
+        return framed
+    return under_heat
+
+
+def _samples(body: dict[str, Any]) -> tuple[str, list[Image.Image], str]:
+    """What the system prompt tells, and the samples of the last question that has some."""
+    told = "".join(m["content"] for m in body["messages"] if m["role"] == "system")
     for message in reversed(body["messages"]):
         if message["role"] == "user" and isinstance(message["content"], list):
-            parts = message["content"]
-            urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-            texts = [part["text"] for part in parts if part["type"] == "text"]
-            return [open_picture(url) for url in urls], "\n".join(texts)
-    return [], ""
+            pictures, texts, within = [], [], "sample"
+            for part in message["content"]:
+                if opened := SAMPLE.match(part.get("text", "")):
+                    within = opened[1]
+                if within == "sample" and part["type"] == "image_url":
+                    pictures.append(open_picture(part["image_url"]["url"]))
+                elif within == "sample":
+                    texts.append(part["text"])
+            return told, pictures, "\n".join(texts)
+    return told, [], ""
 
 
-def _colour(pictures: list[Image.Image]) -> Finding | None:
-    names = list(COLOURS)
-    palette = np.array(list(COLOURS.values()), dtype=np.float32)
-    seen: dict[str, int] = defaultdict(int)
+def _colour(pictures: list[Image.Image], look_at: Callable[[Image.Image], Parts]) -> Finding | None:
+    """The colour that the active places share and the silent places lack."""
+    gains = []
     for picture in pictures:
-        plain, hot = heat(picture)
-        if hot.max(initial=0) < 0.1:
-            continue
-        warmest = plain[hot >= 0.85 * hot.max()]
-        nearest = ((warmest[:, None] - palette) ** 2).sum(axis=-1).argmin(axis=1)
-        seen[names[np.bincount(nearest).argmax()]] += 1
-    if not seen:
+        active, silent = look_at(picture)
+        if len(active):
+            gains.append(_shares(active) - _shares(silent))
+    if not gains:
         return None
-    best = max(seen, key=lambda name: seen[name])
-    return Finding(best, seen[best] / sum(seen.values()))
+    best = int(np.sum(gains, axis=0).argmax())
+    share = float(np.mean([gain[best] > LEAST_GAIN for gain in gains]))
+    return Finding(list(COLOURS)[best], share) if share else None
+
+
+def _shares(pixels: np.ndarray) -> np.ndarray:
+    """The share of each colour among pixels [n, 3], by the nearest of COLOURS."""
+    palette = np.array(list(COLOURS.values()), dtype=np.float32)
+    nearest = ((pixels[:, None] - palette) ** 2).sum(axis=-1).argmin(axis=1)
+    return np.bincount(nearest, minlength=len(palette)) / max(len(pixels), 1)
 
 
 def _word(text: str) -> Finding | None:

@@ -5,6 +5,7 @@ Every stage runs as in the workflow, on scenes that the planted probes were not 
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -12,10 +13,15 @@ from tasks.artifacts import MOMENTS, layer_file, read_table
 from tasks.capture.settings import CaptureSettings
 from tasks.classify.paper import PaperRule
 from tasks.evidence import Evidence
+from tasks.explain.chat import Chat
 from tasks.explain.dissect import Dissect
+from tasks.explain.draw import Render
+from tasks.explain.explanation import Explainer
 from tasks.explain.rows import explanation_rows
 from tasks.explain.select import NeuronChoice, choose_neurons
+from tasks.llm.client import ClientSettings
 from tasks.llm.journal import NoJournal
+from tasks.llm.prices import Price
 from tasks.samples.catalog import Catalog
 from tasks.samples.scenes import Scenes
 from tasks.score.score import score_neurons
@@ -26,6 +32,7 @@ from tasks.simulate.rows import simulate_neurons
 from tasks.subject.describe import generate_descriptions
 from tasks.subject.load import Subject, load_subject
 from tasks.subject.settings import DescribeSettings, SubjectSettings
+from tests.loopback.fixture import Loopback
 from tests.one_process import capture, classify, describe, evidence
 from tests.planting import FITTED_ON, PLANTS, plant
 
@@ -50,6 +57,15 @@ CLAIMS = {
     "red in both": 'Image regions that show "red"; the word "red" in the text',
     "blue in both": 'Image regions that show "blue"; the word "blue" in the text',
 }
+WORDS = {
+    "red patches": "red regions of a picture",
+    "green patches": "green regions of a picture",
+    "the word circle": 'the word "circle" in a text',
+    "the word square": 'the word "square" in a text',
+    "red in both": 'red regions of a picture and to the word "red" in a text',
+    "blue in both": 'blue regions of a picture and to the word "blue" in a text',
+}
+PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}
 WRONG = 'Image regions that show "yellow"; the word "triangle" in the text.'
 
 
@@ -90,12 +106,32 @@ def captured(planted: Subject, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 @pytest.fixture(scope="module")
 def atlas(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> Atlas:
+    return mapped(captured, neurons, Dissect())
+
+
+@pytest.fixture(scope="module", params=get_args(Render))
+def told_atlas(
+    captured: tuple[Path, Catalog],
+    neurons: dict[str, int],
+    loopback_process: Loopback,
+    request: pytest.FixtureRequest,
+) -> Atlas:
+    """The same by a chat model that looks at the pictures it is sent, in each rendering."""
+    client = ClientSettings(base_url=loopback_process.base_url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", loopback_process.key)
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        chat = Chat(client=client, render=request.param, contrasts=2, prices=PRICES)
+        return mapped(captured, neurons, chat)
+
+
+def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: Explainer) -> Atlas:
     folder, catalog = captured
     only = tuple(f"{LAYER}:{neuron}" for neuron in neurons.values())
     types = choose_neurons(classify(folder, LAYER, PaperRule()), NeuronChoice(only=only))
     shown, held_out = (evidence(folder, types, purpose) for purpose in ("explainer", "scorer"))
     explanations = explanation_rows(
-        "dissect", shown, Dissect().explain(shown, catalog, NoJournal())
+        explainer.name, shown, explainer.explain(shown, catalog, NoJournal())
     ).to_pylist()
     explained = {
         (row["layer"], row["neuron"]): Explained(
@@ -116,7 +152,7 @@ def atlas(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> Atlas:
 
     def scored(claims: dict[tuple[int, int], Explained]) -> dict[str, dict]:
         simulations = simulate_neurons(
-            ConceptSimulator(), "dissect", held_out, claims, controls, catalog
+            ConceptSimulator(), explainer.name, held_out, claims, controls, catalog
         )
         seen = {(n.layer, n.neuron): frozenset(n.sample_ids) for n in shown}
         return named(score_neurons(simulations, held_out, seen, ScoreSettings()).to_pylist())
@@ -200,6 +236,26 @@ def test_the_control_is_the_other_planted_neuron_of_its_type(atlas, name):
 def test_it_was_scored_on_samples_that_the_explainer_never_saw(atlas, name):
     assert not atlas.shown[name] & atlas.held_out[name]
     assert len(atlas.held_out[name]) >= 20
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_who_looks_at_what_is_sent_says_what_a_planted_neuron_fires_on(told_atlas, name):
+    row = told_atlas.explanations[name]
+    assert row["text"] == f"The neuron responds to {WORDS[name]}."
+    assert row["confidence"] > 0.5
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_what_was_said_in_words_scores_far_above_its_control(told_atlas, name):
+    row = told_atlas.scores[name]
+    assert (row["status"], row["explainer"]) == ("ok", "gpt4o")
+    assert row["correlation"] > 0.75
+    assert row["margin"] > 0.6
+
+
+def test_a_neuron_that_never_fires_is_not_asked_about(told_atlas):
+    row = told_atlas.explanations["never"]
+    assert (row["status"], row["attempts"]) == ("no_evidence", 0)
 
 
 def test_planting_leaves_the_subjects_behaviour_as_it_was(subject, planted, neurons):

@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from tasks import artifacts
 from tasks.artifacts import read_table
 from workflows.atlas import run_atlas
-from workflows.composition import CONF, plain_config, register_resolvers
+from workflows.composition import CONF, plain_config, register_resolvers, side_by_side
 from workflows.settings import Settings, read_settings
 from workflows.stage import Context
 
@@ -65,7 +65,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     register_resolvers()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain_config(hydra.compose("atlas", overrides=list(overrides)))
+        return plain_config(hydra.compose("atlas", overrides=side_by_side(overrides)))
 
 
 def settings(*overrides: str) -> Settings:

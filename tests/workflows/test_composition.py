@@ -15,6 +15,7 @@ from workflows.composition import (
     explain_hydra_error,
     plain_config,
     register_resolvers,
+    side_by_side,
 )
 from workflows.errors import RunFailed, WrongCall
 from workflows.settings import read_settings
@@ -26,6 +27,7 @@ def complaint(*overrides: str) -> str:
     """What is said of a call, composed and checked as the entry point does it."""
     register_resolvers()
     GlobalHydra.instance().clear()
+    overrides = tuple(side_by_side(overrides))
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             read_settings(plain_config(hydra.compose("atlas", overrides=list(overrides))))
@@ -61,7 +63,7 @@ def test_a_wrong_key_is_named_with_what_is_allowed_in_its_place(overrides, named
 
 def test_what_is_allowed_depends_on_the_groups_choice():
     line = complaint("explain=gpt4o", "explain.clients.model=x")
-    assert line.startswith("explain.clients: no such setting; allowed here: client, detail, ")
+    assert line.startswith("explain.clients: no such setting; allowed here: client, contrasts, ")
     line = complaint("data=folder", "data.path=.", "data.count=3")
     assert line.startswith("data.count: no such setting; allowed here: captions, limit, ")
 
@@ -72,12 +74,51 @@ def test_what_is_allowed_depends_on_the_groups_choice():
         ("subject=llava", "subject: 'llava' is not one of bundled, llava-1.5-7b, pretrained"),
         ("data=coco", "data: 'coco' is not one of folder, hub, llava_json, scenes"),
         ("describe=both", "describe: 'both' is not one of generated, given"),
-        ("explain=gpt5", "explain: 'gpt5' is not one of dissect, gpt4o"),
+        ("explain=gpt5", "explain: 'gpt5' is not one of dissect, gpt4o, several"),
         ("experiment=mine", "experiment: 'mine' is not one of demo, gpt4o, paper"),
     ],
 )
 def test_a_wrong_choice_is_named_with_the_choices(choice, choices):
     assert complaint(choice) == choices
+
+
+def test_explainers_in_a_list_are_composed_side_by_side():
+    told = ["data.count=3", "explain=[gpt4o, mini:gpt4o]", "explain.neurons.count=3"]
+    assert side_by_side([*told, "explain.explainers.mini.render=mask"]) == [
+        "data.count=3",
+        "explain=several",
+        "++explain.neurons.count=3",
+        "explain.explainers.mini.render=mask",
+        "+explain@explain.explainers.gpt4o=gpt4o",
+        "+explain@explain.explainers.mini=gpt4o",
+    ]
+    alone = ["explain=gpt4o", "explain.neurons.count=3", "--multirun", "capture.layers=[1,2]"]
+    assert side_by_side(alone) == alone
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["explain=[gpt4o,gpt5]"], "explain: 'gpt5' is not one of dissect, gpt4o, several"),
+        (["explain=[]"], "explain.explainers: must name explainers, such as explain=[gpt4o,"),
+        (["explain=several"], "explain.explainers: must name explainers, such as explain=[gpt4o,"),
+        (["explain=[gpt4o,dissect]", "explain.color=1"], "explain.color: no such setting; allowed"),
+        (
+            ["explain=[gpt4o,dissect]", "explain.explainers.dissect.client.model=x"],
+            "explain.explainers.dissect.client: no such setting; allowed here: max_failed_share,",
+        ),
+        (
+            ["explain=[gpt4o,dissect]", "explain.client.colour=x"],
+            "explain.explainers.gpt4o.client.colour: no such setting; allowed here: api_key_env",
+        ),
+        (
+            ["explain=[gpt4o,dissect]", "explain.explainers.gpt4o.render=blur"],
+            "explain.explainers.gpt4o.render: 'blur' is not one of heat, mask, crop",
+        ),
+    ],
+)
+def test_a_wrong_call_of_several_explainers_is_told_with_its_place(overrides, said):
+    assert complaint(*overrides).startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from tests.workflows.runs import composed
-from workflows.composition import CONF, plain_config, register_resolvers
+from workflows.composition import CONF, SEVERAL, plain_config, register_resolvers
 from workflows.settings import Settings, read_settings
 
 CHOICES = sorted(
-    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.stem != "__init__"
+    f"{path.parent.name}={path.stem}"
+    for path in CONF.glob("*/*.yaml")
+    if path.stem not in ("__init__", SEVERAL)  # Which waits for explainers to be named.
 )
 FLAT = ("source", "explainer", "simulator")
 """Settings whose fields stand beside those of their group."""
@@ -84,6 +86,8 @@ def unnamed(settings: Any, config: Mapping[str, Any]) -> list[str]:
     absent = []
     for field in fields(settings):
         value = getattr(settings, field.name)
+        if field.name == "beside":
+            continue
         if field.name in FLAT:
             absent += unnamed(value, config)
         elif field.name not in config:

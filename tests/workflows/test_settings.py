@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.explain.dissect import Dissect
+from tasks.llm.failures import Unusable
 from tasks.samples.folder import Folder
 from tests.workflows.runs import composed
 from workflows.errors import WrongCall
@@ -149,6 +150,43 @@ def test_the_class_that_is_named_gets_the_fields_of_its_group():
     assert settings.data.max_bad_share == 0.5
     explain = {"_target_": "tasks.explain.dissect.Dissect", "min_samples": 3}
     assert read("explain", explain).explain.explainer == Dissect(min_samples=3)
+
+
+def several(*overrides: str) -> Settings:
+    return read_settings(composed("explain=[gpt4o,mini:gpt4o,dissect]", *overrides))
+
+
+def test_several_explainers_are_read_in_order_each_by_its_own_name():
+    explain = several("explain.explainers.mini.client.model=gpt-4o-mini").explain
+    assert explain.names == ("gpt4o", "mini", "dissect")
+    assert [type(one.explainer).__name__ for one in explain.each] == ["Chat", "Chat", "Dissect"]
+    assert [one.explainer.client.model for one in explain.each[:2]] == ["gpt-4o", "gpt-4o-mini"]
+    assert [one.neurons.count for one in explain.each] == [100, 100, None]
+    assert all(one.beside == () for one in explain.each)
+
+
+def test_one_explainer_of_several_is_read_as_it_is_alone():
+    alone = read_settings(composed("explain=gpt4o")).explain
+    assert several().explain.each[0] == alone == alone.each[0]
+
+
+def test_a_setting_for_all_explainers_goes_to_those_that_have_it():
+    explain = several("explain.neurons.count=7", "explain.client.timeout_s=9").explain
+    assert [one.neurons.count for one in explain.each] == [7, 7, 7]
+    assert [one.neurons.types for one in explain.each] == [explain.neurons.types] * 3
+    assert [one.explainer.client.timeout_s for one in explain.each[:2]] == [9, 9]
+
+
+def test_an_experiments_setting_goes_to_all_explainers_too():
+    explain = several("experiment=gpt4o").explain
+    assert [one.neurons.count for one in explain.each] == [30, 30, 30]
+
+
+def test_what_every_explainer_needs_is_asked_of_all(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+    explain = several("explain.explainers.mini.client.api_key_env=NO_SUCH_KEY").explain
+    with pytest.raises(Unusable, match="NO_SUCH_KEY"):
+        explain.check()
 
 
 @pytest.mark.parametrize(

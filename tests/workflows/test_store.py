@@ -62,6 +62,24 @@ def test_a_fingerprint_is_of_stage_version_parameters_and_inputs(other):
     assert fingerprint(**call) != fingerprint(**call | other)
 
 
+def test_the_manifest_of_a_run_joins_what_several_explainers_left(tmp_path):
+    store = Store(tmp_path)
+    rows = {"scores": 3}
+    given = [
+        manifest(mark * 64, stage="score", files={"scores": [f"{mark}.parquet"]}, rows=rows)
+        for mark in "ab"
+    ]
+    path = store.write_run([manifest(files={"types": []}, rows={"types": 0}), *given])
+    artifacts = json.loads(path.read_text())["artifacts"]
+    assert artifacts["scores"] == {
+        "stage": "score",
+        "fingerprint": f"{'a' * 64}+{'b' * 64}",
+        "rows": 6,
+        "files": [f"artifacts/score/{mark * 16}/{mark}.parquet" for mark in "ab"],
+    }
+    assert artifacts["types"]["fingerprint"] == "f" * 64
+
+
 def test_a_fingerprint_does_not_depend_on_the_order_of_settings():
     first, second = {"x": 1, "y": {"a": 1, "b": 2}}, {"y": {"b": 2, "a": 1}, "x": 1}
     assert fingerprint("s", 1, first, {}) == fingerprint("s", 1, second, {})
@@ -92,6 +110,37 @@ def marks(*overrides: str) -> dict[str, str]:
 def changed(*overrides: str, since: tuple[str, ...] = ()) -> list[str]:
     before, after = marks(*since), marks(*since, *overrides)
     return [name for name in NAMES if before[name] != after[name]]
+
+
+def marks_by_explainer(*overrides: str) -> dict[str, dict[str, str]]:
+    given = settings(*overrides)
+    pool = SubjectPool(given.subject, given.cluster)
+    context = Context(given, _AllDone(Path(given.out)), pool, lambda: None)
+    for stage in STAGES:
+        run_stage(stage, context)
+    return {
+        name: {stage: done.fingerprint for stage, done in apart.done.items()}
+        for name, apart in context.by_explainer.items()
+    } | {"report": {"report": context.done["report"].fingerprint}}
+
+
+def test_explainers_side_by_side_are_each_what_they_are_alone():
+    both = marks_by_explainer("explain=[dissect,gpt4o]")
+    assert list(both) == ["dissect", "gpt4o", "report"]
+    for name in ("dissect", "gpt4o"):
+        alone = marks(f"explain={name}")
+        assert both[name] == {stage: alone[stage] for stage in both[name]}
+        assert {"explain", "simulate", "score"} <= set(both[name])
+        assert both["report"]["report"] != alone["report"]
+
+
+def test_a_setting_of_one_explainer_leaves_the_other_as_it_was():
+    before = marks_by_explainer("explain=[dissect,gpt4o]")
+    after = marks_by_explainer("explain=[dissect,gpt4o]", "explain.explainers.gpt4o.render=mask")
+    assert after["dissect"] == before["dissect"]
+    changed = {stage for stage in NAMES[:-1] if after["gpt4o"][stage] != before["gpt4o"][stage]}
+    assert changed == {"explain", "simulate", "score"}
+    assert after["report"] != before["report"]
 
 
 @pytest.mark.parametrize(

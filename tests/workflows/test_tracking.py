@@ -156,6 +156,7 @@ def test_what_was_not_measured_is_no_metric():
         "mean_score": None,
         "mean_control": None,
         "n_scored": 0,
+        "by_explainer": [],
         "failures": [{"table": "samples", "status": "missing", "count": 2}],
     }
     assert summary_metrics(summary) == {
@@ -163,6 +164,27 @@ def test_what_was_not_measured_is_no_metric():
         "share/text": 0.25,
         "score/n": 0.0,
         "failures/samples/missing": 2.0,
+    }
+
+
+def test_of_several_explainers_each_has_metrics_of_its_own():
+    row = {"explainer": "dissect", "simulator": "concept", "n": 3, "mean": 0.5, "control": None}
+    summary = {
+        "neurons": {},
+        "mean_score": 0.4,
+        "mean_control": None,
+        "n_scored": 5,
+        "by_explainer": [row, row | {"explainer": "gpt4o", "n": 2, "mean": 0.3, "control": 0.1}],
+        "failures": [],
+    }
+    assert summary_metrics(summary) == {
+        "score/mean": 0.4,
+        "score/n": 5.0,
+        "score/dissect/concept/n": 3.0,
+        "score/dissect/concept/mean": 0.5,
+        "score/gpt4o/concept/n": 2.0,
+        "score/gpt4o/concept/mean": 0.3,
+        "score/gpt4o/concept/control": 0.1,
     }
 
 

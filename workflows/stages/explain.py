@@ -98,4 +98,11 @@ def _explain_part(
     write_table(explanation_rows(explainer.name, evidence, explanations), EXPLANATIONS, path)
 
 
-STAGE = Stage("explain", 1, ("samples", "describe", "capture", "classify"), _parameters, _run)
+STAGE = Stage(
+    "explain",
+    2,
+    ("samples", "describe", "capture", "classify"),
+    _parameters,
+    _run,
+    per_explainer=True,
+)

@@ -55,14 +55,14 @@ def _about(context: Context) -> About:
     return About(
         subject=Path(settings.subject.model).name,
         dataset=settings.data.source.title,
-        fingerprint=context.done["score"].fingerprint[:16],
+        fingerprint=context.identity("score")[:16],
         facts=(
             ("question", settings.subject.question),
             ("texts", settings.describe.text),
             ("layers", ", ".join(map(str, context.layers()))),
             ("hook point", settings.capture.hook_point),
             ("exemplars a neuron", str(settings.capture.top_n)),
-            ("explainer", settings.explain.explainer.name),
+            ("explainer", ", ".join(settings.explain.names)),
             ("simulator", settings.simulate.simulator.name),
         ),
     )

@@ -62,4 +62,11 @@ def _score_part(
     write_table(score_neurons(simulated, evidence, seen, settings), SCORES, path)
 
 
-STAGE = Stage("score", 1, ("capture", "classify", "explain", "simulate"), _parameters, _run)
+STAGE = Stage(
+    "score",
+    1,
+    ("samples", "capture", "classify", "explain", "simulate"),
+    _parameters,
+    _run,
+    per_explainer=True,
+)

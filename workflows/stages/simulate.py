@@ -83,5 +83,10 @@ def _simulate_part(
 
 
 STAGE = Stage(
-    "simulate", 1, ("samples", "describe", "capture", "classify", "explain"), _parameters, _run
+    "simulate",
+    1,
+    ("samples", "describe", "capture", "classify", "explain"),
+    _parameters,
+    _run,
+    per_explainer=True,
 )

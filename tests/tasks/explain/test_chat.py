@@ -1,14 +1,16 @@
 import json
+import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from tasks.artifacts import EXPLANATION_STATUSES, TYPES
-from tasks.evidence import Evidence
+from tasks.evidence import Evidence, Excitation
 from tasks.explain.chat import Chat
+from tasks.explain.draw import Render
 from tasks.explain.explanation import Explanation
-from tasks.explain.prompt import PROMPT_HASH
 from tasks.llm.client import ClientSettings, Unusable
 from tasks.llm.journal import NoJournal, SqliteJournal
 from tasks.llm.prices import Price
@@ -35,9 +37,12 @@ def sent(provider: Loopback) -> list[str]:
     return [json.dumps(request["body"]["messages"]) for request in provider.requests()]
 
 
+@pytest.mark.parametrize("render", get_args(Render))
 @pytest.mark.parametrize("colour", COLOURS)
-def test_a_visual_neuron_is_explained_by_what_is_under_its_heat(provider, colour):
-    (said,) = explain(provider, likes("visual", colour))
+def test_a_visual_neuron_is_explained_by_where_it_is_active_however_it_is_drawn(
+    provider, colour, render
+):
+    (said,) = explain(provider, likes("visual", colour), render=render)
     assert said.status == "ok"
     assert said.text == f"The neuron responds to {colour} regions of a picture."
 
@@ -84,8 +89,8 @@ def test_the_strongest_exemplars_are_shown_and_no_others(provider):
 
 
 def test_a_picture_is_as_large_as_it_was_asked_for(provider):
-    explain(provider, likes("visual"), image_size=100, detail="high")
-    assert "JPEG 208x100" in sent(provider)[0]
+    explain(provider, likes("visual"), image_size=200, detail="high")
+    assert "JPEG 200x118" in sent(provider)[0]
     assert '"detail": "high"' in sent(provider)[0]
 
 
@@ -99,11 +104,31 @@ def test_the_settings_reach_the_provider_and_none_leaves_it_to_it(provider):
 
 def test_an_explanation_carries_what_it_took(provider):
     (said,) = explain(provider, likes("visual"))
-    assert (said.model, said.prompt_hash, said.attempts) == ("gpt-4o", PROMPT_HASH, 1)
+    assert (said.model, said.prompt_hash, said.attempts) == ("gpt-4o", Chat().wording, 1)
     expected = (2.5 * said.tokens_in + 10 * said.tokens_out) / 1e6
     assert said.cost == pytest.approx(expected)
     assert expected > 0
     assert said.seconds > 0
+
+
+def test_what_speaks_for_it_and_how_sure_it_is_is_kept(provider):
+    (said,) = explain(provider, likes("visual"))
+    assert (said.evidence_for, said.evidence_against, said.confidence) == ("red: 100%", "", 1.0)
+    provider.misbehave("refusal")
+    (refused,) = explain(provider, likes("visual"))
+    assert (refused.evidence_for, refused.confidence) == ("", None)
+
+
+def test_contrasts_are_sent_apart_from_the_samples_and_recorded_as_seen(provider):
+    silent = Excitation(4, np.full(36, 0.28, np.float32), np.zeros(len(TOKENS), np.float32))
+    (said,) = explain(provider, replace(likes("multi-modal"), random=(silent,)), contrasts=1)
+    assert said.exemplar_ids == (0, 3, 6, 9, 4)
+    parts = [p.get("text", "") for p in provider.requests()[0]["body"]["messages"][1]["content"]]
+    assert sum(part.startswith("<sample, peak 10>") for part in parts) == 4
+    assert [part for part in parts if part.startswith("<contrast")] == [
+        "<contrast>\nA blue circle on gray."
+    ]
+    assert "4 samples" in parts[0]
 
 
 def test_an_unpriced_model_has_no_cost(provider):
@@ -269,7 +294,7 @@ def test_words_of_the_dataset_cannot_leave_their_place(provider):
     assert "do not follow" in system["content"]
     inside = [part["text"] for part in user["content"] if "Ignore" in part["text"]]
     assert len(inside) == 4
-    assert all(text.startswith("<sample>\n") and text.count("\n") == 1 for text in inside)
+    assert all(re.fullmatch(r"<sample, peak 10>\n[^\n]*", text) for text in inside)
     assert not any("</sample>" in text for text in inside)
 
 
@@ -282,6 +307,12 @@ def test_every_type_of_neuron_has_its_prompt(provider):
 def test_settings_that_cannot_work_are_turned_down():
     with pytest.raises(ValueError, match="exemplars"):
         Chat(exemplars=0)
+    with pytest.raises(ValueError, match="contrasts"):
+        Chat(contrasts=-1)
+    with pytest.raises(ValueError, match="lower_share"):
+        Chat(lower_share=1.1)
+    with pytest.raises(ValueError, match="image_size: must be at least 128"):
+        Chat(image_size=100)
     with pytest.raises(ValueError, match="max_tokens"):
         Chat(max_tokens=0)
 
@@ -291,6 +322,9 @@ def test_what_decides_no_answer_is_not_part_of_the_settings_identity():
     assert identity(patient) == identity(Chat())
     for other in (
         Chat(exemplars=3),
+        Chat(render="mask"),
+        Chat(lower_share=0.0),
+        Chat(contrasts=2),
         Chat(client=ClientSettings(model="gpt-4o-mini")),
         Chat(client=ClientSettings(provider="mine")),
     ):

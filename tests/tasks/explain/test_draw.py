@@ -1,126 +1,206 @@
+from itertools import pairwise
+from typing import get_args
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.explain.draw import GAP, draw_beside, draw_heat, mark_tokens
-from tests.loopback.looking import heat, marked_tokens
+from tasks.explain.draw import GAP, LEGEND, Render, draw, draw_plain
+from tests.loopback.looking import framed, heat, lit
 
-SIZE = 240
+SIZE = 512
+HALF = (SIZE - GAP) // 2
 GRID = 6
-CELL = SIZE // GRID
+RENDERS = get_args(Render)
 
 
-def scene() -> Image.Image:
-    """A gradient, so that no two places look alike."""
-    ramp = np.linspace(40, 200, SIZE).astype(np.uint8)
-    return Image.fromarray(
-        np.stack(
-            [np.tile(ramp, (SIZE, 1)), np.tile(ramp, (SIZE, 1)).T, np.full((SIZE,) * 2, 90)], 2
-        ).astype(np.uint8)
-    )
+def grid(width: float, height: float, columns: int = GRID, rows: int = GRID) -> np.ndarray:
+    """The boxes of a patch grid over a whole view, row by row."""
+    return np.array(
+        [
+            (c * width / columns, r * height / rows, (c + 1) * width / columns,
+             (r + 1) * height / rows)
+            for r in range(rows) for c in range(columns)
+        ]
+    )  # fmt: skip
 
 
 def hot_at(*cells: tuple[int, int, float]) -> np.ndarray:
     activations = np.zeros((GRID, GRID), dtype=np.float32)
     for row, column, level in cells:
         activations[row, column] = level
-    return activations
+    return activations.ravel()
 
 
-def cell(image: Image.Image, row: int, column: int) -> np.ndarray:
-    """The inner pixels of a patch, away from any frame around its neighbour."""
-    pixels = np.asarray(image, dtype=np.float32)
-    return pixels[
-        row * CELL + 4 : (row + 1) * CELL - 4, column * CELL + 4 : (column + 1) * CELL - 4
-    ]
+def noise(width: int = 240, height: int = 240) -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(60, 190, (height, width, 3), dtype=np.uint8))
 
 
-def test_the_picture_changes_where_the_neuron_is_active_and_nowhere_else():
-    view = scene()
-    drawn = draw_heat(view, hot_at((1, 4, 10.0), (3, 0, 4.0)), SIZE)
+def grey(side: int = 240) -> Image.Image:
+    return Image.new("RGB", (side, side), (90, 90, 90))
+
+
+def drawn(render: Render, view: Image.Image, activations: np.ndarray, size: int = SIZE) -> Image:
+    return draw(render, view, grid(*view.size), activations, size)
+
+
+def cell(pixels: np.ndarray, row: int, column: int) -> np.ndarray:
+    """The inner pixels of a patch of a square picture, away from any frame around its neighbour."""
+    side = pixels.shape[1] / GRID
+    (top, bottom), (left, right) = (
+        (round(place * side) + 4, round((place + 1) * side) - 4) for place in (row, column)
+    )
+    return pixels[top:bottom, left:right]
+
+
+def halves(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """The plain and the heated half of a square view."""
+    pixels = np.asarray(picture, dtype=np.float32)[:-LEGEND]
+    return pixels[:, :HALF], pixels[:, HALF + GAP :]
+
+
+@pytest.mark.parametrize("render", RENDERS)
+@pytest.mark.parametrize(
+    "size", [(192, 192), (640, 480), (333, 1000), (2000, 300), (5, 7), (3000, 2900)]
+)
+@pytest.mark.parametrize("activations", [hot_at((2, 3, 10.0)), hot_at()])
+def test_a_picture_fits_into_one_tile_whatever_is_drawn(render, size, activations):
+    picture = drawn(render, noise(*size), activations)
+    assert max(picture.size) <= SIZE
+    assert max(picture.size) >= SIZE - 24 or max(size) / min(size) > 3
+    assert picture.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("size", "layout"), [((240, 240), "beside"), ((480, 640), "beside"), ((640, 400), "above")]
+)
+def test_the_plain_picture_stands_where_both_are_largest(size, layout):
+    width, height = drawn("heat", noise(*size), hot_at((1, 1, 9.0))).size
+    height -= LEGEND
+    across, down = (
+        ((width - GAP) / 2, height) if layout == "beside" else (width, (height - GAP) / 2)
+    )
+    assert across / down == pytest.approx(size[0] / size[1], rel=0.02)
+
+
+def test_heat_is_where_the_neuron_is_active_and_nowhere_else_and_the_plain_half_is_untouched():
+    view = noise()
+    plain, heated = halves(drawn("heat", view, hot_at((1, 4, 10.0), (3, 0, 4.0))))
+    assert np.array_equal(plain, np.asarray(draw_plain(view, HALF), dtype=np.float32))
     for row in range(GRID):
         for column in range(GRID):
-            change = np.abs(cell(drawn, row, column) - cell(view, row, column)).max()
+            change = np.abs(cell(heated, row, column) - cell(plain, row, column)).max()
             assert (change > 20) == ((row, column) in {(1, 4), (3, 0)})
 
 
-def test_more_activation_is_more_heat():
-    view = Image.new("RGB", (SIZE, SIZE), (90, 90, 90))
-    drawn = draw_heat(view, hot_at(*((0, level, 2.0 * level) for level in range(6))), SIZE)
-    change = [np.abs(cell(drawn, 0, column) - 90).sum(axis=2).mean() for column in range(GRID)]
-    assert change == sorted(change)
-    assert change[0] == 0
-    redness = [cell(drawn, 0, column)[..., 0] - cell(drawn, 0, column)[..., 1] for column in (1, 5)]
-    assert redness[1].mean() > redness[0].mean() + 50
+def test_every_level_has_a_look_of_its_own_that_grows_away_from_the_plain_one():
+    levels = [hot_at(*((0, place, float(place + first)) for place in range(5))) for first in (1, 6)]
+    seen = [
+        cell(halves(drawn("heat", grey(), activations))[1], 0, place).mean(axis=(0, 1))
+        for activations in levels
+        for place in range(5)
+    ]
+    steps = [np.abs(after - before).sum() for before, after in pairwise(seen)]
+    assert min(steps) > 8
+    away = [np.abs(colour - 90).sum() for colour in seen]
+    assert away[-1] > 2 * away[0] > 0
+    assert seen[-1][1] > seen[0][1] + 80  # From purple to yellow.
 
 
 def test_the_picture_shows_through_the_strongest_heat():
-    view = scene()
-    drawn = draw_heat(view, np.full((GRID, GRID), 10.0, dtype=np.float32), SIZE)
-    before = np.asarray(view, dtype=np.float32)[..., 1].ravel()
-    after = np.asarray(drawn, dtype=np.float32)[..., 1].ravel()
-    assert np.corrcoef(before, after)[0, 1] > 0.9
+    halved = halves(drawn("heat", noise(), np.full(GRID**2, 10.0)))
+    plain, heated = (cell(half, 3, 3)[..., 1].ravel() for half in halved)
+    assert np.corrcoef(plain, heated)[0, 1] > 0.98
+    assert heated.std() > 0.25 * plain.std()
 
 
 def test_the_strongest_patch_is_framed():
-    view = Image.new("RGB", (SIZE, SIZE), (90, 90, 90))
-    drawn = np.asarray(draw_heat(view, hot_at((2, 3, 5.0), (4, 1, 4.0)), SIZE))
-    middle = 2 * CELL + CELL // 2
-    assert tuple(drawn[middle, 3 * CELL - 1]) == (255, 255, 255)
-    assert tuple(drawn[middle, 3 * CELL - 2]) == (0, 0, 0)
-    assert tuple(drawn[4 * CELL + CELL // 2, CELL - 1]) == (90, 90, 90)
+    heated = halves(drawn("heat", grey(), hot_at((2, 3, 5.0), (4, 1, 4.0))))[1]
+    side = HALF // GRID
+    middle = 2 * side + side // 2
+    assert heated[middle, 3 * side - 1].tolist() == [255] * 3
+    assert heated[middle, 3 * side - 2].tolist() == [0] * 3
+    assert heated[4 * side + side // 2, side - 1].tolist() == [90] * 3
 
 
-def test_a_silent_neuron_leaves_the_picture_as_it_is():
-    silent = np.full((GRID, GRID), np.nan, dtype=np.float32)
-    silent[:3] = -2
-    view = scene()
-    assert np.array_equal(np.asarray(draw_heat(view, silent, SIZE)), np.asarray(view))
+def test_a_silent_neuron_leaves_no_heat():
+    silent = np.full(GRID**2, np.nan)
+    silent[:9] = -2
+    silent[9:12] = 0.4
+    plain, heated = halves(drawn("heat", noise(), silent))
+    assert np.array_equal(plain, heated)
 
 
-@pytest.mark.parametrize("grid", [(3, 6), (24, 24), (5, 7), (300, 300)])
-def test_any_grid_is_laid_over_any_picture(grid):
-    activations = np.zeros(grid, dtype=np.float32)
+def test_a_mask_leaves_light_where_the_neuron_is_active():
+    view = grey()
+    picture = drawn("mask", view, hot_at((1, 4, 10.0), (3, 0, 4.0), (3, 1, 2.0)))
+    pixels = np.asarray(picture, dtype=np.float32)[:-LEGEND]
+    light = [cell(pixels, *at).mean() for at in ((0, 0), (3, 1), (3, 0), (1, 4))]
+    assert light == sorted(light)
+    assert light[0] < 0.2 * 90
+    assert light[-1] == 90
+    assert light[1] - light[0] > 10
+
+
+def test_a_crop_is_of_the_strongest_place_with_what_is_connected_to_it():
+    view = Image.new("RGB", (240, 240), (40, 70, 215))
+    view.paste((214, 36, 36), (80, 120, 160, 160))
+    view.paste((40, 150, 60), (0, 0, 40, 40))
+    picture = drawn("crop", view, hot_at((3, 2, 10.0), (3, 3, 6.0), (0, 0, 9.0), (3, 4, 2.0)))
+    pixels = np.asarray(picture, dtype=np.float32)
+    assert picture.size == (SIZE, SIZE)
+    within, outside = framed(picture)
+    assert np.abs(within - (214, 36, 36)).max() < 60
+    # Two patches wide and one high, within a window of 1.6 times their width.
+    assert len(within) * 3 == pytest.approx((SIZE / 1.6) ** 2 / 2, rel=0.05)
+    assert np.abs(pixels - (40, 150, 60)).sum(axis=2).min() > 60
+    assert np.abs(outside - (40, 70, 215)).max() < 60
+
+
+def test_a_crop_at_the_border_stays_within_the_picture():
+    view = Image.new("RGB", (240, 240), (214, 36, 36))
+    picture = drawn("crop", view, hot_at((5, 5, 10.0), (5, 4, 8.0)))
+    pixels = np.asarray(picture, dtype=np.float32)
+    assert picture.size == (SIZE, SIZE)
+    assert (np.abs(pixels[:5, :5] - (214, 36, 36)) < 5).all()
+    assert np.abs(framed(picture)[0] - (214, 36, 36)).max() < 60
+
+
+def test_a_crop_of_a_picture_that_leaves_the_neuron_silent_is_the_whole_without_a_frame():
+    view = noise()
+    assert drawn("crop", view, hot_at()).tobytes() == draw_plain(view, SIZE).tobytes()
+    assert len(framed(drawn("crop", grey(), hot_at()))[0]) == 0
+
+
+def test_of_boxes_that_overlap_the_highest_shows():
+    boxes = np.array([(0, 0, 240, 240), (0, 0, 120, 120), (60, 60, 100, 100)], dtype=float)
+    picture = draw("mask", grey(), boxes, np.array([4.0, 10.0, 1.0]), SIZE)
+    pixels = np.asarray(picture, dtype=np.float32)[:-LEGEND]
+    assert pixels[170, 170].tolist() == [90] * 3
+    assert pixels[400, 400].mean() == pytest.approx(90 * (0.18 + 0.82 * 0.4**0.75), abs=1)
+
+
+@pytest.mark.parametrize("cells", [(3, 6), (24, 24), (5, 7), (700, 700)])
+@pytest.mark.parametrize("render", RENDERS)
+def test_any_grid_is_laid_over_any_picture(render, cells):
+    activations = np.zeros(cells, dtype=np.float32)
     activations[-1, -1] = 10
-    drawn = draw_heat(Image.new("L", (90, 45), 128), activations, 60)
-    assert drawn.size == (60, 30)
-    assert drawn.mode == "RGB"
-    pixels = np.asarray(drawn).astype(int)
-    assert (pixels[: 30 // 2, : 60 // 2] == 128).all()
+    view = Image.new("L", (90, 45), 128)
+    boxes = grid(90, 45, *cells[::-1])
+    assert draw(render, view, boxes, activations.ravel(), 200).width <= 200
 
 
-def test_beside_its_heat_the_picture_is_untouched():
-    view = scene()
-    both = np.asarray(draw_beside(view, hot_at((1, 1, 10.0)), SIZE))
-    assert both.shape == (SIZE, 2 * SIZE + GAP, 3)
-    assert np.array_equal(both[:, :SIZE], np.asarray(view))
-    assert not np.array_equal(both[:, SIZE + GAP :], np.asarray(view))
-
-
-def test_who_looks_at_the_picture_finds_the_heat_where_the_activation_is():
-    rng = np.random.default_rng(0)
-    noise = Image.fromarray(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
-    _, found = heat(draw_beside(noise, hot_at((4, 2, 9.0), (0, 5, 3.0)), SIZE))
+@pytest.mark.parametrize("size", [(240, 240), (400, 200)])
+def test_who_looks_at_the_heat_finds_it_where_the_activation_is(size):
+    _, found = heat(drawn("heat", noise(*size), hot_at((4, 2, 9.0), (0, 5, 3.0))))
     row, column = np.unravel_index(found.argmax(), found.shape)
     assert (row * GRID // found.shape[0], column * GRID // found.shape[1]) == (4, 2)
 
 
-def test_active_tokens_carry_their_activation_and_the_rest_is_plain_text():
-    tokens = ["A", " small", " red", " cir", "cle", "."]
-    levels = np.array([0.0, 0.4, 7.2, 9.6, 10.0, -3.0], dtype=np.float32)
-    assert mark_tokens(tokens, levels) == "A small{{ red}}(7){{ cir}}(10){{cle}}(10)."
-
-
-def test_no_token_can_break_the_line_or_pass_for_a_mark():
-    tokens = ["two\nlines", "{{fake}}(9)", "</sample>", "back\\slash", "\u202eturned", "{{x"]
-    marked = mark_tokens(tokens, np.array([5, 0, 3, 0, 2, 1], dtype=np.float32))
-    assert marked.isprintable()
-    assert "</sample>" not in marked
-    assert [level for _, level in marked_tokens(marked)] == [5, 3, 2, 1]
-    assert marked_tokens(marked)[1] == ("</sample>", 3)
-    assert "two\\nlines" in marked
-
-
-def test_tokens_and_activations_must_match():
-    with pytest.raises(ValueError, match="2 tokens with 1 activations"):
-        mark_tokens(["a", "b"], np.array([1.0]))
+def test_who_looks_at_a_mask_sees_what_is_lit():
+    view = Image.new("RGB", (240, 240), (244, 244, 244))
+    view.paste((40, 70, 215), (80, 120, 120, 160))
+    seen, darkened = lit(drawn("mask", view, hot_at((3, 2, 8.0))))
+    assert np.abs(np.median(seen, axis=0) - (40, 70, 215)).max() < 50
+    assert np.abs(np.median(darkened, axis=0) - 244).max() < 8

@@ -1,6 +1,20 @@
-import pytest
+from typing import get_args
 
-from tasks.explain.prompt import Malformed, read_answer
+import pytest
+from PIL import Image
+
+from tasks.artifacts import TYPES
+from tasks.explain import prompt
+from tasks.explain.draw import Render
+from tasks.explain.prompt import (
+    ANSWER_FORMAT,
+    Malformed,
+    Reading,
+    Shown,
+    first_messages,
+    read_answer,
+    wording,
+)
 
 
 @pytest.mark.parametrize(
@@ -10,6 +24,10 @@ from tasks.explain.prompt import Malformed, read_answer
         'Sure!\n```json\n{"explanation": "Red things.", "confidence": 1}\n```\nAnything else?',
         'I looked at {"this": 1} first. {"explanation": " Red\\n things. "}',
         "**Explanation:** Red things.",
+        "- Explanation: Red things.\n- Evidence for: all\n- Confidence: 80%",
+        'Here:\n```\n{\n  "explanation": "Red things.",\n  "confidence": "0.8",\n}\n```',
+        '{"explanation": "Red\nthings.", "evidence_for": ["one", "two"]}',
+        '{"explanation": "Red things.", "confidence": "80 %"} and {broken',
         '{"explanation": "Red\\u0000 things.", "confidence": null, "evidence_for": null}',
     ],
 )
@@ -33,3 +51,77 @@ def test_an_answer_is_read_leniently(said):
 def test_an_answer_without_an_explanation_says_what_it_lacks(said, why):
     with pytest.raises(Malformed, match=why):
         read_answer(said)
+
+
+def test_all_that_is_asked_for_is_read():
+    said = """{"explanation": "Red things.", "evidence_for": ["the first", " the  third"],
+    "evidence_against": "the last", "confidence": "85%"}"""
+    assert read_answer(said) == Reading("Red things.", "the first; the third", "the last", 0.85)
+    lines = "**Explanation**: Red things.\nEvidence for: the first\nConfidence: **0.4**"
+    assert read_answer(lines) == Reading("Red things.", "the first", "", 0.4)
+
+
+def shown(*peaks: int) -> list[Shown]:
+    return [Shown(Image.new("RGB", (4, 4)), "{{a}}(3) word", peak) for peak in peaks]
+
+
+def told(kind: str, *peaks: int, render: Render = "heat") -> tuple[str, list[str]]:
+    system, user = first_messages(kind, shown(*peaks), "low", render)
+    return system["content"], [part.get("text", part["type"]) for part in user["content"]]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_question_counts_its_samples_and_asks_by_type(kind):
+    _, parts = told(kind, 10, 7, 0)
+    assert "2 " in parts[0]
+    assert "$" not in parts[0]
+    assert parts[1] == "<sample, peak 10>\n{{a}}(3) word"
+    assert "share" in parts[0] or kind in ("visual", "text")
+
+
+def test_the_system_prompt_tells_only_how_to_read_what_is_sent():
+    assert "{{token}}(n)" not in told("visual", 10)[0]
+    assert "heat" not in told("text", 10)[0]
+    assert "<contrast>" not in told("visual", 10)[0]
+    both = told("multi-modal", 10, 0)[0]
+    assert all(words in both for words in ("{{token}}(n)", "legend", "<contrast>"))
+    assert "$" not in both
+
+
+@pytest.mark.parametrize("render", get_args(Render))
+def test_every_rendering_is_told_and_asked_about_in_its_own_words(render):
+    others = [other for other in get_args(Render) if other != render]
+    system, parts = told("visual", 10, render=render)
+    for other in others:
+        assert told("visual", 10, render=other)[0] != system
+        assert told("visual", 10, render=other)[1][0] != parts[0]
+
+
+def test_contrasts_stand_in_tags_of_their_own():
+    _, parts = told("multi-modal", 10, 0)
+    assert parts[-3:] == ["<contrast>\n{{a}}(3) word", "image_url", "</contrast>"]
+
+
+def test_the_wording_has_a_name_for_what_it_is_made_of():
+    names = {
+        wording(render, contrasts) for render in get_args(Render) for contrasts in (True, False)
+    }
+    assert len(names) == 2 * len(get_args(Render))
+
+
+def test_another_prompt_file_is_another_wording_only_where_it_is_used(monkeypatch):
+    before = {render: wording(render, False) for render in get_args(Render)}
+    monkeypatch.setitem(prompt._TOLD, "shown-mask", "another")
+    after = {render: wording(render, False) for render in get_args(Render)}
+    assert [render for render in before if before[render] != after[render]] == ["mask"]
+    monkeypatch.setitem(prompt._TOLD, "visual", "another")
+    assert wording("heat", False) != before["heat"]
+
+
+def test_the_answer_is_asked_for_in_a_closed_schema():
+    schema = ANSWER_FORMAT["json_schema"]
+    assert schema["strict"] is True
+    assert set(schema["schema"]["required"]) == {
+        "explanation", "evidence_for", "evidence_against", "confidence",
+    }  # fmt: skip
+    assert "one sentence" in schema["schema"]["properties"]["explanation"]["description"]

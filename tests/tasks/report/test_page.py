@@ -88,7 +88,9 @@ def test_all_explainers_and_simulators_of_a_neuron_are_shown(render):
     given = inputs(
         explanations=explanations(
             row | {"explainer": "dissect", "text": "first words"},
-            row | {"explainer": "gpt4o", "text": "second words", "model": "gpt-4o"},
+            row
+            | {"explainer": "gpt4o", "text": "second words", "model": "gpt-4o"}
+            | {"evidence_for": "most of them", "evidence_against": "one", "confidence": 0.8},
         ),
         scores=scores(
             row | {"explainer": "dissect", "correlation": 0.11},
@@ -99,10 +101,12 @@ def test_all_explainers_and_simulators_of_a_neuron_are_shown(render):
     _, outline = render(given)
     words = squeeze(outline.words)
     order = [words.index(part) for part in (
-        "first words", "score 0.11", "second words", "gpt4o, gpt-4o", "score 0.22",
-        "score 0.33", "simulated by clipseg",
+        "first words", "score 0.11", "second words", "for most of them", "against one",
+        "gpt4o, gpt-4o, 80 % sure", "score 0.22", "score 0.33",
+        "simulated by clipseg",
     )]  # fmt: skip
     assert order == sorted(order)
+    assert words.count(" sure") == words.count("for most of them") == 1
     assert len(outline.all("svg", "scale")) == 3
 
 

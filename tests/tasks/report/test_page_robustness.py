@@ -30,7 +30,9 @@ def test_the_texts_of_models_and_datasets_cannot_become_markup(render):
         inputs(
             heading=heading,
             explanations=explanations(
-                rows | {"text": ATTACK, "model": ATTACK},
+                rows
+                | {"text": ATTACK, "model": ATTACK, "evidence_for": ATTACK}
+                | {"evidence_against": ATTACK},
                 rows | {"explainer": "b", "status": "refused", "reason": ATTACK, "text": ""},
             ),
             scores=scores(
@@ -41,7 +43,7 @@ def test_the_texts_of_models_and_datasets_cannot_become_markup(render):
             catalog=catalog(bad_sample, sample(1, image=ATTACK.replace("x", ""), source_id=ATTACK)),
         )
     )
-    assert outline.words.count("<script>alert(1)</script>") >= 12
+    assert outline.words.count("<script>alert(1)</script>") >= 14
     assert len(outline.all("script")) == page.count("<script") == 1
     assert not any("onload" in attributes for _, attributes in outline.found)
     assert not any(a["src"] == "q" for a in outline.all("img"))

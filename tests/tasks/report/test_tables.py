@@ -110,6 +110,11 @@ def test_the_closing_summary():
     assert summary.n_scored == 3
     assert summary.mean_score == pytest.approx(0.5)
     assert summary.mean_control == pytest.approx(0.2)
+    assert sum(row["n"] for row in summary.by_explainer) == 3
+    by_table = scores_by_type(SCORED).filter(pl.col("n") > 0)
+    assert [(row["explainer"], row["simulator"]) for row in summary.by_explainer] == (
+        by_table.select("explainer", "simulator").unique().sort("explainer", "simulator").rows()
+    )
     assert list(summary.failures.items()) == [
         (("scores", "no_variance"), 2),
         (("samples", "missing"), 1),
@@ -121,6 +126,7 @@ def test_an_empty_run_is_summarised_without_numbers():
     assert set(summary.neurons.values()) == {0}
     assert summary.mean_score is None
     assert summary.mean_control is None
+    assert summary.by_explainer == []
     assert summary.failures == {}
 
 

@@ -1,0 +1,73 @@
+"""Turns a neuron's exhibits into what a chat model is sent."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tasks.evidence import Evidence, Excitation, to_ten
+from tasks.explain.draw import Render, draw, draw_plain
+from tasks.explain.exhibits import Exhibits, peak_level
+from tasks.explain.mark import mark_tokens
+from tasks.explain.prompt import Shown, first_messages, one_line
+from tasks.regions import token_boxes
+from tasks.samples.catalog import Catalog
+
+_VIEWS_KEPT = 128
+_KEPT_SIZE = {"heat": 1, "mask": 1, "crop": 2}
+"""Longer side of a view that is kept, at most, in sizes of what is drawn: a crop enlarges it."""
+_LISTED_REASON = 200
+
+
+class Unopenable(Exception):
+    """An image that was there when the samples were listed, and is not now."""
+
+
+class Showing:
+    """Draws and words samples; opened images are kept, for neurons share their samples."""
+
+    def __init__(self, catalog: Catalog, render: Render, image_size: int, detail: str) -> None:
+        self._catalog = catalog
+        self._render = render
+        self._size = image_size
+        self._detail = detail
+        self._view = lru_cache(maxsize=_VIEWS_KEPT)(self._open_view)
+
+    def first_messages(self, evidence: Evidence, exhibits: Exhibits) -> list[dict[str, Any]]:
+        """The question about a neuron. Raises Unopenable."""
+        samples = [self._show(evidence, seen) for seen in exhibits.active]
+        samples += [self._show(evidence, seen, contrast=True) for seen in exhibits.contrasts]
+        return first_messages(evidence.type, samples, self._detail, self._render)
+
+    def _show(self, evidence: Evidence, seen: Excitation, contrast: bool = False) -> Shown:
+        sample = self._catalog[seen.sample_id]
+        picture = text = None
+        if evidence.type != "text" and sample.regions:
+            view, scale = self._view(seen.sample_id)
+            if contrast:
+                picture = draw_plain(view, self._size)
+            else:
+                boxes = token_boxes(sample.view.regions) * scale
+                tens = to_ten(seen.visual, evidence.scale)
+                picture = draw(self._render, view, boxes, tens, self._size)
+        if evidence.type != "visual":
+            tens = np.zeros(len(seen.text)) if contrast else to_ten(seen.text, evidence.scale)
+            text = mark_tokens(sample.tokens, tens)
+        return Shown(picture, text, 0 if contrast else peak_level(seen, evidence))
+
+    def _open_view(self, sample_id: int) -> tuple[Image.Image, float]:
+        """A sample's view, and how much smaller than the original it is kept."""
+        try:
+            view = self._catalog.open_view(sample_id)
+        except Exception as error:  # Whatever a source raises, it is this neuron's outcome.
+            raise Unopenable(
+                one_line(f"sample {sample_id}: {type(error).__name__}: {error}")[:_LISTED_REASON]
+            ) from error
+        scale = min(1.0, _KEPT_SIZE[self._render] * self._size / max(view.size))
+        width, height = (max(1, round(side * scale)) for side in view.size)
+        if scale < 1:
+            view = view.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return view, scale

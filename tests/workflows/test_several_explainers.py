@@ -1,0 +1,130 @@
+"""The whole program with two explainers: a chat model on loopback, then dissect beside it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.loopback.fixture import ROOT, Loopback
+from tests.workflows.runs import Atlas, command
+
+_NEURONS = 10
+_SMALL = (
+    "data.count=60",
+    "capture.layers=[1]",
+    "capture.top_n=16",
+    "describe=given",
+    f"explain.neurons.count={_NEURONS}",
+    "explain.client.provider=loopback",
+    "report.neurons_per_type=2",
+    "score.resamples=100",
+    "cluster.cpus=2",
+)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One explainer alone, then two in the same folder: what each said, and what was asked."""
+
+    atlas: Atlas
+    alone: list[dict]
+    said: str
+    asked_alone: int
+    asked_beside: int
+    kept: bool
+
+
+@pytest.fixture(scope="module")
+def runs(loopback_process: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    out = tmp_path_factory.mktemp("several")
+    address = f"explain.client.base_url={loopback_process.base_url}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", loopback_process.key)
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        _run("explain=gpt4o", address, *_SMALL, f"out={out}")
+        atlas = Atlas(out)
+        alone = atlas.table("explanations").to_pylist()
+        asked_alone = len(loopback_process.requests())
+        before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+        said = _run("explain=[gpt4o,dissect]", address, *_SMALL, f"out={out}")
+        yield Runs(
+            atlas,
+            alone,
+            said,
+            asked_alone,
+            len(loopback_process.requests()) - asked_alone,
+            all(path.stat().st_mtime_ns == then for path, then in before.items()),
+        )
+
+
+def _run(*overrides: str) -> str:
+    finished = subprocess.run(
+        command(*overrides), cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stderr
+
+
+def test_one_more_explainer_neither_redoes_nor_asks_again_what_the_first_has_done(runs):
+    assert (runs.asked_alone, runs.asked_beside) == (_NEURONS, 0)
+    assert runs.kept
+    for stage in ("explain", "simulate", "score"):
+        assert f"{stage} by gpt4o already done" in runs.said
+        assert f"{stage} by dissect already done" not in runs.said
+
+
+def test_every_explainer_explains_simulates_and_scores_every_neuron(runs):
+    both = runs.atlas.table("explanations").to_pylist()
+    assert [row for row in both if row["explainer"] == "gpt4o"] == runs.alone
+    neurons = {(row["layer"], row["neuron"]) for row in runs.alone}
+    for name in ("explanations", "simulations", "scores"):
+        rows = runs.atlas.table(name, ["layer", "neuron", "explainer"]).to_pylist()
+        for explainer in ("gpt4o", "dissect"):
+            assert {
+                (row["layer"], row["neuron"]) for row in rows if row["explainer"] == explainer
+            } == neurons
+
+
+def test_what_was_said_is_recorded_with_what_speaks_for_it_and_what_was_held_out(runs):
+    for row in runs.alone:
+        assert row["status"] == "ok"
+        assert row["evidence_for"]
+        assert 0 <= row["confidence"] <= 1
+        assert row["calibration_ids"]
+        seen, held_out = set(row["exemplar_ids"]), {*row["calibration_ids"], *row["scorer_ids"]}
+        assert seen
+        assert not seen & held_out
+
+
+def test_explainers_are_scored_on_the_same_samples_which_neither_saw(runs):
+    used: dict[tuple[int, int], dict[str, set[int]]] = {}
+    for row in runs.atlas.table("simulations", ["sample_id"]).to_pylist():
+        if row["sample_id"] >= 0:
+            by = used.setdefault((row["layer"], row["neuron"]), {})
+            by.setdefault(row["explainer"], set()).add(row["sample_id"])
+    compared = 0
+    for row in runs.atlas.table("explanations").to_pylist():
+        by = used[row["layer"], row["neuron"]]
+        assert by.get(row["explainer"], set()) <= set(row["scorer_ids"])
+        if len(by) == 2:
+            assert by["gpt4o"] == by["dissect"]
+            compared += 1
+    assert compared
+
+
+def test_the_page_and_the_closing_lines_hold_them_side_by_side(runs):
+    (report,) = {path.parent for path in runs.atlas.files("report") if path.name == "index.html"}
+    page = (report / "index.html").read_text(encoding="utf-8")
+    article = page[page.index("<article") :]
+    article = article[: article.index("</article>")]
+    assert article.count('class="account"') == 2
+    assert article.index("gpt4o, gpt-4o") < article.index(">dissect<")
+    assert "% sure" in article
+    lines = [line for line in runs.said.splitlines() if line.startswith("scores")]
+    assert [line.split("), ")[1] for line in lines] == [
+        "dissect simulated by concept",
+        "gpt4o simulated by concept",
+    ]
