@@ -9,6 +9,10 @@ import torch
 from tasks.subject.encode import Encoded
 from tasks.subject.load import Subject
 
+PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
+"""Inputs that say of each token whether it is of an image: Gemma 3's image tokens see one another
+both ways, Qwen's have positions in the plane. Padding is text, and so are samples without them."""
+
 
 def batch_inputs(samples: Sequence[Encoded], length: int) -> dict[str, torch.Tensor]:
     """The inputs of samples padded on the right to `length` tokens: what `forward_body` takes.
@@ -23,8 +27,15 @@ def batch_inputs(samples: Sequence[Encoded], length: int) -> dict[str, torch.Ten
         ids[row, : len(sample.input_ids)] = sample.input_ids
     inputs = {"input_ids": ids}
     for name in dict.fromkeys(name for sample in samples for name in sample.inputs):
-        parts = [sample.inputs[name] for sample in samples if name in sample.inputs]
-        inputs[name] = _stack_rows(parts)
+        if name in PER_TOKEN:
+            inputs[name] = torch.zeros(len(samples), length, dtype=torch.int64)
+            for row, sample in enumerate(samples):
+                if name in sample.inputs:
+                    inputs[name][row, : len(sample.input_ids)] = sample.inputs[name][0]
+        else:
+            inputs[name] = _stack_rows(
+                [sample.inputs[name] for sample in samples if name in sample.inputs]
+            )
     return inputs
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tasks.artifacts import DESCRIPTIONS, SAMPLES, read_table, write_table
 from tasks.samples.source import Source
-from tasks.subject.encode import encode, question_prompt
+from tasks.subject.encode import adds_special_tokens, encode, question_prompt
 from tasks.subject.load import Subject
 from tasks.subject.settings import DescribeSettings
 
@@ -64,22 +64,35 @@ def generate_descriptions(
 ) -> list[tuple[str, bool]]:
     """The subject's greedy answer to the question about each sample's images, and whether it came
     to an end."""
-    tokenizer = subject.processor.tokenizer
+    answers: dict[int, tuple[str, bool]] = {}
+    # Processors take a list of images for every prompt of a call, or for none.
+    for pictured in (True, False):
+        chosen = [place for place, shown in enumerate(images) if bool(shown) == pictured]
+        if chosen:
+            shown = [list(images[place]) for place in chosen]
+            answered = _generate(subject, shown, pictured, max_new_tokens)
+            answers |= dict(zip(chosen, answered, strict=True))
+    return [answers[place] for place in range(len(images))]
+
+
+def _generate(
+    subject: Subject, images: Sequence[list[Image.Image]], pictured: bool, max_new_tokens: int
+) -> list[tuple[str, bool]]:
+    prompts = [question_prompt(subject, len(shown)) for shown in images]
     inputs = subject.processor(
-        images=[image for shown in images for image in shown] or None,
-        text=[question_prompt(subject, len(shown)) for shown in images],
+        images=images if pictured else None,
+        text=prompts,
+        add_special_tokens=adds_special_tokens(subject, prompts[0]),
         padding=True,
         padding_side="left",
         return_tensors="pt",
-    ).to(subject.device)
-    if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(subject.model.dtype)
+    ).to(subject.device, subject.model.dtype)
     with torch.inference_mode():
         generated = subject.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     answers = generated[:, inputs["input_ids"].shape[1] :]
     ends = subject.model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
-    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    texts = subject.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
     return [
         (text.strip(), not ends.isdisjoint(answer))
         for text, answer in zip(texts, answers.tolist(), strict=True)
@@ -94,8 +107,9 @@ def _description(
     finished: bool,
     generated: bool,
 ) -> dict:
-    # Written in a text it would be read as a second image.
-    text = text.replace(subject.image_token, " ").strip()
+    for marker in subject.markers:
+        text = text.replace(marker, " ")
+    text = text.strip()
     described = {
         "sample_id": row["sample_id"],
         "text": text,

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from tasks.artifacts import ROLES
-from tasks.regions import Region, count_tokens
-from tasks.subject.geometry import image_view, patch_grid
+from tasks.regions import Region
+from tasks.subject.families import FAMILIES, Shown, looking
 from tasks.subject.load import Subject
 from tasks.subject.settings import SubjectError
 
@@ -52,40 +52,40 @@ def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encode
     characters from its end: that holds however the processor expands the image before them.
     """
     prompt = _conversation(subject, text, len(images))
-    inputs = subject.processor(
-        images=list(images) or None,
-        text=[prompt],
-        return_offsets_mapping=True,
-        return_tensors="pt",
+    inputs = dict(
+        subject.processor(
+            images=[list(images)] if images else None,
+            text=[prompt],
+            add_special_tokens=adds_special_tokens(subject, prompt),
+            return_offsets_mapping=True,
+            return_tensors="pt",
+        )
     )
-    input_ids = inputs["input_ids"][0]
-    offsets = inputs["offset_mapping"][0]
-    ends = offsets[:, 1]
-    total = int(ends.max())
-    is_text = ends > total - len(text)
-    is_visual = input_ids == subject.image_token_id
+    input_ids = inputs.pop("input_ids")[0]
+    ends = inputs.pop("offset_mapping")[0, :, 1]
+    # What is padded is said by the lengths; the model needs no mask (see tasks/subject/batch.py).
+    inputs.pop("attention_mask", None)
+    grids = FAMILIES[subject.family](
+        Shown(
+            config=subject.model.config,
+            processor=subject.processor,
+            sizes=[image.size for image in images],
+            input_ids=input_ids,
+            placeholder=subject.image_token_id,
+            inputs=inputs,
+        )
+    )
+    start = int(ends.max()) - len(text)
+    is_text = ends > start
     roles = torch.full_like(input_ids, TEMPLATE, dtype=torch.int8)
     roles[is_text] = TEXT
-    roles[is_visual] = VISUAL
-    regions = tuple(
-        Region(
-            place,
-            *patch_grid(subject, inputs["pixel_values"][place]),
-            *image_view(subject.processor.image_processor, *image.size),
-        )
-        for place, image in enumerate(images)
-    )
-    if int(is_visual.sum()) != count_tokens(regions):
-        raise SubjectError(
-            f"the processor gives {int(is_visual.sum())} visual tokens where the patch grids "
-            f"hold {count_tokens(regions)}; this family needs an adapter of its own"
-        )
+    roles[_visual(subject, input_ids, looking(grids))] = VISUAL
     return Encoded(
         input_ids=input_ids,
         roles=roles,
-        inputs={"pixel_values": inputs["pixel_values"]} if images else {},
-        pieces=_pieces(text, ends[is_text].tolist(), total - len(text)),
-        regions=regions,
+        inputs=inputs,
+        pieces=_pieces(text, ends[is_text].tolist(), start),
+        regions=tuple(grid.region for grid in grids),
     )
 
 
@@ -96,6 +96,12 @@ def question_prompt(subject: Subject, n_images: int = 1) -> str:
             [_user_turn(subject, n_images)], add_generation_prompt=True, tokenize=False
         )
     )
+
+
+def adds_special_tokens(subject: Subject, prompt: str) -> bool:
+    """Whether the tokenizer is to add its own: not where the chat template wrote the BOS."""
+    bos = subject.processor.tokenizer.bos_token
+    return not (bos and prompt.startswith(bos))
 
 
 def _conversation(subject: Subject, text: str, n_images: int) -> str:
@@ -117,6 +123,17 @@ def _conversation(subject: Subject, text: str, n_images: int) -> str:
             f"and the sample has {n_images} image(s); remove it from subject.question"
         )
     return prompt
+
+
+def _visual(subject: Subject, input_ids: torch.Tensor, looks: torch.Tensor) -> torch.Tensor:
+    """Where the visual tokens stand; `looks` says of each placeholder whether it is one."""
+    places = torch.nonzero(input_ids == subject.image_token_id)[:, 0]
+    if len(places) != len(looks):
+        raise SubjectError(
+            f"the processor gives {len(places)} tokens to the images where the grids of "
+            f"{subject.family} hold {len(looks)}; its configuration and the model's do not agree"
+        )
+    return places[looks]
 
 
 def _user_turn(subject: Subject, n_images: int) -> dict:

@@ -1,18 +1,8 @@
-"""Where in the original image each visual token looks."""
+"""What a resize and a centre crop leave of an image."""
 
 from __future__ import annotations
 
 from typing import Any
-
-import torch
-
-from tasks.subject.load import Subject
-
-
-def patch_grid(subject: Subject, pixel_values: torch.Tensor) -> tuple[int, int]:
-    """Rows and columns of visual tokens for pixel_values [channels, height, width]."""
-    patch = subject.model.config.vision_config.patch_size
-    return pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
 
 
 def image_view(image_processor: Any, width: int, height: int) -> tuple[float, float, float, float]:

@@ -15,8 +15,14 @@ Observe = Callable[[int, torch.Tensor], None]
 
 
 def decoder_layers(subject: Subject) -> Sequence[Any]:
-    """The language model's decoder layers, in order."""
-    return subject.model.model.language_model.layers
+    """The language model's decoder layers, in order. Raises SubjectError."""
+    layers = getattr(subject.model.model.get_decoder(), "layers", None)
+    if layers is None:
+        raise SubjectError(
+            f"subject.model: the language model of {subject.settings.model!r} keeps no list of "
+            "decoder layers where transformers' gated decoders do; its neurons cannot be read"
+        )
+    return layers
 
 
 def neurons_per_layer(subject: Subject) -> int:

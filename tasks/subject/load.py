@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForImageTextToText
 
+from tasks.subject.families import FAMILIES
+from tasks.subject.processor import load_processor
 from tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 
 
@@ -25,14 +30,26 @@ class Subject:
     device: torch.device
 
     @property
+    def family(self) -> str:
+        """The key of the model's adapter in `FAMILIES`."""
+        return str(self.model.config.model_type)
+
+    @property
     def image_token_id(self) -> int:
-        """The token that stands for one visual token in input_ids."""
+        """The placeholder in input_ids that one of an image's features takes the place of."""
         return int(self.model.config.image_token_id)
 
     @property
     def image_token(self) -> str:
-        """The same token as it is written in a prompt."""
-        return str(self.processor.tokenizer.convert_ids_to_tokens(self.image_token_id))
+        """What stands for a whole image in a prompt."""
+        return str(self.processor.image_token)
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """What a text must not spell, for it would be read as an image or a video."""
+        placeholder = self.processor.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        video = getattr(self.processor, "video_token", None)
+        return tuple(dict.fromkeys(filter(None, (self.image_token, placeholder, video))))
 
 
 def load_subject(
@@ -51,27 +68,30 @@ def load_subject(
         config = AutoConfig.from_pretrained(
             where, revision=settings.revision, trust_remote_code=False
         )
-        if not hasattr(config, "vision_config"):
-            raise SubjectError(
-                f"subject.model: {where!r} is a {config.model_type!r} model, which sees no images; "
-                "neuron-atlas studies vision-language models"
-            )
-        model = AutoModelForImageTextToText.from_pretrained(
+        _check_family(where, config)
+        model, weights = AutoModelForImageTextToText.from_pretrained(
             where,
             revision=settings.revision,
             dtype=getattr(torch, settings.dtype),
             use_safetensors=True,
             trust_remote_code=False,
             device_map=_device_map(device),
+            output_loading_info=True,
         )
-        processor = AutoProcessor.from_pretrained(
-            where, revision=settings.revision, trust_remote_code=False, backend="pil"
-        )
+        _check_complete(where, weights["missing_keys"])
+        processor = load_processor(where, config, settings.revision)
     except SubjectError:
         raise
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SubjectError(f"subject.model: {where!r} cannot be loaded: {first}") from error
+        damaged = _damaged_file(model_folder(settings))
+        if damaged is not None:
+            raise SubjectError(
+                f"subject.model: {damaged} is damaged ({_first_line(error)}); save or download it "
+                "again"
+            ) from error
+        raise SubjectError(
+            f"subject.model: {where!r} cannot be loaded: {_first_line(error)}"
+        ) from error
     first = next(iter(model.get_input_embeddings().parameters()))
     return Subject(settings, model.eval(), processor, first.device)
 
@@ -80,3 +100,41 @@ def _device_map(device: str | torch.device) -> Any:
     if device == "auto":
         return "auto"
     return {"": device} if torch.device(device).type != "cpu" else None
+
+
+def _check_family(where: str, config: Any) -> None:
+    if not hasattr(config, "vision_config"):
+        raise SubjectError(
+            f"subject.model: {where!r} is a {config.model_type!r} model, which sees no images; "
+            "neuron-atlas studies vision-language models"
+        )
+    if config.model_type not in FAMILIES:
+        raise SubjectError(
+            f"subject.model: {where!r} is of the family {config.model_type!r}, and there is no "
+            f"adapter for it; known are {', '.join(FAMILIES)} (tasks/subject/families)"
+        )
+
+
+def _check_complete(where: str, missing: Collection[str]) -> None:
+    # Transformers gives what a file lacks random values, which would be studied as if learned.
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise SubjectError(
+            f"subject.model: the weights of {where!r} lack {min(missing)!r}{more}; save or "
+            "download the model again"
+        )
+
+
+def _damaged_file(folder: Path | None) -> Path | None:
+    """The first safetensors file of a folder that cannot be opened as one."""
+    for path in sorted(folder.glob("*.safetensors")) if folder else []:
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except Exception:
+            return path
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

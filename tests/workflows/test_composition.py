@@ -71,7 +71,12 @@ def test_what_is_allowed_depends_on_the_groups_choice():
 @pytest.mark.parametrize(
     ("choice", "choices"),
     [
-        ("subject=llava", "subject: 'llava' is not one of bundled, llava-1.5-7b, pretrained"),
+        (
+            "subject=llava",
+            "subject: 'llava' is not one of bundled, gemma-3-4b, idefics3-8b, internvl3-8b, "
+            "llava-1.5-7b, llava-onevision-7b, llava-v1.6-mistral-7b, pretrained, qwen2.5-vl-7b, "
+            "smolvlm2-2.2b",
+        ),
         ("data=coco", "data: 'coco' is not one of folder, hub, llava_json, scenes"),
         ("describe=both", "describe: 'both' is not one of generated, given"),
         ("explain=gpt5", "explain: 'gpt5' is not one of dissect, gpt4o, several"),

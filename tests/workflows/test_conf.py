@@ -37,6 +37,9 @@ def read_with_mandatory_values(*overrides: str) -> Settings:
 def test_there_are_the_choices_that_the_readme_promises():
     assert {
         *("subject=bundled", "subject=llava-1.5-7b", "subject=pretrained"),
+        *("subject=llava-v1.6-mistral-7b", "subject=llava-onevision-7b", "subject=qwen2.5-vl-7b"),
+        *("subject=internvl3-8b", "subject=smolvlm2-2.2b", "subject=idefics3-8b"),
+        "subject=gemma-3-4b",
         *("data=scenes", "data=llava_json", "data=folder", "data=hub"),
         *("describe=generated", "describe=given"),
         *("explain=dissect", "explain=gpt4o", "simulate=concept"),

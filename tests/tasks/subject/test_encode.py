@@ -117,7 +117,9 @@ def test_a_template_that_alters_the_text_is_refused(subject, monkeypatch):
 
 def test_a_processor_that_gives_other_visual_tokens_than_patches_is_refused(subject, monkeypatch):
     monkeypatch.setattr(subject.processor, "num_additional_image_tokens", 3)
-    with pytest.raises(SubjectError, match="visual tokens where the patch grids hold 64"):
+    with pytest.raises(
+        SubjectError, match="gives 66 tokens to the images where the grids of llava hold 64"
+    ):
         encode(subject, [PICTURE], "x")
 
 

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from tasks.subject.geometry import image_view, patch_grid
+from tasks.subject.geometry import image_view
 from tasks.subject.load import Subject
 
 PATCH = 16
@@ -84,8 +83,3 @@ def test_the_bundled_subject_sees_all_of_an_image_of_any_shape(subject: Subject)
     for shape in (PORTRAIT, LANDSCAPE, EVEN):
         view = image_view(subject.processor.image_processor, *shape)
         assert view == (0, 0, *shape)
-
-
-def test_the_grid_follows_the_pixels_that_the_model_gets(subject: Subject):
-    assert patch_grid(subject, torch.zeros(3, 64, 64)) == (8, 8)
-    assert patch_grid(subject, torch.zeros(3, 48, 80)) == (6, 10)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from PIL import Image
+from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from tasks.subject.batch import batch_inputs, forward_body
 from tasks.subject.encode import encode
@@ -10,8 +11,8 @@ from tasks.subject.hook_points import (
     neurons_per_layer,
     observing,
 )
-from tasks.subject.load import Subject
-from tasks.subject.settings import HookPoint, SubjectError
+from tasks.subject.load import Subject, load_subject
+from tasks.subject.settings import HookPoint, SubjectError, SubjectSettings
 
 PICTURE = Image.new("RGB", (64, 64), (10, 200, 30))
 LAYERS = [0, 2, 3]
@@ -125,3 +126,36 @@ def test_an_ffn_without_a_gate_is_refused(subject, monkeypatch):
     check_layers(subject, [0, 1, 3])
     with pytest.raises(SubjectError, match=r"layer 2 .* has no gated FFN"):
         check_layers(subject, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ({"model_type": "phi"}, r"layer 0 .* has no gated FFN"),
+        (
+            {"model_type": "opt", "ffn_dim": 8, "word_embed_proj_dim": 8},
+            "no list of decoder layers",
+        ),
+    ],
+)
+def test_a_vlm_whose_language_model_has_no_gate_is_refused(subject, tmp_path, text, message):
+    """LLaVA around Phi, whose FFN has no gate, and around OPT, which keeps its layers elsewhere."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    vision = {**sizes, "intermediate_size": 8, "image_size": 16, "patch_size": 8}
+    config = LlavaConfig(
+        text_config={
+            "tie_word_embeddings": False,
+            **text,
+            **sizes,
+            "intermediate_size": 8,
+            "vocab_size": 512,
+        },
+        vision_config={"model_type": "clip_vision_model", **vision},
+        image_token_index=subject.image_token_id,
+        tie_word_embeddings=False,
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(tmp_path)
+    subject.processor.save_pretrained(tmp_path)
+    gateless = load_subject(SubjectSettings(model=str(tmp_path)))
+    with pytest.raises(SubjectError, match=message):
+        check_layers(gateless, [0])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM, VipLlavaConfig
 
 from tasks.subject.load import load_subject
 from tasks.subject.settings import SubjectError, SubjectSettings
@@ -89,3 +89,47 @@ def test_a_model_that_sees_no_images_is_refused(tmp_path):
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     assert "is a 'llama' model, which sees no images" in complaint(tmp_path)
+
+
+def test_a_family_without_an_adapter_is_refused_by_name(tmp_path):
+    VipLlavaConfig().save_pretrained(tmp_path)
+    said = complaint(tmp_path)
+    assert "is of the family 'vipllava', and there is no adapter for it; known are llava," in said
+    assert "\n" not in said
+
+
+def test_weights_that_were_cut_off_are_named(copy):
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert complaint(copy).startswith(f"subject.model: {path} is damaged (")
+    assert complaint(copy).endswith("; save or download it again")
+
+
+@pytest.mark.parametrize("place", [3, 8])
+def test_weights_with_a_flipped_bit_in_their_header_are_named(copy, place):
+    """Byte 3 is of the header's length, byte 8 the brace that opens it."""
+    path = copy / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    said = complaint(copy)
+    assert said.startswith(f"subject.model: {path} is damaged (")
+    assert "\n" not in said
+
+
+def test_weights_with_a_flipped_bit_in_a_name_are_not_filled_up_with_random_ones(copy):
+    path = copy / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    place = content.index(b"layers.2.mlp.gate_proj")
+    content[place + len(b"layers.")] ^= 8
+    path.write_bytes(content)
+    said = complaint(copy)
+    assert "lack 'model.language_model.layers.2.mlp.gate_proj.weight'; save or download" in said
+
+
+def test_weights_that_lack_a_part_are_refused(copy):
+    path = copy / "model.safetensors"
+    weights = load_file(path)
+    kept = {name: part for name, part in weights.items() if "multi_modal_projector" not in name}
+    save_file(kept, path, metadata={"format": "pt"})
+    assert "lack 'model.multi_modal_projector.linear_1.bias' and 3 more" in complaint(copy)

@@ -1,0 +1,20 @@
+"""Gemma 3: one square an image, and its crops where pan and scan is on."""
+
+from __future__ import annotations
+
+import math
+
+from tasks.subject.families.grid import Grid, Shown, whole
+from tasks.subject.settings import SubjectError
+
+
+def lay_out(shown: Shown) -> list[Grid]:
+    """One grid over all of each image, which the processor only stretches. Raises SubjectError."""
+    if len(shown.runs()) != len(shown.sizes):
+        raise SubjectError(
+            "subject.model: the processor of this Gemma 3 crops images (pan and scan), and where "
+            'the crops lie is not known here; set "do_pan_and_scan": false in the model\'s '
+            "processor configuration"
+        )
+    side = math.isqrt(shown.config.mm_tokens_per_image)
+    return [whole(image, size, side, side) for image, size in enumerate(shown.sizes)]

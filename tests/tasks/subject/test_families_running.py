@@ -1,0 +1,188 @@
+"""Every family run: its activations, records and answers, whatever they are batched with."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import gelu, silu
+
+from tasks.artifacts import (
+    RANDOM_TRACES,
+    TRACES,
+    TableSpec,
+    exemplars,
+    layer_file,
+    list_rows,
+    read_table,
+)
+from tasks.capture.settings import CaptureSettings
+from tasks.subject.batch import batch_inputs, forward_body
+from tasks.subject.describe import describe_samples, generate_descriptions
+from tasks.subject.encode import Encoded, encode, question_prompt
+from tasks.subject.families import FAMILIES
+from tasks.subject.hook_points import check_layers, decoder_layers, neurons_per_layer, observing
+from tasks.subject.load import Subject, load_subject
+from tasks.subject.settings import DescribeSettings, HookPoint, SubjectSettings
+from tests.families.building import build
+from tests.families.instances import BUILDS
+from tests.families.pictures import PICTURES, SEVERAL, SIZES, TEXT_SAID, Pictures
+from tests.one_process import capture, describe
+
+GIVEN = DescribeSettings(text="given")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    folder = build(BUILDS[request.param], tmp_path_factory.mktemp(request.param))
+    return load_subject(SubjectSettings(model=str(folder)))
+
+
+@pytest.fixture(params=[*SIZES, "several", "none"])
+def images(request: pytest.FixtureRequest) -> list[Image.Image]:
+    if request.param == "several":
+        return SEVERAL
+    return [] if request.param == "none" else [PICTURES[request.param]]
+
+
+def gate_of(subject: Subject, samples: list[Encoded], length: int) -> torch.Tensor:
+    """Gate activations of the last layer [samples, length, neurons]."""
+    last = len(decoder_layers(subject)) - 1
+    seen: list[torch.Tensor] = []
+    with (
+        observing(subject, [last], "gate", lambda _, values: seen.append(values)),
+        torch.inference_mode(),
+    ):
+        forward_body(subject, batch_inputs(samples, length))
+    return seen[0]
+
+
+def test_activations_do_not_depend_on_what_a_sample_is_batched_with(subject):
+    shown = [[PICTURES["even"]], [], SEVERAL, [PICTURES["odd"]], [PICTURES["portrait"]]]
+    samples = [encode(subject, pictures, TEXT_SAID) for pictures in shown]
+    length = max(len(sample.input_ids) for sample in samples) + 5
+    together = gate_of(subject, samples, length)
+    for row, sample in enumerate(samples):
+        tokens = len(sample.input_ids)
+        alone = gate_of(subject, [sample], length)[0, :tokens]
+        torch.testing.assert_close(together[row, :tokens], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_activations_do_not_depend_on_the_padding(subject, images):
+    encoded = encode(subject, images, TEXT_SAID)
+    tokens = len(encoded.input_ids)
+    tight, wide = (gate_of(subject, [encoded], tokens + more)[0, :tokens] for more in (0, 9))
+    torch.testing.assert_close(tight, wide, rtol=1e-4, atol=1e-5)
+
+
+def test_activations_are_those_of_the_model_fed_by_its_processor_alone(subject, images):
+    """With the attention mask and whatever else the processor gives, and no padding."""
+    encoded = encode(subject, images, TEXT_SAID)
+    prompt = question_prompt(subject, len(images)) + TEXT_SAID
+    given = subject.processor(
+        images=[images] if images else None,
+        text=[prompt],
+        add_special_tokens=not prompt.startswith("<s>"),
+        return_tensors="pt",
+    )
+    assert given["input_ids"][0].tolist() == encoded.input_ids.tolist()
+    assert given["attention_mask"].all()
+    last = len(decoder_layers(subject)) - 1
+    seen: list[torch.Tensor] = []
+    with (
+        observing(subject, [last], "gate", lambda _, values: seen.append(values)),
+        torch.inference_mode(),
+    ):
+        subject.model(**given)
+    mine = gate_of(subject, [encoded], len(encoded.input_ids))
+    torch.testing.assert_close(mine, seen[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("hook_point", ["gate", "gate_up"])
+def test_hook_points_are_the_ffns_activations(subject, hook_point: HookPoint):
+    layers = list(range(len(decoder_layers(subject))))
+    check_layers(subject, layers)
+    encoded = encode(subject, [PICTURES["odd"]], TEXT_SAID)
+    seen: dict[int, torch.Tensor] = {}
+    read: dict[int, torch.Tensor] = {}
+    handles = [
+        decoder_layers(subject)[layer].mlp.register_forward_pre_hook(
+            lambda _, args, layer=layer: read.update({layer: args[0]})
+        )
+        for layer in layers
+    ]
+    with (
+        observing(subject, layers, hook_point, lambda layer, values: seen.update({layer: values})),
+        torch.no_grad(),
+    ):
+        forward_body(subject, batch_inputs([encoded], len(encoded.input_ids)))
+    for handle in handles:
+        handle.remove()
+    assert list(seen) == layers
+    for layer in layers:
+        mlp = decoder_layers(subject)[layer].mlp
+        gate = read[layer] @ mlp.gate_proj.weight.T
+        acted = gelu(gate, approximate="tanh") if subject.family == "gemma3" else silu(gate)
+        expected = acted if hook_point == "gate" else acted * (read[layer] @ mlp.up_proj.weight.T)
+        torch.testing.assert_close(seen[layer], expected, rtol=1e-4, atol=1e-6)
+        assert seen[layer].shape == (1, len(encoded.input_ids), neurons_per_layer(subject))
+
+
+def test_the_subjects_answer_is_the_same_however_samples_are_batched(subject):
+    shown = [[PICTURES["even"]], [], SEVERAL, [PICTURES["odd"]]]
+    together = generate_descriptions(subject, shown, 6)
+    assert together == [generate_descriptions(subject, [pictures], 6)[0] for pictures in shown]
+    assert len({text for text, _ in together}) > 1
+
+
+def test_a_record_is_the_same_for_any_batch_size(subject, tmp_path):
+    described = describe(subject, Pictures(), tmp_path, GIVEN)
+    lengths = Counter(map(tuple, counted(described.descriptions)))
+    assert max(lengths.values()) >= 4  # Samples that one batch can hold.
+    one, four = (
+        capture(
+            subject,
+            described,
+            [0, 1],
+            CaptureSettings(top_n=5, random_samples=3, batch_size=size),
+            tmp_path / str(size),
+        )
+        for size in (1, 4)
+    )
+    for layer in (0, 1):
+        mine, other = (read(folder, "exemplars", exemplars(5), layer) for folder in (one, four))
+        for column in ("sample_id", "peak_role", "peak_token"):
+            assert mine[column].equals(other[column])
+        for name, spec in (("traces", TRACES), ("random_traces", RANDOM_TRACES)):
+            mine, other = (read(folder, name, spec, layer) for folder in (one, four))
+            assert mine["sample_id"].equals(other["sample_id"])
+            for role in ("visual", "text"):
+                rows = zip(list_rows(mine[role]), list_rows(other[role]), strict=True)
+                for left, right in rows:
+                    np.testing.assert_allclose(left, right, rtol=2e-3, atol=1e-4)
+
+
+def counted(descriptions: pa.Table) -> list[tuple[int, int]]:
+    return list(
+        zip(descriptions["n_visual"].to_pylist(), descriptions["n_text"].to_pylist(), strict=True)
+    )
+
+
+def read(folder: Path, name: str, spec: TableSpec, layer: int) -> pa.Table:
+    return read_table(folder / layer_file(name, layer), spec)
+
+
+def test_a_text_that_spells_a_marker_of_the_family_is_freed_of_it(subject):
+    spelled = " ".join(f"a {marker} b" for marker in subject.markers)
+    (row,) = describe_samples(
+        subject,
+        [{"sample_id": 0, "text": spelled}],
+        [[PICTURES["even"]]],
+        GIVEN,
+    )
+    assert row["status"] == "ok"
+    assert row["n_visual"] == encode(subject, [PICTURES["even"]], "x").n_visual
+    assert not any(marker in row["text"] for marker in subject.markers)
