@@ -50,6 +50,7 @@ SPECS = {
         artifacts.TRACES,
         artifacts.RANDOM_TRACES,
         artifacts.MOMENTS,
+        artifacts.HISTOGRAMS,
         artifacts.NEURON_TYPES,
         artifacts.EXPLANATIONS,
         artifacts.SIMULATIONS,

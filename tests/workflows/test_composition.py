@@ -46,12 +46,12 @@ def complaint(*overrides: str) -> str:
     [
         (["captur.layers=1"], "captur: no such setting", TOP),
         (["colour=red"], "colour: no such setting", TOP),
-        (["capture.layer=1"], "capture.layer: no such setting", "hook_point, layers, random_samp"),
+        (["capture.layer=1"], "capture.layer: no such setting", "host_memory_gb, layers, peak"),
         (["data.path=x"], "data.path: no such setting", "count, max_bad_share, seed, size"),
         (["explain.neurons.number=3"], "explain.neurons.number: no such setting", "count, only"),
         (["capture.top_n.most=3"], "capture.top_n", "batch_size"),
         (["explain.client.model=x"], "explain.client: no such setting", "max_failed_share, min_s"),
-        (["+capture.colour=1"], "capture.colour: no such setting", "batch_size, hook_point"),
+        (["+capture.colour=1"], "capture.colour: no such setting", "batch_size, decoders"),
         (["~capture.top_n", "capture.top_n=3"], "capture.top_n", "batch_size"),
     ],
 )

@@ -107,7 +107,7 @@ def test_a_wrong_value_within_a_list_or_a_table_is_told_with_its_place():
     ("path", "some_allowed"),
     [
         ("colour", "capture, classify, cluster"),
-        ("capture.colour", "batch_size, hook_point, layers"),
+        ("capture.colour", "batch_size, decoders, device_memory_gb"),
         ("data.colour", "count, seed, size"),
         ("explain.neurons.colour", "count, only, per_layer_and_type, types"),
         ("explain.client.colour", "api_key_env, base_url"),
