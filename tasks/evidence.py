@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from tasks.artifacts import RANDOM_TRACES, TRACES, TableSpec, list_rows
 
 Purpose = Literal["explainer", "calibration", "scorer"]
+Draw = Literal["exemplar", "random"]
 
 _EXEMPLAR_PURPOSES: tuple[Purpose, ...] = ("explainer", "scorer", "explainer", "calibration")
 _RANDOM_PURPOSES: tuple[Purpose, ...] = ("scorer", "explainer", "scorer", "calibration")
@@ -57,6 +58,19 @@ def to_ten(activations: np.ndarray, scale: float) -> np.ndarray:
     if scale <= 0:
         return np.zeros_like(activations, dtype=np.float32)
     return np.clip(activations, 0, None).astype(np.float32) * np.float32(10 / scale)
+
+
+def one_to_one(evidence: Evidence) -> list[tuple[Draw, Excitation]]:
+    """Equally many exemplars and random samples: what the evidence has of the scarcer kind.
+
+    Of the other kind as many are taken, spread evenly over it, so that of exemplars the strong and
+    the weak remain.
+    """
+    count = min(len(evidence.exemplars), len(evidence.random))
+    drawn: list[tuple[Draw, Excitation]] = []
+    drawn += [("exemplar", seen) for seen in _spread(evidence.exemplars, count)]
+    drawn += [("random", seen) for seen in _spread(evidence.random, count)]
+    return drawn
 
 
 def exemplar_purpose(rank: int) -> Purpose:
@@ -112,6 +126,10 @@ def load_evidence(
             )
         )
     return evidence
+
+
+def _spread(seen: Sequence[Excitation], count: int) -> list[Excitation]:
+    return [seen[(2 * place + 1) * len(seen) // (2 * count)] for place in range(count)]
 
 
 def _for(
