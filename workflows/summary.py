@@ -38,6 +38,13 @@ def _scores(summary: dict[str, Any]) -> str:
         return "scores     none could be computed"
     control = summary["mean_control"]
     beside = "no control" if control is None else f"control {control:.3f}"
+    if summary["mean_margin"] is not None:
+        beside += f", margin {summary['mean_margin']:.3f}"
+    if summary["n_tested"]:
+        beside += (
+            f"; {summary['n_beat_control']:,} of {summary['n_tested']:,} tested beat their "
+            f"controls at q {summary['level']:g}"
+        )
     return f"scores     mean {summary['mean_score']:.3f} over {summary['n_scored']:,} ({beside})"
 
 
