@@ -36,13 +36,16 @@ check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-capture bench-merge ## Run all benchmarks
+bench: bench-capture bench-merge bench-score ## Run all benchmarks
 
 bench-capture: $(READY) ## Measure capture beside the bare forward pass and the usual way
 	$(BIN)/python -m bench.capture
 
 bench-merge: $(READY) ## Measure merging beside reading and writing the same bytes
 	$(BIN)/python -m bench.merge
+
+bench-score: $(READY) ## Measure scoring with its controls and intervals, in seconds and memory
+	$(BIN)/python -m bench.score
 
 ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow.db \
@@ -69,4 +72,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test test-triton check bench bench-capture bench-merge ui sweep run-cluster subject clean
+.PHONY: help setup demo test test-triton check bench bench-capture bench-merge bench-score ui sweep run-cluster \
+	subject clean

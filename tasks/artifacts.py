@@ -64,7 +64,17 @@ SIMULATION_STATUSES = (
     "malformed",
     "failed",
 )
-SCORE_STATUSES = ("ok", "no_explanation", "no_control", "no_variance", "too_few_samples")
+CLAIMS = ("own", "other", "empty")
+TOKENS = ("all", "visual", "text")
+"""Which of a sample's tokens a score is over."""
+SCORE_STATUSES = (
+    "ok",
+    "no_explanation",
+    "no_control",
+    "no_variance",
+    "too_few_samples",
+    "too_few_tokens",
+)
 
 
 @dataclass(frozen=True)
@@ -318,12 +328,23 @@ SIMULATIONS = TableSpec(
             *_NEURON,
             _column("explainer", pa.string(), "who wrote the explanation"),
             _column("simulator", pa.string(), "who predicted"),
-            _column("claim", pa.string(), "own: this neuron's explanation; other: the control's"),
+            _column(
+                "claim",
+                pa.string(),
+                "own: this neuron's explanation; other: the control's; empty: no words at all",
+            ),
             _column("claim_layer", pa.int16(), "layer of the neuron whose explanation it is; -1"),
             _column("claim_neuron", pa.int32(), "that neuron's index; -1 if there is none"),
             _SAMPLE_ID,
             _column("draw", pa.string(), "exemplar or random: why the sample is here"),
+            _column("purpose", pa.string(), "scorer, or calibration (the own claim only)"),
             *_TRACE,
+            _column(
+                "detected",
+                pa.float32(),
+                "the simulator's own answer to how much the sample as a whole excites the neuron, "
+                "in any unit; null where it gives none",
+            ),
             _column("estimator", pa.string(), "how predictions were read off the simulator"),
             *_OUTCOME,
         ]
@@ -339,19 +360,75 @@ SCORES = TableSpec(
             *_NEURON,
             _column("explainer", pa.string(), "who wrote the explanation"),
             _column("simulator", pa.string(), "who predicted"),
+            _column("tokens", pa.string(), "all, visual or text: the tokens that the row is over"),
             _column("type", pa.string(), "the neuron's type"),
-            _column("correlation", pa.float32(), "signed Pearson over all tokens; null if none"),
+            _column("correlation", pa.float32(), "signed Pearson over the tokens; null if none"),
             _column("ci_low", pa.float32(), "2.5 % bootstrap bound, over samples"),
             _column("ci_high", pa.float32(), "97.5 % bootstrap bound, over samples"),
             _column("control_other", pa.float32(), "the same for another neuron's explanation"),
-            _column("margin", pa.float32(), "correlation - control_other"),
+            _column("control_empty", pa.float32(), "the same for an explanation without words"),
+            _column(
+                "control_blind",
+                pa.float32(),
+                "the same for a prediction made without explanation or simulator: the neuron's "
+                "mean activation by place in the image, and by frequency of the text token",
+            ),
+            _column("margin", pa.float32(), "correlation - the highest of the controls"),
+            _column("margin_low", pa.float32(), "2.5 % bootstrap bound, over samples"),
+            _column("margin_high", pa.float32(), "97.5 % bootstrap bound, over samples"),
+            _column("p", pa.float64(), "chance of such a margin for a shuffled explanation"),
+            _column("q", pa.float64(), "the false discovery rate if it and all better are called"),
+            _column("spearman", pa.float32(), "rank correlation over the tokens"),
+            _column("auroc", pa.float32(), "of the active tokens against the others"),
+            _column(
+                "explained_variance",
+                pa.float32(),
+                "about the mean, of predictions calibrated on other samples; 1 at most",
+            ),
+            _column(
+                "explained_variance_uncentred",
+                pa.float32(),
+                "the same about 0, as Bills et al. (2023) report it",
+            ),
+            _column("detection_auc", pa.float32(), "exemplars against random samples"),
+            _column("detection_auc_other", pa.float32(), "the same for another's explanation"),
+            _column(
+                "balanced_accuracy",
+                pa.float32(),
+                "of telling exemplars by a threshold found on the calibration samples",
+            ),
             _column("n_samples", pa.int32(), "samples scored", "samples"),
+            _column("n_exemplars", pa.int32(), "exemplars among them", "samples"),
             _column("n_tokens", pa.int64(), "tokens scored", "tokens"),
+            _column("n_active", pa.int64(), "active tokens among them", "tokens"),
+            _column("n_calibration", pa.int32(), "samples calibrated on", "samples"),
             *_OUTCOME,
         ]
     ),
-    key=("layer", "neuron", "explainer", "simulator"),
+    key=("layer", "neuron", "explainer", "simulator", "tokens"),
     statuses=SCORE_STATUSES,
+)
+
+SCORE_AGGREGATES = TableSpec(
+    "score_aggregates",
+    pa.schema(
+        [
+            _column("explainer", pa.string(), "who wrote the explanations"),
+            _column("simulator", pa.string(), "who predicted"),
+            _column("tokens", pa.string(), "all, visual or text"),
+            _column("by", pa.string(), "all, type or layer: what the neurons are gathered by"),
+            _column("group", pa.string(), "which type or layer; empty for all"),
+            _column("measure", pa.string(), "a column of `scores`, or beats_control"),
+            _column("n", pa.int64(), "neurons for which it is defined", "neurons"),
+            _column("undefined", pa.int64(), "neurons for which it is not", "neurons"),
+            _column("mean", pa.float64(), "over the neurons; null where there is none"),
+            _column("ci_low", pa.float64(), "2.5 % bootstrap bound of the mean, over neurons"),
+            _column("ci_high", pa.float64(), "97.5 % bootstrap bound of the mean, over neurons"),
+            _column("median", pa.float64(), "over the neurons"),
+            _column("level", pa.float64(), "the q up to which beats_control is counted"),
+        ]
+    ),
+    key=("explainer", "simulator", "tokens", "by", "group", "measure"),
 )
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from tasks.artifacts import RANDOM_TRACES, TRACES, TableSpec, list_rows
 
 Purpose = Literal["explainer", "calibration", "scorer"]
+Draw = Literal["exemplar", "random"]
 
 _EXEMPLAR_PURPOSES: tuple[Purpose, ...] = ("explainer", "scorer", "explainer", "calibration")
 _RANDOM_PURPOSES: tuple[Purpose, ...] = ("scorer", "explainer", "scorer", "calibration")
@@ -94,6 +95,19 @@ def to_ten(activations: np.ndarray, scale: float) -> np.ndarray:
 def to_levels(tens: np.ndarray) -> np.ndarray:
     """Activations of 0 to 10 as the integers that an explainer is shown, uint8; NaN is 0."""
     return np.rint(np.clip(np.nan_to_num(tens), 0, 10)).astype(np.uint8)
+
+
+def one_to_one(evidence: Evidence) -> list[tuple[Draw, Excitation]]:
+    """Equally many exemplars and random samples: what the evidence has of the scarcer kind.
+
+    Of the other kind as many are taken, spread evenly over it, so that of exemplars the strong and
+    the weak remain.
+    """
+    count = min(len(evidence.exemplars), len(evidence.random))
+    drawn: list[tuple[Draw, Excitation]] = []
+    drawn += [("exemplar", seen) for seen in _spread(evidence.exemplars, count)]
+    drawn += [("random", seen) for seen in _spread(evidence.random, count)]
+    return drawn
 
 
 def read_traces(path: Path, spec: TableSpec, neurons: Sequence[int]) -> pa.Table:
@@ -210,6 +224,10 @@ def _images(samples: Sequence[Path], wanted: Collection[int]) -> dict[int, froze
         ):
             images[sample_id] = frozenset(filter(None, (*(references or ()), digest)))
     return images
+
+
+def _spread(seen: Sequence[Excitation], count: int) -> list[Excitation]:
+    return [seen[(2 * place + 1) * len(seen) // (2 * count)] for place in range(count)]
 
 
 def _by_neuron(table: pa.Table) -> dict[int, list[Excitation]]:

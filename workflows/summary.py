@@ -36,13 +36,21 @@ def _neurons(summary: dict[str, Any]) -> str:
 def _scores(summary: dict[str, Any]) -> str:
     if summary["mean_score"] is None:
         return "scores     none could be computed"
-    lines = []
     several = len(summary["by_explainer"]) > 1
-    for row in summary["by_explainer"]:
-        beside = "no control" if row["control"] is None else f"control {row['control']:.3f}"
-        who = f", {row['explainer']} simulated by {row['simulator']}" if several else ""
-        lines.append(f"scores     mean {row['mean']:.3f} over {row['n']:,} ({beside}){who}")
-    return "\n".join(lines)
+    return "\n".join(_score_line(row, summary["level"], several) for row in summary["by_explainer"])
+
+
+def _score_line(row: dict[str, Any], level: float | None, several: bool) -> str:
+    beside = "no control" if row["control"] is None else f"control {row['control']:.3f}"
+    if row["margin"] is not None:
+        beside += f", margin {row['margin']:.3f}"
+    if row["tested"]:
+        beside += (
+            f"; {row['beat_control']:,} of {row['tested']:,} tested beat their controls "
+            f"at q {level:g}"
+        )
+    who = f", {row['explainer']} simulated by {row['simulator']}" if several else ""
+    return f"scores     mean {row['mean']:.3f} over {row['n']:,} ({beside}){who}"
 
 
 def _failures(summary: dict[str, Any]) -> str:

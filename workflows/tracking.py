@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +16,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.artifacts import SCORES, read_table
+import pyarrow as pa
+
+from tasks.artifacts import SCORE_AGGREGATES, read_table
 from tasks.settings import identity
 from workflows.progress import say
 from workflows.settings import Settings
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _LONGEST_PARAMETER = 500
+_METRICS_AT_ONCE = 500
 _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -127,19 +131,14 @@ class Tracker:
         self._log_scores(client, run_id, context)
 
     def _log_scores(self, client: MlflowClient, run_id: str, context: Context) -> None:
-        """Mean score and control by layer, the layer as step, so that MLflow draws them."""
-        table = read_table(context.paths("score", "scores"), SCORES)
-        columns = ["correlation", "control_other"]
-        keys = ["explainer", "layer"]
-        means = table.group_by(keys).aggregate([(column, "mean") for column in columns])
-        several = len(context.by_explainer) > 1
-        for row in means.to_pylist():
-            for column in columns:
-                if row[f"{column}_mean"] is not None:
-                    name = (
-                        f"by_layer/{row['explainer']}/{column}" if several else f"by_layer/{column}"
-                    )
-                    client.log_metric(run_id, name, row[f"{column}_mean"], step=row["layer"])
+        """Aggregates of scores; by layer with the layer as step, so that MLflow draws them."""
+        from mlflow.entities import Metric
+
+        table = read_table(context.paths("score", "score_aggregates"), SCORE_AGGREGATES)
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value, step in score_metrics(table)]
+        for start in range(0, len(metrics), _METRICS_AT_ONCE):
+            client.log_batch(run_id, metrics=metrics[start : start + _METRICS_AT_ONCE])
 
 
 def read_summary(context: Context) -> dict[str, Any]:
@@ -159,18 +158,37 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
         "score/mean": summary["mean_score"],
         "score/control_mean": summary["mean_control"],
         "score/n": summary["n_scored"],
+        "score/margin_mean": summary["mean_margin"],
+        "score/tested": summary["n_tested"],
+        "score/beat_control": summary["n_beat_control"],
     }
-    if len(summary["by_explainer"]) > 1:
-        metrics |= {
-            f"score/{row['explainer']}/{row['simulator']}/{name}": row[name]
-            for row in summary["by_explainer"]
-            for name in ("n", "mean", "control")
-        }
     metrics |= {
         f"failures/{failure['table']}/{failure['status']}": failure["count"]
         for failure in summary["failures"]
     }
     return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def score_metrics(aggregates: pa.Table) -> list[tuple[str, float, int]]:
+    """Names, values and steps of the aggregates over all neurons and by layer.
+
+    scores/<explainer>/<simulator>/<tokens>/<measure> with its bounds (_low, _high) and the number
+    of neurons for which it is undefined; by_layer/..., over all tokens, has the layer as step.
+    """
+    metrics = []
+    for row in aggregates.to_pylist():
+        kind = f"{row['explainer']}/{row['simulator']}"
+        if row["by"] == "all":
+            name = f"scores/{kind}/{row['tokens']}/{row['measure']}"
+            metrics.append((f"{name}_undefined", float(row["undefined"]), 0))
+            metrics += [
+                (f"{name}{end}", row[column], 0)
+                for end, column in (("", "mean"), ("_low", "ci_low"), ("_high", "ci_high"))
+                if row[column] is not None
+            ]
+        elif row["by"] == "layer" and row["tokens"] == "all" and row["mean"] is not None:
+            metrics.append((f"by_layer/{kind}/{row['measure']}", row["mean"], int(row["group"])))
+    return metrics
 
 
 def without_password(uri: str) -> str:

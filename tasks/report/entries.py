@@ -59,7 +59,10 @@ class Exemplar:
 
 @dataclass(frozen=True)
 class Account:
-    """What one explainer said, and how each simulator scored it; rows of the two tables."""
+    """What one explainer said, and how each simulator scored it; rows of the two tables.
+
+    A score is that over all tokens; under `parts` it has those over the visual and text ones.
+    """
 
     explanation: Mapping[str, Any]
     scores: tuple[Mapping[str, Any], ...]
@@ -147,9 +150,24 @@ def _pair_up(
     return tuple(
         Account(
             said.get(name) or _UNSAID | {"explainer": name},
-            tuple(row for row in scores if row["explainer"] == name),
+            _with_parts([row for row in scores if row["explainer"] == name]),
         )
         for name in explainers
+    )
+
+
+def _with_parts(scores: list[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(
+        {
+            **whole,
+            "parts": [
+                row
+                for row in scores
+                if row["tokens"] != "all" and row["simulator"] == whole["simulator"]
+            ],
+        }
+        for whole in scores
+        if whole["tokens"] == "all"
     )
 
 

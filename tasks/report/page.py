@@ -23,7 +23,12 @@ from tasks.report.entries import Entry, describe_exemplar, describe_neuron
 from tasks.report.figures import draw_plates
 from tasks.report.heat import save_view
 from tasks.report.palette import DARK, LIGHT, css_variables, heat_gradient
-from tasks.report.tables import failures_by_status, scores_by_type, types_by_layer
+from tasks.report.tables import (
+    failures_by_status,
+    over_all_tokens,
+    scores_overview,
+    types_by_layer,
+)
 from tasks.samples.catalog import Catalog
 
 
@@ -42,13 +47,14 @@ class Heading:
 
 @dataclass(frozen=True)
 class PageInputs:
-    """All that a page shows. `types` and `scores` are whole; `explanations` may be; `traces` and
-    the catalog need hold only the chosen neurons' exemplars."""
+    """All that a page shows. `types`, `scores` and `aggregates` are whole; `explanations` may be;
+    `traces` and the catalog need hold only the chosen neurons' exemplars."""
 
     heading: Heading
     types: pa.Table
     explanations: pa.Table
     scores: pa.Table
+    aggregates: pa.Table
     outcomes: Mapping[str, pa.Table]
     """Tables with a status, by name: for the failures by reason."""
     chosen: Sequence[tuple[int, int, str]]
@@ -70,11 +76,11 @@ def write_page(folder: Path, inputs: PageInputs) -> Path:
             heading=inputs.heading,
             plates=[
                 {"plate": plate, "source": _svg_uri(svg_text(plate.figure))}
-                for plate in draw_plates(inputs.types, inputs.scores)
+                for plate in draw_plates(inputs.types, over_all_tokens(inputs.scores))
             ],
             types=TYPES,
             by_layer=types_by_layer(inputs.types).to_dicts(),
-            by_type=scores_by_type(inputs.scores).to_dicts(),
+            overview=scores_overview(inputs.aggregates),
             failures=failures_by_status(inputs.outcomes).to_dicts(),
             groups=[(name, [entry for entry in entries if entry.type == name]) for name in TYPES],
             meanings=wording.TYPE_MEANINGS,

@@ -16,6 +16,7 @@ from tasks.artifacts import (
     EXPLANATIONS,
     NEURON_TYPES,
     SAMPLES,
+    SCORE_AGGREGATES,
     SCORES,
     SIMULATIONS,
     TRACES,
@@ -26,7 +27,7 @@ from tasks.report.figures import write_figures
 from tasks.report.page import Heading, PageInputs, write_page
 from tasks.report.settings import About, ReportFiles, ReportSettings
 from tasks.report.strongest import choose_neurons
-from tasks.report.tables import summarise, write_tables
+from tasks.report.tables import Summary, over_all_tokens, summarise, write_tables
 from tasks.samples.catalog import open_catalog
 from tasks.samples.source import Source
 
@@ -52,7 +53,10 @@ def write_report(
         spec.name: read_table(files.tables[spec.name], spec, columns) for spec, columns in _OUTCOMES
     }
     explanations, scores = outcomes["explanations"], outcomes["scores"]
-    chosen = choose_neurons(types, explanations, scores, settings.neurons_per_type)
+    aggregates = read_table(files.tables["score_aggregates"], SCORE_AGGREGATES)
+    # What is undefined over the visual or the text tokens alone is counted in the aggregates.
+    overall = outcomes["scores"] = over_all_tokens(scores)
+    chosen = choose_neurons(types, explanations, overall, settings.neurons_per_type)
     traces = _chosen_traces(files.traces, chosen, settings.exemplars)
     catalog = open_catalog(
         files.tables["samples"],
@@ -75,6 +79,7 @@ def write_report(
             types=types,
             explanations=explanations,
             scores=scores,
+            aggregates=aggregates,
             outcomes=outcomes,
             chosen=chosen,
             traces=traces,
@@ -82,9 +87,9 @@ def write_report(
             top_exemplars=settings.exemplars,
         ),
     )
-    write_figures(folder / "figures", types, scores)
-    write_tables(folder / "tables", types, scores, outcomes)
-    _write_summary(folder / SUMMARY, types, scores, outcomes)
+    write_figures(folder / "figures", types, overall)
+    write_tables(folder / "tables", types, aggregates, outcomes)
+    _write_summary(folder / SUMMARY, summarise(types, overall, aggregates, outcomes))
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
@@ -101,10 +106,8 @@ def _chosen_traces(
     return pa.concat_tables(tables)
 
 
-def _write_summary(
-    path: Path, types: pa.Table, scores: pa.Table, outcomes: Mapping[str, pa.Table]
-) -> None:
-    summary = asdict(summarise(types, scores, outcomes))
+def _write_summary(path: Path, summed: Summary) -> None:
+    summary = asdict(summed)
     failures = [
         {"table": table, "status": status, "count": count}
         for (table, status), count in summary.pop("failures").items()

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.artifacts import TYPES
 
@@ -22,8 +23,14 @@ class Summary:
     n_scored: int
     mean_score: float | None
     mean_control: float | None
+    mean_margin: float | None
+    n_tested: int
+    """Scores that could be tested against their controls, and those that beat them at `level`."""
+    n_beat_control: int
+    level: float | None
     by_explainer: list[dict[str, Any]]
-    """The three figures for each explainer and simulator with a score: n, mean, control."""
+    """The same figures for each explainer and simulator with a score: n, mean, control, margin,
+    tested, beat_control."""
     failures: dict[tuple[str, str], int]
     """Rows by (table, status), without the ok ones, most frequent first."""
 
@@ -41,30 +48,24 @@ def types_by_layer(types: pa.Table) -> pl.DataFrame:
     return pl.concat([layers, whole]).with_columns(shares)
 
 
-def scores_by_type(scores: pa.Table) -> pl.DataFrame:
-    """A row for each explainer, simulator and type: how many scores, and how high.
+def over_all_tokens(scores: pa.Table) -> pa.Table:
+    """Of `scores` the rows over all tokens: one for each explanation and simulator."""
+    return scores.filter(pc.equal(scores["tokens"], "all"))
 
-    `n` counts the rows with a correlation, `not_scored` the others. Control and margin are over
-    those that have one.
-    """
-    scored = pl.col("scored")
-    correlation, control, margin = (
-        pl.col(name).filter(scored) for name in ("correlation", "control_other", "margin")
-    )
-    return (
-        _score_frame(scores)
-        .group_by("explainer", "simulator", "type")
-        .agg(
-            scored.sum().cast(pl.Int64).alias("n"),
-            scored.not_().sum().cast(pl.Int64).alias("not_scored"),
-            correlation.mean().alias("mean"),
-            correlation.median().alias("median"),
-            control.mean().alias("control_mean"),
-            margin.mean().alias("margin_mean"),
-            (margin > 0).mean().alias("beats_control"),
-        )
-        .sort("explainer", "simulator", pl.col("type").replace_strict(_ORDER, default=len(TYPES)))
-    )
+
+def scores_overview(aggregates: pa.Table) -> list[dict[str, Any]]:
+    """A row for all neurons, each type and each layer of every explainer and simulator, over all
+    tokens; each measure in it is its row of `score_aggregates`."""
+    frame = pl.DataFrame(aggregates).filter(pl.col("tokens") == "all")
+    order = pl.col("by").replace_strict({"all": 0, "type": 1, "layer": 2}, default=3)
+    within = pl.col("group").replace_strict(_ORDER, default=len(TYPES), return_dtype=pl.Int64)
+    number = pl.col("group").cast(pl.Int64, strict=False)
+    keys = ["explainer", "simulator", "by", "group"]
+    rows: dict[tuple, dict[str, Any]] = {}
+    for row in frame.sort("explainer", "simulator", order, within, number).to_dicts():
+        key = tuple(row[name] for name in keys)
+        rows.setdefault(key, dict(zip(keys, key, strict=True)))[row["measure"]] = row
+    return list(rows.values())
 
 
 def failures_by_reason(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
@@ -92,37 +93,53 @@ def failures_by_status(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
     )
 
 
-def summarise(types: pa.Table, scores: pa.Table, outcomes: Mapping[str, pa.Table]) -> Summary:
-    """The closing summary of a run."""
+def summarise(
+    types: pa.Table, scores: pa.Table, aggregates: pa.Table, outcomes: Mapping[str, pa.Table]
+) -> Summary:
+    """The closing summary of a run, from the scores over all tokens."""
     counts = pl.DataFrame(types.select(["type"]))["type"]
     scored = _score_frame(scores).filter("scored")
+    tests = pl.DataFrame(aggregates).filter(
+        pl.col("tokens") == "all", pl.col("by") == "all", pl.col("measure") == "beats_control"
+    )
     failures = failures_by_status(outcomes).sort("count", descending=True, maintain_order=True)
     return Summary(
         neurons={name: int((counts == name).sum()) for name in TYPES},
         n_scored=scored.height,
         mean_score=_mean(scored["correlation"]),
         mean_control=_mean(scored["control_other"]),
-        by_explainer=scored.group_by("explainer", "simulator")
-        .agg(
-            pl.len().alias("n"),
-            pl.col("correlation").mean().alias("mean"),
-            pl.col("control_other").mean().alias("control"),
-        )
-        .sort("explainer", "simulator")
-        .to_dicts(),
+        mean_margin=_mean(scored["margin"]),
+        n_tested=int(tests["n"].sum()),
+        n_beat_control=round((tests["n"] * tests["mean"].fill_null(0)).sum()),
+        level=tests["level"][0] if len(tests) else None,
+        by_explainer=_by_explainer(scored, tests),
         failures={(row["table"], row["status"]): row["count"] for row in failures.to_dicts()},
     )
 
 
+def _by_explainer(scored: pl.DataFrame, tests: pl.DataFrame) -> list[dict[str, Any]]:
+    keys = ["explainer", "simulator"]
+    means = scored.group_by(keys).agg(
+        pl.len().alias("n"),
+        pl.col("correlation").mean().alias("mean"),
+        pl.col("control_other").mean().alias("control"),
+        pl.col("margin").mean().alias("margin"),
+    )
+    beaten = (pl.col("n") * pl.col("mean").fill_null(0)).round().cast(pl.Int64)
+    tested = tests.select(*keys, pl.col("n").alias("tested"), beaten.alias("beat_control"))
+    counts = pl.col("tested", "beat_control").fill_null(0)
+    return means.join(tested, on=keys, how="left").with_columns(counts).sort(keys).to_dicts()
+
+
 def write_tables(
-    folder: Path, types: pa.Table, scores: pa.Table, outcomes: Mapping[str, pa.Table]
+    folder: Path, types: pa.Table, aggregates: pa.Table, outcomes: Mapping[str, pa.Table]
 ) -> list[Path]:
-    """Save the tables as CSV: types by layer, scores by type, failures by reason."""
+    """Save the tables as CSV: types by layer, aggregates of scores, failures by reason."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, table in (
         ("types_by_layer", types_by_layer(types)),
-        ("scores_by_type", scores_by_type(scores)),
+        ("score_aggregates", pl.DataFrame(aggregates)),
         ("failures_by_reason", failures_by_reason(outcomes)),
     ):
         path = folder / f"{name}.csv"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 MISSING = "\N{EN DASH}"
@@ -26,6 +26,12 @@ def difference(value: float | None) -> str:
     """The same with a plus sign where it is above zero."""
     text = signed(value)
     return f"+{text}" if value is not None and round(value, 2) > 0 else text
+
+
+def interval(measure: Mapping[str, float | None]) -> str:
+    """The bounds ci_low and ci_high of a measure; empty where it has none."""
+    low, high = measure["ci_low"], measure["ci_high"]
+    return "" if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
 def percent(share: float | None) -> str:
@@ -61,6 +67,7 @@ def along(value: float, length: float = 200) -> float:
 FILTERS: dict[str, Callable[..., Any]] = {
     "signed": signed,
     "difference": difference,
+    "interval": interval,
     "percent": percent,
     "count": count,
     "digits3": digits3,

@@ -1,134 +1,284 @@
-"""Score explanations: predicted against real traces, beside the control."""
+"""Score explanations: predicted against real traces, beside the controls."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import SCORES, list_rows
-from tasks.evidence import Evidence, Excitation
-from tasks.score.correlation import bootstrap_interval, pearson, sample_sums
+from tasks.artifacts import CLAIMS, SCORES, TOKENS
+from tasks.evidence import Evidence, Purpose
+from tasks.score.align import GROUP, Aligned, align
+from tasks.score.blind import NumberedTokens, number_tokens, predict_blindly
+from tasks.score.bootstrap import bootstrap
+from tasks.score.correlation import cross_sums, pearson, real_sums, varies
+from tasks.score.detection import balanced_accuracy, detection_auc, find_threshold
+from tasks.score.explained_variance import calibrate, explained_variance
+from tasks.score.outcome import Counted, outcomes
+from tasks.score.ranks import compare_order
 from tasks.score.settings import ScoreSettings
+
+_OWN, _OTHER = 0, 1
+_PREDICTIONS = (*CLAIMS, "blind")
+"""What is correlated with the activations: every claim, and the prediction without a claim."""
 
 
 def score_neurons(
     simulations: pa.Table,
-    evidence: Sequence[Evidence],
-    seen: Mapping[tuple[int, int], frozenset[int]],
+    evidence: Mapping[Purpose, Sequence[Evidence]],
+    texts: Mapping[int, Sequence[str]],
+    seen: Mapping[tuple[int, int, str], frozenset[int]],
     settings: ScoreSettings,
 ) -> pa.Table:
-    """`scores` rows of the neurons in `simulations`, in its order.
+    """`scores` rows of the explanations in `simulations`, in its order: over all tokens, then over
+    the visual and the text ones. p and q are left open, for they need all neurons.
 
-    evidence: the scorer's, which holds the real traces. seen: for each (layer, neuron) the samples
-    that its explainer saw; a simulated sample among them raises ValueError, for its score would
-    prove nothing.
+    evidence: of the neurons, by purpose: the scorer's and the calibration's hold the real traces,
+    the explainer's what the blind control is made from. texts: the text of each sample that these
+    show, cut at its token boundaries. seen: for each (layer, neuron, explainer) the samples that
+    the explainer saw; a simulated sample among them raises ValueError, for its score would prove
+    nothing.
     """
-    real = {
-        (neuron.layer, neuron.neuron, excitation.sample_id): excitation
-        for neuron in evidence
-        for excitation in (*neuron.exemplars, *neuron.random)
-    }
-    types = {(neuron.layer, neuron.neuron): neuron.type for neuron in evidence}
-    keys = ["layer", "neuron", "explainer", "simulator"]
-    frame = pl.from_arrow(simulations.select([*keys, "claim", "sample_id", "status", "reason"]))
-    assert isinstance(frame, pl.DataFrame)
-    sums = _sums(simulations, frame, real, seen)
-    groups = frame.with_row_index("row").group_by(keys, maintain_order=True)
-    rows = []
-    by_samples: dict[int, list[tuple[int, np.ndarray]]] = {}
-    for place, (key, group) in enumerate(groups):
-        row = dict(zip(keys, key, strict=True))
-        own = group.filter((pl.col("claim") == "own") & (pl.col("status") == "ok"))
-        other = group.filter((pl.col("claim") == "other") & (pl.col("status") == "ok"))
-        own_sums = sums[own["row"].to_numpy()]
-        rows.append(
-            row
-            | {"type": types[row["layer"], row["neuron"]]}
-            | _score(group, own_sums, sums[other["row"].to_numpy()], settings)
-        )
-        if rows[-1]["correlation"] is not None:
-            by_samples.setdefault(len(own), []).append((place, own_sums))
-    # Neurons with equally many samples share their bootstrap draws, as one product.
-    for members in by_samples.values():
-        places, stacked = zip(*members, strict=True)
-        low, high = bootstrap_interval(np.stack(stacked), settings.resamples, settings.seed)
-        for place, below, above in zip(places, low.tolist(), high.tolist(), strict=True):
-            rows[place] |= {"ci_low": _or_none(below), "ci_high": _or_none(above)}
-    return pa.Table.from_pylist(rows, schema=SCORES.schema)
+    columns = [*GROUP, "claim", "draw", "purpose", "sample_id", "status", "reason"]
+    rows = pl.DataFrame(simulations.select(columns)).with_row_index("row")
+    groups = rows.group_by(GROUP, maintain_order=True).agg().with_row_index("group")
+    rows = rows.join(groups, on=GROUP, how="left", maintain_order="left")
+    if groups.is_empty():
+        return SCORES.schema.empty_table()
+    _check_unseen(rows, seen)
+    held_out = align(simulations, rows, "scorer", CLAIMS, evidence["scorer"], settings.min_samples)
+    aside = align(simulations, rows, "calibration", CLAIMS[:1], evidence.get("calibration", ()), 0)
+    neurons = {(neuron.layer, neuron.neuron): neuron for neuron in evidence["scorer"]}
+    scored = [neurons[key] for key in groups.select("layer", "neuron").rows()]
+    blind = _blind(held_out, groups, evidence.get("explainer", ()), number_tokens(texts))
+    real, cross = _sums(held_out, blind)
+    measures = (
+        _correlations(real, cross, held_out.group, len(groups), settings)
+        | _orders(held_out, scored, settings)
+        | _variances(real, cross, held_out.group, aside, len(groups))
+        | _detections(held_out, aside, len(groups))
+    )
+    pooled = _by_tokens(_pool(real, held_out.group, len(groups)))
+    predicted = _by_tokens(_pool(cross[_OWN], held_out.group, len(groups)))
+    counted = Counted(
+        samples=np.bincount(held_out.group, minlength=len(groups)),
+        exemplars=np.bincount(held_out.group[held_out.exemplar], minlength=len(groups)),
+        other=np.bincount(
+            held_out.group[held_out.predicted[CLAIMS[_OTHER]].made], minlength=len(groups)
+        ),
+        tokens=pooled[0].astype(np.int64),
+        calibration=np.bincount(aside.group, minlength=len(groups)),
+        real_varies=varies(*pooled),
+        prediction_varies=varies(pooled[0], predicted[0], predicted[1]),
+    )
+    return outcomes(groups, [neuron.type for neuron in scored], rows, measures, counted, settings)
 
 
-def _score(
-    group: pl.DataFrame, own: np.ndarray, other: np.ndarray, settings: ScoreSettings
-) -> dict:
-    row: dict[str, float | str | None] = {
-        "correlation": None,
-        "ci_low": None,
-        "ci_high": None,
-        "control_other": None,
-        "margin": None,
-        "n_samples": len(own),
-        "n_tokens": int(own[:, 0].sum()),
-    }
-    if not len(own):
-        failed = group.filter(pl.col("claim") == "own").row(0, named=True)
-        status = "no_explanation" if failed["status"] == "no_explanation" else "too_few_samples"
-        return row | {"status": status, "reason": failed["reason"]}
-    if len(own) < settings.min_samples:
-        reason = f"{len(own)} held-out samples, score.min_samples is {settings.min_samples}"
-        return row | {"status": "too_few_samples", "reason": reason}
-    correlation = _or_none(float(pearson(own.sum(0))))
-    control = _or_none(float(pearson(other.sum(0)))) if len(other) else None
-    if correlation is None:
-        return row | {"control_other": control} | _no_variance(own.sum(0))
-    row |= {"correlation": correlation, "control_other": control}
-    if control is not None:
-        row["margin"] = correlation - control
-        return row | {"status": "ok", "reason": ""}
-    if not len(other):
-        return row | {"status": "no_control", "reason": "no other explanation to compare with"}
-    # A control that predicts the same everywhere has no correlation, and so no margin either.
-    return row | {"status": "ok", "reason": "the control's prediction does not vary"}
-
-
-def _no_variance(pooled: np.ndarray) -> dict:
-    n, _, predicted, _, squares, _ = pooled
-    flat = n * squares - predicted**2 <= 1e-9 * n * squares
-    side = "prediction does" if flat else "real activations do"
-    return {"status": "no_variance", "reason": f"the {side} not vary over the held-out samples"}
-
-
-def _or_none(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _sums(
-    simulations: pa.Table,
-    frame: pl.DataFrame,
-    real: Mapping[tuple[int, int, int], Excitation],
-    seen: Mapping[tuple[int, int], frozenset[int]],
-) -> np.ndarray:
-    """Sums [rows, 6] of every simulated row against its real trace; 0 where none is to be had."""
-    visual = list_rows(simulations["visual"])
-    text = list_rows(simulations["text"])
-    x: list[np.ndarray] = []
-    y: list[np.ndarray] = []
-    lengths = np.zeros(len(frame), dtype=np.int64)
-    columns = (frame[name].to_list() for name in ("layer", "neuron", "sample_id", "status"))
-    for row, (layer, neuron, sample_id, status) in enumerate(zip(*columns, strict=True)):
-        if status != "ok":
-            continue
-        if sample_id in seen.get((layer, neuron), frozenset()):
+def _check_unseen(rows: pl.DataFrame, seen: Mapping[tuple[int, int, str], frozenset[int]]) -> None:
+    used = rows.filter(pl.col("status") == "ok").select(
+        "layer", "neuron", "explainer", "sample_id", "purpose"
+    )
+    purposes: dict[tuple[int, int, int], str] = {}
+    for layer, neuron, explainer, sample_id, purpose in used.unique().rows():
+        if sample_id in seen.get((layer, neuron, explainer), frozenset()):
             raise ValueError(
                 f"neuron {layer}:{neuron} would be scored on sample {sample_id}, "
                 "which its explainer saw"
             )
-        excitation = real[layer, neuron, sample_id]
-        x += [excitation.visual, excitation.text]
-        y += [visual[row], text[row]]
-        lengths[row] = len(visual[row]) + len(text[row])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    empty = [np.empty(0, np.float32)]
-    return sample_sums(np.concatenate(x + empty), np.concatenate(y + empty), offsets)
+        if purposes.setdefault((layer, neuron, sample_id), purpose) != purpose:
+            raise ValueError(
+                f"neuron {layer}:{neuron} would be scored on sample {sample_id}, "
+                "which its predictions are calibrated on"
+            )
+
+
+def _blind(
+    aligned: Aligned, groups: pl.DataFrame, shown: Sequence[Evidence], tokens: NumberedTokens
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The blind control's visual and text predictions, and for which samples it has any."""
+    by_neuron = {(neuron.layer, neuron.neuron): neuron for neuron in shown if neuron.sample_ids}
+    starts = np.searchsorted(aligned.group, np.arange(len(groups) + 1))
+    visual = [np.empty(0, np.float32)]
+    text = [np.empty(0, np.float32)]
+    made = np.zeros(len(aligned.group), dtype=bool)
+    for place, key in enumerate(groups.select("layer", "neuron").rows()):
+        chosen = slice(starts[place], starts[place + 1])
+        excitations = aligned.excitations[chosen]
+        if key in by_neuron:
+            leaked = set(by_neuron[key].sample_ids) & {one.sample_id for one in excitations}
+            if leaked:
+                raise ValueError(
+                    f"neuron {key[0]}:{key[1]} would be scored on sample {min(leaked)}, "
+                    "which its blind control is made from"
+                )
+            made[chosen] = True
+            maps, lines = predict_blindly(by_neuron[key], excitations, tokens)
+            visual += maps
+            text += lines
+        else:
+            visual += [np.zeros_like(one.visual) for one in excitations]
+            text += [np.zeros_like(one.text) for one in excitations]
+    return np.concatenate(visual), np.concatenate(text), made
+
+
+def _sums(aligned: Aligned, blind: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the real side [3, 2 roles, samples], and with each prediction [predictions, 3, 2,
+    samples]; NaN where a prediction was not made."""
+    real, cross = [], []
+    for role, name in enumerate(("visual", "text")):
+        x = getattr(aligned, name).astype(np.float64)
+        offsets = aligned.offsets[role]
+        real.append(real_sums(x, offsets))
+        mine = []
+        for claim in CLAIMS:
+            claimed = aligned.predicted[claim]
+            sums = cross_sums(x, getattr(claimed, name), offsets)
+            mine.append(np.where(claimed.made, sums, np.nan))
+        mine.append(np.where(blind[2], cross_sums(x, blind[role], offsets), np.nan))
+        cross.append(mine)
+    return np.stack(real, axis=1), np.stack(cross, axis=2)
+
+
+def _pool(sums: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """Sums [..., groups] of each explanation's samples [..., samples]; 0 where it has none."""
+    pooled = np.zeros((*sums.shape[:-1], groups))
+    present, starts = np.unique(group, return_index=True)
+    if len(present):
+        pooled[..., present] = np.add.reduceat(sums, starts, axis=-1)
+    return pooled
+
+
+def _by_tokens(sums: np.ndarray) -> np.ndarray:
+    """Sums [kinds, 2 roles, ...] as those over all, visual and text tokens [kinds, 3, ...]."""
+    return np.concatenate([sums.sum(1, keepdims=True), sums], axis=1)
+
+
+def _correlate(real: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """Correlations and margin [predictions + 1, 3 tokens, ...] from pooled sums."""
+    x = _by_tokens(real)
+    r = np.stack([pearson(x, _by_tokens(y)) for y in cross])
+    strongest = np.fmax.reduce(r[_OTHER:])
+    return np.concatenate([r, (r[_OWN] - strongest)[None]])
+
+
+def _correlations(
+    real: np.ndarray,
+    cross: np.ndarray,
+    group: np.ndarray,
+    groups: int,
+    settings: ScoreSettings,
+) -> dict[str, np.ndarray]:
+    """Correlations of all predictions and the margin, with the intervals of own and margin."""
+    found = _correlate(
+        _pool(real, group, groups), np.stack([_pool(c, group, groups) for c in cross])
+    )
+    bounds = np.full((2, 2, len(TOKENS), groups), np.nan)
+    kinds = np.concatenate([real[None], cross])
+    kinds = kinds.reshape(math.prod(kinds.shape[:-1]), kinds.shape[-1])
+
+    def measure(sums: np.ndarray) -> np.ndarray:
+        parted = sums.reshape(1 + len(cross), 3, 2, *sums.shape[1:])
+        return _correlate(parted[0], parted[1:])[[_OWN, -1]]
+
+    sizes = np.bincount(group, minlength=groups)
+    starts = np.searchsorted(group, np.arange(groups))
+    for size in sorted(set(sizes.tolist())):
+        if size < settings.min_samples:
+            continue
+        # Explanations with equally many samples share their bootstrap draws, as one product.
+        chosen = np.flatnonzero(sizes == size)
+        samples = starts[chosen, None] + np.arange(size)
+        bounds[..., chosen] = bootstrap(
+            kinds[:, samples], measure, settings.resamples, settings.seed
+        )
+    names = ("correlation", *(f"control_{name}" for name in _PREDICTIONS[1:]), "margin")
+    low, high = bounds
+    return dict(zip(names, found, strict=True)) | {
+        "ci_low": low[0],
+        "ci_high": high[0],
+        "margin_low": low[1],
+        "margin_high": high[1],
+    }
+
+
+def _orders(
+    aligned: Aligned, neurons: Sequence[Evidence], settings: ScoreSettings
+) -> dict[str, np.ndarray]:
+    """Spearman, AUROC and active tokens [3 tokens, groups] of the own claim."""
+    own = aligned.predicted[CLAIMS[_OWN]]
+    bounds = np.searchsorted(aligned.group, np.arange(len(neurons) + 1))
+    visual_at, text_at = (offsets[bounds] for offsets in aligned.offsets)
+    found = np.full((3, len(TOKENS), len(neurons)), np.nan)
+    found[2] = 0
+    for place, neuron in enumerate(neurons):
+        visual = slice(visual_at[place], visual_at[place + 1])
+        text = slice(text_at[place], text_at[place + 1])
+        real = aligned.visual[visual], aligned.text[text]
+        unit = neuron.scale / 10 if neuron.scale > 0 else np.inf
+        order = compare_order(
+            (real[0].astype(np.float16), real[1].astype(np.float16)),
+            (own.visual[visual], own.text[text]),
+            (real[0] > settings.active_visual * unit, real[1] > settings.active_text * unit),
+        )
+        found[:, :, place] = order.spearman, order.auroc, order.n_active
+    return {"spearman": found[0], "auroc": found[1], "n_active": found[2]}
+
+
+def _variances(
+    real: np.ndarray, cross: np.ndarray, group: np.ndarray, aside: Aligned, groups: int
+) -> dict[str, np.ndarray]:
+    """Explained variance [3 tokens, groups] of the own claim, calibrated on the samples `aside`."""
+    own = aside.predicted[CLAIMS[_OWN]]
+    sums = []
+    for offsets, x, y in zip(
+        aside.offsets, (aside.visual, aside.text), (own.visual, own.text), strict=True
+    ):
+        sums.append(np.stack([real_sums(x, offsets), cross_sums(x, y, offsets)]))
+    fitted = [_by_tokens(_pool(side, aside.group, groups)) for side in np.stack(sums, axis=2)]
+    scored = [_by_tokens(_pool(side, group, groups)) for side in (real, cross[_OWN])]
+    centred, uncentred = explained_variance(scored[0], scored[1], *calibrate(fitted[0], fitted[1]))
+    return {"explained_variance": centred, "explained_variance_uncentred": uncentred}
+
+
+def _detections(held_out: Aligned, aside: Aligned, groups: int) -> dict[str, np.ndarray]:
+    """Detection measures [3 tokens, groups]."""
+    strengths = {claim: _strengths(held_out, claim) for claim in CLAIMS[: _OTHER + 1]}
+    calibrating = _strengths(aside, CLAIMS[_OWN])
+    names = ("detection_auc", "detection_auc_other", "balanced_accuracy")
+    found = {name: np.full((len(TOKENS), groups), np.nan) for name in names}
+    sizes = np.stack([np.bincount(one.group, minlength=groups) for one in (held_out, aside)])
+    starts = [np.searchsorted(one.group, np.arange(groups)) for one in (held_out, aside)]
+    for size, apart in sorted(set(zip(*sizes.tolist(), strict=True)) - {(0, 0)}):
+        chosen = np.flatnonzero((sizes[0] == size) & (sizes[1] == apart))
+        samples = starts[0][chosen, None] + np.arange(size)
+        fitted = starts[1][chosen, None] + np.arange(apart)
+        for tokens in range(len(TOKENS)):
+            own, other = (strength[tokens][samples] for strength in strengths.values())
+            exemplar = held_out.exemplar[samples]
+            threshold = find_threshold(calibrating[tokens][fitted], aside.exemplar[fitted])
+            found["detection_auc"][tokens, chosen] = detection_auc(own, exemplar)
+            found["detection_auc_other"][tokens, chosen] = detection_auc(other, exemplar)
+            found["balanced_accuracy"][tokens, chosen] = balanced_accuracy(own, exemplar, threshold)
+    return found
+
+
+def _strengths(aligned: Aligned, claim: str) -> np.ndarray:
+    """Predicted strength [3 tokens, samples]: the peak, or the simulator's own answer for all
+    tokens where every sample of the explanation has one; NaN without tokens or a prediction."""
+    claimed = aligned.predicted[claim]
+    peaks = np.full((2, len(aligned.group)), np.nan)
+    for role, values in enumerate((claimed.visual, claimed.text)):
+        offsets = aligned.offsets[role]
+        filled = np.diff(offsets) > 0
+        if filled.any():
+            wide = values.astype(np.float32)
+            peaks[role, filled] = np.maximum.reduceat(wide, offsets[:-1][filled])
+    answered = np.isfinite(claimed.detected)
+    every = np.ones(len(aligned.group), dtype=bool)
+    for place in np.unique(aligned.group[~answered]):
+        every[aligned.group == place] = False
+    whole = np.where(every, claimed.detected, np.fmax(*peaks))
+    return np.where(claimed.made, np.stack([whole, *peaks]), np.nan)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tasks.concepts.presence import patch_coverage, token_words, words_of
 from tasks.samples.catalog import Catalog, Sample, TrueConcept
-from tasks.simulate.simulator import Prediction
+from tasks.simulate.simulator import Prediction, Question
 
 # Single quotes count where they do not stand within a word, as the apostrophe of "isn't" does.
 _QUOTED = re.compile(
@@ -129,20 +129,11 @@ class ConceptSimulator:
 
     name: str = "concept"
 
-    def simulate(
-        self, explanation: str, sample_ids: Sequence[int], catalog: Catalog
-    ) -> list[Prediction]:
+    def simulate(self, questions: Sequence[Question], catalog: Catalog) -> list[Prediction]:
         """See Simulator. An explanation that names nothing predicts 0 everywhere."""
-        claim = read_claim(explanation)
-        # A term of several words names each token of any of them.
-        words = frozenset(_term(word) for term in claim.text for word in term.split())
+        claims = {said: read_claim(said) for said in {asked.explanation for asked in questions}}
         return [
-            Prediction(
-                visual=_visual(claim.visual, catalog[sample_id], catalog.concepts(sample_id)),
-                text=_text(words, catalog[sample_id]),
-                estimator="presence",
-            )
-            for sample_id in sample_ids
+            _predict(claims[asked.explanation], asked.sample_id, catalog) for asked in questions
         ]
 
 
@@ -172,6 +163,16 @@ def read_claim(explanation: str) -> Claim:
         if of_text or not of_image:
             text |= terms
     return Claim(frozenset(visual - {""}), frozenset(text - {""}))
+
+
+def _predict(claim: Claim, sample_id: int, catalog: Catalog) -> Prediction:
+    # A term of several words names each token of any of them.
+    words = frozenset(_term(word) for term in claim.text for word in term.split())
+    return Prediction(
+        visual=_visual(claim.visual, catalog[sample_id], catalog.concepts(sample_id)),
+        text=_text(words, catalog[sample_id]),
+        estimator="presence",
+    )
 
 
 @lru_cache(maxsize=65_536)

@@ -3,85 +3,126 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.artifacts import SIMULATIONS
-from tasks.evidence import Evidence
+from tasks.evidence import Evidence, Excitation, one_to_one
 from tasks.samples.catalog import Catalog
 from tasks.simulate.control import Explained
-from tasks.simulate.simulator import Prediction, Simulator
+from tasks.simulate.simulator import Prediction, Question, Simulator
 
+EMPTY = ""
+"""The explanation without words: a control, the same for all neurons."""
+_LARGEST = float(np.finfo(np.float16).max)
 _NOTHING = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
+_Planned = tuple[dict, str, Excitation]
+"""What is known of a row before its prediction, the explanation, and what truly happened."""
 
 
 def simulate_neurons(
     simulator: Simulator,
     explainer: str,
-    evidence: Sequence[Evidence],
+    held_out: Sequence[Evidence],
+    calibration: Sequence[Evidence],
     explained: Mapping[tuple[int, int], Explained],
     controls: Mapping[tuple[int, int], Explained],
     catalog: Catalog,
 ) -> pa.Table:
-    """`simulations` rows of the scorer's `evidence`: the neuron's own claim and the other's.
+    """`simulations` rows of the neurons in `held_out`, the scorer's evidence.
 
-    As many random samples as exemplars are used, or all there are. A neuron without an
-    explanation or a control gets one row that says so.
+    Exemplars and random samples, one to one, are the same for every claim: the neuron's own, the
+    other neuron's and the empty one. The own claim is simulated on the `calibration` samples too.
+    A neuron without an explanation, samples or a control gets one row that says so.
     """
+    aside = {(neuron.layer, neuron.neuron): neuron for neuron in calibration}
     rows: list[dict] = []
-    for neuron in evidence:
+    planned: list[tuple[int, str, Excitation]] = []
+    for neuron in held_out:
         key = (neuron.layer, neuron.neuron)
-        drawn = [("exemplar", seen.sample_id) for seen in neuron.exemplars]
-        drawn += [("random", seen.sample_id) for seen in neuron.random[: len(drawn)]]
         common = {"layer": neuron.layer, "neuron": neuron.neuron, "explainer": explainer}
         common |= {"simulator": simulator.name}
-        own = explained.get(key)
+        own, other = explained.get(key), controls.get(key)
         if own is None:
             reason = "the neuron has no explanation"
             rows.append(_absent(common, "own", "no_explanation", reason))
             continue
-        if not drawn:
-            rows.append(_absent(common, "own", "no_samples", "no sample was held out"))
+        if not one_to_one(neuron):
+            rows.append(_absent(common, "own", "no_samples", _why_no_samples(neuron)))
             continue
-        rows += _predicted(common, "own", own, drawn, simulator, catalog)
-        other = controls.get(key)
+        plan = _plan(common, "own", own, neuron, "scorer")
+        if key in aside:
+            plan += _plan(common, "own", own, aside[key], "calibration")
+        if other is not None:
+            plan += _plan(common, "other", other, neuron, "scorer")
+        plan += _plan(common, "empty", None, neuron, "scorer")
+        for row, explanation, truth in plan:
+            planned.append((len(rows), explanation, truth))
+            rows.append(row)
         if other is None:
             reason = "no other neuron has a different explanation"
             rows.append(_absent(common, "other", "no_control", reason))
-        else:
-            rows += _predicted(common, "other", other, drawn, simulator, catalog)
+    # Many claims are asked of the same sample, above all the empty one: each is asked once.
+    asked = dict.fromkeys(Question(said, truth.sample_id) for _, said, truth in planned)
+    answers = dict(zip(asked, simulator.simulate(list(asked), catalog), strict=True))
+    for place, said, truth in planned:
+        rows[place] |= _trace(_checked(answers[Question(said, truth.sample_id)], truth))
     return pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)
 
 
-def _predicted(
-    common: dict,
-    claim: str,
-    explained: Explained,
-    drawn: Sequence[tuple[str, int]],
-    simulator: Simulator,
-    catalog: Catalog,
-) -> list[dict]:
-    sample_ids = [sample_id for _, sample_id in drawn]
-    predictions = simulator.simulate(explained.text, sample_ids, catalog)
+def _plan(
+    common: dict, claim: str, explained: Explained | None, evidence: Evidence, purpose: str
+) -> list[_Planned]:
+    about = common | {
+        "claim": claim,
+        "claim_layer": explained.layer if explained else -1,
+        "claim_neuron": explained.neuron if explained else -1,
+        "purpose": purpose,
+    }
+    said = explained.text if explained else EMPTY
     return [
-        common
-        | {"claim": claim, "claim_layer": explained.layer, "claim_neuron": explained.neuron}
-        | {"sample_id": sample_id, "draw": draw}
-        | _trace(prediction)
-        for (draw, sample_id), prediction in zip(drawn, predictions, strict=True)
+        (about | {"sample_id": seen.sample_id, "draw": draw}, said, seen)
+        for draw, seen in one_to_one(evidence)
     ]
+
+
+def _why_no_samples(neuron: Evidence) -> str:
+    if not neuron.exemplars:
+        return "no exemplar was held out"
+    return (
+        "no random sample is left beside the exemplars; a larger dataset, a smaller "
+        "capture.top_n or more capture.random_samples leave some"
+    )
+
+
+def _checked(prediction: Prediction, truth: Excitation) -> Prediction:
+    """The prediction, or `malformed` where it cannot be laid beside the real trace."""
+    if prediction.status != "ok":
+        return replace(prediction, visual=_NOTHING.visual, text=_NOTHING.text)
+    for role in ("visual", "text"):
+        values, tokens = getattr(prediction, role), len(getattr(truth, role))
+        if len(values) != tokens:
+            reason = f"{len(values)} predictions for {tokens} {role} tokens"
+            return replace(_NOTHING, status="malformed", reason=reason)
+        if not (np.abs(values) <= _LARGEST).all():  # NaN is not.
+            reason = f"a {role} prediction is not a number up to {_LARGEST:.0f}"
+            return replace(_NOTHING, status="malformed", reason=reason)
+    return prediction
 
 
 def _absent(common: dict, claim: str, status: str, reason: str) -> dict:
     nobody = {"claim": claim, "claim_layer": -1, "claim_neuron": -1, "sample_id": -1, "draw": ""}
-    return common | nobody | _trace(_NOTHING) | {"status": status, "reason": reason}
+    outcome = {"purpose": "scorer", "status": status, "reason": reason}
+    return common | nobody | _trace(_NOTHING) | outcome
 
 
 def _trace(prediction: Prediction) -> dict:
     return {
         "visual": prediction.visual.astype(np.float16),
         "text": prediction.text.astype(np.float16),
+        "detected": prediction.detected,
         "estimator": prediction.estimator,
         "status": prediction.status,
         "reason": prediction.reason,

@@ -16,6 +16,7 @@ class Prediction:
     """A predicted trace in any unit (scores are correlations), for one sample.
 
     visual: float32 [n_visual], in the order of the sample's regions. text: float32 [n_text].
+    detected: how much the sample as a whole excites the neuron, where that is judged apart.
     """
 
     visual: np.ndarray
@@ -23,6 +24,18 @@ class Prediction:
     estimator: str = ""
     status: str = "ok"
     reason: str = ""
+    detected: float | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a neuron of which only `explanation` is known does at every token of a sample.
+
+    An explanation without words is a control: what is said of such a sample anyway.
+    """
+
+    explanation: str
+    sample_id: int
 
 
 class Simulator(Protocol):
@@ -32,7 +45,9 @@ class Simulator(Protocol):
 
     name: str
 
-    def simulate(
-        self, explanation: str, sample_ids: Sequence[int], catalog: Catalog
-    ) -> list[Prediction]:
-        """A prediction for every sample, in order: a failure is an outcome, not an exception."""
+    def simulate(self, questions: Sequence[Question], catalog: Catalog) -> list[Prediction]:
+        """A prediction for every question, in order: a failure is an outcome, not an exception.
+
+        All questions about a part of the neurons come at once and none comes twice, so that a
+        simulator may work on them in any order (such as image by image) and side by side.
+        """

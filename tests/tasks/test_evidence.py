@@ -8,9 +8,11 @@ import pytest
 from tasks.artifacts import NEURON_TYPES, RANDOM_TRACES, SAMPLES, TRACES, TableSpec, write_table
 from tasks.evidence import (
     Evidence,
+    Excitation,
     Purpose,
     Split,
     load_evidence,
+    one_to_one,
     read_traces,
     to_levels,
     to_ten,
@@ -230,3 +232,27 @@ def test_normalising_maps_the_maximum_to_10_and_negative_values_to_0():
 def test_levels_are_the_integers_from_0_to_10():
     tens = np.array([-3, np.nan, 0.4, 0.6, 9.7, 12], np.float32)
     assert to_levels(tens).tolist() == [0, 0, 0, 1, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("exemplars", "random", "taken"),
+    [
+        (6, 6, ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5])),
+        (6, 3, ([1, 3, 5], [0, 1, 2])),
+        (2, 8, ([0, 1], [2, 6])),
+        (5, 1, ([2], [0])),
+        (5, 0, ([], [])),
+        (0, 5, ([], [])),
+    ],
+)
+def test_exemplars_and_random_samples_are_taken_one_to_one_evenly_from_the_more(
+    exemplars, random, taken
+):
+    nothing = np.empty(0, np.float32)
+    kinds = [tuple(Excitation(n, nothing, nothing) for n in range(k)) for k in (exemplars, random)]
+    drawn = one_to_one(Evidence(LAYER, 3, "text", 1.0, *kinds))
+    found = {
+        kind: [seen.sample_id for draw, seen in drawn if draw == kind]
+        for kind in ("exemplar", "random")
+    }
+    assert (found["exemplar"], found["random"]) == taken

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from tasks.artifacts import MOMENTS, layer_file, read_table
 from tasks.capture.settings import CaptureSettings
 from tasks.classify.paper import PaperRule
-from tasks.evidence import Evidence
+from tasks.evidence import Evidence, Purpose
 from tasks.explain.chat import Chat
 from tasks.explain.dissect import Dissect
 from tasks.explain.draw import Render
@@ -26,6 +27,7 @@ from tasks.samples.catalog import Catalog
 from tasks.samples.scenes import Scenes
 from tasks.score.score import score_neurons
 from tasks.score.settings import ScoreSettings
+from tasks.score.significance import judge
 from tasks.simulate.concept import ConceptSimulator
 from tasks.simulate.control import Explained, other_neurons
 from tasks.simulate.rows import simulate_neurons
@@ -39,6 +41,7 @@ from tests.planting import FITTED_ON, PLANTS, plant
 LAYER = 1
 SCENES = Scenes(count=400, seed=71)
 CAPTURE = CaptureSettings(shards=2)
+TYPES_THAT_FIRE = ("visual", "text", "multi-modal")
 FIRING = [name for name in PLANTS if name != "never"]
 TYPES = {
     "red patches": "visual",
@@ -67,6 +70,17 @@ WORDS = {
 }
 PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}
 WRONG = 'Image regions that show "yellow"; the word "triangle" in the text.'
+"""Never where a planted neuron fires, so its correlation is truly a little below 0."""
+UNRELATED = {
+    "red patches": 'Image regions that show "star".',
+    "green patches": 'Image regions that show "star".',
+    "red in both": 'Image regions that show "star"; the word "star" in the text.',
+    "blue in both": 'Image regions that show "star"; the word "star" in the text.',
+}
+"""Wrong, but neither more nor less likely where the neuron fires. Words have no such other: a token
+is one word and no second one."""
+CROWD = 120
+"""Neurons of the layer, beside the planted ones, whose explanations are shuffled."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +91,36 @@ class Atlas:
     explanations: dict[str, dict]
     scores: dict[str, dict]
     wrong_scores: dict[str, dict]
+    unrelated_scores: dict[str, dict]
     controls: dict[str, str]
     shown: dict[str, set[int]]
     held_out: dict[str, set[int]]
+
+
+ByPurpose = dict[Purpose, list[Evidence]]
+Claims = dict[tuple[int, int], Explained]
+
+
+def score_claims(
+    explainer: str, by_purpose: ByPurpose, claims: Claims, controls: Claims, catalog: Catalog
+) -> list[dict]:
+    """Simulated, scored and judged: the rows over all tokens."""
+    simulations = simulate_neurons(
+        ConceptSimulator(),
+        explainer,
+        by_purpose["scorer"],
+        by_purpose["calibration"],
+        claims,
+        controls,
+        catalog,
+    )
+    seen = {
+        (one.layer, one.neuron, explainer): frozenset(one.sample_ids)
+        for one in by_purpose["explainer"]
+    }
+    texts = {number: sample.tokens for number, sample in catalog.samples.items()}
+    scores = score_neurons(simulations, by_purpose, texts, seen, ScoreSettings())
+    return [row for row in judge(scores).to_pylist() if row["tokens"] == "all"]
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +168,12 @@ def told_atlas(
 
 def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: Explainer) -> Atlas:
     folder, catalog = captured
+    names = {neuron: name for name, neuron in neurons.items()}
     only = tuple(f"{LAYER}:{neuron}" for neuron in neurons.values())
     types = choose_neurons(classify(folder, LAYER, PaperRule()), NeuronChoice(only=only))
-    shown, held_out = (evidence(folder, types, purpose) for purpose in ("explainer", "scorer"))
+    shown, held_out, aside = (
+        evidence(folder, types, purpose) for purpose in ("explainer", "scorer", "calibration")
+    )
     explanations = explanation_rows(
         explainer.name, shown, explainer.explain(shown, catalog, NoJournal())
     ).to_pylist()
@@ -142,7 +186,11 @@ def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: E
     }
     controls = other_neurons(list(explained.values()), seed=0)
     wrong = {key: Explained(*key, own.type, WRONG) for key, own in explained.items()}
-    names = {neuron: name for name, neuron in neurons.items()}
+    unrelated = {
+        key: Explained(*key, own.type, UNRELATED[names[key[1]]])
+        for key, own in explained.items()
+        if names[key[1]] in UNRELATED
+    }
 
     def named(rows: list[dict]) -> dict[str, dict]:
         return {names[row["neuron"]]: row for row in rows}
@@ -151,17 +199,15 @@ def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: E
         return {names[neuron.neuron]: set(neuron.sample_ids) for neuron in seen}
 
     def scored(claims: dict[tuple[int, int], Explained]) -> dict[str, dict]:
-        simulations = simulate_neurons(
-            ConceptSimulator(), explainer.name, held_out, claims, controls, catalog
-        )
-        seen = {(n.layer, n.neuron): frozenset(n.sample_ids) for n in shown}
-        return named(score_neurons(simulations, held_out, seen, ScoreSettings()).to_pylist())
+        by_purpose: ByPurpose = {"explainer": shown, "scorer": held_out, "calibration": aside}
+        return named(score_claims(explainer.name, by_purpose, claims, controls, catalog))
 
     return Atlas(
         types=named(types.to_pylist()),
         explanations=named(explanations),
         scores=scored(explained),
         wrong_scores=scored(wrong),
+        unrelated_scores=scored(unrelated),
         controls={names[key[1]]: names[other.neuron] for key, other in controls.items()},
         shown=ids(shown),
         held_out=ids(held_out),
@@ -213,17 +259,84 @@ def test_a_neuron_that_never_fires_is_neither_explained_nor_scored(atlas):
 def test_its_score_stands_far_above_its_controls(atlas, name):
     row = atlas.scores[name]
     assert row["status"] == "ok"
-    assert row["correlation"] > 0.75
+    assert row["correlation"] >= 0.8
+    assert row["ci_low"] > 0.75
     assert abs(row["control_other"]) < 0.2
+    assert row["control_blind"] < 0.3
     assert row["margin"] > 0.6
-    assert row["ci_low"] > 0.65
+    assert row["margin_low"] > 0.5
+    assert row["n_exemplars"] * 2 == row["n_samples"]
 
 
 @pytest.mark.parametrize("name", FIRING)
-def test_a_wrong_explanation_scores_near_zero(atlas, name):
+def test_so_do_its_other_measures(atlas, name):
+    row = atlas.scores[name]
+    assert row["auroc"] > 0.95
+    assert row["explained_variance"] > 0.6
+    assert row["detection_auc"] > 0.75 > 0.6 > row["detection_auc_other"]
+    assert row["balanced_accuracy"] > 0.75
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_a_wrong_explanation_scores_near_zero_and_never_above_it(atlas, name):
     row = atlas.wrong_scores[name]
     assert row["status"] == "ok"
-    assert abs(row["correlation"]) < 0.15
+    assert abs(row["correlation"]) < 0.05
+    assert row["ci_low"] <= 0
+    assert row["margin"] < 0
+    assert row["explained_variance"] < 0.01
+    assert 0.4 < row["auroc"] < 0.6
+
+
+@pytest.mark.parametrize("name", UNRELATED)
+def test_the_interval_of_an_unrelated_explanation_covers_zero(atlas, name):
+    row = atlas.unrelated_scores[name]
+    assert row["status"] == "ok"
+    assert row["ci_low"] < 0 < row["ci_high"]
+
+
+@pytest.fixture(scope="module")
+def shuffled(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> list[list[dict]]:
+    """Scores of a crowd of neurons, each with another's explanation for its own; several times."""
+    folder, catalog = captured
+    whole = classify(folder, LAYER, PaperRule())
+    types = choose_neurons(whole, NeuronChoice(types=TYPES_THAT_FIRE, count=CROWD))
+    by_purpose: ByPurpose = {
+        purpose: evidence(folder, types, purpose) for purpose in get_args(Purpose)
+    }
+    shown = by_purpose["explainer"]
+    said = Dissect().explain(shown, catalog, NoJournal())
+    crowd = [
+        Explained(one.layer, one.neuron, one.type, explanation.text)
+        for one, explanation in zip(shown, said, strict=True)
+        if explanation.status == "ok"
+    ]
+    runs = []
+    for seed in range(4):
+        given, controls = (shuffle(crowd, [seed, side]) for side in (1, 2))
+        runs.append(score_claims("dissect", by_purpose, given, controls, catalog))
+    return runs
+
+
+def shuffle(crowd: list[Explained], seed: list[int]) -> Claims:
+    """Every neuron gets the explanation of one of the layer, of whatever type."""
+    order = np.random.default_rng(seed).permutation(len(crowd))
+    return {(one.layer, one.neuron): crowd[place] for one, place in zip(crowd, order, strict=True)}
+
+
+def test_shuffled_explanations_score_around_zero(shuffled):
+    for rows in shuffled:
+        scores = [row["correlation"] for row in rows if row["correlation"] is not None]
+        assert len(scores) > CROWD / 2
+        assert abs(np.mean(scores)) < 3 * np.std(scores) / len(scores) ** 0.5
+        assert abs(np.median(scores)) < 0.05
+
+
+def test_of_shuffled_explanations_no_larger_share_than_q_beats_its_controls(shuffled):
+    for rows in shuffled:
+        tested = [row["q"] for row in rows if row["q"] is not None]
+        assert len(tested) > CROWD / 3
+        assert np.mean(np.array(tested) <= ScoreSettings().q) <= ScoreSettings().q
 
 
 @pytest.mark.parametrize("name", FIRING)

@@ -55,6 +55,7 @@ SPECS = {
         artifacts.EXPLANATIONS,
         artifacts.SIMULATIONS,
         artifacts.SCORES,
+        artifacts.SCORE_AGGREGATES,
     )
 }
 UNTIMED = {"seconds"}

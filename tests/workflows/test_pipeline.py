@@ -10,7 +10,10 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from tasks.artifacts import TYPES
+from tasks.artifacts import CLAIMS, SCORE_AGGREGATES, TOKENS, TYPES
+from tasks.score.aggregate import aggregate_scores
+from tasks.score.settings import ScoreSettings
+from tasks.score.significance import judge
 from tests.workflows.runs import LAYERS, SCENES, SMALL, SPECS, TOP_N, Atlas, settings, small_run
 from workflows import atlas as atlas_module
 from workflows.atlas import STAGES
@@ -60,13 +63,41 @@ def test_there_is_a_row_for_every_sample_and_every_neuron(atlas):
 def test_what_is_explained_is_simulated_and_scored(atlas):
     explained = atlas.table("explanations", ["type"])
     keys = ["layer", "neuron"]
-    assert explained.select(keys).equals(atlas.table("scores").select(keys))
+    scores = atlas.table("scores")
+    for tokens in TOKENS:
+        over_them = scores.filter(pc.equal(scores["tokens"], tokens))
+        assert explained.select(keys).equals(over_them.select(keys))
     assert atlas.table("simulations").group_by(keys).aggregate([]).num_rows == len(explained)
     counts = Counter(
         zip(explained["layer"].to_pylist(), explained["type"].to_pylist(), strict=True)
     )
     assert max(counts.values()) == 10
     assert "unknown" not in {kind for _, kind in counts}
+
+
+def test_every_claim_is_simulated_on_the_same_exemplars_and_as_many_random_samples(atlas):
+    used = atlas.table("simulations", ["purpose", "draw", "status"])
+    used = used.filter(pc.equal(used["status"], "ok")).to_pylist()
+    drawn: dict[tuple, dict[str, set]] = {}
+    for row in used:
+        part = drawn.setdefault((row["layer"], row["neuron"], row["purpose"]), {})
+        part.setdefault(row["claim"], set()).add((row["draw"], row["sample_id"]))
+    for (_, _, purpose), claims in drawn.items():
+        assert set(claims) == (set(CLAIMS) if purpose == "scorer" else {"own"})
+        assert all(samples == claims["own"] for samples in claims.values())
+        draws = Counter(draw for draw, _ in claims["own"])
+        assert draws["exemplar"] == draws["random"]
+
+
+def test_scores_are_judged_among_all_neurons_and_gathered(atlas):
+    scores = atlas.table("scores")
+    judged = judge(scores)
+    for name in ("p", "q"):
+        assert scores[name].equals(judged[name])
+        assert scores[name].null_count < len(scores)
+    gathered = aggregate_scores(scores, ScoreSettings(resamples=100))
+    keys = [(name, "ascending") for name in SCORE_AGGREGATES.key]
+    assert atlas.table("score_aggregates").equals(gathered.sort_by(keys))
 
 
 def test_no_score_rests_on_a_sample_that_the_explainer_saw(atlas):

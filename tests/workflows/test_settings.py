@@ -87,6 +87,8 @@ def test_a_value_of_the_wrong_kind_is_told_with_the_right_one(path, value, allow
         ("explain.client.concurrency", 0, "must be at least 1"),
         ("score.resamples", 1, "must be at least 100"),
         ("score.min_samples", 1, "must be at least 2"),
+        ("score.active_visual", 11, "must be from 0 to less than 10"),
+        ("score.q", 1, "must be between 0 and 1"),
         ("cluster.cpus", 0, "must be at least 1"),
         ("cluster.actors", -1, "must be at least 1"),
         ("cluster.threads", 0, "must be at least 1"),

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from tasks.artifacts import SCORE_AGGREGATES, read_table
 from tests.workflows.runs import TOP_N, runs_in, small_run
 from workflows.stages import samples
 from workflows.tracking import Tracker, read_summary, summary_metrics, without_password
@@ -49,11 +50,26 @@ def test_it_says_what_the_neurons_and_their_scores_are(logged, first_run):
     assert metrics["score/mean"] == pytest.approx(summary["mean_score"])
     assert metrics["score/control_mean"] == pytest.approx(summary["mean_control"])
     assert metrics["score/n"] == summary["n_scored"]
+    assert metrics["score/margin_mean"] == pytest.approx(summary["mean_margin"])
+    assert metrics["score/tested"] == summary["n_tested"] > 0
+    assert metrics["score/beat_control"] == summary["n_beat_control"]
+
+
+def test_every_aggregate_over_all_neurons_is_logged_with_its_interval(logged, first_run):
+    metrics = logged[1].data.metrics
+    table = read_table(first_run.paths("score", "score_aggregates"), SCORE_AGGREGATES)
+    rows = [row for row in table.to_pylist() if row["by"] == "all"]
+    assert len(rows) == 3 * 13
+    for row in rows:
+        name = f"scores/dissect/concept/{row['tokens']}/{row['measure']}"
+        assert metrics[f"{name}_undefined"] == row["undefined"]
+        for end, column in (("", "mean"), ("_low", "ci_low"), ("_high", "ci_high")):
+            assert metrics.get(f"{name}{end}") == pytest.approx(row[column])
 
 
 def test_scores_are_logged_by_layer(logged):
     client, run = logged
-    for name in ("by_layer/correlation", "by_layer/control_other"):
+    for name in ("by_layer/dissect/concept/correlation", "by_layer/dissect/concept/control_other"):
         history = client.get_metric_history(run.info.run_id, name)
         assert {point.step for point in history} == {1, 3}
 
@@ -155,36 +171,21 @@ def test_what_was_not_measured_is_no_metric():
         "neurons": {"visual": 3, "text": 1},
         "mean_score": None,
         "mean_control": None,
+        "mean_margin": None,
         "n_scored": 0,
         "by_explainer": [],
+        "n_tested": 0,
+        "n_beat_control": 0,
+        "level": None,
         "failures": [{"table": "samples", "status": "missing", "count": 2}],
     }
     assert summary_metrics(summary) == {
         "share/visual": 0.75,
         "share/text": 0.25,
         "score/n": 0.0,
+        "score/tested": 0.0,
+        "score/beat_control": 0.0,
         "failures/samples/missing": 2.0,
-    }
-
-
-def test_of_several_explainers_each_has_metrics_of_its_own():
-    row = {"explainer": "dissect", "simulator": "concept", "n": 3, "mean": 0.5, "control": None}
-    summary = {
-        "neurons": {},
-        "mean_score": 0.4,
-        "mean_control": None,
-        "n_scored": 5,
-        "by_explainer": [row, row | {"explainer": "gpt4o", "n": 2, "mean": 0.3, "control": 0.1}],
-        "failures": [],
-    }
-    assert summary_metrics(summary) == {
-        "score/mean": 0.4,
-        "score/n": 5.0,
-        "score/dissect/concept/n": 3.0,
-        "score/dissect/concept/mean": 0.5,
-        "score/gpt4o/concept/n": 2.0,
-        "score/gpt4o/concept/mean": 0.3,
-        "score/gpt4o/concept/control": 0.1,
     }
 
 

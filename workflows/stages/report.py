@@ -47,6 +47,7 @@ _TABLES = (
     ("explain", "explanations"),
     ("simulate", "simulations"),
     ("score", "scores"),
+    ("score", "score_aggregates"),
 )
 
 
@@ -79,7 +80,7 @@ def _write_report(
 
 STAGE = Stage(
     "report",
-    1,
+    2,
     ("samples", "describe", "capture", "classify", "explain", "simulate", "score"),
     _parameters,
     _run,

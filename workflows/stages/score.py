@@ -1,16 +1,25 @@
-"""Score: how far each explanation predicts its neuron, beside its control."""
+"""Score: how far each explanation predicts its neuron, beside its controls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import ray
 
-from tasks.artifacts import EXPLANATIONS, SCORES, SIMULATIONS, read_table, write_table
+from tasks.artifacts import (
+    EXPLANATIONS,
+    SCORE_AGGREGATES,
+    SCORES,
+    SIMULATIONS,
+    read_table,
+    write_table,
+)
+from tasks.evidence import Purpose
 from tasks.score.settings import ScoreSettings
 from tasks.settings import identity
+from workflows.cluster import result
 from workflows.neuron_parts import NeuronPart, TaskInputs, work_on_parts
 from workflows.stage import Context, Stage, Written, count_rows
 from workflows.stages.simulate import explained_parts
@@ -37,7 +46,14 @@ def _run(context: Context, folder: Path) -> Written:
         )
 
     files = work_on_parts("score", "scores", explained_parts(context), folder, submit)
+    result(
+        _gather.remote([folder / name for name in files["scores"]], settings, folder / _GATHERED)
+    )
+    files |= {"score_aggregates": [_GATHERED]}
     return Written(files, count_rows(folder, files))
+
+
+_GATHERED = "score_aggregates.parquet"
 
 
 @ray.remote(max_retries=3)
@@ -51,21 +67,31 @@ def _score_part(
 ) -> None:
     from tasks.score.score import score_neurons
 
+    columns = ["layer", "neuron", "explainer", "exemplar_ids"]
     seen = {
-        (row["layer"], row["neuron"]): frozenset(row["exemplar_ids"])
-        for row in read_table(
-            explanations, EXPLANATIONS, ["layer", "neuron", "exemplar_ids"]
-        ).to_pylist()
+        (row["layer"], row["neuron"], row["explainer"]): frozenset(row["exemplar_ids"])
+        for row in read_table(explanations, EXPLANATIONS, columns).to_pylist()
     }
+    evidence = {purpose: inputs.evidence(part, purpose) for purpose in get_args(Purpose)}
+    shown = [neuron for purpose in ("explainer", "scorer") for neuron in evidence[purpose]]
+    texts = {key: sample.tokens for key, sample in inputs.catalog(shown).samples.items()}
     simulated = read_table(simulations, SIMULATIONS)
-    evidence = inputs.evidence(part, "scorer")
-    write_table(score_neurons(simulated, evidence, seen, settings), SCORES, path)
+    write_table(score_neurons(simulated, evidence, texts, seen, settings), SCORES, path)
+
+
+@ray.remote(max_retries=3)
+def _gather(scores: Sequence[Path], settings: ScoreSettings, path: Path) -> None:
+    """What needs all neurons: p and q in the files of scores, and the table of aggregates."""
+    from tasks.score.aggregate import aggregate_scores
+    from tasks.score.significance import judge_files
+
+    write_table(aggregate_scores(judge_files(scores), settings), SCORE_AGGREGATES, path)
 
 
 STAGE = Stage(
     "score",
-    1,
-    ("samples", "capture", "classify", "explain", "simulate"),
+    2,
+    ("samples", "describe", "capture", "classify", "explain", "simulate"),
     _parameters,
     _run,
     per_explainer=True,

@@ -76,15 +76,17 @@ def _simulate_part(
     from tasks.artifacts import write_table
     from tasks.simulate.rows import simulate_neurons
 
-    evidence = inputs.evidence(part, "scorer")
-    catalog = inputs.catalog(evidence)
-    table = simulate_neurons(simulator, explainer, evidence, explained, controls, catalog)
+    held_out, calibration = (inputs.evidence(part, name) for name in ("scorer", "calibration"))
+    catalog = inputs.catalog([*held_out, *calibration])
+    table = simulate_neurons(
+        simulator, explainer, held_out, calibration, explained, controls, catalog
+    )
     write_table(table, SIMULATIONS, path)
 
 
 STAGE = Stage(
     "simulate",
-    1,
+    2,
     ("samples", "describe", "capture", "classify", "explain"),
     _parameters,
     _run,

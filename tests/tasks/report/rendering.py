@@ -8,6 +8,7 @@ import numpy as np
 
 from tasks.report.page import Heading, PageInputs
 from tests.tasks.report.synthetic import (
+    aggregates,
     catalog,
     explanations,
     neuron_types,
@@ -73,6 +74,7 @@ def inputs(**changes) -> PageInputs:
         ),
         explanations=explanations({"layer": 3, "neuron": 17, "text": "red patches"}),
         scores=scores({"layer": 3, "neuron": 17, "correlation": 0.62, "control_other": -0.04}),
+        aggregates=aggregates(),
         outcomes={},
         chosen=[(3, 17, "visual")],
         traces=traces(

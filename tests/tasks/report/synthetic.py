@@ -8,10 +8,19 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SCORES, TRACES, TYPES, TableSpec
+from tasks.artifacts import (
+    EXPLANATIONS,
+    NEURON_TYPES,
+    SCORE_AGGREGATES,
+    SCORES,
+    TRACES,
+    TYPES,
+    TableSpec,
+)
 from tasks.regions import Region
 from tasks.samples.catalog import Catalog, Sample
 from tasks.samples.source import BadSample, Concept, OpenedImage, Record
+from tasks.score.aggregate import BEATS_CONTROL, MEASURES
 
 PURE = {
     "visual": (1.0, 0.0, 0.0, 0.0),
@@ -56,10 +65,27 @@ def scores(*rows: Mapping[str, Any]) -> pa.Table:
             "ci_low": None if correlation is None else correlation - 0.1,
             "ci_high": None if correlation is None else correlation + 0.1,
             "margin": None if None in (correlation, control) else correlation - control,
-            "n_samples": 8, "n_tokens": 400,
+            "n_samples": 8, "n_tokens": 400, "tokens": "all",
         }  # fmt: skip
-        whole.append(defaults | dict(row))
+        rest = dict.fromkeys(set(SCORES.schema.names) - {"layer", "neuron"})
+        whole.append(rest | defaults | dict(row))
     return _table(whole, SCORES)
+
+
+def aggregates(*rows: Mapping[str, Any]) -> pa.Table:
+    """Rows of `score_aggregates`: every measure of a group has the numbers that are given."""
+    defaults = {
+        "explainer": "dissect", "simulator": "concept", "tokens": "all", "by": "all", "group": "",
+        "n": 8, "undefined": 2, "mean": 0.5, "ci_low": 0.4, "ci_high": 0.6, "median": 0.5,
+        "level": None,
+    }  # fmt: skip
+    whole = []
+    for row in rows:
+        for measure in (*MEASURES, BEATS_CONTROL):
+            of_test = {"level": 0.05, "ci_low": None, "ci_high": None}
+            named = of_test if measure == BEATS_CONTROL else {}
+            whole.append(defaults | {"measure": measure} | named | dict(row))
+    return _table(whole, SCORE_AGGREGATES)
 
 
 def trace(

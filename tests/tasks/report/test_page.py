@@ -4,6 +4,7 @@ from tasks.report.strongest import choose_neurons
 from tests.tasks.report.rendering import inputs, squeeze
 from tests.tasks.report.synthetic import (
     Drawn,
+    aggregates,
     catalog,
     every_type,
     explanations,
@@ -108,6 +109,68 @@ def test_all_explainers_and_simulators_of_a_neuron_are_shown(render):
     assert order == sorted(order)
     assert words.count(" sure") == words.count("for most of them") == 1
     assert len(outline.all("svg", "scale")) == 3
+
+
+def test_a_score_stands_beside_all_its_controls_and_its_parts(render):
+    row = {"layer": 3, "neuron": 17}
+    given = inputs(
+        scores=scores(
+            row
+            | {
+                "correlation": 0.62,
+                "control_other": -0.04,
+                "control_empty": 0.05,
+                "control_blind": 0.3,
+                "margin": 0.32,
+                "margin_low": 0.2,
+                "margin_high": 0.41,
+                "q": 0.0125,
+                "spearman": 0.55,
+                "auroc": 0.91,
+                "explained_variance": 0.37,
+                "detection_auc": 0.88,
+                "detection_auc_other": 0.49,
+                "balanced_accuracy": 0.81,
+            },
+            row | {"tokens": "visual", "correlation": 0.71},
+            row | {"tokens": "text", "status": "no_variance", "reason": "flat"},
+        )
+    )
+    _, outline = render(given)
+    words = squeeze(outline.words)
+    assert (
+        "control \N{MINUS SIGN}0.04 no words 0.05 no explanation 0.30 margin +0.32 "
+        "95 % +0.20 to +0.41 q 0.013"
+    ) in words
+    assert "; visual tokens alone 0.71; text tokens alone no variance" in words
+    assert "Spearman 0.55, AUROC of active tokens 0.91, explained variance 0.37" in words
+    assert "AUC 0.88 (control 0.49), balanced accuracy 0.81" in words
+    assert len(outline.all("svg", "scale")) == 1
+
+
+def test_aggregates_are_shown_with_their_intervals_and_what_is_undefined(render):
+    _, outline = render(
+        inputs(
+            aggregates=aggregates(
+                {"mean": 0.31, "ci_low": 0.25, "ci_high": 0.37, "n": 1500, "undefined": 12},
+                {
+                    "by": "type",
+                    "group": "text",
+                    "mean": None,
+                    "ci_low": None,
+                    "ci_high": None,
+                    "n": 0,
+                },
+                {"by": "layer", "group": "7"},
+            )
+        )
+    )
+    words = squeeze(outline.words)
+    assert "All dissect concept 1,500 12 0.31 0.25 to 0.37 0.31 0.31 0.31 +0.31" in words
+    assert "31 % 1,500 0.31" in words
+    assert "Text dissect concept 0 2 \N{EN DASH} " in words
+    assert "Layer 7 dissect concept 8 2 0.50 0.40 to 0.60" in words
+    assert "where its q is at most 0.05" in words
 
 
 def test_the_scale_is_drawn_where_the_numbers_lie(render):

@@ -6,12 +6,13 @@ from tasks.artifacts import SCORES
 from tasks.report.tables import (
     failures_by_reason,
     failures_by_status,
-    scores_by_type,
+    over_all_tokens,
+    scores_overview,
     summarise,
     types_by_layer,
     write_tables,
 )
-from tests.tasks.report.synthetic import every_type, neuron_types, scores
+from tests.tasks.report.synthetic import aggregates, every_type, neuron_types, scores
 
 SCORED = scores(
     {"layer": 0, "neuron": 0, "correlation": 0.2, "control_other": 0.3},
@@ -47,29 +48,39 @@ def test_types_are_counted_by_layer_and_in_all():
     assert table["visual share"].to_list() == pytest.approx([0, 2 / 3, 0.5])
 
 
-def test_scores_are_summarised_over_ok_rows_only():
-    visual, text = scores_by_type(SCORED).to_dicts()
-    assert (visual["type"], visual["n"], visual["not_scored"]) == ("visual", 3, 1)
-    assert visual["mean"] == pytest.approx(0.5)
-    assert visual["median"] == pytest.approx(0.4)
-    assert visual["control_mean"] == pytest.approx(0.2)
-    assert visual["margin_mean"] == pytest.approx(0.3)
-    assert visual["beats_control"] == pytest.approx(2 / 3)
-    # No score is no number, least of all zero.
-    assert (text["n"], text["not_scored"]) == (0, 2)
-    assert [text[name] for name in ("mean", "median", "control_mean", "beats_control")] == [
-        None
-    ] * 4
-
-
-def test_explainers_and_simulators_are_kept_apart():
-    table = scores_by_type(
-        pa.concat_tables(
-            [SCORED, scores({"layer": 0, "neuron": 0, "correlation": 0.7, "explainer": "a"})]
+def test_only_rows_over_all_tokens_are_a_score_of_their_own():
+    rows = scores(
+        *(
+            {"layer": 0, "neuron": 0, "tokens": tokens, "correlation": place / 10}
+            for place, tokens in enumerate(("all", "visual", "text"), start=1)
         )
     )
-    assert table["explainer"].to_list() == ["a", "dissect", "dissect"]
-    assert table["beats_control"].to_list()[0] is None
+    assert over_all_tokens(rows)["correlation"].to_pylist() == pytest.approx([0.1])
+
+
+def test_the_overview_has_all_neurons_then_types_then_layers_of_each_explainer():
+    rows = scores_overview(
+        aggregates(
+            {"by": "layer", "group": "10"},
+            {"by": "layer", "group": "9"},
+            {"by": "type", "group": "text"},
+            {"by": "type", "group": "visual", "mean": 0.7},
+            {"by": "all"},
+            {"by": "all", "tokens": "text", "mean": 0.9},
+            {"by": "all", "explainer": "another"},
+        )
+    )
+    assert [(row["explainer"], row["by"], row["group"]) for row in rows] == [
+        ("another", "all", ""),
+        ("dissect", "all", ""),
+        ("dissect", "type", "visual"),
+        ("dissect", "type", "text"),
+        ("dissect", "layer", "9"),
+        ("dissect", "layer", "10"),
+    ]
+    assert rows[1]["margin"]["mean"] == 0.5
+    assert rows[2]["correlation"]["mean"] == 0.7
+    assert rows[1]["beats_control"]["level"] == 0.05
 
 
 def test_failures_are_counted_by_reason_and_ok_rows_are_not_failures():
@@ -104,6 +115,12 @@ def test_the_closing_summary():
     summary = summarise(
         every_type(per_type=2, layers=1),
         SCORED,
+        aggregates(
+            {"n": 40, "mean": 0.25},
+            {"n": 10, "mean": 0.5, "explainer": "another"},
+            {"n": 30, "mean": 1.0, "tokens": "text"},
+            {"n": 20, "mean": 1.0, "by": "layer", "group": "0"},
+        ),
         outcomes(samples=[("missing", "x")], scores=[("no_variance", ""), ("no_variance", "y")]),
     )
     assert summary.neurons == {"visual": 2, "text": 2, "multi-modal": 2, "unknown": 2}
@@ -111,10 +128,10 @@ def test_the_closing_summary():
     assert summary.mean_score == pytest.approx(0.5)
     assert summary.mean_control == pytest.approx(0.2)
     assert sum(row["n"] for row in summary.by_explainer) == 3
-    by_table = scores_by_type(SCORED).filter(pl.col("n") > 0)
-    assert [(row["explainer"], row["simulator"]) for row in summary.by_explainer] == (
-        by_table.select("explainer", "simulator").unique().sort("explainer", "simulator").rows()
-    )
+    names = [(row["explainer"], row["simulator"]) for row in summary.by_explainer]
+    assert names == sorted(set(names))
+    assert summary.mean_margin == pytest.approx(0.3)
+    assert (summary.n_tested, summary.n_beat_control, summary.level) == (50, 15, 0.05)
     assert list(summary.failures.items()) == [
         (("scores", "no_variance"), 2),
         (("samples", "missing"), 1),
@@ -122,21 +139,23 @@ def test_the_closing_summary():
 
 
 def test_an_empty_run_is_summarised_without_numbers():
-    summary = summarise(neuron_types(), SCORES.schema.empty_table(), {})
+    summary = summarise(neuron_types(), SCORES.schema.empty_table(), aggregates(), {})
     assert set(summary.neurons.values()) == {0}
     assert summary.mean_score is None
+    assert summary.mean_margin is None
+    assert (summary.n_tested, summary.n_beat_control, summary.level) == (0, 0, None)
     assert summary.mean_control is None
     assert summary.by_explainer == []
     assert summary.failures == {}
 
 
 def test_tables_are_saved_even_when_empty(tmp_path):
-    paths = write_tables(tmp_path / "tables", neuron_types(), SCORES.schema.empty_table(), {})
+    paths = write_tables(tmp_path / "tables", neuron_types(), aggregates(), {})
     assert [path.name for path in paths] == [
         "types_by_layer.csv",
-        "scores_by_type.csv",
+        "score_aggregates.csv",
         "failures_by_reason.csv",
     ]
     assert [pl.read_csv(path).height for path in paths] == [0, 0, 0]
-    paths = write_tables(tmp_path / "tables", every_type(), SCORED, {"scores": SCORED})
-    assert [pl.read_csv(path).height for path in paths] == [3, 2, 2]
+    paths = write_tables(tmp_path / "tables", every_type(), aggregates({}), {"scores": SCORED})
+    assert [pl.read_csv(path).height for path in paths] == [3, 13, 2]

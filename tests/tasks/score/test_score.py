@@ -3,6 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import spearmanr
 
 from tasks.artifacts import SCORES, SIMULATIONS, write_table
 from tasks.evidence import Evidence, Excitation
@@ -10,20 +11,25 @@ from tasks.score.score import score_neurons
 from tasks.score.settings import ScoreSettings
 
 LAYER, NEURON = 3, 11
-SETTINGS = ScoreSettings(resamples=200)
+SETTINGS = ScoreSettings(resamples=200, min_tokens=2)
 SAMPLES = tuple(range(6))
+ASIDE = (20, 21, 22, 23)
+SHOWN = (30, 31, 32)
+TEXTS = {number: [f" {number % 3}", " a", " b", " c"] for number in (*SAMPLES, *ASIDE, *SHOWN)}
 
 
 def real(sample_id: int) -> Excitation:
     """What a made-up neuron truly does at 4 visual and 2-4 text tokens."""
     rng = np.random.default_rng(sample_id)
     sizes = (4, 2 + sample_id % 3)
-    return Excitation(sample_id, *(rng.normal(size=n).astype(np.float32) for n in sizes))
+    # As it is kept, in float16.
+    drawn = [rng.normal(size=n).astype(np.float16).astype(np.float32) for n in sizes]
+    return Excitation(sample_id, *drawn)
 
 
 def evidence(neuron: int = NEURON, samples: Sequence[int] = SAMPLES) -> Evidence:
     seen = [real(sample_id) for sample_id in samples]
-    return Evidence(LAYER, neuron, "text", 1.0, tuple(seen[::2]), tuple(seen[1::2]))
+    return Evidence(LAYER, neuron, "text", 4.0, tuple(seen[::2]), tuple(seen[1::2]))
 
 
 def simulated(
@@ -32,7 +38,8 @@ def simulated(
     samples: Sequence[int] = SAMPLES,
     neuron: int = NEURON,
     status: str = "ok",
-    bias: float = 0.0,
+    noise: float = 0.3,
+    **columns: object,
 ) -> list[dict]:
     """Predictions that are the truth times `factor`, plus noise of its own for each claim."""
     rows = []
@@ -40,7 +47,7 @@ def simulated(
         rng = np.random.default_rng([sample_id, len(claim)])
         truth = real(sample_id)
         visual, text = (
-            (factor * side + bias + (0.3 if factor else 0) * rng.normal(size=len(side)))
+            (factor * side + (noise if factor else 0) * rng.normal(size=len(side)))
             for side in (truth.visual, truth.text)
         )
         ok = status == "ok"
@@ -53,93 +60,269 @@ def simulated(
                 "claim": claim,
                 "claim_neuron": neuron,
                 "sample_id": sample_id if ok else -1,
-                "draw": "exemplar",
+                "draw": "random" if sample_id % 2 else "exemplar",
+                "purpose": "scorer",
                 "visual": visual.astype(np.float16) if ok else [],
                 "text": text.astype(np.float16) if ok else [],
+                "detected": None,
                 "estimator": "",
                 "status": status,
                 "reason": "" if ok else "because",
             }
+            | columns
         )
     return rows
 
 
-def scored(rows: list[dict], *neurons: Evidence, settings: ScoreSettings = SETTINGS) -> list[dict]:
+def scored(
+    rows: list[dict],
+    *neurons: Evidence,
+    settings: ScoreSettings = SETTINGS,
+    shown: Sequence[Evidence] = (),
+    seen: dict | None = None,
+) -> list[dict]:
     simulations = pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)
-    table = score_neurons(simulations, neurons or (evidence(),), {}, settings)
+    given = neurons or (evidence(),)
+    aside = [evidence(neuron.neuron, ASIDE) for neuron in given]
+    table = score_neurons(
+        simulations,
+        {"scorer": given, "calibration": aside, "explainer": shown},
+        TEXTS,
+        seen or {},
+        settings,
+    )
     assert table.schema.equals(SCORES.schema)
     return table.to_pylist()
 
 
-def by_hand(rows: list[dict]) -> float:
-    """numpy's correlation over the concatenated visual and text tokens of all rows."""
-    truths = [
-        side
-        for row in rows
-        for side in (real(row["sample_id"]).visual, real(row["sample_id"]).text)
-    ]
-    predictions = [side for row in rows for side in (row["visual"], row["text"])]
-    return float(np.corrcoef(np.concatenate(truths), np.concatenate(predictions))[0, 1])
+def over_all(*given, **settings) -> list[dict]:
+    """The rows over all tokens."""
+    return [row for row in scored(*given, **settings) if row["tokens"] == "all"]
 
 
-def test_a_score_is_the_correlation_over_all_visual_and_text_tokens_beside_its_control():
-    own, other = simulated("own"), simulated("other", factor=-0.2)
-    (row,) = scored([*own, *other])
+def sides(rows: list[dict], roles: Sequence[str] = ("visual", "text")) -> list[np.ndarray]:
+    """Real and predicted activations of rows, over the concatenated tokens."""
+    truths = [getattr(real(row["sample_id"]), role) for row in rows for role in roles]
+    return [np.concatenate(truths), np.concatenate([row[role] for row in rows for role in roles])]
+
+
+def by_hand(rows: list[dict], *roles: str) -> float:
+    return float(np.corrcoef(*sides(rows, roles or ("visual", "text")))[0, 1])
+
+
+def test_a_score_is_the_correlation_over_all_visual_and_text_tokens_beside_its_controls():
+    own, other, empty = simulated("own"), simulated("other", -0.2), simulated("empty", 0.1)
+    (row,) = over_all([*own, *other, *empty])
     assert row["correlation"] == pytest.approx(by_hand(own), abs=1e-6)
     assert row["control_other"] == pytest.approx(by_hand(other), abs=1e-6)
-    assert row["margin"] == pytest.approx(by_hand(own) - by_hand(other), abs=1e-6)
-    assert row["correlation"] > 0.9 > 0 > row["control_other"]
+    assert row["control_empty"] == pytest.approx(by_hand(empty), abs=1e-6)
+    assert row["correlation"] > 0.9 > row["control_empty"] > 0 > row["control_other"]
     assert row["ci_low"] < row["correlation"] < row["ci_high"]
     assert (row["status"], row["reason"], row["type"]) == ("ok", "", "text")
 
 
-def test_a_score_counts_the_samples_and_tokens_of_its_own_claim():
-    (row,) = scored([*simulated("own"), *simulated("other", samples=[0, 1])])
-    assert row["n_samples"] == 6
-    assert row["n_tokens"] == sum(4 + 2 + sample_id % 3 for sample_id in SAMPLES)
+@pytest.mark.parametrize(("other", "empty"), [(0.2, -0.2), (-0.2, 0.2)])
+def test_the_margin_is_over_the_highest_control(other, empty):
+    rows = [*simulated("own"), *simulated("other", other), *simulated("empty", empty)]
+    (row,) = over_all(rows)
+    highest = max(row["control_other"], row["control_empty"])
+    assert row["margin"] == pytest.approx(row["correlation"] - highest, abs=1e-6)
+    assert row["margin_low"] < row["margin"] < row["margin_high"]
+
+
+def test_visual_and_text_tokens_are_scored_apart_and_together():
+    own = [*simulated("own", samples=SAMPLES[:3]), *simulated("own", -1.0, SAMPLES[3:])]
+    whole, visual, text = scored([*own, *simulated("other")])
+    assert [row["tokens"] for row in (whole, visual, text)] == ["all", "visual", "text"]
+    assert visual["correlation"] == pytest.approx(by_hand(own, "visual"), abs=1e-6)
+    assert text["correlation"] == pytest.approx(by_hand(own, "text"), abs=1e-6)
+    assert whole["spearman"] == pytest.approx(spearmanr(*sides(own)).statistic, abs=1e-6)
+    assert text["spearman"] == pytest.approx(spearmanr(*sides(own, ["text"])).statistic, abs=1e-6)
+    assert (visual["n_tokens"], text["n_tokens"]) == (24, sum(2 + n % 3 for n in SAMPLES))
+    assert whole["n_tokens"] == visual["n_tokens"] + text["n_tokens"]
+
+
+def test_active_are_tokens_above_the_papers_thresholds():
+    """Of a scale of 4, a visual token is active above 0.8 and a text token above 1.2."""
+    _, visual, text = scored([*simulated("own"), *simulated("other")])
+    truths = [
+        np.concatenate([getattr(real(n), role) for n in SAMPLES]) for role in ("visual", "text")
+    ]
+    assert visual["n_active"] == (truths[0] > 0.8).sum() > 0
+    assert text["n_active"] == (truths[1] > 1.2).sum() > 0
+    assert visual["auroc"] > 0.9
+
+
+def test_a_neuron_that_is_never_active_has_no_auroc_but_a_score():
+    seen = [real(sample_id) for sample_id in SAMPLES]
+    silent = Evidence(LAYER, NEURON, "text", 0.0, tuple(seen[::2]), tuple(seen[1::2]))
+    (row,) = over_all([*simulated("own"), *simulated("other")], silent)
+    assert (row["n_active"], row["auroc"], row["status"]) == (0, None, "ok")
+
+
+def test_explained_variance_is_calibrated_on_the_calibration_samples():
+    own = simulated("own", 3.0)
+    aside = simulated("own", 3.0, ASIDE, purpose="calibration")
+    (row,) = over_all([*own, *simulated("other"), *aside])
+    x, y = sides(own)
+    slope, intercept = np.polyfit(*sides(aside)[::-1], 1)
+    missed = np.square(x - intercept - slope * y).sum()
+    assert row["explained_variance"] == pytest.approx(1 - missed / np.square(x - x.mean()).sum())
+    assert row["explained_variance_uncentred"] == pytest.approx(1 - missed / np.square(x).sum())
+    assert row["n_calibration"] == len(ASIDE)
+    in_sample = row["correlation"] ** 2
+    assert row["explained_variance"] < in_sample
+    (without,) = over_all([*own, *simulated("other")])
+    assert (without["explained_variance"], without["n_calibration"]) == (None, 0)
+    assert without["correlation"] == row["correlation"]
+
+
+def test_detection_is_by_the_peak_of_the_predicted_trace():
+    own = simulated("own")
+    for row in own:  # Random samples (odd ids) have the higher peaks in text, all but one.
+        row["text"] = np.full(len(row["text"]), 9.0 * (row["sample_id"] in (1, 3, 4)), np.float16)
+        row["visual"] = np.full(4, float(row["sample_id"] % 2 == 0), np.float16)
+    whole, visual, text = scored([*own, *simulated("other")])
+    assert visual["detection_auc"] == 1
+    # Exemplars 0, 9, 0 against 9, 9, 0: one half of the ties, and 9 beats 0.
+    assert text["detection_auc"] == pytest.approx((2 * 0.5 + 1 + 2 * 0.5) / 9)
+    # Peaks 1, 9, 1 against 9, 9, 0.
+    assert whole["detection_auc"] == pytest.approx((1 + 2 * 0.5 + 1 + 1) / 9)
+    assert whole["detection_auc_other"] is not None
+
+
+def test_a_simulators_own_answer_detects_instead_where_it_gives_one_for_every_sample():
+    own = simulated("own")
+    for row in own:
+        row["detected"] = float(row["sample_id"] % 2 == 0)
+    whole, visual, _ = scored([*own, *simulated("other")])
+    assert whole["detection_auc"] == 1
+    assert visual["detection_auc"] < 1
+    own[3]["detected"] = None
+    assert over_all([*own, *simulated("other")])[0]["detection_auc"] < 1
+
+
+def test_balanced_accuracy_is_by_a_threshold_of_the_calibration_samples():
+    own, aside = simulated("own"), simulated("own", 1.0, ASIDE, purpose="calibration")
+    for row in (*own, *aside):
+        row["detected"] = float(row["sample_id"] % 2 == 0)
+    (row,) = over_all([*own, *simulated("other"), *aside])
+    assert row["balanced_accuracy"] == 1
+    own[0]["detected"] = 0.1
+    (row,) = over_all([*own, *simulated("other"), *aside])
+    assert row["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_the_blind_control_comes_from_the_explainers_samples():
+    rows = [*simulated("own"), *simulated("other")]
+    (without,) = over_all(rows)
+    (row,) = over_all(rows, shown=[evidence(samples=SHOWN)])
+    assert without["control_blind"] is None
+    assert -1 < row["control_blind"] < 1
+    assert row["margin"] == pytest.approx(
+        row["correlation"] - max(row["control_blind"], row["control_other"]), abs=1e-6
+    )
+    (stranger,) = over_all(rows, shown=[evidence(99, SHOWN)])
+    assert stranger["control_blind"] is None
+
+
+def test_a_neuron_that_looks_at_one_place_is_predicted_without_any_explanation():
+    def staring(sample_id: int) -> Excitation:
+        seen = real(sample_id)
+        visual = 0.1 * seen.visual + np.array([0, 0, 5, 0], np.float32)
+        return Excitation(sample_id, visual.astype(np.float16).astype(np.float32), 0 * seen.text)
+
+    def staring_evidence(samples: Sequence[int]) -> Evidence:
+        seen = [staring(sample_id) for sample_id in samples]
+        return Evidence(LAYER, NEURON, "visual", 5.0, tuple(seen[::2]), tuple(seen[1::2]))
+
+    rows = [*simulated("own", noise=1), *simulated("other")]
+    (row,) = over_all(rows, staring_evidence(SAMPLES), shown=[staring_evidence(SHOWN)])
+    assert row["control_blind"] > 0.98
+    assert row["margin"] < 0
 
 
 def test_a_sample_that_the_explainer_saw_is_refused():
-    simulations = pa.Table.from_pylist(simulated("own"), schema=SIMULATIONS.schema)
-    fine = {(LAYER, NEURON): frozenset([7, 8]), (LAYER, 99): frozenset(SAMPLES)}
-    score_neurons(simulations, [evidence()], fine, SETTINGS)
-    seen = {(LAYER, NEURON): frozenset([8, 4])}
+    rows = simulated("own")
+    fine = {(LAYER, NEURON, "dissect"): frozenset([7, 8])}
+    fine |= {(LAYER, 99, "dissect"): frozenset(SAMPLES), (LAYER, NEURON, "b"): frozenset(SAMPLES)}
+    scored(rows, seen=fine)
     with pytest.raises(ValueError, match=r"neuron 3:11 would be scored on sample 4, which its"):
-        score_neurons(simulations, [evidence()], seen, SETTINGS)
+        scored(rows, seen={(LAYER, NEURON, "dissect"): frozenset([8, 4])})
 
 
-def test_an_opposite_prediction_scores_below_zero():
-    (row,) = scored(simulated("own", factor=-1))
+def test_a_sample_that_was_calibrated_on_is_refused():
+    rows = [*simulated("own"), *simulated("own", samples=[4], purpose="calibration")]
+    with pytest.raises(ValueError, match=r"sample 4, which its predictions are calibrated on"):
+        scored(rows)
+
+
+def test_a_blind_control_made_from_scored_samples_is_refused():
+    with pytest.raises(ValueError, match=r"sample 2, which its blind control is made from"):
+        scored(simulated("own"), shown=[evidence(samples=(30, 2, 4))])
+
+
+def test_a_prediction_of_another_length_than_its_sample_is_refused():
+    own = simulated("own")
+    own[2]["text"] = own[2]["text"][:-1]
+    with pytest.raises(ValueError, match="not as many text tokens as its sample"):
+        scored(own)
+
+
+def test_an_opposite_prediction_scores_below_zero_and_explains_nothing():
+    aside = simulated("own", -1, ASIDE, purpose="calibration")
+    (row,) = over_all([*simulated("own", -1), *aside])
     assert row["correlation"] < -0.9
+    assert row["auroc"] < 0.1
+    assert row["explained_variance"] <= 0
 
 
 def test_a_neuron_without_an_explanation_has_no_score_and_says_why():
-    (row,) = scored(simulated("own", samples=[0], status="no_explanation"))
-    assert (row["status"], row["reason"], row["n_samples"]) == ("no_explanation", "because", 0)
-    assert row["correlation"] is row["ci_low"] is row["control_other"] is row["margin"] is None
+    for row in scored(simulated("own", samples=[0], status="no_explanation")):
+        assert (row["status"], row["reason"], row["n_samples"]) == ("no_explanation", "because", 0)
+        measured = {name for name, value in row.items() if isinstance(value, float)}
+        assert measured == set()
 
 
 @pytest.mark.parametrize("status", ["no_samples", "failed", "malformed"])
 def test_an_explanation_without_a_single_prediction_has_too_few_samples_and_says_why(status):
-    (row,) = scored(simulated("own", samples=[0], status=status))
+    (row,) = over_all(simulated("own", samples=[0], status=status))
     assert (row["status"], row["reason"], row["n_samples"]) == ("too_few_samples", "because", 0)
     assert row["correlation"] is None
 
 
 def test_too_few_samples_give_no_score():
     few = SAMPLES[:3]
-    (row,) = scored([*simulated("own", samples=few), *simulated("other", samples=few)])
+    rows = [*simulated("own", samples=few), *simulated("other", samples=few)]
+    (row,) = over_all(rows)
     assert (row["status"], row["correlation"], row["n_samples"]) == ("too_few_samples", None, 3)
     assert "score.min_samples is 4" in row["reason"]
-    (row,) = scored(simulated("own", samples=few), settings=ScoreSettings(200, min_samples=3))
+    (row,) = over_all(rows, settings=ScoreSettings(200, min_samples=3))
     assert row["correlation"] > 0.9
 
 
+def test_too_few_tokens_give_no_score_over_them_alone():
+    settings = ScoreSettings(200, min_tokens=20)
+    whole, visual, text = scored([*simulated("own"), *simulated("other")], settings=settings)
+    assert (whole["status"], visual["status"], text["status"]) == ("ok", "ok", "too_few_tokens")
+    assert text["reason"] == "18 tokens, score.min_tokens is 20"
+    assert text["correlation"] is text["spearman"] is text["margin"] is None
+
+
 def test_a_prediction_that_says_the_same_everywhere_has_no_score():
-    (row,) = scored([*simulated("own", factor=0), *simulated("other")])
+    (row,) = over_all([*simulated("own", factor=0), *simulated("other")])
     assert (row["status"], row["correlation"], row["margin"]) == ("no_variance", None, None)
     assert row["reason"] == "the prediction does not vary over the held-out samples"
     assert row["control_other"] > 0.9
+
+
+def test_a_prediction_may_vary_over_the_image_and_not_over_the_text():
+    own = simulated("own")
+    for row in own:
+        row["text"] = np.zeros_like(row["text"])
+    whole, visual, text = scored([*own, *simulated("other")])
+    assert [row["status"] for row in (whole, visual, text)] == ["ok", "ok", "no_variance"]
+    assert text["correlation"] is None
 
 
 def test_a_neuron_that_does_the_same_everywhere_has_no_score():
@@ -147,43 +330,61 @@ def test_a_neuron_that_does_the_same_everywhere_has_no_score():
         Excitation(number, np.ones(4, np.float32), np.ones(2 + number % 3, np.float32))
         for number in SAMPLES
     ]
-    (row,) = scored(simulated("own"), Evidence(LAYER, NEURON, "text", 1.0, tuple(flat), ()))
+    (row,) = over_all(simulated("own"), Evidence(LAYER, NEURON, "text", 1.0, tuple(flat), ()))
     assert row["status"] == "no_variance"
     assert row["reason"] == "the real activations do not vary over the held-out samples"
 
 
 def test_a_score_without_a_control_says_so():
-    (row,) = scored([*simulated("own"), *simulated("other", samples=[0], status="no_control")])
+    rows = [*simulated("own"), *simulated("other", samples=[0], status="no_control")]
+    (row,) = over_all([*rows, *simulated("empty", 0.1)])
     assert (row["status"], row["control_other"], row["margin"]) == ("no_control", None, None)
-    assert row["correlation"] > 0.9
+    assert row["correlation"] > 0.9 > row["control_empty"]
     assert row["ci_low"] is not None
 
 
-def test_a_control_that_says_the_same_everywhere_leaves_no_margin_but_the_score_stands():
-    (row,) = scored([*simulated("own"), *simulated("other", factor=0)])
+def test_a_control_that_says_the_same_everywhere_leaves_the_margin_to_the_others():
+    rows = [*simulated("own"), *simulated("other", factor=0)]
+    (row,) = over_all(rows)
     assert (row["status"], row["control_other"], row["margin"]) == ("ok", None, None)
-    assert row["correlation"] > 0.9
     assert "control" in row["reason"]
+    (row,) = over_all([*rows, *simulated("empty", 0.1)])
+    assert row["margin"] == pytest.approx(row["correlation"] - row["control_empty"], abs=1e-6)
 
 
-def test_predictions_that_failed_are_left_out():
-    rows = [*simulated("own", samples=SAMPLES[:5]), *simulated("own", samples=[5], status="failed")]
-    (row,) = scored(rows)
-    assert row["n_samples"] == 5
-    assert row["correlation"] == pytest.approx(by_hand(rows[:5]), abs=1e-6)
+def test_all_claims_are_scored_on_the_samples_that_each_has_a_prediction_for():
+    own = [*simulated("own", samples=SAMPLES[:5])]
+    failed = simulated("own", samples=[5], status="failed", sample_id=5)
+    other = [*simulated("other", samples=SAMPLES[1:])]
+    empty = [*simulated("empty", 0.1, samples=[0, 1])]
+    (row,) = over_all([*own, *failed, *other, *empty])
+    assert row["n_samples"] == 4
+    assert row["n_exemplars"] == 2
+    assert row["correlation"] == pytest.approx(by_hand(own[1:]), abs=1e-6)
+    assert row["control_other"] == pytest.approx(by_hand(other[:-1]), abs=1e-6)
+    # A claim with hardly any prediction would leave hardly a sample: it is no control then.
+    assert row["control_empty"] is None
 
 
-def test_every_neuron_is_scored_by_itself_in_the_order_of_the_simulations(tmp_path):
+def test_every_explanation_is_scored_by_itself_in_the_order_of_the_simulations(tmp_path):
     rows = []
     for neuron, samples, factor in ((9, SAMPLES, 1.0), (2, SAMPLES[:4], -1.0), (5, SAMPLES, 0.1)):
-        for claim in ("own", "other"):
+        for claim in ("own", "other", "empty"):
             rows += simulated(claim, factor, samples, neuron)
+    rows += simulated("own", 0.5, neuron=9, explainer="gpt4o")
     neurons = [evidence(neuron) for neuron in (2, 5, 9)]
-    together = scored(rows, *neurons)
-    assert [row["neuron"] for row in together] == [9, 2, 5]
-    for row, seen in zip(together, (neurons[2], neurons[0], neurons[1]), strict=True):
-        (alone,) = scored([r for r in rows if r["neuron"] == row["neuron"]], seen)
-        assert alone == pytest.approx(row, abs=1e-6)
+    shown = [evidence(neuron, SHOWN) for neuron in (9, 5)]
+    together = scored(rows, *neurons, shown=shown)
+    names = [(row["neuron"], row["explainer"]) for row in together[::3]]
+    assert names == [(9, "dissect"), (2, "dissect"), (5, "dissect"), (9, "gpt4o")]
+    for place, name in enumerate(names):
+        alone = scored(
+            [row for row in rows if (row["neuron"], row["explainer"]) == name],
+            *neurons,
+            shown=shown,
+        )
+        for mine, row in zip(alone, together[3 * place : 3 * place + 3], strict=True):
+            assert mine == pytest.approx(row, abs=1e-6)
     write_table(pa.Table.from_pylist(together, schema=SCORES.schema), SCORES, tmp_path / "scores")
 
 
@@ -191,7 +392,17 @@ def test_no_simulations_are_no_scores():
     assert scored([]) == []
 
 
-@pytest.mark.parametrize("wrong", [{"resamples": 99}, {"min_samples": 1}])
-def test_settings_that_prove_nothing_are_refused_by_name(wrong):
-    with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: must be at least"):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"resamples": 99}, "resamples: must be at least 100"),
+        ({"min_samples": 1}, "min_samples: must be at least 2"),
+        ({"min_tokens": 1}, "min_tokens: must be at least 2"),
+        ({"active_visual": 10.0}, "active_visual: must be from 0"),
+        ({"active_text": -1.0}, "active_text: must be from 0"),
+        ({"q": 0.0}, "q: must be between 0 and 1"),
+    ],
+)
+def test_settings_that_prove_nothing_are_refused_by_name(wrong, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
         ScoreSettings(**wrong)

@@ -7,7 +7,7 @@ from tasks.concepts.presence import patch_coverage, token_words
 from tasks.explain.dissect import Match, sentence
 from tasks.samples.catalog import Catalog
 from tasks.simulate.concept import ConceptSimulator, read_claim
-from tasks.simulate.simulator import Prediction
+from tasks.simulate.simulator import Prediction, Question
 from tests.one_process import Described
 
 
@@ -22,7 +22,7 @@ def showing(catalog: Catalog, concept: str) -> list[int]:
 
 
 def simulate(catalog: Catalog, explanation: str, sample_id: int) -> Prediction:
-    (prediction,) = ConceptSimulator().simulate(explanation, [sample_id], catalog)
+    (prediction,) = ConceptSimulator().simulate([Question(explanation, sample_id)], catalog)
     assert (prediction.status, prediction.estimator) == ("ok", "presence")
     assert len(prediction.visual) == catalog[sample_id].n_visual
     assert len(prediction.text) == len(catalog[sample_id].tokens)
@@ -181,10 +181,11 @@ def test_without_the_truth_a_text_that_has_the_word_stands_for_its_image(catalog
         assert set(prediction.visual.tolist()) == {float("red" in plain[sample_id].text)}
 
 
-def test_predictions_come_in_the_order_of_the_samples(catalog):
-    explanation = 'Image regions that show "red"; the word "circle" in the text.'
-    together = ConceptSimulator().simulate(explanation, [5, 2, 9], catalog)
-    for prediction, sample_id in zip(together, [5, 2, 9], strict=True):
-        alone = simulate(catalog, explanation, sample_id)
+def test_predictions_come_in_the_order_of_the_questions(catalog):
+    said = ('Image regions that show "red"; the word "circle" in the text.', "", "Blue shapes.")
+    questions = [Question(said[place % 3], number) for place, number in enumerate((5, 2, 9, 5, 5))]
+    together = ConceptSimulator().simulate(questions, catalog)
+    for prediction, asked in zip(together, questions, strict=True):
+        alone = simulate(catalog, asked.explanation, asked.sample_id)
         assert prediction.visual.tolist() == alone.visual.tolist()
         assert prediction.text.tolist() == alone.text.tolist()

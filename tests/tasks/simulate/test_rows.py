@@ -10,11 +10,17 @@ from tasks.evidence import Evidence, Excitation
 from tasks.samples.catalog import Catalog
 from tasks.simulate.control import Explained
 from tasks.simulate.rows import simulate_neurons
-from tasks.simulate.simulator import Prediction
+from tasks.simulate.simulator import Prediction, Question
 
-NOTHING = np.empty(0, np.float32)
 OWN = Explained(2, 5, "visual", "red things")
 OTHER = Explained(3, 8, "visual", "blue things")
+ODD = {
+    3: {"status": "failed", "reason": "it was number 3"},
+    13: {"visual": np.zeros(3, np.float32)},
+    23: {"visual": np.array([0, np.nan], np.float32)},
+    33: {"text": np.array([1e9], np.float32)},
+}
+"""What is odd about the predictions for some samples."""
 
 
 @dataclass
@@ -22,39 +28,45 @@ class Echo:
     """A simulator whose prediction is the sample_id and how long the explanation is."""
 
     name: str = "echo"
-    asked: list[str] = field(default_factory=list)
+    asked: list[Question] = field(default_factory=list)
 
-    def simulate(
-        self, explanation: str, sample_ids: Sequence[int], catalog: Catalog
-    ) -> list[Prediction]:
-        self.asked.append(explanation)
+    def simulate(self, questions: Sequence[Question], catalog: Catalog) -> list[Prediction]:
+        self.asked += questions
         return [
             Prediction(
-                visual=np.full(2, number / 7, np.float32),
-                text=np.full(1, len(explanation), np.float32),
-                estimator="echoed",
-                status="failed" if number == 3 else "ok",
-                reason="it was number 3" if number == 3 else "",
+                **{
+                    "visual": np.full(2, asked.sample_id / 7, np.float32),
+                    "text": np.full(1, len(asked.explanation), np.float32),
+                    "estimator": "echoed",
+                    "detected": float(asked.sample_id),
+                }
+                | ODD.get(asked.sample_id, {})
             )
-            for number in sample_ids
+            for asked in questions
         ]
 
 
 def evidence(exemplars: Sequence[int], random: Sequence[int], neuron: int = 5) -> Evidence:
     drawn = [
-        [Excitation(number, NOTHING, NOTHING) for number in ids] for ids in (exemplars, random)
+        [Excitation(number, np.ones(2, np.float32), np.ones(1, np.float32)) for number in ids]
+        for ids in (exemplars, random)
     ]
     return Evidence(2, neuron, "visual", 1.0, tuple(drawn[0]), tuple(drawn[1]))
 
 
 def rows(
-    seen: Evidence, own: Explained | None = OWN, other: Explained | None = OTHER
+    seen: Evidence,
+    own: Explained | None = OWN,
+    other: Explained | None = OTHER,
+    aside: Sequence[Evidence] = (),
+    simulator: Echo | None = None,
 ) -> list[dict]:
     key = (seen.layer, seen.neuron)
     table = simulate_neurons(
-        Echo(),
+        simulator or Echo(),
         "dissect",
         [seen],
+        aside,
         {key: own} if own else {},
         {key: other} if other else {},
         Catalog({}),
@@ -63,29 +75,54 @@ def rows(
     return table.to_pylist()
 
 
-def test_the_neurons_own_claim_and_anothers_are_simulated_on_the_same_samples():
+def test_every_claim_is_simulated_on_the_same_samples():
     table = rows(evidence([4, 1], [9, 6]))
     assert [(row["claim"], row["sample_id"], row["draw"]) for row in table] == [
         (claim, *drawn)
-        for claim in ("own", "other")
+        for claim in ("own", "other", "empty")
         for drawn in ((4, "exemplar"), (1, "exemplar"), (9, "random"), (6, "random"))
     ]
     claims = {(row["claim"], row["claim_layer"], row["claim_neuron"]) for row in table}
-    assert claims == {("own", 2, 5), ("other", 3, 8)}
-    assert {row["text"][0] for row in table if row["claim"] == "own"} == {len(OWN.text)}
-    assert {row["text"][0] for row in table if row["claim"] == "other"} == {len(OTHER.text)}
+    assert claims == {("own", 2, 5), ("other", 3, 8), ("empty", -1, -1)}
+    said = {claim: {r["text"][0] for r in table if r["claim"] == claim} for claim, _, _ in claims}
+    assert said == {"own": {len(OWN.text)}, "other": {len(OTHER.text)}, "empty": {0}}
+    assert {row["purpose"] for row in table} == {"scorer"}
 
 
-def test_as_many_random_samples_as_exemplars_are_used_or_all_there_are():
-    for random, used in (([7, 8, 9, 10], [7, 8]), ([7], [7]), ([], [])):
-        own = [row for row in rows(evidence([1, 2], random)) if row["claim"] == "own"]
-        assert [row["sample_id"] for row in own if row["draw"] == "random"] == used
+def test_exemplars_and_random_samples_are_one_to_one():
+    for exemplars, random in (([1, 2], [7, 8, 9, 10]), ([1, 2, 4, 5], [7, 8])):
+        own = [row for row in rows(evidence(exemplars, random)) if row["claim"] == "own"]
+        assert [row["draw"] for row in own] == ["exemplar", "exemplar", "random", "random"]
+
+
+def test_the_own_claim_alone_is_simulated_on_the_calibration_samples_too():
+    aside = [evidence([20], [21, 22]), evidence([24], [25], neuron=6)]
+    table = rows(evidence([4], [9]), aside=aside)
+    calibration = [row for row in table if row["purpose"] == "calibration"]
+    assert [(row["claim"], row["draw"]) for row in calibration] == [
+        ("own", "exemplar"),
+        ("own", "random"),
+    ]
+    assert calibration[0]["sample_id"] == 20
+    assert calibration[1]["sample_id"] in (21, 22)
+
+
+def test_no_question_is_asked_twice_and_all_come_at_once():
+    echo = Echo()
+    seen = [evidence([4, 1], [9, 6], neuron=number) for number in (5, 6, 7)]
+    same = {(2, number): OWN for number in (5, 6)} | {(2, 7): OTHER}
+    table = simulate_neurons(echo, "dissect", seen, [], same, {}, Catalog({}))
+    assert len(echo.asked) == len(set(echo.asked)) == 3 * 4
+    empty = [row for row in table.to_pylist() if row["claim"] == "empty"]
+    assert len(empty) == 3 * 4
+    assert all(row["status"] == "ok" for row in empty)
 
 
 def test_predictions_are_kept_with_how_they_were_made(tmp_path):
-    row = rows(evidence([4], []))[0]
+    row = rows(evidence([4], [9]))[0]
     assert row["visual"] == [np.float16(4 / 7)] * 2
     assert (row["estimator"], row["status"], row["reason"]) == ("echoed", "ok", "")
+    assert row["detected"] == 4
     assert (row["explainer"], row["simulator"], row["layer"], row["neuron"]) == (
         "dissect",
         "echo",
@@ -96,36 +133,47 @@ def test_predictions_are_kept_with_how_they_were_made(tmp_path):
     write_table(table, SIMULATIONS, tmp_path / "simulations")
 
 
-def test_a_failed_prediction_is_a_row_with_its_reason():
-    table = rows(evidence([4, 3], []))
-    assert [(row["status"], row["reason"]) for row in table[:2]] == [
-        ("ok", ""),
-        ("failed", "it was number 3"),
-    ]
+@pytest.mark.parametrize(
+    ("sample_id", "status", "reason"),
+    [
+        (3, "failed", "it was number 3"),
+        (13, "malformed", "3 predictions for 2 visual tokens"),
+        (23, "malformed", "a visual prediction is not a number up to 65504"),
+        (33, "malformed", "a text prediction is not a number up to 65504"),
+    ],
+)
+def test_a_failed_prediction_is_a_row_with_its_reason_and_no_trace(sample_id, status, reason):
+    fine, failed = rows(evidence([4, sample_id], [9, 6]))[:2]
+    assert (fine["status"], fine["reason"]) == ("ok", "")
+    assert (failed["status"], failed["reason"]) == (status, reason)
+    assert failed["visual"] == failed["text"] == []
 
 
 @pytest.mark.parametrize(
     ("seen", "own", "status", "reason"),
     [
         (evidence([1, 2], [3]), None, "no_explanation", "the neuron has no explanation"),
-        (evidence([], [3]), OWN, "no_samples", "no sample was held out"),
+        (evidence([], [3]), OWN, "no_samples", "no exemplar was held out"),
+        (evidence([3], []), OWN, "no_samples", "no random sample is left beside the exemplars"),
     ],
 )
 def test_a_neuron_that_cannot_be_simulated_is_one_row_that_says_why(seen, own, status, reason):
     (row,) = rows(seen, own=own)
-    assert (row["claim"], row["status"], row["reason"]) == ("own", status, reason)
+    assert (row["claim"], row["status"]) == ("own", status)
+    assert row["reason"].startswith(reason)
     assert (row["claim_layer"], row["claim_neuron"], row["sample_id"]) == (-1, -1, -1)
     assert row["visual"] == row["text"] == []
 
 
 def test_a_neuron_without_a_control_is_simulated_and_says_so():
-    table = rows(evidence([1, 2], []), other=None)
-    assert [row["status"] for row in table] == ["ok", "ok", "no_control"]
+    table = rows(evidence([1], [2]), other=None)
+    assert [row["status"] for row in table] == ["ok"] * 4 + ["no_control"]
     assert table[-1]["claim"] == "other"
     assert table[-1]["reason"] == "no other neuron has a different explanation"
 
 
 def test_neurons_follow_each_other_in_the_order_of_the_evidence():
-    seen = [evidence([1], [], neuron=6), evidence([2], [], neuron=5)]
-    table = simulate_neurons(Echo(), "dissect", seen, {(2, 5): OWN, (2, 6): OTHER}, {}, Catalog({}))
+    seen = [evidence([1], [7], neuron=6), evidence([2], [7], neuron=5)]
+    said = {(2, 5): OWN, (2, 6): OTHER}
+    table = simulate_neurons(Echo(), "dissect", seen, [], said, {}, Catalog({}))
     assert list(dict.fromkeys(table["neuron"].to_pylist())) == [6, 5]

@@ -1,0 +1,57 @@
+"""The benchmark scores what it says it scores, as a plain loop over neurons would."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+
+from bench.score import Size, draw_part, main, score_parts
+from tasks.artifacts import CLAIMS
+from tasks.score.settings import ScoreSettings
+
+_SIZE = Size(samples=6, visual=30, text=10)
+
+
+def test_the_scores_are_those_of_numpy_over_the_same_traces() -> None:
+    share = score_parts([(0, 4), (4, 2)], _SIZE, ScoreSettings(resamples=100))
+    rows = [row for row in share.scores.to_pylist() if row["tokens"] == "all"]
+    assert [row["neuron"] for row in rows] == list(range(6))
+    part = draw_part(4, 2, _SIZE)
+    predicted = part.simulations.to_pylist()
+    for row, neuron in zip(rows[4:], part.evidence["scorer"], strict=True):
+        x = np.concatenate(
+            [[*seen.visual, *seen.text] for seen in (*neuron.exemplars, *neuron.random)]
+        )
+        for claim, column in zip(
+            CLAIMS, ("correlation", "control_other", "control_empty"), strict=True
+        ):
+            y = np.concatenate(
+                [
+                    [*one["visual"], *one["text"]]
+                    for one in predicted
+                    if (one["neuron"], one["claim"], one["purpose"])
+                    == (neuron.neuron, claim, "scorer")
+                ]
+            ).astype(np.float64)
+            assert abs(row[column] - np.corrcoef(x, y)[0, 1]) < 1e-6
+        assert row["status"] == "ok"
+        measured = {name for name, value in row.items() if value is None}
+        assert measured == {"p", "q"}
+    assert share.seconds > 0
+    assert share.max_rss > 50e6
+
+
+def test_it_writes_seconds_and_memory_beside_what_others_have_measured(tmp_path, monkeypatch):
+    path = tmp_path / "score.json"
+    path.write_text('{"simulating": {"share": 0.97}}', encoding="utf-8")
+    small = "--neurons 3 --samples 4 --visual 20 --text 5 --resamples 100 --processes 1 --out"
+    monkeypatch.setattr(sys, "argv", ["score", *small.split(), str(path)])
+    main()
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written["simulating"] == {"share": 0.97}
+    scoring = written["scoring"]
+    assert (scoring["neurons"], scoring["tokens"], scoring["rows"]["scores"]) == (3, 25, 9)
+    assert scoring["seconds"]["all"] > 0
+    assert 0.05 < scoring["max_rss_gb"]["all"] < 3
