@@ -70,6 +70,7 @@ def test_a_sample_of_several_images_has_one_hash_of_them_all_and_the_first_ones_
     (three,) = rows([Record("a", ("fine", "fine", "fine"), "")])
     assert (two["images"], two["width"], two["height"]) == (["fine", "fine"], 4, 3)
     assert len({row["image_sha256"] for row in (one, two, three)}) == 3
+    assert len(two["image_sha256"]) == len(three["image_sha256"]) == 64
 
 
 def test_one_bad_image_of_several_spoils_the_sample():
