@@ -28,6 +28,7 @@ read without the rest of their layer."""
 
 ROLES = ("visual", "text", "template")
 TYPES = ("visual", "text", "multi-modal", "unknown")
+TESTED_TYPES = ("visual", "text", "multi-modal", "undecided", "silent")
 CONCEPT_GRID = 24
 """Rows and columns of a concept's coverage mask, laid over the whole image."""
 
@@ -282,6 +283,42 @@ NEURON_TYPES = TableSpec(
     ),
     key=("layer", "neuron"),
 )
+
+NEURON_TESTS = TableSpec(
+    "tested_types",
+    pa.schema(
+        [
+            *_NEURON,
+            _column(
+                "threshold", pa.float32(), "the activation from which a token is high", "activation"
+            ),
+            *(
+                column
+                for role in ("visual", "text")
+                for column in (
+                    _column(f"high_{role}", pa.int64(), f"{role} tokens that are high", "tokens"),
+                    _column(
+                        f"rate_{role}", pa.float64(), f"their share; null without {role} tokens"
+                    ),
+                )
+            ),
+            _column("difference", pa.float64(), "rate_visual - rate_text"),
+            *(
+                _column(f"{kind}_{name}", pa.float64(), f"{meaning}; null where not tested")
+                for kind, what in (("p", "p-value"), ("q", "Benjamini-Hochberg q over all neurons"))
+                for name, meaning in (
+                    ("exact", f"{what} of the difference, every token exchangeable"),
+                    ("block", f"{what} of the difference, by blocks of samples"),
+                    ("both", f"{what} of both roles exciting the neuron, by blocks of samples"),
+                )
+            ),
+            _column("type_tested", pa.string(), "one of the tested rule's types"),
+        ]
+    ),
+    key=("layer", "neuron"),
+)
+"""What tests say of the neurons that `types` types by the paper's rule; only where the run's rule
+tests (see tasks/classify/tested.py)."""
 
 EXPLANATIONS = TableSpec(
     "explanations",
