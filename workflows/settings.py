@@ -8,6 +8,7 @@ from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from tasks.analyse.settings import AnalyseSettings
 from tasks.capture.settings import CaptureSettings
 from tasks.classify.rule import ClassifySettings
 from tasks.explain.explanation import Explainer
@@ -115,6 +116,7 @@ class Settings:
     describe: DescribeSettings
     capture: CaptureSettings
     classify: ClassifySettings
+    analyse: AnalyseSettings
     explain: ExplainSettings
     simulate: SimulateSettings
     score: ScoreSettings

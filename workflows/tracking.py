@@ -15,7 +15,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.artifacts import SCORES, read_table
+from tasks.artifacts import (
+    ALL_LAYERS,
+    SCORES,
+    TYPE_CONCEPTS,
+    TYPE_KAPPA,
+    TYPE_RESPONSES,
+    TYPE_SHARES,
+    read_table,
+)
 from tasks.settings import identity
 from workflows.progress import say
 from workflows.settings import Settings
@@ -125,6 +133,7 @@ class Tracker:
         if manifest.is_file():
             client.log_artifact(run_id, str(manifest))
         self._log_scores(client, run_id, context)
+        self._log_analysis(client, run_id, context)
 
     def _log_scores(self, client: MlflowClient, run_id: str, context: Context) -> None:
         """Mean score and control by layer, the layer as step, so that MLflow draws them."""
@@ -140,6 +149,28 @@ class Tracker:
                         f"by_layer/{row['explainer']}/{column}" if several else f"by_layer/{column}"
                     )
                     client.log_metric(run_id, name, row[f"{column}_mean"], step=row["layer"])
+
+    def _log_analysis(self, client: MlflowClient, run_id: str, context: Context) -> None:
+        """Shares of types by layer, the layer as step; agreement; medians of how types respond."""
+        shares, agreed, responses, concepts = (
+            read_table(context.paths("analyse", spec.name), spec)
+            for spec in (TYPE_SHARES, TYPE_KAPPA, TYPE_RESPONSES, TYPE_CONCEPTS)
+        )
+        for row in shares.to_pylist():
+            if row["layer"] != ALL_LAYERS:
+                name = f"by_layer/share_{row['rule']}/{row['type']}"
+                client.log_metric(run_id, name, row["share"], step=row["layer"])
+        for row in agreed.to_pylist():
+            for name in ("kappa", "agreed"):
+                if row[name] is not None:
+                    client.log_metric(run_id, f"agreement/{name}", row[name])
+        for row in responses.to_pylist():
+            name = f"responses/{row['rule']}/{row['type']}/{row['measure']}_median"
+            client.log_metric(run_id, name, row["p50"])
+        for row in concepts.to_pylist():
+            if row["of"]:
+                name = f"same_concept/{row['rule']}/{row['type']}"
+                client.log_metric(run_id, name, row["share"])
 
 
 def read_summary(context: Context) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tasks.artifacts import (
     read_table,
 )
 from tasks.evidence import read_traces
+from tasks.report.analysis import read_analysis, write_analysis
 from tasks.report.figures import write_figures
 from tasks.report.page import Heading, PageInputs, write_page
 from tasks.report.settings import About, ReportFiles, ReportSettings
@@ -52,6 +53,7 @@ def write_report(
         spec.name: read_table(files.tables[spec.name], spec, columns) for spec, columns in _OUTCOMES
     }
     explanations, scores = outcomes["explanations"], outcomes["scores"]
+    analysis = read_analysis(files.tables, types)
     chosen = choose_neurons(types, explanations, scores, settings.neurons_per_type)
     traces = _chosen_traces(files.traces, chosen, settings.exemplars)
     catalog = open_catalog(
@@ -80,10 +82,12 @@ def write_report(
             traces=traces,
             catalog=catalog,
             top_exemplars=settings.exemplars,
+            analysis=analysis,
         ),
     )
-    write_figures(folder / "figures", types, scores)
+    write_figures(folder / "figures", types, scores, analysis)
     write_tables(folder / "tables", types, scores, outcomes)
+    write_analysis(folder / "tables", analysis)
     _write_summary(folder / SUMMARY, types, scores, outcomes)
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
