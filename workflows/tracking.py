@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,26 +152,34 @@ class Tracker:
                     client.log_metric(run_id, name, row[f"{column}_mean"], step=row["layer"])
 
     def _log_analysis(self, client: MlflowClient, run_id: str, context: Context) -> None:
-        """Shares of types by layer, the layer as step; agreement; medians of how types respond."""
-        shares, agreed, responses, concepts = (
-            read_table(context.paths("analyse", spec.name), spec)
-            for spec in (TYPE_SHARES, TYPE_KAPPA, TYPE_RESPONSES, TYPE_CONCEPTS)
-        )
-        for row in shares.to_pylist():
-            if row["layer"] != ALL_LAYERS:
-                name = f"by_layer/share_{row['rule']}/{row['type']}"
-                client.log_metric(run_id, name, row["share"], step=row["layer"])
-        for row in agreed.to_pylist():
-            for name in ("kappa", "agreed"):
-                if row[name] is not None:
-                    client.log_metric(run_id, f"agreement/{name}", row[name])
-        for row in responses.to_pylist():
-            name = f"responses/{row['rule']}/{row['type']}/{row['measure']}_median"
-            client.log_metric(run_id, name, row["p50"])
-        for row in concepts.to_pylist():
-            if row["of"]:
-                name = f"same_concept/{row['rule']}/{row['type']}"
-                client.log_metric(run_id, name, row["share"])
+        from mlflow.entities import Metric
+
+        now = round(time.time() * 1000)
+        metrics = [
+            Metric(name, value, now, step) for name, value, step in analysis_metrics(context)
+        ]
+        client.log_batch(run_id, metrics=metrics)
+
+
+def analysis_metrics(context: Context) -> Iterator[tuple[str, float, int]]:
+    """Name, value and step of what the analysis found: shares of types by layer, the layer as
+    step; how far the two typings agree; medians of how types respond; what is not known, absent."""
+    shares, agreement, responses, concepts = (
+        read_table(context.paths("analyse", spec.name), spec).to_pylist()
+        for spec in (TYPE_SHARES, TYPE_KAPPA, TYPE_RESPONSES, TYPE_CONCEPTS)
+    )
+    for row in shares:
+        if row["layer"] != ALL_LAYERS:
+            yield f"by_layer/share_{row['rule']}/{row['type']}", row["share"], row["layer"]
+    for row in agreement:
+        for name in ("agreed", "kappa"):
+            if row[name] is not None:
+                yield f"agreement/{name}", row[name], 0
+    for row in responses:
+        yield f"responses/{row['rule']}/{row['type']}/{row['measure']}_median", row["p50"], 0
+    for row in concepts:
+        if row["share"] is not None:
+            yield f"same_concept/{row['rule']}/{row['type']}", row["share"], 0
 
 
 def read_summary(context: Context) -> dict[str, Any]:

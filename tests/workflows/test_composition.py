@@ -20,7 +20,7 @@ from workflows.composition import (
 from workflows.errors import RunFailed, WrongCall
 from workflows.settings import read_settings
 
-TOP = "capture, classify, cluster, data, describe, explain, out, report, score, simulate, subject"
+TOP = "analyse, capture, classify, cluster, data, describe, explain, out, report, score, simulate"
 
 
 def complaint(*overrides: str) -> str:
