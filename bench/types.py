@@ -84,7 +84,7 @@ def main() -> None:
 def type_neurons(folder: Path, layers: int) -> dict[str, object]:
     """Read, test and write all layers below `folder`; what it took."""
     rule = RateRule()
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     tested = [folder / "without-q" / layer_file("tested_types", layer) for layer in range(layers)]
     for layer, path in enumerate(tested):
         histograms = read_table(folder / layer_file("histograms", layer), HISTOGRAMS)
@@ -92,10 +92,12 @@ def type_neurons(folder: Path, layers: int) -> dict[str, object]:
     written = [folder / path.name for path in tested]
     conclude(rule, tested, written)
     seconds = time.perf_counter() - start
+    processor_seconds = time.process_time() - processor
     kinds = pa.concat_tables(pq.read_table(path, columns=["type_tested"]) for path in written)
     counted = kinds["type_tested"].value_counts().to_pylist()
     return {
         "seconds": round(seconds, 2),
+        "processor_seconds": round(processor_seconds, 2),
         "max_resident_GB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
         "types": {row["values"]: row["counts"] for row in counted},
     }
