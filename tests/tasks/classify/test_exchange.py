@@ -115,7 +115,9 @@ def test_p_below_the_smallest_number_is_0_and_none_is_nan_or_above_1():
 
 
 def test_counts_whose_products_leave_64_bits_are_exact_too():
-    # 100 times the tokens at the same shares, with the same high tokens: nearly binomial in both.
-    table, larger = (60, 4 * 10**8, 9, 10**8), (60, 4 * 10**10, 9, 10**10)
-    assert p_of(*larger) == pytest.approx(p_of(*table), rel=1e-5)
-    assert p_of(*larger) == pytest.approx(stats.binomtest(60, 69, 0.8).pvalue, rel=0.3)
+    n_visual, n_text, high = 4 * 10**10, 10**10, 10**10  # n_visual * high is above 2^63.
+    sigma = sqrt(high * 0.8 * 0.2 * 0.8)
+    high_visual = round(0.8 * high + 2 * sigma)
+    p = p_of(high_visual, n_visual, high - high_visual, n_text)
+    edge = (high_visual - 0.5 - 0.8 * high) / sigma
+    assert p == pytest.approx(2 * stats.norm.sf(edge), rel=1e-4)
