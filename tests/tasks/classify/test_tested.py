@@ -11,7 +11,7 @@ from tasks.classify.discoveries import q_values
 from tasks.classify.exchange import exchange_p
 from tasks.classify.paper import PaperRule
 from tasks.classify.tested import TESTS, RateRule
-from tasks.histogram import BINS, BLOCKS
+from tasks.histogram import BINS, BLOCKS, bin_edges
 from tests.tasks.classify.counted import LOUD, even, histograms, two_levels
 from tests.tasks.classify.test_paper import BOTH, TEXT, VISUAL, moments, traces
 
@@ -105,6 +105,14 @@ def test_the_threshold_is_a_setting(tmp_path):
     assert quantile["high_visual"] == quantile["high_text"] == 100 * BLOCKS
     assert otsu["high_visual"] == 10 * BLOCKS
     assert quantile["threshold"] < otsu["threshold"]
+
+
+def test_a_token_in_the_first_high_bin_is_high(tmp_path):
+    counts = np.zeros((1, BLOCKS, BINS), int)
+    counts[:, :, [12, 13]] = [90, 10]
+    (row,) = typed(histograms(counts, counts), tmp_path)
+    assert row["high_visual"] == row["high_text"] == 10 * BLOCKS
+    assert row["threshold"] == bin_edges()[13]
 
 
 def test_blocks_without_tokens_of_a_role_are_left_out(tmp_path):
