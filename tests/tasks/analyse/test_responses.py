@@ -126,6 +126,12 @@ def test_words_of_samples_that_were_chosen_for_a_word_are_not_taken_for_seen(tmp
     assert "dog" not in row["seen_words"]
 
 
+def test_an_exemplar_that_excites_by_both_counts_for_the_role_of_its_peak_alone(tmp_path):
+    louder_image = [(n, IMAGE, [6.0 * (t == " dog") for t in TEXTS[n]]) for n in (6, 7, 8)]
+    row = of(louder_image, tmp_path)
+    assert (row["n_visual"], row["n_text"], row["favourites"]) == (3, 0, [])
+
+
 def test_too_few_exemplars_of_a_role_name_nothing(tmp_path):
     row = of([seen(3), seen(4), *(said(n, " dog") for n in (6, 7, 8))], tmp_path)
     assert row["seen_words"] == []
