@@ -16,7 +16,7 @@ PORT ?= 5000# of the MLflow server
 SECONDS_PER_TEST ?= 300
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
 
 setup: $(READY) ## Make the virtual environment with everything the program needs
 
@@ -36,7 +36,7 @@ check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-capture bench-merge bench-score ## Run all benchmarks
+bench: bench-capture bench-merge bench-score bench-types ## Run all benchmarks
 
 bench-capture: $(READY) ## Measure capture beside the bare forward pass and the usual way
 	$(BIN)/python -m bench.capture
@@ -46,6 +46,9 @@ bench-merge: $(READY) ## Measure merging beside reading and writing the same byt
 
 bench-score: $(READY) ## Measure scoring with its controls and intervals, in seconds and memory
 	$(BIN)/python -m bench.score
+
+bench-types: $(READY) ## Measure typing by tests beside shuffling labels, and its memory
+	$(BIN)/python -m bench.types
 
 ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow.db \
@@ -72,5 +75,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test test-triton check bench bench-capture bench-merge bench-score ui sweep run-cluster \
-	subject clean
+.PHONY: help setup demo test test-triton check bench bench-capture bench-merge bench-score bench-types \
+	ui sweep run-cluster subject clean

@@ -28,6 +28,7 @@ read without the rest of their layer."""
 
 ROLES = ("visual", "text", "template")
 TYPES = ("visual", "text", "multi-modal", "unknown")
+TESTED_TYPES = ("visual", "text", "multi-modal", "undecided", "silent")
 CONCEPT_GRID = 24
 """Rows and columns of a concept's coverage mask, laid over the whole image."""
 
@@ -293,6 +294,42 @@ NEURON_TYPES = TableSpec(
     key=("layer", "neuron"),
 )
 
+NEURON_TESTS = TableSpec(
+    "tested_types",
+    pa.schema(
+        [
+            *_NEURON,
+            _column(
+                "threshold", pa.float32(), "the activation from which a token is high", "activation"
+            ),
+            *(
+                column
+                for role in ("visual", "text")
+                for column in (
+                    _column(f"high_{role}", pa.int64(), f"{role} tokens that are high", "tokens"),
+                    _column(
+                        f"rate_{role}", pa.float64(), f"their share; null without {role} tokens"
+                    ),
+                )
+            ),
+            _column("difference", pa.float64(), "rate_visual - rate_text"),
+            *(
+                _column(f"{kind}_{name}", pa.float64(), f"{meaning}; null where not tested")
+                for kind, what in (("p", "p-value"), ("q", "Benjamini-Hochberg q over all neurons"))
+                for name, meaning in (
+                    ("exact", f"{what} of the difference, every token exchangeable"),
+                    ("block", f"{what} of the difference, by blocks of samples"),
+                    ("both", f"{what} of both roles exciting the neuron, by blocks of samples"),
+                )
+            ),
+            _column("type_tested", pa.string(), "one of the tested rule's types"),
+        ]
+    ),
+    key=("layer", "neuron"),
+)
+"""What tests say of the neurons that `types` types by the paper's rule; only where the run's rule
+tests (see tasks/classify/tested.py)."""
+
 EXPLANATIONS = TableSpec(
     "explanations",
     pa.schema(
@@ -429,6 +466,153 @@ SCORE_AGGREGATES = TableSpec(
         ]
     ),
     key=("explainer", "simulator", "tokens", "by", "group", "measure"),
+)
+
+WORDS = TableSpec(
+    "words",
+    pa.schema(
+        [
+            _SAMPLE_ID,
+            _column(
+                "words",
+                pa.list_(pa.string()),
+                "the word that each text token belongs to, casefolded; the token itself where it "
+                "is of none, such as a full stop",
+            ),
+        ]
+    ),
+    key=("sample_id",),
+)
+
+RESPONSES = TableSpec(
+    "responses",
+    pa.schema(
+        [
+            *_NEURON,
+            _column("active_visual", pa.float64(), "share of visual tokens above 0; null if none"),
+            _column("active_text", pa.float64(), "share of text tokens above 0; null if none"),
+            _column(
+                "concentration",
+                pa.float64(),
+                "0 if an image excites the neuron evenly, 1 if at a single token: mean over the "
+                "exemplars with a strong visual token; null without one",
+            ),
+            _column("n_visual", pa.int16(), "strong exemplars that peak at a visual token"),
+            _column("n_text", pa.int16(), "strong exemplars that peak at a text token"),
+            _column("favourites", pa.list_(pa.string()), "words at which those peak, most first"),
+            _column("favourite_shares", pa.list_(pa.float64()), "share of them at each word"),
+            _column(
+                "seen_words",
+                pa.list_(pa.string()),
+                "words that the texts of the visual exemplars have more often than others do",
+            ),
+            _column(
+                "same_concept",
+                pa.bool_(),
+                "whether one word is both most texts' favourite and seen; null where a role has "
+                "too few exemplars",
+            ),
+        ]
+    ),
+    key=("layer", "neuron"),
+)
+
+_TYPED = [
+    _column("rule", pa.string(), "paper or tested: who typed the neurons"),
+    _column("type", pa.string(), "the neurons' type"),
+]
+_INTERVAL = [
+    _column("share", pa.float64(), "n / of"),
+    _column("low", pa.float64(), "lower 95 % bound (Wilson)"),
+    _column("high", pa.float64(), "upper 95 % bound (Wilson)"),
+]
+ALL_LAYERS = -1
+
+TYPE_SHARES = TableSpec(
+    "type_shares",
+    pa.schema(
+        [
+            _TYPED[0],
+            _column("layer", pa.int16(), "decoder layer, from 0; -1 for all together"),
+            _TYPED[1],
+            _column("n", pa.int64(), "neurons of this type", "neurons"),
+            _column("of", pa.int64(), "neurons of this layer", "neurons"),
+            *_INTERVAL,
+        ]
+    ),
+    key=("rule", "layer", "type"),
+)
+
+TYPE_AGREEMENT = TableSpec(
+    "type_agreement",
+    pa.schema(
+        [
+            _column("type", pa.string(), "by the paper's rule"),
+            _column("type_tested", pa.string(), "by tests"),
+            _column("n", pa.int64(), "neurons", "neurons"),
+        ]
+    ),
+    key=("type", "type_tested"),
+)
+"""Empty where the run's rule does not test."""
+
+TYPE_KAPPA = TableSpec(
+    "type_kappa",
+    pa.schema(
+        [
+            _column("rule", pa.string(), "the rule that is compared with the paper's"),
+            _column("n", pa.int64(), "neurons that both typed", "neurons"),
+            _column("agreed", pa.float64(), "share of them on which both agree"),
+            _column("by_chance", pa.float64(), "the share expected of the two rules by chance"),
+            _column("kappa", pa.float64(), "Cohen's; null where chance alone agrees on all"),
+            _column("low", pa.float64(), "lower 95 % bound of kappa"),
+            _column("high", pa.float64(), "upper 95 % bound of kappa"),
+        ]
+    ),
+    key=("rule",),
+)
+"""How far the two agree, undecided and silent counting as unknown; empty where only one typed."""
+
+TYPE_RESPONSES = TableSpec(
+    "type_responses",
+    pa.schema(
+        [
+            *_TYPED,
+            _column("measure", pa.string(), "active_visual, active_text or concentration"),
+            _column("n", pa.int64(), "neurons where it is known", "neurons"),
+            _column("mean", pa.float64(), "mean over them"),
+            *(
+                _column(f"p{percent}", pa.float64(), f"{percent} % quantile")
+                for percent in (5, 25, 50, 75, 95)
+            ),
+        ]
+    ),
+    key=("rule", "type", "measure"),
+)
+
+TYPE_CONCEPTS = TableSpec(
+    "type_concepts",
+    pa.schema(
+        [
+            *_TYPED,
+            _column("n", pa.int64(), "neurons with the same concept in image and text", "neurons"),
+            _column("of", pa.int64(), "neurons where both are known", "neurons"),
+            *_INTERVAL,
+        ]
+    ),
+    key=("rule", "type"),
+)
+
+TYPE_FAVOURITES = TableSpec(
+    "type_favourites",
+    pa.schema(
+        [
+            *_TYPED,
+            _column("word", pa.string(), "a word"),
+            _column("n", pa.int64(), "neurons whose first favourite it is", "neurons"),
+        ]
+    ),
+    key=("rule", "type", "word"),
 )
 
 

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tasks.analyse.responses import responses
+from tasks.analyse.settings import AnalyseSettings
+from tasks.analyse.words import lexicon, list_words
 from tasks.artifacts import (
     CONCEPTS,
     DESCRIPTIONS,
+    HISTOGRAMS,
     MOMENTS,
+    NEURON_TESTS,
     SAMPLES,
     TRACES,
     layer_file,
@@ -22,7 +27,8 @@ from tasks.capture.merge import merge_layer
 from tasks.capture.settings import CaptureSettings
 from tasks.capture.shard import capture_shard
 from tasks.capture.shard_plan import ShardPlan, plan_shards
-from tasks.classify.paper import PaperRule
+from tasks.classify.conclude import conclude
+from tasks.classify.rule import Rule, RuleWithTests
 from tasks.evidence import Evidence, Purpose, load_evidence
 from tasks.samples.catalog import Catalog, open_catalog
 from tasks.samples.scan import list_records, scan
@@ -95,11 +101,31 @@ def merge(shards: Sequence[Path], layers: Sequence[int], top_n: int, folder: Pat
     return folder
 
 
-def classify(captured: Path, layer: int, rule: PaperRule) -> pa.Table:
+def classify(captured: Path, layer: int, rule: Rule) -> pa.Table:
     """The `types` of one layer."""
     traces = read_table(captured / layer_file("traces", layer), TRACES)
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
     return rule.types(traces, moments)
+
+
+def types_by_tests(
+    captured: Path, layers: Sequence[int], rule: RuleWithTests, folder: Path
+) -> pa.Table:
+    """The `tested_types` of some layers, written below `folder`."""
+    names = [layer_file("tested_types", layer) for layer in layers]
+    for layer, name in zip(layers, names, strict=True):
+        histograms = read_table(captured / layer_file("histograms", layer), HISTOGRAMS)
+        write_table(rule.test(histograms), NEURON_TESTS, folder / "without-q" / name)
+    written = [folder / name for name in names]
+    conclude(rule, [folder / "without-q" / name for name in names], written)
+    return read_table(written, NEURON_TESTS)
+
+
+def respond(captured: Path, layer: int, catalog: Catalog) -> pa.Table:
+    """The `responses` of one layer."""
+    moments = read_table(captured / layer_file("moments", layer), MOMENTS)
+    traces = captured / layer_file("traces", layer)
+    return responses(traces, moments, lexicon(list_words(catalog)), AnalyseSettings())
 
 
 def evidence(captured: Path, types: pa.Table, purpose: Purpose) -> list[Evidence]:

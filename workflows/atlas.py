@@ -32,7 +32,17 @@ from workflows.lock import locked
 from workflows.progress import say
 from workflows.settings import read_settings
 from workflows.stage import Context, run_stage
-from workflows.stages import capture, classify, describe, explain, report, samples, score, simulate
+from workflows.stages import (
+    analyse,
+    capture,
+    classify,
+    describe,
+    explain,
+    report,
+    samples,
+    score,
+    simulate,
+)
 from workflows.store import Store
 from workflows.subject_pool import SubjectPool
 from workflows.summary import closing_summary
@@ -43,6 +53,7 @@ STAGES = (
     describe.STAGE,
     capture.STAGE,
     classify.STAGE,
+    analyse.STAGE,
     explain.STAGE,
     simulate.STAGE,
     score.STAGE,

@@ -8,8 +8,9 @@ from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from tasks.analyse.settings import AnalyseSettings
 from tasks.capture.settings import CaptureSettings
-from tasks.classify.paper import PaperRule
+from tasks.classify.rule import ClassifySettings
 from tasks.explain.explanation import Explainer
 from tasks.explain.select import NeuronChoice
 from tasks.report.settings import ReportSettings
@@ -114,7 +115,8 @@ class Settings:
     data: DataSettings
     describe: DescribeSettings
     capture: CaptureSettings
-    classify: PaperRule
+    classify: ClassifySettings
+    analyse: AnalyseSettings
     explain: ExplainSettings
     simulate: SimulateSettings
     score: ScoreSettings
@@ -193,7 +195,7 @@ def _build(kind: Any, config: Any, path: str) -> Any:
         raise WrongCall(f"{path}.{error}" if path else str(error)) from error
 
 
-_PLUGS = {"source", "explainer", "simulator"}
+_PLUGS = {"source", "rule", "explainer", "simulator"}
 """Settings whose class the config names with `_target_`, their own fields flat beside the group's:
 the places where the program is meant to be extended with a file and a line of YAML."""
 

@@ -11,14 +11,22 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from tasks.artifacts import SCORE_AGGREGATES, read_table
+from tasks.artifacts import (
+    ALL_LAYERS,
+    SCORE_AGGREGATES,
+    TYPE_CONCEPTS,
+    TYPE_KAPPA,
+    TYPE_RESPONSES,
+    TYPE_SHARES,
+    read_table,
+)
 from tasks.settings import identity
 from workflows.progress import say
 from workflows.settings import Settings
@@ -129,6 +137,7 @@ class Tracker:
         if manifest.is_file():
             client.log_artifact(run_id, str(manifest))
         self._log_scores(client, run_id, context)
+        self._log_analysis(client, run_id, context)
 
     def _log_scores(self, client: MlflowClient, run_id: str, context: Context) -> None:
         """Aggregates of scores; by layer with the layer as step, so that MLflow draws them."""
@@ -139,6 +148,36 @@ class Tracker:
         metrics = [Metric(name, value, now, step) for name, value, step in score_metrics(table)]
         for start in range(0, len(metrics), _METRICS_AT_ONCE):
             client.log_batch(run_id, metrics=metrics[start : start + _METRICS_AT_ONCE])
+
+    def _log_analysis(self, client: MlflowClient, run_id: str, context: Context) -> None:
+        from mlflow.entities import Metric
+
+        now = round(time.time() * 1000)
+        metrics = [
+            Metric(name, value, now, step) for name, value, step in analysis_metrics(context)
+        ]
+        client.log_batch(run_id, metrics=metrics)
+
+
+def analysis_metrics(context: Context) -> Iterator[tuple[str, float, int]]:
+    """Name, value and step of what the analysis found: shares of types by layer, the layer as
+    step; how far the two typings agree; medians of how types respond; what is not known, absent."""
+    shares, agreement, responses, concepts = (
+        read_table(context.paths("analyse", spec.name), spec).to_pylist()
+        for spec in (TYPE_SHARES, TYPE_KAPPA, TYPE_RESPONSES, TYPE_CONCEPTS)
+    )
+    for row in shares:
+        if row["layer"] != ALL_LAYERS:
+            yield f"by_layer/share_{row['rule']}/{row['type']}", row["share"], row["layer"]
+    for row in agreement:
+        for name in ("agreed", "kappa"):
+            if row[name] is not None:
+                yield f"agreement/{name}", row[name], 0
+    for row in responses:
+        yield f"responses/{row['rule']}/{row['type']}/{row['measure']}_median", row["p50"], 0
+    for row in concepts:
+        if row["share"] is not None:
+            yield f"same_concept/{row['rule']}/{row['type']}", row["share"], 0
 
 
 def read_summary(context: Context) -> dict[str, Any]:

@@ -70,11 +70,16 @@ def say(figure: Figure, message: str) -> None:
     )
 
 
-def type_legend(figure: Figure, left: float = 0.1, below_top: float = 0.5) -> None:
+def type_legend(
+    figure: Figure,
+    left: float = 0.1,
+    below_top: float = 0.5,
+    colours: Mapping[str, str] | None = None,
+) -> None:
     """A row of the types with their colours; lengths in inches."""
     width, height = figure.get_size_inches()
     y = 1 - below_top / height
-    for name, colour in type_colours().items():
+    for name, colour in (colours or type_colours()).items():
         square = Rectangle(
             (left / width, y - 0.045 / height),
             0.09 / width,

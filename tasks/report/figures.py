@@ -9,6 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 from matplotlib.figure import Figure
 
+from tasks.report.analysis import Analysis
+from tasks.report.analysis_figures import (
+    draw_agreement,
+    draw_densities,
+    draw_responses,
+    draw_share_intervals,
+)
 from tasks.report.canvas import png_bytes, svg_text
 from tasks.report.score_figure import draw_scores
 from tasks.report.type_figures import draw_types_by_layer, draw_visual_against_text
@@ -24,9 +31,9 @@ class Plate:
     figure: Figure
 
 
-def draw_plates(types: pa.Table, scores: pa.Table) -> list[Plate]:
+def draw_plates(types: pa.Table, scores: pa.Table, analysis: Analysis | None = None) -> list[Plate]:
     """The report's figures. A figure without data says why it is empty."""
-    return [
+    plates = [
         Plate(
             "types_by_layer",
             "Types by layer",
@@ -51,10 +58,15 @@ def draw_plates(types: pa.Table, scores: pa.Table) -> list[Plate]:
             draw_scores(scores, "Scores beside their control"),
         ),
     ]
+    return plates if analysis is None else [*plates, *_analysis_plates(analysis)]
 
 
 def write_figures(
-    folder: Path, types: pa.Table, scores: pa.Table, formats: Sequence[str] = ("png", "svg")
+    folder: Path,
+    types: pa.Table,
+    scores: pa.Table,
+    analysis: Analysis | None = None,
+    formats: Sequence[str] = ("png", "svg"),
 ) -> list[Path]:
     """Draw the figures of the `types` and `scores` tables and save each in every format."""
     unknown = sorted(set(formats) - {"png", "svg"})
@@ -62,7 +74,7 @@ def write_figures(
         raise ValueError(f"figures are saved as png or svg, not as {', '.join(unknown)}")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for plate in draw_plates(types, scores):
+    for plate in draw_plates(types, scores, analysis):
         for format_ in formats:
             path = folder / f"{plate.name}.{format_}"
             if format_ == "svg":
@@ -71,3 +83,41 @@ def write_figures(
                 path.write_bytes(png_bytes(plate.figure))
             written.append(path)
     return written
+
+
+def _analysis_plates(analysis: Analysis) -> list[Plate]:
+    by = "tests" if "tested" in analysis.rules else "the paper\N{RIGHT SINGLE QUOTATION MARK}s rule"
+    plates = [
+        Plate(
+            "share_intervals",
+            "Shares with intervals",
+            "The share of each type by layer, with its 95 % interval (Wilson): how far another "
+            "draw of as many such neurons could differ.",
+            draw_share_intervals(analysis, "Shares with intervals"),
+        ),
+        Plate(
+            "activation_density",
+            "Activation density by type",
+            "At which share of all tokens a neuron is active (above 0), for visual and for text "
+            f"tokens, on a logarithmic scale. Types by {by}.",
+            draw_densities(analysis, "Activation density by type"),
+        ),
+        Plate(
+            "responses",
+            "How the types respond",
+            "Of each type the median neuron (mark), the middle half (bar) and nine tenths (line). "
+            "Concentration is over the visual tokens of an image that excites the neuron "
+            f"strongly, whatever their order. Types by {by}.",
+            draw_responses(analysis, "How the types respond"),
+        ),
+    ]
+    if "tested" in analysis.rules:
+        agreement = Plate(
+            "agreement",
+            "Agreement of the two typings",
+            "Neurons by their type by the paper\N{RIGHT SINGLE QUOTATION MARK}s rule and by tests. "
+            "For kappa, undecided and silent count as unknown.",
+            draw_agreement(analysis, "Agreement of the two typings"),
+        )
+        plates.insert(1, agreement)
+    return plates

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from tasks.artifacts import TYPES
 from tasks.report import wording
+from tasks.report.analysis import Analysis
 from tasks.report.canvas import svg_text
 from tasks.report.entries import Entry, describe_exemplar, describe_neuron
 from tasks.report.figures import draw_plates
@@ -62,6 +63,7 @@ class PageInputs:
     traces: pa.Table
     catalog: Catalog
     top_exemplars: int = 6
+    analysis: Analysis | None = None
 
 
 def write_page(folder: Path, inputs: PageInputs) -> Path:
@@ -76,11 +78,14 @@ def write_page(folder: Path, inputs: PageInputs) -> Path:
             heading=inputs.heading,
             plates=[
                 {"plate": plate, "source": _svg_uri(svg_text(plate.figure))}
-                for plate in draw_plates(inputs.types, over_all_tokens(inputs.scores))
+                for plate in draw_plates(
+                    inputs.types, over_all_tokens(inputs.scores), inputs.analysis
+                )
             ],
             types=TYPES,
             by_layer=types_by_layer(inputs.types).to_dicts(),
             overview=scores_overview(inputs.aggregates),
+            responses=inputs.analysis.by_type() if inputs.analysis else [],
             failures=failures_by_status(inputs.outcomes).to_dicts(),
             groups=[(name, [entry for entry in entries if entry.type == name]) for name in TYPES],
             meanings=wording.TYPE_MEANINGS,

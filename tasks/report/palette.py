@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tasks.artifacts import TYPES
+from tasks.artifacts import TESTED_TYPES, TYPES
 
 # The four types stay apart for the colour-blind too (a test simulates it): blue and ochre are
 # the two sources, plum what comes of both, and grey stands back.
@@ -19,6 +19,7 @@ LIGHT: Mapping[str, str] = MappingProxyType(
         "text": "#c4820e",
         "multi-modal": "#742a5c",
         "unknown": "#a19c92",
+        "silent": "#cdc7ba",
         "on-visual": "#ffffff",
         "on-text": "#211703",
         "on-multi-modal": "#fffffe",
@@ -38,6 +39,7 @@ DARK: Mapping[str, str] = MappingProxyType(
         "text": "#e9b54a",
         "multi-modal": "#b04a9a",
         "unknown": "#77736d",
+        "silent": "#4b4842",
         "on-visual": "#06202f",
         "on-text": "#2a1c02",
         "on-multi-modal": "#ffffff",
@@ -61,6 +63,12 @@ _HEAT_OPACITY = (0.42, 0.50, 0.54, 0.54, 0.50, 0.44)
 def type_colours(theme: Mapping[str, str] = LIGHT) -> dict[str, str]:
     """The colour of each neuron type, in the order of `TYPES`."""
     return {name: theme[name] for name in TYPES}
+
+
+def colours_by_tests(theme: Mapping[str, str] = LIGHT) -> dict[str, str]:
+    """The colour of each type that tests give; undecided is drawn as what the paper's rule does
+    not know."""
+    return {name: theme["unknown" if name == "undecided" else name] for name in TESTED_TYPES}
 
 
 def css_variables(theme: Mapping[str, str]) -> str:

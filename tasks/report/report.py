@@ -23,6 +23,7 @@ from tasks.artifacts import (
     read_table,
 )
 from tasks.evidence import read_traces
+from tasks.report.analysis import read_analysis, write_analysis
 from tasks.report.figures import write_figures
 from tasks.report.page import Heading, PageInputs, write_page
 from tasks.report.settings import About, ReportFiles, ReportSettings
@@ -54,6 +55,7 @@ def write_report(
     }
     explanations, scores = outcomes["explanations"], outcomes["scores"]
     aggregates = read_table(files.tables["score_aggregates"], SCORE_AGGREGATES)
+    analysis = read_analysis(files.tables, types)
     # What is undefined over the visual or the text tokens alone is counted in the aggregates.
     overall = outcomes["scores"] = over_all_tokens(scores)
     chosen = choose_neurons(types, explanations, overall, settings.neurons_per_type)
@@ -85,10 +87,12 @@ def write_report(
             traces=traces,
             catalog=catalog,
             top_exemplars=settings.exemplars,
+            analysis=analysis,
         ),
     )
-    write_figures(folder / "figures", types, overall)
+    write_figures(folder / "figures", types, overall, analysis)
     write_tables(folder / "tables", types, aggregates, outcomes)
+    write_analysis(folder / "tables", analysis)
     _write_summary(folder / SUMMARY, summarise(types, overall, aggregates, outcomes))
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()

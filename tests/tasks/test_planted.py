@@ -13,6 +13,7 @@ import pytest
 from tasks.artifacts import MOMENTS, layer_file, read_table
 from tasks.capture.settings import CaptureSettings
 from tasks.classify.paper import PaperRule
+from tasks.classify.tested import RateRule
 from tasks.evidence import Evidence, Purpose
 from tasks.explain.chat import Chat
 from tasks.explain.dissect import Dissect
@@ -35,7 +36,7 @@ from tasks.subject.describe import generate_descriptions
 from tasks.subject.load import Subject, load_subject
 from tasks.subject.settings import DescribeSettings, SubjectSettings
 from tests.loopback.fixture import Loopback
-from tests.one_process import capture, classify, describe, evidence
+from tests.one_process import capture, classify, describe, evidence, respond, types_by_tests
 from tests.planting import FITTED_ON, PLANTS, plant
 
 LAYER = 1
@@ -88,6 +89,8 @@ class Atlas:
     """What each stage says of the planted neurons, by their names."""
 
     types: dict[str, dict]
+    tested: dict[str, dict]
+    responses: dict[str, dict]
     explanations: dict[str, dict]
     scores: dict[str, dict]
     wrong_scores: dict[str, dict]
@@ -193,7 +196,7 @@ def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: E
     }
 
     def named(rows: list[dict]) -> dict[str, dict]:
-        return {names[row["neuron"]]: row for row in rows}
+        return {names[row["neuron"]]: row for row in rows if row["neuron"] in names}
 
     def ids(seen: list[Evidence]) -> dict[str, set[int]]:
         return {names[neuron.neuron]: set(neuron.sample_ids) for neuron in seen}
@@ -204,6 +207,8 @@ def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: E
 
     return Atlas(
         types=named(types.to_pylist()),
+        tested=named(types_by_tests(folder, [LAYER], RateRule(), folder / "tested").to_pylist()),
+        responses=named(respond(folder, LAYER, catalog).to_pylist()),
         explanations=named(explanations),
         scores=scored(explained),
         wrong_scores=scored(wrong),
@@ -219,6 +224,33 @@ def test_a_planted_neuron_gets_the_type_of_its_function(atlas, name):
     row = atlas.types[name]
     assert row["type"] == TYPES[name]
     assert row["n_exemplars"] == 50
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_the_tests_type_it_the_same_with_evidence(atlas, name):
+    row = atlas.tested[name]
+    assert row["type_tested"] == {"unknown": "silent"}.get(TYPES[name], TYPES[name])
+    if TYPES[name] in ("visual", "text"):
+        assert row["q_exact"] < 1e-20
+        assert row["q_block"] < 1e-3
+        assert (row["difference"] > 0) == (TYPES[name] == "visual")
+    if TYPES[name] == "multi-modal":
+        assert row["q_both"] < 1e-3
+
+
+def test_its_favourite_word_and_what_is_seen_are_those_of_its_function(atlas):
+    for name, function in PLANTS.items():
+        row = atlas.responses[name]
+        assert row["favourites"][:1] == ([function.word] if function.word else [])
+        assert row["seen_words"][:1] == ([function.patches] if function.patches else [])
+        both = function.patches and function.word
+        assert row["same_concept"] is (True if both else None)
+
+
+def test_patches_of_one_color_are_few_and_so_its_excitement_is_concentrated(atlas):
+    for name, function in PLANTS.items():
+        concentration = atlas.responses[name]["concentration"]
+        assert concentration is None if not function.patches else concentration > 0.85
 
 
 @pytest.mark.parametrize("name", FIRING)

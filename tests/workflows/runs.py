@@ -27,6 +27,7 @@ LAYERS = (1, 3)
 TOP_N = 12
 SMALL = (
     "describe=given",
+    "classify=tested",
     f"capture.layers={list(LAYERS)}".replace(" ", ""),
     f"capture.top_n={TOP_N}",
     "capture.random_samples=12",
@@ -52,6 +53,15 @@ SPECS = {
         artifacts.MOMENTS,
         artifacts.HISTOGRAMS,
         artifacts.NEURON_TYPES,
+        artifacts.NEURON_TESTS,
+        artifacts.WORDS,
+        artifacts.RESPONSES,
+        artifacts.TYPE_SHARES,
+        artifacts.TYPE_AGREEMENT,
+        artifacts.TYPE_KAPPA,
+        artifacts.TYPE_RESPONSES,
+        artifacts.TYPE_CONCEPTS,
+        artifacts.TYPE_FAVOURITES,
         artifacts.EXPLANATIONS,
         artifacts.SIMULATIONS,
         artifacts.SCORES,

@@ -20,7 +20,7 @@ from workflows.composition import (
 from workflows.errors import RunFailed, WrongCall
 from workflows.settings import read_settings
 
-TOP = "capture, classify, cluster, data, describe, explain, out, report, score, simulate, subject"
+TOP = "analyse, capture, classify, cluster, data, describe, explain, out, report, score, simulate"
 
 
 def complaint(*overrides: str) -> str:
@@ -180,7 +180,10 @@ def test_a_name_that_is_no_path_stays_a_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("captur.layers=1", "neuron-atlas: captur: no such setting; allowed here: capture, "),
+        (
+            "captur.layers=1",
+            "neuron-atlas: captur: no such setting; allowed here: analyse, capture, ",
+        ),
         ("explain=gpt5", "neuron-atlas: explain: 'gpt5' is not one of dissect, gpt4o"),
         ("capture.top_n=many", "neuron-atlas: capture.top_n: must be a whole number, not 'many'"),
         ("capture.top_n=0", "neuron-atlas: capture.top_n: must be at least 1"),

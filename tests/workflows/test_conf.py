@@ -20,7 +20,7 @@ CHOICES = sorted(
     for path in CONF.glob("*/*.yaml")
     if path.stem not in ("__init__", SEVERAL)  # Which waits for explainers to be named.
 )
-FLAT = ("source", "explainer", "simulator")
+FLAT = ("source", "rule", "explainer", "simulator")
 """Settings whose fields stand beside those of their group."""
 
 
@@ -42,6 +42,7 @@ def test_there_are_the_choices_that_the_readme_promises():
         "subject=gemma-3-4b",
         *("data=scenes", "data=llava_json", "data=folder", "data=hub"),
         *("describe=generated", "describe=given"),
+        *("classify=paper", "classify=tested"),
         *("explain=dissect", "explain=gpt4o", "simulate=concept"),
         *("experiment=demo", "experiment=paper", "experiment=gpt4o"),
     } <= set(CHOICES)
@@ -59,7 +60,7 @@ def test_the_paper_experiment_is_the_papers():
     assert settings.describe.text == "generated"
     assert settings.capture.layers is None
     assert (settings.capture.top_n, settings.capture.hook_point) == (50, "gate")
-    rule = settings.classify
+    rule = settings.classify.rule
     assert (rule.n_visual, rule.t_visual, rule.n_text, rule.t_text) == (4, 2.0, 2, 3.0)
     assert settings.explain.explainer.client.model == "gpt-4o"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from tasks.artifacts import CLAIMS, SCORE_AGGREGATES, TOKENS, TYPES
+from tasks.artifacts import CLAIMS, SCORE_AGGREGATES, TESTED_TYPES, TOKENS, TYPES
 from tasks.score.aggregate import aggregate_scores
 from tasks.score.settings import ScoreSettings
 from tasks.score.significance import judge
@@ -153,12 +153,42 @@ def test_another_way_of_doing_the_same_redoes_nothing(
 
 
 def test_another_threshold_redoes_the_types_and_what_rests_on_them(first_run, atlas, shared_mlflow):
-    context = small_run(atlas.out, "classify.t_visual=5")
+    context = small_run(atlas.out, "classify.paper.t_visual=5")
     assert context.skipped == ["samples", "describe", "capture"]
     assert context.done["classify"].fingerprint != first_run.done["classify"].fingerprint
     visual = pc.sum(atlas.table("types", ["p_visual"])["p_visual"]).as_py()
     small_run(atlas.out)  # Back, and nothing is lost.
     assert pc.sum(atlas.table("types", ["p_visual"])["p_visual"]).as_py() > visual
+
+
+def test_by_the_papers_rule_alone_the_types_are_the_same_and_nothing_is_tested(
+    first_run, atlas, shared_mlflow
+):
+    types = atlas.table("types")
+    tested = atlas.table("tested_types", ["type_tested"])
+    context = small_run(atlas.out, "classify=paper")
+    assert atlas.table("types").equals(types)
+    assert "tested_types" not in atlas.manifest["artifacts"]
+    assert len(atlas.table("type_agreement")) == 0
+    assert context.skipped == ["samples", "describe", "capture"]
+    small_run(atlas.out)  # Back, and nothing is lost.
+    assert atlas.table("tested_types", ["type_tested"]).equals(tested)
+
+
+def test_a_tested_neuron_has_q_over_all_layers(atlas):
+    tested = atlas.table("tested_types")
+    for name in ("exact", "block", "both"):
+        p, q = (tested[f"{kind}_{name}"].to_numpy() for kind in "pq")
+        known = ~np.isnan(p)
+        assert known.sum() > 0.9 * len(p)
+        np.testing.assert_array_equal(np.isnan(q), ~known)
+        # The largest p of all layers is its own q; within a layer alone the others' would differ.
+        assert q[known].max() == p[known].max()
+    assert set(tested["type_tested"].to_pylist()) <= set(TESTED_TYPES)
+
+
+def test_the_tests_of_single_layers_are_gone_once_they_are_gathered(first_run):
+    assert [path.name for path in first_run.folder("classify").iterdir() if path.is_dir()] == []
 
 
 def test_another_title_redoes_the_page_only(first_run, atlas, shared_mlflow):
@@ -193,7 +223,7 @@ def test_another_cut_of_the_neurons_does_not_confuse_the_stages_after_explaining
 ):
     scores = atlas.table("scores", ["correlation"])
     context = small_run(atlas.out, "explain.neurons_per_task=3", "simulate.seed=1")
-    assert context.skipped == ["samples", "describe", "capture", "classify", "explain"]
+    assert context.skipped == NAMES[: NAMES.index("simulate")]
     assert atlas.table("scores", ["correlation"]).equals(scores)
 
 

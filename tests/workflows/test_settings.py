@@ -140,7 +140,7 @@ def test_one_value_serves_where_a_list_is_asked_for():
 
 
 def test_numbers_become_what_is_asked_for_so_that_spelling_changes_no_fingerprint():
-    rule = read("classify.t_visual", 2).classify
+    rule = read("classify.t_visual", 2).classify.rule
     assert isinstance(rule.t_visual, float)
     assert read("report.title", 2024).report.title == "2024"
 

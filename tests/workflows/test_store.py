@@ -165,6 +165,11 @@ def test_how_and_where_a_run_is_done_redoes_nothing(override):
     assert changed(override) == []
 
 
+def test_another_analysis_redoes_itself_and_the_report():
+    assert changed("analyse.min_lift=3") == ["analyse", "report"]
+    assert changed("classify.max_q=0.01", since=("classify=tested",)) == NAMES[3:]
+
+
 @pytest.mark.parametrize(
     "override",
     [
@@ -193,6 +198,7 @@ def test_how_a_model_is_called_redoes_nothing(override):
         ("capture.seed=1", "capture"),
         ("classify.t_visual=5", "classify"),
         ("classify.include_template=true", "classify"),
+        ("classify=tested", "classify"),
         ("explain.min_samples=3", "explain"),
         ("explain.neurons.count=9", "explain"),
         ("explain=gpt4o", "explain"),

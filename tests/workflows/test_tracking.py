@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tasks.artifacts import SCORE_AGGREGATES, read_table
+from tasks.artifacts import SCORE_AGGREGATES, TESTED_TYPES, TYPES, read_table
 from tests.workflows.runs import TOP_N, runs_in, small_run
 from workflows.stages import samples
 from workflows.tracking import Tracker, read_summary, summary_metrics, without_password
@@ -72,6 +72,23 @@ def test_scores_are_logged_by_layer(logged):
     for name in ("by_layer/dissect/concept/correlation", "by_layer/dissect/concept/control_other"):
         history = client.get_metric_history(run.info.run_id, name)
         assert {point.step for point in history} == {1, 3}
+
+
+def test_types_are_logged_by_layer_and_how_they_agree_and_respond(logged):
+    client, run = logged
+    for rule, kinds in (("paper", TYPES), ("tested", TESTED_TYPES)):
+        for place in (0, 1):
+            points = [
+                client.get_metric_history(run.info.run_id, f"by_layer/share_{rule}/{kind}")[place]
+                for kind in kinds
+            ]
+            assert {point.step for point in points} == {(1, 3)[place]}
+            assert sum(point.value for point in points) == pytest.approx(1)
+    metrics = run.data.metrics
+    assert 0 < metrics["agreement/kappa"] < metrics["agreement/agreed"] < 1
+    for rule in ("paper", "tested"):
+        assert 0 < metrics[f"responses/{rule}/text/active_text_median"] < 1
+        assert 0 <= metrics[f"same_concept/{rule}/multi-modal"] <= 1
 
 
 def test_the_dataset_is_an_input_with_its_name_and_content(logged, first_run):

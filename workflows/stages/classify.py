@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from tasks.artifacts import (
+    HISTOGRAMS,
     MOMENTS,
+    NEURON_TESTS,
     NEURON_TYPES,
     TRACES,
     layer_file,
     read_table,
     write_table,
 )
-from tasks.classify.paper import PaperRule
+from tasks.classify.conclude import conclude
+from tasks.classify.rule import Rule, RuleWithTests
 from tasks.settings import identity
-from workflows.cluster import spread
+from workflows.cluster import result, spread
 from workflows.progress import progress
 from workflows.stage import Context, Stage, Written, count_rows
 
+_UNFINISHED = "without-q"
+
 
 def _parameters(context: Context) -> Mapping[str, Any]:
-    return {"rule": identity(context.settings.classify)}
+    return {"rule": identity(context.settings.classify.rule)}
 
 
 def _run(context: Context, folder: Path) -> Written:
     layers = list(context.layers())
     captured = context.folder("capture")
-    rule = context.settings.classify
-    waiting = [layer for layer in layers if not (folder / layer_file("types", layer)).is_file()]
+    rule = context.settings.classify.rule
+    waiting = [layer for layer in layers if not _is_finished(rule, layer, folder)]
 
     def submit(layer: int) -> ray.ObjectRef:
         return _classify_layer.remote(rule, captured, layer, folder)
@@ -40,15 +46,43 @@ def _run(context: Context, folder: Path) -> Written:
         for _ in spread(waiting, submit):
             advance(1)
     files = {"types": [layer_file("types", layer) for layer in layers]}
+    if isinstance(rule, RuleWithTests):
+        files["tested_types"] = [layer_file("tested_types", layer) for layer in layers]
+        tested = [_without_q(folder, layer) for layer in layers]
+        written = [folder / name for name in files["tested_types"]]
+        result(_conclude.remote(rule, tested, written))
     return Written(files, count_rows(folder, files))
 
 
+def _is_finished(rule: Rule, layer: int, folder: Path) -> bool:
+    tested = not isinstance(rule, RuleWithTests) or _without_q(folder, layer).is_file()
+    return tested and (folder / layer_file("types", layer)).is_file()
+
+
+def _without_q(folder: Path, layer: int) -> Path:
+    """Where a layer's tests wait for those of the other layers."""
+    return folder / _UNFINISHED / layer_file("tested_types", layer)
+
+
 @ray.remote(max_retries=3)
-def _classify_layer(rule: PaperRule, captured: Path, layer: int, folder: Path) -> None:
+def _classify_layer(rule: Rule, captured: Path, layer: int, folder: Path) -> None:
+    if isinstance(rule, RuleWithTests):
+        histograms = read_table(captured / layer_file("histograms", layer), HISTOGRAMS)
+        write_table(rule.test(histograms), NEURON_TESTS, _without_q(folder, layer))
     traces = read_table(captured / layer_file("traces", layer), TRACES)
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
     path = folder / layer_file("types", layer)
     write_table(rule.types(traces, moments), NEURON_TYPES, path)
 
 
-STAGE = Stage("classify", 1, ("capture",), _parameters, _run)
+@ray.remote(max_retries=3)
+def _conclude(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Path]) -> None:
+    conclude(rule, tested, written)
+
+
+def _tidy(folder: Path) -> None:
+    """The tests with their q hold all that those without it held."""
+    shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
+
+
+STAGE = Stage("classify", 1, ("capture",), _parameters, _run, _tidy)

@@ -15,6 +15,7 @@ from tasks.settings import identity
 from workflows.cluster import result
 from workflows.progress import progress
 from workflows.stage import Context, Stage, Written
+from workflows.stages.analyse import SUMMARIES
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -23,7 +24,11 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 
 def _run(context: Context, folder: Path) -> Written:
     files = ReportFiles(
-        tables={name: tuple(context.paths(stage, name)) for stage, name in _TABLES},
+        tables={
+            name: tuple(context.paths(stage, name))
+            for stage, name in _TABLES
+            if name in context.done[stage].files
+        },
         traces={
             layer: context.folder("capture") / layer_file("traces", layer)
             for layer in context.layers()
@@ -44,6 +49,8 @@ _TABLES = (
     ("samples", "samples"),
     ("describe", "descriptions"),
     ("classify", "types"),
+    ("classify", "tested_types"),  # Only where the rule tests.
+    *(("analyse", name) for name in ("responses", *(spec.name for spec in SUMMARIES))),
     ("explain", "explanations"),
     ("simulate", "simulations"),
     ("score", "scores"),
@@ -81,7 +88,7 @@ def _write_report(
 STAGE = Stage(
     "report",
     2,
-    ("samples", "describe", "capture", "classify", "explain", "simulate", "score"),
+    ("samples", "describe", "capture", "classify", "analyse", "explain", "simulate", "score"),
     _parameters,
     _run,
 )

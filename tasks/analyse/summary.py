@@ -1,0 +1,84 @@
+"""The neurons' responses gathered by type, under each typing of them."""
+
+from __future__ import annotations
+
+import polars as pl
+import pyarrow as pa
+
+from tasks.analyse.agreement import type_agreement, type_kappa
+from tasks.analyse.shares import TYPES_OF, type_concepts, type_shares
+from tasks.artifacts import (
+    TYPE_AGREEMENT,
+    TYPE_CONCEPTS,
+    TYPE_FAVOURITES,
+    TYPE_KAPPA,
+    TYPE_RESPONSES,
+    TYPE_SHARES,
+    TableSpec,
+)
+
+MEASURES = ("active_visual", "active_text", "concentration")
+_QUANTILES = (5, 25, 50, 75, 95)
+_KEY = ["layer", "neuron"]
+_ORDER = {kind: place for kinds in TYPES_OF.values() for place, kind in enumerate(kinds)}
+
+
+def summarise(
+    types: pa.Table, tested: pa.Table | None, responses: pa.Table, favourites: int
+) -> list[tuple[TableSpec, pa.Table]]:
+    """The tables of the analysis, from the whole of `types`, `tested_types` and `responses`.
+
+    tested: None where the run's rule does not test. favourites: words kept for each type.
+    """
+    paper = pl.DataFrame(types.select([*_KEY, "type"]))
+    typings = [paper.with_columns(pl.lit("paper").alias("rule"))]
+    both = pl.DataFrame(schema={"type": pl.String, "type_tested": pl.String})
+    if tested is not None:
+        by_tests = pl.DataFrame(tested.select([*_KEY, "type_tested"]))
+        both = paper.join(by_tests, on=_KEY)
+        renamed = by_tests.rename({"type_tested": "type"})
+        typings.append(renamed.with_columns(pl.lit("tested").alias("rule")))
+    typed = pl.concat(typings).join(
+        pl.DataFrame(responses.select([*_KEY, *MEASURES, "favourites", "same_concept"])), on=_KEY
+    )
+    agreement = TYPE_AGREEMENT.schema.empty_table() if tested is None else type_agreement(both)
+    return [
+        (TYPE_SHARES, type_shares(typed.select("rule", "layer", "type"))),
+        (TYPE_AGREEMENT, agreement),
+        (TYPE_KAPPA, type_kappa(agreement)),
+        (TYPE_RESPONSES, _type_responses(typed)),
+        (TYPE_CONCEPTS, type_concepts(typed)),
+        (TYPE_FAVOURITES, _type_favourites(typed, favourites)),
+    ]
+
+
+def _type_responses(typed: pl.DataFrame) -> pa.Table:
+    value = pl.col("value")
+    long = typed.unpivot(MEASURES, index=["rule", "type"], variable_name="measure")
+    gathered = (
+        long.drop_nulls("value")
+        .group_by("rule", "type", "measure")
+        .agg(
+            pl.len().cast(pl.Int64).alias("n"),
+            value.mean().alias("mean"),
+            *(
+                value.quantile(percent / 100, "linear").alias(f"p{percent}")
+                for percent in _QUANTILES
+            ),
+        )
+        .sort("rule", pl.col("type").replace_strict(_ORDER), "measure")
+    )
+    return gathered.to_arrow().cast(TYPE_RESPONSES.schema)
+
+
+def _type_favourites(typed: pl.DataFrame, most: int) -> pa.Table:
+    counted = (
+        typed.with_columns(pl.col("favourites").list.first().alias("word"))
+        .drop_nulls("word")
+        .group_by("rule", "type", "word")
+        .agg(pl.len().cast(pl.Int64).alias("n"))
+        .sort("rule", pl.col("type").replace_strict(_ORDER), -pl.col("n"), "word")
+        .group_by("rule", "type", maintain_order=True)
+        .head(most)
+    )
+    return counted.select(TYPE_FAVOURITES.schema.names).to_arrow().cast(TYPE_FAVOURITES.schema)

@@ -1,0 +1,33 @@
+"""From the tests of single layers to q-values and types over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.artifacts import NEURON_TESTS, read_table, write_table
+from tasks.classify.discoveries import q_values
+from tasks.classify.rule import RuleWithTests
+from tasks.classify.tested import TESTS
+
+
+def conclude(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Path]) -> None:
+    """Add q and type to the layers in `tested`, each into its file of `written`.
+
+    Only the p-values of all layers are held at once: 24 bytes a neuron.
+    """
+    p = read_table(tested, NEURON_TESTS, [f"p_{name}" for name in TESTS])
+    q = {f"q_{name}": q_values(p[f"p_{name}"].to_numpy()) for name in TESTS}
+    lengths = (pq.read_metadata(path).num_rows for path in tested)
+    bounds = pairwise(accumulate(lengths, initial=0))
+    for source, path, (start, stop) in zip(tested, written, bounds, strict=True):
+        rows = read_table(source, NEURON_TESTS)
+        for name, values in q.items():
+            place = rows.schema.get_field_index(name)
+            column = pa.array(values[start:stop], from_pandas=True)
+            rows = rows.set_column(place, rows.schema.field(place), column)
+        write_table(rule.decide(rows), NEURON_TESTS, path)

@@ -1,0 +1,97 @@
+"""What the report shows of the analysis: its small tables, and the neurons by type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from tasks.artifacts import (
+    ALL_LAYERS,
+    NEURON_TESTS,
+    RESPONSES,
+    TESTED_TYPES,
+    TYPE_AGREEMENT,
+    TYPE_CONCEPTS,
+    TYPE_FAVOURITES,
+    TYPE_KAPPA,
+    TYPE_RESPONSES,
+    TYPE_SHARES,
+    TYPES,
+    TableSpec,
+    read_table,
+)
+
+TYPES_OF = {"paper": TYPES, "tested": TESTED_TYPES}
+"""The types that each rule knows."""
+_DENSITIES = ("active_visual", "active_text")
+_TABLES = {
+    "shares": TYPE_SHARES,
+    "agreement": TYPE_AGREEMENT,
+    "kappa": TYPE_KAPPA,
+    "responses": TYPE_RESPONSES,
+    "concepts": TYPE_CONCEPTS,
+    "favourites": TYPE_FAVOURITES,
+}
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The analysis' tables. densities: for every neuron the share of visual and of text tokens
+    that it is active at (active_visual, active_text), with its type by the best rule there is."""
+
+    shares: pl.DataFrame
+    agreement: pl.DataFrame
+    kappa: pl.DataFrame
+    responses: pl.DataFrame
+    concepts: pl.DataFrame
+    favourites: pl.DataFrame
+    densities: pl.DataFrame
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules that typed the neurons: the paper's, and where it tests the run's own."""
+        return [rule for rule in TYPES_OF if rule in self.shares["rule"].unique()]
+
+    def by_type(self) -> list[dict[str, object]]:
+        """A row for each rule and type that has neurons, with its numbers for a table."""
+        whole = self.shares.filter(pl.col("layer") == ALL_LAYERS, pl.col("n") > 0)
+        rows = []
+        for row in whole.to_dicts():
+            mine = (pl.col("rule") == row["rule"]) & (pl.col("type") == row["type"])
+            medians = dict(self.responses.filter(mine).select("measure", "p50").rows())
+            (concept,) = self.concepts.filter(mine).to_dicts()
+            words = self.favourites.filter(mine)["word"].to_list()
+            rows.append({**row, "medians": medians, "concept": concept, "words": words})
+        return rows
+
+
+def read_analysis(tables: Mapping[str, Sequence[Path]], types: pa.Table) -> Analysis:
+    """Read the analysis of a run from the files of its tables; types: the whole of `types`."""
+    small = {
+        name: pl.DataFrame(read_table(tables[spec.name], spec)) for name, spec in _TABLES.items()
+    }
+    key = ["layer", "neuron"]
+    neurons = _frame(tables, RESPONSES, [*key, *_DENSITIES])
+    if "tested_types" in tables:
+        typed = _frame(tables, NEURON_TESTS, [*key, "type_tested"]).rename({"type_tested": "type"})
+    else:
+        typed = pl.DataFrame(types.select([*key, "type"]))
+    densities = neurons.join(typed, on=key).select("type", *_DENSITIES)
+    return Analysis(densities=densities, **small)
+
+
+def write_analysis(folder: Path, analysis: Analysis) -> None:
+    """Save the small tables as CSV, beside those of `tables.write_tables`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, spec in _TABLES.items():
+        getattr(analysis, name).write_csv(folder / f"{spec.name}.csv")
+
+
+def _frame(
+    tables: Mapping[str, Sequence[Path]], spec: TableSpec, columns: Sequence[str]
+) -> pl.DataFrame:
+    return pl.DataFrame(read_table(tables[spec.name], spec, columns))

@@ -1,0 +1,236 @@
+"""Figures of the analysis: shares with intervals, agreement, densities, responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
+
+from tasks.artifacts import ALL_LAYERS, TESTED_TYPES, TYPES
+from tasks.report.analysis import Analysis
+from tasks.report.canvas import HEIGHT, WIDTH, blank_sheet, plain_axes, say, type_legend
+from tasks.report.palette import LIGHT, colours_by_tests, type_colours
+
+_RULE_WORDS = {
+    "paper": "by the paper\N{RIGHT SINGLE QUOTATION MARK}s rule",
+    "tested": "by tests, undecided in the colour of unknown",
+}
+_MEASURES = {
+    "active_visual": "share of visual tokens that a neuron is active at",
+    "active_text": "share of text tokens that it is active at",
+    "concentration": "how concentrated an image excites it: 0 evenly, 1 at one token",
+}
+_SMALL: dict[str, Any] = {"fontsize": 8.3, "color": LIGHT["muted"]}
+_LEAST_DENSITY = 1e-4
+_DENSITY_BINS = np.linspace(np.log10(_LEAST_DENSITY), 0, 33)
+
+
+def draw_share_intervals(analysis: Analysis, title: str) -> Figure:
+    """The share of each type by layer with its 95 % interval, a panel for each rule."""
+    figure = blank_sheet(title)
+    if analysis.shares.is_empty():
+        say(figure, "No neuron was classified.")
+        return figure
+    rules = analysis.rules
+    silent = {"silent": LIGHT["silent"]} if "tested" in rules else {}
+    colours = type_colours() | silent
+    type_legend(figure, colours=colours)
+    room = (HEIGHT - 0.98) / len(rules)
+    for place, rule in enumerate(rules):
+        bottom = 0.46 + room * (len(rules) - 1 - place)
+        axes = plain_axes(figure, 0.55, bottom, WIDTH - 0.7, room - 0.5)
+        rows = analysis.shares.filter(pl.col("rule") == rule, pl.col("layer") != ALL_LAYERS)
+        _draw_intervals(axes, rows, _colours_of(rule))
+        axes.text(0, 1.03, _RULE_WORDS[rule], transform=axes.transAxes, va="bottom", **_SMALL)
+        if place == len(rules) - 1:
+            axes.set_xlabel("layer")
+    return figure
+
+
+def draw_agreement(analysis: Analysis, title: str) -> Figure:
+    """How many neurons of each type of the paper's rule have which type by tests."""
+    figure = blank_sheet(title)
+    counts = analysis.agreement
+    if counts.is_empty() or not counts["n"].sum():
+        say(
+            figure,
+            "The neurons were typed by the paper\N{RIGHT SINGLE QUOTATION MARK}s rule alone.",
+        )
+        return figure
+    numbers = np.array(
+        [
+            [counts.filter(type=kind, type_tested=tested)["n"].sum() for tested in TESTED_TYPES]
+            for kind in TYPES
+        ]
+    )
+    side = 0.76
+    axes = plain_axes(figure, 0.95, 0.35, side * len(TESTED_TYPES), side * len(TYPES))
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set(xlim=(0, len(TESTED_TYPES)), ylim=(len(TYPES), 0))
+    axes.set_xticks(np.arange(len(TESTED_TYPES)) + 0.5, TESTED_TYPES)
+    axes.set_yticks(np.arange(len(TYPES)) + 0.5, TYPES)
+    axes.xaxis.tick_top()
+    for row, kind in enumerate(TYPES):
+        for column, number in enumerate(numbers[row]):
+            share = number / max(1, numbers[row].sum())
+            _draw_cell(axes, row, column, number, share, LIGHT[kind])
+    axes.text(len(TESTED_TYPES) / 2, -0.42, "by tests", ha="center", **_SMALL)
+    axes.text(
+        0,
+        len(TYPES) + 0.22,
+        "rows: by the paper\N{RIGHT SINGLE QUOTATION MARK}s rule, with the share of each row",
+        **_SMALL,
+    )
+    (agreed,) = analysis.kappa.to_dicts()
+    words = "not defined"
+    if agreed["kappa"] is not None:
+        words = f"{agreed['kappa']:.2f} (95 %: {agreed['low']:.2f} to {agreed['high']:.2f})"
+    figure.text(
+        0.02,
+        1 - 0.42 / HEIGHT,
+        f"Cohen\N{RIGHT SINGLE QUOTATION MARK}s kappa {words}, over {numbers.sum():,} neurons",
+        va="center_baseline",
+        fontsize=8.8,
+        color=LIGHT["ink"],
+    )
+    return figure
+
+
+def draw_densities(analysis: Analysis, title: str) -> Figure:
+    """Neurons of each type but silent by the share of tokens they are active at, on a log scale."""
+    figure = blank_sheet(title)
+    if analysis.densities.is_empty():
+        say(figure, "No neuron was classified.")
+        return figure
+    rule = analysis.rules[-1]
+    present = set(analysis.densities["type"].unique()) - {"silent"}
+    colours = {name: c for name, c in _colours_of(rule).items() if name in present}
+    type_legend(figure, colours=colours)
+    room = (HEIGHT - 0.98) / 2
+    for place, (role, words) in enumerate((("visual", "visual tokens"), ("text", "text tokens"))):
+        axes = plain_axes(figure, 0.55, 0.36 + room * (1 - place), WIDTH - 0.85, room - 0.5)
+        for name, colour in colours.items():
+            mine = analysis.densities.filter(type=name)[f"active_{role}"].drop_nulls().to_numpy()
+            _draw_density(axes, mine, colour)
+        axes.set_xlim(_DENSITY_BINS[0], 0)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
+        axes.locator_params(axis="y", nbins=4)
+        powers = [-4, -3, -2, -1, 0]
+        axes.set_xticks(
+            powers, ["\N{LESS-THAN OR EQUAL TO} 0.01 %", "0.1 %", "1 %", "10 %", "100 %"]
+        )
+        axes.text(
+            0,
+            1.03,
+            f"of each type, by the share of {words} above 0",
+            transform=axes.transAxes,
+            va="bottom",
+            **_SMALL,
+        )
+    return figure
+
+
+def draw_responses(analysis: Analysis, title: str) -> Figure:
+    """Of each type but silent the median and the spread of how its neurons respond."""
+    figure = blank_sheet(title)
+    rule = analysis.rules[-1] if analysis.rules else "paper"
+    rows = analysis.responses.filter(pl.col("rule") == rule)
+    if rows.filter(pl.col("type") != "silent").is_empty():
+        say(figure, "No neuron responds to anything.")
+        return figure
+    known = set(rows["type"].unique()) - {"silent"}
+    kinds = [kind for kind in _colours_of(rule) if kind in known]
+    room = (HEIGHT - 0.62) / len(_MEASURES)
+    for place, (measure, words) in enumerate(_MEASURES.items()):
+        bottom = 0.3 + room * (len(_MEASURES) - 1 - place)
+        axes = plain_axes(figure, 0.95, bottom, WIDTH - 1.25, room - 0.5)
+        for height, kind in enumerate(kinds):
+            found = rows.filter(type=kind, measure=measure).to_dicts()
+            if found:
+                _draw_range(axes, height, found[0], _colours_of(rule)[kind])
+        axes.set(xlim=(0, 1), ylim=(len(kinds) - 0.5, -0.5))
+        axes.set_yticks(range(len(kinds)), kinds)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        if measure == "concentration":
+            axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+        else:
+            axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
+        axes.text(0, 1.03, words, transform=axes.transAxes, va="bottom", **_SMALL)
+    return figure
+
+
+def _colours_of(rule: str) -> dict[str, str]:
+    return colours_by_tests() if rule == "tested" else type_colours()
+
+
+def _draw_intervals(axes: Axes, rows: pl.DataFrame, colours: Mapping[str, str]) -> None:
+    layers = sorted(rows["layer"].unique())
+    places = np.arange(len(layers))
+    for name, colour in colours.items():
+        mine = rows.filter(type=name).sort("layer")
+        if not mine["n"].sum():
+            continue
+        low, high = mine["low"].to_numpy(), mine["high"].to_numpy()
+        axes.fill_between(places, low, high, color=colour, alpha=0.28, linewidth=0)
+        axes.vlines(places, low, high, color=colour, linewidth=1.0)
+        axes.plot(places, mine["share"], color=colour, linewidth=1.2, marker="o", markersize=3)
+    axes.set_xlim(-0.4, max(len(layers) - 0.6, 0.4))
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
+    axes.locator_params(axis="y", nbins=4)
+    step = max(1, -(-len(layers) // 16))
+    axes.set_xticks(places[::step], [str(layer) for layer in layers[::step]])
+
+
+def _draw_cell(axes: Axes, row: int, column: int, number: int, share: float, colour: str) -> None:
+    """One cell, the more of its row's colour the larger its share of the row."""
+    place: dict[str, Any] = {"xy": (column + 0.03, row + 0.03), "width": 0.94, "height": 0.94}
+    axes.add_patch(Rectangle(**place, facecolor=LIGHT["panel"], linewidth=0))
+    if not number:
+        axes.text(column + 0.5, row + 0.5, "0", ha="center", va="center", **_SMALL)
+        return
+    axes.add_patch(Rectangle(**place, facecolor=colour, alpha=0.7 * share, linewidth=0))
+    style: dict[str, Any] = {"ha": "center", "va": "center", "color": LIGHT["ink"]}
+    axes.text(column + 0.5, row + 0.42, f"{number:,}", fontsize=9.3, **style)
+    percent = "<1 %" if share < 0.005 else f"{share:.0%}".replace("%", " %")
+    axes.text(column + 0.5, row + 0.68, percent, fontsize=7.6, **style)
+
+
+def _draw_density(axes: Axes, shares: np.ndarray, colour: str) -> None:
+    if not len(shares):
+        return
+    # What is active at fewer tokens than the axis shows stands at its left end.
+    powers = np.log10(np.clip(shares, _LEAST_DENSITY, 1))
+    counts = np.histogram(powers, _DENSITY_BINS)[0] / len(shares)
+    axes.stairs(counts, _DENSITY_BINS, color=colour, fill=True, alpha=0.22)
+    axes.stairs(counts, _DENSITY_BINS, color=colour, linewidth=1.2)
+
+
+def _draw_range(axes: Axes, height: int, row: Mapping[str, Any], colour: str) -> None:
+    """A thin line from 5 to 95 %, a thick one over the middle half, a mark at the median."""
+    axes.plot([row["p5"], row["p95"]], [height] * 2, color=colour, linewidth=1.1, zorder=1)
+    axes.plot(
+        [row["p25"], row["p75"]],
+        [height] * 2,
+        color=colour,
+        linewidth=6.5,
+        solid_capstyle="butt",
+        zorder=2,
+    )
+    axes.plot(
+        [row["p50"]] * 2,
+        [height - 0.3, height + 0.3],
+        color=LIGHT["ink"],
+        linewidth=1.4,
+        zorder=3,
+        clip_on=False,
+    )

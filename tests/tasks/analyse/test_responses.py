@@ -1,0 +1,169 @@
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tasks.analyse.responses import responses
+from tasks.analyse.settings import AnalyseSettings
+from tasks.analyse.words import lexicon, list_words
+from tasks.artifacts import MOMENTS, RESPONSES, TRACES, WORDS, write_table
+from tests.tasks.report.synthetic import catalog, sample
+
+TEXTS = {
+    # Half of all texts say "sky", a tenth "red", a fifth "dog".
+    **dict.fromkeys(range(3), ("A", " red", " cup", ".")),
+    **dict.fromkeys(range(3, 9), ("A", " big", " dog", ".")),
+    **dict.fromkeys(range(9, 24), ("A", " sky", ".")),
+    **dict.fromkeys(range(24, 30), ("A", " thing", ".")),
+}
+CATALOG = catalog(*(sample(number, tokens=tokens) for number, tokens in TEXTS.items()))
+LEXICON = lexicon(list_words(CATALOG))
+
+Exemplar = tuple[int, Sequence[float], Sequence[float]]
+"""A sample with the activations at its visual and text tokens."""
+IMAGE = [9.0, 0.0, 0.0, 0.0]
+DARK = [0.0] * 4
+
+
+def seen(sample_id: int) -> Exemplar:
+    return sample_id, IMAGE, [0.0] * len(TEXTS[sample_id])
+
+
+def said(sample_id: int, word: str, activation: float = 9.0) -> Exemplar:
+    return sample_id, DARK, [activation * (token == word) for token in TEXTS[sample_id]]
+
+
+def table_of(
+    of: Mapping[int, Sequence[Exemplar]], folder: Path, highest: float = 10.0, **settings: Any
+) -> pa.Table:
+    rows = [
+        {"layer": 2, "neuron": neuron, "rank": rank, "sample_id": sample_id}
+        | {"visual": visual, "text": text}
+        for neuron, exemplars in of.items()
+        for rank, (sample_id, visual, text) in enumerate(exemplars)
+    ]
+    write_table(pa.Table.from_pylist(rows, schema=TRACES.schema), TRACES, folder / "t.parquet")
+    moments = [
+        {"layer": 2, "neuron": neuron, "max_visual": highest, "max_text": min(1.0, highest)}
+        | {"n_visual": 100, "n_text": 40, "positive_visual": 0.25, "positive_text": 0.5}
+        for neuron in of
+    ]
+    return responses(
+        folder / "t.parquet",
+        pa.Table.from_pylist(moments, schema=MOMENTS.schema),
+        LEXICON,
+        AnalyseSettings(**({"min_exemplars": 3} | settings)),
+    )
+
+
+def of(exemplars: Sequence[Exemplar], folder: Path, **settings: Any) -> dict[str, Any]:
+    (row,) = table_of({4: exemplars}, folder, **settings).to_pylist()
+    return row
+
+
+def test_a_token_belongs_to_its_word_and_a_full_stop_to_itself():
+    split = catalog(sample(0, tokens=("Cir", "cle", "s", " and", " ", "dogs", ".")))
+    (row,) = list_words(split).to_pylist()
+    assert row["words"] == ["circles", "circles", "circles", "and", "", "dogs", "."]
+
+
+def test_the_lexicon_keeps_the_order_of_the_tokens_and_which_texts_have_a_word():
+    words = list_words(catalog(*(sample(n, tokens=TEXTS[n]) for n in (0, 3, 9))))
+    known = lexicon(words)
+    assert known.words[known.tokens].tolist() == [
+        word for row in words["words"].to_pylist() for word in row
+    ]
+    a = known.words.tolist().index("a")
+    assert known.present.toarray()[:, a].tolist() == [1, 1, 1]
+    assert words.schema.equals(WORDS.schema)
+
+
+def test_a_neuron_that_fires_on_a_sight_and_on_its_word_names_one_concept(tmp_path):
+    row = of([seen(3), seen(4), seen(5), *(said(n, " dog") for n in (6, 7, 8))], tmp_path)
+    assert (row["n_visual"], row["n_text"]) == (3, 3)
+    assert (row["favourites"], row["favourite_shares"]) == (["dog"], [1.0])
+    assert row["seen_words"] == ["big", "dog"]
+    assert row["same_concept"] is True
+
+
+def test_a_neuron_that_fires_on_a_sight_and_on_another_word_does_not(tmp_path):
+    row = of([seen(0), seen(1), seen(2), *(said(n, " dog") for n in (6, 7, 8))], tmp_path)
+    assert row["favourites"] == ["dog"]
+    assert row["seen_words"] == ["cup", "red"]
+    assert row["same_concept"] is False
+
+
+def test_a_word_that_most_texts_have_is_not_seen_however_many_exemplars_have_it(tmp_path):
+    row = of([seen(9), seen(10), seen(11)], tmp_path, min_lift=2.5)
+    assert row["seen_words"] == []  # Half of all texts say "sky".
+    assert of([seen(9), seen(10), seen(11)], tmp_path)["seen_words"] == ["sky"]
+
+
+def test_a_word_that_few_exemplars_have_is_not_seen(tmp_path):
+    row = of([seen(0), seen(9), seen(10), seen(11)], tmp_path)
+    assert "red" not in row["seen_words"]
+    assert "red" in of([seen(0), seen(1), seen(9), seen(10)], tmp_path)["seen_words"]
+
+
+def test_a_favourite_of_few_texts_is_no_concept(tmp_path):
+    various = [said(3, " dog"), said(9, " sky"), said(0, " cup"), said(1, " red")]
+    row = of([seen(6), seen(7), seen(8), said(4, " dog"), *various], tmp_path)
+    assert (row["favourites"][0], row["favourite_shares"][0]) == ("dog", 0.4)
+    assert row["favourites"][1:] == ["cup", "red", "sky"]
+    assert "dog" in row["seen_words"]
+    assert row["same_concept"] is False
+    assert of([seen(6), seen(7), seen(8), said(4, " dog"), *various], tmp_path, min_share=0.4)[
+        "same_concept"
+    ]
+
+
+def test_words_of_samples_that_were_chosen_for_a_word_are_not_taken_for_seen(tmp_path):
+    loud_word = [(n, [6.0, 0, 0, 0], [9.0 * (t == " dog") for t in TEXTS[n]]) for n in (6, 7, 8)]
+    row = of([*loud_word, seen(0), seen(1), seen(2)], tmp_path)
+    assert (row["n_visual"], row["n_text"]) == (3, 3)
+    assert "dog" not in row["seen_words"]
+
+
+def test_an_exemplar_that_excites_by_both_counts_for_the_role_of_its_peak_alone(tmp_path):
+    louder_image = [(n, IMAGE, [6.0 * (t == " dog") for t in TEXTS[n]]) for n in (6, 7, 8)]
+    row = of(louder_image, tmp_path)
+    assert (row["n_visual"], row["n_text"], row["favourites"]) == (3, 0, [])
+
+
+def test_too_few_exemplars_of_a_role_name_nothing(tmp_path):
+    row = of([seen(3), seen(4), *(said(n, " dog") for n in (6, 7, 8))], tmp_path)
+    assert row["seen_words"] == []
+    assert row["same_concept"] is None
+    assert of([seen(3), seen(4), seen(5), said(6, " dog")], tmp_path)["same_concept"] is None
+
+
+def test_weak_exemplars_do_not_count(tmp_path):
+    exemplars = [seen(3), seen(4), *(said(n, " dog", 4.9) for n in (6, 7, 8))]
+    assert of(exemplars, tmp_path)["n_text"] == 0
+    assert of(exemplars, tmp_path, strong=0.48)["n_text"] == 3
+    assert of(exemplars, tmp_path, highest=20.0)["n_visual"] == 0
+
+
+def test_concentration_is_over_the_images_that_excite_it_strongly(tmp_path):
+    even = (5, [8.0] * 4, [0.0] * 4)
+    weak = (6, [1.0] * 4, [2.0] * 4)
+    assert of([seen(3), even, weak], tmp_path)["concentration"] == pytest.approx(0.5)
+    assert of([weak, said(6, " dog")], tmp_path)["concentration"] is None
+
+
+def test_every_neuron_gets_its_own_row_in_the_order_of_the_moments(tmp_path):
+    neurons = {7: [seen(3)] * 3, 2: [said(9, " sky")] * 3, 5: []}
+    table = table_of(neurons, tmp_path)
+    assert table.schema.equals(RESPONSES.schema)
+    assert table["neuron"].to_pylist() == [7, 2, 5]
+    assert table["favourites"].to_pylist() == [[], ["sky"], []]
+    assert table["seen_words"].to_pylist() == [["big", "dog"], [], []]
+    assert table["active_visual"].to_pylist() == [0.25] * 3
+
+
+def test_a_neuron_that_is_never_positive_responds_to_nothing(tmp_path):
+    row = of([(3, [-1.0] * 4, [-1.0] * 4)] * 3, tmp_path, highest=-0.5)
+    assert (row["n_visual"], row["n_text"]) == (0, 0)
+    assert (row["concentration"], row["favourites"], row["same_concept"]) == (None, [], None)
