@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.artifacts import NEURON_TYPES, TYPES
 
@@ -19,7 +20,9 @@ class PaperRule:
 
     An exemplar is visual if at least `n_visual` visual tokens exceed `t_visual`, text if at least
     `n_text` text tokens exceed `t_text`, multi-modal if both, unknown if neither.
-    include_template: whether template tokens count towards the maximum that becomes 10.
+    include_template: whether template tokens count towards the maximum that becomes 10. top_n: the
+    exemplars that vote, strongest first; None for all that were captured, so one capture of many
+    serves any smaller number.
     """
 
     n_visual: int = 4
@@ -27,10 +30,13 @@ class PaperRule:
     n_text: int = 2
     t_text: float = 3.0
     include_template: bool = False
+    top_n: int | None = None
 
     def __post_init__(self) -> None:
         if self.n_visual < 1 or self.n_text < 1:
             raise ValueError("n_visual, n_text: must be at least 1")
+        if self.top_n is not None and self.top_n < 1:
+            raise ValueError("top_n: must be at least 1, or null for all exemplars")
         for name in ("t_visual", "t_text"):
             if not 0 <= getattr(self, name) < 10:
                 raise ValueError(f"{name}: must be from 0 to below 10")
@@ -41,6 +47,8 @@ class PaperRule:
         A neuron that is never positive has no scale, and all its exemplars are unknown.
         """
         scale = _scale(moments, self.include_template)
+        if self.top_n is not None:
+            traces = traces.filter(pc.less(traces["rank"], self.top_n))
         row_neuron = _positions(traces, moments)
         row_scale = scale[row_neuron]
         is_visual = _count_above(traces["visual"], row_scale, self.t_visual) >= self.n_visual

@@ -122,6 +122,15 @@ def test_among_equal_shares_the_first_type_named_wins():
     assert typed([NEITHER, TEXT])["type"] == "text"
 
 
+def test_only_the_strongest_vote_where_a_smaller_number_is_asked_for():
+    exemplars = [VISUAL, VISUAL, TEXT, TEXT, TEXT]
+    assert typed(exemplars)["type"] == "text"
+    row = typed(exemplars, PaperRule(top_n=3))
+    assert (row["type"], row["n_exemplars"]) == ("visual", 3)
+    assert shares(row) == pytest.approx([2 / 3, 1 / 3, 0, 0])
+    assert typed(exemplars, PaperRule(top_n=9)) == typed(exemplars)
+
+
 def test_fewer_exemplars_than_n_are_judged_by_those_there_are():
     row = typed([TEXT, TEXT, NEITHER])
     assert shares(row) == pytest.approx([0, 2 / 3, 0, 1 / 3])
@@ -186,3 +195,8 @@ def test_a_threshold_outside_the_scale_is_refused_by_name(wrong):
 def test_a_rule_that_needs_no_token_is_refused(wrong):
     with pytest.raises(ValueError, match="must be at least 1"):
         PaperRule(**wrong)
+
+
+def test_no_exemplars_at_all_are_refused():
+    with pytest.raises(ValueError, match="top_n: must be at least 1"):
+        PaperRule(top_n=0)
