@@ -61,26 +61,23 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         demand = self.demand
+        first, *further = self.passes
+        replayed = sum(len(replay.layers) for replay in further)
+        where = [
+            f"{count} {place}"
+            for count, place in (
+                (len(first.device), "beside the model"),
+                (len(first.host), "in host memory"),
+                (replayed, f"replayed in {len(further)} more"),
+            )
+            if count
+        ]
         return (
             f"weights {_size(demand.weights)}, a batch of {self.batch_size} {_size(demand.work)}, "
             f"peaks, moments and histograms {_size(demand.ranking)}, "
-            f"traces {_size(sum(demand.traces.values()))}: {self._where()}"
+            f"traces {_size(sum(demand.traces.values()))}; one pass, traces of layers: "
+            f"{', '.join(where)}"
         )
-
-    def _where(self) -> str:
-        first, *further = self.passes
-        where = [
-            f"{len(layers)} layers' {place}"
-            for layers, place in (
-                (first.device, "beside the model"),
-                (first.host, "in host memory"),
-            )
-            if layers
-        ]
-        if further:
-            layers = sum(len(replay.layers) for replay in further)
-            where.append(f"{layers} layers' replayed in {len(further)} more")
-        return f"one pass, {', '.join(where)}"
 
 
 def ranking_bytes(neurons: int, top_n: int) -> int:

@@ -45,13 +45,13 @@ def test_a_capture_that_fits_in_no_way_says_what_would(device, said):
 @pytest.mark.parametrize(
     ("device", "host", "said"),
     [
-        (9, 0, "traces 4.0 GB: one pass, 4 layers' beside the model"),
+        (9, 0, "traces 4.0 GB; one pass, traces of layers: 4 beside the model"),
         (
             5.1,
             1.1,
             "one pass, 2 layers' beside the model, 1 layers' in host memory, 1 layers' repl",
         ),
-        (4.1, 0, "one pass, 1 layers' beside the model, 3 layers' replayed in 3 more"),
+        (4.1, 0, "layers: 1 beside the model, 3 replayed in 3 more"),
     ],
 )
 def test_the_plan_says_where_the_traces_go(device, host, said):
