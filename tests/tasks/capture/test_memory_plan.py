@@ -49,7 +49,7 @@ def test_a_capture_that_fits_in_no_way_says_what_would(device, said):
         (
             5.1,
             1.1,
-            "one pass, 2 layers' beside the model, 1 layers' in host memory, 1 layers' repl",
+            "layers: 2 beside the model, 1 in host memory, 1 replayed in 1 more",
         ),
         (4.1, 0, "layers: 1 beside the model, 3 replayed in 3 more"),
     ],
