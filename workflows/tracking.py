@@ -136,27 +136,19 @@ class Tracker:
         manifest = context.store.out / MANIFEST
         if manifest.is_file():
             client.log_artifact(run_id, str(manifest))
-        self._log_scores(client, run_id, context)
-        self._log_analysis(client, run_id, context)
+        self._log_by_layer(client, run_id, context)
 
-    def _log_scores(self, client: MlflowClient, run_id: str, context: Context) -> None:
-        """Aggregates of scores; by layer with the layer as step, so that MLflow draws them."""
+    def _log_by_layer(self, client: MlflowClient, run_id: str, context: Context) -> None:
+        """Aggregates of scores and of the analysis; by layer with the layer as step, so that MLflow
+        draws them."""
         from mlflow.entities import Metric
 
         table = read_table(context.paths("score", "score_aggregates"), SCORE_AGGREGATES)
         now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value, step in score_metrics(table)]
+        found = [*score_metrics(table), *analysis_metrics(context)]
+        metrics = [Metric(name, value, now, step) for name, value, step in found]
         for start in range(0, len(metrics), _METRICS_AT_ONCE):
             client.log_batch(run_id, metrics=metrics[start : start + _METRICS_AT_ONCE])
-
-    def _log_analysis(self, client: MlflowClient, run_id: str, context: Context) -> None:
-        from mlflow.entities import Metric
-
-        now = round(time.time() * 1000)
-        metrics = [
-            Metric(name, value, now, step) for name, value, step in analysis_metrics(context)
-        ]
-        client.log_batch(run_id, metrics=metrics)
 
 
 def analysis_metrics(context: Context) -> Iterator[tuple[str, float, int]]:
