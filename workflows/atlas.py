@@ -27,6 +27,7 @@ from workflows.composition import (
     register_resolvers,
     side_by_side,
 )
+from workflows.dry_run import dry_run
 from workflows.errors import RunFailed, WrongCall
 from workflows.lock import locked
 from workflows.progress import say
@@ -108,8 +109,9 @@ def run_atlas(config: Mapping[str, Any]) -> Context:
 
         context = Context(settings, Store(out), pool, start_cluster)
         tracker = Tracker(settings, out, config)
+        context.log_live = tracker.log_live
         try:
-            _run_stages(context)
+            is_whole = _run_stages(context)
         except BaseException as error:
             killed = isinstance(error, KeyboardInterrupt)
             tracker.finish(context, "KILLED" if killed else "FAILED", str(error))
@@ -120,12 +122,18 @@ def run_atlas(config: Mapping[str, Any]) -> Context:
             already_done=context.skipped,
         )
         tracker.finish(context, "FINISHED")
-    say(closing_summary(context, tracker.shown_uri))
+    if is_whole:
+        say(closing_summary(context, tracker.shown_uri))
     return context
 
 
-def _run_stages(context: Context) -> None:
+def _run_stages(context: Context) -> bool:
+    """Run all stages, or those before a dry run; whether it was all."""
     for stage in STAGES:
+        if stage is explain.STAGE and any(one.dry_run for one in context.settings.explain.each):
+            for _, apart in context.each_explainer():
+                dry_run(apart)
+            return False
         run_stage(stage, context)
         if stage is samples.STAGE:
             samples.check_samples(context)
@@ -133,6 +141,7 @@ def _run_stages(context: Context) -> None:
             describe.check_descriptions(context)
         if stage is capture.STAGE:
             context.pool.close()  # The later stages need no subject, and its cores.
+    return True
 
 
 def _check_writable(out: Path) -> None:

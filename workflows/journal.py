@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +11,21 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tasks.llm.journal import Journal, NoJournal
+from tasks.llm.journal import Claim, Spent, Tally
+from tasks.llm.prices import Price
+from tasks.llm.settings import ClientSettings
+from workflows.cluster import result
 
 
 @contextmanager
-def open_journal(explainer: Any, out: Path) -> Iterator[Journal]:
-    """The journal below `out` for explainers that ask a model; they say so with `asks_model`."""
-    if not getattr(explainer, "asks_model", False):
-        yield NoJournal()
-        return
+def open_journal(path: Path, purpose: str, budget_usd: float | None) -> Iterator[RemoteJournal]:
+    """The journal in a file of this machine, for the calls of one purpose."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = _RemoteJournal.options(scheduling_strategy=here).remote(out / "journal.sqlite")
+    actor = _RemoteJournal.options(scheduling_strategy=here).remote(path, purpose, budget_usd)
     try:
         yield RemoteJournal(actor)
-    finally:
         ray.get(actor.close.remote())
+    finally:
         ray.kill(actor)
 
 
@@ -39,43 +39,94 @@ class RemoteJournal:
         """See `Journal`."""
         return await self.actor.answer.remote(request_hash)
 
-    async def intend(self, request_hash: str, model: str) -> None:
+    async def claim(self, request_hash: str, model: str, worst_usd: float, owner: str) -> Claim:
         """See `Journal`."""
-        await self.actor.intend.remote(request_hash, model)
+        return await self.actor.claim.remote(request_hash, model, worst_usd, owner)
 
-    async def withdraw(self, request_hash: str) -> None:
+    async def settle(self, call: int, answer: str, spent: Spent) -> None:
         """See `Journal`."""
-        await self.actor.withdraw.remote(request_hash)
+        await self.actor.settle.remote(call, answer, spent)
 
-    async def settle(self, request_hash: str, answer: str) -> None:
+    async def fail(self, call: int, status: str, billed: bool) -> None:
         """See `Journal`."""
-        await self.actor.settle.remote(request_hash, answer)
+        await self.actor.fail.remote(call, status, billed)
 
-    async def unsettled(self) -> int:
+    async def beat(self, owner: str) -> None:
         """See `Journal`."""
-        return await self.actor.unsettled.remote()
+        await self.actor.beat.remote(owner)
+
+    async def stop(self, why: str) -> None:
+        """See `Journal`."""
+        await self.actor.stop.remote(why)
+
+    async def tally(self) -> Tally:
+        """See `Journal`."""
+        return await self.actor.tally.remote()
+
+    def tally_now(self) -> Tally:
+        """The same, for the driver."""
+        return result(self.actor.tally.remote())
+
+    def batches(self) -> int:
+        """Batches that were handed in and not fetched, now or by an earlier run."""
+        return result(self.actor.batches.remote())
+
+    def hand_in(
+        self, settings: ClientSettings, prices: Mapping[str, Price], spools: Sequence[Path]
+    ) -> int:
+        """Hand in requests by batch; how many. Raises Unusable."""
+        return result(self.actor.hand_in.remote(settings, prices, spools))
+
+    def look(self, settings: ClientSettings, prices: Mapping[str, Price]) -> int:
+        """Fetch what batches have answered; the requests that are still under way."""
+        return result(self.actor.look.remote(settings, prices))
 
 
 class _JournalActor:
-    def __init__(self, path: Path) -> None:
-        from tasks.llm.journal import SqliteJournal
+    def __init__(self, path: Path, purpose: str, budget_usd: float | None) -> None:
+        from tasks.llm.batch_journal import BatchJournal
 
-        self._journal = SqliteJournal(path)
+        # Ray starts it again where it was killed, while its callers go on calling.
+        again = ray.get_runtime_context().was_current_actor_reconstructed
+        self._journal = BatchJournal(path, purpose, budget_usd, has_callers=again)
 
     async def answer(self, request_hash: str) -> str | None:
         return await self._journal.answer(request_hash)
 
-    async def intend(self, request_hash: str, model: str) -> None:
-        await self._journal.intend(request_hash, model)
+    async def claim(self, request_hash: str, model: str, worst_usd: float, owner: str) -> Claim:
+        return await self._journal.claim(request_hash, model, worst_usd, owner)
 
-    async def withdraw(self, request_hash: str) -> None:
-        await self._journal.withdraw(request_hash)
+    async def settle(self, call: int, answer: str, spent: Spent) -> None:
+        await self._journal.settle(call, answer, spent)
 
-    async def settle(self, request_hash: str, answer: str) -> None:
-        await self._journal.settle(request_hash, answer)
+    async def fail(self, call: int, status: str, billed: bool) -> None:
+        await self._journal.fail(call, status, billed)
 
-    async def unsettled(self) -> int:
-        return await self._journal.unsettled()
+    async def beat(self, owner: str) -> None:
+        await self._journal.beat(owner)
+
+    async def stop(self, why: str) -> None:
+        await self._journal.stop(why)
+
+    async def tally(self) -> Tally:
+        return await self._journal.tally()
+
+    async def batches(self) -> int:
+        return len(await self._journal.open_batches())
+
+    async def hand_in(
+        self, settings: ClientSettings, prices: Mapping[str, Price], spools: Sequence[Path]
+    ) -> int:
+        from tasks.llm.batch import batch_sender
+
+        async with batch_sender(settings, prices, self._journal) as sender:
+            return await sender.hand_in(spools)
+
+    async def look(self, settings: ClientSettings, prices: Mapping[str, Price]) -> int:
+        from tasks.llm.batch import batch_sender
+
+        async with batch_sender(settings, prices, self._journal) as sender:
+            return await sender.look()
 
     async def close(self) -> None:
         self._journal.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import ray
 from tasks.artifacts import NEURON_TYPES, layer_file
 from tasks.samples.source import Source
 from workflows.cluster import spread
-from workflows.progress import progress
+from workflows.progress import Advance, progress
 from workflows.stage import Context
 
 if TYPE_CHECKING:
@@ -54,17 +55,17 @@ def work_on_parts(
     parts: Sequence[NeuronPart],
     folder: Path,
     submit: Callable[[NeuronPart, Path], ray.ObjectRef],
-    is_finished: Callable[[Path], bool] = Path.is_file,
+    accompany: Callable[[Advance], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, list[str]]:
-    """Have every part that is not finished written to its file, with a bar; the files by artifact.
+    """Have every part whose file is not there written to it, with a bar; the files by artifact.
 
-    submit: given a part and the path that its task shall write.
+    submit: given a part and the path that its task shall write. accompany: what goes on meanwhile.
     """
     paths = {part.file(artifact): folder / part.file(artifact) for part in parts}
-    waiting = [part for part in parts if not is_finished(paths[part.file(artifact)])]
+    waiting = [part for part in parts if not paths[part.file(artifact)].is_file()]
     total = sum(len(part.neurons) for part in parts)
     done = total - sum(len(part.neurons) for part in waiting)
-    with progress(stage, total, "neurons", done) as advance:
+    with progress(stage, total, "neurons", done) as advance, accompany(advance):
         for part, _ in spread(waiting, lambda part: submit(part, paths[part.file(artifact)])):
             advance(len(part.neurons))
     return {artifact: list(paths)}

@@ -14,6 +14,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -24,9 +25,11 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class Advance(Protocol):
-    """Says that `count` more units are done."""
+    """Says that `count` more units are done; `note` puts a few words behind them."""
 
     def __call__(self, count: int) -> None: ...  # noqa: D102
+
+    def note(self, text: str) -> None: ...  # noqa: D102
 
 
 @contextmanager
@@ -34,11 +37,11 @@ def progress(name: str, total: int, unit: str, done: int = 0) -> Iterator[Advanc
     """Show how far `name` is, with rate and time left; `done` units were finished earlier."""
     if sys.stderr.isatty():
         with _bar() as bar:
-            task = bar.add_task(name, total=total, completed=done, unit=unit, begun=done)
-            yield lambda count: bar.advance(task, count)
+            task = bar.add_task(name, total=total, completed=done, unit=unit, begun=done, note="")
+            yield _BarAdvance(bar, task)
     else:
         lines = _Lines(name, total, unit, done)
-        yield lines.advance
+        yield lines
         lines.close()
 
 
@@ -54,8 +57,20 @@ def _bar() -> Progress:
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
+
+
+class _BarAdvance:
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+
+    def __call__(self, count: int) -> None:
+        self._bar.advance(self._task, count)
+
+    def note(self, text: str) -> None:
+        self._bar.update(self._task, note=text)
 
 
 class _Rate(ProgressColumn):
@@ -70,19 +85,33 @@ class _Lines:
         self._name, self._total, self._unit = name, total, unit
         self._done = self._begun = done
         self._start = self._said = time.monotonic()
+        self._note = ""
         if done:
             say(f"{self._counted()} were done before")
 
-    def advance(self, count: int) -> None:
+    def __call__(self, count: int) -> None:
         self._done += count
+        self._say_now_and_then()
+
+    def note(self, text: str) -> None:
+        self._note = text
+        self._say_now_and_then()
+
+    def _say_now_and_then(self) -> None:
         if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES and self._done < self._total:
             self._said = time.monotonic()
-            left = (self._total - self._done) / max(self._rate(), 1e-9)
-            say(f"{self._counted()}, {self._rate():,.0f}/s, {left:,.0f} s left")
+            pace = self._rate()
+            how = f"{pace:,.0f}/s" if pace else "just begun"
+            if pace:
+                how += f", {(self._total - self._done) / pace:,.0f} s left"
+            say(f"{self._counted()}, {how}{self._noted()}")
 
     def close(self) -> None:
         elapsed = time.monotonic() - self._start
-        say(f"{self._counted()}, {self._rate():,.0f}/s, {elapsed:.1f} s")
+        say(f"{self._counted()}, {self._rate():,.0f}/s, {elapsed:.1f} s{self._noted()}")
+
+    def _noted(self) -> str:
+        return f", {self._note}" if self._note else ""
 
     def _counted(self) -> str:
         return f"{self._name:<10} {self._done:,}/{self._total:,} {self._unit}"

@@ -38,15 +38,22 @@ class ExplainSettings:
     """Who explains which neurons; past max_failed_share failed ones the run fails.
 
     beside: further explainers, each with settings of its own; see `_explain_settings`.
+    budget_usd: the most that explaining may cost in this output folder, over all runs; None for no
+    limit. mode: ask live, or by batch. dry_run: only say what explaining would take.
     """
 
     explainer: Explainer
     neurons: NeuronChoice = field(default_factory=NeuronChoice)
     neurons_per_task: int = runtime(128)
     max_failed_share: float = runtime(0.05)
+    budget_usd: float | None = runtime(None)
+    mode: Literal["live", "batch"] = runtime("live")
+    dry_run: bool = runtime(False)
     beside: tuple[ExplainSettings, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.budget_usd is not None and self.budget_usd < 0:
+            raise ValueError("budget_usd: must be at least 0, or null for no limit")
         _check_share("max_failed_share", self.max_failed_share)
         if self.neurons_per_task < 1:
             raise ValueError("neurons_per_task: must be at least 1")
@@ -62,9 +69,10 @@ class ExplainSettings:
         return tuple(one.explainer.name for one in self.each)
 
     def check(self) -> None:
-        """See `Explainer.check`, of every explainer."""
+        """See `Explainer.check`, of every explainer; one that only runs dry needs no key."""
         for one in self.each:
-            one.explainer.check()
+            if not one.dry_run:
+                one.explainer.check()
 
 
 @dataclass(frozen=True)

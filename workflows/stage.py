@@ -19,6 +19,10 @@ from workflows.settings import Settings
 from workflows.store import Manifest, Store, fingerprint
 from workflows.subject_pool import Extent, SubjectPool
 
+ASK_AGAIN = "may_pass_later"
+"""In a manifest's `about`: the number of rows whose failure was transient. A later call does not
+take such a stage for done, and its parts with such rows are done again."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -62,6 +66,8 @@ class Context:
     skipped: list[str] = field(default_factory=list)
     by_explainer: dict[str, Context] = field(default_factory=dict)
     """The context of each explainer: its settings alone, and what was done for it."""
+    log_live: Callable[[Mapping[str, float], int], None] = lambda metrics, step: None
+    """Metrics of a stage that is running, by their step."""
     _revision: str | None = None
     _extent: Extent | None = None
 
@@ -158,6 +164,10 @@ def _run_once(stage: Stage, context: Context, title: str) -> None:
     parameters = stage.parameters(context)
     mark = fingerprint(stage.name, stage.version, parameters, made_from)
     manifest = context.store.find(stage.name, mark)
+    if manifest is not None and manifest.about.get(ASK_AGAIN):
+        say(f"{title:<10} {manifest.about[ASK_AGAIN]:,} failures may pass now: tried again")
+        context.store.reopen(manifest)
+        manifest = None
     if manifest is not None:
         context.skipped.append(title)
         say(f"{title:<10} already done ({mark[:8]})")

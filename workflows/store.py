@@ -75,6 +75,10 @@ class Store:
         folder = self.folder(manifest.stage, manifest.fingerprint)
         write_json(folder / MANIFEST, asdict(manifest))
 
+    def reopen(self, manifest: Manifest) -> None:
+        """Declare a stage incomplete again; its files stay."""
+        (self.folder(manifest.stage, manifest.fingerprint) / MANIFEST).unlink(missing_ok=True)
+
     def paths(self, manifest: Manifest, artifact: str) -> list[Path]:
         """The files of one artifact of a complete stage."""
         folder = self.folder(manifest.stage, manifest.fingerprint)

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from tasks.artifacts import (
     ALL_LAYERS,
+    EXPLANATIONS,
     SCORE_AGGREGATES,
     TYPE_CONCEPTS,
     TYPE_KAPPA,
@@ -38,6 +39,22 @@ if TYPE_CHECKING:
 
 _LONGEST_PARAMETER = 500
 _METRICS_AT_ONCE = 500
+_LONGEST_TABLE = 20_000
+"""Rows that MLflow's page still shows; all are in the artifact."""
+_EXPLANATION_COLUMNS = (
+    "layer",
+    "neuron",
+    "explainer",
+    "type",
+    "text",
+    "status",
+    "reason",
+    "model",
+    "attempts",
+    "tokens_in",
+    "tokens_out",
+    "cost",
+)
 _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -62,10 +79,22 @@ class Tracker:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         self._begun: Future[tuple[MlflowClient, str]] = self._worker.submit(self._begin)
 
+    def log_live(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log metrics of a stage that is running; it holds up nothing, and may be lost."""
+        self._worker.submit(self._log_live, dict(metrics), step)
+
+    def _log_live(self, metrics: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        client, run_id = self._begun.result()
+        now = int(time.time() * 1000)
+        told = [Metric(name, value, now, step) for name, value in metrics.items()]
+        client.log_batch(run_id, metrics=told)
+
     def finish(self, context: Context, status: str, error: str = "") -> None:
         """Log what the run came to; status is FINISHED, FAILED or KILLED."""
         try:
-            client, run_id = self._begun.result()
+            client, run_id = self._worker.submit(self._begun.result).result()
             self._log(client, run_id, context, error)
             client.set_terminated(run_id, status)
         except Exception as failure:  # Whatever a tracking server does, the artifacts are there.
@@ -108,6 +137,8 @@ class Tracker:
             client.set_tag(run_id, "error", error[:5000])
         if "samples" in context.done:
             self._log_dataset(client, run_id, context)
+        if any(manifest.stage == "explain" for manifest in context.manifests()):
+            self._log_explanations(client, run_id, context)
         if "report" in context.done:
             self._log_report(client, run_id, context)
 
@@ -137,6 +168,13 @@ class Tracker:
         if manifest.is_file():
             client.log_artifact(run_id, str(manifest))
         self._log_by_layer(client, run_id, context)
+
+    def _log_explanations(self, client: MlflowClient, run_id: str, context: Context) -> None:
+        """The explanations as a table; this is its only writer."""
+        table = read_table(
+            context.paths("explain", "explanations"), EXPLANATIONS, list(_EXPLANATION_COLUMNS)
+        ).slice(0, _LONGEST_TABLE)
+        client.log_table(run_id, table.to_pydict(), "explanations.json")
 
     def _log_by_layer(self, client: MlflowClient, run_id: str, context: Context) -> None:
         """Aggregates of scores and of the analysis; by layer with the layer as step, so that MLflow

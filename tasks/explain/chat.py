@@ -22,16 +22,17 @@ from tasks.explain.prompt import (
     wording,
 )
 from tasks.explain.showing import Showing, Unopenable
+from tasks.llm.calls import Calls
 from tasks.llm.client import (
     Answer,
     ClientSettings,
+    Collection,
     Connection,
     connect,
     in_parallel,
     read_key,
 )
-from tasks.llm.journal import Journal
-from tasks.llm.prices import Price, cost
+from tasks.llm.prices import Price, check_price, total_cost
 from tasks.llm.request import Request
 from tasks.samples.catalog import Catalog
 
@@ -80,22 +81,24 @@ class Chat:
         return wording(self.render, self.contrasts > 0)
 
     def check(self) -> None:
-        """See `Explainer`: the key must be there."""
+        """See `Explainer`: the model's price and the key must be there."""
+        check_price(self.prices, self.client.model, "explain.prices")
         read_key(self.client.api_key_env)
 
     def explain(
-        self, evidence: Sequence[Evidence], catalog: Catalog, journal: Journal
+        self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
     ) -> list[Explanation]:
         """See `Explainer`. Runs an event loop of its own until every neuron has its outcome."""
-        return asyncio.run(self._explain_all(evidence, catalog, journal))
+        check_price(self.prices, self.client.model, "explain.prices")
+        return asyncio.run(self._explain_all(evidence, catalog, calls))
 
     async def _explain_all(
-        self, evidence: Sequence[Evidence], catalog: Catalog, journal: Journal
+        self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
     ) -> list[Explanation]:
         # One thread draws, so that drawing holds up no call, and no source has to be thread-safe.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw") as drawing:
-            async with connect(self.client) as connection:
-                conversation = _Conversation(self, catalog, journal, connection, drawing)
+            async with connect(self.client, calls, self.prices) as connection:
+                conversation = _Conversation(self, catalog, connection, drawing)
                 return await in_parallel(conversation.explain, evidence, self.client.concurrency)
 
 
@@ -106,13 +109,11 @@ class _Conversation:
         self,
         settings: Chat,
         catalog: Catalog,
-        journal: Journal,
-        connection: Connection,
+        connection: Connection | Collection,
         drawing: ThreadPoolExecutor,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
-        self._journal = journal
         self._connection = connection
         self._drawing = drawing
         self._structured = settings.structured
@@ -157,11 +158,11 @@ class _Conversation:
         }
         if self._structured:
             request = Request(messages, parameters, ANSWER_FORMAT)
-            answer = await self._connection.ask(request, self._journal)
+            answer = await self._connection.ask(request)
             if not _lacks_schema(answer):
                 return answer
             self._structured = False
-        return await self._connection.ask(Request(messages, parameters), self._journal)
+        return await self._connection.ask(Request(messages, parameters))
 
     def _outcome(
         self,
@@ -186,7 +187,7 @@ class _Conversation:
             attempts=sum(answer.attempts for answer in answers),
             tokens_in=tokens_in,
             tokens_out=tokens_out,
-            cost=cost(self._settings.prices, model, tokens_in, tokens_out),
+            cost=total_cost(self._settings.prices, model, answers),
             seconds=sum(answer.seconds for answer in answers),
             exemplar_ids=exemplar_ids,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tasks.evidence import Evidence
-from tasks.llm.journal import Journal
+from tasks.llm.calls import Calls
 from tasks.samples.catalog import Catalog
 
 
@@ -51,9 +51,12 @@ class Explainer(Protocol):
         key: asked before hours of capture, which would be in vain."""
 
     def explain(
-        self, evidence: Sequence[Evidence], catalog: Catalog, journal: Journal
+        self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
     ) -> list[Explanation]:
         """Answer for every neuron, in order: a failure is an outcome, not an exception.
+
+        Where `calls` are written down instead of being sent, those that wait for an answer are of
+        the status `pending`, which no table takes.
 
         Raises `tasks.llm.client.Unusable` where no call can succeed (wrong key, unknown model).
         """

@@ -1,4 +1,4 @@
-"""Asks a chat model over the OpenAI protocol: journal first, then the call, then the journal.
+"""Asks a chat model over the OpenAI protocol: permit, journal, call, journal.
 
 The client's own retries are off: an attempt is a paid event, so it happens where it is journaled
 and counted.
@@ -7,274 +7,202 @@ and counted.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, replace
 
-import openai
-
-from tasks.llm.failures import Failure, Unusable, from_connection, from_status
-from tasks.llm.journal import Journal
+from tasks.llm.answer import Answer, from_journal, to_journal
+from tasks.llm.calls import Calls
+from tasks.llm.failures import Unusable
+from tasks.llm.journal import Claim, Journal, Spent
+from tasks.llm.limits import BEAT_S, Settled
+from tasks.llm.parallel import in_parallel
+from tasks.llm.prices import Price, cost
 from tasks.llm.request import Request, request_hash
-from tasks.settings import runtime
+from tasks.llm.send import Outgoing, Sender, open_client
+from tasks.llm.settings import ClientSettings, read_key
+from tasks.llm.shared_limits import Permits, SharedLimits
+from tasks.llm.spool import SpoolWriter
+from tasks.llm.tokens import load_encoding, worst_case
 
-__all__ = ["Answer", "ClientSettings", "Connection", "Unusable", "connect", "in_parallel"]
+__all__ = [
+    "Answer",
+    "ClientSettings",
+    "Collection",
+    "Connection",
+    "Unusable",
+    "connect",
+    "in_parallel",
+    "read_key",
+]
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-_DEFAULT_BASE_URL = "https://api.openai.com/v1"
-_REASON_LENGTH = 300
-
-
-@dataclass(frozen=True)
-class ClientSettings:
-    """Which model to ask, where, and how hard to try. The key itself is never a setting.
-
-    base_url: where the protocol is spoken; None is OpenAI.
-    provider: whose model it is, as it counts in the journal. None is the host (and port) of
-    base_url; name it where the same model is served from changing addresses.
-    concurrency: calls in flight at once. timeout_s: of one attempt, from connecting to the last
-    byte. Between attempts it waits from first_wait_s (s) up to max_wait_s, doubling, with jitter
-    drawn from `seed`; a provider that asks for a wait gets it, unless it is over max_wait_s.
-    """
-
-    model: str = "gpt-4o"
-    base_url: str | None = None
-    provider: str | None = None
-    api_key_env: str = runtime("OPENAI_API_KEY")
-    concurrency: int = runtime(16)
-    timeout_s: float = runtime(120.0)
-    max_attempts: int = runtime(6)
-    first_wait_s: float = runtime(0.5)
-    max_wait_s: float = runtime(60.0)
-    seed: int = runtime(0)
-
-    def __post_init__(self) -> None:
-        for name in ("concurrency", "max_attempts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1")
-        if self.base_url is not None and not _host(self.base_url):
-            raise ValueError("client.base_url must be a whole address, such as http://HOST:PORT/v1")
-        if self.base_url is not None and "@" in urlsplit(self.base_url).netloc:
-            raise ValueError(
-                "client.base_url holds a user name or password: keep them out of the settings and "
-                f"put the key into the environment variable {self.api_key_env}"
-            )
-        if self.timeout_s <= 0:
-            raise ValueError("timeout_s: must be above 0")
+_LOOK_AGAIN_S = 0.2
+_ENCODING_WAIT_S = 15.0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """How one request ended: ok, refused, malformed, truncated, filtered, rate_limited, timed_out
-    or failed.
+class _Desk:
+    """What connections share: whose requests, at which prices, known to which journal."""
 
-    text: what the model said, as far as it got. model: as the provider names what it served.
-    attempts: requests sent. tokens: as billed. seconds: from asking to outcome, waits included.
-    replayed: it came from the journal; the other figures are those of the call that was paid.
-    """
+    settings: ClientSettings
+    prices: Mapping[str, Price]
+    journal: Journal
 
-    status: str
-    text: str = ""
-    reason: str = ""
-    model: str = ""
-    attempts: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    seconds: float = 0.0
-    replayed: bool = field(default=False, compare=False)
+    async def known(self, request: Request) -> Answer | Outgoing:
+        """The journaled answer to a request, or what is to be sent."""
+        body = request.body(self.settings.model)
+        known_as = request_hash(body, self.settings.known_as)
+        kept = await self.journal.answer(known_as)
+        if kept is not None:
+            return self.judged(from_journal(kept))
+        return Outgoing(known_as, body, worst_case(body, self.settings))
+
+    def usd(self, tokens_in: int, tokens_out: int) -> float | None:
+        """What so many tokens cost; None where the model has no price."""
+        return cost(self.prices, self.settings.model, tokens_in, tokens_out)
+
+    def worst_usd(self, outgoing: Outgoing) -> float:
+        """The most that a request can cost; 0 where the model has no price."""
+        return self.usd(outgoing.worst.tokens_in, outgoing.worst.tokens_out) or 0.0
+
+    def judged(self, answer: Answer) -> Answer:
+        """The answer, unless another model gave it than the one that was asked."""
+        if self.settings.is_served_by(answer.model):
+            return answer
+        reason = (
+            f"answered by the model {answer.model!r} instead of {self.settings.model!r}; if that "
+            "is another name of it, set client.served_as"
+        )
+        return replace(answer, status="failed", text="", reason=reason)
 
 
 class Connection:
     """An open way to one model; see `connect`."""
 
-    def __init__(self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str) -> None:
-        self._settings = settings
-        self._client = client
-        self._key = key
-        self._provider = settings.provider or _host(str(client.base_url))
+    def __init__(self, desk: _Desk, sender: Sender, permits: Permits, owner: str) -> None:
+        self._desk, self._sender, self._permits, self._owner = desk, sender, permits, owner
 
-    async def ask(self, request: Request, journal: Journal) -> Answer:
+    async def ask(self, request: Request) -> Answer:
         """The journaled answer to this request or, where there is none, the model's.
 
         Only transient failures are tried again, and only answers are journaled. Raises Unusable
         where no call can succeed.
         """
-        body = request.body(self._settings.model)
-        known_as = request_hash(body, self._provider)
-        kept = await journal.answer(known_as)
-        if kept is not None:
-            return _from_journal(kept)
+        known = await self._desk.known(request)
+        return known if isinstance(known, Answer) else await self._call(known)
+
+    async def _call(self, outgoing: Outgoing) -> Answer:
+        journal = self._desk.journal
         begun = time.monotonic()
         attempt = 0
         while True:
+            permit, claim = await self._allowed(outgoing)
+            if claim.kind == "answered":
+                return self._desk.judged(from_journal(claim.told))
+            if claim.kind == "over_budget":
+                return Answer("budget", reason=claim.told, attempts=attempt)
             attempt += 1
-            await journal.intend(known_as, self._settings.model)
-            outcome = await self._send(body)
+            called = time.monotonic()
+            try:
+                outcome, settled = await self._sender.send(outgoing, permit)
+            except BaseException:
+                self._permits.give_back(Settled(permit))
+                raise
+            self._permits.give_back(settled)
+            now = time.monotonic()
             if isinstance(outcome, Answer):
-                answer = replace(outcome, attempts=attempt, seconds=time.monotonic() - begun)
-                await journal.settle(known_as, _to_journal(answer))
-                return answer
+                usd = self._desk.usd(outcome.tokens_in, outcome.tokens_out)
+                answer = replace(outcome, attempts=attempt, seconds=now - begun, usd=usd)
+                spent = Spent(answer.status, usd, answer.tokens_in, answer.tokens_out, now - called)
+                await journal.settle(claim.call, to_journal(answer), spent)
+                return self._desk.judged(answer)
             if isinstance(outcome, Unusable):
-                await journal.withdraw(known_as)
+                await journal.fail(claim.call, "unusable", billed=False)
+                await journal.stop(str(outcome))
                 raise outcome
-            if not outcome.billed:
-                await journal.withdraw(known_as)
-            wait_s = self._wait_s(outcome, known_as, attempt)
+            await journal.fail(claim.call, outcome.kind, outcome.billed)
+            wait_s = self._sender.wait_s(outcome, outgoing.request_hash, attempt)
             if wait_s is None:
                 return Answer(
-                    outcome.status,
-                    reason=outcome.reason,
-                    attempts=attempt,
-                    seconds=time.monotonic() - begun,
+                    outcome.status, reason=outcome.reason, attempts=attempt, seconds=now - begun
                 )
             await asyncio.sleep(wait_s)
 
-    async def _send(self, body: dict[str, Any]) -> Answer | Failure | Unusable:
-        settings = self._settings
-        try:
-            async with asyncio.timeout(settings.timeout_s):
-                reply = await self._client.chat.completions.with_raw_response.create(**body)
-        except (TimeoutError, openai.APITimeoutError):
-            reason = f"no answer within {settings.timeout_s:g} s"
-            return Failure("timed_out", reason, transient=True, billed=True)
-        except openai.APIStatusError as error:
-            failure = from_status(error, model=settings.model, api_key_env=settings.api_key_env)
-        except openai.APIConnectionError as error:
-            failure = from_connection(error)
-        else:
-            return _read_completion(reply.http_response.text)
-        if isinstance(failure, Failure):
-            # Some gateways put the request's own headers into their error messages.
-            reason = _one_line(failure.reason.replace(self._key, "***"))
-            if failure.status == "filtered":
-                return Answer("filtered", reason=reason)
-            return replace(failure, reason=reason)
-        return failure
+    async def _allowed(self, outgoing: Outgoing) -> tuple[int, Claim]:
+        """A permit to call and the journal's grant, or the claim that says why not.
 
-    def _wait_s(self, failure: Failure, known_as: str, attempt: int) -> float | None:
-        """Seconds until the next attempt, or None where there shall be none."""
-        settings = self._settings
-        if not failure.transient or attempt == settings.max_attempts:
-            return None
-        # Drawn from the request as well, or all that fail together would come back together.
-        jitter = random.Random(f"{settings.seed} {known_as} {attempt}").random()
-        if failure.wait_s is not None:
-            if failure.wait_s > settings.max_wait_s:
-                return None  # It would be turned down again before that.
-            return failure.wait_s + jitter * settings.first_wait_s
-        longest = min(settings.first_wait_s * 2 ** (attempt - 1), settings.max_wait_s)
-        return longest * (1 + jitter) / 2
+        Raises Unusable where the run is being stopped.
+        """
+        desk = self._desk
+        while True:
+            permit = await self._permits.take(outgoing.worst.total)
+            claim = Claim("busy")
+            try:
+                claim = await desk.journal.claim(
+                    outgoing.request_hash,
+                    desk.settings.model,
+                    desk.worst_usd(outgoing),
+                    self._owner,
+                )
+            finally:
+                if claim.kind != "granted":
+                    self._permits.give_back(Settled(permit, sent=False))
+            if claim.kind == "stopped":
+                raise Unusable(claim.told)
+            if claim.kind != "busy":
+                return permit, claim
+            await asyncio.sleep(_LOOK_AGAIN_S * (0.5 + random.random()))
+
+
+class Collection:
+    """In the place of a connection: requests without an answer are written down, and pending."""
+
+    def __init__(self, desk: _Desk, spool: SpoolWriter) -> None:
+        self._desk, self._spool = desk, spool
+
+    async def ask(self, request: Request) -> Answer:
+        """The journaled answer to this request or, where there is none, that it is pending."""
+        known = await self._desk.known(request)
+        if isinstance(known, Answer):
+            return known
+        return self._spool.add(
+            known.request_hash, known.body, known.worst, self._desk.worst_usd(known)
+        )
 
 
 @asynccontextmanager
-async def connect(settings: ClientSettings) -> AsyncIterator[Connection]:
+async def connect(
+    settings: ClientSettings, calls: Calls | None = None, prices: Mapping[str, Price] | None = None
+) -> AsyncIterator[Connection | Collection]:
     """A connection for the running event loop, closed at the end.
 
-    Raises Unusable, before anything is sent, where the key cannot be right.
+    Where the calls are to be written down instead, nothing is sent, and no key is needed. Else
+    raises Unusable, before anything is sent, where the key cannot be right.
     """
+    calls = calls or Calls()
+    desk = _Desk(settings, prices or {}, calls.journal)
+    if calls.spool is not None:
+        load_encoding(settings.model, _ENCODING_WAIT_S)  # What is written down is read by people.
+        with closing(SpoolWriter(calls.spool)) as spool:
+            yield Collection(desk, spool)
+        return
+    load_encoding(settings.model, 0.0)
     key = read_key(settings.api_key_env)
-    # Given always, for the library would else take it from the environment, unseen in the config.
-    base_url = settings.base_url or _DEFAULT_BASE_URL
-    async with openai.AsyncOpenAI(
-        api_key=key, base_url=base_url, timeout=settings.timeout_s, max_retries=0
-    ) as client:
-        yield Connection(settings, client, key)
+    owner = uuid.uuid4().hex
+    limits = calls.limits or SharedLimits(settings.limits)
+    async with open_client(settings, key) as client, Permits(limits, owner) as permits:
+        beating = asyncio.ensure_future(_beat(calls.journal, owner))
+        try:
+            yield Connection(desk, Sender(settings, client, key), permits, owner)
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
 
 
-async def in_parallel(
-    work: Callable[[T], Awaitable[R]], items: Iterable[T], concurrency: int
-) -> list[R]:
-    """`work` done on every item, at most `concurrency` at once; results in the items' order.
-
-    Items are taken up as there is room, so their number costs nothing. The first exception stops
-    all the rest and is raised.
-    """
-    results: dict[int, R] = {}
-    waiting = enumerate(items)
-
-    async def take() -> None:
-        for place, item in waiting:
-            results[place] = await work(item)
-
-    takers = [asyncio.ensure_future(take()) for _ in range(concurrency)]
-    try:
-        await asyncio.gather(*takers)
-    finally:
-        for taker in takers:
-            taker.cancel()
-        await asyncio.gather(*takers, return_exceptions=True)
-    return [results[place] for place in range(len(results))]
-
-
-def read_key(api_key_env: str) -> str:
-    """The key in an environment variable. Raises Unusable, without the key, where it is none."""
-    key = os.environ.get(api_key_env, "").strip()
-    if not key:
-        raise Unusable(
-            f"the environment variable {api_key_env} is not set: put the provider's key there, or "
-            "name another in explain.client.api_key_env (a server that needs no key takes any)"
-        )
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise Unusable(
-            f"the environment variable {api_key_env} does not hold a key: it has spaces, line "
-            "breaks or special characters within"
-        )
-    return key
-
-
-def _host(base_url: str) -> str:
-    return urlsplit(base_url).netloc.rpartition("@")[2].lower()
-
-
-def _read_completion(text: str) -> Answer | Failure:
-    """Read the body of a reply with status 200."""
-    try:
-        body = json.loads(text)
-        choice = body["choices"][0]
-        message = choice["message"]
-        said, refusal = message.get("content"), message.get("refusal")
-        finish = choice.get("finish_reason")
-        usage = body.get("usage") or {}
-        answer = Answer(
-            "ok",
-            text=said if isinstance(said, str) else "",
-            model=str(body.get("model", "")),
-            tokens_in=int(usage.get("prompt_tokens") or 0),
-            tokens_out=int(usage.get("completion_tokens") or 0),
-        )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = f"the provider's reply is no chat completion: {type(error).__name__}"
-        return Failure("malformed", reason, billed=True)
-    if refusal:
-        return replace(answer, status="refused", reason=_one_line(str(refusal)))
-    if finish == "content_filter":
-        return replace(answer, status="filtered", reason="cut off by the provider's filter")
-    if finish == "length":
-        return replace(answer, status="truncated", reason="cut off at the limit on its length")
-    if not answer.text.strip():
-        return replace(answer, status="malformed", reason="the answer is empty")
-    return answer
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_REASON_LENGTH]
-
-
-def _to_journal(answer: Answer) -> str:
-    kept = asdict(answer)
-    del kept["replayed"]
-    return json.dumps(kept, sort_keys=True)
-
-
-def _from_journal(kept: str) -> Answer:
-    known = {part.name for part in fields(Answer)}
-    read = {name: value for name, value in json.loads(kept).items() if name in known}
-    return Answer(**read, replayed=True)
+async def _beat(journal: Journal, owner: str) -> None:
+    while True:
+        await journal.beat(owner)
+        await asyncio.sleep(BEAT_S)

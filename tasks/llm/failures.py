@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import email.utils
-import math
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tasks.llm.headers import retry_after
 
 if TYPE_CHECKING:  # Importing openai takes a second, and whoever catches Unusable need not pay it.
     import openai
@@ -24,14 +23,21 @@ class Failure:
     """A call without an answer. `status` is one of the `explanations` table's.
 
     transient: the same request may succeed later. billed: it may have been paid for all the same.
-    wait_s: how long the provider asks to be left alone, if it says so.
+    reached: it may have reached the provider, whose limits then count it. wait_s: how long the
+    provider asks to be left alone, if it says so.
     """
 
     status: str
     reason: str
     transient: bool = False
     billed: bool = False
+    reached: bool = True
     wait_s: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """The status with the head of the reason, as failures are counted by: `failed/HTTP 500`."""
+        return f"{self.status}/{self.reason.split(':')[0]}"
 
 
 def from_status(
@@ -39,14 +45,28 @@ def from_status(
 ) -> Failure | Unusable:
     """Read an HTTP status of 4xx or 5xx. An `Unusable` is returned, not raised: raising it where
     `error` is being handled would chain the request, and with it the key, to it."""
-    number, code = error.status_code, error.code or ""
+    told = error.body if isinstance(error.body, Mapping) else {}
+    told = {"message": type(error).__name__, "code": error.code, "type": error.type} | {
+        name: value for name, value in told.items() if value
+    }
+    read = from_reply(error.status_code, told, model=model, api_key_env=api_key_env)
+    if isinstance(read, Failure) and read.status != "filtered":
+        return replace(read, wait_s=retry_after(error.response.headers))
+    return read
+
+
+def from_reply(
+    number: int, told: Mapping[str, Any], *, model: str, api_key_env: str
+) -> Failure | Unusable:
+    """Read an HTTP status of 4xx or 5xx, and the `error` of the reply's body."""
+    code, kind = str(told.get("code") or ""), told.get("type")
     if number == 401 or number == 403:
         return Unusable(
             f"the provider refuses the key in the environment variable {api_key_env} "
             f"(HTTP {number}): put a key there that may use the model {model!r}, "
             "or name another variable in explain.client.api_key_env"
         )
-    if number == 402 or "insufficient_quota" in (code, error.type):
+    if number == 402 or "insufficient_quota" in (code, kind):
         return Unusable(
             f"the account of the key in {api_key_env} has no quota left (HTTP {number}): add credit"
             " to it, or name the variable of another account's key in explain.client.api_key_env"
@@ -62,18 +82,17 @@ def from_status(
             "/chat/completions begins (often /v1), and that it offers explain.client.model="
             f"{model!r}"
         )
-    reason = f"HTTP {number}: {_message(error)}"
+    reason = f"HTTP {number}: {told.get('message') or 'no reason given'}"
     if code in _FILTER_CODES:
         return Failure("filtered", reason)
-    wait_s = retry_after(error.response.headers)
     if number == 429:
-        return Failure("rate_limited", reason, transient=True, wait_s=wait_s)
+        return Failure("rate_limited", reason, transient=True)
     if number == 408:
-        return Failure("timed_out", reason, transient=True, billed=True, wait_s=wait_s)
+        return Failure("timed_out", reason, transient=True, billed=True)
     if number == 409:
-        return Failure("failed", reason, transient=True, wait_s=wait_s)
+        return Failure("failed", reason, transient=True)
     if number >= 500:
-        return Failure("failed", reason, transient=True, billed=True, wait_s=wait_s)
+        return Failure("failed", reason, transient=True, billed=True)
     return Failure("failed", reason)
 
 
@@ -83,25 +102,6 @@ def from_connection(error: openai.APIConnectionError) -> Failure:
     kind = type(cause).__name__
     # By name, because openai raises these from either of two HTTP libraries.
     reached = not kind.startswith("Connect")
-    return Failure("failed", f"connection: {kind}: {cause}", transient=True, billed=reached)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The wait in seconds that the headers ask for (in ms, in s, or as a date), or None."""
-    for header, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            wait_s = float(headers.get(header, "")) * unit
-        except ValueError:
-            continue
-        if math.isfinite(wait_s):
-            return max(wait_s, 0.0)
-    try:
-        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return max(date.timestamp() - time.time(), 0.0)
-
-
-def _message(error: openai.APIStatusError) -> str:
-    told = error.body.get("message") if isinstance(error.body, dict) else None
-    return str(told) if told else type(error).__name__
+    return Failure(
+        "failed", f"connection: {kind}: {cause}", transient=True, billed=reached, reached=reached
+    )

@@ -1,171 +1,129 @@
-"""What was asked and what was answered, on disk, so that nothing is paid for twice.
+"""What a journal of calls promises, and what it tells of them.
 
 A call is journaled as an intent before it is sent and settled with its answer afterwards. Whoever
 finds an intent without an answer knows that the provider may have billed a call whose answer was
-lost; it is counted, and the request may be sent again.
+lost; it counts as spent, at the most that it can have cost, and the request may be sent again.
 
-Neither keys nor requests are written here: only the hash of a request, the model's name, and the
-answer.
+Neither keys nor requests are journaled: only the hash of a request, the model's name, the answer,
+and what it cost.
 """
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
-from typing import Protocol, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
-T = TypeVar("T")
 
-_BUSY_TIMEOUT_S = 30.0
-_LAYOUT = """
-CREATE TABLE IF NOT EXISTS requests (
-    request_hash TEXT PRIMARY KEY,
-    model TEXT NOT NULL,
-    open_intents INTEGER NOT NULL,  -- begun, and neither answered nor known to be unbilled
-    intended_at REAL NOT NULL,      -- s since 1970, the latest
-    answer TEXT,                    -- JSON; null until answered
-    settled_at REAL
-)
-"""
+@dataclass(frozen=True)
+class Claim:
+    """Whether a request may be sent.
+
+    granted: yes, and `call` is the intent's number. answered: `told` is the journaled answer
+    (JSON). busy: someone else is sending the same, or so much money is set aside for calls under
+    way that it cannot be told yet; ask again. over_budget, stopped: no, and `told` says why.
+    """
+
+    kind: Literal["granted", "answered", "busy", "over_budget", "stopped"]
+    call: int = 0
+    told: str = ""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What an answered call took. usd: None where the model has no price. seconds: of the call."""
+
+    status: str
+    usd: float | None = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What calls came to, for one purpose.
+
+    Of all runs: spent_usd, what answers cost and what calls without a result may have cost;
+    lost: the number of those. Of this run: the rest. outcomes: calls by how they ended, with the
+    failed ones by their reason. p50_s ...: seconds of an answered call, by percentile.
+    """
+
+    budget_usd: float | None = None
+    spent_usd: float = 0.0
+    held_usd: float = 0.0
+    lost: int = 0
+    requests: int = 0
+    answered: int = 0
+    replayed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    run_usd: float = 0.0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    p50_s: float | None = None
+    p90_s: float | None = None
+    p99_s: float | None = None
 
 
 class Journal(Protocol):
     """Remembers calls by the hash of their request.
 
-    Arguments and results are strings and integers, so that a proxy can forward each method to a
-    journal that lives in another process.
+    Arguments and results are plain, so that a proxy can forward each method to a journal that
+    lives in another process. Whoever holds claims must `beat` every BEAT_S: those of an owner that
+    is not heard of for LEASE_S lapse, and someone else may send the request.
     """
 
     async def answer(self, request_hash: str) -> str | None:
         """The settled answer (JSON) to this request, or None."""
 
-    async def intend(self, request_hash: str, model: str) -> None:
-        """Note that a call is about to be sent. Returns once that would survive a crash."""
+    async def claim(self, request_hash: str, model: str, worst_usd: float, owner: str) -> Claim:
+        """Note the intent to send a request that costs at most so much, if it may be sent.
 
-    async def withdraw(self, request_hash: str) -> None:
-        """Take one intent back: the provider turned the call down, so nothing was billed."""
-
-    async def settle(self, request_hash: str, answer: str) -> None:
-        """Keep the answer (JSON) to an intended call for ever; the first one stays.
-
-        Returns once it would survive a crash. Raises KeyError where nothing was intended.
+        A grant is returned once it would survive a crash.
         """
 
-    async def unsettled(self) -> int:
-        """Calls that were begun, not answered and not withdrawn: they may have been billed."""
+    async def settle(self, call: int, answer: str, spent: Spent) -> None:
+        """Keep the answer (JSON) to a claimed call for ever; the first one stays.
+
+        Returns once it would survive a crash. Raises KeyError where nothing was claimed.
+        """
+
+    async def fail(self, call: int, status: str, billed: bool) -> None:
+        """End a claimed call that got no answer; billed: it may have been paid for all the same."""
+
+    async def beat(self, owner: str) -> None:
+        """The owner lives."""
+
+    async def stop(self, why: str) -> None:
+        """Let nobody claim anything in this run any more; `why` is what they are told."""
+
+    async def tally(self) -> Tally:
+        """What calls came to so far."""
 
 
 class NoJournal:
-    """Remembers nothing."""
+    """Remembers nothing, and lets everything pass."""
 
     async def answer(self, request_hash: str) -> str | None:
         """Never an answer."""
         return None
 
-    async def intend(self, request_hash: str, model: str) -> None:
+    async def claim(self, request_hash: str, model: str, worst_usd: float, owner: str) -> Claim:
+        """Always granted."""
+        return Claim("granted")
+
+    async def settle(self, call: int, answer: str, spent: Spent) -> None:
         """Forget it."""
 
-    async def withdraw(self, request_hash: str) -> None:
+    async def fail(self, call: int, status: str, billed: bool) -> None:
         """Forget it."""
 
-    async def settle(self, request_hash: str, answer: str) -> None:
+    async def beat(self, owner: str) -> None:
         """Forget it."""
 
-    async def unsettled(self) -> int:
-        """Nothing is remembered, so nothing is open."""
-        return 0
+    async def stop(self, why: str) -> None:
+        """Forget it."""
 
-
-class SqliteJournal:
-    """A journal in one SQLite file: write-ahead log, every write synced to the disk.
-
-    All statements run on one thread of its own, so it may be used from any thread and any event
-    loop, and waiting for the disk holds up neither. The file belongs on a local disk: SQLite's
-    write-ahead log does not work on network file systems.
-    """
-
-    def __init__(self, path: Path | str) -> None:
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
-        self._database = self._writer.submit(_open, Path(path)).result()
-
-    async def answer(self, request_hash: str) -> str | None:
-        """See `Journal`."""
-        return await self._run(_answer, request_hash)
-
-    async def intend(self, request_hash: str, model: str) -> None:
-        """See `Journal`."""
-        await self._run(_intend, request_hash, model)
-
-    async def withdraw(self, request_hash: str) -> None:
-        """See `Journal`."""
-        await self._run(_withdraw, request_hash)
-
-    async def settle(self, request_hash: str, answer: str) -> None:
-        """See `Journal`."""
-        await self._run(_settle, request_hash, answer)
-
-    async def unsettled(self) -> int:
-        """See `Journal`."""
-        return await self._run(_unsettled)
-
-    def close(self) -> None:
-        """Finish what is under way and close the file."""
-        self._writer.submit(self._database.close).result()
-        self._writer.shutdown()
-
-    async def _run(self, statement: Callable[..., T], *arguments: str) -> T:
-        work = partial(statement, self._database, *arguments)
-        # Shielded: an answer that has been paid for is kept even if its asker is cancelled now.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writer, work))
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
-    database.execute(_LAYOUT)
-    return database
-
-
-def _answer(database: sqlite3.Connection, request_hash: str) -> str | None:
-    row = database.execute(
-        "SELECT answer FROM requests WHERE request_hash = ?", (request_hash,)
-    ).fetchone()
-    return row[0] if row else None
-
-
-def _intend(database: sqlite3.Connection, request_hash: str, model: str) -> None:
-    database.execute(
-        "INSERT INTO requests (request_hash, model, open_intents, intended_at) VALUES (?, ?, 1, ?)"
-        " ON CONFLICT (request_hash) DO UPDATE"
-        " SET open_intents = open_intents + 1, intended_at = excluded.intended_at",
-        (request_hash, model, time.time()),
-    )
-
-
-def _withdraw(database: sqlite3.Connection, request_hash: str) -> None:
-    database.execute(
-        "UPDATE requests SET open_intents = max(open_intents - 1, 0) WHERE request_hash = ?",
-        (request_hash,),
-    )
-
-
-def _settle(database: sqlite3.Connection, request_hash: str, answer: str) -> None:
-    settled = database.execute(
-        "UPDATE requests SET answer = coalesce(answer, ?), settled_at = coalesce(settled_at, ?),"
-        " open_intents = max(open_intents - 1, 0) WHERE request_hash = ?",
-        (answer, time.time(), request_hash),
-    )
-    if settled.rowcount == 0:
-        raise KeyError(f"request {request_hash} was answered without having been intended")
-
-
-def _unsettled(database: sqlite3.Connection) -> int:
-    row = database.execute("SELECT coalesce(sum(open_intents), 0) FROM requests").fetchone()
-    return int(row[0])
+    async def tally(self) -> Tally:
+        """Nothing is remembered, so there is nothing."""
+        return Tally()

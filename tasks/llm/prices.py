@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from tasks.llm.answer import Answer
+from tasks.llm.failures import Unusable
 
 
 @dataclass(frozen=True)
 class Price:
     """A model's list price in USD per million tokens, as published on `date` (YYYY-MM-DD).
 
-    Discounts for cached prompts are not counted, so a cost is at most too high.
+    batch: the share of it that a call by batch costs. Discounts for cached prompts are not
+    counted, so a cost is at most too high.
     """
 
     input: float
     output: float
     date: str
+    batch: float = 0.5
 
     def __post_init__(self) -> None:
+        if not 0 <= self.batch <= 1:
+            raise ValueError("batch: must be a share from 0 to 1")
         for name in ("input", "output"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: must be a price in USD, from 0")
@@ -29,3 +36,31 @@ def cost(prices: Mapping[str, Price], model: str, tokens_in: int, tokens_out: in
     if price is None:
         return None
     return (tokens_in * price.input + tokens_out * price.output) / 1_000_000
+
+
+def total_cost(prices: Mapping[str, Price], model: str, answers: Iterable[Answer]) -> float | None:
+    """What answers cost, each at what was paid for it, or at today's price where that is unknown;
+    None without either."""
+    total = 0.0
+    for answer in answers:
+        usd = answer.usd
+        if usd is None:
+            usd = cost(prices, model, answer.tokens_in, answer.tokens_out)
+        if usd is None:
+            return None
+        total += usd
+    return total
+
+
+def check_price(prices: Mapping[str, Price], model: str, where: str) -> None:
+    """Raise Unusable where `model` has no price: nobody could say what a run will cost.
+
+    where: the setting that holds the prices.
+    """
+    if model not in prices:
+        known = ", ".join(sorted(prices)) or "none"
+        raise Unusable(
+            f"{where}: the model {model!r} has no price (there are: {known}); give its USD for a "
+            f"million tokens and the date of the price, such as '+{where}.{model}="
+            """{input: 2.5, output: 10, date: "2026-04-05"}', with 0 for a server of your own"""
+        )

@@ -29,10 +29,25 @@ class Loopback:
 
     def misbehave(self, kind: str, **how: Any) -> None:
         """Do this to the next request, or to the next `times` that contain `match`."""
-        self._control("POST", [{"kind": kind, **how}])
+        self._control("POST", "faults", [{"kind": kind, **how}])
+
+    def limit(self, requests: int | None, tokens: int | None, window_s: float = 60.0) -> None:
+        """Enforce these limits over a sliding window from now on."""
+        limits = {"requests": requests, "tokens": tokens, "window_s": window_s}
+        self._control("POST", "limits", limits)
+
+    def batches(self, **how: Any) -> None:
+        """From now on batches go like this (see tests/loopback/batches.py)."""
+        self._control("POST", "batches", how)
 
     def behave(self) -> None:
-        self._control("DELETE", [])
+        """No faults, no limits, quick batches."""
+        self._control("DELETE", "faults", [])
+
+    @property
+    def root(self) -> str:
+        """Its address without the path of the protocol."""
+        return self.base_url.removesuffix("/v1")
 
     def requests(self) -> list[dict[str, Any]]:
         """What was sent since `forget`, in the order in which it was dealt with."""
@@ -44,8 +59,8 @@ class Loopback:
     def _lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
-    def _control(self, method: str, told: Any) -> None:
-        url = self.base_url.removesuffix("/v1") + "/control/faults"
+    def _control(self, method: str, what: str, told: Any) -> None:
+        url = f"{self.root}/control/{what}"
         request = urllib.request.Request(url, json.dumps(told).encode(), method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         opener.open(request, timeout=10).close()

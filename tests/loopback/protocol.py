@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -41,6 +41,7 @@ class Rejection(Exception):
     kind: str = "invalid_request_error"
     code: str | None = None
     param: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
         error = {

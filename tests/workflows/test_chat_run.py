@@ -35,6 +35,8 @@ def _command(provider: Loopback, out: Path, *settings: str) -> list[str]:
         f"explain.client.base_url={provider.base_url}",
         "explain.client.provider=loopback",
         "explain.client.concurrency=1",
+        "explain.client.limits.requests_per_minute=null",
+        "explain.client.limits.tokens_per_minute=null",
         f"explain.neurons.count={_NEURONS}",
         "explain.neurons_per_task=10",
         f"cluster.cpus={_WORKERS}",

@@ -63,7 +63,7 @@ def test_a_wrong_key_is_named_with_what_is_allowed_in_its_place(overrides, named
 
 def test_what_is_allowed_depends_on_the_groups_choice():
     line = complaint("explain=gpt4o", "explain.clients.model=x")
-    assert line.startswith("explain.clients: no such setting; allowed here: client, contrasts, ")
+    assert line.startswith("explain.clients: no such setting; allowed here: budget_usd, client, ")
     line = complaint("data=folder", "data.path=.", "data.count=3")
     assert line.startswith("data.count: no such setting; allowed here: captions, limit, ")
 
@@ -79,7 +79,7 @@ def test_what_is_allowed_depends_on_the_groups_choice():
         ),
         ("data=coco", "data: 'coco' is not one of folder, hub, llava_json, scenes"),
         ("describe=both", "describe: 'both' is not one of generated, given"),
-        ("explain=gpt5", "explain: 'gpt5' is not one of dissect, gpt4o, several"),
+        ("explain=gpt5", "explain: 'gpt5' is not one of dissect, gpt4o, gpt4o-azure, several"),
         ("experiment=mine", "experiment: 'mine' is not one of demo, gpt4o, paper"),
     ],
 )
@@ -184,7 +184,7 @@ def test_a_name_that_is_no_path_stays_a_name(tmp_path, monkeypatch):
             "captur.layers=1",
             "neuron-atlas: captur: no such setting; allowed here: analyse, capture, ",
         ),
-        ("explain=gpt5", "neuron-atlas: explain: 'gpt5' is not one of dissect, gpt4o"),
+        ("explain=gpt5", "neuron-atlas: explain: 'gpt5' is not one of dissect, gpt4o, gpt4o-azure"),
         ("capture.top_n=many", "neuron-atlas: capture.top_n: must be a whole number, not 'many'"),
         ("capture.top_n=0", "neuron-atlas: capture.top_n: must be at least 1"),
         ("data=folder", "neuron-atlas: data.path: must be given, such as data.path=..."),

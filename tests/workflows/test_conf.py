@@ -15,11 +15,15 @@ from tests.workflows.runs import composed
 from workflows.composition import CONF, SEVERAL, plain_config, register_resolvers
 from workflows.settings import Settings, read_settings
 
+PARTS = ("prices",)
+"""Groups that other files take in."""
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.stem not in ("__init__", SEVERAL)  # Which waits for explainers to be named.
+    if path.parent.name not in PARTS
+    and path.stem not in ("__init__", SEVERAL)  # Which waits for explainers to be named.
 )
+GIVEN = {"explain.client.azure.endpoint": "https://mine.openai.azure.com"}
 FLAT = ("source", "rule", "explainer", "simulator")
 """Settings whose fields stand beside those of their group."""
 
@@ -30,7 +34,7 @@ def read_with_mandatory_values(*overrides: str) -> Settings:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("atlas", overrides=list(overrides))
     for name in OmegaConf.missing_keys(config):
-        OmegaConf.update(config, name, "given")
+        OmegaConf.update(config, name, GIVEN.get(name, "given"))
     return read_settings(plain_config(config))
 
 
@@ -43,7 +47,7 @@ def test_there_are_the_choices_that_the_readme_promises():
         *("data=scenes", "data=llava_json", "data=folder", "data=hub"),
         *("describe=generated", "describe=given"),
         *("classify=paper", "classify=tested"),
-        *("explain=dissect", "explain=gpt4o", "simulate=concept"),
+        *("explain=dissect", "explain=gpt4o", "explain=gpt4o-azure", "simulate=concept"),
         *("experiment=demo", "experiment=paper", "experiment=gpt4o"),
     } <= set(CHOICES)
 
@@ -76,6 +80,13 @@ def test_an_experiment_gives_way_to_what_the_call_says():
 def test_conf_names_every_setting_that_the_program_has(choice):
     group, name = choice.split("=")
     written = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
+    assert isinstance(written, dict)
+    if any(isinstance(taken_in, str) for taken_in in written.get("defaults", ())):
+        return  # It only changes another file, which has its own turn.
+    for taken_in in written.get("defaults", ()):
+        ((part, file),) = taken_in.items()
+        source, _, place = part.lstrip("/").partition("@")
+        written[place] = OmegaConf.to_container(OmegaConf.load(CONF / source / f"{file}.yaml"))
     settings = getattr(read_with_mandatory_values(choice), group)
     assert unnamed(settings, written) == []
 

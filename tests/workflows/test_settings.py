@@ -112,7 +112,7 @@ def test_a_wrong_value_within_a_list_or_a_table_is_told_with_its_place():
         ("capture.colour", "batch_size, decoders, device_memory_gb"),
         ("data.colour", "count, seed, size"),
         ("explain.neurons.colour", "count, only, per_layer_and_type, types"),
-        ("explain.client.colour", "api_key_env, base_url"),
+        ("explain.client.colour", "api_key_env, azure, base_url"),
     ],
 )
 def test_a_setting_that_does_not_exist_is_told_with_those_that_do(path, some_allowed):

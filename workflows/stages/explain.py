@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +16,29 @@ import ray
 
 from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table
 from tasks.explain.select import choose_neurons
+from tasks.llm.calls import Calls
 from tasks.settings import identity
+from workflows.calls import OpenCalls, open_calls
 from workflows.errors import RunFailed, WrongCall
-from workflows.journal import RemoteJournal, open_journal
 from workflows.neuron_parts import NeuronPart, TaskInputs, cut_into_parts, work_on_parts
-from workflows.stage import Context, Stage, Written, count_rows
+from workflows.progress import Advance
+from workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
 
-_TRANSIENT = pa.array(["rate_limited", "timed_out", "failed"])
+_TRANSIENT = pa.array(["rate_limited", "timed_out", "budget", "failed"])
 _NO_FAULT = pa.array(["ok", "no_evidence"])
+_LIVES = 20
+"""Workers that a part may outlive: machines come and go in a run of days."""
+_UNSTEADY = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
+"""Columns that no later stage reads, and that differ between runs of the same."""
+
+
+def chosen_neurons(context: Context) -> pa.Table:
+    """The rows of `types` of the neurons that are to be explained. Raises WrongCall."""
+    types = read_table(context.paths("classify", "types"), NEURON_TYPES)
+    try:
+        return choose_neurons(types, context.settings.explain.neurons)
+    except ValueError as error:
+        raise WrongCall(f"explain.neurons.{error}") from error
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -33,41 +52,87 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 
 def _run(context: Context, folder: Path) -> Written:
     settings = context.settings.explain
-    inputs = TaskInputs.of(context)
-    with open_journal(settings.explainer, context.store.out) as journal:
-
-        def submit(part: NeuronPart, path: Path) -> ray.ObjectRef:
-            return _explain_part.remote(settings.explainer, part, inputs, journal, path)
-
-        parts = _chosen_parts(context)
-        files = work_on_parts("explain", "explanations", parts, folder, submit, _is_finished)
-    _check_failures(
-        read_table([folder / name for name in files["explanations"]], EXPLANATIONS),
-        settings.max_failed_share,
-    )
+    parts = cut_into_parts(chosen_neurons(context), settings.neurons_per_task)
+    for part in parts:
+        _reopen(folder / part.file("explanations"))
+    with open_calls(
+        settings.explainer, context, "explain", settings.budget_usd, settings.mode
+    ) as calls:
+        if calls is not None and settings.mode == "batch":
+            files = _by_batch(context, folder, parts, calls)
+        else:
+            files = _live(context, folder, parts, calls)
+    explanations = read_table([folder / name for name in files["explanations"]], EXPLANATIONS)
+    _check_failures(explanations, settings.max_failed_share)
     return Written(
         files,
         count_rows(folder, files),
-        about={"neurons_per_task": settings.neurons_per_task},
+        content=_content(explanations),
+        about={
+            "neurons_per_task": settings.neurons_per_task,
+            ASK_AGAIN: len(_that_are(explanations, _TRANSIENT)),
+        },
     )
 
 
-def _chosen_parts(context: Context) -> list[NeuronPart]:
-    settings = context.settings.explain
-    types = read_table(context.paths("classify", "types"), NEURON_TYPES)
-    try:
-        chosen = choose_neurons(types, settings.neurons)
-    except ValueError as error:
-        raise WrongCall(f"explain.neurons.{error}") from error
-    return cut_into_parts(chosen, settings.neurons_per_task)
+def _live(
+    context: Context, folder: Path, parts: Sequence[NeuronPart], calls: OpenCalls | None
+) -> dict[str, list[str]]:
+    inputs = TaskInputs.of(context)
+    explainer = context.settings.explain.explainer
+    told = Calls() if calls is None else calls.live()
+
+    def submit(part: NeuronPart, path: Path) -> ray.ObjectRef:
+        return explain_part.remote(explainer, part, inputs, told, path)
+
+    def accompany(advance: Advance) -> Any:
+        return nullcontext() if calls is None else calls.accompany(context, advance)
+
+    return work_on_parts("explain", "explanations", parts, folder, submit, accompany)
 
 
-def _is_finished(path: Path) -> bool:
-    """A part with an outcome that may be better next time is asked for again."""
-    if not path.is_file():
-        return False
-    statuses = read_table(path, EXPLANATIONS, ["status"])["status"]
-    return not pc.any(pc.is_in(statuses, value_set=_TRANSIENT)).as_py()
+def _by_batch(
+    context: Context, folder: Path, parts: Sequence[NeuronPart], calls: OpenCalls
+) -> dict[str, list[str]]:
+    """Collect what is not answered, hand it in, wait, and again until every part is written."""
+    inputs = TaskInputs.of(context)
+    explainer = context.settings.explain.explainer
+    spools = folder / "spools"
+
+    def submit(part: NeuronPart, path: Path) -> ray.ObjectRef:
+        spool = spools / f"{path.stem}.jsonl"
+        return explain_part.remote(explainer, part, inputs, calls.collecting(spool), path)
+
+    def accompany(advance: Advance) -> Any:
+        return calls.accompany(context, advance)
+
+    while True:
+        calls.wait_for_batches(context)
+        files = work_on_parts("explain", "explanations", parts, folder, submit, accompany)
+        waiting = sorted(spools.glob("*.jsonl"))
+        if not waiting:
+            return files
+        calls.journal.hand_in(calls.client, calls.prices, waiting)
+        shutil.rmtree(spools)
+
+
+def _reopen(path: Path) -> None:
+    """Remove a part with an outcome that may be better now: it is asked for again."""
+    if path.is_file() and len(_that_are(read_table(path, EXPLANATIONS, ["status"]), _TRANSIENT)):
+        path.unlink()
+
+
+def _that_are(explanations: pa.Table, statuses: pa.Array) -> pa.Table:
+    return explanations.filter(pc.is_in(explanations["status"], value_set=statuses))
+
+
+def _content(explanations: pa.Table) -> str:
+    """What was explained, however often it had to be asked for and whatever that took."""
+    columns = [name for name in EXPLANATIONS.schema.names if name not in _UNSTEADY]
+    digest = hashlib.sha256()
+    for batch in explanations.select(columns).to_batches(max_chunksize=4096):
+        digest.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def _check_failures(explanations: pa.Table, limit: float) -> None:
@@ -85,17 +150,19 @@ def _check_failures(explanations: pa.Table, limit: float) -> None:
         )
 
 
-@ray.remote(max_retries=3)
-def _explain_part(
-    explainer: Any, part: NeuronPart, inputs: TaskInputs, journal: RemoteJournal, path: Path
+@ray.remote(max_retries=_LIVES)
+def explain_part(
+    explainer: Any, part: NeuronPart, inputs: TaskInputs, calls: Calls, path: Path | None
 ) -> None:
+    """Explain a part and write its rows, unless answers are pending; None writes nothing."""
     from tasks.artifacts import write_table
     from tasks.explain.rows import explanation_rows
 
     evidence = inputs.evidence(part, "explainer")
     catalog = inputs.catalog(evidence)
-    explanations = explainer.explain(evidence, catalog, journal)
-    write_table(explanation_rows(explainer.name, evidence, explanations), EXPLANATIONS, path)
+    explanations = explainer.explain(evidence, catalog, calls)
+    if path is not None and not any(one.status == "pending" for one in explanations):
+        write_table(explanation_rows(explainer.name, evidence, explanations), EXPLANATIONS, path)
 
 
 STAGE = Stage(

@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from tasks.llm.calls import Calls
 from tasks.llm.client import Answer, ClientSettings, Unusable, connect
-from tasks.llm.failures import retry_after
-from tasks.llm.journal import Journal, NoJournal, SqliteJournal
+from tasks.llm.headers import retry_after
+from tasks.llm.journal import Journal, NoJournal
+from tasks.llm.prices import Price
 from tasks.llm.request import Request
+from tasks.llm.settings import AzureSettings, LimitSettings
+from tasks.llm.shared_limits import SharedLimits
+from tasks.llm.sqlite_journal import SqliteJournal
 from tests.loopback.fixture import Loopback
+from tests.loopback.provider import DEPLOYMENT
 
+PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}
 QUESTION = Request([{"role": "user", "content": "What does the neuron like?"}], {"seed": 0})
 
 
@@ -27,8 +34,9 @@ def ask(
     settings: ClientSettings, journal: Journal | None = None, request: Request = QUESTION
 ) -> Answer:
     async def once() -> Answer:
-        async with connect(settings) as connection:
-            return await connection.ask(request, journal or NoJournal())
+        calls = Calls(journal or NoJournal())
+        async with connect(settings, calls, PRICES) as connection:
+            return await connection.ask(request)
 
     return asyncio.run(once())
 
@@ -83,7 +91,7 @@ def test_a_provider_that_is_not_there_is_a_failure_that_cost_nothing(provider, t
     answer = ask(quick(provider, base_url="http://127.0.0.1:1/v1", max_attempts=2), journal)
     assert (answer.status, answer.attempts) == ("failed", 2)
     assert "ConnectError" in answer.reason
-    assert asyncio.run(journal.unsettled()) == 0
+    assert asyncio.run(journal.tally()).lost == 0
 
 
 @pytest.mark.parametrize(
@@ -156,7 +164,7 @@ def test_what_no_call_can_pass_stops_everything_with_one_line_of_advice(
         ask(quick(provider), journal)
     assert "\n" not in str(raised.value)
     assert len(provider.requests()) == 1
-    assert asyncio.run(journal.unsettled()) == 0
+    assert asyncio.run(journal.tally()).lost == 0
 
 
 def test_a_model_that_the_provider_does_not_know_is_named(provider):
@@ -194,7 +202,7 @@ def test_an_answered_request_is_never_sent_again(provider, tmp_path):
     assert len(provider.requests()) == 1
     assert second == first
     assert second.replayed
-    assert asyncio.run(again.unsettled()) == 0
+    assert asyncio.run(again.tally()).lost == 0
 
 
 @pytest.mark.parametrize("fault", ["refusal", "length", "content_filter", "filtered_request"])
@@ -217,7 +225,7 @@ def test_a_failure_is_asked_about_again_and_counted_if_it_may_have_been_billed(
     settings = quick(provider, max_attempts=2, timeout_s=0.3)
     journal = SqliteJournal(tmp_path / "journal.db")
     assert ask(settings, journal).status != "ok"
-    assert asyncio.run(journal.unsettled()) == maybe_billed
+    assert asyncio.run(journal.tally()).lost == maybe_billed
     provider.behave()
     assert ask(settings, journal).status == "ok"
 
@@ -246,7 +254,9 @@ def test_the_key_is_nowhere_but_in_the_request(provider, tmp_path, monkeypatch, 
     while linked is not None:
         shown.append(repr(linked) + repr(vars(linked)))
         linked = linked.__cause__ or linked.__context__
+    journal.close()
     monkeypatch.setenv("OPENAI_API_KEY", provider.key)
+    journal = SqliteJournal(tmp_path / "journal.db")
     assert ask(settings, journal).status == "ok"
     journal.close()
     with sqlite3.connect(tmp_path / "journal.db") as database:
@@ -270,3 +280,111 @@ def test_settings_that_cannot_work_are_turned_down():
         ClientSettings(concurrency=0)
     with pytest.raises(ValueError, match="timeout_s"):
         ClientSettings(timeout_s=0)
+
+
+def test_azure_is_asked_by_deployment_with_its_own_key(provider, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", provider.key)
+    azure = AzureSettings(provider.root, "2024-10-21", DEPLOYMENT)
+    settings = quick(provider, base_url=None, azure=azure, api_key_env="AZURE_OPENAI_API_KEY")
+    assert ask(settings).status == "ok"
+    assert provider.requests()[0]["body"]["model"] == DEPLOYMENT
+    with pytest.raises(Unusable, match="HTTP 404"):
+        ask(replace(settings, azure=replace(azure, deployment="no-such")))
+
+
+def test_azure_settings_that_cannot_work_are_turned_down():
+    with pytest.raises(ValueError, match="deployment: must be given"):
+        AzureSettings("https://mine.openai.azure.com", "2024-10-21", "")
+    with pytest.raises(ValueError, match="endpoint: must be a whole address"):
+        AzureSettings("mine", "2024-10-21", "a")
+
+
+def test_an_answer_of_another_model_is_no_answer_but_is_paid_once(provider, tmp_path):
+    provider.misbehave("wrong_model")
+    journal = SqliteJournal(tmp_path / "journal.db")
+    answer = ask(quick(provider), journal)
+    assert (answer.status, answer.text) == ("failed", "")
+    assert "answered by the model 'another-model-1' instead of 'gpt-4o'" in answer.reason
+    # Once it is said that this is its name, what was paid for is used.
+    answer = ask(quick(provider, served_as="another"), journal)
+    assert (answer.status, answer.replayed) == ("ok", True)
+    assert len(provider.requests()) == 1
+
+
+def test_a_request_carries_the_hash_that_the_journal_knows_it_by(provider, tmp_path):
+    ask(quick(provider), SqliteJournal(tmp_path / "journal.db"))
+    with sqlite3.connect(tmp_path / "journal.db") as database:
+        (known_as,) = database.execute("SELECT request_hash FROM answers").fetchone()
+    assert provider.requests()[0]["client_request_id"] == known_as
+
+
+def test_what_would_go_over_the_budget_is_not_sent(provider, tmp_path):
+    journal = SqliteJournal(tmp_path / "journal.db", budget_usd=0.0001)
+    answer = ask(quick(provider), journal)
+    assert answer.status == "budget"
+    assert "the budget of 0.0001 USD" in answer.reason
+    assert provider.requests() == []
+
+
+def test_two_workers_that_want_the_same_request_pay_for_it_once(provider, tmp_path):
+    provider.misbehave("slow", seconds=0.3)
+    journal = SqliteJournal(tmp_path / "journal.db")
+
+    async def both() -> list[Answer]:
+        calls = Calls(journal)
+        async with connect(quick(provider), calls) as one, connect(quick(provider), calls) as two:
+            return await asyncio.gather(one.ask(QUESTION), two.ask(QUESTION))
+
+    first, second = asyncio.run(both())
+    assert first == second
+    assert first.status == "ok"
+    assert len(provider.requests()) == 1
+
+
+def test_a_failure_that_stops_the_run_stops_all_who_share_the_journal(provider, tmp_path):
+    provider.misbehave("insufficient_quota")
+    journal = SqliteJournal(tmp_path / "journal.db")
+    with pytest.raises(Unusable, match="no quota left"):
+        ask(quick(provider), journal)
+    with pytest.raises(Unusable, match="no quota left"):
+        ask(quick(provider), journal, Request([{"role": "user", "content": "And this?"}]))
+    assert len(provider.requests()) == 1
+
+
+def test_one_that_is_turned_down_slows_all_who_share_the_limits(provider):
+    provider.misbehave("429", retry_after="0.6")
+
+    async def two_workers() -> None:
+        calls = Calls(limits=SharedLimits(LimitSettings()))
+        async with connect(quick(provider), calls) as one, connect(quick(provider), calls) as two:
+            turned_down = asyncio.ensure_future(one.ask(QUESTION))
+            await asyncio.sleep(0.2)
+            await two.ask(Request([{"role": "user", "content": "And this?"}]))
+            await turned_down
+
+    asyncio.run(two_workers())
+    first, *others = (request["time"] for request in provider.requests())
+    assert len(others) == 2
+    assert min(others) - first >= 0.55
+
+
+def test_within_its_limits_a_provider_turns_nothing_down(provider):
+    provider.limit(requests=40, tokens=None, window_s=60)
+    limits = LimitSettings(requests_per_minute=2400)
+    settings = quick(provider, limits=limits, concurrency=50)
+
+    async def many() -> list[Answer]:
+        async with connect(settings) as connection:
+            asks = [
+                connection.ask(Request([{"role": "user", "content": f"{number}"}]))
+                for number in range(30)
+            ]
+            return await asyncio.gather(*asks)
+
+    assert {answer.status for answer in asyncio.run(many())} == {"ok"}
+    # 2,400 a minute are 40 a second.
+    times = [request["time"] for request in provider.requests()]
+    assert max(times) - min(times) >= 0.6
+    # It told that 40 are permitted, which was obeyed.
+    assert len(times) == 30

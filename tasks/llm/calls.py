@@ -1,0 +1,22 @@
+"""What all who ask models share: the journal with its budget, and the limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tasks.llm.journal import Journal, NoJournal
+from tasks.llm.limits import Limits
+from tasks.llm.spool import Spool
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Passed to whoever asks a model; it can be sent to other processes if its parts can.
+
+    limits: None for those of the settings, kept by each connection for itself. spool: where
+    requests are written down instead of being sent; None sends each at once.
+    """
+
+    journal: Journal = field(default_factory=NoJournal)
+    limits: Limits | None = None
+    spool: Spool | None = None

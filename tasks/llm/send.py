@@ -1,0 +1,126 @@
+"""Sends one attempt of a request, and reads what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import openai
+
+from tasks.llm.answer import Answer, one_line, read_completion
+from tasks.llm.failures import Failure, Unusable, from_connection, from_status
+from tasks.llm.headers import processing_s, read_hint
+from tasks.llm.limits import Settled
+from tasks.llm.settings import OPENAI_URL, ClientSettings
+from tasks.llm.tokens import Worst
+
+_ARRIVES_WITHIN_S = 2.0
+"""A call has reached the provider by then, where its reply does not tell how long it worked."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A request that is to be sent. worst: the most tokens that it can take."""
+
+    request_hash: str
+    body: Mapping[str, Any]
+    worst: Worst
+
+
+Outcome = Answer | Failure | Unusable
+
+
+class Sender:
+    """Sends attempts over an open client; `key` is blotted out of what the provider says."""
+
+    def __init__(self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str) -> None:
+        self._settings = settings
+        self._client = client
+        self._key = key
+
+    async def send(self, outgoing: Outgoing, permit: int) -> tuple[Outcome, Settled]:
+        """What came of one attempt, and what the limits are to be told of it."""
+        settings = self._settings
+        sent_at = time.monotonic()
+        headers: Mapping[str, str] = {}
+        outcome: Outcome
+        try:
+            async with asyncio.timeout(settings.timeout_s):
+                reply = await self._client.chat.completions.with_raw_response.create(
+                    **settings.addressed(outgoing.body),
+                    extra_headers={"X-Client-Request-Id": outgoing.request_hash},
+                )
+        except (TimeoutError, openai.APITimeoutError):
+            reason = f"no answer within {settings.timeout_s:g} s"
+            outcome = Failure("timed_out", reason, transient=True, billed=True)
+        except openai.APIStatusError as error:
+            headers = error.response.headers
+            outcome = from_status(error, model=settings.model, api_key_env=settings.api_key_env)
+        except openai.APIConnectionError as error:
+            outcome = from_connection(error)
+        else:
+            headers = reply.headers
+            outcome = read_completion(reply.http_response.text)
+        if isinstance(outcome, Failure):
+            # Some gateways put the request's own headers into their error messages.
+            outcome = replace(outcome, reason=one_line(outcome.reason.replace(self._key, "***")))
+        settled = self._settled(outgoing, permit, outcome, headers, time.monotonic() - sent_at)
+        if isinstance(outcome, Failure) and outcome.status == "filtered":
+            outcome = Answer("filtered", reason=outcome.reason)
+        return outcome, settled
+
+    def wait_s(self, failure: Failure, request_hash: str, attempt: int) -> float | None:
+        """Seconds until the next attempt, or None where there shall be none."""
+        settings = self._settings
+        if not failure.transient or attempt == settings.max_attempts:
+            return None
+        # Drawn from the request as well, or all that fail together would come back together.
+        jitter = random.Random(f"{settings.seed} {request_hash} {attempt}").random()
+        if failure.wait_s is not None:
+            if failure.wait_s > settings.max_wait_s:
+                return None  # It would be turned down again before that.
+            return failure.wait_s + jitter * settings.first_wait_s
+        longest = min(settings.first_wait_s * 2 ** (attempt - 1), settings.max_wait_s)
+        return longest * (1 + jitter) / 2
+
+    def _settled(
+        self,
+        outgoing: Outgoing,
+        permit: int,
+        outcome: Outcome,
+        headers: Mapping[str, str],
+        took_s: float,
+    ) -> Settled:
+        worked_s = processing_s(headers)
+        # So long ago, at least, had it reached the provider.
+        age_s = took_s - _ARRIVES_WITHIN_S if worked_s is None else min(worked_s, took_s)
+        settled = Settled(permit, age_s=max(age_s, 0.0), hint=read_hint(headers))
+        if isinstance(outcome, Answer) and outcome.tokens_in:
+            is_asked = self._settings.limits.counted == "asked"
+            out = outgoing.worst.tokens_out if is_asked else outcome.tokens_out
+            return replace(settled, tokens=outcome.tokens_in + out)
+        if isinstance(outcome, Failure) and not outcome.reached:
+            return replace(settled, sent=False)
+        if isinstance(outcome, Failure) and outcome.status == "rate_limited":
+            pause_s = self.wait_s(outcome, outgoing.request_hash, 0)
+            return replace(
+                settled, pause_s=self._settings.max_wait_s if pause_s is None else pause_s
+            )
+        return settled
+
+
+def open_client(settings: ClientSettings, key: str) -> openai.AsyncOpenAI:
+    """The library's client for these settings, its own retries off."""
+    common: dict[str, Any] = {"api_key": key, "timeout": settings.timeout_s, "max_retries": 0}
+    if settings.azure is not None:
+        return openai.AsyncAzureOpenAI(
+            azure_endpoint=settings.azure.endpoint,
+            api_version=settings.azure.api_version,
+            **common,
+        )
+    # Given always, for the library would else take it from the environment, unseen in the config.
+    return openai.AsyncOpenAI(base_url=settings.base_url or OPENAI_URL, **common)

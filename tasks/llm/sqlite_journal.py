@@ -1,0 +1,340 @@
+"""A journal in one SQLite file, with a budget: one writer, every commit on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from tasks.llm.journal import Claim, Spent, Tally
+from tasks.llm.journal_layout import open_database
+from tasks.llm.limits import LEASE_S
+
+T = TypeVar("T")
+_Work = tuple[Callable[[], Any], "Future[Any]"]
+
+_GROUP = 512
+_LATENCIES_KEPT = 20_000
+_ROUNDING_USD = 1e-9
+_LONGEST_CALL_S = 3600.0
+_BEFORE = "callers of the journal that died"
+
+
+class SqliteJournal:
+    """A journal in one SQLite file: write-ahead log, every commit synced to the disk.
+
+    One thread does all the work; what has come in meanwhile goes to the disk together. So it may be
+    used from any thread and any event loop, and waiting for the disk holds up neither. The file
+    belongs on a local disk: SQLite's write-ahead log does not work on network file systems.
+
+    purpose: what the calls are for. budget_usd: the most that its calls may cost over all runs,
+    None for no limit. has_callers: it takes the place of one that died while calls were under way.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        purpose: str = "explain",
+        budget_usd: float | None = None,
+        *,
+        has_callers: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._purpose, self._budget, self._clock = purpose, budget_usd, clock
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._claims: dict[str, Held] = {}
+        self._calls: dict[int, Held] = {}
+        self._held_usd = 0.0
+        self._heard_of: dict[str, float] = {}
+        self._ruled: dict[str, str] = {}
+        self._stopped: str | None = None
+        self._run = _Run()
+        opened: Future[None] = Future()
+        self._writer = threading.Thread(
+            target=self._write, args=(Path(path), has_callers, opened), name="journal", daemon=True
+        )
+        self._writer.start()
+        opened.result()
+
+    async def answer(self, request_hash: str) -> str | None:
+        """See `Journal`."""
+        return await self._do(lambda: self._answer(request_hash))
+
+    async def claim(self, request_hash: str, model: str, worst_usd: float, owner: str) -> Claim:
+        """See `Journal`."""
+        return await self._do(lambda: self._claim(request_hash, model, worst_usd, owner))
+
+    async def settle(self, call: int, answer: str, spent: Spent) -> None:
+        """See `Journal`."""
+        await self._do(lambda: self._settle(call, answer, spent))
+
+    async def fail(self, call: int, status: str, billed: bool) -> None:
+        """See `Journal`."""
+        await self._do(lambda: self._fail(call, status, billed))
+
+    async def beat(self, owner: str) -> None:
+        """See `Journal`."""
+        await self._do(lambda: self._beat(owner))
+
+    async def stop(self, why: str) -> None:
+        """See `Journal`."""
+        await self._do(lambda: self._stop(why))
+
+    async def tally(self) -> Tally:
+        """See `Journal`."""
+        return await self._do(self._tally)
+
+    def close(self) -> None:
+        """Finish what is under way and close the file."""
+        self._work.put(None)
+        self._writer.join()
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        done: Future[T] = Future()
+        self._work.put((work, done))
+        # Shielded: an answer that has been paid for is kept even if its asker is cancelled now.
+        return await asyncio.shield(asyncio.wrap_future(done))
+
+    def _write(self, path: Path, has_callers: bool, opened: Future[None]) -> None:
+        try:
+            self._database = open_database(path)
+            self._load()
+            if has_callers:
+                self._hold_for_callers()
+        except BaseException as error:
+            opened.set_exception(error)
+            return
+        opened.set_result(None)
+        while (work := self._work.get()) is not None:
+            group = [work]
+            while len(group) < _GROUP and not self._work.empty():
+                more = self._work.get()
+                if more is None:
+                    self._work.put(None)
+                    break
+                group.append(more)
+            self._commit(group)
+        self._database.close()
+
+    def _commit(self, group: list[_Work]) -> None:
+        """Do the work of a group, then let its askers know: what they hear of is on the disk."""
+        results: list[tuple[Future[Any], Any, Exception | None]] = []
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            for work, done in group:
+                try:
+                    results.append((done, work(), None))
+                except KeyError as error:
+                    results.append((done, None, error))
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            results = [(done, None, error) for _, done in group]
+        for done, value, failure in results:
+            if done.cancelled():
+                continue
+            if failure is None:
+                done.set_result(value)
+            else:
+                done.set_exception(failure)
+
+    def _load(self) -> None:
+        spent, lost = self._database.execute(
+            "SELECT coalesce(sum(coalesce(usd, 0)), 0), coalesce(sum(outcome IS NULL), 0)"
+            " FROM calls WHERE purpose = ?",
+            (self._purpose,),
+        ).fetchone()
+        self._spent, self._lost = float(spent), int(lost)
+
+    def _hold_for_callers(self) -> None:
+        """Those that are calling get the time to tell their results before their claims lapse."""
+        self._beat(_BEFORE)
+        open_calls = self._database.execute(
+            "SELECT call, request_hash, coalesce(usd, 0) FROM calls"
+            " WHERE purpose = ? AND outcome IS NULL AND begun_at > ?",
+            (self._purpose, time.time() - _LONGEST_CALL_S),
+        )
+        for call, request_hash, usd in open_calls.fetchall():
+            self._hold_again(call, request_hash, usd, _BEFORE)
+
+    def _hold_again(self, call: int, request_hash: str, usd: float, owner: str) -> None:
+        """Take a call that was counted as lost for one that is under way."""
+        if call not in self._calls:
+            self._spent -= usd
+            self._lost -= 1
+            self._hold(Held(call, request_hash, usd, owner))
+
+    def _answer(self, request_hash: str) -> str | None:
+        row = self._database.execute(
+            "SELECT answer FROM answers WHERE request_hash = ?", (request_hash,)
+        ).fetchone()
+        if row is None:
+            return self._ruled.get(request_hash)
+        self._run.replayed += 1
+        return row[0]
+
+    def _claim(self, request_hash: str, model: str, worst_usd: float, owner: str) -> Claim:
+        if self._stopped is not None:
+            return Claim("stopped", told=self._stopped)
+        if owner not in self._heard_of:
+            self._beat(owner)
+        kept = self._answer(request_hash)
+        if kept is not None:
+            return Claim("answered", told=kept)
+        held = self._claims.get(request_hash)
+        if held is not None:
+            if self._clock() - self._heard_of.get(held.owner, 0.0) < LEASE_S:
+                return Claim("busy")
+            self._forget(held)  # Its owner is dead; what it may have cost stays counted.
+        if self._budget is not None:
+            room = self._budget - self._spent + _ROUNDING_USD
+            if worst_usd > room:
+                return Claim(
+                    "over_budget",
+                    told=f"the budget of {self._budget:g} USD has {max(room, 0):.4f} USD left, and "
+                    f"the call could cost {worst_usd:.4f}",
+                )
+            if worst_usd > room - self._held_usd:
+                return Claim("busy")
+        call = self._database.execute(
+            "INSERT INTO calls (request_hash, purpose, model, begun_at, usd)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (request_hash, self._purpose, model, time.time(), worst_usd),
+        ).lastrowid
+        assert call is not None
+        self._run.requests += 1
+        self._hold(Held(call, request_hash, worst_usd, owner))
+        return Claim("granted", call)
+
+    def _hold(self, held: Held) -> None:
+        self._calls[held.call] = self._claims[held.request_hash] = held
+        self._held_usd += held.worst_usd
+
+    def _settle(self, call: int, answer: str, spent: Spent) -> None:
+        row = self._database.execute(
+            "SELECT request_hash, model, coalesce(usd, 0), outcome FROM calls WHERE call = ?",
+            (call,),
+        ).fetchone()
+        if row is None:
+            raise KeyError(f"call {call} was answered without having been claimed")
+        request_hash, model, worst_usd, outcome = row
+        if outcome is not None:
+            return  # Told twice, by a caller that did not hear that it had been heard.
+        now = time.time()
+        self._database.execute(
+            "INSERT INTO answers (request_hash, model, answer, settled_at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (request_hash) DO NOTHING",
+            (request_hash, model, answer, now),
+        )
+        self._end(call, spent.status, spent.usd or 0.0, worst_usd)
+        self._run.add(spent)
+
+    def _fail(self, call: int, status: str, billed: bool) -> None:
+        row = self._database.execute(
+            "SELECT coalesce(usd, 0), outcome FROM calls WHERE call = ?", (call,)
+        ).fetchone()
+        if row is None:
+            raise KeyError(f"call {call} failed without having been claimed")
+        if row[1] is not None:
+            return
+        self._run.outcomes[status] += 1
+        if not billed:
+            self._end(call, status, 0.0, row[0])
+        elif (held := self._calls.get(call)) is not None:
+            self._forget(held)
+
+    def _end(self, call: int, outcome: str, usd: float, worst_usd: float) -> None:
+        self._database.execute(
+            "UPDATE calls SET ended_at = ?, outcome = ?, usd = ? WHERE call = ?",
+            (time.time(), outcome, usd, call),
+        )
+        held = self._calls.get(call)
+        if held is not None:
+            self._let_go(held)
+        else:  # Had been given up for lost.
+            self._spent -= worst_usd
+            self._lost -= 1
+        self._spent += usd
+
+    def _forget(self, held: Held) -> None:
+        """A call without a result: it may have been billed, so it counts as spent."""
+        self._let_go(held)
+        self._spent += held.worst_usd
+        self._lost += 1
+
+    def _let_go(self, held: Held) -> None:
+        del self._calls[held.call]
+        self._held_usd -= held.worst_usd
+        if self._claims.get(held.request_hash) is held:
+            del self._claims[held.request_hash]
+
+    def _beat(self, owner: str) -> None:
+        self._heard_of[owner] = self._clock()
+
+    def _stop(self, why: str) -> None:
+        self._stopped = self._stopped or why
+
+    def _tally(self) -> Tally:
+        p50_s, p90_s, p99_s = self._run.percentiles(0.5, 0.9, 0.99)
+        return Tally(
+            budget_usd=self._budget,
+            spent_usd=self._spent,
+            held_usd=self._held_usd,
+            lost=self._lost,
+            requests=self._run.requests,
+            answered=self._run.answered,
+            replayed=self._run.replayed,
+            tokens_in=self._run.tokens_in,
+            tokens_out=self._run.tokens_out,
+            run_usd=self._run.usd,
+            outcomes=dict(self._run.outcomes),
+            p50_s=p50_s,
+            p90_s=p90_s,
+            p99_s=p99_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """A claim: an intent of someone alive."""
+
+    call: int
+    request_hash: str
+    worst_usd: float
+    owner: str
+
+
+class _Run:
+    """Counts of this run."""
+
+    def __init__(self) -> None:
+        self.requests = self.answered = self.replayed = self.tokens_in = self.tokens_out = 0
+        self.usd = 0.0
+        self.outcomes: Counter[str] = Counter()
+        self._seconds: list[float] = []
+
+    def add(self, spent: Spent) -> None:
+        self.answered += 1
+        self.tokens_in += spent.tokens_in
+        self.tokens_out += spent.tokens_out
+        self.usd += spent.usd or 0.0
+        self.outcomes[spent.status] += 1
+        # The latest ones, so that a run of days shows how it is going now.
+        self._seconds.append(spent.seconds)
+        if len(self._seconds) > 2 * _LATENCIES_KEPT:
+            del self._seconds[:_LATENCIES_KEPT]
+
+    def percentiles(self, *shares: float) -> list[float | None]:
+        ordered = sorted(self._seconds[-_LATENCIES_KEPT:])
+        if not ordered:
+            return [None] * len(shares)
+        return [ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in shares]

@@ -1,0 +1,86 @@
+"""What the provider answers: a chat completion by looking at the request, or a spoilt one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import Any
+
+from tests.loopback.looking import look
+from tests.loopback.protocol import open_picture
+
+
+def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict[str, Any]:
+    """The answer; plain: without looking, for measurements of speed."""
+    said = '{"explanation": "The neuron responds to nothing."}' if plain else json.dumps(look(body))
+    message: dict[str, Any] = {"role": "assistant", "content": said, "refusal": None}
+    finish = "stop"
+    model = f"{body['model']}-2024-08-06"
+    if fault == "refusal":
+        message |= {"content": None, "refusal": "I'm sorry, I can't assist with that."}
+    elif fault == "length":
+        message["content"], finish = said[: len(said) // 2], "length"
+    elif fault == "content_filter":
+        message["content"], finish = "", "content_filter"
+    elif fault == "prose":
+        message["content"] = "It seems to like all sorts of things."
+    elif fault == "empty":
+        message["content"] = ""
+    elif fault == "wrong_model":
+        model = "another-model-1"
+    elif fault == "many_lines":
+        answer = look(body)
+        answer["explanation"] = answer["explanation"].replace(" ", "\n\t", 2)
+        message["content"] = json.dumps(answer)
+    elif "response_format" not in body:
+        message["content"] = f"Here is what I found:\n```json\n{said}\n```\nLet me know!"
+    tokens_in = prompt_tokens(body)
+    tokens_out = len(message["content"] or "") // 4 + 1
+    return {
+        "id": f"chatcmpl-{hashlib.sha256(text.encode()).hexdigest()[:24]}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+        "usage": {
+            "prompt_tokens": tokens_in,
+            "completion_tokens": tokens_out,
+            "total_tokens": tokens_in + tokens_out,
+        },
+    }
+
+
+def prompt_tokens(body: dict[str, Any]) -> int:
+    """Four characters a token, and 85 tokens a picture as for detail low."""
+    pictures, characters = 0, 0
+    for message in body["messages"]:
+        content = message["content"]
+        for part in [{"text": content}] if isinstance(content, str) else content:
+            pictures += "image_url" in part
+            characters += len(part.get("text", ""))
+    return characters // 4 + 85 * pictures
+
+
+def asked_tokens(body: Any) -> int:
+    """What a request counts against a limit on tokens."""
+    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
+        return 0
+    try:
+        most = body.get("max_completion_tokens") or body.get("max_tokens") or 0
+        return prompt_tokens(body) + int(most)
+    except (KeyError, TypeError):
+        return 0
+
+
+def without_pictures(value: Any) -> Any:
+    """For the log: a picture is named by its hash, its size and its format."""
+    if isinstance(value, dict):
+        return {name: without_pictures(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_pictures(part) for part in value]
+    if isinstance(value, str) and value.startswith("data:image/"):
+        picture = open_picture(value)
+        digest = hashlib.sha256(value.encode()).hexdigest()
+        return f"{picture.format} {picture.width}x{picture.height} {digest[:16]}"
+    return value

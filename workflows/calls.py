@@ -1,0 +1,110 @@
+"""What a stage that asks a model opens: its journal, the account's limits, and batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.llm.calls import Calls
+from tasks.llm.prices import Price
+from tasks.llm.settings import ClientSettings, LimitSettings
+from tasks.llm.spool import Spool
+from workflows.errors import WrongCall
+from workflows.journal import RemoteJournal, open_journal
+from workflows.limits import RemoteLimits, forget_limits
+from workflows.progress import Advance, say
+from workflows.spending import shown_spending, spending_note
+from workflows.stage import Context
+
+JOURNAL = "journal.sqlite"
+
+
+@dataclass(frozen=True)
+class OpenCalls:
+    """The way to the model of one stage, for its driver."""
+
+    stage: str
+    client: ClientSettings
+    prices: Mapping[str, Price]
+    journal: RemoteJournal
+    limits: RemoteLimits
+
+    def live(self) -> Calls:
+        """For tasks that call."""
+        return Calls(self.journal, self.limits)
+
+    def collecting(self, path: Path) -> Calls:
+        """For tasks whose requests go into a file, to be handed in by batch."""
+        price = self.prices.get(self.client.model)
+        return Calls(self.journal, None, Spool(path, share=1.0 if price is None else price.batch))
+
+    def accompany(self, context: Context, advance: Advance) -> AbstractContextManager[None]:
+        """Show and log what is spent for as long as it is open."""
+        return shown_spending(advance, self.journal.tally_now, context.log_live, self.stage)
+
+    def wait_for_batches(self, context: Context) -> None:
+        """Fetch what batches answer until none is left, with a line now and then."""
+        begun = said = time.monotonic()
+        while left := self.journal.look(self.client, self.prices):
+            if time.monotonic() - said >= 60 or said == begun:
+                said = time.monotonic()
+                say(
+                    f"{self.stage:<10} {left:,} requests in {self.journal.batches():,} batches, "
+                    f"{spending_note(self.journal.tally_now())}; it may be stopped here, and the "
+                    "same call goes on waiting"
+                )
+            time.sleep(self.client.batch.poll_s)
+
+
+@contextmanager
+def open_calls(
+    asker: Any,
+    context: Context,
+    stage: str,
+    budget_usd: float | None,
+    mode: Literal["live", "batch"] = "live",
+) -> Iterator[OpenCalls | None]:
+    """For an explainer or simulator that asks a model (it says so by `asks_model`), else None.
+
+    Raises WrongCall where batches of an earlier run wait for their answers, and it is not batch
+    mode that would fetch them: their requests would be paid for twice.
+    """
+    if not getattr(asker, "asks_model", False):
+        yield None
+        return
+    client: ClientSettings = asker.client
+    forget_limits()
+    limits = RemoteLimits(client.account, client.limits)
+    with open_journal(context.store.out / JOURNAL, stage, budget_usd) as journal:
+        if mode != "batch" and (open_batches := journal.batches()):
+            raise WrongCall(
+                f"{stage}.mode: {open_batches:,} batches of an earlier run have not been fetched; "
+                f"run with {stage}.mode=batch until they are, or their requests are paid twice"
+            )
+        before = limits.agree()
+        if before != client.limits:
+            say(f"limits     {client.account}: {_shown(client.limits)}; before, {_shown(before)}")
+        yield OpenCalls(stage, client, asker.prices, journal, limits)
+        lost = journal.tally_now().lost
+        if lost:
+            say(
+                f"{stage:<10} {lost:,} calls have no result: they may have been billed, and count "
+                "as spent at the most that they can have cost"
+            )
+
+
+def _shown(limits: LimitSettings) -> str:
+    told = [
+        f"{value:,} {name}"
+        for value, name in (
+            (limits.requests_per_minute, "requests a minute"),
+            (limits.tokens_per_minute, "tokens a minute"),
+            (limits.concurrency, "at once"),
+        )
+        if value is not None
+    ]
+    return ", ".join(told)
