@@ -30,13 +30,16 @@ test-triton: $(READY) ## Run the GPU kernel in Triton's interpreter; fetches Tri
 	$(BIN)/python -m pip install --quiet triton
 	$(BIN)/python -m pytest -m triton tests/tasks/capture/test_fused.py
 
+test-kill: $(READY) ## Kill a run at fifty random moments, and compare it with an undisturbed one
+	$(BIN)/python -m pytest -m kill -s --timeout 3600 tests/workflows/test_kill.py
+
 check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-capture bench-merge bench-score bench-types ## Run all benchmarks
+bench: bench-capture bench-merge bench-score bench-types bench-explain ## Run all benchmarks
 
 bench-capture: $(READY) ## Measure capture beside the bare forward pass and the usual way
 	$(BIN)/python -m bench.capture
@@ -49,6 +52,9 @@ bench-score: $(READY) ## Measure scoring with its controls and intervals, in sec
 
 bench-types: $(READY) ## Measure typing by tests beside shuffling labels, and its memory
 	$(BIN)/python -m bench.types
+
+bench-explain: $(READY) ## Measure the share of a provider's limits that calls use (six minutes)
+	$(BIN)/python -m bench.explain
 
 ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow.db \
@@ -75,5 +81,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test test-triton check bench bench-capture bench-merge bench-score bench-types \
-	ui sweep run-cluster subject clean
+.PHONY: help setup demo test test-triton test-kill check bench bench-capture bench-merge bench-score bench-types \
+	bench-explain ui sweep run-cluster subject clean

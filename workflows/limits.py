@@ -107,6 +107,9 @@ class _LimitsActor:
         self._limits.throttle.change(settings)
         return before
 
+    async def in_flight(self) -> int:
+        return self._limits.throttle.in_flight
+
     def _called(self) -> None:
         self._last_call = time.monotonic()
         if self._ending is None:

@@ -61,6 +61,6 @@ def check_price(prices: Mapping[str, Price], model: str, where: str) -> None:
         known = ", ".join(sorted(prices)) or "none"
         raise Unusable(
             f"{where}: the model {model!r} has no price (there are: {known}); give its USD for a "
-            f"million tokens and the date of the price, such as '+{where}.{model}="
-            """{input: 2.5, output: 10, date: "2026-04-05"}', with 0 for a server of your own"""
+            f"million tokens and the date of the price, such as '+{where}={{{model}: "
+            """{input: 2.5, output: 10, date: "2026-04-05"}}', with 0 for a server of your own"""
         )

@@ -153,7 +153,8 @@ class Provider:
         headers: dict[str, str] = {}
         try:
             body = _parse(text)
-            headers = self._limits.admit(asked_tokens(body))
+            line["asked_tokens"] = asked_tokens(body)
+            headers = self._limits.admit(line["asked_tokens"])
             line["body"] = None if self._plain else await self._off_loop(without_pictures, body)
             deployment = request.match_info.get("deployment")
             if deployment is not None:

@@ -46,9 +46,9 @@ class Program:
         self.process.terminate()
         return self.end()
 
-    def end(self) -> int:
+    def end(self, patience_s: float = _PATIENCE_S) -> int:
         """Wait for it and for what it started; its exit status."""
-        status = self.process.wait(_PATIENCE_S)
+        status = self.process.wait(patience_s)
         deadline = time.monotonic() + _TO_END_S
         while left := [each for each in self.processes() if _does_work(each)]:
             assert time.monotonic() < deadline, f"processes are left: {left}"

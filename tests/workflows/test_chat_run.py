@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import json
+import sqlite3
 import subprocess
-import sys
-import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests.loopback.fixture import ROOT, Loopback
+from tests.workflows.killing import (
+    STEADY,
+    chat_overrides,
+    check_what_was_sent,
+    explanations,
+    run_killed,
+    without_answers,
+)
+from tests.workflows.runs import command, runs_in
 
 _NEURONS = 40
-_WORKERS = 2
-_BEFORE_THE_KILL = 8
+_KILLS = 3
+_SEED = 7
 
 
 def _command(provider: Loopback, out: Path, *settings: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "workflows.atlas",
-        "data.count=60",
-        "capture.layers=[1]",
-        "capture.top_n=16",
-        "describe=given",
-        "explain=gpt4o",
-        f"explain.client.base_url={provider.base_url}",
-        "explain.client.provider=loopback",
-        "explain.client.concurrency=1",
-        "explain.client.limits.requests_per_minute=null",
-        "explain.client.limits.tokens_per_minute=null",
-        f"explain.neurons.count={_NEURONS}",
-        "explain.neurons_per_task=10",
-        f"cluster.cpus={_WORKERS}",
-        f"out={out}",
-        *settings,
-    ]
+    return command(*chat_overrides(provider, out, _NEURONS, *settings))
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
     )
-
-
-def _explanations(out: Path) -> pa.Table:
-    parts = sorted(out.glob("artifacts/explain/*/explanations-*.parquet"))
-    table = pa.concat_tables(pq.read_table(part) for part in parts)
-    return table.sort_by([("layer", "ascending"), ("neuron", "ascending")])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +53,7 @@ def undisturbed(
 def test_every_chosen_neuron_is_explained_in_words_with_tokens_and_a_price(
     undisturbed: Path,
 ) -> None:
-    rows = _explanations(undisturbed).to_pylist()
+    rows = explanations(undisturbed).to_pylist()
     assert len(rows) == _NEURONS
     for row in rows:
         assert row["status"] == "ok", row["reason"]
@@ -93,40 +72,110 @@ def test_the_key_is_in_nothing_that_a_run_writes(undisturbed: Path, provider: Lo
         assert provider.key.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.timeout(900)
 def test_a_run_killed_while_explaining_goes_on_without_asking_again(
     undisturbed: Path, provider: Loopback, tmp_path: Path
 ) -> None:
+    out = tmp_path / "killed"
+    without_answers(undisturbed, out)
     provider.misbehave("slow", times=-1, seconds=0.3)
-    command = _command(provider, tmp_path)
-    driver = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        _wait_for_requests(provider, _BEFORE_THE_KILL, driver)
-    finally:
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
-    provider.behave()
-    time.sleep(1)  # What was under way reaches the provider's log.
-    before = len(provider.requests())
-    assert before < _NEURONS, "the run was over before it could be killed"
+    overrides = chat_overrides(provider, out, _NEURONS)
 
-    finished = _run(command)
+    disturbed = run_killed(provider, overrides, tmp_path / "log", _NEURONS, _KILLS, _SEED)
 
+    assert set(disturbed.killed) == {"driver", "worker"}
+    assert explanations(out).select(STEADY).equals(explanations(undisturbed).select(STEADY))
+    check_what_was_sent(provider, out)
+
+
+def test_a_dry_run_says_what_it_would_take_without_a_key_or_a_call(
+    undisturbed: Path, provider: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "dry"
+    without_answers(undisturbed, out)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    limits = "explain.client.limits.requests_per_minute=60"
+    finished = _run(_command(provider, out, "explain.dry_run=true", limits))
     assert finished.returncode == 0, finished.stderr
-    sent = Counter(request["digest"] for request in provider.requests())
-    assert len(sent) == _NEURONS
-    again = sum(times - 1 for times in sent.values())
-    # Only what was under way when the driver died, one call a worker, may be asked again.
-    assert again <= _WORKERS
-    columns = ["layer", "neuron", "text", "status", "exemplar_ids", "tokens_in", "tokens_out"]
-    assert (
-        _explanations(tmp_path).select(columns).equals(_explanations(undisturbed).select(columns))
-    )
+    told = dict(line.split(maxsplit=1) for line in finished.stderr.splitlines() if " " in line)
+    assert told["dry"].endswith(f"{_NEURONS} neurons")
+    assert told["requests"].startswith(f"{_NEURONS} to gpt-4o, and 0 more")
+    dollars = float(told["dollars"].split()[0])
+    assert dollars >= _explanations_cost(undisturbed)
+    assert "prices of 2026-04-05" in told["dollars"]
+    assert told["hours"].startswith("0.01 at the limits")
+    assert provider.requests() == []
+    assert not (out / "artifacts" / "explain").exists()
+
+
+def test_a_batch_run_says_the_same_for_half_the_price(
+    undisturbed: Path, provider: Loopback, tmp_path: Path
+) -> None:
+    out = tmp_path / "batch"
+    without_answers(undisturbed, out)
+    polled = "explain.client.batch.poll_s=0.2"
+    finished = _run(_command(provider, out, "explain.mode=batch", polled))
+    assert finished.returncode == 0, finished.stderr
+    assert explanations(out).select(STEADY).equals(explanations(undisturbed).select(STEADY))
+    assert all(line["batch"] for line in provider.requests())
+    assert _explanations_cost(out) == pytest.approx(_explanations_cost(undisturbed) / 2)
+
+
+def test_the_budget_ends_the_run_and_a_larger_one_lets_it_go_on(
+    undisturbed: Path, provider: Loopback, tmp_path: Path
+) -> None:
+    out = tmp_path / "budget"
+    without_answers(undisturbed, out)
+    price = _explanations_cost(undisturbed)
+    stopped = _run(_command(provider, out, f"explain.budget_usd={price / 2:.4f}"))
+    assert stopped.returncode == 1
+    assert "budget: the budget of" in stopped.stderr.splitlines()[-1]
+    assert 0 < _journaled_usd(out) <= price / 2
+    first = len(provider.requests())
+    finished = _run(_command(provider, out, "explain.budget_usd=100", "explain.neurons_per_task=7"))
+    assert finished.returncode == 0, finished.stderr
+    assert "of $100.00" in finished.stderr
+    assert len(provider.requests()) == _NEURONS > first
+    assert set(explanations(out)["status"].to_pylist()) == {"ok"}
+
+
+def test_failures_that_may_pass_are_tried_again_by_the_same_call(
+    undisturbed: Path, provider: Loopback, tmp_path: Path
+) -> None:
+    out = tmp_path / "failures"
+    without_answers(undisturbed, out)
+    provider.misbehave("500", times=2)
+    quick = ("explain.client.max_attempts=1", "explain.max_failed_share=0.2")
+    first = _run(_command(provider, out, *quick))
+    assert first.returncode == 0, first.stderr
+    assert explanations(out)["status"].to_pylist().count("failed") == 2
+    second = _run(_command(provider, out, *quick))
+    assert "explain    2 failures may pass now: tried again" in second.stderr
+    assert explanations(out).select(STEADY).equals(explanations(undisturbed).select(STEADY))
+    assert len(provider.requests()) == _NEURONS + 2
+    third = _run(_command(provider, out, *quick))
+    assert "seconds    none: everything was already done" in third.stderr
+
+
+def test_the_run_in_mlflow_tells_what_it_cost_and_holds_the_explanations(undisturbed: Path) -> None:
+    client, (run,) = runs_in(undisturbed / "mlflow.db")
+    metrics = run.data.metrics
+    assert metrics["explain/usd"] == pytest.approx(_explanations_cost(undisturbed))
+    assert metrics["explain/requests"] == metrics["explain/calls/ok"] == _NEURONS
+    assert 0 < metrics["explain/latency_p50_s"] <= metrics["explain/latency_p99_s"]
+    path = client.download_artifacts(run.info.run_id, "explanations.json")
+    table = json.loads(Path(path).read_text(encoding="utf-8"))
+    assert len(table["data"]) == _NEURONS
+    assert "text" in table["columns"]
+
+
+def _explanations_cost(out: Path) -> float:
+    return sum(explanations(out)["cost"].to_pylist())
+
+
+def _journaled_usd(out: Path) -> float:
+    with sqlite3.connect(out / "journal.sqlite") as database:
+        return database.execute("SELECT sum(usd) FROM calls").fetchone()[0]
 
 
 def test_a_missing_key_stops_the_run_before_the_subject_describes_anything(
@@ -142,15 +191,8 @@ def test_a_missing_key_stops_the_run_before_the_subject_describes_anything(
 def test_a_model_that_the_provider_does_not_know_stops_the_run_with_the_setting_to_change(
     undisturbed: Path, provider: Loopback
 ) -> None:
-    unknown = _command(provider, undisturbed, "explain.client.model=gpt-0")
+    price = '+explain.prices.gpt-0={input: 1, output: 2, date: "2026-04-05"}'
+    unknown = _command(provider, undisturbed, "explain.client.model=gpt-0", price)
     finished = _run(unknown)
     assert finished.returncode == 2
     assert "explain.client.model" in finished.stderr.splitlines()[-1]
-
-
-def _wait_for_requests(provider: Loopback, count: int, driver: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 180
-    while len(provider.requests()) < count:
-        assert driver.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline, "no requests came"
-        time.sleep(0.1)

@@ -103,7 +103,7 @@ def test_at_most_so_many_calls_are_under_way():
 
 
 def test_a_permit_that_was_not_used_costs_nothing():
-    limits, clock = throttle(requests=1)
+    limits, _ = throttle(requests=1)
     permit = limits.grant("me", 1)
     assert permit
     assert limits.grant("me", 1) is None
@@ -124,7 +124,7 @@ def test_a_call_is_charged_for_a_minute_from_when_it_reached_the_provider():
 
 
 def test_a_call_that_is_larger_than_the_limit_is_let_through_alone():
-    limits, clock = throttle(tokens=1000)
+    limits, _ = throttle(tokens=1000)
     assert limits.grant("me", 5000)
     assert limits.grant("me", 1) is None
 

@@ -1,0 +1,271 @@
+"""How much of a provider's limits the calls use, beside the openai library on its own.
+
+    python -m bench.explain [--seconds 60] [--out bench/explain.json]
+
+A provider on loopback enforces 3,000 requests and 2,000,000 tokens in any 60 s. Four processes
+call it: (a) through this project's limits and journal, each a Ray actor of one cluster, (b) with
+plain AsyncOpenAI, its own retries and a semaphore. Measured by the provider's own log, after a
+warm-up that fills its window, so that the limit is the sliding one. Calls that it turns down count
+against its limit, as at the real one, so whoever keeps coming too soon keeps being turned down.
+Then one process works off 20,000 queued neurons with 500 calls in flight, for its memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import ray
+
+from tasks.llm.calls import Calls
+from tasks.llm.client import connect, in_parallel
+from tasks.llm.prices import Price
+from tasks.llm.request import Request
+from tasks.llm.settings import ClientSettings, LimitSettings
+from tasks.llm.sqlite_journal import SqliteJournal
+from workflows.cluster import cluster
+from workflows.journal import open_journal
+from workflows.limits import RemoteLimits
+from workflows.settings import ClusterSettings
+
+REQUESTS_PER_MINUTE = 3_000
+TOKENS_PER_MINUTE = 2_000_000
+WORKERS = 4
+WARM_UP_S = 65.0
+LATENCY_S = 2.0
+ANSWER_TOKENS = 300
+NEURONS = 20_000
+IN_FLIGHT = 500
+KEY = "bench-key"
+KEY_ENV = "NEURON_ATLAS_BENCH_KEY"
+PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}
+_WORDS = "A neuron answers to what it is shown, and this is what it was shown. " * 20
+
+
+def main() -> None:
+    """Measure, print the table and write it as JSON."""
+    parser = argparse.ArgumentParser(description="The share of a provider's limits that is used.")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--neurons", type=int, default=NEURONS)
+    parser.add_argument("--only", choices=("rate", "memory"))
+    parser.add_argument("--out", type=Path, default=Path("bench/explain.json"))
+    options = parser.parse_args()
+    os.environ |= {KEY_ENV: KEY, "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(Path.cwd())}
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    found: dict[str, Any] = {
+        "machine": {"python": platform.python_version(), "cores": os.cpu_count()}
+    }
+    found["limits"] = {"requests": REQUESTS_PER_MINUTE, "tokens": TOKENS_PER_MINUTE}
+    if options.only != "memory":
+        with tempfile.TemporaryDirectory() as folder:
+            found["neuron-atlas"] = _measured(Path(folder), _ours, options.seconds)
+            _show("neuron-atlas", found["neuron-atlas"])
+        with tempfile.TemporaryDirectory() as folder:
+            found["AsyncOpenAI"] = _measured(Path(folder), _plain, options.seconds)
+            _show("AsyncOpenAI", found["AsyncOpenAI"])
+    if options.only != "rate":
+        with tempfile.TemporaryDirectory() as folder:
+            found["queue"] = _queue(Path(folder), options.neurons)
+        print(json.dumps(found["queue"], indent=2))
+    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def _measured(folder: Path, way: Any, seconds: float) -> dict[str, Any]:
+    """Let four workers call for a warm-up and so long; what the provider saw of the latter."""
+    limits = [
+        f"--requests-per-minute={REQUESTS_PER_MINUTE}",
+        f"--tokens-per-minute={TOKENS_PER_MINUTE}",
+    ]
+    with _provider(folder, *limits, f"--latency={LATENCY_S}") as (base_url, log):
+        way(base_url, folder, WARM_UP_S + seconds)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+    begun = min(line["time"] for line in lines)
+    window = [one for one in lines if WARM_UP_S <= one["time"] - begun < WARM_UP_S + seconds]
+    admitted = [one for one in window if one["status"] == 200]
+    tokens = sum(one["asked_tokens"] for one in admitted)
+    shares = {
+        "requests": len(admitted) / (REQUESTS_PER_MINUTE * seconds / 60),
+        "tokens": tokens / (TOKENS_PER_MINUTE * seconds / 60),
+    }
+    everything = [one for one in lines if one["status"] == 200]
+    minutes = (WARM_UP_S + seconds) / 60
+    return {
+        "seconds": seconds,
+        "answered": len(admitted),
+        "achieved_over_permitted": round(max(shares.values()), 4),
+        "shares": {name: round(share, 4) for name, share in shares.items()},
+        "turned_down": sum(one["status"] == 429 for one in window),
+        "answered_a_minute_in_all": round(len(everything) / minutes),
+        "turned_down_in_all": sum(one["status"] == 429 for one in lines),
+    }
+
+
+def _ours(base_url: str, folder: Path, seconds: float) -> None:
+    limits = LimitSettings(REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, concurrency=1000)
+    settings = _settings(base_url, limits, 100)
+    with (
+        cluster(ClusterSettings(cpus=WORKERS)),
+        open_journal(folder / "journal.sqlite", "bench", None) as journal,
+    ):
+        calls = Calls(journal, RemoteLimits(settings.account, limits))
+        worker = ray.remote(num_cpus=1)(_call_for)
+        ray.get([worker.remote(settings, calls, w, seconds) for w in range(WORKERS)])
+
+
+def _call_for(settings: ClientSettings, calls: Calls, worker: int, seconds: float) -> None:
+    async def work() -> None:
+        deadline = time.monotonic() + seconds
+        async with connect(settings, calls, PRICES) as connection:
+
+            def questions() -> Iterator[Request]:
+                number = 0
+                while time.monotonic() < deadline:
+                    number += 1
+                    yield _question(worker, number)
+
+            await in_parallel(connection.ask, questions(), settings.concurrency)
+
+    asyncio.run(work())
+
+
+def _plain(base_url: str, folder: Path, seconds: float) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_plainly, args=(base_url, worker, seconds))
+        for worker in range(WORKERS)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+def _plainly(base_url: str, worker: int, seconds: float) -> None:
+    """The usual way: a semaphore, and the library's own retries."""
+
+    async def work() -> None:
+        deadline = time.monotonic() + seconds
+        semaphore = asyncio.Semaphore(100)
+        tasks: set[asyncio.Task[None]] = set()
+        async with openai.AsyncOpenAI(api_key=KEY, base_url=base_url, max_retries=2) as client:
+
+            async def ask(number: int) -> None:
+                body = _question(worker, number).body("gpt-4o")
+                try:
+                    await client.chat.completions.create(**body)
+                except openai.APIError:
+                    pass
+                finally:
+                    semaphore.release()
+
+            number = 0
+            while time.monotonic() < deadline:
+                await semaphore.acquire()
+                number += 1
+                task = asyncio.ensure_future(ask(number))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            await asyncio.gather(*tasks)
+
+    asyncio.run(work())
+
+
+def _queue(folder: Path, neurons: int) -> dict[str, Any]:
+    with _provider(folder, "--latency=2") as (base_url, log):
+        script = (
+            "import sys; from bench.explain import work_off; "
+            "work_off(sys.argv[1], sys.argv[2], int(sys.argv[3]))"
+        )
+        begun = time.monotonic()
+        finished = subprocess.run(
+            [sys.executable, "-c", script, base_url, str(folder / "journal.sqlite"), str(neurons)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return {
+        "neurons": neurons,
+        "answered": sum(line["status"] == 200 for line in lines),
+        "most_in_flight": max(line["in_flight"] for line in lines),
+        "peak_memory_mb": int(finished.stdout),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+
+
+def work_off(base_url: str, journal: str, neurons: int) -> None:
+    """Ask for so many neurons with a picture each, many at once; print the peak memory (MB)."""
+    settings = _settings(base_url, LimitSettings(concurrency=IN_FLIGHT), IN_FLIGHT)
+    picture = "data:image/jpeg;base64," + "A" * 8 * 27_000  # Eight of 20 kB.
+
+    async def work() -> None:
+        async with connect(settings, Calls(SqliteJournal(journal)), PRICES) as connection:
+
+            async def ask(number: int) -> str:
+                image = {"url": picture, "detail": "low"}
+                words = {"type": "text", "text": f"{number}"}
+                parts = [words, {"type": "image_url", "image_url": image}]
+                request = Request([{"role": "user", "content": parts}], {"max_tokens": 100})
+                return (await connection.ask(request)).status
+
+            statuses = await in_parallel(ask, range(neurons), IN_FLIGHT)
+            assert set(statuses) == {"ok"}
+
+    asyncio.run(work())
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+def _settings(base_url: str, limits: LimitSettings, concurrency: int) -> ClientSettings:
+    return ClientSettings(
+        base_url=base_url, limits=limits, api_key_env=KEY_ENV, concurrency=concurrency
+    )
+
+
+def _question(worker: int, number: int) -> Request:
+    """Some 650 tokens as the provider counts them, so that both limits are near."""
+    content = f"{worker}/{number}: {_WORDS}"
+    return Request([{"role": "user", "content": content}], {"max_completion_tokens": ANSWER_TOKENS})
+
+
+@contextmanager
+def _provider(folder: Path, *options: str) -> Iterator[tuple[str, Path]]:
+    log = folder / "requests.jsonl"
+    command = [sys.executable, "-m", "tests.loopback.provider", "--log", str(log)]
+    process = subprocess.Popen(
+        [*command, "--key", KEY, "--plain", "--with-parent", *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), log
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _show(name: str, found: dict[str, Any]) -> None:
+    print(
+        f"{name:<14} {found['achieved_over_permitted']:.3f} of what is permitted, "
+        f"{found['turned_down']:,} turned down ({found['turned_down_in_all']:,} with the warm-up)",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

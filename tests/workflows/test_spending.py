@@ -1,0 +1,55 @@
+import time
+
+from tasks.llm.journal import Tally
+from workflows import spending
+from workflows.spending import shown_spending, spending_metrics, spending_note
+
+TALLY = Tally(
+    budget_usd=50.0,
+    spent_usd=12.345,
+    run_usd=2.0,
+    requests=1234,
+    lost=2,
+    p50_s=1.25,
+    outcomes={"ok": 3, "rate_limited/HTTP 429": 1, 'failed/é"': 1},
+)
+
+
+class Bar:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def __call__(self, count: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_the_bar_tells_what_was_spent_of_the_budget():
+    note = spending_note(TALLY)
+    assert note == "$12.35 of $50.00, 1,234 calls, 1.2 s each, 2 without a result"
+    assert spending_note(Tally()) == "$0.00, 0 calls"
+
+
+def test_the_tally_is_logged_under_names_that_mlflow_takes():
+    metrics = spending_metrics("explain", TALLY)
+    assert metrics["explain/usd"] == 2.0
+    assert metrics["explain/usd_of_all_runs"] == 12.345
+    assert metrics["explain/calls/rate_limited/HTTP 429"] == 1
+    assert metrics["explain/calls/failed/  "] == 1
+    assert "explain/latency_p90_s" not in metrics
+
+
+def test_it_is_shown_and_logged_while_the_stage_runs_and_at_its_end(monkeypatch):
+    monkeypatch.setattr(spending, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(spending, "_LOG_EVERY_S", 0.02)
+    bar, logged = Bar(), []
+    with shown_spending(bar, lambda: TALLY, lambda metrics, step: logged.append(metrics), "x"):
+        deadline = time.monotonic() + 10
+        while len(logged) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(logged) >= 2
+        assert bar.notes
+        before = len(logged)
+    assert len(logged) > before
