@@ -81,6 +81,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found["queue"] = _queue(Path(folder), options.neurons)
         print(json.dumps(found["queue"], indent=2))
+    if options.only and options.out.is_file():  # The other half stays as it was measured.
+        found = json.loads(options.out.read_text(encoding="utf-8")) | found
     options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

@@ -70,9 +70,11 @@ def without_answers(undisturbed: Path, out: Path) -> None:
 def run_killed(
     provider: Loopback, overrides: list[str], log: Path, neurons: int, kills: int, seed: int
 ) -> Disturbed:
-    """Kill the driver or one of its workers each time that some number of calls was answered, and
-    start it again where it was the driver, until it ends by itself."""
+    """Kill the driver or one of its workers, as often the one as the other, each time that some
+    number of calls was answered, and start it again where it was the driver, until it ends."""
     draw = random.Random(seed)
+    victims = [("driver", "worker")[place % 2] for place in range(kills)]
+    draw.shuffle(victims)
     # Not at the very end: each kill shall meet a run that explains.
     moments = sorted(draw.sample(range(1, neurons - 4), kills))
     disturbed = Disturbed()
@@ -81,11 +83,12 @@ def run_killed(
             while moments and _goes_on_until(provider, running, moments[0]):
                 moments.pop(0)
                 time.sleep(draw.uniform(0, 0.4))
-                if draw.random() < 0.5 and _kill_worker(running, draw):
-                    disturbed.killed["worker"] += 1
+                victim = victims.pop()
+                disturbed.killed[victim] += 1
+                if victim == "worker":
+                    _kill_worker(running, draw)
                     continue
                 running.process.kill()
-                disturbed.killed["driver"] += 1
                 # Its workers go on for a moment, with nobody to tell; then they are killed too.
                 time.sleep(draw.uniform(0, 2))
                 break
@@ -129,16 +132,18 @@ def _goes_on_until(provider: Loopback, running: Program, answered: int) -> bool:
     raise AssertionError(f"it ended before it could be killed:\n{running.said()}")
 
 
-def _kill_worker(running: Program, draw: random.Random) -> bool:
-    """SIGKILL one of the processes that explain, if there is any."""
-    workers = [
-        process for process in running.processes() if "explain_part" in " ".join(_words(process))
-    ]
-    if not workers:
-        return False
+def _kill_worker(running: Program, draw: random.Random) -> None:
+    """SIGKILL one of the processes that explain, as soon as there is one."""
+    workers: list[psutil.Process] = []
+    while not workers:
+        assert running.process.poll() is None, f"it ended early:\n{running.said()}"
+        workers = [
+            process
+            for process in running.processes()
+            if "explain_part" in " ".join(_words(process))
+        ]
     with suppress(psutil.NoSuchProcess):
         draw.choice(workers).kill()
-    return True
 
 
 def _words(process: psutil.Process) -> list[str]:

@@ -77,3 +77,12 @@ def test_a_permit_that_nobody_waits_for_any_more_is_given_back():
         return during, limits.throttle.in_flight
 
     assert asyncio.run(work()) == (1, 0)
+
+
+def test_a_few_permits_are_split_between_groups_of_calls():
+    async def work() -> list[int]:
+        limits = SharedLimits(LimitSettings(concurrency=4))
+        groups = await asyncio.gather(*(limits.lease(owner, (1,) * 4) for owner in ("me", "they")))
+        return [len(group) for group in groups]
+
+    assert asyncio.run(work()) == [2, 2]
