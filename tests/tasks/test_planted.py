@@ -21,8 +21,8 @@ from tasks.explain.draw import Render
 from tasks.explain.explanation import Explainer
 from tasks.explain.rows import explanation_rows
 from tasks.explain.select import NeuronChoice, choose_neurons
+from tasks.llm.calls import Calls
 from tasks.llm.client import ClientSettings
-from tasks.llm.journal import NoJournal
 from tasks.llm.prices import Price
 from tasks.samples.catalog import Catalog
 from tasks.samples.scenes import Scenes
@@ -178,7 +178,7 @@ def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: E
         evidence(folder, types, purpose) for purpose in ("explainer", "scorer", "calibration")
     )
     explanations = explanation_rows(
-        explainer.name, shown, explainer.explain(shown, catalog, NoJournal())
+        explainer.name, shown, explainer.explain(shown, catalog, Calls())
     ).to_pylist()
     explained = {
         (row["layer"], row["neuron"]): Explained(
@@ -337,7 +337,7 @@ def shuffled(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> list[li
         purpose: evidence(folder, types, purpose) for purpose in get_args(Purpose)
     }
     shown = by_purpose["explainer"]
-    said = Dissect().explain(shown, catalog, NoJournal())
+    said = Dissect().explain(shown, catalog, Calls())
     crowd = [
         Explained(one.layer, one.neuron, one.type, explanation.text)
         for one, explanation in zip(shown, said, strict=True)

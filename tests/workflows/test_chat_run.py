@@ -132,7 +132,7 @@ def test_the_budget_ends_the_run_and_a_larger_one_lets_it_go_on(
     assert "budget: the budget of" in stopped.stderr.splitlines()[-1]
     assert 0 < _journaled_usd(out) <= price / 2
     first = len(provider.requests())
-    finished = _run(_command(provider, out, "explain.budget_usd=100", "explain.neurons_per_task=7"))
+    finished = _run(_command(provider, out, "explain.budget_usd=100"))
     assert finished.returncode == 0, finished.stderr
     assert "of $100.00" in finished.stderr
     assert len(provider.requests()) == _NEURONS > first

@@ -10,7 +10,7 @@ from tasks.evidence import Evidence, Excitation
 from tasks.explain.dissect import Dissect, Match, sentence
 from tasks.explain.explanation import Explanation
 from tasks.explain.rows import explanation_rows
-from tasks.llm.journal import NoJournal
+from tasks.llm.calls import Calls
 from tasks.samples.catalog import Catalog
 from tests.one_process import Described
 
@@ -63,7 +63,7 @@ def neuron(
 
 
 def dissect(evidence: Evidence, catalog: Catalog, explainer: Dissect | None = None) -> Explanation:
-    (explanation,) = (explainer or Dissect()).explain([evidence], catalog, NoJournal())
+    (explanation,) = (explainer or Dissect()).explain([evidence], catalog, Calls())
     assert explanation.status in EXPLANATION_STATUSES
     return explanation
 
@@ -171,7 +171,7 @@ def test_without_the_truth_the_words_of_a_text_stand_for_its_image(catalog, plai
 def test_neurons_are_answered_in_order_and_written_one_a_row(catalog):
     red, circle = to_patches(catalog, "red"), to_word(catalog, "circle")
     evidence = [neuron("text", red, circle), neuron("visual", red, circle)]
-    explanations = Dissect().explain(evidence, catalog, NoJournal())
+    explanations = Dissect().explain(evidence, catalog, Calls())
     rows = explanation_rows("dissect", evidence, explanations)
     assert rows.schema.equals(EXPLANATIONS.schema)
     assert rows["text"].to_pylist() == [explanation.text for explanation in explanations]
