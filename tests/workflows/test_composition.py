@@ -104,13 +104,16 @@ def test_explainers_in_a_list_are_composed_side_by_side():
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["explain=[gpt4o,gpt5]"], "explain: 'gpt5' is not one of dissect, gpt4o, several"),
+        (
+            ["explain=[gpt4o,gpt5]"],
+            "explain: 'gpt5' is not one of dissect, gpt4o, gpt4o-azure, several",
+        ),
         (["explain=[]"], "explain.explainers: must name explainers, such as explain=[gpt4o,"),
         (["explain=several"], "explain.explainers: must name explainers, such as explain=[gpt4o,"),
         (["explain=[gpt4o,dissect]", "explain.color=1"], "explain.color: no such setting; allowed"),
         (
             ["explain=[gpt4o,dissect]", "explain.explainers.dissect.client.model=x"],
-            "explain.explainers.dissect.client: no such setting; allowed here: max_failed_share,",
+            "explain.explainers.dissect.client: no such setting; allowed here: budget_usd,",
         ),
         (
             ["explain=[gpt4o,dissect]", "explain.client.colour=x"],
