@@ -100,18 +100,20 @@ def test_what_was_said_is_recorded_with_what_speaks_for_it_and_what_was_held_out
 
 
 def test_explainers_are_scored_on_the_same_samples_which_neither_saw(runs):
-    used: dict[tuple[int, int], dict[str, set[int]]] = {}
-    for row in runs.atlas.table("simulations", ["sample_id"]).to_pylist():
+    used: dict[tuple[int, int], dict[tuple[str, str], set[int]]] = {}
+    for row in runs.atlas.table("simulations").to_pylist():
         if row["sample_id"] >= 0:
             by = used.setdefault((row["layer"], row["neuron"]), {})
-            by.setdefault(row["explainer"], set()).add(row["sample_id"])
+            by.setdefault((row["purpose"], row["explainer"]), set()).add(row["sample_id"])
     compared = 0
     for row in runs.atlas.table("explanations").to_pylist():
         by = used[row["layer"], row["neuron"]]
-        assert by.get(row["explainer"], set()) <= set(row["scorer_ids"])
-        if len(by) == 2:
-            assert by["gpt4o"] == by["dissect"]
-            compared += 1
+        for purpose in ("scorer", "calibration"):
+            mine, other = (by.get((purpose, name), set()) for name in ("gpt4o", "dissect"))
+            assert mine | other <= set(row[f"{purpose}_ids"])
+            if mine and other:
+                assert mine == other
+                compared += purpose == "scorer"
     assert compared
 
 

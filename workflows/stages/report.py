@@ -23,11 +23,12 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 
 
 def _run(context: Context, folder: Path) -> Written:
+    written = {(made.stage, name) for made in context.manifests() for name in made.files}
     files = ReportFiles(
         tables={
             name: tuple(context.paths(stage, name))
             for stage, name in _TABLES
-            if name in context.done[stage].files
+            if (stage, name) in written
         },
         traces={
             layer: context.folder("capture") / layer_file("traces", layer)
@@ -36,13 +37,13 @@ def _run(context: Context, folder: Path) -> Written:
     )
     settings = context.settings
     with progress("report", 1, "page") as advance:
-        written = result(
+        left = result(
             _write_report.remote(
                 folder, files, settings.data.source, settings.report, _about(context)
             )
         )
         advance(1)
-    return Written({"report": written}, {})
+    return Written({"report": left}, {})
 
 
 _TABLES = (
