@@ -76,7 +76,7 @@ def test_a_failed_write_keeps_the_file_that_was_there(tmp_path, monkeypatch):
             stream.write(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("tasks.artifacts.pq.write_table", die)
+    monkeypatch.setattr("tasks.artifacts.files.pq.write_table", die)
     with pytest.raises(OSError, match="no space"):
         write_table(things(2), SPEC, path)
     assert list(tmp_path.iterdir()) == [path]

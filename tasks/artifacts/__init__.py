@@ -1,0 +1,68 @@
+"""Every table that one stage writes and another reads: its columns, units, key and statuses.
+
+This package is the vocabulary of the program. A stage never hands data to another stage in any
+other way, so whoever knows these schemas can replace a stage, or read an atlas without the code.
+
+Units: activations are in the subject's own activation units; lengths are in tokens; image
+measures are in pixels of the original image; money is in US dollars, time in seconds.
+"""
+
+from __future__ import annotations
+
+from tasks.artifacts.analysed import (
+    ALL_LAYERS,
+    RESPONSES,
+    TYPE_AGREEMENT,
+    TYPE_CONCEPTS,
+    TYPE_FAVOURITES,
+    TYPE_KAPPA,
+    TYPE_RESPONSES,
+    TYPE_SHARES,
+    WORDS,
+)
+from tasks.artifacts.captured import HISTOGRAMS, MOMENTS, RANDOM_TRACES, TRACES, exemplars
+from tasks.artifacts.columns import NO_SAMPLE, ROLES, TableSpec
+from tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
+from tasks.artifacts.files import layer_file, list_rows, read_table, write_table
+from tasks.artifacts.samples import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES
+from tasks.artifacts.scored import CLAIMS, SCORE_AGGREGATES, SCORES, SIMULATIONS, TOKENS
+from tasks.artifacts.typed import NEURON_TESTS, NEURON_TYPES, TESTED_TYPES, TYPES
+
+__all__ = [
+    "ALL_LAYERS",
+    "CLAIMS",
+    "CONCEPTS",
+    "CONCEPT_GRID",
+    "DESCRIPTIONS",
+    "EXPLANATIONS",
+    "EXPLANATION_STATUSES",
+    "HISTOGRAMS",
+    "MOMENTS",
+    "NEURON_TESTS",
+    "NEURON_TYPES",
+    "NO_SAMPLE",
+    "RANDOM_TRACES",
+    "RESPONSES",
+    "ROLES",
+    "SAMPLES",
+    "SCORES",
+    "SCORE_AGGREGATES",
+    "SIMULATIONS",
+    "TESTED_TYPES",
+    "TOKENS",
+    "TRACES",
+    "TYPES",
+    "TYPE_AGREEMENT",
+    "TYPE_CONCEPTS",
+    "TYPE_FAVOURITES",
+    "TYPE_KAPPA",
+    "TYPE_RESPONSES",
+    "TYPE_SHARES",
+    "WORDS",
+    "TableSpec",
+    "exemplars",
+    "layer_file",
+    "list_rows",
+    "read_table",
+    "write_table",
+]

@@ -1,0 +1,77 @@
+"""Tables as Parquet files that are either whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.artifacts.columns import TableSpec
+
+_ROW_GROUP = 16_384
+"""Rows that are read together: a few hundred neurons' traces, so that a few neurons' rows can be
+read without the rest of their layer."""
+
+
+def layer_file(artifact: str, layer: int) -> str:
+    """The name of the file that holds one layer of an artifact."""
+    return f"{artifact}-layer-{layer:03d}.parquet"
+
+
+def write_table(table: pa.Table, spec: TableSpec, path: Path) -> None:
+    """Write `table` as one Parquet file that is either whole or absent.
+
+    Raises ValueError when the columns are not `spec`'s or a status is not of its closed set.
+    """
+    table = _conform(table, spec)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(table, unfinished, compression="zstd", row_group_size=_ROW_GROUP)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_table(
+    paths: Path | Sequence[Path], spec: TableSpec, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read the files of one artifact, in the order given, as one table of `spec`'s columns."""
+    paths = [paths] if isinstance(paths, Path) else list(paths)
+    names = list(columns) if columns is not None else spec.schema.names
+    schema = pa.schema([spec.schema.field(name) for name in names])
+    if not paths:
+        return schema.empty_table()
+    return pa.concat_tables(
+        pq.read_table(path, columns=names, partitioning=None).cast(schema) for path in paths
+    )
+
+
+def list_rows(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """The rows of a list column as arrays that share one buffer."""
+    array = column.combine_chunks()
+    offsets = array.offsets.to_numpy()
+    values = array.values.to_numpy(zero_copy_only=False)
+    return [values[start:stop] for start, stop in pairwise(offsets)]
+
+
+def _conform(table: pa.Table, spec: TableSpec) -> pa.Table:
+    if set(table.column_names) != set(spec.schema.names):
+        odd = sorted(set(table.column_names) ^ set(spec.schema.names))
+        raise ValueError(f"table {spec.name}: columns missing or unknown: {', '.join(odd)}")
+    table = table.select(spec.schema.names).cast(spec.schema)
+    if spec.statuses and table.num_rows:
+        allowed = pa.array(spec.statuses)
+        strange = table.filter(pc.invert(pc.is_in(table["status"], value_set=allowed)))
+        if strange.num_rows:
+            raise ValueError(
+                f"table {spec.name}: unknown status {strange['status'][0].as_py()!r}; "
+                f"allowed: {', '.join(spec.statuses)}"
+            )
+    return table
