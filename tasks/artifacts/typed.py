@@ -35,9 +35,9 @@ NEURON_TESTS = TableSpec(
                 "threshold", pa.float32(), "the activation from which a token is high", "activation"
             ),
             *(
-                column
+                made
                 for role in ("visual", "text")
-                for column in (
+                for made in (
                     column(f"high_{role}", pa.int64(), f"{role} tokens that are high", "tokens"),
                     column(
                         f"rate_{role}", pa.float64(), f"their share; null without {role} tokens"
