@@ -12,6 +12,7 @@ OUT ?= out/demo# where runs are kept
 CONFIG ?=# further settings, such as CONFIG="explain=gpt4o capture.layers=[0,1]"
 LAYERS ?= 0,1,2,3# of a sweep
 NODES ?= 3# of a local cluster
+SHAPE ?= bundled# of bench-capture's subject; llava-1.5-7b wants a GPU
 PORT ?= 5000# of the MLflow server
 SECONDS_PER_TEST ?= 300
 
@@ -42,7 +43,7 @@ check: $(READY) ## Check format, lint, types and the walls between rooms
 bench: bench-capture bench-merge bench-score bench-types bench-explain ## Run all benchmarks
 
 bench-capture: $(READY) ## Measure capture beside the bare forward pass and the usual way
-	$(BIN)/python -m bench.capture
+	$(BIN)/python -m bench.capture --shape $(SHAPE)
 
 bench-merge: $(READY) ## Measure merging beside reading and writing the same bytes
 	$(BIN)/python -m bench.merge

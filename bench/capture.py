@@ -24,12 +24,15 @@ from bench.usual_way import usual_way
 from tasks.capture.batch import batches
 from tasks.capture.capture import Recording, capture
 from tasks.capture.memory_plan import Demand, MemoryPlan, Pass
+from tasks.capture.observe import way_of_observing
+from tasks.capture.random_samples import draw_random
 from tasks.capture.record import LayerRecord, Layout
 from tasks.subject.batch import forward_body
 from tasks.subject.hook_points import decoder_layers, neurons_per_layer
 from tasks.subject.load import Subject
 
 TOP_N = 50
+RANDOM_SAMPLES = 32
 USUAL_SHARE = 64
 """The usual way is so slow that it is given one in this many of the samples."""
 
@@ -52,10 +55,12 @@ def main() -> None:
     subject, samples = subject_and_samples(options.shape, options.samples, device)
     samples.sort(key=lambda sample: len(sample[1].input_ids), reverse=True)
     few = samples[:: max(1, min(USUAL_SHARE, len(samples)))]
+    # As many of the samples win a place as do of all of them.
+    few_n = max(1, TOP_N * len(few) // len(samples))
     ways: dict[str, tuple[Callable[[], object], int]] = {
         "forward": (lambda: _bare(subject, samples, options.batch_size), len(samples)),
         "capture": (lambda: capture_all(subject, samples, options.batch_size), len(samples)),
-        "usual": (lambda: usual_way(subject, few, TOP_N), len(few)),
+        "usual": (lambda: usual_way(subject, few, few_n), len(few)),
     }
     speeds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.rounds + 1):
@@ -76,7 +81,8 @@ def capture_all(
     layers = tuple(range(len(decoder_layers(subject))))
     visual = max(encoded.n_visual for _, encoded in samples)
     text = max(encoded.n_text for _, encoded in samples)
-    recording = Recording(layers, "gate", top_n, Layout(visual, text), [])
+    random_ids = draw_random([sample_id for sample_id, _ in samples], RANDOM_SAMPLES, seed=0)
+    recording = Recording(layers, "gate", top_n, Layout(visual, text), random_ids)
     plan = MemoryPlan((Pass(layers, ()),), Demand(0, 0, 0, {}), batch_size)
     return dict(capture(subject, lambda: samples, recording, plan))
 
@@ -96,6 +102,7 @@ def _result(
 
     return {
         "machine": _machine(subject.device),
+        "way": way_of_observing(subject.device, subject.model.dtype),
         "torch": torch.__version__,
         "shape": options.shape,
         "neurons": len(decoder_layers(subject)) * neurons_per_layer(subject),
@@ -125,7 +132,10 @@ def _machine(device: torch.device) -> str:
 
 
 def _print_table(result: dict) -> None:
-    print(f"{result['shape']}, {result['neurons']:,} neurons, on {result['machine']}")
+    print(
+        f"{result['shape']}, {result['neurons']:,} neurons, on {result['machine']}, "
+        f"activations read by {result['way']}"
+    )
     for name, speed in result["samples_per_s"].items():
         print(f"  {name:<8} {speed['median']:>9,.1f} samples/s  ({speed['min']} to {speed['max']})")
     for name, least in (("capture_over_forward", "at most"), ("usual_over_capture", "at least")):

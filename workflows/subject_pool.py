@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,14 +80,16 @@ class SubjectActor:
         descriptions: Sequence[Path],
         source: Source,
         folder: Path,
-    ) -> None:
-        """Capture one shard into `folder`."""
+    ) -> list[str]:
+        """Capture one shard into `folder`; what there is to say of it."""
         from tasks.capture.shard import capture_shard
         from tasks.samples.catalog import open_catalog
 
         self._samples_done = 0
         catalog = open_catalog(samples, descriptions, sample_ids=plan.sample_ids, source=source)
-        capture_shard(self._loaded(), plan, catalog, folder, self._sharers, self._count)
+        with _warnings_of("tasks.capture") as said:
+            capture_shard(self._loaded(), plan, catalog, folder, self._sharers, self._count)
+        return said
 
     def samples_done(self) -> int:
         """Samples of the current item that are done."""
@@ -104,6 +107,24 @@ class SubjectActor:
             device = ("cpu", "cuda")[gpus] if gpus < 2 else "auto"
             self._subject = load_subject(self._settings, device, self._threads)
         return self._subject
+
+
+@contextmanager
+def _warnings_of(logger: str) -> Iterator[list[str]]:
+    """The warnings that a part of the program logs meanwhile, each once."""
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() not in lines:
+                lines.append(record.getMessage())
+
+    keep = Keep(logging.WARNING)
+    logging.getLogger(logger).addHandler(keep)
+    try:
+        yield lines
+    finally:
+        logging.getLogger(logger).removeHandler(keep)
 
 
 # Two threads: one works while the other answers how far it is.
@@ -137,8 +158,9 @@ class SubjectPool:
     ) -> None:
         """Run `call(actor, item)` for every item, one at a time on each actor.
 
-        `advance` is told of samples as they are done, within items too. Items go to actors that
-        have started, so one that finds no room in the cluster holds up nothing.
+        `advance` is told of samples as they are done, within items too. What a call returns are
+        lines for the user. Items go to actors that have started, so one that finds no room in the
+        cluster holds up nothing.
         """
         waiting = deque(items)
         if not waiting:
@@ -161,10 +183,12 @@ class SubjectPool:
         while waiting or working:
             ready, _ = ray.wait([*working, *starting], timeout=_SECONDS_BETWEEN_LOOKS)
             for reference in ready:
-                result(reference)
+                value = result(reference)
                 if reference in starting:
                     start(starting.pop(reference))
                     continue
+                for line in value or ():
+                    say(line)
                 actor, item = working.pop(reference)
                 tell(reference, samples(item))
                 start(actor)

@@ -38,12 +38,12 @@ OUTCOME = [
     column("status", pa.string(), "one of the table's closed set"),
     column("reason", pa.string(), "what went wrong, empty when ok"),
 ]
-TRACE = [
+TRACE = [  # Large lists: one layer of a model with many tiles has over 2^31 activations.
     column(
         "visual",
-        pa.list_(pa.float16()),
+        pa.large_list(pa.float16()),
         "activation at each visual token, in the order of the sample's regions (descriptions)",
         "activation",
     ),
-    column("text", pa.list_(pa.float16()), "activation at each text token", "activation"),
+    column("text", pa.large_list(pa.float16()), "activation at each text token", "activation"),
 ]

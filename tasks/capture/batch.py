@@ -17,6 +17,9 @@ PADDING = -1
 PADDING_STEP = 8
 """Sequences are padded to a multiple of this many tokens."""
 
+_LENGTHS_WAITING = 4
+"""Lengths of which samples wait for their batch to fill."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -58,6 +61,9 @@ def batches(samples: Iterable[tuple[int, Encoded]], size: int) -> Iterator[Batch
         group.append(sample)
         if len(group) == size:
             yield _collated(waiting.pop(padded_length(sample[1])))
+        elif len(waiting) > _LENGTHS_WAITING:
+            # Samples come by length, so no more of the first of these are to be expected.
+            yield _collated(waiting.pop(next(iter(waiting))))
     yield from map(_collated, waiting.values())
 
 

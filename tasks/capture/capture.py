@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -53,66 +54,78 @@ def capture(
     A record that has been yielded is the caller's: the room of its traces is needed for the
     layers of the next pass. on_batch: told how many samples each batch of the first pass had.
     """
-    records, batch_size = _first_pass(subject, samples, recording, plan, on_batch)
+    batch_size = plan.batch_size
+    records: dict[int, LayerRecord] = {}
+
+    def rank(size: int) -> None:
+        records.clear()
+        records.update(_empty_records(subject, recording))
+        _make_room(records, plan.passes[0])
+        done = 0
+
+        def count(samples: int) -> None:
+            nonlocal done
+            done += samples
+            on_batch(samples)
+
+        try:
+            _stream(subject, samples(), records, recording.hook_point, size, observe, count)
+        except BaseException:
+            on_batch(-done)
+            raise
+
+    def look_again(kept: Pass, size: int) -> None:
+        again = {layer: records[layer] for layer in kept.layers}
+        _make_room(again, kept)
+        _stream(subject, samples(), again, recording.hook_point, size, replay)
+
     for number, kept in enumerate(plan.passes):
-        if number:
-            again = {layer: records[layer] for layer in kept.layers}
-            _make_room(again, kept)
-            _stream(subject, samples(), again, recording.hook_point, batch_size, replay)
-            del again
+        batch_size = _halving(batch_size, partial(look_again, kept) if number else rank)
         for layer in kept.layers:
             yield layer, records.pop(layer)
 
 
-def _first_pass(
-    subject: Subject,
-    samples: Samples,
-    recording: Recording,
-    plan: MemoryPlan,
-    on_batch: Callable[[int], None],
-) -> tuple[dict[int, LayerRecord], int]:
-    """The records of all layers, and the batch size that fitted.
+def _halving(batch_size: int, attempt: Callable[[int], None]) -> int:
+    """Call `attempt(batch_size)`, with half of it again where memory runs out; what fitted.
 
     Memory runs out in the middle of a forward pass, with some layers recorded and others not, so
-    the pass begins again with half the batch. That costs little where the longest samples come
-    first.
+    an attempt begins from the first sample. That costs little where the longest come first.
     """
-    batch_size = plan.batch_size
     while True:
-        records = {
-            layer: empty_record(
-                neurons_per_layer(subject),
-                recording.top_n,
-                recording.layout,
-                recording.random_ids,
-                layer_device(subject, layer),
-                recording.peak_roles,
-            )
-            for layer in recording.layers
-        }
-        done = 0
-
-        def count(size: int) -> None:
-            nonlocal done
-            done += size
-            on_batch(size)
-
         try:
-            _make_room(records, plan.passes[0])
-            _stream(subject, samples(), records, recording.hook_point, batch_size, observe, count)
-        except torch.OutOfMemoryError as error:
+            attempt(batch_size)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
             if batch_size == 1:
                 raise SubjectError(
                     "out of memory with a batch of one sample; lower capture.device_memory_gb, "
                     "so that fewer traces lie beside the subject, or capture fewer layers"
                 ) from error
-            batch_size //= 2
-            _log.warning("out of memory: capture goes on with batches of %d", batch_size)
-            on_batch(-done)
-            records.clear()
         else:
-            return records, batch_size
+            return batch_size
+        batch_size //= 2
+        _log.warning("out of memory: capture goes on with batches of %d", batch_size)
         torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    said = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in said)
+
+
+def _empty_records(subject: Subject, recording: Recording) -> dict[int, LayerRecord]:
+    return {
+        layer: empty_record(
+            neurons_per_layer(subject),
+            recording.top_n,
+            recording.layout,
+            recording.random_ids,
+            layer_device(subject, layer),
+            recording.peak_roles,
+        )
+        for layer in recording.layers
+    }
 
 
 def _make_room(records: dict[int, LayerRecord], kept: Pass) -> None:
@@ -136,7 +149,7 @@ def _stream(
     def hooked(layer: int, activations: torch.Tensor) -> None:
         device = activations.device
         if device not in on:  # Layers of a subject that is spread over devices.
-            on[device] = on[subject.device].to(device)
+            on[device] = replace(on[subject.device], inputs={}).to(device)
         take_in(records[layer], activations.detach(), on[device])
 
     with observing(subject, list(records), hook_point, hooked), torch.inference_mode():

@@ -15,11 +15,11 @@ from tasks.capture.memory_plan import (
     trace_bytes,
 )
 from tasks.capture.shard_plan import ShardPlan
-from tasks.subject.hook_points import neurons_per_layer
+from tasks.subject.hook_points import layer_device, neurons_per_layer
 from tasks.subject.load import Subject
 from tasks.subject.settings import SubjectError
 
-_TEMPLATE_TOKENS = 64
+_TEMPLATE_TOKENS = 128
 """Room for the question and the turn markers, which a shard's plan does not count."""
 
 
@@ -29,12 +29,22 @@ def memory_plan(subject: Subject, shard: ShardPlan, sharers: int = 1) -> MemoryP
     Raises SubjectError where nothing fits.
     """
     settings = shard.settings
-    demand = _demand(subject, shard)
+    places = {layer: layer_device(subject, layer) for layer in shard.layers}
     host = _given(settings.host_memory_gb) or host_free(sharers)
     on_gpu = subject.device.type == "cuda"
-    free = _given(settings.device_memory_gb) or (device_free(subject.device) if on_gpu else host)
+    given = _given(settings.device_memory_gb)
+    free = {
+        str(device): given or (device_free(device) if on_gpu else host)
+        for device in {subject.device, *places.values()}
+    }
     try:
-        return plan_memory(demand, settings.batch_size, free, host if on_gpu else 0)
+        return plan_memory(
+            _demand(subject, shard),
+            settings.batch_size,
+            free,
+            {layer: str(device) for layer, device in places.items()},
+            host if on_gpu else 0,
+        )
     except DoesNotFit as error:
         raise SubjectError(f"capture: {error}") from error
 
@@ -51,7 +61,7 @@ def _demand(subject: Subject, shard: ShardPlan) -> Demand:
     return Demand(
         weights=sum(weight.nbytes for weight in subject.model.parameters()),
         work=_work_bytes(subject, settings.batch_size, tokens + _TEMPLATE_TOKENS + PADDING_STEP),
-        ranking=len(shard.layers) * ranking_bytes(neurons, settings.top_n),
+        ranking=ranking_bytes(neurons, settings.top_n),
         traces={layer: trace_bytes(neurons, traces, tokens) for layer in shard.layers},
     )
 

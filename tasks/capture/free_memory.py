@@ -22,6 +22,8 @@ def host_free(sharers: int) -> int:
     try:
         limit = int((_CGROUP / "memory.max").read_text())
         used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):  # No container, or one without a limit ("max").
+        counts = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        cached = int(counts["inactive_file"])  # Given back when it is needed.
+    except (OSError, ValueError, KeyError):  # No container, or one without a limit ("max").
         return free // sharers
-    return min(free, max(0, limit - used)) // sharers
+    return min(free, max(0, limit - used + cached)) // sharers

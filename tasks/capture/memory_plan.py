@@ -7,6 +7,7 @@ a pass, when the winners are known. The rows that come out are the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.artifacts import ROLES
@@ -25,14 +26,19 @@ class DoesNotFit(Exception):
 class Demand:
     """What a capture asks for, in bytes.
 
-    weights: of the subject, already on the device. work: of one batch's forward pass. ranking:
-    peaks, moments and histograms of all layers. traces: of each layer, by layer.
+    weights: of the subject, already on its devices. work: of one batch's forward pass. ranking:
+    peaks, moments and histograms of one layer. traces: of each layer, by layer.
     """
 
     weights: int
     work: int
     ranking: int
     traces: dict[int, int]
+
+    @property
+    def rankings(self) -> int:
+        """Peaks, moments and histograms of all layers."""
+        return self.ranking * len(self.traces)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class MemoryPlan:
         ]
         return (
             f"weights {_size(demand.weights)}, a batch of {self.batch_size} {_size(demand.work)}, "
-            f"peaks, moments and histograms {_size(demand.ranking)}, "
+            f"peaks, moments and histograms {_size(demand.rankings)}, "
             f"traces {_size(sum(demand.traces.values()))}; one pass, traces of layers: "
             f"{', '.join(where)}"
         )
@@ -91,41 +97,62 @@ def trace_bytes(neurons: int, traces: int, tokens: int) -> int:
     return neurons * traces * tokens * _FLOAT16
 
 
-def plan_memory(demand: Demand, batch_size: int, device_free: int, host_free: int) -> MemoryPlan:
-    """Keep as many layers' traces on the device as fit, then in host memory; replay the rest.
+def plan_memory(
+    demand: Demand,
+    batch_size: int,
+    free: Mapping[str, int],
+    places: Mapping[int, str],
+    host_free: int,
+) -> MemoryPlan:
+    """Keep as many layers' traces on their device as fit, then in host memory; replay the rest.
 
-    device_free: bytes free beside the weights. host_free: bytes of host memory for traces, 0 on
-    a CPU, where the device is the host. Raises DoesNotFit.
+    free: bytes free beside the weights, by device. places: the device of every layer. host_free:
+    bytes of host memory for traces, 0 on a CPU, where the device is the host. Raises DoesNotFit.
     """
-    room = int(device_free * _SPARE) - demand.work - demand.ranking
-    if room < 0:
-        raise DoesNotFit(
-            f"a batch of {batch_size} needs {_size(demand.work)} and the rankings of "
-            f"{len(demand.traces)} layers {_size(demand.ranking)}, and {_size(device_free)} are "
-            "free beside the subject; lower capture.batch_size, or capture fewer layers at a time"
-        )
+    rankings = {name: demand.ranking * list(places.values()).count(name) for name in free}
+    room = {name: int(free[name] * _SPARE) - demand.work - rankings[name] for name in free}
+    for name in free:
+        if room[name] < 0:
+            raise DoesNotFit(
+                f"a batch of {batch_size} needs {_size(demand.work)} and the rankings "
+                f"{_size(rankings[name])}, and {_size(free[name])} are free on {name} beside the "
+                "subject; lower capture.batch_size, or capture fewer layers at a time"
+            )
+    host_room = int(host_free * _SPARE)
     waiting = list(demand.traces)
     passes: list[Pass] = []
     while waiting:
-        device = _take(waiting, demand, room)
-        host = _take(waiting, demand, int(host_free * _SPARE))
-        if passes and not device and not host:
+        kept = _keep(waiting, demand, dict(room), host_room, places)
+        if passes and not kept.layers:
+            needed = demand.traces[waiting[0]]
             raise DoesNotFit(
-                f"the traces of layer {waiting[0]} alone need {_size(demand.traces[waiting[0]])}, "
-                f"and {_size(max(room, host_free))} are free; raise capture.shards, or lower "
-                "capture.top_n or capture.random_samples"
+                f"the traces of layer {waiting[0]} alone need {_size(needed)}, and "
+                f"{_size(max(room[places[waiting[0]]], host_room))} are free; raise "
+                "capture.shards, or lower capture.top_n or capture.random_samples"
             )
-        passes.append(Pass(device, host))
+        passes.append(kept)
+        waiting = [layer for layer in waiting if layer not in kept.layers]
     return MemoryPlan(tuple(passes), demand, batch_size)
 
 
-def _take(waiting: list[int], demand: Demand, room: int) -> tuple[int, ...]:
-    """Remove from `waiting` as many of its first layers as have room, and give them."""
-    taken = []
-    while waiting and demand.traces[waiting[0]] <= room:
-        room -= demand.traces[waiting[0]]
-        taken.append(waiting.pop(0))
-    return tuple(taken)
+def _keep(
+    waiting: Sequence[int],
+    demand: Demand,
+    room: dict[str, int],
+    host_room: int,
+    places: Mapping[int, str],
+) -> Pass:
+    """The layers of `waiting`, in their order, whose traces one pass has room for."""
+    device, host = [], []
+    for layer in waiting:
+        needed = demand.traces[layer]
+        if needed <= room[places[layer]]:
+            room[places[layer]] -= needed
+            device.append(layer)
+        elif needed <= host_room:
+            host_room -= needed
+            host.append(layer)
+    return Pass(tuple(device), tuple(host))
 
 
 def _size(count: float) -> str:

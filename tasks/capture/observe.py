@@ -28,11 +28,12 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     All ways of doing so leave the same record. The compiled and the fused one read the activations
     once; the plain one runs wherever torch does.
     """
-    if activations.device.type == "cuda" and _fused_is_right(activations.device):
+    way = way_of_observing(activations.device, activations.dtype)
+    if way == "fused":
         from tasks.capture import observe_fused
 
         observe_fused.observe(record, activations, batch)
-    elif activations.device.type == "cpu" and _COMPILED:
+    elif way == "compiled":
         observe_compiled.observe(record, activations, batch)
     else:
         observe_torch.observe(record, activations, batch)
@@ -40,17 +41,26 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
         keep_random_traces(record, activations, batch)
 
 
+def way_of_observing(device: torch.device, dtype: torch.dtype) -> str:
+    """How activations are read there: fused (GPU kernel), compiled (CPU), or plain torch."""
+    if device.type == "cuda" and _fused_is_right(device, dtype):
+        return "fused"
+    return "compiled" if device.type == "cpu" and _COMPILED else "torch"
+
+
 @cache
-def _fused_is_right(device: torch.device) -> bool:
+def _fused_is_right(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the kernel compiles for this GPU and agrees with plain torch on a small batch."""
     from tasks.capture.self_check import first_difference
 
     try:
         from tasks.capture import observe_fused
 
-        difference = first_difference(observe_fused.observe, device)
+        difference = first_difference(observe_fused.observe, device, dtype)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # Triton is absent, or cannot compile for this device.
-        difference = f"{type(error).__name__}: {error}"
+        difference = f"{type(error).__name__}: {error}".splitlines()[0]
     if difference:
         _log.warning("capture goes on without its GPU kernel, at some cost in time: %s", difference)
     return not difference

@@ -161,7 +161,8 @@ def _tally(
                     cell[n] = code * np.int32(width) + np.int32(n)
                 mine = binned[role]
                 for n in range(width):
-                    mine[cell[n]] += np.uint16(1)
+                    finite = (row_bits[n] & np.int32(0x7FFFFFFF)) < np.int32(0x7F800000)
+                    mine[cell[n]] += np.uint16(finite)
         for role in range(n_roles):
             for n in range(width):
                 total[role, start + n] += sums[role, n]
@@ -211,6 +212,8 @@ def _enter(
             for role in peak_roles:
                 if peaks[role, sample, n] > peaks[winner, sample, n]:
                     winner = role
+            if peaks[winner, sample, n] == -np.inf:  # No finite activation at these roles.
+                continue
             code = np.int64(peak_bits[winner, sample, n])
             if peaks[winner, sample, n] == 0:  # Also where it is -0.0.
                 code = np.int64(0)

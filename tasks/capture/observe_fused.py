@@ -15,6 +15,16 @@ from tasks.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 _TOKENS_AT_ONCE = 32
 _NEURONS_AT_ONCE = 64
 
+CONSTANTS = {
+    "n_roles": len(ROLES),
+    "bins": BINS,
+    "code_of_bin_0": CODE_OF_BIN_0,
+    "dropped_bits": DROPPED_BITS,
+    "at_once": _TOKENS_AT_ONCE,
+    "width": _NEURONS_AT_ONCE,
+}
+"""What the kernel is compiled with."""
+
 
 def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
     """See tasks.capture.observe."""
@@ -27,28 +37,25 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     sums, squares = torch.empty_like(peaks), torch.empty_like(peaks)
     positive, nonfinite = torch.empty_like(tokens), torch.empty_like(tokens)
     grid = (triton.cdiv(neurons, _NEURONS_AT_ONCE), n_samples)
-    _tally[grid](
-        values,
-        batch.roles,
-        batch.blocks,
-        peaks,
-        tokens,
-        sums,
-        squares,
-        positive,
-        nonfinite,
-        tally.histogram,
-        n_samples,
-        n_tokens,
-        neurons,
-        tally.histogram.shape[1],
-        n_roles=len(ROLES),
-        bins=BINS,
-        code_of_bin_0=CODE_OF_BIN_0,
-        dropped_bits=DROPPED_BITS,
-        at_once=_TOKENS_AT_ONCE,
-        width=_NEURONS_AT_ONCE,
-    )
+    # Triton launches on the current device, which need not be that of the layer.
+    with torch.cuda.device_of(values):
+        _tally[grid](
+            values,
+            batch.roles,
+            batch.blocks,
+            peaks,
+            tokens,
+            sums,
+            squares,
+            positive,
+            nonfinite,
+            tally.histogram,
+            n_samples,
+            n_tokens,
+            neurons,
+            tally.histogram.shape[1],
+            **CONSTANTS,
+        )
     tally.tokens += torch.stack([(batch.roles == role).sum() for role in range(len(ROLES))])
     tally.total += sums.double().sum(1)
     tally.squares += squares.double().sum(1)
@@ -58,7 +65,8 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     enter(record, peaks, tokens.long(), activations, batch)
 
 
-@triton.jit
+# The two differ from batch to batch, and each kind of number would be a compilation of its own.
+@triton.jit(do_not_specialize=["n_samples", "n_tokens"])
 def _tally(
     values,
     roles,
@@ -124,9 +132,9 @@ def _tally(
                     code = tl.minimum(tl.maximum(code, 0), bins - 1)
                     # Most activations are in the lowest bin: those are counted here, and the
                     # others by atomic additions, of which neighbours fall together.
-                    lowest_bin += tl.sum((mine & (code == 0)).to(tl.int32), 0)
+                    lowest_bin += tl.sum((finite & (code == 0)).to(tl.int32), 0)
                     cell = (role * cells + block * bins + code) * neurons + neuron[None, :]
-                    tl.atomic_add(histogram + cell, 1, mine & (code > 0), sem="relaxed")
+                    tl.atomic_add(histogram + cell, 1, finite & (code > 0), sem="relaxed")
         out = (role * n_samples + sample) * neurons + neuron
         tl.store(peaks + out, peak, known)
         tl.store(tokens + out, peak_token, known)
@@ -135,5 +143,5 @@ def _tally(
         tl.store(positive + out, above, known)
         tl.store(nonfinite + out, odd, known)
         if role < 2:
-            cell = (role * cells + block * bins) * neurons + neuron
-            tl.atomic_add(histogram + cell, lowest_bin, known, sem="relaxed")
+            lowest_cell = (role * cells + block * bins) * neurons + neuron
+            tl.atomic_add(histogram + lowest_cell, lowest_bin, known, sem="relaxed")

@@ -7,7 +7,7 @@ import torch
 from tasks.artifacts import ROLES
 from tasks.capture.batch import Batch
 from tasks.capture.record import EVIDENCE, LayerRecord, Layout, Tally
-from tasks.capture.top_n import insert, pack
+from tasks.capture.top_n import EMPTY, insert, pack
 from tasks.capture.traces import keep_traces
 from tasks.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from tasks.subject.encode import TEXT
@@ -22,7 +22,7 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     finite = values.isfinite()
     peaks, tokens = _peaks(values, finite, batch.roles)
     _add_moments(record.tally, values, finite, peaks, batch.roles)
-    _count_bins(record.tally.histogram, values, batch)
+    _count_bins(record.tally.histogram, values, finite, batch)
     enter(record, peaks, tokens, activations, batch)
 
 
@@ -40,7 +40,10 @@ def enter(
     roles = list(record.peak_roles)
     # Of equal peaks in several roles the first is the sample's.
     peak, winner = peaks[roles].max(0)
-    entered = insert(record.keys, pack(peak, batch.sample_ids[:, None]).T.contiguous())
+    keys = pack(peak, batch.sample_ids[:, None])
+    # A sample without a finite activation at these roles is evidence of nothing.
+    keys = keys.masked_fill(peak.isneginf(), EMPTY)
+    entered = insert(record.keys, keys.T.contiguous())
     token = tokens[roles].gather(0, winner[None])[0][entered.sample, entered.neuron]
     places = _layout_places(batch.roles, record.layout)
     record.peak_places[entered.neuron, entered.slot] = places[entered.sample, token]
@@ -78,8 +81,10 @@ def _add_moments(
     torch.maximum(tally.maximum, peaks.amax(1), out=tally.maximum)
 
 
-def _count_bins(histogram: torch.Tensor, values: torch.Tensor, batch: Batch) -> None:
-    """Count visual and text activations into int32 [2, BLOCKS * BINS, neurons]."""
+def _count_bins(
+    histogram: torch.Tensor, values: torch.Tensor, finite: torch.Tensor, batch: Batch
+) -> None:
+    """Count finite visual and text activations into int32 [2, BLOCKS * BINS, neurons]."""
     _, cells, neurons = histogram.shape
     neuron = torch.arange(neurons, device=values.device)
     flat = histogram.view(-1)
@@ -93,8 +98,8 @@ def _count_bins(histogram: torch.Tensor, values: torch.Tensor, batch: Batch) -> 
             cell = code.clamp(0, BINS - 1).long()
             cell += batch.blocks[rows][sample][:, None] * BINS + role * cells
             cell = cell * neurons + neuron
-            ones = torch.ones((), dtype=torch.int32, device=values.device).expand(cell.numel())
-            flat.scatter_add_(0, cell.flatten(), ones)
+            counted = finite[rows][sample, token].int()
+            flat.scatter_add_(0, cell.flatten(), counted.flatten())
 
 
 def _layout_places(roles: torch.Tensor, layout: Layout) -> torch.Tensor:

@@ -84,12 +84,10 @@ class LayerRecord:
 
     def make_room_for_traces(self, device: torch.device) -> None:
         """Give the layer its trace buffers, on a device of its own or in host memory."""
-        pinned = device.type == "cpu" and self.keys.device.type == "cuda"
         shape = (self.neurons, self.keys.shape[1], self.layout.tokens)
         random = (self.neurons, len(self.random_slots), self.layout.tokens)
-        options = {"dtype": torch.float16, "device": device, "pin_memory": pinned}
-        self.traces = torch.zeros(shape, **options)
-        self.random_traces = torch.zeros(random, **options)
+        self.traces = torch.zeros(shape, dtype=torch.float16, device=device)
+        self.random_traces = torch.zeros(random, dtype=torch.float16, device=device)
 
     def slot_samples(self) -> torch.Tensor:
         """The sample_id int64 [neurons, N] of every slot, NO_SAMPLE where it is empty."""

@@ -90,10 +90,11 @@ def trace_table(
     return pa.table(columns).select(spec.schema.names)
 
 
-def _ragged(padded: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+def _ragged(padded: np.ndarray, lengths: np.ndarray) -> pa.LargeListArray:
     keep = np.arange(padded.shape[1]) < lengths[:, None]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(padded[keep], type=pa.float16()))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = pa.array(padded[keep], type=pa.float16())
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
 
 
 def _exemplar_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from tasks.subject.encode import ROLE_INDEX, Encoded, encode
 from tasks.subject.load import Subject
 
 _DECODERS_BESIDE_A_GPU = 4
+
+_log = logging.getLogger(__name__)
 
 
 def capture_shard(
@@ -49,13 +52,18 @@ def capture_shard(
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     plan = memory_plan(subject, shard, sharers)
+    if len(plan.passes) > 1:
+        _log.warning("%s: %s", shard.name, plan)
     records = capture(subject, lambda: _encoded(subject, shard, catalog), recording, plan, on_batch)
     for layer, record in records:
         for spec, table in layer_tables(layer, record, counts):
             write_table(table, spec, unfinished / layer_file(spec.name, layer))
+        del record, table  # Their room is the next pass's.
     try:
         unfinished.rename(folder)
     except OSError:
+        if not folder.is_dir():
+            raise
         # Another worker delivered the same shard first: theirs holds the same rows.
         shutil.rmtree(unfinished)
 

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 
 from tasks.artifacts import NEURON_TYPES, TYPES
 
+_ROWS_AT_ONCE = 2**15
+
 
 @dataclass(frozen=True)
 class PaperRule:
@@ -94,11 +96,15 @@ def _positions(traces: pa.Table, moments: pa.Table) -> np.ndarray:
 
 def _count_above(column: pa.ChunkedArray, scale: np.ndarray, threshold: float) -> np.ndarray:
     """How many of each row's activations exceed `threshold` once `scale` is 10."""
-    rows = column.combine_chunks()
-    offsets = rows.offsets.to_numpy()
-    values = rows.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
-    lengths = np.diff(offsets)
     limit = np.where(scale > 0, scale * (threshold / 10), np.inf).astype(np.float32)
-    above = values.astype(np.float32) > np.repeat(limit, lengths)
-    running = np.concatenate([[0], np.cumsum(above)])
-    return running[offsets[1:] - offsets[0]] - running[offsets[:-1] - offsets[0]]
+    counts = np.zeros(len(column), dtype=np.int64)
+    # Some rows at a time, for all activations of a layer take gigabytes in float32.
+    for first in range(0, len(column), _ROWS_AT_ONCE):
+        rows = column.slice(first, _ROWS_AT_ONCE).combine_chunks()
+        mine = slice(first, first + len(rows))
+        offsets = rows.offsets.to_numpy()
+        values = rows.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+        above = values.astype(np.float32) > np.repeat(limit[mine], np.diff(offsets))
+        running = np.concatenate([[0], np.cumsum(above)])
+        counts[mine] = running[offsets[1:] - offsets[0]] - running[offsets[:-1] - offsets[0]]
+    return counts

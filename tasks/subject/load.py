@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ def load_subject(
             output_loading_info=True,
         )
         _check_complete(where, weights["missing_keys"])
+        _check_spread(where, getattr(model, "hf_device_map", {}))
         processor = load_processor(where, config, settings.revision)
     except SubjectError:
         raise
@@ -94,6 +95,17 @@ def load_subject(
         ) from error
     first = next(iter(model.get_input_embeddings().parameters()))
     return Subject(settings, model.eval(), processor, first.device)
+
+
+def _check_spread(where: str, places: Mapping[str, Any]) -> None:
+    """Refuse a subject of which a part was left in host memory or on disk: hooks see nothing of
+    it, and a run would take days."""
+    devices = {str(place) for place in places.values()}
+    if len(devices) > 1 and devices & {"cpu", "disk"}:
+        raise SubjectError(
+            f"subject.model: {where!r} does not fit on {len(devices - {'cpu', 'disk'})} GPU(s); "
+            "raise cluster.gpus_per_actor, or take a smaller subject"
+        )
 
 
 def _device_map(device: str | torch.device) -> Any:

@@ -47,7 +47,7 @@ class Item:
 class Worker:
     """In the place of the subject's actor: counts what it is given."""
 
-    def __init__(self, settings: SubjectSettings, threads: int) -> None:
+    def __init__(self, settings: SubjectSettings, threads: int, sharers: int) -> None:
         self._done = 0
 
     def check(self, layers: tuple[int, ...]) -> Extent:
@@ -60,6 +60,9 @@ class Worker:
         with open(f"{folder}/{item.number}-{os.getpid()}", "w", encoding="utf-8"):
             time.sleep(item.seconds)
         self._done = item.samples
+
+    def tell(self, item: Item, folder: str) -> list[str]:
+        return [f"something of {item.number}"]
 
     def fail(self, item: Item, folder: str) -> None:
         raise TheirOwn(f"at {item.number}")

@@ -223,6 +223,13 @@ def test_all_actors_work(pool_of, tmp_path):
     assert len({path.name.split("-")[1] for path in tmp_path.iterdir()}) == 2
 
 
+def test_what_actors_have_to_say_is_said_by_the_program(pool_of, tmp_path, capsys):
+    work(pool_of(1), [Item(4), Item(5)], tmp_path, method="tell")
+    said = capsys.readouterr().err
+    assert "something of 4\n" in said
+    assert "something of 5\n" in said
+
+
 def test_without_items_no_actor_is_started(pool_of, tmp_path, monkeypatch):
     monkeypatch.setattr(subject_pool, "_RemoteSubject", None)
     assert work(pool_of(2), [], tmp_path) == 0

@@ -18,7 +18,8 @@ SHARDS = 12
 PARTED = ("capture.layers=[1]", f"capture.shards={SHARDS}", "explain.neurons_per_task=1")
 OUR_LINES = re.compile(
     r"$|(samples|describe|capture|merge|classify|analyse|explain|simulate|score|report) +"
-    r"(already done \(|\d[\d,]*/\d)|(neurons|scores|failures|seconds|page|artifacts|mlflow)  +"
+    r"(already done \(|weights |\d[\d,]*/\d)|"
+    r"(neurons|scores|failures|seconds|page|artifacts|mlflow)  +"
 )
 
 

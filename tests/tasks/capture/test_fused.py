@@ -21,23 +21,45 @@ def test_the_kernel_records_what_plain_torch_does(dtype):
     program = (
         "import torch\n"
         "from tasks.capture import observe_fused, self_check\n"
-        f"def observe(record, values, batch):\n"
-        f"    observe_fused.observe(record, values.to(torch.{dtype}), batch)\n"
-        f"def plain(record, values, batch):\n"
-        f"    real(record, values.to(torch.{dtype}), batch)\n"
-        "real = self_check.observe_torch.observe\n"
-        "self_check.observe_torch.observe = plain\n"
-        "print('difference:', self_check.first_difference(observe, torch.device('cpu')) or None)\n"
+        "cpu = torch.device('cpu')\n"
+        f"found = self_check.first_difference(observe_fused.observe, cpu, torch.{dtype})\n"
+        "print('difference:', found or None)\n"
     )
-    done = subprocess.run(
+    done = ran(program, TRITON_INTERPRET="1")
+    assert done.stdout.strip() == "difference: None", done.stderr
+
+
+def ran(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", program],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
+        env=os.environ | environment,
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout.strip() == "difference: None", done.stderr
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_the_kernel_compiles_for_gpus(dtype, capability):
+    # Triton compiles for a GPU that is not there, and checks more than its interpreter does.
+    program = f"""
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+import triton
+from tasks.capture import observe_fused as fused
+constants = fused.CONSTANTS
+kinds = dict(values="*{dtype}", roles="*i8", blocks="*i64", peaks="*fp32", tokens="*i32",
+             sums="*fp32", squares="*fp32", positive="*i32", nonfinite="*i32", histogram="*i32",
+             n_samples="i32", n_tokens="i32", neurons="i32", cells="i32")
+kinds |= dict.fromkeys(constants, "constexpr")
+source = ASTSource(fn=fused._tally, signature=kinds, constexprs=constants)
+compiled = triton.compile(source, target=GPUTarget("cuda", {capability}, 32))
+print("compiled" if compiled.asm["cubin"] else "nothing")
+"""
+    assert ran(program).stdout.strip() == "compiled"
 
 
 def test_the_self_check_finds_no_fault_in_the_compiled_way():

@@ -161,6 +161,7 @@ def test_what_is_no_finite_number_is_left_out_and_counted(observer):
     np.testing.assert_allclose(moments["mean_visual"], finite.mean(0), rtol=1e-6)
     np.testing.assert_allclose(moments["m2_visual"], finite.var(0) * len(finite), rtol=1e-5)
     np.testing.assert_array_equal(moments["max_visual"], finite.max(0))
+    assert mine.tally.histogram[VISUAL].sum(0).tolist() == [len(finite)] * NEURONS
 
 
 @pytest.mark.parametrize("observer", OBSERVERS)
@@ -180,6 +181,17 @@ def test_samples_can_be_ranked_by_their_tokens_of_one_role_alone(observer, role)
         assert row["sample_id"] == best
         assert row["peak"] == [peaks[sample_id] for sample_id in best]
         assert set(row["peak_role"]) == {role}
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+def test_a_sample_without_a_token_of_the_roles_is_no_exemplar(observer):
+    mute = make_up(1, silent=True)
+    mine = empty_record(NEURONS, TOP_N, Layout(6, 6), [], CPU, peak_roles=(TEXT,))
+    mine.make_room_for_traces(CPU)
+    for activations, batch in batched([mute, *SAMPLES[:2]], 3):
+        OBSERVERS[observer](mine, activations, batch)
+    kept = {sample.sample_id for sample in SAMPLES[:2]}
+    assert {*mine.slot_samples().flatten().tolist()} == {*kept, -1}
 
 
 def test_a_second_pass_writes_the_traces_that_one_pass_would_have():
@@ -233,6 +245,18 @@ def test_batches_hold_every_sample_once_with_others_of_its_padded_length(size):
         -(-list(lengths.values()).count(length) // size) for length in set(lengths.values())
     )
     assert len(set(lengths.values())) > 1
+
+
+def test_samples_of_a_rare_length_do_not_wait_for_the_end():
+    encoded = {padded_length(sample.encoded): sample.encoded for sample in SAMPLES}
+    short, long = (encoded[length] for length in (min(encoded), max(encoded)))
+    lengths = [
+        replace(long, input_ids=torch.ones(200 - 8 * i, dtype=torch.int64)) for i in range(9)
+    ]
+    stream = iter([(number, sample) for number, sample in enumerate([*lengths, short])])
+    first = next(batches(stream, 4))
+    assert first.ids == (0,)
+    assert next(stream)[0] < 9
 
 
 def test_traces_are_kept_in_half_precision_and_peaks_in_full():

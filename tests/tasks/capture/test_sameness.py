@@ -150,7 +150,7 @@ def test_traces_that_fit_nowhere_are_replayed_to_the_same_record(
 ):
     (shard,) = plan_shards(described.descriptions, LAYERS, SETTINGS, 512)
     demand = memory_plan(subject, shard).demand
-    enough_for_one = (demand.work + demand.ranking + 1.5 * demand.traces[0]) / 0.9 / 1e9
+    enough_for_one = (demand.work + demand.rankings + 1.5 * demand.traces[0]) / 0.9 / 1e9
     settings = replace(SETTINGS, device_memory_gb=enough_for_one)
     plan = memory_plan(subject, replace(shard, settings=settings))
     assert plan.passes == (Pass((0,), ()), Pass((3,), ()))

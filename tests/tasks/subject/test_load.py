@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM, VipLlavaConfig
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaForConditionalGeneration,
+    VipLlavaConfig,
+)
 
 from tasks.subject.load import load_subject
 from tasks.subject.settings import SubjectError, SubjectSettings
@@ -31,6 +36,16 @@ def test_a_subject_is_ready_to_be_asked(subject):
     assert subject.model.dtype == torch.float32
     assert subject.image_token == "<image>"
     assert subject.processor.tokenizer.convert_tokens_to_ids("<image>") == subject.image_token_id
+
+
+@pytest.mark.parametrize("elsewhere", ["cpu", "disk"])
+def test_a_subject_of_which_a_part_stays_in_host_memory_is_refused(
+    subject_folder, monkeypatch, elsewhere
+):
+    places = {"model.layers.0": 0, "model.layers.1": elsewhere}
+    monkeypatch.setattr(LlavaForConditionalGeneration, "hf_device_map", places, raising=False)
+    with pytest.raises(SubjectError, match=r"does not fit on 1 GPU.*raise cluster\.gpus_per_actor"):
+        loaded(subject_folder)
 
 
 def test_weights_are_held_in_the_number_format_asked_for(subject_folder):
