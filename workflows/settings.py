@@ -132,6 +132,14 @@ class Settings:
     cluster: ClusterSettings
     tracking: TrackingSettings
 
+    def __post_init__(self) -> None:
+        voting, kept = self.classify.rule.top_n, self.capture.top_n
+        if voting is not None and voting > kept:
+            raise ValueError(
+                f"classify: {voting} exemplars shall vote (top_n) and capture.top_n keeps {kept}; "
+                "raise the latter, which captures again"
+            )
+
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
     """Check a composed config against the dataclasses. Raises WrongCall with one line."""

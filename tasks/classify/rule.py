@@ -11,6 +11,11 @@ import pyarrow as pa
 class Rule(Protocol):
     """How a neuron gets its type from its traces and moments."""
 
+    @property
+    def top_n(self) -> int | None:
+        """Exemplars that it asks for; None for all that were captured."""
+        ...
+
     def types(self, traces: pa.Table, moments: pa.Table) -> pa.Table:
         """The `types` rows of one layer's neurons, those in `moments`."""
         ...

@@ -68,6 +68,11 @@ class RateRule:
         if self.min_high < 1:
             raise ValueError("min_high: must be at least 1")
 
+    @property
+    def top_n(self) -> int | None:
+        """Exemplars that vote for the paper's type."""
+        return self.paper.top_n
+
     def types(self, traces: pa.Table, moments: pa.Table) -> pa.Table:
         """The `types` rows, by the paper's rule."""
         return self.paper.types(traces, moments)

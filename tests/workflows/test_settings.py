@@ -98,6 +98,14 @@ def test_a_value_out_of_range_is_told_with_the_range(path, value, allowed):
     assert complaint(path, value).startswith(f"{path}: {allowed}")
 
 
+@pytest.mark.parametrize(
+    "rule", [["classify.top_n=60"], ["classify=tested", "classify.paper.top_n=60"]]
+)
+def test_more_exemplars_cannot_vote_than_are_captured(rule):
+    with pytest.raises(WrongCall, match=r"^classify: 60 exemplars shall .* capture\.top_n keeps 50"):
+        read_settings(composed(*rule))
+
+
 def test_a_wrong_value_within_a_list_or_a_table_is_told_with_its_place():
     assert complaint("capture.layers", [0, "one"]).startswith("capture.layers[1]: ")
     assert complaint("explain.prices.gpt-4o.input", "much").startswith(
