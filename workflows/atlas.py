@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from tasks.llm.failures import Unusable
+from tasks.llm.failures import Stopped, Unusable
 from tasks.samples.source import BadSample, SourceError
 from tasks.subject.settings import SubjectError
 from workflows.cluster import cluster
@@ -80,10 +80,10 @@ def _atlas(config: DictConfig) -> None:
     # Errors end the program here, for Hydra would print its own account of them.
     try:
         run_atlas(plain_config(config))
+    except (RunFailed, Stopped) as error:
+        _end(1, str(error))
     except (WrongCall, SubjectError, SourceError, Unusable) as error:
         _end(2, str(error))
-    except RunFailed as error:
-        _end(1, str(error))
     except BadSample as error:
         _end(1, f"an image that could be read before cannot be read now: {error.reason}")
     except Exception:

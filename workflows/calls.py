@@ -53,7 +53,8 @@ class OpenCalls:
             if time.monotonic() - said >= 60 or said == begun:
                 said = time.monotonic()
                 say(
-                    f"{self.stage:<10} {left:,} requests in {self.journal.batches():,} batches, "
+                    f"{self.stage:<10} {left:,} requests in "
+                    f"{self.journal.batches(self.client):,} batches, "
                     f"{spending_note(self.journal.tally_now())}; it may be stopped here, and the "
                     "same call goes on waiting"
                 )
@@ -80,7 +81,7 @@ def open_calls(
     forget_limits()
     limits = RemoteLimits(client.account, client.limits)
     with open_journal(context.store.out / JOURNAL, stage, budget_usd) as journal:
-        if mode != "batch" and (open_batches := journal.batches()):
+        if mode != "batch" and (open_batches := journal.batches(client)):
             raise WrongCall(
                 f"{stage}.mode: {open_batches:,} batches of an earlier run have not been fetched; "
                 f"run with {stage}.mode=batch until they are, or their requests are paid twice"

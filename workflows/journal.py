@@ -67,9 +67,9 @@ class RemoteJournal:
         """The same, for the driver."""
         return result(self.actor.tally.remote())
 
-    def batches(self) -> int:
-        """Batches that were handed in and not fetched, now or by an earlier run."""
-        return result(self.actor.batches.remote())
+    def batches(self, settings: ClientSettings) -> int:
+        """Batches to a model that were handed in and not fetched, now or by an earlier run."""
+        return result(self.actor.batches.remote(settings))
 
     def hand_in(
         self, settings: ClientSettings, prices: Mapping[str, Price], spools: Sequence[Path]
@@ -111,8 +111,8 @@ class _JournalActor:
     async def tally(self) -> Tally:
         return await self._journal.tally()
 
-    async def batches(self) -> int:
-        return len(await self._journal.open_batches())
+    async def batches(self, settings: ClientSettings) -> int:
+        return len(await self._journal.open_batches(settings.model_at))
 
     async def hand_in(
         self, settings: ClientSettings, prices: Mapping[str, Price], spools: Sequence[Path]

@@ -7,31 +7,26 @@ it is found again at the provider's.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import openai
 from openai.types import Batch
 
-from tasks.llm.answer import Answer, one_line, read_message, to_journal
-from tasks.llm.batch_journal import BatchJournal, OpenBatch
-from tasks.llm.failures import Failure, Unusable, from_reply, from_status
+from tasks.llm.answer import Answer, to_journal
+from tasks.llm.batch_journal import BatchedCall, BatchJournal, OpenBatch
+from tasks.llm.batch_lines import blotted, parse_line, read_line
+from tasks.llm.batch_provider import TRIES, BatchProvider, Transient
+from tasks.llm.failures import Failure, Stopped, Unusable
 from tasks.llm.journal import Spent
-from tasks.llm.prices import Price, cost
+from tasks.llm.prices import Price
 from tasks.llm.send import open_client
 from tasks.llm.settings import ClientSettings, read_key
 from tasks.llm.spool import Spooled, read_spools
 
-_NAME = "neuron_atlas_batch"
 _ENDED = ("completed", "expired", "cancelled", "failed")
-_TRIES = 6
 _QUEUE_IS_FULL = "token_limit_exceeded"
 
 
@@ -47,190 +42,156 @@ class BatchSender:
         key: str,
     ) -> None:
         self._settings, self._prices, self._journal = settings, prices, journal
-        self._client, self._key = client, key
+        self._provider, self._key = BatchProvider(settings, client, key), key
+        self._account = settings.model_at
 
     async def hand_in(self, spools: Sequence[Path]) -> int:
         """Hand in the requests of some spools as batches; the number of requests.
 
         They are split by count and bytes. Those over the budget are left out, which is their
-        outcome.
+        outcome. Raises Unusable, or Stopped where the provider cannot be had for long.
         """
         handed_in = 0
         for group in split(read_spools(spools), self._settings):
-            handed_in += await self._hand_in(group)
+            try:
+                handed_in += await self._hand_in(group)
+            except Transient as error:
+                raise Stopped(
+                    f"no batch could be handed in, {TRIES} times: {error}; what was handed in "
+                    "before is kept, and the same call goes on"
+                ) from None
         return handed_in
 
     async def look(self) -> int:
-        """Fetch what has been answered; the number of requests that are still under way."""
+        """Fetch what has been answered; the number of requests that are still under way.
+
+        A batch that cannot be asked for now is still under way. Raises Unusable, or Stopped where
+        the provider has taken a batch and then refused what is in it.
+        """
         under_way = 0
-        for batch in await self._journal.open_batches():
-            ended = await self._fetch(batch)
+        for batch in await self._journal.open_batches(self._account):
+            try:
+                ended = await self._fetch(batch)
+            except Transient:
+                ended = False
             under_way += 0 if ended else len(batch.calls)
         return under_way
 
     async def _hand_in(self, group: Sequence[Spooled]) -> int:
         name = uuid.uuid4().hex
-        granted = await self._journal.begin_batch(name, self._settings.model, group)
+        granted = await self._journal.begin_batch(name, self._account, self._settings.model, group)
         if granted:
-            (batch,) = [b for b in await self._journal.open_batches() if b.name == name]
-            await self._create(replace(batch, input_file=await self._upload(name, granted)))
+            input_file = await self._provider.upload(name, granted)
+            await self._journal.note_file(name, input_file)
+            await self._create(name, input_file)
         return len(granted)
 
-    async def _upload(self, name: str, granted: Sequence[Spooled]) -> str:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{name}.jsonl"
-            with path.open("wb") as stream:
-                for one in granted:
-                    stream.write(self._line(one))
-            # A file that is uploaded twice costs nothing, so the library may try again.
-            uploaded = await self._told(
-                self._client.with_options(max_retries=_TRIES).files.create(
-                    file=path, purpose="batch"
-                )
-            )
-        await self._journal.note_file(name, uploaded.id)
-        return uploaded.id
-
-    def _line(self, spooled: Spooled) -> bytes:
-        line = {
-            "custom_id": spooled.request_hash,
-            "method": "POST",
-            "url": "/chat/completions" if self._settings.azure else "/v1/chat/completions",
-            "body": self._settings.addressed(spooled.body()),
-        }
-        return json.dumps(line).encode() + b"\n"
-
-    async def _create(self, batch: OpenBatch) -> str:
-        """Make the batch at the provider's, unless it is there already; its id."""
-        assert batch.input_file is not None
-        for attempt in range(_TRIES):
-            found = await self._find(batch.name) if attempt else None
-            try:
-                made = found or await self._told(
-                    self._client.batches.create(
-                        input_file_id=batch.input_file,
-                        endpoint="/v1/chat/completions",
-                        completion_window="24h",
-                        metadata={_NAME: batch.name},
-                    )
-                )
-            except _Transient as error:
-                if attempt == _TRIES - 1:
-                    raise Unusable(f"no batch could be handed in: {error}") from None
-                await asyncio.sleep(self._settings.batch.poll_s)
-                continue
-            await self._journal.note_batch(batch.name, made.id)
-            return made.id
-        raise AssertionError("the last attempt returns or raises")
-
-    async def _find(self, name: str) -> Batch | None:
-        async for known in self._client.with_options(max_retries=_TRIES).batches.list(limit=100):
-            if (known.metadata or {}).get(_NAME) == name:
-                return known
-        return None
+    async def _create(self, name: str, input_file: str) -> str:
+        provider_id = await self._provider.create(name, input_file)
+        await self._journal.note_batch(name, provider_id)
+        return provider_id
 
     async def _fetch(self, batch: OpenBatch) -> bool:
         """Settle what there is of a batch if it has ended; whether it has."""
         provider_id = batch.provider_id or await self._recover(batch)
         if provider_id is None:
             return True
-        client = self._client.with_options(max_retries=_TRIES)
-        known = await self._told(client.batches.retrieve(provider_id))
+        known = await self._provider.retrieve(provider_id)
         if known.status not in _ENDED:
             return False
+        lines: list[bytes] = []
         for file_id in (known.output_file_id, known.error_file_id):
             if file_id:
-                content = await self._told(client.files.content(file_id))
-                await self._settle(batch, content.text.splitlines())
-        if known.status in ("failed", "expired", "cancelled"):
-            # What was not answered was not billed.
-            left = [b for b in await self._journal.open_batches() if b.name == batch.name]
+                lines += await self._provider.lines(file_id)
+        unusable, torn = await self._settle(batch, lines)
+        if known.status in ("failed", "expired", "cancelled") and "" not in torn:
+            # What was not answered was not billed; of what is torn, nobody knows.
             await self._journal.settle_many(
                 [],
-                [(call, f"failed/{known.status}") for one in left for call in one.calls.values()],
+                [
+                    (call.call, f"failed/{known.status}")
+                    for known_as, call in (await self._left(batch)).items()
+                    if known_as not in torn
+                ],
             )
         await self._journal.end_batch(batch.name)
+        if unusable is not None:
+            raise Stopped(str(unusable))
         if known.status == "failed":
             await self._judge_failure(known)
         await self._give_up(batch)
         return True
 
+    async def _left(self, batch: OpenBatch) -> dict[str, BatchedCall]:
+        """A batch's calls that have not been settled."""
+        batches = await self._journal.open_batches(self._account)
+        return next((one.calls for one in batches if one.name == batch.name), {})
+
     async def _recover(self, batch: OpenBatch) -> str | None:
         """The provider's id of a batch that was being handed in when the program was killed."""
-        found = await self._find(batch.name)
+        found = await self._provider.find(batch.name)
         if found is not None:
-            await self._journal.note_batch(batch.name, found.id)
-            return found.id
+            await self._journal.note_batch(batch.name, found)
+            return found
         if batch.input_file is not None:
-            return await self._create(batch)
-        await self._journal.settle_many([], [(call, "unsent") for call in batch.calls.values()])
+            return await self._create(batch.name, batch.input_file)
+        await self._journal.settle_many(
+            [], [(call.call, "unsent") for call in batch.calls.values()]
+        )
         await self._journal.end_batch(batch.name)
         return None
 
-    async def _settle(self, batch: OpenBatch, lines: Iterable[str]) -> None:
+    async def _settle(
+        self, batch: OpenBatch, lines: Iterable[bytes]
+    ) -> tuple[Unusable | None, set[str]]:
+        """Settle calls by the lines that tell of them.
+
+        What stops the run, if one of them says so, and the calls whose lines are torn ("" where it
+        is not known whose).
+        """
         settled: list[tuple[int, str, Spent]] = []
         failed: list[tuple[int, str]] = []
+        ruled: list[tuple[str, Failure]] = []
+        torn: set[str] = set()
+        unusable: Unusable | None = None
         for line in lines:
-            told = json.loads(line)
-            known_as = told.get("custom_id")
+            known_as, told = parse_line(line)
+            if told is None:
+                torn.add(known_as)
+                continue
             call = batch.calls.get(known_as)
             if call is None:
                 continue
-            outcome = self._read(told)
+            outcome = read_line(told, call, self._settings, self._prices, self._key)
             if isinstance(outcome, Unusable):
-                await self._journal.settle_many(settled, failed)
-                raise outcome
-            if isinstance(outcome, Answer):
+                unusable = unusable or outcome
+                failed.append((call.call, "unusable"))
+            elif isinstance(outcome, Answer):
                 spent = Spent(outcome.status, outcome.usd, outcome.tokens_in, outcome.tokens_out)
-                settled.append((call, to_journal(outcome), spent))
-                continue
-            failed.append((call, outcome.kind))
-            if not outcome.transient:
-                await self._rule(known_as, outcome)
+                settled.append((call.call, to_journal(outcome), spent))
+            else:
+                failed.append((call.call, outcome.kind))
+                if not outcome.transient:
+                    ruled.append((known_as, outcome))
         await self._journal.settle_many(settled, failed)
-
-    def _read(self, told: Mapping[str, Any]) -> Answer | Failure | Unusable:
-        """One line of a batch's output or errors."""
-        response, error = told.get("response"), told.get("error")
-        if not response:
-            code = str((error or {}).get("code") or "error")
-            said = one_line(f"batch {code}: {(error or {}).get('message', '')}")
-            return Failure("timed_out" if code == "batch_expired" else "failed", said, True)
-        if response.get("status_code") != 200:
-            outcome = from_reply(
-                int(response.get("status_code") or 500),
-                (response.get("body") or {}).get("error") or {},
-                model=self._settings.model,
-                api_key_env=self._settings.api_key_env,
-            )
-            if isinstance(outcome, Unusable):
-                return outcome
-            outcome = replace(outcome, reason=one_line(outcome.reason.replace(self._key, "***")))
-            if outcome.status == "filtered":
-                return Answer("filtered", reason=outcome.reason, attempts=1)
-            return outcome
-        answer = read_message(response.get("body"))
-        if isinstance(answer, Failure):
-            return answer
-        price = self._prices.get(self._settings.model)
-        usd = cost(self._prices, self._settings.model, answer.tokens_in, answer.tokens_out)
-        if usd is not None and price is not None:
-            usd *= price.batch
-        return replace(answer, usd=usd, attempts=1)
+        for known_as, failure in ruled:
+            await self._rule(known_as, failure)
+        return unusable, torn
 
     async def _judge_failure(self, known: Batch) -> None:
         """Raise Unusable where handing the same in again cannot help."""
         errors = (known.errors.data if known.errors else None) or []
         codes = {error.code or "" for error in errors}
-        said = one_line("; ".join(error.message or "" for error in errors) or "it does not say why")
+        said = "; ".join(error.message or "" for error in errors) or "it does not say why"
+        said = blotted(said, self._key)
         if codes == {_QUEUE_IS_FULL}:
-            if await self._journal.open_batches():
+            if await self._journal.open_batches(self._account):
                 return  # It is handed in again once the others are through.
             raise Unusable(
-                f"a batch is too large for the account's queue: lower client.batch.max_requests "
-                f"({said})"
+                "a batch is too large for the account's queue: lower "
+                f"explain.client.batch.max_requests ({said})"
             )
-        raise Unusable(f"the provider refuses a batch: {said.replace(self._key, '***')}")
+        raise Stopped(f"the provider refuses a batch: {said}")
 
     async def _give_up(self, batch: OpenBatch) -> None:
         """Let those requests rest that have come back without an answer too often."""
@@ -245,29 +206,6 @@ class BatchSender:
         attempts = await self._journal.attempts(known_as)
         answer = Answer(failure.status, reason=failure.reason, attempts=attempts)
         await self._journal.rule(known_as, to_journal(answer))
-
-    async def _told(self, call: Any) -> Any:
-        """A call that is no completion. Raises Unusable, or _Transient where it may yet succeed."""
-        settings = self._settings
-        failure: Unusable | _Transient
-        try:
-            return await call
-        except openai.APIStatusError as error:
-            read = from_status(error, model=settings.model, api_key_env=settings.api_key_env)
-            if isinstance(read, Unusable):
-                failure = read
-            elif read.transient:
-                failure = _Transient(read.reason.replace(self._key, "***"))
-            else:
-                said = one_line(read.reason.replace(self._key, "***"))
-                failure = Unusable(f"the provider refuses a batch: {said}")
-        except openai.APIConnectionError as error:
-            failure = _Transient(f"{type(error.__cause__ or error).__name__}")
-        raise failure
-
-
-class _Transient(Exception):
-    """It may succeed later."""
 
 
 @asynccontextmanager

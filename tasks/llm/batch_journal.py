@@ -11,6 +11,19 @@ from tasks.llm.journal import Spent
 from tasks.llm.spool import Spooled
 from tasks.llm.sqlite_journal import SqliteJournal
 
+_NOT_TRIED = ("failed/failed", "unsent", "unusable")
+"""How calls end that the provider has not worked on: their batch was refused as a whole, such as
+by a full queue, was never sent, or the account could not be used."""
+
+
+@dataclass(frozen=True)
+class BatchedCall:
+    """A call of a batch: its number, the model that is asked, the most that it can cost (USD)."""
+
+    call: int
+    model: str
+    usd: float
+
 
 @dataclass(frozen=True)
 class OpenBatch:
@@ -19,20 +32,23 @@ class OpenBatch:
     name: str
     input_file: str | None
     provider_id: str | None
-    calls: dict[str, int]
-    """The number of each request's call, by the request's hash."""
+    calls: dict[str, BatchedCall]
+    """By the request's hash."""
 
 
 class BatchJournal(SqliteJournal):
     """A journal that holds the intents of whole batches, through any number of restarts."""
 
-    async def begin_batch(self, name: str, model: str, spooled: Sequence[Spooled]) -> list[Spooled]:
+    async def begin_batch(
+        self, name: str, account: str, model: str, spooled: Sequence[Spooled]
+    ) -> list[Spooled]:
         """Note the intent to send requests by a batch; those of them that may be sent.
 
-        The others were answered meanwhile, are under way, or are over the budget, which is their
-        outcome for this run.
+        account: whose batch it is; only those who name the same one are told of it. The others
+        were answered meanwhile, are under way, or are over the budget, which is their outcome for
+        this run.
         """
-        return await self._do(lambda: self._begin_batch(name, model, spooled))
+        return await self._do(lambda: self._begin_batch(name, account, model, spooled))
 
     async def note_file(self, name: str, input_file: str) -> None:
         """Keep the provider's id of a batch's input."""
@@ -42,9 +58,10 @@ class BatchJournal(SqliteJournal):
         """Keep the provider's id of a batch."""
         await self._note(name, "provider_id", provider_id)
 
-    async def open_batches(self) -> list[OpenBatch]:
-        """All batches of this purpose whose results have not been settled, first to last."""
-        return await self._do(self._open_batches)
+    async def open_batches(self, account: str) -> list[OpenBatch]:
+        """An account's batches of this purpose whose results have not been settled, first to
+        last."""
+        return await self._do(lambda: self._open_batches(account))
 
     async def settle_many(
         self, settled: Sequence[tuple[int, str, Spent]], failed: Sequence[tuple[int, str]]
@@ -68,10 +85,12 @@ class BatchJournal(SqliteJournal):
         await self._do(lambda: self._ruled.__setitem__(request_hash, answer))
 
     async def attempts(self, request_hash: str) -> int:
-        """Calls that were ever begun for a request."""
+        """Calls that were ever begun for a request and that the provider may have worked on."""
         return await self._do(lambda: self._attempts(request_hash))
 
-    def _begin_batch(self, name: str, model: str, spooled: Sequence[Spooled]) -> list[Spooled]:
+    def _begin_batch(
+        self, name: str, account: str, model: str, spooled: Sequence[Spooled]
+    ) -> list[Spooled]:
         owner = self._owner_of(name)
         granted = []
         for one in spooled:
@@ -86,8 +105,9 @@ class BatchJournal(SqliteJournal):
                 self._ruled[one.request_hash] = to_journal(Answer("budget", reason=claim.told))
         if granted:
             self._database.execute(
-                "INSERT INTO batches (batch, purpose, state, begun_at) VALUES (?, ?, 'open', ?)",
-                (name, self._purpose, time.time()),
+                "INSERT INTO batches (batch, purpose, account, state, begun_at)"
+                " VALUES (?, ?, ?, 'open', ?)",
+                (name, self._purpose, account, time.time()),
             )
         return granted
 
@@ -98,46 +118,47 @@ class BatchJournal(SqliteJournal):
             )
         )
 
-    def _open_batches(self) -> list[OpenBatch]:
+    def _open_batches(self, account: str | None) -> list[OpenBatch]:
+        # Those without an account are of a time when a journal had only one.
         rows = self._database.execute(
             "SELECT batch, input_file, provider_id FROM batches"
-            " WHERE purpose = ? AND state = 'open' ORDER BY begun_at",
-            (self._purpose,),
+            " WHERE purpose = ? AND state = 'open'"
+            " AND (account IS NULL OR account = coalesce(?, account)) ORDER BY begun_at",
+            (self._purpose, account),
         ).fetchall()
         return [
             OpenBatch(name, input_file, provider_id, self._open_calls(name))
             for name, input_file, provider_id in rows
         ]
 
-    def _open_calls(self, name: str) -> dict[str, int]:
-        return dict(
-            self._database.execute(
-                "SELECT batched.request_hash, batched.call FROM batched JOIN calls USING (call)"
-                " WHERE batch = ? AND outcome IS NULL",
-                (name,),
-            )
+    def _open_calls(self, name: str) -> dict[str, BatchedCall]:
+        rows = self._database.execute(
+            "SELECT batched.request_hash, call, model, coalesce(usd, 0)"
+            " FROM batched JOIN calls USING (call) WHERE batch = ? AND outcome IS NULL",
+            (name,),
         )
+        return {request_hash: BatchedCall(*call) for request_hash, *call in rows}
 
     def _end_batch(self, name: str) -> None:
         for call in self._open_calls(name).values():
-            self._fail(call, "lost", billed=True)
+            self._fail(call.call, "lost", billed=True)
         self._database.execute("UPDATE batches SET state = 'done' WHERE batch = ?", (name,))
         self._database.execute("DELETE FROM batched WHERE batch = ?", (name,))
 
     def _attempts(self, request_hash: str) -> int:
         return self._database.execute(
-            "SELECT count(*) FROM calls WHERE request_hash = ?", (request_hash,)
+            "SELECT count(*) FROM calls WHERE request_hash = ?"
+            f" AND (outcome IS NULL OR outcome NOT IN ({', '.join('?' * len(_NOT_TRIED))}))",
+            (request_hash, *_NOT_TRIED),
         ).fetchone()[0]
 
     def _load(self) -> None:
         """What is in an open batch is under way, not lost."""
         super()._load()
-        for batch in self._open_batches():
+        for batch in self._open_batches(None):
+            owner = self._owner_of(batch.name)
             for request_hash, call in batch.calls.items():
-                (usd,) = self._database.execute(
-                    "SELECT coalesce(usd, 0) FROM calls WHERE call = ?", (call,)
-                ).fetchone()
-                self._hold_again(call, request_hash, usd, self._owner_of(batch.name))
+                self._hold_again(call.call, request_hash, call.usd, owner)
 
     def _owner_of(self, name: str) -> str:
         owner = f"batch {name}"

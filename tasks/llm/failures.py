@@ -18,6 +18,10 @@ class Unusable(Exception):
     """No call can succeed until somebody acts; the message is one line that says how."""
 
 
+class Stopped(Unusable):
+    """The same once a run was under way: the call was right, and what was finished is kept."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A call without an answer. `status` is one of the `explanations` table's.

@@ -27,6 +27,7 @@ CREATE INDEX IF NOT EXISTS calls_of_requests ON calls (request_hash);
 CREATE TABLE IF NOT EXISTS batches (
     batch TEXT PRIMARY KEY,         -- our own name for it, which the provider is given as metadata
     purpose TEXT NOT NULL,
+    account TEXT,                   -- the provider and the model; null in older journals
     input_file TEXT,                -- the provider's ids; null until it has told them
     provider_id TEXT,
     state TEXT NOT NULL,            -- open, done
@@ -58,6 +59,9 @@ def open_database(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.executescript(_LAYOUT)
+    columns = {name for _, name, *_ in database.execute("PRAGMA table_info(batches)")}
+    if "account" not in columns:
+        database.execute("ALTER TABLE batches ADD COLUMN account TEXT")
     first = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'requests'").fetchone()
     if first is not None:
         database.executescript(f"BEGIN IMMEDIATE;{_FIRST_LAYOUT}COMMIT;")

@@ -144,9 +144,14 @@ class ClientSettings:
         return self.provider or _host(self.url)
 
     @property
+    def model_at(self) -> str:
+        """The model and whose it is: what a request's hash is made from beside the request."""
+        return f"{self.known_as}/{self.model}"
+
+    @property
     def account(self) -> str:
         """Whose limits hold."""
-        return self.limits.account or f"{self.known_as}/{self.model}"
+        return self.limits.account or self.model_at
 
     def addressed(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A request's body as this provider expects it: Azure is told the deployment."""

@@ -21,13 +21,19 @@ Answer = Callable[[str, str], tuple[int, Any]]
 @dataclass
 class How:
     """How batches go: seconds each, the share that is answered before they expire, how many lines
-    a batch may have, and whether the reply to their creation is lost."""
+    a batch may have, whether the reply to their creation is lost, the error that a batch is refused
+    with, how many of an output's lines are cut off halfway, how many of the next requests for files
+    and batches find the server overloaded, and how many batches may be worked on at once."""
 
     seconds: float = 0.1
     answered_share: float = 1.0
     most_requests: int = 50_000
     refuse: str | None = None
+    refuse_saying: str = "Enqueued token limit reached."
     lose_replies: int = 0
+    torn: int = 0
+    outages: int = 0
+    at_once: int = 1_000
 
 
 @dataclass
@@ -39,6 +45,12 @@ class Batches:
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     working: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def check_service(self) -> None:
+        """Raise a Rejection while there is an outage."""
+        if self.how.outages:
+            self.how.outages -= 1
+            raise Rejection(503, "The engine is overloaded.", kind="server_error")
 
     async def upload(self, request: web.Request) -> web.Response:
         form = await request.post()
@@ -96,9 +108,10 @@ class Batches:
     async def _work_on(self, batch: dict[str, Any]) -> None:
         how = self.how
         lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
-        if how.refuse or len(lines) > how.most_requests:
+        others = [one for one in self.batches.values() if one["status"] == "in_progress"]
+        if how.refuse or len(lines) > how.most_requests or len(others) >= how.at_once:
             code = how.refuse or "token_limit_exceeded"
-            error = {"code": code, "message": "Enqueued token limit reached.", "line": None}
+            error = {"code": code, "message": how.refuse_saying, "line": None}
             batch |= {"status": "failed", "errors": {"object": "list", "data": [error]}}
             return
         batch["status"] = "in_progress"
@@ -117,5 +130,9 @@ class Batches:
             (outputs if status == 200 else errors).append(reply)
         for name, replies in (("output_file_id", outputs), ("error_file_id", errors)):
             if replies:
-                batch[name] = self._keep("\n".join(map(json.dumps, replies)).encode())
+                # Unescaped, as JSON may be, with all that other formats take for a line's end.
+                told = [json.dumps(reply, ensure_ascii=False) for reply in replies]
+                if name == "output_file_id":
+                    told[: how.torn] = [line[: len(line) // 2] for line in told[: how.torn]]
+                batch[name] = self._keep("\n".join(told).encode())
         batch["status"] = "completed" if how.answered_share >= 1 else "expired"

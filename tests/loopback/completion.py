@@ -35,9 +35,11 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
         message["content"] = json.dumps(answer)
     elif "response_format" not in body:
         message["content"] = f"Here is what I found:\n```json\n{said}\n```\nLet me know!"
+    if fault == "line_separators":
+        message["content"] += "\u2028\u2029\x85"
     tokens_in = prompt_tokens(body)
     tokens_out = len(message["content"] or "") // 4 + 1
-    return {
+    told = {
         "id": f"chatcmpl-{hashlib.sha256(text.encode()).hexdigest()[:24]}",
         "object": "chat.completion",
         "created": int(time.time()),
@@ -49,6 +51,9 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
             "total_tokens": tokens_in + tokens_out,
         },
     }
+    if fault == "no_usage":
+        del told["usage"]
+    return told
 
 
 def prompt_tokens(body: dict[str, Any]) -> int:

@@ -94,6 +94,8 @@ class Provider:
         try:
             if not request.path.startswith("/control/"):
                 self._check_key(request)
+                if "/files" in request.path or "/batches" in request.path:
+                    self._batches.check_service()
             response = await handler(request)
         except web.HTTPNotFound:
             rejection = Rejection(404, f"Invalid URL ({request.method} {request.path})")
@@ -208,7 +210,7 @@ class Provider:
         try:
             check_body(body, self._models)
             fault = self._faults.take(text, "response_format" in body)
-            _reject(fault, "")
+            _reject(fault, f"Bearer {self._key}")
             said = completion(body, text, fault.kind if fault else "", plain=False)
         except Rejection as rejection:
             self._write(**line, status=rejection.status, answered=False)

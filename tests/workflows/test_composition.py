@@ -8,6 +8,7 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from tasks.llm.failures import Stopped, Unusable
 from workflows import atlas
 from workflows.composition import (
     CONF,
@@ -206,6 +207,15 @@ def test_a_run_that_failed_ends_with_status_1_and_its_reason(ended, monkeypatch)
 
     monkeypatch.setattr(atlas, "run_atlas", fail)
     assert ended() == (1, "neuron-atlas: because of this\n")
+
+
+@pytest.mark.parametrize(("kind", "status"), [(Stopped, 1), (Unusable, 2)])
+def test_a_provider_that_stops_a_run_under_way_is_no_wrong_call(ended, monkeypatch, kind, status):
+    def stop(config):
+        raise kind("because of this")
+
+    monkeypatch.setattr(atlas, "run_atlas", stop)
+    assert ended() == (status, "neuron-atlas: because of this\n")
 
 
 def test_an_unforeseen_error_ends_with_status_1_and_where_it_happened(ended, monkeypatch):

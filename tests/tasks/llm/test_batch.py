@@ -4,9 +4,11 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,15 @@ from typing import Any
 import pytest
 
 from tasks.llm.batch import batch_sender, split
-from tasks.llm.batch_journal import BatchJournal
+from tasks.llm.batch_journal import BatchedCall, BatchJournal
+from tasks.llm.batch_lines import read_line
 from tasks.llm.calls import Calls
 from tasks.llm.client import Answer, ClientSettings, Unusable, connect
+from tasks.llm.failures import Failure, Stopped
 from tasks.llm.prices import Price
 from tasks.llm.request import Request
 from tasks.llm.settings import AzureSettings, BatchSettings
-from tasks.llm.spool import Spool, Spooled
+from tasks.llm.spool import Spool, Spooled, read_spools
 from tests.loopback.fixture import ROOT, Loopback
 from tests.loopback.provider import DEPLOYMENT
 
@@ -170,9 +174,153 @@ def test_no_quota_stops_it_with_one_line(provider, journal, tmp_path):
 
 def test_a_batch_that_the_account_cannot_queue_says_what_to_lower(provider, journal, tmp_path):
     provider.batches(most_requests=2)
-    with pytest.raises(Unusable, match=r"lower client\.batch\.max_requests"):
+    with pytest.raises(Unusable, match=r"lower explain\.client\.batch\.max_requests"):
         rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 3)
     assert asyncio.run(journal.tally()).lost == 0
+
+
+def test_one_unusable_line_stops_the_run_and_leaves_no_batch_open(provider, journal, tmp_path):
+    settings, path = settings_for(provider), tmp_path / "spool.jsonl"
+    provider.misbehave("insufficient_quota", times=1, match="about 1?")
+    collect(settings, journal, path, 3)
+    hand_in(settings, journal, path)
+    with pytest.raises(Stopped, match="no quota left"):
+        fetch(settings, journal)
+    assert asyncio.run(journal.open_batches(settings.model_at)) == []
+    tally = asyncio.run(journal.tally())
+    assert (tally.answered, tally.outcomes["unusable"], tally.lost, tally.held_usd) == (2, 1, 0, 0)
+    assert [one.status for one in rounds(settings, journal, path, 3)] == ["ok"] * 3
+    assert set(answered(provider).values()) == {1}
+
+
+def test_an_answer_may_hold_what_elsewhere_ends_a_line(provider, journal, tmp_path):
+    provider.misbehave("line_separators", times=-1)
+    answers = rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 3)
+    assert [one.status for one in answers] == ["ok"] * 3
+    assert all(one.text.endswith("\u2028\u2029\x85") for one in answers)
+    assert asyncio.run(journal.tally()).lost == 0
+
+
+@pytest.mark.parametrize("share", [1.0, 0.9])
+def test_a_line_that_cannot_be_read_may_have_been_paid_and_is_asked_for_again(
+    provider, journal, tmp_path, share
+):
+    settings, path = settings_for(provider), tmp_path / "spool.jsonl"
+    provider.batches(torn=1, answered_share=share)
+    collect(settings, journal, path, 3)
+    hand_in(settings, journal, path)
+    fetch(settings, journal)
+    assert asyncio.run(journal.tally()).lost == 1
+    provider.batches()
+    assert [one.status for one in rounds(settings, journal, path, 3)] == ["ok"] * 3
+    assert sorted(answered(provider).values()) == [1, 1, 2]
+
+
+def test_an_outage_while_it_waits_is_waited_through(provider, journal, tmp_path):
+    settings, path = settings_for(provider), tmp_path / "spool.jsonl"
+    collect(settings, journal, path, 3)
+    hand_in(settings, journal, path)
+    provider.batches(outages=4)
+    fetch(settings, journal)
+    assert [one.status for one in collect(settings, journal, path, 3)] == ["ok"] * 3
+
+
+def test_an_outage_while_it_hands_in_is_waited_through(provider, journal, tmp_path):
+    provider.batches(outages=3)
+    answers = rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 3)
+    assert [one.status for one in answers] == ["ok"] * 3
+    assert len({line["batch"] for line in provider.requests()}) == 1
+
+
+def test_an_outage_that_lasts_stops_the_run_and_the_next_one_goes_on(provider, journal, tmp_path):
+    settings, path = settings_for(provider), tmp_path / "spool.jsonl"
+    collect(settings, journal, path, 3)
+    provider.batches(outages=1_000)
+    with pytest.raises(Stopped, match="no batch could be handed in, 6 times: HTTP 503"):
+        hand_in(settings, journal, path)
+    provider.batches(outages=3)  # The next one looks for what it does not know of, in vain.
+    assert [one.status for one in rounds(settings, journal, path, 3)] == ["ok"] * 3
+    assert asyncio.run(journal.tally()).lost == 0
+
+
+def test_what_a_provider_says_of_a_batch_holds_no_part_of_the_key(provider, journal, tmp_path):
+    # So long that the key would be cut in two where a reason ends.
+    said = f"{'x' * 293} {provider.key}"
+    provider.batches(refuse="bad_batch", refuse_saying=said)
+    with pytest.raises(Stopped) as raised:
+        rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 1)
+    assert provider.key[:6] not in str(raised.value)
+    assert "***" in str(raised.value)
+
+
+def test_what_a_provider_says_of_a_line_holds_no_part_of_the_key():
+    key = "loopback-key-0123456789"
+    call = BatchedCall(1, "gpt-4o", 0.5)
+    for told in (
+        {"error": {"code": "oops", "message": f"{'x' * 280} {key}"}},
+        {"response": {"status_code": 400, "body": {"error": {"message": f"{'x' * 282} {key}"}}}},
+    ):
+        read = read_line(told, call, ClientSettings(), PRICES, key)
+        assert isinstance(read, Failure)
+        assert key[:6] not in read.reason
+        assert "***" in read.reason
+
+
+def test_batches_of_another_model_are_left_to_it(provider, journal, tmp_path):
+    prices = PRICES | {"gpt-4o-mini": Price(input=0.25, output=1.0, date="2026-04-05")}
+    mine = settings_for(provider)
+    other = settings_for(provider, model="gpt-4o-mini")
+    path = tmp_path / "spool.jsonl"
+    collect(mine, journal, path, 3)
+    hand_in(mine, journal, path)
+
+    async def look() -> int:
+        async with batch_sender(other, prices, journal) as sender:
+            return await sender.look()
+
+    assert asyncio.run(look()) == 0
+    assert len(asyncio.run(journal.open_batches(mine.model_at))) == 1
+    assert asyncio.run(journal.open_batches(other.model_at)) == []
+    answers = rounds(mine, journal, path, 3)
+    for one in answers:
+        assert one.usd == pytest.approx((2.5 * one.tokens_in + 10 * one.tokens_out) / 2e6)
+
+
+def test_an_older_journal_gets_the_account_of_its_batches(provider, tmp_path):
+    path, settings = tmp_path / "journal.db", settings_for(provider)
+    first = BatchJournal(path)
+    collect(settings, first, tmp_path / "spool.jsonl", 2)
+    hand_in(settings, first, tmp_path / "spool.jsonl")
+    first.close()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("ALTER TABLE batches DROP COLUMN account")
+        database.commit()
+    again = BatchJournal(path)
+    answers = rounds(settings, again, tmp_path / "spool.jsonl", 2)
+    assert [one.status for one in answers] == ["ok"] * 2
+    assert set(answered(provider).values()) == {1}
+
+
+def test_an_account_that_queues_one_batch_at_a_time_gets_all_answered(provider, journal, tmp_path):
+    provider.batches(at_once=1, seconds=0.3)
+    settings = settings_for(
+        provider, batch=BatchSettings(max_requests=1, poll_s=0.05), max_attempts=2
+    )
+    answers = rounds(settings, journal, tmp_path / "spool.jsonl", 5)
+    assert [one.status for one in answers] == ["ok"] * 5
+
+
+def test_an_answer_that_does_not_say_what_it_took_costs_what_was_set_aside(
+    provider, journal, tmp_path
+):
+    provider.misbehave("no_usage", times=-1)
+    settings, path = settings_for(provider), tmp_path / "spool.jsonl"
+    collect(settings, journal, path, 2)
+    set_aside = [one.usd for one in read_spools([path])]
+    answers = rounds(settings, journal, path, 2)
+    assert [one.usd for one in answers] == pytest.approx(set_aside)
+    assert min(set_aside) > 0
+    assert asyncio.run(journal.tally()).spent_usd == pytest.approx(sum(set_aside))
 
 
 def test_a_batch_whose_creation_was_not_heard_of_is_found_again(provider, journal, tmp_path):
