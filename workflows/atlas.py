@@ -68,9 +68,11 @@ def main() -> None:
     # Hydra then raises its errors, so that one line can say what is wrong.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.argv[1:] = side_by_side(sys.argv[1:])
     try:
+        sys.argv[1:] = side_by_side(sys.argv[1:])
         _atlas()
+    except WrongCall as error:
+        _end(2, str(error))
     except HYDRA_ERRORS as error:
         _end(2, str(explain_hydra_error(error, sys.argv[1:])))
 
@@ -131,8 +133,7 @@ def _run_stages(context: Context) -> bool:
     """Run all stages, or those before a dry run; whether it was all."""
     for stage in STAGES:
         if stage is explain.STAGE and any(one.dry_run for one in context.settings.explain.each):
-            for _, apart in context.each_explainer():
-                dry_run(apart)
+            dry_run(context)
             return False
         run_stage(stage, context)
         if stage is samples.STAGE:

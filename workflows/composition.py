@@ -42,7 +42,7 @@ def side_by_side(overrides: Sequence[str]) -> list[str]:
 
     Hydra itself lays the files of a group's list over each other. name:choice in the list gives a
     choice another name. Other settings of `explain` are then for all explainers that have them,
-    which is decided when the settings are read.
+    which is decided when the settings are read. Raises WrongCall where a name stands twice.
     """
     listed = [found for text in overrides if (found := _EXPLAINERS.fullmatch(text))]
     if not listed:
@@ -55,8 +55,12 @@ def side_by_side(overrides: Sequence[str]) -> list[str]:
             chosen.append(f"++{text}")
         else:
             chosen.append(text)
+    names: set[str] = set()
     for item in filter(None, (part.strip() for part in listed[-1][1].split(","))):
         name, _, choice = item.partition(":")
+        if name in names:
+            raise WrongCall(f"explain: {name!r} is named twice; write NAME:{choice or name}")
+        names.add(name)
         chosen.append(f"+explain@explain.explainers.{name}={choice or name}")
     return chosen
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,31 +39,56 @@ class Estimate:
 
 
 def dry_run(context: Context) -> None:
-    """Say how many requests, tokens, dollars and hours explaining would take. Nothing is sent.
+    """Say how many requests, tokens, dollars and hours explaining would take, by each explainer
+    and, of several, in all. Nothing is sent.
 
-    The tokens and the dollars are the most that the requests can take. Raises Unusable where the
-    model has no price.
+    The tokens and the dollars are the most that the first request of each neuron can take. Raises
+    Unusable where a model has no price.
     """
     context.start_cluster()
+    asked = [found for _, apart in context.each_explainer() if (found := _of_one(apart))]
+    for line in closing(asked):
+        say(line)
+
+
+def _of_one(context: Context) -> tuple[int, float] | None:
+    """The requests and dollars of one explainer, once they are told; None if it asks no model."""
     explainer = context.settings.explain.explainer
     with open_calls(explainer, context, "explain", None, "batch") as calls:
         if calls is None:
             say(f"dry run    {explainer.name} asks no model")
-            return
+            return None
         estimate = _estimate(context, calls)
         price = calls.prices[calls.client.model]
         is_batch = context.settings.explain.mode == "batch"
-        for line in told(estimate, calls.client, price, is_batch=is_batch):
+        for line in told(estimate, calls.client, price, is_batch=is_batch, apart=context.apart):
             say(line)
+        return estimate.requests, estimate.usd * (price.batch if is_batch else 1.0)
 
 
-def told(estimate: Estimate, client: ClientSettings, price: Price, *, is_batch: bool) -> list[str]:
-    """The lines that tell of an estimate."""
+def closing(asked: Sequence[tuple[int, float]]) -> list[str]:
+    """The last lines, given the requests and dollars of each explainer that asks a model."""
+    lines = []
+    if len(asked) > 1:
+        requests, usd = sum(one for one, _ in asked), sum(one for _, one in asked)
+        lines.append(f"in all     {requests:,} requests, {usd:,.2f} dollars at most")
+    if asked:
+        lines.append(
+            "beside it  second questions after answers that cannot be read, and attempts that are "
+            "billed without an answer"
+        )
+    return [*lines, "nothing was sent"]
+
+
+def told(
+    estimate: Estimate, client: ClientSettings, price: Price, *, is_batch: bool, apart: str = ""
+) -> list[str]:
+    """The lines that tell of an estimate; apart: the explainer, where there are several."""
     judged = ""
     if estimate.looked_at < estimate.neurons:
         judged = f", judging by {estimate.looked_at:,} of them"
     lines = [
-        f"dry run    {estimate.neurons:,} neurons{judged}",
+        f"dry run    {f'{apart}: ' if apart else ''}{estimate.neurons:,} neurons{judged}",
         f"requests   {estimate.requests:,} to {client.model}, and {estimate.answered:,} more that "
         "are answered already",
         f"tokens     {estimate.tokens_in:,} in the prompts and {estimate.tokens_out:,} in the "
@@ -83,7 +109,7 @@ def told(estimate: Estimate, client: ClientSettings, price: Price, *, is_batch: 
     else:
         hours = limits.hours(estimate.requests, estimate.tokens_in + estimate.tokens_out)
         lines.append(f"hours      {hours:,.2f} at the limits in explain.client.limits")
-    return [*lines, "nothing was sent"]
+    return lines
 
 
 def _estimate(context: Context, calls: OpenCalls) -> Estimate:

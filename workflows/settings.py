@@ -38,8 +38,9 @@ class ExplainSettings:
     """Who explains which neurons; past max_failed_share failed ones the run fails.
 
     beside: further explainers, each with settings of its own; see `_explain_settings`.
-    budget_usd: the most that explaining may cost in this output folder, over all runs; None for no
-    limit. mode: ask live, or by batch. dry_run: only say what explaining would take.
+    budget_usd: the most that explaining may cost in this output folder, over all runs and all
+    explainers; None for no limit. mode: ask live, or by batch. dry_run: only say what explaining
+    would take.
     """
 
     explainer: Explainer

@@ -74,7 +74,7 @@ class _Desk:
             return answer
         reason = (
             f"answered by the model {answer.model!r} instead of {self.settings.model!r}; if that "
-            "is another name of it, set client.served_as"
+            "is another name of it, set explain.client.served_as"
         )
         return replace(answer, status="failed", text="", reason=reason)
 

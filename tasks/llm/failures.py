@@ -82,7 +82,7 @@ def from_reply(
         )
     if number == 404:
         return Unusable(
-            "the provider answers HTTP 404: check that client.base_url ends where "
+            "the provider answers HTTP 404: check that explain.client.base_url ends where "
             "/chat/completions begins (often /v1), and that it offers explain.client.model="
             f"{model!r}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -59,8 +60,10 @@ def check_price(prices: Mapping[str, Price], model: str, where: str) -> None:
     """
     if model not in prices:
         known = ", ".join(sorted(prices)) or "none"
+        # Where a setting is given on the command line, these end a key.
+        key = re.sub(r"([\\(){}\[\]:=, \t])", r"\\\1", model)
         raise Unusable(
             f"{where}: the model {model!r} has no price (there are: {known}); give its USD for a "
-            f"million tokens and the date of the price, such as '+{where}={{{model}: "
+            f"million tokens and the date of the price, such as '+{where}={{{key}: "
             """{input: 2.5, output: 10, date: "2026-04-05"}}', with 0 for a server of your own"""
         )

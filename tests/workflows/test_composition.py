@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from tasks.llm.failures import Stopped, Unusable
+from tasks.llm.client import Answer, ClientSettings, _Desk
+from tasks.llm.failures import Stopped, Unusable, from_reply
+from tasks.llm.journal import NoJournal
+from tasks.llm.prices import Price
+from tests.workflows.runs import settings
 from workflows import atlas
 from workflows.composition import (
     CONF,
@@ -21,6 +27,12 @@ from workflows.composition import (
 from workflows.errors import RunFailed, WrongCall
 from workflows.settings import read_settings
 
+
+def _told_of_another_model() -> str:
+    desk = _Desk(ClientSettings(), {}, NoJournal())
+    return desk.judged(Answer("ok", model="another")).reason
+
+
 TOP = "analyse, capture, classify, cluster, data, describe, explain, out, report, score, simulate"
 
 
@@ -28,8 +40,8 @@ def complaint(*overrides: str) -> str:
     """What is said of a call, composed and checked as the entry point does it."""
     register_resolvers()
     GlobalHydra.instance().clear()
-    overrides = tuple(side_by_side(overrides))
     try:
+        overrides = tuple(side_by_side(overrides))
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             read_settings(plain_config(hydra.compose("atlas", overrides=list(overrides))))
     except WrongCall as error:
@@ -108,6 +120,10 @@ def test_explainers_in_a_list_are_composed_side_by_side():
         (
             ["explain=[gpt4o,gpt5]"],
             "explain: 'gpt5' is not one of dissect, gpt4o, gpt4o-azure, several",
+        ),
+        (
+            ["explain=[gpt4o,masks:gpt4o,gpt4o]"],
+            "explain: 'gpt4o' is named twice; write NAME:gpt4o",
         ),
         (["explain=[]"], "explain.explainers: must name explainers, such as explain=[gpt4o,"),
         (["explain=several"], "explain.explainers: must name explainers, such as explain=[gpt4o,"),
@@ -190,6 +206,10 @@ def test_a_name_that_is_no_path_stays_a_name(tmp_path, monkeypatch):
         ),
         ("explain=gpt5", "neuron-atlas: explain: 'gpt5' is not one of dissect, gpt4o, gpt4o-azure"),
         ("capture.top_n=many", "neuron-atlas: capture.top_n: must be a whole number, not 'many'"),
+        (
+            "explain=[gpt4o,gpt4o]",
+            "neuron-atlas: explain: 'gpt4o' is named twice; write NAME:gpt4o",
+        ),
         ("capture.top_n=0", "neuron-atlas: capture.top_n: must be at least 1"),
         ("data=folder", "neuron-atlas: data.path: must be given, such as data.path=..."),
     ],
@@ -251,3 +271,40 @@ def test_an_output_folder_that_cannot_be_one_is_a_wrong_call(ended, tmp_path):
     status, err = ended(f"out={tmp_path / 'file'}")
     assert status == 2
     assert err.startswith("neuron-atlas: out: cannot write below ")
+
+
+def test_every_call_of_several_explainers_in_the_readme_can_be_made(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+    readme = (CONF.parent / "README.md").read_text(encoding="utf-8")
+    calls = [line for line in readme.splitlines() if line.startswith("neuron-atlas 'explain=[")]
+    assert calls
+    for call in calls:
+        settings(*shlex.split(call)[1:]).explain.check()
+
+
+@pytest.mark.parametrize("model", ["my-model", "meta/llama:7b", "a model (old), v=2 [x]{y}"])
+def test_the_remedy_for_a_model_without_a_price_can_be_given_as_it_is_printed(model, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+    explainer = settings("explain=gpt4o").explain.explainer
+    asked = replace(explainer, client=replace(explainer.client, model=model))
+    with pytest.raises(Unusable) as raised:
+        asked.check()
+    (remedy,) = [part for part in shlex.split(str(raised.value)) if part.startswith("+explain")]
+    composed = settings("explain=gpt4o", remedy.rstrip(",")).explain.explainer
+    assert composed.prices[model] == Price(input=2.5, output=10, date="2026-04-05")
+    replace(asked, prices=composed.prices).check()
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        (
+            str(from_reply(404, {}, model="gpt-4o", api_key_env="KEY")),
+            "explain.client.base_url=http://127.0.0.1:1/v1",
+        ),
+        (_told_of_another_model(), "explain.client.served_as=another"),
+    ],
+)
+def test_a_setting_that_an_error_names_exists(said, remedy):
+    assert f" {remedy.split('=')[0]}" in said
+    settings("explain=gpt4o", remedy)

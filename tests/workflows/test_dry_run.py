@@ -1,6 +1,13 @@
+from contextlib import contextmanager
+
+from tasks.explain.chat import Chat
 from tasks.llm.prices import Price
 from tasks.llm.settings import ClientSettings, LimitSettings
-from workflows.dry_run import Estimate, told
+from tests.workflows.runs import settings
+from workflows import dry_run as dry
+from workflows.dry_run import Estimate, closing, told
+from workflows.stage import Context
+from workflows.store import Store
 
 ESTIMATE = Estimate(
     neurons=10_000,
@@ -22,7 +29,6 @@ def test_an_estimate_tells_requests_tokens_dollars_and_hours():
         "tokens     19,600,000 in the prompts and 3,920,000 in the answers, at most",
         "dollars    88.20 at most (prices of 2026-04-05: 2.5 in, 10 out for a million tokens)",
         "hours      0.49 at the limits in explain.client.limits",
-        "nothing was sent",
     ]
 
 
@@ -35,3 +41,45 @@ def test_by_batch_it_costs_half_and_takes_a_day():
 def test_without_limits_no_hours_are_made_up():
     lines = told(ESTIMATE, ClientSettings(), PRICE, is_batch=False)
     assert "no limit a minute" in lines[4]
+
+
+def test_of_several_explainers_each_is_named_and_their_sum_is_told():
+    lines = told(ESTIMATE, CLIENT, PRICE, is_batch=False, apart="masks")
+    assert lines[0] == "dry run    masks: 10,000 neurons, judging by 512 of them"
+    assert (
+        closing([(9_800, 88.2), (200, 1.8)])[0]
+        == "in all     10,000 requests, 90.00 dollars at most"
+    )
+
+
+def test_it_is_said_what_an_estimate_leaves_out():
+    (beside, last) = closing([(9_800, 88.2)])
+    assert "second questions" in beside
+    assert last == "nothing was sent"
+    assert closing([]) == ["nothing was sent"]
+
+
+def test_a_dry_run_of_several_tells_of_each_and_of_all(monkeypatch, tmp_path, capsys):
+    context = Context(
+        settings("explain=[gpt4o,dissect,masks:gpt4o]", "explain.dry_run=true"),
+        Store(tmp_path),
+        None,
+        lambda: None,
+    )
+
+    @contextmanager
+    def opened(explainer, *_):
+        asks = isinstance(explainer, Chat)
+        yield explainer if asks else None
+
+    monkeypatch.setattr(dry, "open_calls", opened)
+    monkeypatch.setattr(dry, "_estimate", lambda context, calls: ESTIMATE)
+    dry.dry_run(context)
+    told_lines = capsys.readouterr().err.splitlines()
+    assert [line for line in told_lines if line.startswith(("dry", "in all", "nothing"))] == [
+        "dry run    gpt4o: 10,000 neurons, judging by 512 of them",
+        "dry run    dissect asks no model",
+        "dry run    masks: 10,000 neurons, judging by 512 of them",
+        "in all     19,600 requests, 176.40 dollars at most",
+        "nothing was sent",
+    ]
