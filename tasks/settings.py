@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import field, fields, is_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
 
 _RUNTIME = "runtime"
 
 
-def runtime(default: Any) -> Any:
+def runtime(default: Any = MISSING, *, default_factory: Any = MISSING) -> Any:
     """A dataclass field that changes no result (a batch size, a timeout, a path).
 
     It stays out of fingerprints, so changing it redoes nothing.
     """
-    return field(default=default, metadata={_RUNTIME: True})
+    metadata = {_RUNTIME: True}
+    if default_factory is not MISSING:
+        return field(default_factory=default_factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def identity(settings: Any) -> Any:

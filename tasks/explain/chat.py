@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from tasks.evidence import Evidence
@@ -35,6 +35,7 @@ from tasks.llm.client import (
 from tasks.llm.prices import Price, check_price, total_cost
 from tasks.llm.request import Request
 from tasks.samples.catalog import Catalog
+from tasks.settings import runtime
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Chat:
     seed: int | None = 0
     max_tokens: int | None = 400
     structured: bool = True
-    prices: dict[str, Price] = field(default_factory=dict)
+    prices: dict[str, Price] = runtime(default_factory=dict)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         for name, least in (("exemplars", 1), ("contrasts", 0), ("image_size", LEAST_SIZE)):
@@ -162,6 +163,12 @@ class _Conversation:
             if not _lacks_schema(answer):
                 return answer
             self._structured = False
+            said = await self._connection.ask(Request(messages, parameters))
+            return replace(
+                said,
+                attempts=answer.attempts + said.attempts,
+                seconds=answer.seconds + said.seconds,
+            )
         return await self._connection.ask(Request(messages, parameters))
 
     def _outcome(

@@ -19,9 +19,21 @@ class OtherRecipe:
     parts: tuple[Scenes, ...] = ()
 
 
+@dataclass(frozen=True)
+class Stocked:
+    stock: dict[str, int] = runtime(default_factory=dict)  # noqa: RUF009
+
+
 def test_a_runtime_field_has_its_default_and_is_no_part_of_the_identity():
     assert Recipe().threads == 1
     assert identity(Recipe(threads=8)) == identity(Recipe())
+
+
+def test_a_runtime_field_may_be_made_anew_for_each():
+    one, other = Stocked(), Stocked()
+    one.stock["salt"] = 1
+    assert other.stock == {}
+    assert identity(one) == identity(other)
 
 
 def test_any_other_field_is_part_of_the_identity():

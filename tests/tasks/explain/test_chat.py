@@ -232,6 +232,19 @@ def test_a_provider_without_schemas_is_asked_without(provider):
     assert ["response_format" in r["body"] for r in provider.requests()] == [True] + [False] * 3
 
 
+def test_the_request_that_was_turned_down_for_its_schema_counts_as_an_attempt(provider):
+    provider.misbehave("no_json_schema", times=-1)
+    one_at_a_time = ClientSettings(base_url=provider.base_url, concurrency=1)
+    said = explain(provider, *(likes("visual", colour) for colour in COLOURS), client=one_at_a_time)
+    assert [one.attempts for one in said] == [2, 1, 1]
+    assert sum(one.attempts for one in said) == len(provider.requests())
+
+
+def test_a_price_decides_no_explanation(provider):
+    corrected = {"gpt-4o": replace(PRICES["gpt-4o"], date="2026-05-01")}
+    assert identity(chat(provider, prices=corrected)) == identity(chat(provider))
+
+
 def test_a_schema_is_not_asked_for_where_the_settings_say_so(provider):
     (said,) = explain(provider, likes("visual"), structured=False)
     assert said.text == "The neuron responds to red regions of a picture."
