@@ -28,6 +28,8 @@ class OpenCalls:
     """The way to the model of one stage, for its driver."""
 
     stage: str
+    title: str
+    """What is spent is logged under it: the stage, and of several explainers which."""
     client: ClientSettings
     prices: Mapping[str, Price]
     journal: RemoteJournal
@@ -44,7 +46,7 @@ class OpenCalls:
 
     def accompany(self, context: Context, advance: Advance) -> AbstractContextManager[None]:
         """Show and log what is spent for as long as it is open."""
-        return shown_spending(advance, self.journal.tally_now, context.log_live, self.stage)
+        return shown_spending(advance, self.journal.tally_now, context.log_live, self.title)
 
     def wait_for_batches(self, context: Context) -> None:
         """Fetch what batches answer until none is left, with a line now and then."""
@@ -89,7 +91,8 @@ def open_calls(
         before = limits.agree()
         if before != client.limits:
             say(f"limits     {client.account}: {_shown(client.limits)}; before, {_shown(before)}")
-        yield OpenCalls(stage, client, asker.prices, journal, limits)
+        title = f"{stage}/{context.apart}" if context.apart else stage
+        yield OpenCalls(stage, title, client, asker.prices, journal, limits)
         lost = journal.tally_now().lost
         if lost:
             say(

@@ -56,18 +56,26 @@ def work_on_parts(
     folder: Path,
     submit: Callable[[NeuronPart, Path], ray.ObjectRef],
     accompany: Callable[[Advance], AbstractContextManager[object]] = nullcontext,
+    at_once: int | None = None,
+    after: Callable[[], None] | None = None,
 ) -> dict[str, list[str]]:
     """Have every part whose file is not there written to it, with a bar; the files by artifact.
 
     submit: given a part and the path that its task shall write. accompany: what goes on meanwhile.
+    after: called each time that at_once parts (None: all) are done, and at the end.
     """
     paths = {part.file(artifact): folder / part.file(artifact) for part in parts}
     waiting = [part for part in parts if not paths[part.file(artifact)].is_file()]
     total = sum(len(part.neurons) for part in parts)
     done = total - sum(len(part.neurons) for part in waiting)
     with progress(stage, total, "neurons", done) as advance, accompany(advance):
-        for part, _ in spread(waiting, lambda part: submit(part, paths[part.file(artifact)])):
-            advance(len(part.neurons))
+        step = at_once or max(1, len(waiting))
+        for start in range(0, len(waiting), step):
+            some = waiting[start : start + step]
+            for part, _ in spread(some, lambda part: submit(part, paths[part.file(artifact)])):
+                advance(len(part.neurons))
+            if after is not None:
+                after()
     return {artifact: list(paths)}
 
 

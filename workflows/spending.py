@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tasks.llm.journal import Tally
 from workflows.progress import Advance
@@ -22,7 +22,11 @@ def shown_spending(
     log_live: Callable[[Mapping[str, float], int], None],
     stage: str,
 ) -> Iterator[None]:
-    """Look at the tally every few seconds for as long as it is open, and once more at the end."""
+    """Look at the tally every few seconds for as long as it is open, and once more at the end,
+    however it ends.
+
+    stage: what the metrics are named after.
+    """
     ended = threading.Event()
     begun = time.monotonic()
 
@@ -46,10 +50,11 @@ def shown_spending(
     watcher.start()
     try:
         yield
-        log(look())
     finally:
         ended.set()
         watcher.join()
+        with suppress(Exception):  # Where the journal died, that is told by what needs it.
+            log(look())
 
 
 def spending_note(tally: Tally) -> str:
@@ -80,8 +85,9 @@ def spending_metrics(stage: str, tally: Tally) -> dict[str, float]:
         "latency_p90_s": tally.p90_s,
         "latency_p99_s": tally.p99_s,
     }
-    metrics |= {
-        f"calls/{re.sub(r'[^-a-zA-Z0-9_./ ]', ' ', name)}": count
-        for name, count in tally.outcomes.items()
+    metrics |= {f"calls/{name}": count for name, count in tally.outcomes.items()}
+    return {
+        re.sub(r"[^-a-zA-Z0-9_./ ]", " ", f"{stage}/{name}"): float(value)
+        for name, value in metrics.items()
+        if value is not None
     }
-    return {f"{stage}/{name}": float(value) for name, value in metrics.items() if value is not None}

@@ -68,6 +68,10 @@ class Context:
     """The context of each explainer: its settings alone, and what was done for it."""
     log_live: Callable[[Mapping[str, float], int], None] = lambda metrics, step: None
     """Metrics of a stage that is running, by their step."""
+    apart: str = ""
+    """The explainer whose context this is, in a run of several."""
+    unfinished: list[Path] = field(default_factory=list)
+    """Explanations that were written by a run that then failed, of all explainers."""
     _revision: str | None = None
     _extent: Extent | None = None
 
@@ -123,6 +127,7 @@ class Context:
                 self.by_explainer[name] = replace(
                     self,
                     settings=replace(self.settings, explain=settings),
+                    apart=name if self.settings.explain.beside else "",
                     done=dict(self.done),
                     by_explainer={},
                 )

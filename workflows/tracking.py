@@ -137,8 +137,9 @@ class Tracker:
             client.set_tag(run_id, "error", error[:5000])
         if "samples" in context.done:
             self._log_dataset(client, run_id, context)
-        if any(manifest.stage == "explain" for manifest in context.manifests()):
-            self._log_explanations(client, run_id, context)
+        explained = [*context.paths("explain", "explanations"), *context.unfinished]
+        if explained:
+            self._log_explanations(client, run_id, explained)
         if "report" in context.done:
             self._log_report(client, run_id, context)
 
@@ -169,11 +170,10 @@ class Tracker:
             client.log_artifact(run_id, str(manifest))
         self._log_by_layer(client, run_id, context)
 
-    def _log_explanations(self, client: MlflowClient, run_id: str, context: Context) -> None:
+    def _log_explanations(self, client: MlflowClient, run_id: str, paths: list[Path]) -> None:
         """The explanations as a table; this is its only writer."""
-        table = read_table(
-            context.paths("explain", "explanations"), EXPLANATIONS, list(_EXPLANATION_COLUMNS)
-        ).slice(0, _LONGEST_TABLE)
+        table = read_table(paths, EXPLANATIONS, list(_EXPLANATION_COLUMNS))
+        table = table.slice(0, _LONGEST_TABLE)
         client.log_table(run_id, table.to_pydict(), "explanations.json")
 
     def _log_by_layer(self, client: MlflowClient, run_id: str, context: Context) -> None:

@@ -1,8 +1,15 @@
 import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
 
 from tasks.llm.journal import Tally
-from workflows import spending
+from tests.workflows.runs import settings
+from workflows import calls, spending
 from workflows.spending import shown_spending, spending_metrics, spending_note
+from workflows.stage import Context
+from workflows.store import Store
 
 TALLY = Tally(
     budget_usd=50.0,
@@ -39,6 +46,51 @@ def test_the_tally_is_logged_under_names_that_mlflow_takes():
     assert metrics["explain/calls/rate_limited/HTTP 429"] == 1
     assert metrics["explain/calls/failed/  "] == 1
     assert "explain/latency_p90_s" not in metrics
+
+
+def test_it_is_logged_once_more_where_the_stage_fails():
+    logged = []
+    with (
+        pytest.raises(RuntimeError, match="it broke"),
+        shown_spending(Bar(), lambda: TALLY, lambda metrics, step: logged.append(metrics), "x"),
+    ):
+        raise RuntimeError("it broke")
+    assert [metrics["x/usd"] for metrics in logged] == [2.0]
+
+
+def test_a_journal_that_is_gone_does_not_hide_why_the_stage_failed():
+    def gone() -> Tally:
+        raise ConnectionError
+
+    with (
+        pytest.raises(RuntimeError, match="it broke"),
+        shown_spending(Bar(), gone, lambda metrics, step: None, "x"),
+    ):
+        raise RuntimeError("it broke")
+
+
+def test_what_each_of_several_explainers_spends_is_logged_apart(monkeypatch, tmp_path):
+    def titles(*overrides: str) -> list[str]:
+        context = Context(settings(*overrides), Store(tmp_path), None, lambda: None)
+        found = []
+        for _, apart in context.each_explainer():
+            explainer = apart.settings.explain.explainer
+            with calls.open_calls(explainer, apart, "explain", None) as opened:
+                found.append(opened.title)
+        return found
+
+    @contextmanager
+    def journal(*_):
+        yield SimpleNamespace(tally_now=Tally, batches=lambda client: 0)
+
+    monkeypatch.setattr(calls, "forget_limits", lambda: None)
+    monkeypatch.setattr(calls, "open_journal", journal)
+    monkeypatch.setattr(
+        calls, "RemoteLimits", lambda account, limits: SimpleNamespace(agree=lambda: limits)
+    )
+    assert titles("explain=gpt4o") == ["explain"]
+    assert titles("explain=[gpt4o,masks:gpt4o]") == ["explain/gpt4o", "explain/masks"]
+    assert "explain/masks/usd" in spending_metrics("explain/masks", TALLY)
 
 
 def test_it_is_shown_and_logged_while_the_stage_runs_and_at_its_end(monkeypatch):

@@ -28,6 +28,8 @@ _TRANSIENT = pa.array(["rate_limited", "timed_out", "budget", "failed"])
 _NO_FAULT = pa.array(["ok", "no_evidence"])
 _LIVES = 20
 """Workers that a part may outlive: machines come and go in a run of days."""
+_SPOOLED_AT_ONCE = 8192
+"""Neurons whose requests lie on the disk at once."""
 _UNSTEADY = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
 """Columns that no later stage reads, and that differ between runs of the same."""
 
@@ -62,8 +64,13 @@ def _run(context: Context, folder: Path) -> Written:
             files = _by_batch(context, folder, parts, calls)
         else:
             files = _live(context, folder, parts, calls)
-    explanations = read_table([folder / name for name in files["explanations"]], EXPLANATIONS)
-    _check_failures(explanations, settings.max_failed_share)
+    written = [folder / name for name in files["explanations"]]
+    explanations = read_table(written, EXPLANATIONS)
+    try:
+        _check_failures(explanations, settings.max_failed_share)
+    except RunFailed:
+        context.unfinished.extend(written)
+        raise
     return Written(
         files,
         count_rows(folder, files),
@@ -94,7 +101,10 @@ def _live(
 def _by_batch(
     context: Context, folder: Path, parts: Sequence[NeuronPart], calls: OpenCalls
 ) -> dict[str, list[str]]:
-    """Collect what is not answered, hand it in, wait, and again until every part is written."""
+    """Collect what is not answered, hand it in, wait, and again until every part is written.
+
+    It is handed in some parts at a time, for the pictures of all neurons would fill a disk.
+    """
     inputs = TaskInputs.of(context)
     explainer = context.settings.explain.explainer
     spools = folder / "spools"
@@ -106,14 +116,24 @@ def _by_batch(
     def accompany(advance: Advance) -> Any:
         return calls.accompany(context, advance)
 
-    while True:
-        calls.wait_for_batches(context)
-        files = work_on_parts("explain", "explanations", parts, folder, submit, accompany)
+    def hand_in() -> None:
+        nonlocal is_done
         waiting = sorted(spools.glob("*.jsonl"))
-        if not waiting:
+        if waiting:
+            is_done = False
+            calls.journal.hand_in(calls.client, calls.prices, waiting)
+        shutil.rmtree(spools, ignore_errors=True)
+
+    at_once = max(1, _SPOOLED_AT_ONCE // context.settings.explain.neurons_per_task)
+    while True:
+        is_done = True
+        calls.wait_for_batches(context)
+        shutil.rmtree(spools, ignore_errors=True)  # Of a run that was killed while it collected.
+        files = work_on_parts(
+            "explain", "explanations", parts, folder, submit, accompany, at_once, hand_in
+        )
+        if is_done:
             return files
-        calls.journal.hand_in(calls.client, calls.prices, waiting)
-        shutil.rmtree(spools)
 
 
 def _reopen(path: Path) -> None:

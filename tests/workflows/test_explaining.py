@@ -1,0 +1,160 @@
+"""What the stage that explains does around its tasks, which are stood in for here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, write_table
+from tasks.llm.journal import Tally
+from tests.workflows.runs import settings
+from workflows import calls, neuron_parts
+from workflows.errors import RunFailed, WrongCall
+from workflows.neuron_parts import cut_into_parts
+from workflows.stage import Context
+from workflows.stages import explain
+from workflows.store import Store
+from workflows.tracking import Tracker
+
+
+def types(count: int) -> pa.Table:
+    rows = [
+        {"layer": 0, "neuron": neuron, "type": "visual", "n_exemplars": 3, "scale": 1.0}
+        for neuron in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=NEURON_TYPES.schema)
+
+
+def explanations(count: int, status: str) -> pa.Table:
+    blank = {field.name: _blank(field) for field in EXPLANATIONS.schema}
+    rows = [
+        blank | {"layer": 0, "neuron": neuron, "explainer": "gpt4o", "status": status}
+        for neuron in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=EXPLANATIONS.schema)
+
+
+def _blank(field: pa.Field) -> Any:
+    if field.nullable:
+        return None
+    if pa.types.is_list(field.type) or pa.types.is_large_list(field.type):
+        return []
+    return "" if pa.types.is_string(field.type) or pa.types.is_dictionary(field.type) else 0
+
+
+def context_of(folder: Path, *overrides: str) -> Context:
+    return Context(
+        settings("explain=gpt4o", *overrides),
+        Store(folder),
+        None,  # type: ignore[arg-type]
+        lambda: None,
+    )
+
+
+def test_a_batch_run_keeps_the_requests_of_some_parts_at_a_time_on_the_disk(monkeypatch, tmp_path):
+    """Ten parts of two neurons, and room for the requests of six neurons."""
+    parts = cut_into_parts(types(20), 2)
+    spools, handed_in = tmp_path / "spools", []
+    answered: set[str] = set()
+
+    def work(part: Any, spool: Path, path: Path) -> None:
+        if spool.stem in answered:
+            path.touch()
+            return
+        spool.parent.mkdir(exist_ok=True)
+        spool.touch()
+
+    def hand_in(client: Any, prices: Any, waiting: list[Path]) -> None:
+        handed_in.append([path.stem for path in waiting])
+        answered.update(path.stem for path in waiting)
+
+    monkeypatch.setattr(explain, "_SPOOLED_AT_ONCE", 6)
+    monkeypatch.setattr(explain.TaskInputs, "of", lambda context: None)
+    monkeypatch.setattr(
+        explain,
+        "explain_part",
+        SimpleNamespace(remote=lambda _1, part, _2, spool, path: work(part, spool, path)),
+    )
+    monkeypatch.setattr(
+        neuron_parts, "spread", lambda items, submit: [(item, submit(item)) for item in items]
+    )
+    told = SimpleNamespace(
+        client=None,
+        prices=None,
+        journal=SimpleNamespace(hand_in=hand_in),
+        collecting=lambda spool: spool,
+        accompany=lambda context, advance: nullcontext(),
+        wait_for_batches=lambda context: None,
+    )
+    spools.mkdir()
+    (spools / "of-a-killed-run.jsonl").touch()
+
+    context = context_of(tmp_path, "explain.neurons_per_task=2")
+    files = explain._by_batch(context, tmp_path, parts, told)
+
+    assert [len(names) for names in handed_in] == [3, 3, 3, 1]
+    names = [name for some in handed_in for name in some]
+    assert "of-a-killed-run" not in names
+    assert len(set(names)) == 10
+    assert all((tmp_path / name).is_file() for name in files["explanations"])
+    assert not spools.exists()
+
+
+def test_only_batches_to_its_own_model_keep_a_live_run_from_asking(monkeypatch, tmp_path):
+    @contextmanager
+    def journal(*_: Any) -> Iterator[Any]:
+        def batches(client: Any) -> int:
+            return 2 if client.model == "gpt-4o" else 0
+
+        yield SimpleNamespace(batches=batches, tally_now=Tally)
+
+    monkeypatch.setattr(calls, "forget_limits", lambda: None)
+    monkeypatch.setattr(calls, "open_journal", journal)
+    monkeypatch.setattr(
+        calls, "RemoteLimits", lambda account, limits: SimpleNamespace(agree=lambda: limits)
+    )
+    context = context_of(tmp_path)
+    mine = context.settings.explain.explainer
+    other = replace(mine, client=replace(mine.client, model="another"))
+    with pytest.raises(WrongCall, match="2 batches of an earlier run have not been fetched"):
+        calls.open_calls(mine, context, "explain", None).__enter__()
+    with calls.open_calls(other, context, "explain", None) as opened:
+        assert opened is not None
+
+
+def test_the_explanations_of_a_run_with_too_many_failures_are_logged_all_the_same(
+    monkeypatch, tmp_path
+):
+    context = context_of(tmp_path, "explain.max_failed_share=0.5")
+    several = replace(context, by_explainer={})
+    (apart,) = [found for _, found in several.each_explainer()]
+
+    def live(context: Context, folder: Path, parts: Any, calls: Any) -> dict[str, list[str]]:
+        write_table(explanations(4, "malformed"), EXPLANATIONS, folder / "part.parquet")
+        return {"explanations": ["part.parquet"]}
+
+    monkeypatch.setattr(explain, "chosen_neurons", lambda context: types(4))
+    monkeypatch.setattr(explain, "open_calls", lambda *_: nullcontext())
+    monkeypatch.setattr(explain, "_live", live)
+    with pytest.raises(RunFailed, match=r"100\.0% of 4 explanations failed"):
+        explain._run(apart, tmp_path)
+
+    logged: dict[str, Any] = {}
+    client = SimpleNamespace(
+        log_metric=lambda *_: None,
+        set_tag=lambda *_: None,
+        log_table=lambda run_id, data, name: logged.update({name: data}),
+    )
+    Tracker._log(SimpleNamespace(_log_explanations=_tables), client, "run", several, "too many")
+    assert logged["explanations.json"]["status"] == ["malformed"] * 4
+
+
+def _tables(client: Any, run_id: str, paths: list[Path]) -> None:
+    Tracker._log_explanations(None, client, run_id, paths)  # type: ignore[arg-type]
