@@ -116,6 +116,8 @@ def _by_batch(
     def accompany(advance: Advance) -> Any:
         return calls.accompany(context, advance)
 
+    is_done = False
+
     def hand_in() -> None:
         nonlocal is_done
         waiting = sorted(spools.glob("*.jsonl"))
