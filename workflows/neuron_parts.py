@@ -56,6 +56,7 @@ def work_on_parts(
     folder: Path,
     submit: Callable[[NeuronPart, Path], ray.ObjectRef],
     accompany: Callable[[Advance], AbstractContextManager[object]] = nullcontext,
+    *,
     at_once: int | None = None,
     after: Callable[[], None] | None = None,
 ) -> dict[str, list[str]]:

@@ -29,31 +29,29 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
         message["content"] = ""
     elif fault == "wrong_model":
         model = "another-model-1"
+    elif fault == "line_separators":
+        message["content"] = f"{said}\u2028\u2029\x85"
     elif fault == "many_lines":
         answer = look(body)
         answer["explanation"] = answer["explanation"].replace(" ", "\n\t", 2)
         message["content"] = json.dumps(answer)
     elif "response_format" not in body:
         message["content"] = f"Here is what I found:\n```json\n{said}\n```\nLet me know!"
-    if fault == "line_separators":
-        message["content"] += "\u2028\u2029\x85"
     tokens_in = prompt_tokens(body)
     tokens_out = len(message["content"] or "") // 4 + 1
-    told = {
+    usage = {
+        "prompt_tokens": tokens_in,
+        "completion_tokens": tokens_out,
+        "total_tokens": tokens_in + tokens_out,
+    }
+    return {
         "id": f"chatcmpl-{hashlib.sha256(text.encode()).hexdigest()[:24]}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
-        "usage": {
-            "prompt_tokens": tokens_in,
-            "completion_tokens": tokens_out,
-            "total_tokens": tokens_in + tokens_out,
-        },
+        "usage": None if fault == "no_usage" else usage,
     }
-    if fault == "no_usage":
-        del told["usage"]
-    return told
 
 
 def prompt_tokens(body: dict[str, Any]) -> int:

@@ -132,7 +132,14 @@ def _by_batch(
         calls.wait_for_batches(context)
         shutil.rmtree(spools, ignore_errors=True)  # Of a run that was killed while it collected.
         files = work_on_parts(
-            "explain", "explanations", parts, folder, submit, accompany, at_once, hand_in
+            "explain",
+            "explanations",
+            parts,
+            folder,
+            submit,
+            accompany,
+            at_once=at_once,
+            after=hand_in,
         )
         if is_done:
             return files
