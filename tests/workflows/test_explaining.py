@@ -83,7 +83,7 @@ def test_a_batch_run_keeps_the_requests_of_some_parts_at_a_time_on_the_disk(monk
         SimpleNamespace(remote=lambda _1, part, _2, spool, path: work(part, spool, path)),
     )
     monkeypatch.setattr(
-        neuron_parts, "spread", lambda items, submit: [(item, submit(item)) for item in items]
+        neuron_parts, "spread", lambda items, submit, *_: [(item, submit(item)) for item in items]
     )
     told = SimpleNamespace(
         client=None,
