@@ -102,7 +102,7 @@ def test_a_value_out_of_range_is_told_with_the_range(path, value, allowed):
     "rule", [["classify.top_n=60"], ["classify=tested", "classify.paper.top_n=60"]]
 )
 def test_more_exemplars_cannot_vote_than_are_captured(rule):
-    with pytest.raises(WrongCall, match=r"^classify: 60 exemplars shall .* capture\.top_n keeps 50"):
+    with pytest.raises(WrongCall, match=r"^classify: 60 exemplars .* capture\.top_n keeps 50"):
         read_settings(composed(*rule))
 
 
