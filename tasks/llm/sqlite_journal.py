@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from typing import Any, TypeVar
 from tasks.llm.journal import Claim, Spent, Tally
 from tasks.llm.journal_layout import open_database
 from tasks.llm.limits import LEASE_S
+from tasks.llm.tally import RunTally
 
 T = TypeVar("T")
 _Work = tuple[Callable[[], Any], "Future[Any]"]
 
 _GROUP = 512
-_LATENCIES_KEPT = 20_000
 _ROUNDING_USD = 1e-9
 _LONGEST_CALL_S = 3600.0
 _BEFORE = "callers of the journal that died"
@@ -56,7 +55,7 @@ class SqliteJournal:
         self._heard_of: dict[str, float] = {}
         self._ruled: dict[str, str] = {}
         self._stopped: str | None = None
-        self._run = _Run()
+        self._run = RunTally()
         opened: Future[None] = Future()
         self._writer = threading.Thread(
             target=self._write, args=(Path(path), has_callers, opened), name="journal", daemon=True
@@ -284,23 +283,7 @@ class SqliteJournal:
         self._stopped = self._stopped or why
 
     def _tally(self) -> Tally:
-        p50_s, p90_s, p99_s = self._run.percentiles(0.5, 0.9, 0.99)
-        return Tally(
-            budget_usd=self._budget,
-            spent_usd=self._spent,
-            held_usd=self._held_usd,
-            lost=self._lost,
-            requests=self._run.requests,
-            answered=self._run.answered,
-            replayed=self._run.replayed,
-            tokens_in=self._run.tokens_in,
-            tokens_out=self._run.tokens_out,
-            run_usd=self._run.usd,
-            outcomes=dict(self._run.outcomes),
-            p50_s=p50_s,
-            p90_s=p90_s,
-            p99_s=p99_s,
-        )
+        return self._run.tally(self._budget, self._spent, self._held_usd, self._lost)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -311,30 +294,3 @@ class Held:
     request_hash: str
     worst_usd: float
     owner: str
-
-
-class _Run:
-    """Counts of this run."""
-
-    def __init__(self) -> None:
-        self.requests = self.answered = self.replayed = self.tokens_in = self.tokens_out = 0
-        self.usd = 0.0
-        self.outcomes: Counter[str] = Counter()
-        self._seconds: list[float] = []
-
-    def add(self, spent: Spent) -> None:
-        self.answered += 1
-        self.tokens_in += spent.tokens_in
-        self.tokens_out += spent.tokens_out
-        self.usd += spent.usd or 0.0
-        self.outcomes[spent.status] += 1
-        # The latest ones, so that a run of days shows how it is going now.
-        self._seconds.append(spent.seconds)
-        if len(self._seconds) > 2 * _LATENCIES_KEPT:
-            del self._seconds[:_LATENCIES_KEPT]
-
-    def percentiles(self, *shares: float) -> list[float | None]:
-        ordered = sorted(self._seconds[-_LATENCIES_KEPT:])
-        if not ordered:
-            return [None] * len(shares)
-        return [ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in shares]
