@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.llm.calls import Calls
+from tasks.llm.outbox import outbox_folder
 from tasks.llm.prices import Price
 from tasks.llm.settings import ClientSettings, LimitSettings
 from tasks.llm.spool import Spool
@@ -32,10 +33,11 @@ class OpenCalls:
     prices: Mapping[str, Price]
     journal: RemoteJournal
     limits: RemoteLimits
+    outbox: Path
 
     def live(self) -> Calls:
         """For tasks that call."""
-        return Calls(self.journal, self.limits)
+        return Calls(self.journal, self.limits, outbox=self.outbox)
 
     def collecting(self, path: Path) -> Calls:
         """For tasks whose requests go into a file, to be handed in by batch."""
@@ -79,7 +81,8 @@ def open_calls(
     client: ClientSettings = asker.client
     forget_limits()
     limits = RemoteLimits(client.account, client.limits)
-    with open_journal(context.store.out / JOURNAL, stage, budget_usd) as journal:
+    path = context.store.out / JOURNAL
+    with open_journal(path, stage, budget_usd) as journal:
         if mode != "batch" and (open_batches := journal.batches()):
             raise WrongCall(
                 f"{stage}.mode: {open_batches:,} batches of an earlier run have not been fetched; "
@@ -88,7 +91,8 @@ def open_calls(
         before = limits.agree()
         if before != client.limits:
             say(f"limits     {client.account}: {_shown(client.limits)}; before, {_shown(before)}")
-        yield OpenCalls(stage, client, asker.prices, journal, limits)
+        outbox = outbox_folder(path, stage)
+        yield OpenCalls(stage, client, asker.prices, journal, limits, outbox)
         lost = journal.tally_now().lost
         if lost:
             say(

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from tasks.llm.journal import Claim, Spent, Tally
 from tasks.llm.journal_layout import open_database
 from tasks.llm.limits import LEASE_S
+from tasks.llm.outbox import Outboxes, outbox_folder
 from tasks.llm.tally import RunTally
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class SqliteJournal:
         self._ruled: dict[str, str] = {}
         self._stopped: str | None = None
         self._run = RunTally()
+        self._outboxes = Outboxes(outbox_folder(Path(path), purpose))
         opened: Future[None] = Future()
         self._writer = threading.Thread(
             target=self._write, args=(Path(path), has_callers, opened), name="journal", daemon=True
@@ -108,6 +110,7 @@ class SqliteJournal:
             self._load()
             if has_callers:
                 self._hold_for_callers()
+            self._take_over()
         except BaseException as error:
             opened.set_exception(error)
             return
@@ -154,6 +157,22 @@ class SqliteJournal:
         ).fetchone()
         self._spent, self._lost = float(spent), int(lost)
 
+    def _take_over(self) -> None:
+        """Settle what was answered while no journal was open, or by those who died since."""
+        self._database.execute("BEGIN IMMEDIATE")
+        self._absorb()
+        self._database.execute("COMMIT")
+        self._outboxes.clear()
+        self._run = RunTally()  # They were no calls of this run.
+
+    def _absorb(self) -> None:
+        for told in self._outboxes.unread():
+            row = self._database.execute(
+                "SELECT request_hash FROM calls WHERE call = ?", (told.call,)
+            ).fetchone()
+            if row == (told.request_hash,):  # Else it is of a journal that is no more.
+                self._settle(told.call, told.answer, told.spent)
+
     def _hold_for_callers(self) -> None:
         """Those that are calling get the time to tell their results before their claims lapse."""
         self._beat(_BEFORE)
@@ -187,23 +206,19 @@ class SqliteJournal:
         if owner not in self._heard_of:
             self._beat(owner)
         kept = self._answer(request_hash)
+        held = self._claims.get(request_hash)
+        if kept is None and held is not None and self._lives(held.owner):
+            return Claim("busy")
+        if kept is None and self._is_without_result(request_hash):
+            self._absorb()  # It may have been answered before its asker died.
+            kept = self._answer(request_hash)
         if kept is not None:
             return Claim("answered", told=kept)
-        held = self._claims.get(request_hash)
         if held is not None:
-            if self._clock() - self._heard_of.get(held.owner, 0.0) < LEASE_S:
-                return Claim("busy")
-            self._forget(held)  # Its owner is dead; what it may have cost stays counted.
-        if self._budget is not None:
-            room = self._budget - self._spent + _ROUNDING_USD
-            if worst_usd > room:
-                return Claim(
-                    "over_budget",
-                    told=f"the budget of {self._budget:g} USD has {max(room, 0):.4f} USD left, and "
-                    f"the call could cost {worst_usd:.4f}",
-                )
-            if worst_usd > room - self._held_usd:
-                return Claim("busy")
+            self._forget(held)
+        refused = self._afford(worst_usd)
+        if refused is not None:
+            return refused
         call = self._database.execute(
             "INSERT INTO calls (request_hash, purpose, model, begun_at, usd)"
             " VALUES (?, ?, ?, ?, ?)",
@@ -213,6 +228,41 @@ class SqliteJournal:
         self._run.requests += 1
         self._hold(Held(call, request_hash, worst_usd, owner))
         return Claim("granted", call)
+
+    def _is_without_result(self, request_hash: str) -> bool:
+        return bool(
+            self._database.execute(
+                "SELECT 1 FROM calls"
+                " WHERE request_hash = ? AND outcome IS NULL AND ended_at IS NULL",
+                (request_hash,),
+            ).fetchone()
+        )
+
+    def _afford(self, worst_usd: float) -> Claim | None:
+        """None where the budget has room for a call that costs at most so much."""
+        if self._budget is None:
+            return None
+        if worst_usd > self._budget - self._spent - self._held_usd + _ROUNDING_USD:
+            self._forget_the_dead()
+        room = self._budget - self._spent + _ROUNDING_USD
+        if worst_usd > room:
+            return Claim(
+                "over_budget",
+                told=f"the budget of {self._budget:g} USD has {max(room, 0):.4f} USD left, and "
+                f"the call could cost {worst_usd:.4f}",
+            )
+        return Claim("busy") if worst_usd > room - self._held_usd else None
+
+    def _lives(self, owner: str) -> bool:
+        return self._clock() - self._heard_of.get(owner, float("-inf")) < LEASE_S
+
+    def _forget_the_dead(self) -> None:
+        dead = [held for held in self._calls.values() if not self._lives(held.owner)]
+        if dead:
+            self._absorb()
+        for held in dead:
+            if held.call in self._calls:
+                self._forget(held)
 
     def _hold(self, held: Held) -> None:
         self._calls[held.call] = self._claims[held.request_hash] = held
