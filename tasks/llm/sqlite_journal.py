@@ -178,7 +178,7 @@ class SqliteJournal:
         self._beat(_BEFORE)
         open_calls = self._database.execute(
             "SELECT call, request_hash, coalesce(usd, 0) FROM calls"
-            " WHERE purpose = ? AND outcome IS NULL AND begun_at > ?",
+            " WHERE purpose = ? AND outcome IS NULL AND ended_at IS NULL AND begun_at > ?",
             (self._purpose, time.time() - _LONGEST_CALL_S),
         )
         for call, request_hash, usd in open_calls.fetchall():
@@ -316,6 +316,9 @@ class SqliteJournal:
 
     def _forget(self, held: Held) -> None:
         """A call without a result: it may have been billed, so it counts as spent."""
+        self._database.execute(
+            "UPDATE calls SET ended_at = ? WHERE call = ?", (time.time(), held.call)
+        )
         self._let_go(held)
         self._spent += held.worst_usd
         self._lost += 1

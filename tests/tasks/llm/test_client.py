@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tasks.llm.calls import Calls
-from tasks.llm.client import Answer, ClientSettings, Unusable, connect
+from tasks.llm.client import Answer, ClientSettings, Unusable, connect, in_parallel
 from tasks.llm.headers import retry_after
-from tasks.llm.journal import Journal, NoJournal
+from tasks.llm.journal import Claim, Journal, NoJournal
 from tasks.llm.prices import Price
 from tasks.llm.request import Request
 from tasks.llm.settings import AzureSettings, LimitSettings
@@ -388,3 +388,46 @@ def test_within_its_limits_a_provider_turns_nothing_down(provider):
     assert max(times) - min(times) >= 0.6
     # It told that 40 are permitted, which was obeyed.
     assert len(times) == 30
+
+
+def words(text: str) -> Request:
+    return Request([{"role": "user", "content": text}], {"seed": 0})
+
+
+def test_what_is_under_way_when_the_run_is_stopped_is_kept_for_it_is_paid_for(provider, tmp_path):
+    provider.misbehave("slow", times=5, match="slow", seconds=0.6)
+    provider.misbehave("insufficient_quota", match="poor")
+    journal = SqliteJournal(tmp_path / "journal.db")
+    requests = [*(words(f"slow {number}") for number in range(5)), words("poor")]
+
+    async def all_at_once() -> None:
+        async with connect(quick(provider), Calls(journal), PRICES) as connection:
+            await in_parallel(connection.ask, requests, 6)
+
+    with pytest.raises(Unusable, match="no quota left"):
+        asyncio.run(all_at_once())
+    assert sum(line["answered"] for line in provider.requests()) == 5
+    tally = asyncio.run(journal.tally())
+    assert (tally.answered, tally.lost, tally.held_usd) == (5, 0, 0)
+    assert all(ask(quick(provider), journal, request).replayed for request in requests[:5])
+
+
+def test_an_asker_that_is_stopped_while_it_claims_leaves_no_claim_behind(provider, tmp_path):
+    class Slow(SqliteJournal):
+        async def claim(self, *about: object) -> Claim:
+            claim = await super().claim(*about)  # type: ignore[arg-type]
+            await asyncio.sleep(0.2)
+            return claim
+
+    journal = Slow(tmp_path / "journal.db")
+
+    async def stopped() -> None:
+        async with connect(quick(provider), Calls(journal), PRICES) as connection:
+            asking = asyncio.ensure_future(connection.ask(QUESTION))
+            await asyncio.sleep(0.1)
+            asking.cancel()
+
+    asyncio.run(stopped())
+    tally = asyncio.run(journal.tally())
+    assert (tally.requests, tally.held_usd, tally.lost) == (1, 0, 0)
+    assert provider.requests() == []
