@@ -22,6 +22,7 @@ from workflows.spending import shown_spending, spending_note
 from workflows.stage import Context
 
 JOURNAL = "journal.sqlite"
+_TO_SETTLE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class OpenCalls:
     journal: RemoteJournal
     limits: RemoteLimits
     outbox: Path
+
+    @property
+    def ending_s(self) -> float:
+        """How long tasks that are stopped need to keep the answers that are under way (s)."""
+        return self.client.timeout_s + _TO_SETTLE_S
 
     def live(self) -> Calls:
         """For tasks that call."""

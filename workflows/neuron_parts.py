@@ -56,17 +56,23 @@ def work_on_parts(
     folder: Path,
     submit: Callable[[NeuronPart, Path], ray.ObjectRef],
     accompany: Callable[[Advance], AbstractContextManager[object]] = nullcontext,
+    ending_s: float = 0.0,
 ) -> dict[str, list[str]]:
     """Have every part whose file is not there written to it, with a bar; the files by artifact.
 
     submit: given a part and the path that its task shall write. accompany: what goes on meanwhile.
+    ending_s: how long tasks that are stopped are waited for.
     """
     paths = {part.file(artifact): folder / part.file(artifact) for part in parts}
     waiting = [part for part in parts if not paths[part.file(artifact)].is_file()]
     total = sum(len(part.neurons) for part in parts)
     done = total - sum(len(part.neurons) for part in waiting)
     with progress(stage, total, "neurons", done) as advance, accompany(advance):
-        for part, _ in spread(waiting, lambda part: submit(part, paths[part.file(artifact)])):
+
+        def begin(part: NeuronPart) -> ray.ObjectRef:
+            return submit(part, paths[part.file(artifact)])
+
+        for part, _ in spread(waiting, begin, ending_s):
             advance(len(part.neurons))
     return {artifact: list(paths)}
 
