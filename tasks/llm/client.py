@@ -11,7 +11,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -256,5 +256,7 @@ async def connect(
 
 async def _beat(journal: Journal, owner: str) -> None:
     while True:
-        await journal.beat(owner)
+        # One that is not heard is made up for by the next.
+        with suppress(Exception):
+            await journal.beat(owner)
         await asyncio.sleep(BEAT_S)

@@ -134,7 +134,9 @@ class SqliteJournal:
             for work, done in group:
                 try:
                     results.append((done, work(), None))
-                except KeyError as error:
+                except sqlite3.Error:
+                    raise
+                except Exception as error:  # Of one piece of work, which harms nobody else's.
                     results.append((done, None, error))
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
@@ -142,7 +144,7 @@ class SqliteJournal:
                 self._database.execute("ROLLBACK")
             results = [(done, None, error) for _, done in group]
         for done, value, failure in results:
-            if done.cancelled():
+            if not done.set_running_or_notify_cancel():
                 continue
             if failure is None:
                 done.set_result(value)

@@ -37,17 +37,18 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
         message["content"] = f"Here is what I found:\n```json\n{said}\n```\nLet me know!"
     tokens_in = prompt_tokens(body)
     tokens_out = len(message["content"] or "") // 4 + 1
+    usage = {
+        "prompt_tokens": tokens_in,
+        "completion_tokens": tokens_out,
+        "total_tokens": tokens_in + tokens_out,
+    }
     return {
         "id": f"chatcmpl-{hashlib.sha256(text.encode()).hexdigest()[:24]}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
-        "usage": {
-            "prompt_tokens": tokens_in,
-            "completion_tokens": tokens_out,
-            "total_tokens": tokens_in + tokens_out,
-        },
+        "usage": None if fault == "no_usage" else usage,
     }
 
 

@@ -240,6 +240,17 @@ def test_an_answer_to_nothing_is_a_mistake_that_harms_nobody_else(tmp_path):
     asyncio.run(answer(journal, "a"))
 
 
+def test_work_that_goes_wrong_unforeseen_is_told_and_the_journal_goes_on(tmp_path):
+    journal = opened(tmp_path)
+
+    async def work() -> None:
+        with pytest.raises(TypeError):
+            await asyncio.wait_for(journal.claim("a", "gpt-4o", "much", "me"), 5)  # type: ignore[arg-type]
+        await asyncio.wait_for(answer(journal, "b"), 5)
+
+    asyncio.run(work())
+
+
 def test_a_process_that_dies_leaves_its_intent_and_its_answers(tmp_path):
     script = f"""
 import asyncio, os, signal

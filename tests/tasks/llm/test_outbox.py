@@ -53,7 +53,7 @@ async def work():
     settings = ClientSettings(base_url={provider.base_url!r})
     prices = {{"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}}
     async with connect(settings, calls, prices) as connection:
-        await connection.ask(Request([{{"role": "user", "content": "?"}}], {{}}))
+        await connection.ask(Request([{{"role": "user", "content": "What is it?"}}], {{}}))
 
 asyncio.run(work())
 """
