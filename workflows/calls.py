@@ -42,7 +42,11 @@ class OpenCalls:
         return self.client.timeout_s + _TO_SETTLE_S
 
     def live(self) -> Calls:
-        """For tasks that call."""
+        """For tasks that call: their limits hold from now on for all who use the account."""
+        before = self.limits.agree()
+        if before != self.client.limits:
+            now = self.client
+            say(f"limits     {now.account}: {_shown(now.limits)}; before, {_shown(before)}")
         return Calls(self.journal, self.limits, outbox=self.outbox)
 
     def collecting(self, path: Path) -> Calls:
@@ -94,9 +98,6 @@ def open_calls(
                 f"{stage}.mode: {open_batches:,} batches of an earlier run have not been fetched; "
                 f"run with {stage}.mode=batch until they are, or their requests are paid twice"
             )
-        before = limits.agree()
-        if before != client.limits:
-            say(f"limits     {client.account}: {_shown(client.limits)}; before, {_shown(before)}")
         outbox = outbox_folder(path, stage)
         yield OpenCalls(stage, client, asker.prices, journal, limits, outbox)
         lost = journal.tally_now().lost
