@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tasks.llm.journal import Claim, Spent, Tally
-from tasks.llm.journal_layout import open_database
+from tasks.llm.journal_writer import Writer
 from tasks.llm.limits import LEASE_S
 from tasks.llm.outbox import Outboxes, outbox_folder
 from tasks.llm.tally import RunTally
 
 T = TypeVar("T")
-_Work = tuple[Callable[[], Any], "Future[Any]"]
 
-_GROUP = 512
 _ROUNDING_USD = 1e-9
 _LONGEST_CALL_S = 3600.0
 _BEFORE = "callers of the journal that died"
@@ -31,9 +25,8 @@ _BEFORE = "callers of the journal that died"
 class SqliteJournal:
     """A journal in one SQLite file: write-ahead log, every commit synced to the disk.
 
-    One thread does all the work; what has come in meanwhile goes to the disk together. So it may be
-    used from any thread and any event loop, and waiting for the disk holds up neither. The file
-    belongs on a local disk: SQLite's write-ahead log does not work on network file systems.
+    It may be used from any thread and any event loop (see `Writer`). The file belongs on a local
+    disk: SQLite's write-ahead log does not work on network file systems.
 
     purpose: what the calls are for. budget_usd: the most that its calls may cost over all runs,
     None for no limit. has_callers: it takes the place of one that died while calls were under way.
@@ -49,7 +42,6 @@ class SqliteJournal:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._purpose, self._budget, self._clock = purpose, budget_usd, clock
-        self._work: SimpleQueue[_Work | None] = SimpleQueue()
         self._claims: dict[str, Held] = {}
         self._calls: dict[int, Held] = {}
         self._held_usd = 0.0
@@ -58,12 +50,7 @@ class SqliteJournal:
         self._stopped: str | None = None
         self._run = RunTally()
         self._outboxes = Outboxes(outbox_folder(Path(path), purpose))
-        opened: Future[None] = Future()
-        self._writer = threading.Thread(
-            target=self._write, args=(Path(path), has_callers, opened), name="journal", daemon=True
-        )
-        self._writer.start()
-        opened.result()
+        self._writer = Writer(Path(path), lambda database: self._open(database, has_callers))
 
     async def answer(self, request_hash: str) -> str | None:
         """See `Journal`."""
@@ -95,61 +82,17 @@ class SqliteJournal:
 
     def close(self) -> None:
         """Finish what is under way and close the file."""
-        self._work.put(None)
-        self._writer.join()
+        self._writer.close()
 
     async def _do(self, work: Callable[[], T]) -> T:
-        done: Future[T] = Future()
-        self._work.put((work, done))
-        # Shielded: an answer that has been paid for is kept even if its asker is cancelled now.
-        return await asyncio.shield(asyncio.wrap_future(done))
+        return await self._writer.do(work)
 
-    def _write(self, path: Path, has_callers: bool, opened: Future[None]) -> None:
-        try:
-            self._database = open_database(path)
-            self._load()
-            if has_callers:
-                self._hold_for_callers()
-            self._take_over()
-        except BaseException as error:
-            opened.set_exception(error)
-            return
-        opened.set_result(None)
-        while (work := self._work.get()) is not None:
-            group = [work]
-            while len(group) < _GROUP and not self._work.empty():
-                more = self._work.get()
-                if more is None:
-                    self._work.put(None)
-                    break
-                group.append(more)
-            self._commit(group)
-        self._database.close()
-
-    def _commit(self, group: list[_Work]) -> None:
-        """Do the work of a group, then let its askers know: what they hear of is on the disk."""
-        results: list[tuple[Future[Any], Any, Exception | None]] = []
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-            for work, done in group:
-                try:
-                    results.append((done, work(), None))
-                except sqlite3.Error:
-                    raise
-                except Exception as error:  # Of one piece of work, which harms nobody else's.
-                    results.append((done, None, error))
-            self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            results = [(done, None, error) for _, done in group]
-        for done, value, failure in results:
-            if not done.set_running_or_notify_cancel():
-                continue
-            if failure is None:
-                done.set_result(value)
-            else:
-                done.set_exception(failure)
+    def _open(self, database: sqlite3.Connection, has_callers: bool) -> None:
+        self._database = database
+        self._load()
+        if has_callers:
+            self._hold_for_callers()
+        self._take_over()
 
     def _load(self) -> None:
         spent, lost = self._database.execute(
