@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.llm.calls import Calls
+from tasks.llm.outbox import outbox_folder
 from tasks.llm.prices import Price
 from tasks.llm.settings import ClientSettings, LimitSettings
 from tasks.llm.spool import Spool
@@ -21,6 +22,7 @@ from workflows.spending import shown_spending, spending_note
 from workflows.stage import Context
 
 JOURNAL = "journal.sqlite"
+_TO_SETTLE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,20 @@ class OpenCalls:
     prices: Mapping[str, Price]
     journal: RemoteJournal
     limits: RemoteLimits
+    outbox: Path
+
+    @property
+    def ending_s(self) -> float:
+        """How long tasks that are stopped need to keep the answers that are under way (s)."""
+        return self.client.timeout_s + _TO_SETTLE_S
 
     def live(self) -> Calls:
-        """For tasks that call."""
-        return Calls(self.journal, self.limits)
+        """For tasks that call: their limits hold from now on for all who use the account."""
+        before = self.limits.agree()
+        if before != self.client.limits:
+            now = self.client
+            say(f"limits     {now.account}: {_shown(now.limits)}; before, {_shown(before)}")
+        return Calls(self.journal, self.limits, outbox=self.outbox)
 
     def collecting(self, path: Path) -> Calls:
         """For tasks whose requests go into a file, to be handed in by batch."""
@@ -82,17 +94,16 @@ def open_calls(
     client: ClientSettings = asker.client
     forget_limits()
     limits = RemoteLimits(client.account, client.limits)
-    with open_journal(context.store.out / JOURNAL, stage, budget_usd) as journal:
+    path = context.store.out / JOURNAL
+    with open_journal(path, stage, budget_usd) as journal:
         if mode != "batch" and (open_batches := journal.batches(client)):
             raise WrongCall(
                 f"{stage}.mode: {open_batches:,} batches of an earlier run have not been fetched; "
                 f"run with {stage}.mode=batch until they are, or their requests are paid twice"
             )
-        before = limits.agree()
-        if before != client.limits:
-            say(f"limits     {client.account}: {_shown(client.limits)}; before, {_shown(before)}")
         title = f"{stage}/{context.apart}" if context.apart else stage
-        yield OpenCalls(stage, title, client, asker.prices, journal, limits)
+        outbox = outbox_folder(path, stage)
+        yield OpenCalls(stage, title, client, asker.prices, journal, limits, outbox)
         lost = journal.tally_now().lost
         if lost:
             say(

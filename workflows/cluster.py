@@ -18,6 +18,7 @@ from tasks.llm.failures import Unusable
 from tasks.samples.source import BadSample, SourceError
 from tasks.subject.settings import SubjectError
 from workflows.errors import RunFailed, WrongCall
+from workflows.progress import say
 from workflows.settings import ClusterSettings
 
 Item = TypeVar("Item")
@@ -26,6 +27,8 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 """Work items carry paths and settings, never tables, so a cluster of our own needs little."""
 
 _SECONDS_TO_ANSWER = 5.0
+_QUIET_S = 2.0
+"""Of waiting for work to end; after that it is said."""
 
 _FOR_PEOPLE = (WrongCall, RunFailed, BadSample, SourceError, SubjectError, Unusable)
 """Errors of the work whose message says all that there is to say."""
@@ -105,11 +108,12 @@ def _keep_sigterm() -> Iterator[None]:
 
 
 def spread(
-    items: Iterable[Item], call: Callable[[Item], ray.ObjectRef]
+    items: Iterable[Item], call: Callable[[Item], ray.ObjectRef], ending_s: float = 0.0
 ) -> Iterator[tuple[Item, Any]]:
     """Run `call(item)` for every item, a bounded number at a time; yield each as it finishes.
 
-    Raises the work's own exception, with the rest cancelled.
+    Raises the work's own exception, with the rest cancelled. ending_s: how long what was cancelled
+    is waited for, where it has something to bring to its end.
     """
     limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = iter(items)
@@ -125,6 +129,16 @@ def spread(
     finally:
         for reference in running:
             ray.cancel(reference)
+        _wait_for_end(list(running), ending_s)
+
+
+def _wait_for_end(cancelled: list[ray.ObjectRef], ending_s: float) -> None:
+    patience_s = min(_QUIET_S, ending_s)
+    for wait_s in (patience_s, ending_s - patience_s):
+        if cancelled and wait_s > 0:
+            _, cancelled = ray.wait(cancelled, num_returns=len(cancelled), timeout=wait_s)
+        if cancelled and wait_s == patience_s and wait_s < ending_s:
+            say(f"stopping   once what is under way has ended, in {ending_s:.0f} s at most")
 
 
 def result(reference: ray.ObjectRef) -> Any:

@@ -39,7 +39,11 @@ class RemoteLimits:
 
     async def lease(self, owner: str, wants: tuple[int, ...]) -> tuple[int, ...]:
         """See `Limits`."""
-        return await self._call(lambda actor: actor.lease.remote(owner, wants))
+        while True:
+            permits = await self._call(lambda actor: actor.lease.remote(owner, wants))
+            if permits is not None:
+                return permits
+            await self._call(lambda actor: actor.agree.remote(self.settings))
 
     async def settle(self, owner: str, settled: tuple[Settled, ...]) -> None:
         """See `Limits`."""
@@ -51,7 +55,12 @@ class RemoteLimits:
 
     def agree(self) -> LimitSettings:
         """Put these settings in force for all who use the account; those that were until then."""
-        return ray.get(self._actor().agree.remote(self.settings))
+        while True:
+            try:
+                return ray.get(self._actor().agree.remote(self.settings))
+            except ray.exceptions.RayActorError:
+                _handles.pop(self.account, None)
+                time.sleep(_TRY_AGAIN_S)
 
     async def _call(self, method: Callable[[Any], Awaitable[T]]) -> T:
         while True:
@@ -86,11 +95,16 @@ class _LimitsActor:
 
         self._limits = SharedLimits(settings)
         self._settings = settings
+        # Ray starts it again with the settings of whoever made it first.
+        self._is_agreed = not ray.get_runtime_context().was_current_actor_reconstructed
         self._last_call = time.monotonic()
         self._ending: asyncio.Task[None] | None = None
 
-    async def lease(self, owner: str, wants: tuple[int, ...]) -> tuple[int, ...]:
+    async def lease(self, owner: str, wants: tuple[int, ...]) -> tuple[int, ...] | None:
+        """None: the settings have to be agreed on again."""
         self._called()
+        if not self._is_agreed:
+            return None
         return await self._limits.lease(owner, wants)
 
     async def settle(self, owner: str, settled: tuple[Settled, ...]) -> None:
@@ -103,7 +117,7 @@ class _LimitsActor:
 
     async def agree(self, settings: LimitSettings) -> LimitSettings:
         self._called()
-        before, self._settings = self._settings, settings
+        before, self._settings, self._is_agreed = self._settings, settings, True
         self._limits.throttle.change(settings)
         return before
 

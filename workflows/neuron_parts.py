@@ -56,6 +56,7 @@ def work_on_parts(
     folder: Path,
     submit: Callable[[NeuronPart, Path], ray.ObjectRef],
     accompany: Callable[[Advance], AbstractContextManager[object]] = nullcontext,
+    ending_s: float = 0.0,
     *,
     at_once: int | None = None,
     after: Callable[[], None] | None = None,
@@ -63,6 +64,7 @@ def work_on_parts(
     """Have every part whose file is not there written to it, with a bar; the files by artifact.
 
     submit: given a part and the path that its task shall write. accompany: what goes on meanwhile.
+    ending_s: how long tasks that are stopped are waited for.
     after: called each time that at_once parts (None: all) are done, and at the end.
     """
     paths = {part.file(artifact): folder / part.file(artifact) for part in parts}
@@ -70,10 +72,13 @@ def work_on_parts(
     total = sum(len(part.neurons) for part in parts)
     done = total - sum(len(part.neurons) for part in waiting)
     with progress(stage, total, "neurons", done) as advance, accompany(advance):
+
+        def begin(part: NeuronPart) -> ray.ObjectRef:
+            return submit(part, paths[part.file(artifact)])
+
         step = at_once or max(1, len(waiting))
         for start in range(0, len(waiting), step):
-            some = waiting[start : start + step]
-            for part, _ in spread(some, lambda part: submit(part, paths[part.file(artifact)])):
+            for part, _ in spread(waiting[start : start + step], begin, ending_s):
                 advance(len(part.neurons))
             if after is not None:
                 after()

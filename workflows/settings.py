@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
@@ -53,7 +54,7 @@ class ExplainSettings:
     beside: tuple[ExplainSettings, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.budget_usd is not None and self.budget_usd < 0:
+        if self.budget_usd is not None and not 0 <= self.budget_usd < math.inf:
             raise ValueError("budget_usd: must be at least 0, or null for no limit")
         _check_share("max_failed_share", self.max_failed_share)
         if self.neurons_per_task < 1:

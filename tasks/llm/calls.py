@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tasks.llm.journal import Journal, NoJournal
 from tasks.llm.limits import Limits
@@ -14,9 +15,11 @@ class Calls:
     """Passed to whoever asks a model; it can be sent to other processes if its parts can.
 
     limits: None for those of the settings, kept by each connection for itself. spool: where
-    requests are written down instead of being sent; None sends each at once.
+    requests are written down instead of being sent; None sends each at once. outbox: the folder
+    where an answer is kept until the journal has it (see `Outbox`); None is nowhere.
     """
 
     journal: Journal = field(default_factory=NoJournal)
     limits: Limits | None = None
     spool: Spool | None = None
+    outbox: Path | None = None

@@ -10,19 +10,21 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from tasks.llm.answer import Answer, from_journal, to_journal
 from tasks.llm.calls import Calls
 from tasks.llm.failures import Unusable
 from tasks.llm.journal import Claim, Journal, Spent
 from tasks.llm.limits import BEAT_S, Settled
+from tasks.llm.outbox import Outbox
 from tasks.llm.parallel import in_parallel
 from tasks.llm.prices import Price, cost
 from tasks.llm.request import Request, request_hash
-from tasks.llm.send import Outgoing, Sender, open_client
+from tasks.llm.send import Outcome, Outgoing, Sender, open_client
 from tasks.llm.settings import ClientSettings, read_key
 from tasks.llm.shared_limits import Permits, SharedLimits
 from tasks.llm.spool import SpoolWriter
@@ -38,6 +40,8 @@ __all__ = [
     "in_parallel",
     "read_key",
 ]
+
+T = TypeVar("T")
 
 _LOOK_AGAIN_S = 0.2
 _ENCODING_WAIT_S = 15.0
@@ -82,8 +86,12 @@ class _Desk:
 class Connection:
     """An open way to one model; see `connect`."""
 
-    def __init__(self, desk: _Desk, sender: Sender, permits: Permits, owner: str) -> None:
+    def __init__(
+        self, desk: _Desk, sender: Sender, permits: Permits, outbox: Outbox, owner: str
+    ) -> None:
         self._desk, self._sender, self._permits, self._owner = desk, sender, permits, owner
+        self._outbox = outbox
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def ask(self, request: Request) -> Answer:
         """The journaled answer to this request or, where there is none, the model's.
@@ -95,7 +103,6 @@ class Connection:
         return known if isinstance(known, Answer) else await self._call(known)
 
     async def _call(self, outgoing: Outgoing) -> Answer:
-        journal = self._desk.journal
         begun = time.monotonic()
         attempt = 0
         while True:
@@ -105,56 +112,98 @@ class Connection:
             if claim.kind == "over_budget":
                 return Answer("budget", reason=claim.told, attempts=attempt)
             attempt += 1
-            called = time.monotonic()
-            try:
-                outcome, settled = await self._sender.send(outgoing, permit)
-            except BaseException:
-                self._permits.give_back(Settled(permit))
-                raise
-            self._permits.give_back(settled)
-            now = time.monotonic()
+            sending = self._begin(self._attempt(outgoing, permit, claim.call, attempt, begun))
+            outcome = await asyncio.shield(sending)
             if isinstance(outcome, Answer):
-                usd = self._desk.usd(outcome.tokens_in, outcome.tokens_out)
-                answer = replace(outcome, attempts=attempt, seconds=now - begun, usd=usd)
-                spent = Spent(answer.status, usd, answer.tokens_in, answer.tokens_out, now - called)
-                await journal.settle(claim.call, to_journal(answer), spent)
-                return self._desk.judged(answer)
+                return self._desk.judged(outcome)
             if isinstance(outcome, Unusable):
-                await journal.fail(claim.call, "unusable", billed=False)
-                await journal.stop(str(outcome))
                 raise outcome
-            await journal.fail(claim.call, outcome.kind, outcome.billed)
             wait_s = self._sender.wait_s(outcome, outgoing.request_hash, attempt)
             if wait_s is None:
+                seconds = time.monotonic() - begun
                 return Answer(
-                    outcome.status, reason=outcome.reason, attempts=attempt, seconds=now - begun
+                    outcome.status, reason=outcome.reason, attempts=attempt, seconds=seconds
                 )
             await asyncio.sleep(wait_s)
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do what must come to its end even if whoever asked for it is stopped meanwhile."""
+        task = asyncio.ensure_future(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    async def drain(self) -> None:
+        """Wait for the calls that are under way: they are paid for, so their answers are kept."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def _attempt(
+        self, outgoing: Outgoing, permit: int, call: int, attempt: int, begun: float
+    ) -> Outcome:
+        """Send a request once, and tell the limits and the journal what came of it."""
+        journal = self._desk.journal
+        called = time.monotonic()
+        try:
+            outcome, settled = await self._sender.send(outgoing, permit)
+        except BaseException:
+            self._permits.give_back(Settled(permit))
+            raise
+        self._permits.give_back(settled)
+        now = time.monotonic()
+        if isinstance(outcome, Answer):
+            usd = self._desk.usd(outcome.tokens_in, outcome.tokens_out)
+            answer = replace(outcome, attempts=attempt, seconds=now - begun, usd=usd)
+            spent = Spent(answer.status, usd, answer.tokens_in, answer.tokens_out, now - called)
+            kept = to_journal(answer)
+            self._outbox.put(call, outgoing.request_hash, kept, spent)
+            await journal.settle(call, kept, spent)
+            self._outbox.delivered(call)
+            return answer
+        if isinstance(outcome, Unusable):
+            await journal.fail(call, "unusable", billed=False)
+            await journal.stop(str(outcome))
+        else:
+            await journal.fail(call, outcome.kind, outcome.billed)
+        return outcome
 
     async def _allowed(self, outgoing: Outgoing) -> tuple[int, Claim]:
         """A permit to call and the journal's grant, or the claim that says why not.
 
         Raises Unusable where the run is being stopped.
         """
-        desk = self._desk
         while True:
             permit = await self._permits.take(outgoing.worst.total)
-            claim = Claim("busy")
+            claiming = self._begin(self._claim(outgoing, permit))
             try:
-                claim = await desk.journal.claim(
-                    outgoing.request_hash,
-                    desk.settings.model,
-                    desk.worst_usd(outgoing),
-                    self._owner,
-                )
-            finally:
-                if claim.kind != "granted":
-                    self._permits.give_back(Settled(permit, sent=False))
+                claim = await asyncio.shield(claiming)
+            except asyncio.CancelledError:
+                self._begin(self._unclaim(claiming, permit))
+                raise
             if claim.kind == "stopped":
                 raise Unusable(claim.told)
             if claim.kind != "busy":
                 return permit, claim
             await asyncio.sleep(_LOOK_AGAIN_S * (0.5 + random.random()))
+
+    async def _claim(self, outgoing: Outgoing, permit: int) -> Claim:
+        desk, claim = self._desk, Claim("busy")
+        try:
+            worst_usd = desk.worst_usd(outgoing)
+            claim = await desk.journal.claim(
+                outgoing.request_hash, desk.settings.model, worst_usd, self._owner
+            )
+        finally:
+            if claim.kind != "granted":
+                self._permits.give_back(Settled(permit, sent=False))
+        return claim
+
+    async def _unclaim(self, claiming: asyncio.Task[Claim], permit: int) -> None:
+        """Give back what was granted to one that was stopped before it could send."""
+        claim = await claiming
+        if claim.kind == "granted":
+            self._permits.give_back(Settled(permit, sent=False))
+            await self._desk.journal.fail(claim.call, "stopped", billed=False)
 
 
 class Collection:
@@ -195,14 +244,19 @@ async def connect(
     limits = calls.limits or SharedLimits(settings.limits)
     async with open_client(settings, key) as client, Permits(limits, owner) as permits:
         beating = asyncio.ensure_future(_beat(calls.journal, owner))
-        try:
-            yield Connection(desk, Sender(settings, client, key), permits, owner)
-        finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+        with closing(Outbox(calls.outbox, owner)) as outbox:
+            connection = Connection(desk, Sender(settings, client, key), permits, outbox, owner)
+            try:
+                yield connection
+            finally:
+                await connection.drain()
+                beating.cancel()
+                await asyncio.gather(beating, return_exceptions=True)
 
 
 async def _beat(journal: Journal, owner: str) -> None:
     while True:
-        await journal.beat(owner)
+        # One that is not heard is made up for by the next.
+        with suppress(Exception):
+            await journal.beat(owner)
         await asyncio.sleep(BEAT_S)

@@ -95,6 +95,8 @@ def from_reply(
         return Failure("timed_out", reason, transient=True, billed=True)
     if number == 409:
         return Failure("failed", reason, transient=True)
+    if number == 503:  # Turned down before anything was worked on.
+        return Failure("failed", reason, transient=True)
     if number >= 500:
         return Failure("failed", reason, transient=True, billed=True)
     return Failure("failed", reason)

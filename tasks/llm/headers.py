@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import email.utils
 import math
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _PROCESSING = ("openai-processing-ms", "x-envoy-upstream-service-time")
 
 
@@ -20,10 +17,8 @@ class Hint:
 
     limit_requests: int | None = None
     left_requests: int | None = None
-    reset_requests_s: float | None = None
     limit_tokens: int | None = None
     left_tokens: int | None = None
-    reset_tokens_s: float | None = None
 
 
 def read_hint(headers: Mapping[str, str]) -> Hint | None:
@@ -32,7 +27,7 @@ def read_hint(headers: Mapping[str, str]) -> Hint | None:
     A limit that is not positive (Azure has been seen to send -1 and 0) takes what is said of the
     same quantity with it.
     """
-    told: dict[str, int | float | None] = {}
+    told: dict[str, int | None] = {}
     for unit in ("requests", "tokens"):
         limit = _whole(headers.get(f"x-ratelimit-limit-{unit}"))
         left = _whole(headers.get(f"x-ratelimit-remaining-{unit}"))
@@ -40,21 +35,8 @@ def read_hint(headers: Mapping[str, str]) -> Hint | None:
             continue
         told[f"limit_{unit}"] = limit
         told[f"left_{unit}"] = left if left is None or left >= 0 else None
-        told[f"reset_{unit}_s"] = duration_s(headers.get(f"x-ratelimit-reset-{unit}", ""))
-    hint = Hint(**told)  # type: ignore[arg-type]
+    hint = Hint(**told)
     return None if hint == Hint() else hint
-
-
-def duration_s(text: str) -> float | None:
-    """Seconds in a duration such as `6m0s`, `1.5s`, `120ms` or `17`, or None."""
-    parts = _PART.findall(text)
-    if parts and "".join(number + unit for number, unit in parts) == text.strip():
-        return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-    try:
-        seconds = float(text)
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def processing_s(headers: Mapping[str, str]) -> float | None:

@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS calls (
     purpose TEXT NOT NULL,          -- explain, simulate
     model TEXT NOT NULL,
     begun_at REAL NOT NULL,
-    ended_at REAL,
+    ended_at REAL,                  -- null: nobody has said so; it may be under way
     outcome TEXT,                   -- null: no result is known, so it may have been billed
     usd REAL                        -- what it cost; while outcome is null, at most
 );

@@ -75,7 +75,6 @@ class Throttle:
         self._last_permit = 0
         self._resume_at = self._slowed_at = float("-inf")
         self._pace_then = 1.0
-        self.turned_down = 0
 
     def change(self, settings: LimitSettings) -> None:
         """Other limits from now on; what is under way still counts."""
@@ -161,7 +160,6 @@ class Throttle:
         return len(lost)
 
     def _slow_down(self, permit: _Permit, pause_s: float, now: float) -> None:
-        self.turned_down += 1
         self._resume_at = max(self._resume_at, now + pause_s)
         # Calls that were on their way together are turned down together: one event.
         if permit.given_at > self._slowed_at:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Mapping
@@ -18,8 +19,12 @@ from tasks.llm.limits import Settled
 from tasks.llm.settings import OPENAI_URL, ClientSettings
 from tasks.llm.tokens import Worst
 
+_log = logging.getLogger(__name__)
+
 _ARRIVES_WITHIN_S = 2.0
 """A call has reached the provider by then, where its reply does not tell how long it worked."""
+_LONGEST_PAUSE_S = 86_400.0
+"""Limits by the day are the longest that there are."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Sender:
         else:
             headers = reply.headers
             outcome = read_completion(reply.http_response.text)
+            if isinstance(outcome, Answer) and not outcome.tokens_in:
+                # A gateway that tells of no usage charges all the same: at most this.
+                worst = outgoing.worst
+                outcome = replace(outcome, tokens_in=worst.tokens_in, tokens_out=worst.tokens_out)
         if isinstance(outcome, Failure):
             # Some gateways put the request's own headers into their error messages.
             outcome = replace(outcome, reason=one_line(outcome.reason.replace(self._key, "***")))
@@ -107,9 +116,10 @@ class Sender:
             return replace(settled, sent=False)
         if isinstance(outcome, Failure) and outcome.status == "rate_limited":
             pause_s = self.wait_s(outcome, outgoing.request_hash, 0)
-            return replace(
-                settled, pause_s=self._settings.max_wait_s if pause_s is None else pause_s
-            )
+            if pause_s is None:  # Too long for this request, but it holds for all that follow.
+                pause_s = min(outcome.wait_s or 0.0, _LONGEST_PAUSE_S)
+                _log.warning("the provider asks to be left alone for %.0f s: obeyed", pause_s)
+            return replace(settled, pause_s=pause_s)
         return settled
 
 

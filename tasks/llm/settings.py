@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from tasks.settings import runtime
 
 OPENAI_URL = "https://api.openai.com/v1"
 _MINUTE_S = 60.0
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class BatchSettings:
         for name in ("max_requests", "max_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1")
-        if self.poll_s <= 0:
+        if not 0 < self.poll_s < math.inf:
             raise ValueError("poll_s: must be above 0")
 
 
@@ -93,7 +96,8 @@ class ClientSettings:
     provider: whose model it is, as it counts in the journal. None is the host (and port) of
     base_url; name it where the same model is served from changing addresses. served_as: what the
     name of the model that answers must begin with, else the answer is no outcome of this model;
-    None is `model`, or nothing on Azure, and "" allows every name.
+    None is `model` itself or a dated version of it (gpt-4o-2024-08-06), or nothing on Azure, and
+    "" allows every name.
     image_tokens: the most that a picture counts for a model whose rule is not known here.
     concurrency: calls in flight at once in one process. timeout_s: of one attempt, from connecting
     to the last byte. Between attempts it waits from first_wait_s (s) up to max_wait_s, doubling,
@@ -125,13 +129,29 @@ class ClientSettings:
             raise ValueError("azure: cannot be given beside base_url; drop one")
         if self.base_url is not None and not _host(self.base_url):
             raise ValueError("base_url: must be a whole address, such as http://HOST:PORT/v1")
-        if "@" in urlsplit(self.url).netloc:
+        # Without repeating it: whoever gets this wrong has put a key there.
+        if not _VARIABLE.fullmatch(self.api_key_env):
+            raise ValueError(
+                "api_key_env: must be the name of an environment variable (letters, digits and _); "
+                "the key itself goes into that variable"
+            )
+        address = urlsplit(self.url)
+        if address.query or address.fragment:
+            raise ValueError(
+                f"{'endpoint' if self.azure else 'base_url'}: must end with its path: keep what "
+                "follows ? or # out of the settings, and put the key into the environment variable "
+                f"{self.api_key_env}"
+            )
+        if "@" in address.netloc:
             raise ValueError(
                 "base_url: holds a user name or password: keep them out of the settings and "
                 f"put the key into the environment variable {self.api_key_env}"
             )
-        if self.timeout_s <= 0:
+        if not 0 < self.timeout_s < math.inf:
             raise ValueError("timeout_s: must be above 0")
+        for name in ("first_wait_s", "max_wait_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: must be 0 or more")
 
     @property
     def url(self) -> str:
@@ -159,10 +179,11 @@ class ClientSettings:
 
     def is_served_by(self, model: str) -> bool:
         """Whether an answer of `model`, as the provider names it, is one of the model asked."""
-        expected = self.served_as
-        if expected is None:
-            expected = "" if self.azure else self.model
-        return not model or model.startswith(expected)
+        if not model or (self.served_as is None and self.azure):
+            return True
+        if self.served_as is not None:
+            return model.startswith(self.served_as)
+        return re.fullmatch(re.escape(self.model) + r"(-\d.*)?", model) is not None
 
 
 def read_key(api_key_env: str) -> str:

@@ -15,6 +15,8 @@ _SHORTEST_NAP_S = 0.005
 _GROUP = 64
 """Permits that are asked for at once, at most."""
 _SETTLE_EVERY_S = 0.05
+_FAILURES = 20
+"""After so many in a row, giving permits back does not work."""
 
 
 class SharedLimits:
@@ -110,6 +112,7 @@ class Permits:
         self._settled: list[Settled] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._asked = asyncio.Event()
+        self._broken: Exception | None = None
 
     async def __aenter__(self) -> Permits:
         self._tasks = [
@@ -121,10 +124,15 @@ class Permits:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._settle()
+        # What it cannot give back any more lapses by itself.
+        with contextlib.suppress(Exception):
+            await self._settle()
 
     async def take(self, tokens: int) -> int:
-        """A permit for one call, waited for. Raises what the limits raise."""
+        """A permit for one call, waited for. Raises what the limits raise, also where it is only
+        giving permits back that fails again and again: they would soon be used up."""
+        if self._broken is not None:
+            raise self._broken
         given: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._asking.append((tokens, given))
         self._asked.set()
@@ -163,16 +171,36 @@ class Permits:
                     given.set_result(permit)
 
     async def _flush(self) -> None:
+        failures = 0
         while True:
             await asyncio.sleep(_SETTLE_EVERY_S)
-            await self._settle()
+            try:
+                await self._settle()
+                failures = 0
+            except Exception as error:
+                failures += 1
+                if failures == _FAILURES:
+                    self._break(error)
 
     async def _settle(self) -> None:
         if self._settled:
             settled, self._settled = tuple(self._settled), []
-            await self._limits.settle(self._owner, settled)
+            try:
+                await self._limits.settle(self._owner, settled)
+            except BaseException:
+                # If it was heard all the same, it does nothing the second time.
+                self._settled[:0] = settled
+                raise
+
+    def _break(self, error: Exception) -> None:
+        self._broken = error
+        for _, given in self._asking:
+            if not given.done():
+                given.set_exception(error)
 
     async def _beat(self) -> None:
         while True:
-            await self._limits.beat(self._owner)
+            # One that is not heard is made up for by the next.
+            with contextlib.suppress(Exception):
+                await self._limits.beat(self._owner)
             await asyncio.sleep(BEAT_S)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tasks.llm.journal import Claim, Spent, Tally
-from tasks.llm.journal_layout import open_database
+from tasks.llm.journal_writer import Writer
 from tasks.llm.limits import LEASE_S
+from tasks.llm.outbox import Outboxes, outbox_folder
+from tasks.llm.tally import RunTally
 
 T = TypeVar("T")
-_Work = tuple[Callable[[], Any], "Future[Any]"]
 
-_GROUP = 512
-_LATENCIES_KEPT = 20_000
 _ROUNDING_USD = 1e-9
 _LONGEST_CALL_S = 3600.0
 _BEFORE = "callers of the journal that died"
@@ -31,9 +25,8 @@ _BEFORE = "callers of the journal that died"
 class SqliteJournal:
     """A journal in one SQLite file: write-ahead log, every commit synced to the disk.
 
-    One thread does all the work; what has come in meanwhile goes to the disk together. So it may be
-    used from any thread and any event loop, and waiting for the disk holds up neither. The file
-    belongs on a local disk: SQLite's write-ahead log does not work on network file systems.
+    It may be used from any thread and any event loop (see `Writer`). The file belongs on a local
+    disk: SQLite's write-ahead log does not work on network file systems.
 
     purpose: what the calls are for. budget_usd: the most that its calls may cost over all runs,
     None for no limit. has_callers: it takes the place of one that died while calls were under way.
@@ -49,20 +42,15 @@ class SqliteJournal:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._purpose, self._budget, self._clock = purpose, budget_usd, clock
-        self._work: SimpleQueue[_Work | None] = SimpleQueue()
         self._claims: dict[str, Held] = {}
         self._calls: dict[int, Held] = {}
         self._held_usd = 0.0
         self._heard_of: dict[str, float] = {}
         self._ruled: dict[str, str] = {}
         self._stopped: str | None = None
-        self._run = _Run()
-        opened: Future[None] = Future()
-        self._writer = threading.Thread(
-            target=self._write, args=(Path(path), has_callers, opened), name="journal", daemon=True
-        )
-        self._writer.start()
-        opened.result()
+        self._run = RunTally()
+        self._outboxes = Outboxes(outbox_folder(Path(path), purpose))
+        self._writer = Writer(Path(path), lambda database: self._open(database, has_callers))
 
     async def answer(self, request_hash: str) -> str | None:
         """See `Journal`."""
@@ -94,58 +82,17 @@ class SqliteJournal:
 
     def close(self) -> None:
         """Finish what is under way and close the file."""
-        self._work.put(None)
-        self._writer.join()
+        self._writer.close()
 
     async def _do(self, work: Callable[[], T]) -> T:
-        done: Future[T] = Future()
-        self._work.put((work, done))
-        # Shielded: an answer that has been paid for is kept even if its asker is cancelled now.
-        return await asyncio.shield(asyncio.wrap_future(done))
+        return await self._writer.do(work)
 
-    def _write(self, path: Path, has_callers: bool, opened: Future[None]) -> None:
-        try:
-            self._database = open_database(path)
-            self._load()
-            if has_callers:
-                self._hold_for_callers()
-        except BaseException as error:
-            opened.set_exception(error)
-            return
-        opened.set_result(None)
-        while (work := self._work.get()) is not None:
-            group = [work]
-            while len(group) < _GROUP and not self._work.empty():
-                more = self._work.get()
-                if more is None:
-                    self._work.put(None)
-                    break
-                group.append(more)
-            self._commit(group)
-        self._database.close()
-
-    def _commit(self, group: list[_Work]) -> None:
-        """Do the work of a group, then let its askers know: what they hear of is on the disk."""
-        results: list[tuple[Future[Any], Any, Exception | None]] = []
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-            for work, done in group:
-                try:
-                    results.append((done, work(), None))
-                except KeyError as error:
-                    results.append((done, None, error))
-            self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            results = [(done, None, error) for _, done in group]
-        for done, value, failure in results:
-            if done.cancelled():
-                continue
-            if failure is None:
-                done.set_result(value)
-            else:
-                done.set_exception(failure)
+    def _open(self, database: sqlite3.Connection, has_callers: bool) -> None:
+        self._database = database
+        self._load()
+        if has_callers:
+            self._hold_for_callers()
+        self._take_over()
 
     def _load(self) -> None:
         spent, lost = self._database.execute(
@@ -155,12 +102,28 @@ class SqliteJournal:
         ).fetchone()
         self._spent, self._lost = float(spent), int(lost)
 
+    def _take_over(self) -> None:
+        """Settle what was answered while no journal was open, or by those who died since."""
+        self._database.execute("BEGIN IMMEDIATE")
+        self._absorb()
+        self._database.execute("COMMIT")
+        self._outboxes.clear()
+        self._run = RunTally()  # They were no calls of this run.
+
+    def _absorb(self) -> None:
+        for told in self._outboxes.unread():
+            row = self._database.execute(
+                "SELECT request_hash FROM calls WHERE call = ?", (told.call,)
+            ).fetchone()
+            if row == (told.request_hash,):  # Else it is of a journal that is no more.
+                self._settle(told.call, told.answer, told.spent)
+
     def _hold_for_callers(self) -> None:
         """Those that are calling get the time to tell their results before their claims lapse."""
         self._beat(_BEFORE)
         open_calls = self._database.execute(
             "SELECT call, request_hash, coalesce(usd, 0) FROM calls"
-            " WHERE purpose = ? AND outcome IS NULL AND begun_at > ?",
+            " WHERE purpose = ? AND outcome IS NULL AND ended_at IS NULL AND begun_at > ?",
             (self._purpose, time.time() - _LONGEST_CALL_S),
         )
         for call, request_hash, usd in open_calls.fetchall():
@@ -188,23 +151,19 @@ class SqliteJournal:
         if owner not in self._heard_of:
             self._beat(owner)
         kept = self._answer(request_hash)
+        held = self._claims.get(request_hash)
+        if kept is None and held is not None and self._lives(held.owner):
+            return Claim("busy")
+        if kept is None and self._is_without_result(request_hash):
+            self._absorb()  # It may have been answered before its asker died.
+            kept = self._answer(request_hash)
         if kept is not None:
             return Claim("answered", told=kept)
-        held = self._claims.get(request_hash)
         if held is not None:
-            if self._clock() - self._heard_of.get(held.owner, 0.0) < LEASE_S:
-                return Claim("busy")
-            self._forget(held)  # Its owner is dead; what it may have cost stays counted.
-        if self._budget is not None:
-            room = self._budget - self._spent + _ROUNDING_USD
-            if worst_usd > room:
-                return Claim(
-                    "over_budget",
-                    told=f"the budget of {self._budget:g} USD has {max(room, 0):.4f} USD left, and "
-                    f"the call could cost {worst_usd:.4f}",
-                )
-            if worst_usd > room - self._held_usd:
-                return Claim("busy")
+            self._forget(held)
+        refused = self._afford(worst_usd)
+        if refused is not None:
+            return refused
         call = self._database.execute(
             "INSERT INTO calls (request_hash, purpose, model, begun_at, usd)"
             " VALUES (?, ?, ?, ?, ?)",
@@ -214,6 +173,41 @@ class SqliteJournal:
         self._run.requests += 1
         self._hold(Held(call, request_hash, worst_usd, owner))
         return Claim("granted", call)
+
+    def _is_without_result(self, request_hash: str) -> bool:
+        return bool(
+            self._database.execute(
+                "SELECT 1 FROM calls"
+                " WHERE request_hash = ? AND outcome IS NULL AND ended_at IS NULL",
+                (request_hash,),
+            ).fetchone()
+        )
+
+    def _afford(self, worst_usd: float) -> Claim | None:
+        """None where the budget has room for a call that costs at most so much."""
+        if self._budget is None:
+            return None
+        if worst_usd > self._budget - self._spent - self._held_usd + _ROUNDING_USD:
+            self._forget_the_dead()
+        room = self._budget - self._spent + _ROUNDING_USD
+        if worst_usd > room:
+            return Claim(
+                "over_budget",
+                told=f"the budget of {self._budget:g} USD has {max(room, 0):.4f} USD left, and "
+                f"the call could cost {worst_usd:.4f}",
+            )
+        return Claim("busy") if worst_usd > room - self._held_usd else None
+
+    def _lives(self, owner: str) -> bool:
+        return self._clock() - self._heard_of.get(owner, float("-inf")) < LEASE_S
+
+    def _forget_the_dead(self) -> None:
+        dead = [held for held in self._calls.values() if not self._lives(held.owner)]
+        if dead:
+            self._absorb()
+        for held in dead:
+            if held.call in self._calls:
+                self._forget(held)
 
     def _hold(self, held: Held) -> None:
         self._calls[held.call] = self._claims[held.request_hash] = held
@@ -267,6 +261,9 @@ class SqliteJournal:
 
     def _forget(self, held: Held) -> None:
         """A call without a result: it may have been billed, so it counts as spent."""
+        self._database.execute(
+            "UPDATE calls SET ended_at = ? WHERE call = ?", (time.time(), held.call)
+        )
         self._let_go(held)
         self._spent += held.worst_usd
         self._lost += 1
@@ -284,23 +281,7 @@ class SqliteJournal:
         self._stopped = self._stopped or why
 
     def _tally(self) -> Tally:
-        p50_s, p90_s, p99_s = self._run.percentiles(0.5, 0.9, 0.99)
-        return Tally(
-            budget_usd=self._budget,
-            spent_usd=self._spent,
-            held_usd=self._held_usd,
-            lost=self._lost,
-            requests=self._run.requests,
-            answered=self._run.answered,
-            replayed=self._run.replayed,
-            tokens_in=self._run.tokens_in,
-            tokens_out=self._run.tokens_out,
-            run_usd=self._run.usd,
-            outcomes=dict(self._run.outcomes),
-            p50_s=p50_s,
-            p90_s=p90_s,
-            p99_s=p99_s,
-        )
+        return self._run.tally(self._budget, self._spent, self._held_usd, self._lost)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -311,30 +292,3 @@ class Held:
     request_hash: str
     worst_usd: float
     owner: str
-
-
-class _Run:
-    """Counts of this run."""
-
-    def __init__(self) -> None:
-        self.requests = self.answered = self.replayed = self.tokens_in = self.tokens_out = 0
-        self.usd = 0.0
-        self.outcomes: Counter[str] = Counter()
-        self._seconds: list[float] = []
-
-    def add(self, spent: Spent) -> None:
-        self.answered += 1
-        self.tokens_in += spent.tokens_in
-        self.tokens_out += spent.tokens_out
-        self.usd += spent.usd or 0.0
-        self.outcomes[spent.status] += 1
-        # The latest ones, so that a run of days shows how it is going now.
-        self._seconds.append(spent.seconds)
-        if len(self._seconds) > 2 * _LATENCIES_KEPT:
-            del self._seconds[:_LATENCIES_KEPT]
-
-    def percentiles(self, *shares: float) -> list[float | None]:
-        ordered = sorted(self._seconds[-_LATENCIES_KEPT:])
-        if not ordered:
-            return [None] * len(shares)
-        return [ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in shares]

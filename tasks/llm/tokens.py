@@ -29,8 +29,20 @@ _log = logging.getLogger(__name__)
 
 _PER_MESSAGE = 8
 """What a chat format puts around a message, at most: OpenAI's is 3, and 3 before the answer."""
-_LONGEST_ANSWER = 16_384
-"""Of gpt-4o, where a request sets no limit of its own."""
+_LONGEST_ANSWERS = {
+    "gpt-4o": 16_384,
+    "chatgpt-4o": 16_384,
+    "gpt-4.5": 16_384,
+    "gpt-4.1": 32_768,
+    "o1": 100_000,
+    "o3": 100_000,
+    "o4": 100_000,
+    "gpt-5": 128_000,
+}
+"""Tokens of an answer, where a request sets no limit of its own, by what a model's name begins
+with. Source: OpenAI's pages of its models."""
+_LONGEST_OF_ALL = 131_072
+"""Taken for a model that is not known here."""
 _SQUARE_PX, _SHORT_PX, _TILE_PX = 2048, 768, 512
 _PATCH_PX, _MOST_PATCHES = 32, 1536
 
@@ -86,7 +98,9 @@ def worst_case(body: Mapping[str, Any], settings: ClientSettings) -> Worst:
                 count += text_tokens(settings.model, part["text"])
     if "response_format" in body:  # The schema is shown to the model.
         count += text_tokens(settings.model, json.dumps(body["response_format"]))
-    answer = body.get("max_completion_tokens") or body.get("max_tokens") or _LONGEST_ANSWER
+    answer = body.get("max_completion_tokens") or body.get("max_tokens")
+    if not answer:
+        answer = _of_family(settings.model, _LONGEST_ANSWERS) or _LONGEST_OF_ALL
     return Worst(count, int(answer))
 
 

@@ -65,6 +65,7 @@ def without_answers(undisturbed: Path, out: Path) -> None:
         shutil.rmtree(out / "artifacts" / stage)
     for path in out.glob("journal.sqlite*"):
         path.unlink()
+    shutil.rmtree(out / "outbox", ignore_errors=True)
 
 
 def run_killed(

@@ -37,6 +37,24 @@ def occupy(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@ray.remote(num_cpus=0.1, max_retries=0)
+def end_slowly(folder: str, number: int) -> None:
+    open(f"{folder}/{number} begun", "w", encoding="utf-8").close()
+    try:
+        while True:
+            time.sleep(0.05)
+    finally:
+        time.sleep(0.5)
+        open(f"{folder}/{number} ended", "w", encoding="utf-8").close()
+
+
+@ray.remote(num_cpus=0.1, max_retries=0)
+def fail_once(folder: str, others: int) -> None:
+    while len(os.listdir(folder)) < others:
+        time.sleep(0.01)
+    raise TheirOwn("at once")
+
+
 @dataclass(frozen=True)
 class Item:
     number: int

@@ -15,7 +15,17 @@ import pytest
 import ray
 
 from tasks.subject.settings import SubjectSettings
-from tests.workflows.ray_work import Item, TheirOwn, Worker, die, double, fail, occupy
+from tests.workflows.ray_work import (
+    Item,
+    TheirOwn,
+    Worker,
+    die,
+    double,
+    end_slowly,
+    fail,
+    fail_once,
+    occupy,
+)
 from workflows import cluster as cluster_module
 from workflows import subject_pool
 from workflows.cluster import actor_count, cluster, result, spread
@@ -59,6 +69,17 @@ def test_a_failure_leaves_the_rest_undone(ray_of_two_cores):
     with pytest.raises(TheirOwn):
         list(spread(range(100), submit))
     assert len(submitted) <= 8
+
+
+def test_work_that_is_stopped_gets_the_time_to_end(ray_of_two_cores, tmp_path):
+    def submit(number: int) -> ray.ObjectRef:
+        if number == 2:
+            return fail_once.remote(str(tmp_path), 2)
+        return end_slowly.remote(str(tmp_path), number)
+
+    with pytest.raises(TheirOwn):
+        list(spread(range(3), submit, ending_s=20))
+    assert {path.name for path in tmp_path.iterdir()} >= {"0 ended", "1 ended"}
 
 
 def test_of_many_failures_only_the_first_is_told(ray_of_two_cores, caplog):

@@ -60,3 +60,6 @@ def test_a_run_killed_fifty_times_ends_as_if_nothing_had_happened(
         f"{len(expected)} neurons; {lost} calls without a result, of which {twice} requests were "
         "answered twice"
     )
+    # Only a call that was under way when its asker was killed may be answered twice.
+    assert twice <= lost <= 2 * KILLS
+    assert twice <= KILLS // 4

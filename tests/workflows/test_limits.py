@@ -107,6 +107,17 @@ def test_limits_that_died_are_set_up_again(limits: RemoteLimits) -> None:
     asyncio.run(work())
 
 
+def test_limits_that_died_are_set_up_again_as_they_were_agreed_last(limits: RemoteLimits) -> None:
+    limits.agree()
+    later = RemoteLimits(limits.account, LimitSettings(requests_per_minute=60))
+    later.agree()
+
+    ray.kill(later._actor(), no_restart=False)
+    time.sleep(1)  # Until it is dead.
+    assert asyncio.run(asyncio.wait_for(later.lease("me", (1,)), 60))
+    assert later.agree() == later.settings
+
+
 def test_a_program_that_comes_later_sets_the_limits_for_all(limits: RemoteLimits) -> None:
     assert limits.agree() == RATE
     later = RemoteLimits(limits.account, LimitSettings(requests_per_minute=60))

@@ -95,7 +95,8 @@ def _live(
     def accompany(advance: Advance) -> Any:
         return nullcontext() if calls is None else calls.accompany(context, advance)
 
-    return work_on_parts("explain", "explanations", parts, folder, submit, accompany)
+    ending_s = 0.0 if calls is None else calls.ending_s
+    return work_on_parts("explain", "explanations", parts, folder, submit, accompany, ending_s)
 
 
 def _by_batch(

@@ -1,6 +1,7 @@
 import asyncio
 import email.utils
 import logging
+import math
 import sqlite3
 import time
 from dataclasses import replace
@@ -10,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tasks.llm.calls import Calls
-from tasks.llm.client import Answer, ClientSettings, Unusable, connect
+from tasks.llm.client import Answer, ClientSettings, Unusable, connect, in_parallel
 from tasks.llm.headers import retry_after
-from tasks.llm.journal import Journal, NoJournal
+from tasks.llm.journal import Claim, Journal, NoJournal
 from tasks.llm.prices import Price
 from tasks.llm.request import Request
-from tasks.llm.settings import AzureSettings, LimitSettings
+from tasks.llm.settings import AzureSettings, BatchSettings, LimitSettings
 from tasks.llm.shared_limits import SharedLimits
 from tasks.llm.sqlite_journal import SqliteJournal
 from tests.loopback.fixture import Loopback
@@ -129,6 +130,20 @@ def test_a_wait_that_is_too_long_ends_the_request(provider):
     assert (answer.status, answer.attempts) == ("rate_limited", 1)
 
 
+def test_a_wait_that_is_too_long_for_the_request_holds_for_all_others(provider):
+    provider.misbehave("429", retry_after="1.5")
+
+    async def one_after_the_other() -> None:
+        async with connect(quick(provider, max_wait_s=0.2)) as connection:
+            assert (await connection.ask(QUESTION)).status == "rate_limited"
+            await asyncio.sleep(0.2)  # The limits hear of it within a moment.
+            assert (await connection.ask(words("And this?"))).status == "ok"
+
+    asyncio.run(one_after_the_other())
+    first, second = (request["time"] for request in provider.requests())
+    assert second - first >= 1.5
+
+
 def test_waits_grow_up_to_the_limit(provider):
     provider.misbehave("429", times=9)
     ask(quick(provider, first_wait_s=0.02, max_wait_s=0.08, max_attempts=10))
@@ -193,6 +208,38 @@ def test_a_key_in_the_address_is_refused_before_it_is_logged_anywhere():
     assert "hush" not in str(raised.value)
 
 
+@pytest.mark.parametrize("rest", ["?api-key=hush", "#hush", "/v1?hush"])
+def test_a_key_behind_the_address_is_refused_before_it_is_logged_anywhere(rest):
+    with pytest.raises(ValueError, match=r"base_url: .*OPENAI_API_KEY") as raised:
+        ClientSettings(base_url=f"http://127.0.0.1{rest}")
+    assert "hush" not in str(raised.value)
+    with pytest.raises(ValueError, match="endpoint: ") as raised:
+        ClientSettings(azure=AzureSettings(f"https://mine.openai.azure.com{rest}", "2024", "a"))
+    assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize("wrong", ["sk-proj-hush", "hush hush", "1hush", ""])
+def test_a_key_in_the_place_of_its_variable_is_refused_without_repeating_it(wrong):
+    with pytest.raises(ValueError, match=r"api_key_env: .*name of an environment") as raised:
+        ClientSettings(api_key_env=wrong)
+    assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("served", "is_it"),
+    [
+        ("gpt-4o", True),
+        ("gpt-4o-2024-08-06", True),
+        ("gpt-4o-mini-2024-07-18", False),
+        ("gpt-4o-audio-preview", False),
+        ("gpt-4", False),
+    ],
+)
+def test_a_model_is_served_by_itself_and_by_its_dated_versions_only(served, is_it):
+    assert ClientSettings(model="gpt-4o").is_served_by(served) == is_it
+    assert ClientSettings(model="gpt-4o", served_as="gpt-4").is_served_by(served)
+
+
 def test_an_answered_request_is_never_sent_again(provider, tmp_path):
     journal = SqliteJournal(tmp_path / "journal.db")
     first = ask(quick(provider), journal)
@@ -216,7 +263,7 @@ def test_an_answer_that_is_no_use_was_paid_for_all_the_same(provider, tmp_path, 
 
 @pytest.mark.parametrize(
     ("fault", "maybe_billed"),
-    [("429", 0), ("400", 0), ("500", 2), ("hang", 2), ("invalid_json", 1)],
+    [("429", 0), ("503", 0), ("400", 0), ("500", 2), ("hang", 2), ("invalid_json", 1)],
 )
 def test_a_failure_is_asked_about_again_and_counted_if_it_may_have_been_billed(
     provider, tmp_path, fault, maybe_billed
@@ -278,8 +325,15 @@ def test_a_key_that_a_gateway_repeats_in_its_error_is_blotted_out(provider):
 def test_settings_that_cannot_work_are_turned_down():
     with pytest.raises(ValueError, match="concurrency"):
         ClientSettings(concurrency=0)
-    with pytest.raises(ValueError, match="timeout_s"):
-        ClientSettings(timeout_s=0)
+    for wrong in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="timeout_s: must be above 0"):
+            ClientSettings(timeout_s=wrong)
+    for name in ("first_wait_s", "max_wait_s"):
+        for wrong in (-1.0, math.nan, math.inf):
+            with pytest.raises(ValueError, match=f"{name}: must be 0 or more"):
+                ClientSettings(**{name: wrong})
+    with pytest.raises(ValueError, match="poll_s: must be above 0"):
+        BatchSettings(poll_s=math.nan)
 
 
 def test_azure_is_asked_by_deployment_with_its_own_key(provider, monkeypatch):
@@ -325,6 +379,19 @@ def test_what_would_go_over_the_budget_is_not_sent(provider, tmp_path):
     assert answer.status == "budget"
     assert "the budget of 0.0001 USD" in answer.reason
     assert provider.requests() == []
+
+
+def test_an_answer_that_does_not_say_what_it_took_counts_as_the_most_it_can_have(
+    provider, tmp_path
+):
+    provider.misbehave("no_usage")
+    journal = SqliteJournal(tmp_path / "journal.db", budget_usd=0.01)
+    request = Request(QUESTION.messages, {"max_completion_tokens": 900})
+    answer = ask(quick(provider), journal, request)
+    assert (answer.status, answer.tokens_out) == ("ok", 900)
+    assert answer.usd == pytest.approx((answer.tokens_in * 2.5 + 9000) / 1e6)
+    assert asyncio.run(journal.tally()).spent_usd == answer.usd
+    assert ask(quick(provider), journal, words("And this?")).status == "budget"
 
 
 def test_two_workers_that_want_the_same_request_pay_for_it_once(provider, tmp_path):
@@ -388,3 +455,46 @@ def test_within_its_limits_a_provider_turns_nothing_down(provider):
     assert max(times) - min(times) >= 0.6
     # It told that 40 are permitted, which was obeyed.
     assert len(times) == 30
+
+
+def words(text: str) -> Request:
+    return Request([{"role": "user", "content": text}], {"seed": 0})
+
+
+def test_what_is_under_way_when_the_run_is_stopped_is_kept_for_it_is_paid_for(provider, tmp_path):
+    provider.misbehave("slow", times=5, match="slow", seconds=0.6)
+    provider.misbehave("insufficient_quota", match="poor")
+    journal = SqliteJournal(tmp_path / "journal.db")
+    requests = [*(words(f"slow {number}") for number in range(5)), words("poor")]
+
+    async def all_at_once() -> None:
+        async with connect(quick(provider), Calls(journal), PRICES) as connection:
+            await in_parallel(connection.ask, requests, 6)
+
+    with pytest.raises(Unusable, match="no quota left"):
+        asyncio.run(all_at_once())
+    assert sum(line["answered"] for line in provider.requests()) == 5
+    tally = asyncio.run(journal.tally())
+    assert (tally.answered, tally.lost, tally.held_usd) == (5, 0, 0)
+    assert all(ask(quick(provider), journal, request).replayed for request in requests[:5])
+
+
+def test_an_asker_that_is_stopped_while_it_claims_leaves_no_claim_behind(provider, tmp_path):
+    class Slow(SqliteJournal):
+        async def claim(self, *about: object) -> Claim:
+            claim = await super().claim(*about)  # type: ignore[arg-type]
+            await asyncio.sleep(0.2)
+            return claim
+
+    journal = Slow(tmp_path / "journal.db")
+
+    async def stopped() -> None:
+        async with connect(quick(provider), Calls(journal), PRICES) as connection:
+            asking = asyncio.ensure_future(connection.ask(QUESTION))
+            await asyncio.sleep(0.1)
+            asking.cancel()
+
+    asyncio.run(stopped())
+    tally = asyncio.run(journal.tally())
+    assert (tally.requests, tally.held_usd, tally.lost) == (1, 0, 0)
+    assert provider.requests() == []

@@ -1,19 +1,4 @@
-import pytest
-
-from tasks.llm.headers import Hint, duration_s, processing_s, read_hint
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("6m0s", 360), ("1.5s", 1.5), ("120ms", 0.12), ("1h2m3s", 3723), ("17", 17)],
-)
-def test_durations_are_read_as_providers_write_them(text, seconds):
-    assert duration_s(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "soon", "-3", "6 m", "nan"])
-def test_what_is_no_duration_is_none(text):
-    assert duration_s(text) is None
+from tasks.llm.headers import Hint, processing_s, read_hint
 
 
 def test_limits_are_read_from_the_headers():
@@ -21,12 +6,11 @@ def test_limits_are_read_from_the_headers():
         {
             "x-ratelimit-limit-requests": "500",
             "x-ratelimit-remaining-requests": "499",
-            "x-ratelimit-reset-requests": "120ms",
             "x-ratelimit-limit-tokens": "30000",
             "x-ratelimit-remaining-tokens": "28000",
         }
     )
-    assert hint == Hint(500, 499, 0.12, 30000, 28000, None)
+    assert hint == Hint(500, 499, 30000, 28000)
 
 
 def test_limits_that_make_no_sense_are_not_taken_for_any():

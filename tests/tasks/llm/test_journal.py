@@ -152,6 +152,33 @@ def test_the_budget_is_never_exceeded_however_many_ask_at_once(tmp_path):
     assert asyncio.run(journal.tally()).spent_usd == pytest.approx(0.8)
 
 
+def test_money_that_the_dead_had_set_aside_does_not_hold_up_the_living(tmp_path):
+    clock = Clock()
+    journal = opened(tmp_path, budget_usd=1.0, clock=clock)
+
+    async def kinds() -> list[str]:
+        told = [(await journal.claim("a", "gpt-4o", 0.5, "dead")).kind]
+        for seconds, usd in ((LEASE_S - 1, 0.6), (2, 0.6), (0, 0.5)):
+            clock.now += seconds
+            told.append((await journal.claim(f"of {usd}", "gpt-4o", usd, "alive")).kind)
+        return told
+
+    assert asyncio.run(kinds()) == ["granted", "busy", "over_budget", "granted"]
+    tally = asyncio.run(journal.tally())
+    assert (tally.lost, tally.spent_usd, tally.held_usd) == (1, 0.5, 0.5)
+
+
+def test_a_call_that_has_ended_is_not_taken_for_one_under_way_by_a_restarted_journal(tmp_path):
+    first = opened(tmp_path)
+    claim = asyncio.run(first.claim("a", "gpt-4o", 1.0, "me"))
+    asyncio.run(first.fail(claim.call, "timed_out/no answer", billed=True))
+    first.close()
+    second = opened(tmp_path, has_callers=True)
+    tally = asyncio.run(second.tally())
+    assert (tally.lost, tally.spent_usd, tally.held_usd) == (1, 1.0, 0)
+    assert asyncio.run(second.claim("a", "gpt-4o", 1.0, "me")).kind == "granted"
+
+
 def test_the_budget_holds_over_all_runs_and_for_its_purpose_only(tmp_path):
     first = opened(tmp_path, budget_usd=1.0)
     asyncio.run(answer(first, "a", usd=0.9))
@@ -211,6 +238,17 @@ def test_an_answer_to_nothing_is_a_mistake_that_harms_nobody_else(tmp_path):
     with pytest.raises(KeyError):
         asyncio.run(journal.settle(17, "{}", FREE))
     asyncio.run(answer(journal, "a"))
+
+
+def test_work_that_goes_wrong_unforeseen_is_told_and_the_journal_goes_on(tmp_path):
+    journal = opened(tmp_path)
+
+    async def work() -> None:
+        with pytest.raises(TypeError):
+            await asyncio.wait_for(journal.claim("a", "gpt-4o", "much", "me"), 5)  # type: ignore[arg-type]
+        await asyncio.wait_for(answer(journal, "b"), 5)
+
+    asyncio.run(work())
 
 
 def test_a_process_that_dies_leaves_its_intent_and_its_answers(tmp_path):

@@ -1,5 +1,7 @@
 import asyncio
 
+import pytest
+
 from tasks.llm.limits import Settled
 from tasks.llm.settings import LimitSettings
 from tasks.llm.shared_limits import Permits, SharedLimits
@@ -77,6 +79,46 @@ def test_a_permit_that_nobody_waits_for_any_more_is_given_back():
         return during, limits.throttle.in_flight
 
     assert asyncio.run(work()) == (1, 0)
+
+
+class Failing(SharedLimits):
+    """Fails to take permits back, and to hear that somebody lives."""
+
+    times = 0
+
+    async def settle(self, owner: str, settled: tuple[Settled, ...]) -> None:
+        self.times -= 1
+        if self.times >= 0:
+            raise ConnectionError("the limits are not there")
+        await super().settle(owner, settled)
+
+    async def beat(self, owner: str) -> None:
+        raise ConnectionError("the limits are not there")
+
+
+def test_permits_that_could_not_be_given_back_are_given_back_again():
+    async def work() -> int:
+        limits = Failing(LimitSettings(concurrency=1))
+        limits.times = 3
+        async with Permits(limits, "me") as permits:
+            for _ in range(3):
+                permits.give_back(Settled(await asyncio.wait_for(permits.take(1), 2)))
+        return limits.throttle.in_flight
+
+    assert asyncio.run(work()) == 0
+
+
+def test_limits_that_take_nothing_back_any_more_hang_nobody():
+    async def work() -> None:
+        limits = Failing(LimitSettings(concurrency=1))
+        limits.times = 10_000
+        async with Permits(limits, "me") as permits:
+            permits.give_back(Settled(await permits.take(1)))
+            for _ in range(2):  # The one that waits, and the one that comes later.
+                with pytest.raises(ConnectionError, match="not there"):
+                    await asyncio.wait_for(permits.take(1), 5)
+
+    asyncio.run(work())
 
 
 def test_a_few_permits_are_split_between_groups_of_calls():

@@ -66,6 +66,23 @@ def test_a_request_counts_its_words_its_pictures_its_schema_and_its_longest_answ
     assert worst.total == worst.tokens_in + 400
 
 
+@pytest.mark.parametrize(
+    ("model", "longest"),
+    [
+        ("gpt-4o-2024-08-06", 16_384),
+        ("gpt-4.1-mini", 32_768),
+        ("o3", 100_000),
+        ("gpt-5-nano", 128_000),
+        ("my-own", 131_072),
+    ],
+)
+def test_an_answer_without_a_limit_counts_as_the_longest_that_the_model_gives(model, longest):
+    body = {"messages": [{"role": "user", "content": "?"}]}
+    assert worst_case(body, ClientSettings(model=model)).tokens_out == longest
+    limited = body | {"max_completion_tokens": 30}
+    assert worst_case(limited, ClientSettings(model=model)).tokens_out == 30
+
+
 def test_an_encoding_that_cannot_be_loaded_is_told_once_and_holds_up_nothing(monkeypatch, caplog):
     import tiktoken
 
