@@ -31,6 +31,9 @@ test-triton: $(READY) ## Run the GPU kernel in Triton's interpreter; fetches Tri
 	$(BIN)/python -m pip install --quiet triton
 	$(BIN)/python -m pytest -m triton tests/tasks/capture/test_fused.py
 
+test-slow: $(READY) ## Run the whole line once more with a killed driver, a spent budget, batches, failures
+	$(BIN)/python -m pytest -m slow --timeout 900 tests/workflows
+
 test-kill: $(READY) ## Kill a run at fifty random moments, and compare it with an undisturbed one
 	$(BIN)/python -m pytest -m kill -s --timeout 3600 tests/workflows/test_kill.py
 
@@ -82,5 +85,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test test-triton test-kill check bench bench-capture bench-merge bench-score bench-types \
+.PHONY: help setup demo test test-triton test-slow test-kill check bench bench-capture bench-merge bench-score bench-types \
 	bench-explain ui sweep run-cluster subject clean

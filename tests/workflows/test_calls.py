@@ -26,7 +26,7 @@ def test_the_limits_of_an_account_change_only_for_those_who_call(
 ) -> None:
     limits = Agreed()
     client = ClientSettings(limits=LimitSettings(requests_per_minute=500))
-    calls = OpenCalls("explain", client, {}, None, limits, tmp_path)  # type: ignore[arg-type]
+    calls = OpenCalls("explain", "explain", client, {}, None, limits, tmp_path)  # type: ignore[arg-type]
     calls.collecting(tmp_path / "requests.jsonl")
     assert limits.times == 0
     calls.live()

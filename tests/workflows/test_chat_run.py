@@ -72,6 +72,7 @@ def test_the_key_is_in_nothing_that_a_run_writes(undisturbed: Path, provider: Lo
         assert provider.key.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_killed_while_explaining_goes_on_without_asking_again(
     undisturbed: Path, provider: Loopback, tmp_path: Path
@@ -88,6 +89,7 @@ def test_a_run_killed_while_explaining_goes_on_without_asking_again(
     check_what_was_sent(provider, out)
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_it_would_take_without_a_key_or_a_call(
     undisturbed: Path, provider: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_dry_run_says_what_it_would_take_without_a_key_or_a_call(
     assert not (out / "artifacts" / "explain").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_run_says_the_same_for_half_the_price(
     undisturbed: Path, provider: Loopback, tmp_path: Path
 ) -> None:
@@ -121,6 +124,7 @@ def test_a_batch_run_says_the_same_for_half_the_price(
     assert _explanations_cost(out) == pytest.approx(_explanations_cost(undisturbed) / 2)
 
 
+@pytest.mark.slow
 def test_the_budget_ends_the_run_and_a_larger_one_lets_it_go_on(
     undisturbed: Path, provider: Loopback, tmp_path: Path
 ) -> None:
@@ -139,6 +143,7 @@ def test_the_budget_ends_the_run_and_a_larger_one_lets_it_go_on(
     assert set(explanations(out)["status"].to_pylist()) == {"ok"}
 
 
+@pytest.mark.slow
 def test_failures_that_may_pass_are_tried_again_by_the_same_call(
     undisturbed: Path, provider: Loopback, tmp_path: Path
 ) -> None:
@@ -188,6 +193,7 @@ def test_a_missing_key_stops_the_run_before_the_subject_describes_anything(
     assert not list(tmp_path.glob("artifacts/describe/*/*.parquet"))
 
 
+@pytest.mark.slow
 def test_a_model_that_the_provider_does_not_know_stops_the_run_with_the_setting_to_change(
     undisturbed: Path, provider: Loopback
 ) -> None:
