@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from PIL import Image
 from torch.nn.functional import gelu, silu
 
 from tasks.artifacts import (
@@ -23,29 +22,13 @@ from tasks.capture.settings import CaptureSettings
 from tasks.subject.batch import batch_inputs, forward_body
 from tasks.subject.describe import describe_samples, generate_descriptions
 from tasks.subject.encode import Encoded, encode, question_prompt
-from tasks.subject.families import FAMILIES
 from tasks.subject.hook_points import check_layers, decoder_layers, neurons_per_layer, observing
-from tasks.subject.load import Subject, load_subject
-from tasks.subject.settings import DescribeSettings, HookPoint, SubjectSettings
-from tests.families.building import build
-from tests.families.instances import BUILDS
-from tests.families.pictures import PICTURES, SEVERAL, SIZES, TEXT_SAID, Pictures
+from tasks.subject.load import Subject
+from tasks.subject.settings import DescribeSettings, HookPoint
+from tests.families.pictures import PICTURES, SEVERAL, TEXT_SAID, Pictures
 from tests.one_process import capture, describe
 
 GIVEN = DescribeSettings(text="given")
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    folder = build(BUILDS[request.param], tmp_path_factory.mktemp(request.param))
-    return load_subject(SubjectSettings(model=str(folder)))
-
-
-@pytest.fixture(params=[*SIZES, "several", "none"])
-def images(request: pytest.FixtureRequest) -> list[Image.Image]:
-    if request.param == "several":
-        return SEVERAL
-    return [] if request.param == "none" else [PICTURES[request.param]]
 
 
 def gate_of(subject: Subject, samples: list[Encoded], length: int) -> torch.Tensor:

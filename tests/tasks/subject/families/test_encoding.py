@@ -19,19 +19,6 @@ from tests.families.pictures import PICTURES, SEVERAL, SIZES, TEXT_SAID
 WITH_NEWLINES = ("llava_next", "llava_onevision")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    folder = build(BUILDS[request.param], tmp_path_factory.mktemp(request.param))
-    return load_subject(SubjectSettings(model=str(folder)))
-
-
-@pytest.fixture(params=[*SIZES, "several", "none"])
-def images(request: pytest.FixtureRequest) -> list[Image.Image]:
-    if request.param == "several":
-        return SEVERAL
-    return [] if request.param == "none" else [PICTURES[request.param]]
-
-
 def placeholders(subject: Subject, encoded: Encoded) -> torch.Tensor:
     return encoded.input_ids == subject.image_token_id
 
