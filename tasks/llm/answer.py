@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from tasks.llm.failures import Failure
+from tasks.llm.request import Keep
 
 _REASON_LENGTH = 300
 
@@ -18,8 +19,8 @@ class Answer:
 
     text: what the model said, as far as it got. model: as the provider names what it served.
     attempts: requests sent. tokens: as billed. usd: their price, None without one. seconds: from
-    asking to outcome, waits included. replayed: it came from the journal; the other figures are
-    those of the call that was paid.
+    asking to outcome, waits included. kept: what the request's `keep` made of the reply, as JSON.
+    replayed: it came from the journal; the other figures are those of the call that was paid.
     """
 
     status: str
@@ -31,20 +32,21 @@ class Answer:
     tokens_out: int = 0
     usd: float | None = 0.0
     seconds: float = 0.0
+    kept: Any = None
     replayed: bool = field(default=False, compare=False)
 
 
-def read_completion(text: str) -> Answer | Failure:
-    """Read the body of a reply with status 200."""
+def read_completion(text: str, keep: Keep | None = None) -> Answer | Failure:
+    """Read the body of a reply with status 200; keep: see `Request`."""
     try:
-        return read_message(json.loads(text))
+        return read_message(json.loads(text), keep)
     except ValueError as error:
         reason = f"the provider's reply is no chat completion: {type(error).__name__}"
         return Failure("malformed", reason, billed=True)
 
 
-def read_message(body: Any) -> Answer | Failure:
-    """Read a chat completion."""
+def read_message(body: Any, keep: Keep | None = None) -> Answer | Failure:
+    """Read a chat completion; keep: see `Request`."""
     try:
         choice = body["choices"][0]
         message = choice["message"]
@@ -57,6 +59,7 @@ def read_message(body: Any) -> Answer | Failure:
             model=str(body.get("model") or ""),
             tokens_in=int(usage.get("prompt_tokens") or 0),
             tokens_out=int(usage.get("completion_tokens") or 0),
+            kept=None if keep is None else keep(body),
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"the provider's reply is no chat completion: {type(error).__name__}"
@@ -81,6 +84,8 @@ def to_journal(answer: Answer) -> str:
     """The answer as JSON."""
     kept = asdict(answer)
     del kept["replayed"]
+    if answer.kept is None:  # As most answers are, and all were once.
+        del kept["kept"]
     return json.dumps(kept, sort_keys=True)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from tasks.llm.answer import Answer, one_line, read_message
 from tasks.llm.batch_journal import BatchedCall
 from tasks.llm.failures import Failure, Unusable, from_reply
+from tasks.llm.logprobs import KEEP_NUMBERS
 from tasks.llm.prices import Price, cost
 from tasks.llm.settings import ClientSettings
 from tasks.llm.spool import Spooled
@@ -71,7 +72,7 @@ def read_line(
         if outcome.status == "filtered":
             return Answer("filtered", reason=outcome.reason, attempts=1)
         return outcome
-    answer = read_message(body)
+    answer = read_message(body, KEEP_NUMBERS)
     if isinstance(answer, Failure):
         return answer
     price = prices.get(call.model)

@@ -62,7 +62,8 @@ class _Desk:
         kept = await self.journal.answer(known_as)
         if kept is not None:
             return self.judged(from_journal(kept))
-        return Outgoing(known_as, body, worst_case(body, self.settings))
+        worst = worst_case(body, self.settings)
+        return Outgoing(known_as, body, worst, request.affinity, request.keep)
 
     def usd(self, tokens_in: int, tokens_out: int) -> float | None:
         """What so many tokens cost; None where the model has no price."""

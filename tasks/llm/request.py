@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 _BASE64 = ";base64,"
+
+Keep = Callable[[Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,19 @@ class Request:
 
     `messages` and `response_format` are in the form of the chat-completions protocol; `parameters`
     are its remaining fields (temperature, seed ...), where None means: leave it to the provider.
+
+    What follows is neither sent nor hashed. affinity: requests with the same one should go to the
+    same server one after the other, which then has their beginning in its cache; "" for none. keep:
+    given a reply's body (a chat completion), the small part of it, as JSON, that is kept beside the
+    text of the answer (`Answer.kept`), such as a few log probabilities; since only that reaches the
+    journal, the same request must always keep the same.
     """
 
     messages: Sequence[Mapping[str, Any]]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     response_format: Mapping[str, Any] | None = None
+    affinity: str = ""
+    keep: Keep | None = None
 
     def body(self, model: str) -> dict[str, Any]:
         """The request's body as `model` is sent it."""

@@ -16,6 +16,7 @@ from tasks.llm.answer import Answer, one_line, read_completion
 from tasks.llm.failures import Failure, Unusable, from_connection, from_status
 from tasks.llm.headers import processing_s, read_hint
 from tasks.llm.limits import Settled
+from tasks.llm.request import Keep
 from tasks.llm.settings import OPENAI_URL, ClientSettings
 from tasks.llm.tokens import Worst
 
@@ -29,11 +30,14 @@ _LONGEST_PAUSE_S = 86_400.0
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A request that is to be sent. worst: the most tokens that it can take."""
+    """A request that is to be sent. worst: the most tokens that it can take. affinity, keep: see
+    `Request`."""
 
     request_hash: str
     body: Mapping[str, Any]
     worst: Worst
+    affinity: str = ""
+    keep: Keep | None = None
 
 
 Outcome = Answer | Failure | Unusable
@@ -53,10 +57,13 @@ class Sender:
         sent_at = time.monotonic()
         headers: Mapping[str, str] = {}
         outcome: Outcome
+        body = settings.addressed(outgoing.body)
         try:
             async with asyncio.timeout(settings.timeout_s):
                 reply = await self._client.chat.completions.with_raw_response.create(
-                    **settings.addressed(outgoing.body),
+                    model=body.pop("model"),
+                    messages=body.pop("messages"),
+                    extra_body=body,  # Servers know fields that the library does not.
                     extra_headers={"X-Client-Request-Id": outgoing.request_hash},
                 )
         except (TimeoutError, openai.APITimeoutError):
@@ -69,7 +76,7 @@ class Sender:
             outcome = from_connection(error)
         else:
             headers = reply.headers
-            outcome = read_completion(reply.http_response.text)
+            outcome = read_completion(reply.http_response.text, outgoing.keep)
             if isinstance(outcome, Answer) and not outcome.tokens_in:
                 # A gateway that tells of no usage charges all the same: at most this.
                 worst = outgoing.worst

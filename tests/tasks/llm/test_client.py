@@ -498,3 +498,19 @@ def test_an_asker_that_is_stopped_while_it_claims_leaves_no_claim_behind(provide
     tally = asyncio.run(journal.tally())
     assert (tally.requests, tally.held_usd, tally.lost) == (1, 0, 0)
     assert provider.requests() == []
+
+
+def test_a_field_that_only_some_servers_know_is_sent_all_the_same(provider):
+    request = Request(QUESTION.messages, {"prompt_logprobs": 3})
+    answer = ask(quick(provider), request=request)
+    assert answer.status == "failed"
+    assert "prompt_logprobs" in answer.reason
+    assert provider.requests()[0]["body"]["prompt_logprobs"] == 3
+
+
+def test_what_a_request_wants_kept_of_the_reply_is_kept(provider, tmp_path):
+    request = Request(QUESTION.messages, keep=lambda body: body["usage"]["total_tokens"])
+    journal = SqliteJournal(tmp_path / "journal.sqlite", "explain")
+    first, again = (ask(quick(provider), journal, request) for _ in range(2))
+    assert first.kept == again.kept == first.tokens_in + first.tokens_out
+    assert again.replayed
