@@ -273,10 +273,10 @@ def test_an_output_folder_that_cannot_be_one_is_a_wrong_call(ended, tmp_path):
     assert err.startswith("neuron-atlas: out: cannot write below ")
 
 
-def test_every_call_of_several_explainers_in_the_readme_can_be_made(monkeypatch):
+def test_every_call_of_several_explainers_in_the_docs_can_be_made(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-    readme = (CONF.parent / "README.md").read_text(encoding="utf-8")
-    calls = [line for line in readme.splitlines() if line.startswith("neuron-atlas 'explain=[")]
+    page = (CONF.parent / "docs" / "calls.md").read_text(encoding="utf-8")
+    calls = [line for line in page.splitlines() if line.startswith("neuron-atlas 'explain=[")]
     assert calls
     for call in calls:
         settings(*shlex.split(call)[1:]).explain.check()
