@@ -37,6 +37,9 @@ test-slow: $(READY) ## Run the whole line once more with a killed driver, a spen
 test-kill: $(READY) ## Kill a run at fifty random moments, and compare it with an undisturbed one
 	$(BIN)/python -m pytest -m kill -s --timeout 3600 tests/workflows/test_kill.py
 
+test-faults: $(READY) ## Run with a full disk, signals and an object store: what was finished is kept
+	$(BIN)/python -m pytest -m faults --timeout 900 tests/workflows
+
 check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -85,5 +88,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test test-triton test-slow test-kill check bench bench-capture bench-merge bench-score bench-types \
+.PHONY: help setup demo test test-triton test-slow test-kill test-faults check bench bench-capture bench-merge bench-score bench-types \
 	bench-explain ui sweep run-cluster subject clean

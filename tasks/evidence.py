@@ -11,9 +11,8 @@ from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks.artifacts import RANDOM_TRACES, TRACES, TableSpec, list_rows
+from tasks.artifacts import RANDOM_TRACES, TRACES, TableSpec, list_rows, read_rows
 
 Purpose = Literal["explainer", "calibration", "scorer"]
 Draw = Literal["exemplar", "random"]
@@ -121,7 +120,7 @@ def read_traces(path: Path, spec: TableSpec, neurons: Sequence[int]) -> pa.Table
         ("neuron", "<=", max(wanted)),
         ("neuron", "in", wanted),
     ]
-    return pq.read_table(path, filters=filters).cast(spec.schema)
+    return read_rows(path, filters=filters).cast(spec.schema)
 
 
 def load_evidence(
@@ -218,7 +217,7 @@ def _images(samples: Sequence[Path], wanted: Collection[int]) -> dict[int, froze
     only = [("sample_id", "in", list(wanted))]
     images: dict[int, frozenset[str]] = dict.fromkeys(wanted, frozenset())
     for path in samples if wanted else ():
-        table = pq.read_table(path, columns=columns, filters=only, partitioning=None)
+        table = read_rows(path, columns=columns, filters=only)
         for sample_id, references, digest in zip(
             *(table[name].to_pylist() for name in columns), strict=True
         ):

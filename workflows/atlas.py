@@ -8,13 +8,13 @@ import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig
 
+from tasks.artifacts.full_disk import DiskFull
 from tasks.llm.failures import Stopped, Unusable
 from tasks.samples.source import BadSample, SourceError
 from tasks.subject.settings import SubjectError
@@ -29,7 +29,7 @@ from workflows.composition import (
 )
 from workflows.dry_run import dry_run
 from workflows.errors import RunFailed, WrongCall
-from workflows.lock import locked
+from workflows.output import opened_store
 from workflows.progress import say
 from workflows.settings import read_settings
 from workflows.stage import Context, run_stage
@@ -44,7 +44,6 @@ from workflows.stages import (
     score,
     simulate,
 )
-from workflows.store import Store
 from workflows.subject_pool import SubjectPool
 from workflows.summary import closing_summary
 from workflows.tracking import Tracker
@@ -82,7 +81,7 @@ def _atlas(config: DictConfig) -> None:
     # Errors end the program here, for Hydra would print its own account of them.
     try:
         run_atlas(plain_config(config))
-    except (RunFailed, Stopped) as error:
+    except (RunFailed, Stopped, DiskFull) as error:
         _end(1, str(error))
     except (WrongCall, SubjectError, SourceError, Unusable) as error:
         _end(2, str(error))
@@ -99,18 +98,16 @@ def _atlas(config: DictConfig) -> None:
 def run_atlas(config: Mapping[str, Any]) -> Context:
     """Run all stages for a plain config, and log the run. Raises WrongCall or RunFailed."""
     settings = read_settings(config)
-    out = Path(settings.out)
-    _check_writable(out)
     with ExitStack() as opened:
-        opened.enter_context(locked(out))
+        store = opened.enter_context(opened_store(settings.out, settings.local))
         pool = SubjectPool(settings.subject, settings.cluster)
 
         def start_cluster() -> None:
             opened.enter_context(cluster(settings.cluster))
             opened.callback(pool.close)
 
-        context = Context(settings, Store(out), pool, start_cluster)
-        tracker = Tracker(settings, out, config)
+        context = Context(settings, store, pool, start_cluster)
+        tracker = Tracker(settings, store.local, config)
         context.log_live = tracker.log_live
         try:
             is_whole = _run_stages(context)
@@ -143,14 +140,6 @@ def _run_stages(context: Context) -> bool:
         if stage is capture.STAGE:
             context.pool.close()  # The later stages need no subject, and its cores.
     return True
-
-
-def _check_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "artifacts").mkdir(exist_ok=True)
-    except OSError as error:
-        raise WrongCall(f"out: cannot write below {str(out)!r}: {error.strerror}") from error
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

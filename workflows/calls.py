@@ -94,7 +94,7 @@ def open_calls(
     client: ClientSettings = asker.client
     forget_limits()
     limits = RemoteLimits(client.account, client.limits)
-    path = context.store.out / JOURNAL
+    path = context.store.local / JOURNAL
     with open_journal(path, stage, budget_usd) as journal:
         if mode != "batch" and (open_batches := journal.batches(client)):
             raise WrongCall(

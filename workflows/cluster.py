@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import ray
 
+from tasks.artifacts.full_disk import DiskFull
 from tasks.llm.failures import Unusable
 from tasks.samples.source import BadSample, SourceError
 from tasks.subject.settings import SubjectError
@@ -30,7 +31,7 @@ _SECONDS_TO_ANSWER = 5.0
 _QUIET_S = 2.0
 """Of waiting for work to end; after that it is said."""
 
-_FOR_PEOPLE = (WrongCall, RunFailed, BadSample, SourceError, SubjectError, Unusable)
+_FOR_PEOPLE = (WrongCall, RunFailed, DiskFull, BadSample, SourceError, SubjectError, Unusable)
 """Errors of the work whose message says all that there is to say."""
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 

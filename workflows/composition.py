@@ -18,6 +18,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tasks.artifacts.location import is_uri
 from workflows.errors import WrongCall
 from workflows.settings import unknown_key
 
@@ -28,7 +29,15 @@ SEVERAL = "several"
 """The choice of `explain` that several explainers are laid into."""
 
 _EXPLAINERS = re.compile(r"explain=\[([\w\s,:-]*)\]")
-_PATHS = ("out", "data.annotations", "data.images", "data.path", "data.dataset", "subject.model")
+_PATHS = (
+    "out",
+    "local",
+    "data.annotations",
+    "data.images",
+    "data.path",
+    "data.dataset",
+    "subject.model",
+)
 """Settings that may name a file or folder: workers run elsewhere, so they are made absolute."""
 
 
@@ -72,7 +81,9 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         raise WrongCall(f"{missing[0]}: must be given, such as {missing[0]}=...")
     for path in _PATHS:
         value = OmegaConf.select(config, path)
-        if isinstance(value, str) and (path == "out" or Path(value).expanduser().exists()):
+        if not isinstance(value, str) or is_uri(value):
+            continue
+        if path in ("out", "local") or Path(value).expanduser().exists():
             OmegaConf.update(config, path, str(Path(value).expanduser().resolve()))
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)

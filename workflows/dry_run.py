@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import ray
 
+from tasks.artifacts.location import scratch
 from tasks.llm.calls import Calls
 from tasks.llm.prices import Price
 from tasks.llm.settings import ClientSettings
@@ -117,17 +116,17 @@ def _estimate(context: Context, calls: OpenCalls) -> Estimate:
     chosen = chosen_neurons(context)
     looked_at = _evenly(chosen, _LOOKED_AT)
     inputs = TaskInputs.of(context)
-    with tempfile.TemporaryDirectory(dir=context.store.out) as folder:
+    with scratch(context.store.out) as folder:
 
         def submit(part: NeuronPart) -> ray.ObjectRef:
-            spool = Spool(Path(folder) / f"{part.file('requests')}.jsonl", keep_bodies=False)
+            spool = Spool(folder / f"{part.file('requests')}.jsonl", keep_bodies=False)
             written_down = Calls(calls.journal, None, spool)
             return explain_part.remote(settings.explainer, part, inputs, written_down, None)
 
         with progress("dry run", len(looked_at), "neurons") as advance:
             for part, _ in spread(cut_into_parts(looked_at, settings.neurons_per_task), submit):
                 advance(len(part.neurons))
-        spooled = list(read_spools(sorted(Path(folder).glob("*.jsonl"))))
+        spooled = list(read_spools(sorted(folder.glob("*.jsonl"))))
     scale = len(chosen) / max(1, len(looked_at))
     return Estimate(
         neurons=len(chosen),

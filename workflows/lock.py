@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tasks.artifacts.location import is_local
 from workflows.errors import WrongCall
+from workflows.object_lock import held
 
 
 @contextmanager
@@ -17,6 +19,10 @@ def locked(out: Path) -> Iterator[None]:
     Two runs in one folder would ask a model the same questions twice, and one would remove what
     the other still reads. The system lets go of the lock when its process ends, however it ends.
     """
+    if not is_local(out):
+        with held(out):
+            yield
+        return
     with (out / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

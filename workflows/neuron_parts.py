@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import ray
 
 from tasks.artifacts import NEURON_TYPES, layer_file
+from tasks.artifacts.location import present
 from tasks.samples.source import Source
 from workflows.cluster import spread
 from workflows.progress import Advance, progress
@@ -68,7 +69,8 @@ def work_on_parts(
     after: called each time that at_once parts (None: all) are done, and at the end.
     """
     paths = {part.file(artifact): folder / part.file(artifact) for part in parts}
-    waiting = [part for part in parts if not paths[part.file(artifact)].is_file()]
+    written = present(folder, paths)
+    waiting = [part for part in parts if part.file(artifact) not in written]
     total = sum(len(part.neurons) for part in parts)
     done = total - sum(len(part.neurons) for part in waiting)
     with progress(stage, total, "neurons", done) as advance, accompany(advance):

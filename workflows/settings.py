@@ -133,6 +133,8 @@ class Settings:
     report: ReportSettings
     cluster: ClusterSettings
     tracking: TrackingSettings
+    local: str | None = None
+    """A folder of the driver's machine: of the journal and MLflow's runs (output.opened_store)."""
 
     def __post_init__(self) -> None:
         voting, kept = self.classify.rule.top_n, self.capture.top_n

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from tasks.artifacts import row_count
 from tasks.settings import identity
 from tasks.subject.revision import subject_revision
 from workflows.progress import say
@@ -147,7 +146,7 @@ class Context:
 def count_rows(folder: Path, files: Mapping[str, list[str]]) -> dict[str, int]:
     """Rows of each artifact, read from the footers of its files."""
     return {
-        artifact: sum(pq.read_metadata(folder / name).num_rows for name in names)
+        artifact: sum(row_count(folder / name) for name in names)
         for artifact, names in files.items()
     }
 

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.artifacts.location import present, writing
+
 MANIFEST = "manifest.json"
 
 
@@ -52,6 +54,13 @@ class Store:
     """The artifacts below one output folder."""
 
     out: Path
+    beside: Path | None = None
+    """A folder of the driver's machine, where `out` is none or shall not hold what is open."""
+
+    @property
+    def local(self) -> Path:
+        """Where the driver keeps what must lie on its own disk: the journal, and MLflow's runs."""
+        return self.out if self.beside is None else self.beside
 
     def folder(self, stage: str, fingerprint: str) -> Path:
         """Where a stage with this fingerprint keeps its files."""
@@ -64,11 +73,9 @@ class Store:
             manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):  # Absent, damaged, of another version.
             return None
-        folder = path.parent
-        present = all(
-            (folder / name).is_file() for names in manifest.files.values() for name in names
-        )
-        return manifest if manifest.fingerprint == fingerprint and present else None
+        files = {name for names in manifest.files.values() for name in names}
+        is_whole = present(path.parent, files) == files
+        return manifest if manifest.fingerprint == fingerprint and is_whole else None
 
     def commit(self, manifest: Manifest) -> None:
         """Declare a stage complete."""
@@ -124,10 +131,7 @@ def fingerprint(
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file that is either whole or absent, and on disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with unfinished.open("w", encoding="utf-8") as stream:
+    with writing(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         json.dump(content, stream, indent=2, sort_keys=True, default=str)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(unfinished, path)

@@ -28,6 +28,7 @@ from tasks.artifacts import (
     TYPE_SHARES,
     read_table,
 )
+from tasks.artifacts.location import fetched
 from tasks.settings import identity
 from workflows.progress import say
 from workflows.settings import Settings
@@ -164,10 +165,11 @@ class Tracker:
         folder = context.folder("report")
         for name, value in summary_metrics(read_summary(context)).items():
             client.log_metric(run_id, name, value)
-        client.log_artifacts(run_id, str(folder), "report")
-        manifest = context.store.out / MANIFEST
-        if manifest.is_file():
-            client.log_artifact(run_id, str(manifest))
+        with fetched(folder, context.done["report"].files["report"]) as local:
+            client.log_artifacts(run_id, str(local), "report")
+        if (context.store.out / MANIFEST).is_file():
+            with fetched(context.store.out, [MANIFEST]) as local:
+                client.log_artifact(run_id, str(local / MANIFEST))
         self._log_by_layer(client, run_id, context)
 
     def _log_explanations(self, client: MlflowClient, run_id: str, paths: list[Path]) -> None:

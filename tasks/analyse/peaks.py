@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.artifacts.location import reading
+
 
 @dataclass(frozen=True)
 class Peaks:
@@ -27,10 +29,12 @@ class Peaks:
 
 def read_peaks(traces: Path) -> Peaks:
     """Read one layer's file of `traces`, one row group at a time."""
-    file = pq.ParquetFile(traces)
     columns = ["neuron", "sample_id", "visual", "text"]
-    parts = [_reduce(file.read_row_group(place, columns)) for place in range(file.num_row_groups)]
-    parts = parts or [_reduce(file.schema_arrow.empty_table().select(columns))]
+    with reading(traces) as opened:
+        file = pq.ParquetFile(opened)
+        groups = (file.read_row_group(place, columns) for place in range(file.num_row_groups))
+        parts = [_reduce(group) for group in groups]
+        parts = parts or [_reduce(file.schema_arrow.empty_table().select(columns))]
     return Peaks(
         *(np.concatenate([getattr(part, spec.name) for part in parts]) for spec in fields(Peaks))
     )

@@ -23,7 +23,14 @@ from tasks.artifacts.analysed import (
 from tasks.artifacts.captured import HISTOGRAMS, MOMENTS, RANDOM_TRACES, TRACES, exemplars
 from tasks.artifacts.columns import NO_SAMPLE, ROLES, TableSpec
 from tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
-from tasks.artifacts.files import layer_file, list_rows, read_table, write_table
+from tasks.artifacts.files import (
+    layer_file,
+    list_rows,
+    read_rows,
+    read_table,
+    row_count,
+    write_table,
+)
 from tasks.artifacts.samples import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES
 from tasks.artifacts.scored import CLAIMS, SCORE_AGGREGATES, SCORES, SIMULATIONS, TOKENS
 from tasks.artifacts.typed import NEURON_TESTS, NEURON_TYPES, TESTED_TYPES, TYPES
@@ -63,6 +70,8 @@ __all__ = [
     "exemplars",
     "layer_file",
     "list_rows",
+    "read_rows",
     "read_table",
+    "row_count",
     "write_table",
 ]

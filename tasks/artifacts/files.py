@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.artifacts.columns import TableSpec
+from tasks.artifacts.location import reading, writing
 
 _ROW_GROUP = 16_384
 """Rows that are read together: a few hundred neurons' traces, so that a few neurons' rows can be
@@ -27,30 +28,36 @@ def layer_file(artifact: str, layer: int) -> str:
 def write_table(table: pa.Table, spec: TableSpec, path: Path) -> None:
     """Write `table` as one Parquet file that is either whole or absent.
 
-    Raises ValueError when the columns are not `spec`'s or a status is not of its closed set.
+    Raises ValueError when the columns are not `spec`'s or a status is not of its closed set, and
+    DiskFull.
     """
     table = _conform(table, spec)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing(path) as unfinished:
         pq.write_table(table, unfinished, compression="zstd", row_group_size=_ROW_GROUP)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_table(
     paths: Path | Sequence[Path], spec: TableSpec, columns: Sequence[str] | None = None
 ) -> pa.Table:
     """Read the files of one artifact, in the order given, as one table of `spec`'s columns."""
-    paths = [paths] if isinstance(paths, Path) else list(paths)
+    paths = list(paths) if isinstance(paths, Sequence) else [paths]
     names = list(columns) if columns is not None else spec.schema.names
     schema = pa.schema([spec.schema.field(name) for name in names])
     if not paths:
         return schema.empty_table()
-    return pa.concat_tables(
-        pq.read_table(path, columns=names, partitioning=None).cast(schema) for path in paths
-    )
+    return pa.concat_tables(read_rows(path, columns=names).cast(schema) for path in paths)
+
+
+def read_rows(path: Path, **how: Any) -> pa.Table:
+    """Read one file as pyarrow.parquet.read_table does, wherever it lies."""
+    with reading(path) as file:
+        return pq.read_table(file, partitioning=None, **how)
+
+
+def row_count(path: Path) -> int:
+    """The rows of a file, from its footer."""
+    with reading(path) as file:
+        return pq.read_metadata(file).num_rows
 
 
 def list_rows(column: pa.ChunkedArray) -> list[np.ndarray]:

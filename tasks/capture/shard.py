@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tasks.artifacts import layer_file, write_table
+from tasks.artifacts.location import writing_folder
 from tasks.capture.capture import Recording, capture
 from tasks.capture.demand import memory_plan
 from tasks.capture.prefetch import prefetch
@@ -49,23 +48,15 @@ def capture_shard(
         sample_id: TokenCounts(catalog[sample_id].n_visual, len(catalog[sample_id].tokens))
         for sample_id in shard.sample_ids
     }
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
     plan = memory_plan(subject, shard, sharers)
     if len(plan.passes) > 1:
         _log.warning("%s: %s", shard.name, plan)
     records = capture(subject, lambda: _encoded(subject, shard, catalog), recording, plan, on_batch)
-    for layer, record in records:
-        for spec, table in layer_tables(layer, record, counts):
-            write_table(table, spec, unfinished / layer_file(spec.name, layer))
-        del record, table  # Their room is the next pass's.
-    try:
-        unfinished.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        # Another worker delivered the same shard first: theirs holds the same rows.
-        shutil.rmtree(unfinished)
+    with writing_folder(folder) as unfinished:
+        for layer, record in records:
+            for spec, table in layer_tables(layer, record, counts):
+                write_table(table, spec, unfinished / layer_file(spec.name, layer))
+            del record, table  # Their room is the next pass's.
 
 
 def _encoded(subject: Subject, shard: ShardPlan, catalog: Catalog) -> Iterator[tuple[int, Encoded]]:

@@ -7,9 +7,8 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks.artifacts import NEURON_TESTS, read_table, write_table
+from tasks.artifacts import NEURON_TESTS, read_table, row_count, write_table
 from tasks.classify.discoveries import q_values
 from tasks.classify.rule import RuleWithTests
 from tasks.classify.tested import TESTS
@@ -22,7 +21,7 @@ def conclude(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Path
     """
     p = read_table(tested, NEURON_TESTS, [f"p_{name}" for name in TESTS])
     q = {f"q_{name}": q_values(p[f"p_{name}"].to_numpy()) for name in TESTS}
-    lengths = (pq.read_metadata(path).num_rows for path in tested)
+    lengths = (row_count(path) for path in tested)
     bounds = pairwise(accumulate(lengths, initial=0))
     for source, path, (start, stop) in zip(tested, written, bounds, strict=True):
         rows = read_table(source, NEURON_TESTS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tasks.artifacts.location import is_local, read_stretch
 from tasks.llm.answer import Answer
 from tasks.llm.tokens import Worst
 
@@ -40,16 +41,15 @@ class Spooled:
 
     def body(self) -> dict[str, Any]:
         """What is to be sent."""
-        with self.path.open("rb") as stream:
-            stream.seek(self.offset)
-            return json.loads(stream.read(self.length))["body"]
+        return json.loads(read_stretch(self.path, self.offset, self.length))["body"]
 
 
 class SpoolWriter:
     """Writes a spool; each request once."""
 
     def __init__(self, spool: Spool) -> None:
-        spool.path.parent.mkdir(parents=True, exist_ok=True)
+        if is_local(spool.path):
+            spool.path.parent.mkdir(parents=True, exist_ok=True)
         self._spool = spool
         self._stream: BinaryIO = spool.path.open("wb")
         self._seen: set[str] = set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import ray
 
 from tasks.artifacts import DESCRIPTIONS, layer_file, read_table
+from tasks.artifacts.location import remove_folder, whole_folders
 from tasks.capture.shard_plan import ShardPlan, plan_shards
 from tasks.settings import identity
 from workflows.cluster import spread
@@ -59,7 +59,8 @@ def _capture(
     context: Context, plans: Sequence[ShardPlan], shards: Sequence[Path], described: list[Path]
 ) -> None:
     folders = dict(zip(plans, shards, strict=True))
-    waiting = [plan for plan in plans if not folders[plan].is_dir()]
+    captured = whole_folders(shards[0].parent, [plan.name for plan in plans])
+    waiting = [plan for plan in plans if plan.name not in captured]
     listed = context.paths("samples", "samples")
     source = context.settings.data.source
 
@@ -134,7 +135,7 @@ def _merge_layer(shards: Sequence[Path], layer: int, top_n: int, folder: Path) -
 
 def _tidy(folder: Path) -> None:
     """The merged layers hold all that the shards held."""
-    shutil.rmtree(folder / "shards", ignore_errors=True)
+    remove_folder(folder / "shards")
 
 
 STAGE = Stage("capture", 2, ("samples", "describe"), _parameters, _run, _tidy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tasks.artifacts import (
     read_table,
     write_table,
 )
+from tasks.artifacts.location import remove_folder
 from tasks.classify.conclude import conclude
 from tasks.classify.rule import Rule, RuleWithTests
 from tasks.settings import identity
@@ -82,7 +82,7 @@ def _conclude(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Pat
 
 def _tidy(folder: Path) -> None:
     """The tests with their q hold all that those without it held."""
-    shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
+    remove_folder(folder / _UNFINISHED)
 
 
 STAGE = Stage("classify", 1, ("capture",), _parameters, _run, _tidy)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 
-from tasks.artifacts import DESCRIPTIONS, read_table
+from tasks.artifacts import DESCRIPTIONS, read_table, row_count
+from tasks.artifacts.location import present
 from tasks.settings import identity
 from workflows.errors import RunFailed
 from workflows.progress import progress
@@ -42,8 +42,9 @@ def _run(context: Context, folder: Path) -> Written:
     context.layers()
     sources = context.paths("samples", "samples")
     written = {path: folder / path.name.replace("samples-", "descriptions-") for path in sources}
-    sizes = {path: pq.read_metadata(path).num_rows for path in sources}
-    waiting = [path for path in sources if not written[path].is_file()]
+    sizes = {path: row_count(path) for path in sources}
+    done_before = present(folder, [path.name for path in written.values()])
+    waiting = [path for path in sources if written[path].name not in done_before]
     settings = context.settings
 
     def call(actor: Any, path: Path) -> ray.ObjectRef:

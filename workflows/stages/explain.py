@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import ray
 
 from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table
+from tasks.artifacts.location import present, remove_folder
 from tasks.explain.select import choose_neurons
 from tasks.llm.calls import Calls
 from tasks.settings import identity
@@ -55,8 +55,8 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 def _run(context: Context, folder: Path) -> Written:
     settings = context.settings.explain
     parts = cut_into_parts(chosen_neurons(context), settings.neurons_per_task)
-    for part in parts:
-        _reopen(folder / part.file("explanations"))
+    for name in present(folder, [part.file("explanations") for part in parts]):
+        _reopen(folder / name)
     with open_calls(
         settings.explainer, context, "explain", settings.budget_usd, settings.mode
     ) as calls:
@@ -125,13 +125,13 @@ def _by_batch(
         if waiting:
             is_done = False
             calls.journal.hand_in(calls.client, calls.prices, waiting)
-        shutil.rmtree(spools, ignore_errors=True)
+        remove_folder(spools)
 
     at_once = max(1, _SPOOLED_AT_ONCE // context.settings.explain.neurons_per_task)
     while True:
         is_done = True
         calls.wait_for_batches(context)
-        shutil.rmtree(spools, ignore_errors=True)  # Of a run that was killed while it collected.
+        remove_folder(spools)  # Of a run that was killed while it collected.
         files = work_on_parts(
             "explain",
             "explanations",
@@ -148,7 +148,7 @@ def _by_batch(
 
 def _reopen(path: Path) -> None:
     """Remove a part with an outcome that may be better now: it is asked for again."""
-    if path.is_file() and len(_that_are(read_table(path, EXPLANATIONS, ["status"]), _TRANSIENT)):
+    if len(_that_are(read_table(path, EXPLANATIONS, ["status"]), _TRANSIENT)):
         path.unlink()
 
 

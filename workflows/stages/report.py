@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from tasks.artifacts import layer_file
+from tasks.artifacts.location import filling
 from tasks.report.settings import About, ReportFiles, ReportSettings
 from tasks.samples.source import Source
 from tasks.settings import identity
@@ -83,7 +84,8 @@ def _write_report(
 ) -> list[str]:
     from tasks.report.report import write_report
 
-    return write_report(folder, files, source, settings, about)
+    with filling(folder) as local:
+        return write_report(local, files, source, settings, about)
 
 
 STAGE = Stage(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import ray
 
 from tasks.artifacts import CONCEPTS, SAMPLES, read_table, write_table
+from tasks.artifacts.location import present
 from tasks.samples.scan import (
     bad_share,
     duplicate_positions,
@@ -61,10 +62,11 @@ def _run(context: Context, folder: Path) -> Written:
     parts = _parts(len(records))
     # The folder is of this dataset as it is now, so a part is named by its place alone.
     names = [f"{start:08d}-{stop:08d}.parquet" for start, stop in parts]
+    scanned = present(folder, [f"samples-{name}" for name in names])
     waiting = [
         (part, name)
         for part, name in zip(parts, names, strict=True)
-        if not (folder / f"samples-{name}").is_file()
+        if f"samples-{name}" not in scanned
     ]
     done = len(records) - sum(stop - start for (start, stop), _ in waiting)
 
