@@ -23,7 +23,16 @@ from tasks.artifacts.analysed import (
 from tasks.artifacts.captured import HISTOGRAMS, MOMENTS, RANDOM_TRACES, TRACES, exemplars
 from tasks.artifacts.columns import NO_SAMPLE, ROLES, TableSpec
 from tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
-from tasks.artifacts.files import layer_file, list_rows, read_table, write_table
+from tasks.artifacts.files import (
+    ROW_GROUP,
+    layer_file,
+    list_rows,
+    read_batches,
+    read_table,
+    row_count,
+    write_table,
+    write_tables,
+)
 from tasks.artifacts.samples import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES
 from tasks.artifacts.scored import CLAIMS, SCORE_AGGREGATES, SCORES, SIMULATIONS, TOKENS
 from tasks.artifacts.typed import NEURON_TESTS, NEURON_TYPES, TESTED_TYPES, TYPES
@@ -44,6 +53,7 @@ __all__ = [
     "RANDOM_TRACES",
     "RESPONSES",
     "ROLES",
+    "ROW_GROUP",
     "SAMPLES",
     "SCORES",
     "SCORE_AGGREGATES",
@@ -63,6 +73,9 @@ __all__ = [
     "exemplars",
     "layer_file",
     "list_rows",
+    "read_batches",
     "read_table",
+    "row_count",
     "write_table",
+    "write_tables",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tasks.artifacts.columns import TableSpec
 
-_ROW_GROUP = 16_384
+ROW_GROUP = 16_384
 """Rows that are read together: a few hundred neurons' traces, so that a few neurons' rows can be
 read without the rest of their layer."""
 
@@ -29,11 +29,18 @@ def write_table(table: pa.Table, spec: TableSpec, path: Path) -> None:
 
     Raises ValueError when the columns are not `spec`'s or a status is not of its closed set.
     """
-    table = _conform(table, spec)
+    write_tables([table], spec, path)
+
+
+def write_tables(tables: Iterable[pa.Table], spec: TableSpec, path: Path) -> None:
+    """Write tables one below the other as one Parquet file; see `write_table`. No more than one of
+    them is held at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(table, unfinished, compression="zstd", row_group_size=_ROW_GROUP)
+        with pq.ParquetWriter(unfinished, spec.schema, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(_conform(table, spec), row_group_size=ROW_GROUP)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -51,6 +58,18 @@ def read_table(
     return pa.concat_tables(
         pq.read_table(path, columns=names, partitioning=None).cast(schema) for path in paths
     )
+
+
+def read_batches(path: Path, spec: TableSpec) -> Iterator[pa.Table]:
+    """One file as tables of at most a row group, one after the other, read as they are wanted."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=spec.schema.names).cast(spec.schema)
+
+
+def row_count(path: Path) -> int:
+    """The rows of a file, from its footer."""
+    return pq.read_metadata(path).num_rows
 
 
 def list_rows(column: pa.ChunkedArray) -> list[np.ndarray]:
