@@ -24,12 +24,15 @@ from tasks.artifacts.captured import HISTOGRAMS, MOMENTS, RANDOM_TRACES, TRACES,
 from tasks.artifacts.columns import NO_SAMPLE, ROLES, TableSpec
 from tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
 from tasks.artifacts.files import (
+    ROW_GROUP,
     layer_file,
     list_rows,
+    read_batches,
     read_rows,
     read_table,
     row_count,
     write_table,
+    write_tables,
 )
 from tasks.artifacts.samples import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES
 from tasks.artifacts.scored import CLAIMS, SCORE_AGGREGATES, SCORES, SIMULATIONS, TOKENS
@@ -51,6 +54,7 @@ __all__ = [
     "RANDOM_TRACES",
     "RESPONSES",
     "ROLES",
+    "ROW_GROUP",
     "SAMPLES",
     "SCORES",
     "SCORE_AGGREGATES",
@@ -70,8 +74,10 @@ __all__ = [
     "exemplars",
     "layer_file",
     "list_rows",
+    "read_batches",
     "read_rows",
     "read_table",
     "row_count",
     "write_table",
+    "write_tables",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tasks.artifacts.columns import TableSpec
 from tasks.artifacts.location import reading, writing
 
-_ROW_GROUP = 16_384
+ROW_GROUP = 16_384
 """Rows that are read together: a few hundred neurons' traces, so that a few neurons' rows can be
 read without the rest of their layer."""
 
@@ -31,9 +31,18 @@ def write_table(table: pa.Table, spec: TableSpec, path: Path) -> None:
     Raises ValueError when the columns are not `spec`'s or a status is not of its closed set, and
     DiskFull.
     """
-    table = _conform(table, spec)
-    with writing(path) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd", row_group_size=_ROW_GROUP)
+    write_tables([table], spec, path)
+
+
+def write_tables(tables: Iterable[pa.Table], spec: TableSpec, path: Path) -> None:
+    """Write tables one below the other as one Parquet file; see `write_table`. No more than one of
+    them is held at a time."""
+    with (
+        writing(path) as unfinished,
+        pq.ParquetWriter(unfinished, spec.schema, compression="zstd") as writer,
+    ):
+        for table in tables:
+            writer.write_table(_conform(table, spec), row_group_size=ROW_GROUP)
 
 
 def read_table(
@@ -58,6 +67,13 @@ def row_count(path: Path) -> int:
     """The rows of a file, from its footer."""
     with reading(path) as file:
         return pq.read_metadata(file).num_rows
+
+
+def read_batches(path: Path, spec: TableSpec) -> Iterator[pa.Table]:
+    """One file as tables of at most a row group, one after the other, read as they are wanted."""
+    with reading(path) as source, pq.ParquetFile(source) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=spec.schema.names).cast(spec.schema)
 
 
 def list_rows(column: pa.ChunkedArray) -> list[np.ndarray]:

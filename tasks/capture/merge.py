@@ -5,7 +5,7 @@ What comes out has the form of a shard, so merges can be merged again, as a tree
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,16 @@ from tasks.artifacts import (
     NO_SAMPLE,
     RANDOM_TRACES,
     ROLES,
+    ROW_GROUP,
     TRACES,
     TableSpec,
     exemplars,
     layer_file,
+    read_batches,
     read_table,
+    row_count,
     write_table,
+    write_tables,
 )
 
 _SLOTS = ("sample_id", "peak", "peak_role", "peak_token")
@@ -33,32 +37,26 @@ def merge_layer(shards: Sequence[Path], layer: int, top_n: int, folder: Path) ->
 
     Order does not matter, nor does a shard given twice: a shard's folder is named by the samples
     that it holds, so one of the same name holds the same. Memory is bounded by the layer's
-    rankings, and the traces of the merged layer.
+    rankings and histograms, and the traces of a few hundred neurons of each shard.
     """
     # The same samples twice, from a retried task, would count their tokens twice in the moments.
     shards = [shard for _, shard in sorted({shard.name: shard for shard in shards}.items())]
-    for spec, table in _merged(shards, layer, exemplars(top_n)):
-        write_table(table, spec, folder / layer_file(spec.name, layer))
 
+    def into(spec: TableSpec) -> Path:
+        return folder / layer_file(spec.name, layer)
 
-def _merged(
-    shards: Sequence[Path], layer: int, spec: TableSpec
-) -> Iterator[tuple[TableSpec, pa.Table]]:
+    spec = exemplars(top_n)
     ranked, origin = _merge_exemplars([_read(shard, spec, layer) for shard in shards], spec)
-    yield spec, ranked
-    yield TRACES, _winning_traces(shards, layer, ranked, origin)
+    write_table(ranked, spec, into(spec))
+    write_tables(_winning_traces(shards, layer, ranked, origin), TRACES, into(TRACES))
     del ranked, origin
-    random_traces = pa.concat_tables(_read(shard, RANDOM_TRACES, layer) for shard in shards)
-    yield (
-        RANDOM_TRACES,
-        random_traces.combine_chunks().sort_by(
-            [("neuron", "ascending"), ("sample_id", "ascending")]
-        ),
-    )
-    del random_traces
-    yield HISTOGRAMS, _merge_histograms(_read(shard, HISTOGRAMS, layer) for shard in shards)
+    write_tables(_random_traces(shards, layer), RANDOM_TRACES, into(RANDOM_TRACES))
+    histograms = _merge_histograms(_read(shard, HISTOGRAMS, layer) for shard in shards)
+    write_table(histograms, HISTOGRAMS, into(HISTOGRAMS))
+    del histograms
     # Last, so that a layer that has moments is whole.
-    yield MOMENTS, _merge_moments([_read(shard, MOMENTS, layer) for shard in shards])
+    moments = _merge_moments([_read(shard, MOMENTS, layer) for shard in shards])
+    write_table(moments, MOMENTS, into(MOMENTS))
 
 
 def _read(shard: Path, spec: TableSpec, layer: int) -> pa.Table:
@@ -105,35 +103,77 @@ def _strongest(peaks: np.ndarray, sample_ids: np.ndarray, top_n: int) -> np.ndar
 
 def _winning_traces(
     shards: Sequence[Path], layer: int, ranked: pa.Table, order: np.ndarray
-) -> pa.Table:
-    """The traces of the merged exemplars, in their order.
-
-    Each shard is reduced to its winners before the next is read, so no more than one shard's
-    traces are held beside the result, which alone must fit into Arrow's lists.
-    """
+) -> Iterator[pa.Table]:
+    """The traces of the merged exemplars in their order, some neurons after the other."""
     top_n = order.shape[1]
     filled = _slots(ranked, "sample_id") != NO_SAMPLE
-    neuron, rank = np.nonzero(filled)
-    shard, slot = np.divmod(order[filled], top_n)
-    parts = []
-    places = []
-    for number, path in enumerate(shards):
-        mine = np.flatnonzero(shard == number)
-        rows = _rows_of_slots(_read(path, exemplars(top_n), layer))[neuron[mine], slot[mine]]
-        traces = _read(path, TRACES, layer)
-        # One row after another is copied much faster than rows from anywhere.
-        ascending = np.argsort(rows, kind="stable")
-        parts.append(traces.take(pa.array(rows[ascending])).combine_chunks())
-        places.append(mine[ascending])
+    shard_of, slot_of = np.divmod(order, top_n)
+    spec = exemplars(top_n)
+    traces = [_traces_by_neuron(shard, TRACES, layer) for shard in shards]
+    held = [_slots(_read(shard, spec, layer), "sample_id") != NO_SAMPLE for shard in shards]
+    for some in _neurons_at_once(len(filled), top_n):
+        neuron, rank = np.nonzero(filled[some])
+        shard, slot = shard_of[some][filled[some]], slot_of[some][filled[some]]
+        parts, places = [], []
+        for number, (mine, given) in enumerate(zip(traces, held, strict=True)):
+            won = np.flatnonzero(shard == number)
+            rows = _rows_of_slots(given[some])[neuron[won], slot[won]]
+            # One row after another is copied much faster than rows from anywhere.
+            ascending = np.argsort(rows, kind="stable")
+            parts.append(mine(some).take(pa.array(rows[ascending])))
+            places.append(won[ascending])
+        table = _in_place(parts, places)
+        column = table.schema.get_field_index("rank")
+        yield table.set_column(column, "rank", pa.array(rank.astype(np.int16)))
+
+
+def _random_traces(shards: Sequence[Path], layer: int) -> Iterator[pa.Table]:
+    """All random traces by neuron and sample, some neurons after the other."""
+    traces = [_traces_by_neuron(shard, RANDOM_TRACES, layer) for shard in shards]
+    neurons = row_count(shards[0] / layer_file(MOMENTS.name, layer))
+    rows = sum(row_count(shard / layer_file(RANDOM_TRACES.name, layer)) for shard in shards)
+    for some in _neurons_at_once(neurons, max(1, rows // neurons)):
+        table = pa.concat_tables([mine(some) for mine in traces])
+        order = np.lexsort([table["sample_id"].to_numpy(), table["neuron"].to_numpy()])
+        yield table.combine_chunks().take(pa.array(order))
+
+
+def _neurons_at_once(neurons: int, rows_each: int) -> Iterator[slice]:
+    """All neurons in runs whose traces make up a row group."""
+    step = max(1, ROW_GROUP // rows_each)
+    return (slice(start, min(start + step, neurons)) for start in range(0, neurons, step))
+
+
+def _traces_by_neuron(shard: Path, spec: TableSpec, layer: int) -> Callable[[slice], pa.Table]:
+    """Gives the rows of one run of neurons after the other, which are read as they are wanted."""
+    path = shard / layer_file(spec.name, layer)
+    # Rows of a neuron lie together, and neurons in their order.
+    neurons = read_table(path, spec, ["neuron"])["neuron"].to_numpy()
+    batches = read_batches(path, spec)
+    waiting: list[pa.Table] = []
+    given = 0
+
+    def rows_of(some: slice) -> pa.Table:
+        nonlocal waiting, given
+        stop = int(np.searchsorted(neurons, some.stop))
+        while sum(map(len, waiting)) < stop - given:
+            waiting.append(next(batches))
+        together = pa.concat_tables([spec.schema.empty_table(), *waiting])
+        wanted, left = together.slice(0, stop - given), together.slice(stop - given)
+        waiting, given = [left] if len(left) else [], stop
+        return wanted.combine_chunks()
+
+    return rows_of
+
+
+def _in_place(parts: Sequence[pa.Table], places: Sequence[np.ndarray]) -> pa.Table:
+    """The rows of all parts, each at its place."""
     together = pa.concat_tables(parts).combine_chunks()
-    table = together.take(pa.array(np.argsort(np.concatenate(places))))
-    column = table.schema.get_field_index("rank")
-    return table.set_column(column, "rank", pa.array(rank.astype(np.int16)))
+    return together.take(pa.array(np.argsort(np.concatenate(places))))
 
 
-def _rows_of_slots(ranked: pa.Table) -> np.ndarray:
+def _rows_of_slots(filled: np.ndarray) -> np.ndarray:
     """The row of `traces` [neurons, N] of each filled slot: neuron by neuron, strongest first."""
-    filled = _slots(ranked, "sample_id") != NO_SAMPLE
     return (np.cumsum(filled.ravel()) - 1).reshape(filled.shape)
 
 

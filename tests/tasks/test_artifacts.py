@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,8 +14,11 @@ from tasks.artifacts import (
     exemplars,
     layer_file,
     list_rows,
+    read_batches,
     read_table,
+    row_count,
     write_table,
+    write_tables,
 )
 
 SPEC = TableSpec(
@@ -71,16 +76,34 @@ def test_a_failed_write_keeps_the_file_that_was_there(tmp_path, monkeypatch):
     path = tmp_path / "things.parquet"
     write_table(things(1), SPEC, path)
 
-    def die(_table: pa.Table, unfinished: object, **_: object) -> None:
-        with open(str(unfinished), "wb") as stream:
-            stream.write(b"half")
+    def die(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("tasks.artifacts.files.pq.write_table", die)
+    monkeypatch.setattr("tasks.artifacts.files.pq.ParquetWriter.write_table", die)
     with pytest.raises(OSError, match="no space"):
         write_table(things(2), SPEC, path)
     assert list(tmp_path.iterdir()) == [path]
     assert read_table(path, SPEC).equals(things(1))
+
+
+def test_tables_written_one_by_one_are_one_file_that_is_read_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.artifacts.files.ROW_GROUP", 2)
+    path = tmp_path / "things.parquet"
+    write_tables((things(*ids) for ids in ([1, 2, 3], [4])), SPEC, path)
+    assert read_table(path, SPEC).equals(things(1, 2, 3, 4))
+    assert row_count(path) == 4
+    assert [len(part) for part in read_batches(path, SPEC)] == [2, 1, 1]
+    assert pa.concat_tables(read_batches(path, SPEC)).equals(things(1, 2, 3, 4))
+
+
+def test_a_table_that_cannot_be_made_leaves_no_file_of_those_before_it(tmp_path):
+    def tables() -> Iterator[pa.Table]:
+        yield things(1)
+        raise RuntimeError("lost")
+
+    with pytest.raises(RuntimeError, match="lost"):
+        write_tables(tables(), SPEC, tmp_path / "things.parquet")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_list_rows_gives_every_row_of_a_column_even_of_a_part_of_a_table():

@@ -55,6 +55,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
     return merged(shards(tmp_path_factory.mktemp("whole"), "one"))
 
 
+@pytest.mark.parametrize("rows", [1, 2 * TOP_N, 7 * TOP_N])
+def test_a_layer_merged_some_neurons_at_a_time_is_the_same(whole, rows, tmp_path, monkeypatch):
+    for module in ("tasks.capture.merge", "tasks.artifacts.files"):
+        monkeypatch.setattr(f"{module}.ROW_GROUP", rows)
+    assert_same(merged(shards(tmp_path, "five")), whole)
+
+
 @pytest.mark.parametrize("cut", ["two", "uneven", "five"])
 def test_any_cut_into_shards_merges_to_what_one_process_records(whole, cut, tmp_path):
     assert_same(merged(shards(tmp_path, cut)), whole)
