@@ -11,7 +11,13 @@ SIMULATION_STATUSES = (
     "no_explanation",
     "no_samples",
     "no_control",
+    "refused",
     "malformed",
+    "truncated",
+    "filtered",
+    "rate_limited",
+    "timed_out",
+    "budget",
     "failed",
 )
 CLAIMS = ("own", "other", "empty")

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tasks.artifacts import SIMULATIONS
 from tasks.evidence import Evidence, Excitation, one_to_one
+from tasks.llm.calls import Calls
 from tasks.samples.catalog import Catalog
 from tasks.simulate.control import Explained
 from tasks.simulate.simulator import Prediction, Question, Simulator
@@ -30,12 +31,14 @@ def simulate_neurons(
     explained: Mapping[tuple[int, int], Explained],
     controls: Mapping[tuple[int, int], Explained],
     catalog: Catalog,
+    calls: Calls,
 ) -> pa.Table:
     """`simulations` rows of the neurons in `held_out`, the scorer's evidence.
 
     Exemplars and random samples, one to one, are the same for every claim: the neuron's own, the
     other neuron's and the empty one. The own claim is simulated on the `calibration` samples too.
-    A neuron without an explanation, samples or a control gets one row that says so.
+    A neuron without an explanation, samples or a control gets one row that says so. Rows whose
+    status is `pending` (see Simulator) are those of no table that may be kept.
     """
     aside = {(neuron.layer, neuron.neuron): neuron for neuron in calibration}
     rows: list[dict] = []
@@ -66,7 +69,7 @@ def simulate_neurons(
             rows.append(_absent(common, "other", "no_control", reason))
     # Many claims are asked of the same sample, above all the empty one: each is asked once.
     asked = dict.fromkeys(Question(said, truth.sample_id) for _, said, truth in planned)
-    answers = dict(zip(asked, simulator.simulate(list(asked), catalog), strict=True))
+    answers = dict(zip(asked, simulator.simulate(list(asked), catalog, calls), strict=True))
     for place, said, truth in planned:
         rows[place] |= _trace(_checked(answers[Question(said, truth.sample_id)], truth))
     return pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)

@@ -7,6 +7,7 @@ import pytest
 
 from tasks.artifacts import SIMULATIONS, write_table
 from tasks.evidence import Evidence, Excitation
+from tasks.llm.calls import Calls
 from tasks.samples.catalog import Catalog
 from tasks.simulate.control import Explained
 from tasks.simulate.rows import simulate_neurons
@@ -30,7 +31,9 @@ class Echo:
     name: str = "echo"
     asked: list[Question] = field(default_factory=list)
 
-    def simulate(self, questions: Sequence[Question], catalog: Catalog) -> list[Prediction]:
+    def simulate(
+        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
+    ) -> list[Prediction]:
         self.asked += questions
         return [
             Prediction(
@@ -70,6 +73,7 @@ def rows(
         {key: own} if own else {},
         {key: other} if other else {},
         Catalog({}),
+        Calls(),
     )
     assert table.schema.equals(SIMULATIONS.schema)
     return table.to_pylist()
