@@ -115,7 +115,7 @@ def test_no_question_is_asked_twice_and_all_come_at_once():
     echo = Echo()
     seen = [evidence([4, 1], [9, 6], neuron=number) for number in (5, 6, 7)]
     same = {(2, number): OWN for number in (5, 6)} | {(2, 7): OTHER}
-    table = simulate_neurons(echo, "dissect", seen, [], same, {}, Catalog({}))
+    table = simulate_neurons(echo, "dissect", seen, [], same, {}, Catalog({}), Calls())
     assert len(echo.asked) == len(set(echo.asked)) == 3 * 4
     empty = [row for row in table.to_pylist() if row["claim"] == "empty"]
     assert len(empty) == 3 * 4
@@ -179,5 +179,5 @@ def test_a_neuron_without_a_control_is_simulated_and_says_so():
 def test_neurons_follow_each_other_in_the_order_of_the_evidence():
     seen = [evidence([1], [7], neuron=6), evidence([2], [7], neuron=5)]
     said = {(2, 5): OWN, (2, 6): OTHER}
-    table = simulate_neurons(Echo(), "dissect", seen, [], said, {}, Catalog({}))
+    table = simulate_neurons(Echo(), "dissect", seen, [], said, {}, Catalog({}), Calls())
     assert list(dict.fromkeys(table["neuron"].to_pylist())) == [6, 5]
