@@ -70,6 +70,21 @@ def token_boxes(regions: Sequence[Region]) -> np.ndarray:
     return np.concatenate(boxes)
 
 
+def grid_shares(tokens: int, start: float, stop: float, cells: int) -> np.ndarray:
+    """Which share of each of a grid's rows (or columns) lies in each row of a map: float64
+    [tokens, cells].
+
+    start, stop: where the grid's first row begins and its last one ends, as fractions of what the
+    map covers; what lies outside of it is in no cell. So rows @ map @ columns.T is the mean of the
+    map over each token's box, with 0 beyond the map.
+    """
+    edges = np.linspace(start, stop, tokens + 1)
+    bounds = np.linspace(0, 1, cells + 1)
+    low = np.maximum(edges[:-1, None], bounds[None, :-1])
+    high = np.minimum(edges[1:, None], bounds[None, 1:])
+    return np.clip(high - low, 0, None) / ((stop - start) / tokens)
+
+
 @lru_cache(maxsize=8192)
 def view_of(regions: tuple[Region, ...]) -> View:
     """Lay out the part of every image that its regions cover, from left to right."""

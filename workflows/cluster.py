@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import ray
 
 from tasks.llm.failures import Unusable
+from tasks.pretrained import ModelError
 from tasks.samples.source import BadSample, SourceError
-from tasks.subject.settings import SubjectError
 from workflows.errors import RunFailed, WrongCall
 from workflows.progress import say
 from workflows.settings import ClusterSettings
@@ -30,7 +30,7 @@ _SECONDS_TO_ANSWER = 5.0
 _QUIET_S = 2.0
 """Of waiting for work to end; after that it is said."""
 
-_FOR_PEOPLE = (WrongCall, RunFailed, BadSample, SourceError, SubjectError, Unusable)
+_FOR_PEOPLE = (WrongCall, RunFailed, BadSample, SourceError, ModelError, Unusable)
 """Errors of the work whose message says all that there is to say."""
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
