@@ -106,6 +106,8 @@ def _checked(prediction: Prediction, truth: Excitation) -> Prediction:
         return replace(prediction, visual=_NOTHING.visual, text=_NOTHING.text)
     for role in ("visual", "text"):
         values, tokens = getattr(prediction, role), len(getattr(truth, role))
+        if values is None:
+            continue
         if len(values) != tokens:
             reason = f"{len(values)} predictions for {tokens} {role} tokens"
             return replace(_NOTHING, status="malformed", reason=reason)
@@ -123,10 +125,14 @@ def _absent(common: dict, claim: str, status: str, reason: str) -> dict:
 
 def _trace(prediction: Prediction) -> dict:
     return {
-        "visual": prediction.visual.astype(np.float16),
-        "text": prediction.text.astype(np.float16),
+        "visual": _half(prediction.visual),
+        "text": _half(prediction.text),
         "detected": prediction.detected,
         "estimator": prediction.estimator,
         "status": prediction.status,
         "reason": prediction.reason,
     }
+
+
+def _half(values: np.ndarray | None) -> np.ndarray | None:
+    return None if values is None else values.astype(np.float16)

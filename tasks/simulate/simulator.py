@@ -17,12 +17,13 @@ class Prediction:
     """A predicted trace in any unit (scores are correlations), for one sample; `status` is one of
     the `simulations` table's.
 
-    visual: float32 [n_visual], in the order of the sample's regions. text: float32 [n_text].
+    visual: float32 [n_visual], in the order of the sample's regions. text: float32 [n_text]. Either
+    is None where the simulator has nothing to say of such tokens, which is no prediction of 0.
     detected: how much the sample as a whole excites the neuron, where that is judged apart.
     """
 
-    visual: np.ndarray
-    text: np.ndarray
+    visual: np.ndarray | None
+    text: np.ndarray | None
     estimator: str = ""
     status: str = "ok"
     reason: str = ""

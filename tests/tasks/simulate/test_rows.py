@@ -181,3 +181,14 @@ def test_neurons_follow_each_other_in_the_order_of_the_evidence():
     said = {(2, 5): OWN, (2, 6): OTHER}
     table = simulate_neurons(Echo(), "dissect", seen, [], said, {}, Catalog({}), Calls())
     assert list(dict.fromkeys(table["neuron"].to_pylist())) == [6, 5]
+
+
+def test_a_role_that_a_simulator_says_nothing_of_is_no_list_of_zeros(monkeypatch):
+    monkeypatch.setitem(ODD, 4, {"text": None})
+    table = rows(evidence([4], [6]))
+    assert [row["status"] for row in table] == ["ok"] * len(table)
+    assert {row["sample_id"]: row["text"] for row in table if row["claim"] == "own"} == {
+        4: None,
+        6: [len(OWN.text)],
+    }
+    assert all(len(row["visual"]) == 2 for row in table)
