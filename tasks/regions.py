@@ -70,6 +70,21 @@ def token_boxes(regions: Sequence[Region]) -> np.ndarray:
     return np.concatenate(boxes)
 
 
+def grid_shares(tokens: int, start: float, stop: float, cells: int) -> np.ndarray:
+    """Which share of each of a grid's rows (or columns) lies in each row of a map: float64
+    [tokens, cells].
+
+    start, stop: where the grid's first row begins and its last one ends, as fractions of what the
+    map covers; what lies outside of it is in no cell. So rows @ map @ columns.T is the mean of the
+    map over each token's box, with 0 beyond the map.
+    """
+    edges = np.linspace(start, stop, tokens + 1)
+    bounds = np.linspace(0, 1, cells + 1)
+    low = np.maximum(edges[:-1, None], bounds[None, :-1])
+    high = np.minimum(edges[1:, None], bounds[None, 1:])
+    return np.clip(high - low, 0, None) / ((stop - start) / tokens)
+
+
 @lru_cache(maxsize=8192)
 def view_of(regions: tuple[Region, ...]) -> View:
     """Lay out the part of every image that its regions cover, from left to right."""
@@ -102,9 +117,7 @@ def heat_over(view: View, activations: np.ndarray) -> np.ndarray:
     """
     if not view.regions:
         return np.zeros((0, 0), dtype=np.float32)
-    rows = round(view.height / min((r.bottom - r.top) / r.rows for r in view.regions))
-    columns = round(view.width / min((r.right - r.left) / r.columns for r in view.regions))
-    rows, columns = max(rows, 1), max(columns, 1)
+    rows, columns = _finest(view.regions, view.width, view.height)
     y = (np.arange(rows) + 0.5) * view.height / rows
     x = (np.arange(columns) + 0.5) * view.width / columns
     heat = np.full((rows, columns), -np.inf, dtype=np.float32)
@@ -117,6 +130,59 @@ def heat_over(view: View, activations: np.ndarray) -> np.ndarray:
         inside = np.ix_(cells_down, cells_across)
         heat[inside] = np.maximum(heat[inside], grid[np.ix_(row, column)])
     return np.where(np.isneginf(heat), 0, heat).astype(np.float32)
+
+
+def finest_grids(view: View) -> tuple[tuple[int, int], ...]:
+    """For each panel the rows and columns of equal cells that are about as large as its smallest
+    patches; over a single grid, those of the grid."""
+    return tuple(
+        _finest(
+            [region for region in view.regions if region.image == image],
+            box[2] - box[0],
+            box[3] - box[1],
+        )
+        for image, box, _ in view.panels
+    )
+
+
+def over_tokens(view: View, cells: Sequence[np.ndarray]) -> np.ndarray:
+    """Values of cells as those of the visual tokens: float32 [n_visual].
+
+    cells: for each panel float [rows, columns], equal cells over all of it. A token's value is the
+    mean over the cells that its box lies in, each weighing as much as it has of the box.
+    """
+    laid = {
+        image: (values, left, box[2] - box[0], box[3] - box[1])
+        for values, (image, box, left) in zip(cells, view.panels, strict=True)
+    }
+    tokens = [np.empty(0, dtype=np.float32)]
+    for region in view.regions:
+        values, left, width, height = laid[region.image]
+        rows = _shares(region.top, region.bottom, region.rows, 0, height, values.shape[0])
+        columns = _shares(
+            region.left, region.right, region.columns, left, left + width, values.shape[1]
+        )
+        tokens.append((rows @ values @ columns.T).ravel().astype(np.float32))
+    return np.concatenate(tokens)
+
+
+def _finest(regions: Sequence[Region], width: int, height: int) -> tuple[int, int]:
+    rows = round(height / min((r.bottom - r.top) / r.rows for r in regions))
+    columns = round(width / min((r.right - r.left) / r.columns for r in regions))
+    return max(rows, 1), max(columns, 1)
+
+
+def _shares(
+    first: float, last: float, steps: int, start: float, stop: float, cells: int
+) -> np.ndarray:
+    """Of each of `steps` equal steps from `first` to `last`, the share [steps, cells] that lies in
+    each of `cells` equal cells from `start` to `stop`; a step counts as far as it lies in any."""
+    edges = np.linspace(first, last, steps + 1)
+    bounds = np.linspace(start, stop, cells + 1)
+    low = np.maximum(edges[:-1, None], bounds[None, :-1])
+    high = np.minimum(edges[1:, None], bounds[None, 1:])
+    within = np.clip(high - low, 0, None)
+    return within / np.maximum(within.sum(axis=1, keepdims=True), 1e-9)
 
 
 def _fall_into(

@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 
 from tasks.artifacts.full_disk import DiskFull
 from tasks.llm.failures import Stopped, Unusable
+from tasks.pretrained import ModelError
 from tasks.samples.source import BadSample, SourceError
-from tasks.subject.settings import SubjectError
 from workflows.cluster import cluster
 from workflows.composition import (
     CONF,
@@ -83,7 +83,7 @@ def _atlas(config: DictConfig) -> None:
         run_atlas(plain_config(config))
     except (RunFailed, Stopped, DiskFull) as error:
         _end(1, str(error))
-    except (WrongCall, SubjectError, SourceError, Unusable) as error:
+    except (WrongCall, ModelError, SourceError, Unusable) as error:
         _end(2, str(error))
     except BadSample as error:
         _end(1, f"an image that could be read before cannot be read now: {error.reason}")

@@ -16,8 +16,8 @@ import ray
 
 from tasks.artifacts.full_disk import DiskFull
 from tasks.llm.failures import Unusable
+from tasks.pretrained import ModelError
 from tasks.samples.source import BadSample, SourceError
-from tasks.subject.settings import SubjectError
 from workflows.errors import RunFailed, WrongCall
 from workflows.progress import say
 from workflows.settings import ClusterSettings
@@ -31,7 +31,7 @@ _SECONDS_TO_ANSWER = 5.0
 _QUIET_S = 2.0
 """Of waiting for work to end; after that it is said."""
 
-_FOR_PEOPLE = (WrongCall, RunFailed, DiskFull, BadSample, SourceError, SubjectError, Unusable)
+_FOR_PEOPLE = (WrongCall, RunFailed, DiskFull, BadSample, SourceError, ModelError, Unusable)
 """Errors of the work whose message says all that there is to say."""
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 

@@ -89,6 +89,7 @@ class _JournalActor:
         # Ray starts it again where it was killed, while its callers go on calling.
         again = ray.get_runtime_context().was_current_actor_reconstructed
         self._journal = BatchJournal(path, purpose, budget_usd, has_callers=again)
+        self._purpose = purpose
 
     async def answer(self, request_hash: str) -> str | None:
         return await self._journal.answer(request_hash)
@@ -119,13 +120,13 @@ class _JournalActor:
     ) -> int:
         from tasks.llm.batch import batch_sender
 
-        async with batch_sender(settings, prices, self._journal) as sender:
+        async with batch_sender(settings, prices, self._journal, self._purpose) as sender:
             return await sender.hand_in(spools)
 
     async def look(self, settings: ClientSettings, prices: Mapping[str, Price]) -> int:
         from tasks.llm.batch import batch_sender
 
-        async with batch_sender(settings, prices, self._journal) as sender:
+        async with batch_sender(settings, prices, self._journal, self._purpose) as sender:
             return await sender.look()
 
     async def close(self) -> None:

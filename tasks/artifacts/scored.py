@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tasks.artifacts.columns import NEURON, OUTCOME, SAMPLE_ID, TRACE, TableSpec, column
+from tasks.artifacts.columns import NEURON, OUTCOME, SAMPLE_ID, TableSpec, column
 
 SIMULATION_STATUSES = (
     "ok",
     "no_explanation",
     "no_samples",
     "no_control",
+    "refused",
     "malformed",
+    "truncated",
+    "filtered",
+    "rate_limited",
+    "timed_out",
+    "budget",
     "failed",
 )
 CLAIMS = ("own", "other", "empty")
@@ -22,6 +28,7 @@ SCORE_STATUSES = (
     "no_explanation",
     "no_control",
     "no_variance",
+    "not_predicted",
     "too_few_samples",
     "too_few_tokens",
 )
@@ -43,7 +50,15 @@ SIMULATIONS = TableSpec(
             SAMPLE_ID,
             column("draw", pa.string(), "exemplar or random: why the sample is here"),
             column("purpose", pa.string(), "scorer, or calibration (the own claim only)"),
-            *TRACE,
+            *(
+                column(
+                    role,
+                    pa.large_list(pa.float16()),
+                    f"predicted at each {role} token, in any unit; null where the simulator says "
+                    "nothing of such tokens",
+                )
+                for role in ("visual", "text")
+            ),
             column(
                 "detected",
                 pa.float32(),

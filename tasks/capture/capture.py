@@ -14,6 +14,7 @@ from tasks.capture.memory_plan import MemoryPlan, Pass
 from tasks.capture.observe import observe
 from tasks.capture.record import EVIDENCE, LayerRecord, Layout, empty_record
 from tasks.capture.replay import replay
+from tasks.out_of_memory import is_out_of_memory
 from tasks.subject.batch import forward_body
 from tasks.subject.encode import Encoded
 from tasks.subject.hook_points import layer_device, neurons_per_layer, observing
@@ -95,7 +96,7 @@ def _halving(batch_size: int, attempt: Callable[[int], None]) -> int:
         try:
             attempt(batch_size)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if batch_size == 1:
                 raise SubjectError(
@@ -107,11 +108,6 @@ def _halving(batch_size: int, attempt: Callable[[int], None]) -> int:
         batch_size //= 2
         _log.warning("out of memory: capture goes on with batches of %d", batch_size)
         torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    said = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in said)
 
 
 def _empty_records(subject: Subject, recording: Recording) -> dict[int, LayerRecord]:

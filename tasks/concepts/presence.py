@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from tasks.artifacts import CONCEPT_GRID
+from tasks.regions import grid_shares
 from tasks.samples.catalog import Sample, TrueConcept
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
@@ -44,8 +45,12 @@ def patch_coverage(concept: TrueConcept, sample: Sample) -> np.ndarray:
     """
     parts = [np.empty(0, dtype=np.float32)]
     for region in sample.regions:
-        rows = _overlaps(region.rows, region.top / sample.height, region.bottom / sample.height)
-        columns = _overlaps(region.columns, region.left / sample.width, region.right / sample.width)
+        rows = grid_shares(
+            region.rows, region.top / sample.height, region.bottom / sample.height, CONCEPT_GRID
+        )
+        columns = grid_shares(
+            region.columns, region.left / sample.width, region.right / sample.width, CONCEPT_GRID
+        )
         parts.append((rows @ concept.mask @ columns.T).ravel().astype(np.float32))
     coverage = np.concatenate(parts)
     coverage.flags.writeable = False
@@ -58,15 +63,3 @@ def _spans(sample: Sample) -> Iterator[tuple[int, int]]:
         # A piece without characters is the rest of one that an earlier token began.
         yield position - (not piece), position + len(piece)
         position += len(piece)
-
-
-def _overlaps(patches: int, start: float, stop: float) -> np.ndarray:
-    """Share of each patch [patches, CONCEPT_GRID] that lies in each mask cell.
-
-    start, stop: the patches' extent as fractions of the image; what lies outside covers nothing.
-    """
-    edges = np.linspace(start, stop, patches + 1)
-    cells = np.linspace(0, 1, CONCEPT_GRID + 1)
-    low = np.maximum(edges[:-1, None], cells[None, :-1])
-    high = np.minimum(edges[1:, None], cells[None, 1:])
-    return np.clip(high - low, 0, None) / ((stop - start) / patches)

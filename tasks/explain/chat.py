@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from tasks.evidence import Evidence
 from tasks.explain.draw import LEAST_SIZE, Render
@@ -15,16 +15,14 @@ from tasks.explain.exhibits import choose_exhibits
 from tasks.explain.explanation import Explanation
 from tasks.explain.prompt import (
     ANSWER_FORMAT,
-    Malformed,
     Reading,
+    again,
     read_answer,
-    second_messages,
     wording,
 )
-from tasks.explain.showing import Showing, Unopenable
+from tasks.explain.showing import Showing
 from tasks.llm.calls import Calls
 from tasks.llm.client import (
-    Answer,
     ClientSettings,
     Collection,
     Connection,
@@ -32,9 +30,11 @@ from tasks.llm.client import (
     in_parallel,
     read_key,
 )
+from tasks.llm.dialogue import Dialogue, Outcome
 from tasks.llm.prices import Price, check_price, total_cost
 from tasks.llm.request import Request
 from tasks.samples.catalog import Catalog
+from tasks.samples.opened import Unopenable
 from tasks.settings import runtime
 
 
@@ -84,7 +84,7 @@ class Chat:
     def check(self) -> None:
         """See `Explainer`: the model's price and the key must be there."""
         check_price(self.prices, self.client.model, "explain.prices")
-        read_key(self.client.api_key_env)
+        read_key(self.client.api_key_env, "explain")
 
     def explain(
         self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
@@ -115,9 +115,8 @@ class _Conversation:
     ) -> None:
         self._settings = settings
         self._catalog = catalog
-        self._connection = connection
         self._drawing = drawing
-        self._structured = settings.structured
+        self._dialogue = Dialogue(connection, settings.structured)
         self._showing = Showing(catalog, settings.render, settings.image_size, settings.detail)
 
     async def explain(self, evidence: Evidence) -> Explanation:
@@ -135,50 +134,18 @@ class _Conversation:
             )
         except Unopenable as error:
             return Explanation("", "failed", str(error), seconds=time.monotonic() - begun)
-        answers = [await self._ask(first)]
-        reading, complaint = _read(answers[0])
-        if complaint:
-            second = second_messages(first, answers[0].text, complaint)
-            answers.append(await self._ask(second))
-            reading, complaint = _read(answers[1])
-        last = answers[-1]
-        return self._outcome(
-            exemplar_ids=exhibits.sample_ids,
-            reading=reading,
-            status="malformed" if complaint else last.status,
-            reason=complaint or last.reason,
-            answers=answers,
-        )
-
-    async def _ask(self, messages: Sequence[Mapping[str, Any]]) -> Answer:
-        settings = self._settings
         parameters = {
             "temperature": settings.temperature,
             "seed": settings.seed,
             "max_completion_tokens": settings.max_tokens,
         }
-        if self._structured:
-            request = Request(messages, parameters, ANSWER_FORMAT)
-            answer = await self._connection.ask(request)
-            if not _lacks_schema(answer):
-                return answer
-            self._structured = False
-            said = await self._connection.ask(Request(messages, parameters))
-            return replace(
-                said,
-                attempts=answer.attempts + said.attempts,
-                seconds=answer.seconds + said.seconds,
-            )
-        return await self._connection.ask(Request(messages, parameters))
+        outcome = await self._dialogue.ask(
+            Request(first, parameters, ANSWER_FORMAT), lambda said: read_answer(said.text), again
+        )
+        return self._told(outcome, exhibits.sample_ids)
 
-    def _outcome(
-        self,
-        reading: Reading | None,
-        status: str,
-        reason: str,
-        answers: Sequence[Answer],
-        exemplar_ids: tuple[int, ...],
-    ) -> Explanation:
+    def _told(self, outcome: Outcome[Reading], exemplar_ids: tuple[int, ...]) -> Explanation:
+        reading, answers = outcome.reading, outcome.answers
         tokens_in = sum(answer.tokens_in for answer in answers)
         tokens_out = sum(answer.tokens_out for answer in answers)
         model = self._settings.client.model
@@ -187,8 +154,8 @@ class _Conversation:
             evidence_for=reading.evidence_for if reading else "",
             evidence_against=reading.evidence_against if reading else "",
             confidence=reading.confidence if reading else None,
-            status=status,
-            reason=reason,
+            status=outcome.status,
+            reason=outcome.reason,
             model=model,
             prompt_hash=self._settings.wording,
             attempts=sum(answer.attempts for answer in answers),
@@ -198,20 +165,3 @@ class _Conversation:
             seconds=sum(answer.seconds for answer in answers),
             exemplar_ids=exemplar_ids,
         )
-
-
-def _lacks_schema(answer: Answer) -> bool:
-    said = answer.reason.lower()
-    return answer.status == "failed" and ("response_format" in said or "json_schema" in said)
-
-
-def _read(answer: Answer) -> tuple[Reading | None, str]:
-    """The answer as it was read, and what is wrong with it; each empty where there is none."""
-    if answer.status == "malformed":
-        return None, answer.reason
-    if answer.status != "ok":
-        return None, ""
-    try:
-        return read_answer(answer.text), ""
-    except Malformed as error:
-        return None, str(error)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tasks.evidence import to_levels
+from tasks.llm.content import escape
 
 
 def mark_tokens(tokens: Sequence[str], activations: np.ndarray) -> str:
@@ -22,20 +23,3 @@ def mark_tokens(tokens: Sequence[str], activations: np.ndarray) -> str:
         f"{{{{{escape(token)}}}}}({level})" if level else escape(token)
         for token, level in zip(tokens, to_levels(activations), strict=True)
     )
-
-
-def escape(text: str) -> str:
-    r"""One line of `text`, with nothing in it that could be taken for a mark or a tag.
-
-    Braces, angle brackets and backslashes get a backslash before them; what cannot be printed
-    becomes `\n`, `\t`, or its code point as in Python (`\x07`, `\u202e`).
-    """
-    return "".join(_escaped(character) for character in text)
-
-
-def _escaped(character: str) -> str:
-    if character in "\\{}<>":
-        return f"\\{character}"
-    if character.isprintable():
-        return character
-    return character.encode("unicode_escape").decode("ascii")

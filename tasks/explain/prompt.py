@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -17,11 +15,13 @@ from PIL import Image
 
 from tasks.artifacts import TYPES
 from tasks.explain.draw import Render
+from tasks.llm.content import data_url, picture, printable, words
+from tasks.llm.dialogue import Malformed
+from tasks.llm.json_answer import find_objects
 
 LAYOUT = 2
 """To be raised when samples are drawn or laid out differently: it is part of the wording's hash."""
 
-_JPEG_QUALITY = 90
 _RENDERS = get_args(Render)
 _TOLD = {
     name: files("tasks.explain").joinpath("prompts", f"{name}.txt").read_text("utf-8").strip()
@@ -40,7 +40,6 @@ _NAMES = {
 _LINE = re.compile(
     rf"^[\s*#>-]*({'|'.join(_NAMES)})[\s*]*:[\s*]*(\S.*)$", re.IGNORECASE | re.MULTILINE
 )
-_COMMA = re.compile(r",(\s*[}\]])")
 _FIELDS = {
     "explanation": {"type": "string", "description": "what the neuron responds to, one sentence"},
     "evidence_for": {"type": "string", "description": "which samples show it best"},
@@ -84,10 +83,6 @@ class Reading:
     confidence: float | None
 
 
-class Malformed(ValueError):
-    """An answer that cannot be read; the message says why, in words for the model."""
-
-
 def wording(render: Render, contrasts: bool) -> str:
     """Names the wording: a hash of the prompt files that are used with these settings, of the
     schema of the answer, and of the layout of samples."""
@@ -105,15 +100,14 @@ def first_messages(
     the protocol's, for pictures."""
     count = sum(sample.peak > 0 for sample in samples)
     said = Template(_TOLD[kind]).substitute(count=count, where=_WHERE[render])
-    parts = [_words(said)]
+    parts = [words(said)]
     for sample in samples:
         tag, told = ("sample", f", peak {sample.peak}") if sample.peak else ("contrast", "")
         text = f"\n{sample.text}" if sample.text is not None else ""
-        parts.append(_words(f"<{tag}{told}>{text}"))
+        parts.append(words(f"<{tag}{told}>{text}"))
         if sample.picture is not None:
-            url = _data_url(sample.picture)
-            parts.append({"type": "image_url", "image_url": {"url": url, "detail": detail}})
-        parts.append(_words(f"</{tag}>"))
+            parts.append(picture(data_url(sample.picture), detail))
+        parts.append(words(f"</{tag}>"))
     return [
         {"role": "system", "content": _system(kind, render, count < len(samples))},
         {"role": "user", "content": parts},
@@ -128,11 +122,9 @@ def _system(kind: str, render: Render, contrasts: bool) -> str:
     return Template(_TOLD["system"]).substitute(shown="\n".join(_TOLD[name] for name in names))
 
 
-def second_messages(first: Sequence[dict[str, Any]], said: str, error: str) -> list[dict[str, Any]]:
-    """The same question once more, with the answer that could not be read and why."""
-    answered = [{"role": "assistant", "content": said}] if said.strip() else []
-    again = {"role": "user", "content": Template(_TOLD["again"]).substitute(error=error)}
-    return [*first, *answered, again]
+def again(error: str) -> str:
+    """The second question, after an answer that could not be read for this error."""
+    return Template(_TOLD["again"]).substitute(error=error)
 
 
 def read_answer(said: str) -> Reading:
@@ -147,33 +139,19 @@ def read_answer(said: str) -> Reading:
     if not given:
         raise Malformed("it holds no JSON object")
     explanation = given.get("explanation")
-    if not isinstance(explanation, str) or not one_line(explanation):
+    if not isinstance(explanation, str) or not printable(explanation):
         raise Malformed('the field "explanation" is missing or holds no sentence')
     return Reading(
-        explanation=one_line(explanation),
+        explanation=printable(explanation),
         evidence_for=_in_words(given.get("evidence_for")),
         evidence_against=_in_words(given.get("evidence_against")),
         confidence=_share(given.get("confidence")),
     )
 
 
-def one_line(text: str) -> str:
-    """The text on one line, with nothing in it that cannot be printed."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def _json_object(said: str) -> dict[str, Any] | None:
     """The first object in the text that has an explanation, else the first object."""
-    decoder = json.JSONDecoder(strict=False)  # Some models break lines within a string.
-    objects = []
-    for start in re.finditer(r"\{", said):
-        for text in (said, _COMMA.sub(r"\1", said[start.start() :])):
-            try:
-                found, _ = decoder.raw_decode(text, start.start() if text is said else 0)
-            except (ValueError, RecursionError):
-                continue
-            objects.append(found)
-            break
+    objects = [found.value for found in find_objects(said)]
     return next((found for found in objects if "explanation" in found), None) or next(
         iter(objects), None
     )
@@ -182,7 +160,7 @@ def _json_object(said: str) -> dict[str, Any] | None:
 def _in_words(given: Any) -> str:
     """A field that should be a string, and may be a list of them, or nothing."""
     parts = given if isinstance(given, list) else [given]
-    return "; ".join(one_line(str(part)) for part in parts if part)
+    return "; ".join(printable(str(part)) for part in parts if part)
 
 
 def _share(given: Any) -> float | None:
@@ -199,14 +177,3 @@ def _share(given: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise Malformed('the field "confidence" is not a number from 0 to 1')
     return float(value)
-
-
-def _words(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
-def _data_url(picture: Image.Image) -> str:
-    encoded = io.BytesIO()
-    # Colours in full resolution (4:4:4): a patch is only a dozen pixels wide.
-    picture.save(encoded, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")

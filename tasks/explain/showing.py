@@ -12,18 +12,14 @@ from tasks.evidence import Evidence, Excitation, to_ten
 from tasks.explain.draw import Render, draw, draw_plain
 from tasks.explain.exhibits import Exhibits, peak_level
 from tasks.explain.mark import mark_tokens
-from tasks.explain.prompt import Shown, first_messages, one_line
+from tasks.explain.prompt import Shown, first_messages
 from tasks.regions import token_boxes
 from tasks.samples.catalog import Catalog
+from tasks.samples.opened import open_view
 
 _VIEWS_KEPT = 128
 _KEPT_SIZE = {"heat": 1, "mask": 1, "crop": 2}
 """Longer side of a view that is kept, at most, in sizes of what is drawn: a crop enlarges it."""
-_LISTED_REASON = 200
-
-
-class Unopenable(Exception):
-    """An image that was there when the samples were listed, and is not now."""
 
 
 class Showing:
@@ -60,12 +56,7 @@ class Showing:
 
     def _open_view(self, sample_id: int) -> tuple[Image.Image, float]:
         """A sample's view, and how much smaller than the original it is kept."""
-        try:
-            view = self._catalog.open_view(sample_id)
-        except Exception as error:  # Whatever a source raises, it is this neuron's outcome.
-            raise Unopenable(
-                one_line(f"sample {sample_id}: {type(error).__name__}: {error}")[:_LISTED_REASON]
-            ) from error
+        view = open_view(self._catalog, sample_id)
         scale = min(1.0, _KEPT_SIZE[self._render] * self._size / max(view.size))
         width, height = (max(1, round(side * scale)) for side in view.size)
         if scale < 1:

@@ -40,10 +40,11 @@ class BatchSender:
         journal: BatchJournal,
         client: openai.AsyncOpenAI,
         key: str,
+        group: str,
     ) -> None:
         self._settings, self._prices, self._journal = settings, prices, journal
-        self._provider, self._key = BatchProvider(settings, client, key), key
-        self._account = settings.model_at
+        self._provider, self._key = BatchProvider(settings, client, key, group), key
+        self._account, self._group = settings.model_at, group
 
     async def hand_in(self, spools: Sequence[Path]) -> int:
         """Hand in the requests of some spools as batches; the number of requests.
@@ -162,7 +163,7 @@ class BatchSender:
             call = batch.calls.get(known_as)
             if call is None:
                 continue
-            outcome = read_line(told, call, self._settings, self._prices, self._key)
+            outcome = read_line(told, call, self._settings, self._prices, self._key, self._group)
             if isinstance(outcome, Unusable):
                 unusable = unusable or outcome
                 failed.append((call.call, "unusable"))
@@ -189,7 +190,7 @@ class BatchSender:
                 return  # It is handed in again once the others are through.
             raise Unusable(
                 "a batch is too large for the account's queue: lower "
-                f"explain.client.batch.max_requests ({said})"
+                f"{self._group}.client.batch.max_requests ({said})"
             )
         raise Stopped(f"the provider refuses a batch: {said}")
 
@@ -210,12 +211,16 @@ class BatchSender:
 
 @asynccontextmanager
 async def batch_sender(
-    settings: ClientSettings, prices: Mapping[str, Price], journal: BatchJournal
+    settings: ClientSettings,
+    prices: Mapping[str, Price],
+    journal: BatchJournal,
+    group: str = "explain",
 ) -> AsyncIterator[BatchSender]:
-    """A sender for the running event loop. Raises Unusable where the key cannot be right."""
-    key = read_key(settings.api_key_env)
+    """A sender for the running event loop; group: see `Calls`. Raises Unusable where the key cannot
+    be right."""
+    key = read_key(settings.api_key_env, group)
     async with open_client(settings, key) as client:
-        yield BatchSender(settings, prices, journal, client, key)
+        yield BatchSender(settings, prices, journal, client, key, group)
 
 
 def split(spooled: Iterable[Spooled], settings: ClientSettings) -> Iterable[list[Spooled]]:

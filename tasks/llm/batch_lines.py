@@ -46,8 +46,9 @@ def read_line(
     settings: ClientSettings,
     prices: Mapping[str, Price],
     key: str,
+    group: str,
 ) -> Answer | Failure | Unusable:
-    """What came of a call, by its line of the output or of the errors.
+    """What came of a call, by its line of the output or of the errors; group: see `Calls`.
 
     An answer that does not say what it took costs what was reserved for it.
     """
@@ -63,8 +64,9 @@ def read_line(
         outcome = from_reply(
             int(response.get("status_code") or 500),
             rejection if isinstance(rejection, Mapping) else {},
-            model=settings.model,
-            api_key_env=settings.api_key_env,
+            settings.model,
+            settings.api_key_env,
+            group,
         )
         if isinstance(outcome, Unusable):
             return outcome

@@ -28,10 +28,13 @@ class Transient(Exception):
 
 class BatchProvider:
     """A provider's files and batches. Everything raises Unusable, or Transient where the same may
-    yet succeed; `key` is blotted out of what it says."""
+    yet succeed; `key` is blotted out of what it says, and `group` is that of the settings."""
 
-    def __init__(self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str) -> None:
+    def __init__(
+        self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str, group: str
+    ) -> None:
         self._settings, self._client, self._key = settings, client, key
+        self._group = group
 
     async def upload(self, name: str, requests: Sequence[Spooled]) -> str:
         """Upload a batch's requests, in several attempts where it takes them; the file's id."""
@@ -104,7 +107,7 @@ class BatchProvider:
         try:
             return await call
         except openai.APIStatusError as error:
-            read = from_status(error, model=settings.model, api_key_env=settings.api_key_env)
+            read = from_status(error, settings.model, settings.api_key_env, self._group)
             if isinstance(read, Unusable):
                 # Credit runs out in a run of days, and then nothing is wrong with the call.
                 told = (error.code, error.type)

@@ -16,10 +16,12 @@ class Calls:
 
     limits: None for those of the settings, kept by each connection for itself. spool: where
     requests are written down instead of being sent; None sends each at once. outbox: the folder
-    where an answer is kept until the journal has it (see `Outbox`); None is nowhere.
+    where an answer is kept until the journal has it (see `Outbox`); None is nowhere. group: of the
+    settings that say which model is asked: errors name `<group>.client...`.
     """
 
     journal: Journal = field(default_factory=NoJournal)
     limits: Limits | None = None
     spool: Spool | None = None
     outbox: Path | None = None
+    group: str = "explain"

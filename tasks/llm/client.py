@@ -54,6 +54,7 @@ class _Desk:
     settings: ClientSettings
     prices: Mapping[str, Price]
     journal: Journal
+    group: str
 
     async def known(self, request: Request) -> Answer | Outgoing:
         """The journaled answer to a request, or what is to be sent."""
@@ -79,7 +80,7 @@ class _Desk:
             return answer
         reason = (
             f"answered by the model {answer.model!r} instead of {self.settings.model!r}; if that "
-            "is another name of it, set explain.client.served_as"
+            f"is another name of it, set {self.group}.client.served_as"
         )
         return replace(answer, status="failed", text="", reason=reason)
 
@@ -233,20 +234,21 @@ async def connect(
     raises Unusable, before anything is sent, where the key cannot be right.
     """
     calls = calls or Calls()
-    desk = _Desk(settings, prices or {}, calls.journal)
+    desk = _Desk(settings, prices or {}, calls.journal, calls.group)
     if calls.spool is not None:
         load_encoding(settings.model, _ENCODING_WAIT_S)  # What is written down is read by people.
         with closing(SpoolWriter(calls.spool)) as spool:
             yield Collection(desk, spool)
         return
     load_encoding(settings.model, 0.0)
-    key = read_key(settings.api_key_env)
+    key = read_key(settings.api_key_env, calls.group)
     owner = uuid.uuid4().hex
     limits = calls.limits or SharedLimits(settings.limits)
     async with open_client(settings, key) as client, Permits(limits, owner) as permits:
         beating = asyncio.ensure_future(_beat(calls.journal, owner))
         with closing(Outbox(calls.outbox, owner)) as outbox:
-            connection = Connection(desk, Sender(settings, client, key), permits, outbox, owner)
+            sender = Sender(settings, client, key, calls.group)
+            connection = Connection(desk, sender, permits, outbox, owner)
             try:
                 yield connection
             finally:

@@ -45,22 +45,23 @@ class Failure:
 
 
 def from_status(
-    error: openai.APIStatusError, *, model: str, api_key_env: str
+    error: openai.APIStatusError, model: str, api_key_env: str, group: str
 ) -> Failure | Unusable:
-    """Read an HTTP status of 4xx or 5xx. An `Unusable` is returned, not raised: raising it where
-    `error` is being handled would chain the request, and with it the key, to it."""
+    """Read an HTTP status of 4xx or 5xx; group: of the settings that advice names. An `Unusable` is
+    returned, not raised: raising it where `error` is being handled would chain the request, and
+    with it the key, to it."""
     told = error.body if isinstance(error.body, Mapping) else {}
     told = {"message": type(error).__name__, "code": error.code, "type": error.type} | {
         name: value for name, value in told.items() if value
     }
-    read = from_reply(error.status_code, told, model=model, api_key_env=api_key_env)
+    read = from_reply(error.status_code, told, model, api_key_env, group)
     if isinstance(read, Failure) and read.status != "filtered":
         return replace(read, wait_s=retry_after(error.response.headers))
     return read
 
 
 def from_reply(
-    number: int, told: Mapping[str, Any], *, model: str, api_key_env: str
+    number: int, told: Mapping[str, Any], model: str, api_key_env: str, group: str
 ) -> Failure | Unusable:
     """Read an HTTP status of 4xx or 5xx, and the `error` of the reply's body."""
     code, kind = str(told.get("code") or ""), told.get("type")
@@ -68,22 +69,22 @@ def from_reply(
         return Unusable(
             f"the provider refuses the key in the environment variable {api_key_env} "
             f"(HTTP {number}): put a key there that may use the model {model!r}, "
-            "or name another variable in explain.client.api_key_env"
+            f"or name another variable in {group}.client.api_key_env"
         )
     if number == 402 or "insufficient_quota" in (code, kind):
         return Unusable(
             f"the account of the key in {api_key_env} has no quota left (HTTP {number}): add credit"
-            " to it, or name the variable of another account's key in explain.client.api_key_env"
+            f" to it, or name the variable of another account's key in {group}.client.api_key_env"
         )
     if code == "model_not_found":
         return Unusable(
-            f"the provider does not know the model {model!r}: set explain.client.model to one that "
+            f"the provider does not know the model {model!r}: set {group}.client.model to one that "
             "it offers to this key"
         )
     if number == 404:
         return Unusable(
-            "the provider answers HTTP 404: check that explain.client.base_url ends where "
-            "/chat/completions begins (often /v1), and that it offers explain.client.model="
+            f"the provider answers HTTP 404: check that {group}.client.base_url ends where "
+            f"/chat/completions begins (often /v1), and that it offers {group}.client.model="
             f"{model!r}"
         )
     reason = f"HTTP {number}: {told.get('message') or 'no reason given'}"

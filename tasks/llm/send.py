@@ -44,10 +44,14 @@ Outcome = Answer | Failure | Unusable
 
 
 class Sender:
-    """Sends attempts over an open client; `key` is blotted out of what the provider says."""
+    """Sends attempts over an open client; `key` is blotted out of what the provider says, and
+    `group` is that of the settings."""
 
-    def __init__(self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str) -> None:
+    def __init__(
+        self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str, group: str
+    ) -> None:
         self._settings = settings
+        self._group = group
         self._client = client
         self._key = key
 
@@ -71,7 +75,7 @@ class Sender:
             outcome = Failure("timed_out", reason, transient=True, billed=True)
         except openai.APIStatusError as error:
             headers = error.response.headers
-            outcome = from_status(error, model=settings.model, api_key_env=settings.api_key_env)
+            outcome = from_status(error, settings.model, settings.api_key_env, self._group)
         except openai.APIConnectionError as error:
             outcome = from_connection(error)
         else:

@@ -186,13 +186,14 @@ class ClientSettings:
         return re.fullmatch(re.escape(self.model) + r"(-\d.*)?", model) is not None
 
 
-def read_key(api_key_env: str) -> str:
-    """The key in an environment variable. Raises Unusable, without the key, where it is none."""
+def read_key(api_key_env: str, group: str) -> str:
+    """The key in an environment variable, which `group`.client names. Raises Unusable, without the
+    key, where it is none."""
     key = os.environ.get(api_key_env, "").strip()
     if not key:
         raise Unusable(
             f"the environment variable {api_key_env} is not set: put the provider's key there, or "
-            "name another in explain.client.api_key_env (a server that needs no key takes any)"
+            f"name another in {group}.client.api_key_env (a server that needs no key takes any)"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise Unusable(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.artifacts import CLAIMS
 from tasks.evidence import Evidence, Excitation, Purpose
@@ -21,14 +22,16 @@ class Predicted:
     """One claim's predictions on an Aligned's samples.
 
     visual, text: float16 [tokens], those of a sample one after the other. detected: float64
-    [samples], NaN where the simulator gave none. made: bool [samples]; where False, 0 is predicted
-    and means nothing.
+    [samples], NaN where the simulator gave none. made: bool [samples], whether there is a
+    prediction. covers: bool [visual and text, samples], False where it leaves the tokens of a role
+    out, of which the sample has some. Where either is False, 0 is predicted and means nothing.
     """
 
     visual: np.ndarray
     text: np.ndarray
     detected: np.ndarray
     made: np.ndarray
+    covers: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -103,23 +106,27 @@ def _of(fine: pl.DataFrame, claim: str) -> pl.DataFrame:
 
 
 def _take(simulations: pa.Table, rows: pl.Series, offsets: tuple[np.ndarray, ...]) -> Predicted:
-    """The predictions of some rows; 0 where there is no row."""
+    """The predictions of some rows; 0 where there is no row, or no list of a role in it."""
     made = rows.is_not_null().to_numpy()
     places = pa.array(rows.drop_nulls().to_numpy())
     chosen = simulations.select(["visual", "text", "detected"]).take(places)
-    sides = []
-    for role, bounds in zip(("visual", "text"), offsets, strict=True):
-        column = chosen[role].combine_chunks()
+    sides, covers = [], np.ones((2, len(made)), dtype=bool)
+    for role, (name, bounds) in enumerate(zip(("visual", "text"), offsets, strict=True)):
+        column = chosen[name].combine_chunks()
         lengths = np.diff(bounds)
-        given = column.value_lengths().to_numpy(zero_copy_only=False)
-        if not np.array_equal(given, lengths[made]):
-            raise ValueError(f"a simulation has not as many {role} tokens as its sample")
+        told = column.is_valid().to_numpy(zero_copy_only=False)
+        given = pc.fill_null(column.value_lengths(), 0).to_numpy(zero_copy_only=False)
+        if not np.array_equal(given, np.where(told, lengths[made], 0)):
+            raise ValueError(f"a simulation has not as many {name} tokens as its sample")
         values = column.flatten().to_numpy(zero_copy_only=False)
-        if not made.all():
+        there = made.copy()
+        there[made] = told
+        if not there.all():
             whole = np.zeros(int(bounds[-1]), np.float16)
-            whole[np.repeat(made, lengths)] = values
+            whole[np.repeat(there, lengths)] = values
             values = whole
         sides.append(values)
+        covers[role, made] = told | (lengths[made] == 0)
     detected = np.full(len(made), np.nan)
     detected[made] = chosen["detected"].to_numpy()
-    return Predicted(sides[0], sides[1], detected, made)
+    return Predicted(sides[0], sides[1], detected, made, covers)

@@ -18,7 +18,8 @@ from tasks.score.settings import ScoreSettings
 class Counted:
     """What scores rest on: [groups], or by tokens [3, groups]; a group is one explanation.
 
-    samples, exemplars: held out; other: those that the other claim is predicted on.
+    samples, exemplars: held out; other: those that the other claim is predicted on. left_out: bool
+    [visual and text, groups], whether the simulator says nothing of tokens that are there.
     """
 
     samples: np.ndarray
@@ -28,6 +29,7 @@ class Counted:
     tokens: np.ndarray
     real_varies: np.ndarray
     prediction_varies: np.ndarray
+    left_out: np.ndarray
 
 
 def outcomes(
@@ -101,6 +103,10 @@ def _statuses(
         number = counted.tokens[*place]
         status[*place] = "too_few_tokens"
         reason[*place] = f"{number} tokens, score.min_tokens is {settings.min_tokens}"
+    for place, left_out in enumerate(counted.left_out, start=1):
+        for tokens in (0, place):  # What is over all tokens is over these too.
+            status[tokens, left_out] = "not_predicted"
+            reason[tokens, left_out] = f"the simulator says nothing of {TOKENS[place]} tokens"
     for group in np.flatnonzero(counted.samples < settings.min_samples).tolist():
         number = counted.samples[group]
         least = f"score.min_samples is {settings.min_samples}"

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from tasks.concepts.presence import patch_coverage, token_words, words_of
+from tasks.llm.calls import Calls
 from tasks.samples.catalog import Catalog, Sample, TrueConcept
 from tasks.simulate.simulator import Prediction, Question
 
@@ -129,7 +130,17 @@ class ConceptSimulator:
 
     name: str = "concept"
 
-    def simulate(self, questions: Sequence[Question], catalog: Catalog) -> list[Prediction]:
+    @property
+    def wording(self) -> str:
+        """See Simulator: nobody is asked."""
+        return ""
+
+    def check(self) -> None:
+        """See Simulator: it needs nothing."""
+
+    def simulate(
+        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
+    ) -> list[Prediction]:
         """See Simulator. An explanation that names nothing predicts 0 everywhere."""
         claims = {said: read_claim(said) for said in {asked.explanation for asked in questions}}
         return [

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tasks.artifacts import SIMULATIONS
 from tasks.evidence import Evidence, Excitation, one_to_one
+from tasks.llm.calls import Calls
 from tasks.samples.catalog import Catalog
 from tasks.simulate.control import Explained
 from tasks.simulate.simulator import Prediction, Question, Simulator
@@ -30,12 +31,14 @@ def simulate_neurons(
     explained: Mapping[tuple[int, int], Explained],
     controls: Mapping[tuple[int, int], Explained],
     catalog: Catalog,
+    calls: Calls,
 ) -> pa.Table:
     """`simulations` rows of the neurons in `held_out`, the scorer's evidence.
 
     Exemplars and random samples, one to one, are the same for every claim: the neuron's own, the
     other neuron's and the empty one. The own claim is simulated on the `calibration` samples too.
-    A neuron without an explanation, samples or a control gets one row that says so.
+    A neuron without an explanation, samples or a control gets one row that says so. Rows whose
+    status is `pending` (see Simulator) are those of no table that may be kept.
     """
     aside = {(neuron.layer, neuron.neuron): neuron for neuron in calibration}
     rows: list[dict] = []
@@ -66,7 +69,7 @@ def simulate_neurons(
             rows.append(_absent(common, "other", "no_control", reason))
     # Many claims are asked of the same sample, above all the empty one: each is asked once.
     asked = dict.fromkeys(Question(said, truth.sample_id) for _, said, truth in planned)
-    answers = dict(zip(asked, simulator.simulate(list(asked), catalog), strict=True))
+    answers = dict(zip(asked, simulator.simulate(list(asked), catalog, calls), strict=True))
     for place, said, truth in planned:
         rows[place] |= _trace(_checked(answers[Question(said, truth.sample_id)], truth))
     return pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)
@@ -103,6 +106,8 @@ def _checked(prediction: Prediction, truth: Excitation) -> Prediction:
         return replace(prediction, visual=_NOTHING.visual, text=_NOTHING.text)
     for role in ("visual", "text"):
         values, tokens = getattr(prediction, role), len(getattr(truth, role))
+        if values is None:
+            continue
         if len(values) != tokens:
             reason = f"{len(values)} predictions for {tokens} {role} tokens"
             return replace(_NOTHING, status="malformed", reason=reason)
@@ -120,10 +125,14 @@ def _absent(common: dict, claim: str, status: str, reason: str) -> dict:
 
 def _trace(prediction: Prediction) -> dict:
     return {
-        "visual": prediction.visual.astype(np.float16),
-        "text": prediction.text.astype(np.float16),
+        "visual": _half(prediction.visual),
+        "text": _half(prediction.text),
         "detected": prediction.detected,
         "estimator": prediction.estimator,
         "status": prediction.status,
         "reason": prediction.reason,
     }
+
+
+def _half(values: np.ndarray | None) -> np.ndarray | None:
+    return None if values is None else values.astype(np.float16)

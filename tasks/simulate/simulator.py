@@ -8,19 +8,22 @@ from typing import Protocol
 
 import numpy as np
 
+from tasks.llm.calls import Calls
 from tasks.samples.catalog import Catalog
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predicted trace in any unit (scores are correlations), for one sample.
+    """A predicted trace in any unit (scores are correlations), for one sample; `status` is one of
+    the `simulations` table's.
 
-    visual: float32 [n_visual], in the order of the sample's regions. text: float32 [n_text].
+    visual: float32 [n_visual], in the order of the sample's regions. text: float32 [n_text]. Either
+    is None where the simulator has nothing to say of such tokens, which is no prediction of 0.
     detected: how much the sample as a whole excites the neuron, where that is judged apart.
     """
 
-    visual: np.ndarray
-    text: np.ndarray
+    visual: np.ndarray | None
+    text: np.ndarray | None
     estimator: str = ""
     status: str = "ok"
     reason: str = ""
@@ -41,13 +44,29 @@ class Question:
 class Simulator(Protocol):
     """Predicts a trace from an explanation, seeing only the explanation and the sample.
 
-    Implementations are frozen dataclasses of their settings; `name` is what their rows carry."""
+    Implementations are frozen dataclasses of their settings; `name` is what their rows carry. One
+    that calls a model says so by `asks_model = True`, and has `client` and `prices` as an explainer
+    that does."""
 
     name: str
 
-    def simulate(self, questions: Sequence[Question], catalog: Catalog) -> list[Prediction]:
+    @property
+    def wording(self) -> str:
+        """Hash of the prompts; empty where a model is not asked. Another one simulates anew."""
+
+    def check(self) -> None:
+        """Raise `tasks.llm.failures.Unusable` where no call could succeed, such as for want of a
+        key: asked before hours of capture, which would be in vain."""
+
+    def simulate(
+        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
+    ) -> list[Prediction]:
         """A prediction for every question, in order: a failure is an outcome, not an exception.
 
         All questions about a part of the neurons come at once and none comes twice, so that a
-        simulator may work on them in any order (such as image by image) and side by side.
+        simulator may work on them in any order (such as image by image) and side by side. Where
+        `calls` are written down instead of being sent, those that wait for an answer are of the
+        status `pending`, which no table takes.
+
+        Raises `tasks.llm.failures.Unusable` where no call can succeed (wrong key, unknown model).
         """

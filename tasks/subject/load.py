@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from tasks.pretrained import ModelError, check_complete, why_not_loaded
 from tasks.subject.families import FAMILIES
 from tasks.subject.processor import load_processor
 from tasks.subject.settings import SubjectError, SubjectSettings, model_folder
@@ -78,21 +77,15 @@ def load_subject(
             device_map=_device_map(device),
             output_loading_info=True,
         )
-        _check_complete(where, weights["missing_keys"])
+        check_complete(where, "subject.model", weights["missing_keys"])
         _check_spread(where, getattr(model, "hf_device_map", {}))
         processor = load_processor(where, config, settings.revision)
     except SubjectError:
         raise
+    except ModelError as error:
+        raise SubjectError(str(error)) from error
     except Exception as error:
-        damaged = _damaged_file(model_folder(settings))
-        if damaged is not None:
-            raise SubjectError(
-                f"subject.model: {damaged} is damaged ({_first_line(error)}); save or download it "
-                "again"
-            ) from error
-        raise SubjectError(
-            f"subject.model: {where!r} cannot be loaded: {_first_line(error)}"
-        ) from error
+        raise SubjectError(why_not_loaded(settings.model, "subject.model", error)) from error
     first = next(iter(model.get_input_embeddings().parameters()))
     return Subject(settings, model.eval(), processor, first.device)
 
@@ -125,28 +118,3 @@ def _check_family(where: str, config: Any) -> None:
             f"subject.model: {where!r} is of the family {config.model_type!r}, and there is no "
             f"adapter for it; known are {', '.join(FAMILIES)} (tasks/subject/families)"
         )
-
-
-def _check_complete(where: str, missing: Collection[str]) -> None:
-    # Transformers gives what a file lacks random values, which would be studied as if learned.
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise SubjectError(
-            f"subject.model: the weights of {where!r} lack {min(missing)!r}{more}; save or "
-            "download the model again"
-        )
-
-
-def _damaged_file(folder: Path | None) -> Path | None:
-    """The first safetensors file of a folder that cannot be opened as one."""
-    for path in sorted(folder.glob("*.safetensors")) if folder else []:
-        try:
-            with safe_open(path, "pt"):
-                pass
-        except Exception:
-            return path
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tasks.pretrained import ModelError, saved_folder
 from tasks.settings import runtime
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -49,7 +50,7 @@ class DescribeSettings:
             raise ValueError("batch_size: must be at least 1")
 
 
-class SubjectError(Exception):
+class SubjectError(ModelError):
     """The subject cannot be loaded or hooked; the message says which and what to do."""
 
 
@@ -58,12 +59,7 @@ def model_folder(settings: SubjectSettings) -> Path | None:
 
     Raises SubjectError where it can only be meant as a folder and there is none.
     """
-    folder = Path(settings.model).expanduser()
-    if folder.is_dir():
-        return folder
-    if settings.model.startswith((".", "/", "~")) or settings.model.count("/") != 1:
-        raise SubjectError(
-            f"subject.model: there is no folder {settings.model!r}; "
-            "name a folder with a saved model, or a Hugging Face id such as owner/name"
-        )
-    return None
+    try:
+        return saved_folder(settings.model, "subject.model")
+    except ModelError as error:
+        raise SubjectError(str(error)) from error

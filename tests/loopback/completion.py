@@ -9,11 +9,19 @@ from typing import Any
 
 from tests.loopback.looking import look
 from tests.loopback.protocol import open_picture
+from tests.loopback.rating import is_about_ratings, rate, rate_plainly, with_odds
 
 
 def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict[str, Any]:
     """The answer; plain: without looking, for measurements of speed."""
-    said = '{"explanation": "The neuron responds to nothing."}' if plain else json.dumps(look(body))
+    opinions: dict[int, float] = {}
+    if plain:
+        said = _plainly(body)
+    elif is_about_ratings(body):
+        rated = rate(body, fault)
+        said, opinions = rated.text, rated.opinions
+    else:
+        said = json.dumps(look(body))
     message: dict[str, Any] = {"role": "assistant", "content": said, "refusal": None}
     finish = "stop"
     model = f"{body['model']}-2024-08-06"
@@ -36,7 +44,13 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
         answer["explanation"] = answer["explanation"].replace(" ", "\n\t", 2)
         message["content"] = json.dumps(answer)
     elif "response_format" not in body:
-        message["content"] = f"Here is what I found:\n```json\n{said}\n```\nLet me know!"
+        before = "" if said.startswith("[") else "Here is what I found:\n```json\n"
+        message["content"] = f"{before}{said}" + ("\n```\nLet me know!" if before else "")
+        opinions = {len(before) + place: opinion for place, opinion in opinions.items()}
+    odds = None
+    if body.get("logprobs") and fault != "without_logprobs" and message["content"]:
+        most = body.get("top_logprobs") or 0
+        odds = {"content": with_odds(message["content"], opinions, most), "refusal": None}
     tokens_in = prompt_tokens(body)
     tokens_out = len(message["content"] or "") // 4 + 1
     usage = {
@@ -49,9 +63,15 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+        "choices": [{"index": 0, "message": message, "logprobs": odds, "finish_reason": finish}],
         "usage": None if fault == "no_usage" else usage,
     }
+
+
+def _plainly(body: dict[str, Any]) -> str:
+    if body.get("response_format", {}).get("json_schema", {}).get("name") == "sample_ratings":
+        return rate_plainly(body)
+    return '{"explanation": "The neuron responds to nothing."}'
 
 
 def prompt_tokens(body: dict[str, Any]) -> int:

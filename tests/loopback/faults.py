@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tests.loopback.protocol import Rejection
 
@@ -27,6 +28,12 @@ REJECTIONS = {
         400,
         "Invalid parameter: 'response_format' of type 'json_schema' is not supported.",
         param="response_format",
+    ),
+    "no_logprobs": Rejection(
+        400, "This model does not support logprobs.", param="logprobs", code="unsupported_parameter"
+    ),
+    "few_logprobs": Rejection(
+        400, "Invalid value for 'top_logprobs': must be at most 5.", param="top_logprobs"
     ),
 }
 BROKEN_OFF = ("hang", "reset", "half_body", "invalid_json")
@@ -55,10 +62,15 @@ class Faults:
     def __init__(self) -> None:
         self.orders: list[Fault] = []
 
-    def take(self, text: str, has_schema: bool) -> Fault | None:
+    def take(self, text: str, body: dict[str, Any]) -> Fault | None:
         """The first order for such a request."""
+        spared = {
+            "no_json_schema": "response_format" not in body,
+            "no_logprobs": "logprobs" not in body,
+            "few_logprobs": body.get("top_logprobs", 0) <= 5,
+        }
         for fault in self.orders:
-            if fault.match not in text or (fault.kind == "no_json_schema" and not has_schema):
+            if fault.match not in text or spared.get(fault.kind, False):
                 continue
             fault.times -= 1
             if fault.times == 0:

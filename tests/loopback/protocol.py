@@ -83,6 +83,9 @@ def check_body(body: Any, models: tuple[str, ...]) -> None:
     for name in ("max_completion_tokens", "max_tokens"):
         limit = body.get(name, 1)
         _demand(isinstance(limit, int) and limit >= 1, f"Expected {name} to be at least 1.", name)
+    most = body.get("top_logprobs", 0)
+    _demand(isinstance(most, int) and 0 <= most <= 20, "Expected 0 to 20.", "top_logprobs")
+    _demand(not most or body.get("logprobs") is True, "Needs logprobs.", "top_logprobs")
     if "response_format" in body:
         _check_format(body["response_format"])
 
@@ -143,6 +146,8 @@ def _check_format(response_format: Any) -> None:
 
 def _check_strict(schema: Any, where: str) -> None:
     """The rules of strict mode: every object is closed, and every property of it required."""
+    if isinstance(schema, dict) and str(schema.get("$ref", "")).startswith("#/$defs/"):
+        return
     _demand(isinstance(schema, dict) and "type" in schema, "Invalid schema.", where)
     if schema["type"] != "object":
         return

@@ -165,7 +165,7 @@ class Provider:
                 body["model"] = self._models[0]
             if not self._plain:
                 await self._off_loop(check_body, body, self._models)
-            fault = self._faults.take(text, "response_format" in body)
+            fault = self._faults.take(text, body)
             line["fault"] = fault.kind if fault else None
             _reject(fault, request.headers.get("authorization", ""))
             if self._latency_s:
@@ -209,7 +209,7 @@ class Provider:
             body["model"] = self._models[0]
         try:
             check_body(body, self._models)
-            fault = self._faults.take(text, "response_format" in body)
+            fault = self._faults.take(text, body)
             _reject(fault, f"Bearer {self._key}")
             said = completion(body, text, fault.kind if fault else "", plain=False)
         except Rejection as rejection:

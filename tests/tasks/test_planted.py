@@ -116,6 +116,7 @@ def score_claims(
         claims,
         controls,
         catalog,
+        Calls(),
     )
     seen = {
         (one.layer, one.neuron, explainer): frozenset(one.sample_ids)

@@ -299,7 +299,7 @@ def test_the_remedy_for_a_model_without_a_price_can_be_given_as_it_is_printed(mo
     ("said", "remedy"),
     [
         (
-            str(from_reply(404, {}, model="gpt-4o", api_key_env="KEY")),
+            str(from_reply(404, {}, "gpt-4o", "KEY", "explain")),
             "explain.client.base_url=http://127.0.0.1:1/v1",
         ),
         (_told_of_another_model(), "explain.client.served_as=another"),

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import ray
 
 from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SIMULATIONS, read_table
+from tasks.llm.calls import Calls
 from tasks.settings import identity
 from tasks.simulate.control import Explained, other_neurons
 from workflows.neuron_parts import NeuronPart, TaskInputs, cut_into_parts, work_on_parts
@@ -79,7 +80,7 @@ def _simulate_part(
     held_out, calibration = (inputs.evidence(part, name) for name in ("scorer", "calibration"))
     catalog = inputs.catalog([*held_out, *calibration])
     table = simulate_neurons(
-        simulator, explainer, held_out, calibration, explained, controls, catalog
+        simulator, explainer, held_out, calibration, explained, controls, catalog, Calls()
     )
     write_table(table, SIMULATIONS, path)
 

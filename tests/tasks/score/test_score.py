@@ -325,6 +325,57 @@ def test_a_prediction_may_vary_over_the_image_and_not_over_the_text():
     assert text["correlation"] is None
 
 
+def without(rows: list[dict], role: str) -> list[dict]:
+    """The rows of a simulator that says nothing of a role's tokens."""
+    return [row | {role: None} for row in rows]
+
+
+@pytest.mark.parametrize(("left_out", "scored_role"), [("text", "visual"), ("visual", "text")])
+def test_tokens_that_a_simulator_says_nothing_of_have_no_score_and_spoil_no_other(
+    left_out, scored_role
+):
+    rows = [*simulated("own"), *simulated("other", -0.2), *simulated("empty", 0.1)]
+    rows += simulated("own", 3.0, ASIDE, purpose="calibration")
+    shown = [evidence(samples=SHOWN)]
+    both = {row["tokens"]: row for row in scored(rows, shown=shown)}
+    one = {row["tokens"]: row for row in scored(without(rows, left_out), shown=shown)}
+    assert one[scored_role] == pytest.approx(both[scored_role])
+    assert both[scored_role]["explained_variance"] is not None
+    for tokens in ("all", left_out):
+        row = one[tokens]
+        assert row["status"] == "not_predicted"
+        assert row["reason"] == f"the simulator says nothing of {left_out} tokens"
+        measured = {name for name, value in row.items() if isinstance(value, float)}
+        assert measured == {"control_blind"}
+
+
+def test_a_simulator_that_leaves_out_tokens_that_no_sample_has_leaves_out_nothing():
+    def wordless(sample_id: int) -> Excitation:
+        return Excitation(sample_id, real(sample_id).visual, np.empty(0, np.float32))
+
+    seen = [wordless(sample_id) for sample_id in SAMPLES]
+    neuron = Evidence(LAYER, NEURON, "visual", 4.0, tuple(seen[::2]), tuple(seen[1::2]))
+    rows = without([*simulated("own"), *simulated("other", -0.2)], "text")
+    whole, visual, text = scored(rows, neuron)
+    assert whole["correlation"] == visual["correlation"] == pytest.approx(by_hand_visual(rows))
+    assert text["status"] == "too_few_tokens"
+
+
+def by_hand_visual(rows: list[dict]) -> float:
+    return by_hand([row for row in rows if row["claim"] == "own"], "visual")
+
+
+def test_a_role_that_is_left_out_of_one_sample_alone_is_not_scored_either():
+    own = simulated("own")
+    own[2]["text"] = None
+    whole, visual, text = scored([*own, *simulated("other")])
+    assert [row["status"] for row in (whole, visual, text)] == [
+        "not_predicted",
+        "ok",
+        "not_predicted",
+    ]
+
+
 def test_a_neuron_that_does_the_same_everywhere_has_no_score():
     flat = [
         Excitation(number, np.ones(4, np.float32), np.ones(2 + number % 3, np.float32))

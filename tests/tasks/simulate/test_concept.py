@@ -5,6 +5,7 @@ import pytest
 
 from tasks.concepts.presence import patch_coverage, token_words
 from tasks.explain.dissect import Match, sentence
+from tasks.llm.calls import Calls
 from tasks.samples.catalog import Catalog
 from tasks.simulate.concept import ConceptSimulator, read_claim
 from tasks.simulate.simulator import Prediction, Question
@@ -22,7 +23,9 @@ def showing(catalog: Catalog, concept: str) -> list[int]:
 
 
 def simulate(catalog: Catalog, explanation: str, sample_id: int) -> Prediction:
-    (prediction,) = ConceptSimulator().simulate([Question(explanation, sample_id)], catalog)
+    (prediction,) = ConceptSimulator().simulate(
+        [Question(explanation, sample_id)], catalog, Calls()
+    )
     assert (prediction.status, prediction.estimator) == ("ok", "presence")
     assert len(prediction.visual) == catalog[sample_id].n_visual
     assert len(prediction.text) == len(catalog[sample_id].tokens)
@@ -184,7 +187,7 @@ def test_without_the_truth_a_text_that_has_the_word_stands_for_its_image(catalog
 def test_predictions_come_in_the_order_of_the_questions(catalog):
     said = ('Image regions that show "red"; the word "circle" in the text.', "", "Blue shapes.")
     questions = [Question(said[place % 3], number) for place, number in enumerate((5, 2, 9, 5, 5))]
-    together = ConceptSimulator().simulate(questions, catalog)
+    together = ConceptSimulator().simulate(questions, catalog, Calls())
     for prediction, asked in zip(together, questions, strict=True):
         alone = simulate(catalog, asked.explanation, asked.sample_id)
         assert prediction.visual.tolist() == alone.visual.tolist()

@@ -7,6 +7,7 @@ import pytest
 
 from tasks.artifacts import SIMULATIONS, write_table
 from tasks.evidence import Evidence, Excitation
+from tasks.llm.calls import Calls
 from tasks.samples.catalog import Catalog
 from tasks.simulate.control import Explained
 from tasks.simulate.rows import simulate_neurons
@@ -30,7 +31,9 @@ class Echo:
     name: str = "echo"
     asked: list[Question] = field(default_factory=list)
 
-    def simulate(self, questions: Sequence[Question], catalog: Catalog) -> list[Prediction]:
+    def simulate(
+        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
+    ) -> list[Prediction]:
         self.asked += questions
         return [
             Prediction(
@@ -70,6 +73,7 @@ def rows(
         {key: own} if own else {},
         {key: other} if other else {},
         Catalog({}),
+        Calls(),
     )
     assert table.schema.equals(SIMULATIONS.schema)
     return table.to_pylist()
@@ -111,7 +115,7 @@ def test_no_question_is_asked_twice_and_all_come_at_once():
     echo = Echo()
     seen = [evidence([4, 1], [9, 6], neuron=number) for number in (5, 6, 7)]
     same = {(2, number): OWN for number in (5, 6)} | {(2, 7): OTHER}
-    table = simulate_neurons(echo, "dissect", seen, [], same, {}, Catalog({}))
+    table = simulate_neurons(echo, "dissect", seen, [], same, {}, Catalog({}), Calls())
     assert len(echo.asked) == len(set(echo.asked)) == 3 * 4
     empty = [row for row in table.to_pylist() if row["claim"] == "empty"]
     assert len(empty) == 3 * 4
@@ -175,5 +179,16 @@ def test_a_neuron_without_a_control_is_simulated_and_says_so():
 def test_neurons_follow_each_other_in_the_order_of_the_evidence():
     seen = [evidence([1], [7], neuron=6), evidence([2], [7], neuron=5)]
     said = {(2, 5): OWN, (2, 6): OTHER}
-    table = simulate_neurons(Echo(), "dissect", seen, [], said, {}, Catalog({}))
+    table = simulate_neurons(Echo(), "dissect", seen, [], said, {}, Catalog({}), Calls())
     assert list(dict.fromkeys(table["neuron"].to_pylist())) == [6, 5]
+
+
+def test_a_role_that_a_simulator_says_nothing_of_is_no_list_of_zeros(monkeypatch):
+    monkeypatch.setitem(ODD, 4, {"text": None})
+    table = rows(evidence([4], [6]))
+    assert [row["status"] for row in table] == ["ok"] * len(table)
+    assert {row["sample_id"]: row["text"] for row in table if row["claim"] == "own"} == {
+        4: None,
+        6: [len(OWN.text)],
+    }
+    assert all(len(row["visual"]) == 2 for row in table)

@@ -1,0 +1,115 @@
+"""Saved models of any kind: where they lie, what identifies their weights, and why one cannot be
+loaded. Importable without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+
+_DECIDING = (".safetensors", ".json", ".jinja", ".model", ".txt")
+
+
+class ModelError(Exception):
+    """A saved model cannot be found or used; the message says which and what to do."""
+
+
+def saved_folder(model: str, setting: str) -> Path | None:
+    """The folder that `model` names, or None if it is a Hugging Face id.
+
+    setting: what names the model, for messages. Raises ModelError where it can only be meant as a
+    folder and there is none.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise ModelError(
+            f"{setting}: there is no folder {model!r}; "
+            "name a folder with a saved model, or a Hugging Face id such as owner/name"
+        )
+    return None
+
+
+def weights_revision(model: str, revision: str | None, setting: str) -> str:
+    """The content hash of a folder, or the commit of a Hugging Face model. Raises ModelError."""
+    folder = saved_folder(model, setting)
+    if folder is not None:
+        return _folder_hash(folder)
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            info = HfApi().model_info(model, revision=revision, timeout=20)
+            return str(info.sha)
+    except HfHubHTTPError as error:
+        raise ModelError(
+            f"{setting}: {model!r} is no folder, and the Hugging Face hub answers: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    except Exception:
+        # No network, by whatever name the transport calls it: the cache holds what will be loaded.
+        pass
+    return _cached_commit(model, revision, setting)
+
+
+def why_not_loaded(model: str, setting: str, error: Exception) -> str:
+    """One line on what kept transformers from loading a saved model."""
+    said = first_line(error)
+    folder = saved_folder(model, setting)
+    damaged = _damaged_file(folder)
+    if damaged is not None:
+        return f"{setting}: {damaged} is damaged ({said}); save or download it again"
+    return f"{setting}: {str(folder or model)!r} cannot be loaded: {said}"
+
+
+def check_complete(model: str, setting: str, missing: Collection[str]) -> None:
+    """Raise ModelError where weights are missing: transformers gives them random values, which
+    would be taken for learned ones."""
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(
+            f"{setting}: the weights of {model!r} lack {min(missing)!r}{more}; save or "
+            "download the model again"
+        )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _folder_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in _DECIDING:
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _cached_commit(model: str, revision: str | None, setting: str) -> str:
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(model, "config.json", revision=revision)
+    if not isinstance(config, str):
+        raise ModelError(
+            f"{setting}: {model!r} is no folder and is not in the local Hugging Face "
+            "cache, and the hub cannot be reached; download it first or name a folder"
+        )
+    return Path(config).parent.name
+
+
+def _damaged_file(folder: Path | None) -> Path | None:
+    """The first safetensors file of a folder that cannot be opened as one."""
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")) if folder else []:
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except Exception:
+            return path
+    return None

@@ -1,0 +1,268 @@
+"""A simulator that shows a sample to a chat model and has it rate every place by an explanation."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from tasks.llm.answer import Answer
+from tasks.llm.calls import Calls
+from tasks.llm.client import (
+    ClientSettings,
+    Collection,
+    Connection,
+    Unusable,
+    connect,
+    in_parallel,
+    read_key,
+)
+from tasks.llm.content import data_url
+from tasks.llm.dialogue import Dialogue
+from tasks.llm.logprobs import KEEP_NUMBERS, read_odds
+from tasks.llm.prices import Price, check_price
+from tasks.llm.request import Request
+from tasks.regions import finest_grids, over_tokens
+from tasks.samples.catalog import Catalog
+from tasks.samples.opened import Unopenable, open_view
+from tasks.settings import runtime
+from tasks.simulate.estimator import Agreed, negotiate
+from tasks.simulate.grid_drawing import LEAST_SIZE, draw_grid
+from tasks.simulate.rating_prompt import ask, ask_again, show_sample, wording
+from tasks.simulate.ratings import Ratings, expected_values, read_ratings
+from tasks.simulate.sheet import Sheet
+from tasks.simulate.simulator import Prediction, Question
+
+_SAMPLES_KEPT = 32
+_NOTHING = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
+
+
+@dataclass(frozen=True)
+class ChatSimulator:
+    """Settings of the simulator, and the simulator.
+
+    grid: rows and columns laid over each image, or full for those of the subject's own patches; a
+    finer grid than that is never drawn. A visual token is predicted by the mean over the cells that
+    its patch lies in (`tasks.regions.over_tokens`). The sample as a whole is rated last, when the
+    places have been, so that it cannot sway them.
+
+    estimator: integers takes the ratings as they are written; expected, for each, the expected
+    value over the numbers that might have been written (`tasks.simulate.ratings`), which needs a
+    server that tells of `top_logprobs`; auto finds out whether it does, and takes the integers of
+    an answer that lacks them. What was taken is in each row.
+
+    image_size: px that a drawn picture has at most on each side. detail: low, high or auto, which
+    sets the price of a picture. max_tokens: of the answer; None is enough for as many numbers as
+    are asked for. temperature, request_seed: None leaves them to the provider. structured: ask for
+    the answer by JSON schema; a provider without it is asked without. prices: by model.
+    """
+
+    asks_model: ClassVar[bool] = True
+
+    name: str = "chat"
+    client: ClientSettings = field(default_factory=ClientSettings)
+    grid: str = "4"
+    estimator: Literal["auto", "integers", "expected"] = "auto"
+    image_size: int = 512
+    detail: Literal["low", "high", "auto"] = "low"
+    temperature: float | None = 0.0
+    request_seed: int | None = 0
+    max_tokens: int | None = None
+    structured: bool = True
+    prices: dict[str, Price] = runtime(default_factory=dict)  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        if self.grid != "full" and not (self.grid.isascii() and self.grid.isdecimal()):
+            raise ValueError("grid: must be the number of rows and columns, or full")
+        if self.grid == "0":
+            raise ValueError("grid: must be at least 1")
+        if self.image_size < LEAST_SIZE:
+            raise ValueError(f"image_size: must be at least {LEAST_SIZE}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError("max_tokens: must be at least 1")
+
+    @property
+    def wording(self) -> str:
+        """See `Simulator`."""
+        return wording()
+
+    def check(self) -> None:
+        """See `Simulator`: the model's price and the key must be there."""
+        check_price(self.prices, self.client.model, "simulate.prices")
+        read_key(self.client.api_key_env, "simulate")
+
+    def agree(self, calls: Calls) -> Agreed | None:
+        """Find out what can be had of the server, once for all who will simulate; None where that
+        cannot be known now. Raises Unusable."""
+
+        async def find_out() -> Agreed | Answer:
+            async with connect(self.client, calls, self.prices) as connection:
+                return await self._agree(connection)
+
+        agreed = asyncio.run(find_out())
+        return agreed if isinstance(agreed, Agreed) else None
+
+    def simulate(
+        self,
+        questions: Sequence[Question],
+        catalog: Catalog,
+        calls: Calls,
+        agreed: Agreed | None = None,
+    ) -> list[Prediction]:
+        """See `Simulator`. Runs an event loop of its own until every question has its outcome.
+
+        All about a sample is asked one after the other, and all about samples of the same images.
+        agreed: what was found out of the server, if it was.
+        """
+        check_price(self.prices, self.client.model, "simulate.prices")
+        return asyncio.run(self._simulate_all(questions, catalog, calls, agreed))
+
+    def parameters(self) -> dict[str, Any]:
+        """The fields that all requests have in common."""
+        return {"temperature": self.temperature, "seed": self.request_seed}
+
+    async def _agree(self, connection: Connection | Collection) -> Agreed | Answer:
+        if self.estimator == "integers":
+            return Agreed("integers")
+        agreed = await negotiate(connection, self.parameters())
+        if self.estimator == "expected" and agreed == Agreed("integers"):
+            raise Unusable(
+                f"the server of {self.client.model!r} does not tell the probabilities of the "
+                "numbers that it writes (logprobs, top_logprobs): set simulate.estimator to "
+                "integers or auto"
+            )
+        return agreed
+
+    async def _simulate_all(
+        self,
+        questions: Sequence[Question],
+        catalog: Catalog,
+        calls: Calls,
+        known: Agreed | None,
+    ) -> list[Prediction]:
+        def by_image(place: int) -> tuple[Any, ...]:
+            sample_id = questions[place].sample_id
+            return catalog[sample_id].images, sample_id, place
+
+        # One thread draws, so that drawing holds up no call, and no source has to be thread-safe.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw") as drawing:
+            async with connect(self.client, calls, self.prices) as connection:
+                agreed = known or await self._agree(connection)
+                if not isinstance(agreed, Agreed):
+                    undecided = replace(_NOTHING, status=agreed.status, reason=agreed.reason)
+                    return [undecided] * len(questions)
+                rating = _Rating(self, agreed, catalog, connection, drawing)
+                order = sorted(range(len(questions)), key=by_image)
+                answers = await in_parallel(
+                    rating.simulate, (questions[place] for place in order), self.client.concurrency
+                )
+        predictions = dict(zip(order, answers, strict=True))
+        return [predictions[place] for place in range(len(questions))]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The beginning of all questions about a sample; affinity: see `Request`."""
+
+    sheet: Sheet
+    parts: list[dict[str, Any]]
+    affinity: str
+
+
+class _Rating:
+    """The calls of one `simulate`."""
+
+    def __init__(
+        self,
+        settings: ChatSimulator,
+        agreed: Agreed,
+        catalog: Catalog,
+        connection: Connection | Collection,
+        drawing: ThreadPoolExecutor,
+    ) -> None:
+        self._settings, self._agreed, self._catalog = settings, agreed, catalog
+        self._drawing = drawing
+        self._dialogue = Dialogue(connection, settings.structured)
+        self._show = lru_cache(maxsize=_SAMPLES_KEPT)(self._draw)
+
+    async def simulate(self, question: Question) -> Prediction:
+        sample = self._catalog[question.sample_id]
+        if not sample.n_visual and not sample.tokens:
+            return _NOTHING
+        loop = asyncio.get_running_loop()
+        try:
+            shown = await loop.run_in_executor(self._drawing, self._show, question.sample_id)
+        except Unopenable as error:
+            return self._failed("failed", str(error))
+        sheet = shown.sheet
+        outcome = await self._dialogue.ask(
+            self._request(shown, question.explanation),
+            lambda answer: read_ratings(answer.text, sheet),
+            lambda complaint: ask_again(complaint, sheet),
+        )
+        if outcome.reading is None:
+            return self._failed(outcome.status, outcome.reason)
+        values = self._expected(outcome.reading, outcome.answers[-1])
+        if values is None and self._settings.estimator == "expected":
+            return self._failed("malformed", "its numbers come without their probabilities")
+        estimator = "integers" if values is None else "expected"
+        cells, text, whole = sheet.split(outcome.reading.values if values is None else values)
+        return Prediction(
+            visual=over_tokens(sample.view, cells), text=text, estimator=estimator, detected=whole
+        )
+
+    def _request(self, shown: _Shown, explanation: str) -> Request:
+        settings = self._settings
+        parameters = {
+            **settings.parameters(),
+            **self._agreed.parameters(),
+            "max_completion_tokens": settings.max_tokens or _answer_tokens(shown.sheet),
+        }
+        return Request(
+            ask(shown.parts, explanation, shown.sheet),
+            parameters,
+            shown.sheet.response_format(),
+            affinity=shown.affinity,
+            keep=KEEP_NUMBERS if self._agreed.top_logprobs else None,
+        )
+
+    def _draw(self, sample_id: int) -> _Shown:
+        """Raises Unopenable."""
+        settings, sample = self._settings, self._catalog[sample_id]
+        view, grids, urls = sample.view, [], []
+        whole = open_view(self._catalog, sample_id) if view.panels else None
+        for (_, box, left), finest in zip(view.panels, finest_grids(view), strict=True):
+            grid = finest
+            if settings.grid != "full":
+                grid = (min(int(settings.grid), finest[0]), min(int(settings.grid), finest[1]))
+            assert whole is not None
+            panel = whole.crop((left, 0, left + box[2] - box[0], box[3] - box[1]))
+            urls.append(data_url(draw_grid(panel, *grid, settings.image_size)))
+            grids.append(grid)
+        told = "".join(urls) or sample.text
+        return _Shown(
+            Sheet(tuple(grids), len(sample.tokens)),
+            show_sample(urls, sample.tokens, settings.detail),
+            hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        )
+
+    def _expected(self, ratings: Ratings, answer: Answer) -> list[float] | None:
+        """The expected values, or None where they are not to be had of this answer."""
+        odds = read_odds(answer.kept)
+        if self._agreed.estimator != "expected" or ratings.spans is None or odds is None:
+            return None
+        return expected_values(answer.text, ratings.spans, odds)
+
+    def _failed(self, status: str, reason: str) -> Prediction:
+        return replace(_NOTHING, estimator=self._agreed.estimator, status=status, reason=reason)
+
+
+def _answer_tokens(sheet: Sheet) -> int:
+    """Enough for an answer that is written with a line and its indent for each number."""
+    return 64 + 6 * sheet.numbers + 12 * len(sheet.fields)
