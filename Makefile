@@ -67,8 +67,9 @@ ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
 sweep: $(READY) ## Run once for each of LAYERS
 	$(BIN)/neuron-atlas --multirun capture.layers=$(LAYERS) out=$(OUT) $(CONFIG)
 
-run-cluster: $(READY) ## Run on the Ray cluster at RAY_ADDRESS, or on NODES local Ray nodes
-	$(BIN)/python -m infra.run_cluster --nodes $(NODES) -- experiment=demo out=$(OUT) $(CONFIG)
+run-cluster: $(READY) ## Run as a job of the Ray cluster at RAY_ADDRESS, or of NODES local Ray nodes
+	$(BIN)/python -m infra.run_cluster --nodes $(NODES) -- \
+	  $(if $(findstring experiment=,$(CONFIG)),,experiment=demo) out=$(OUT) $(CONFIG)
 
 subject: $(READY) ## Train the bundled subject again (under an hour on two cores)
 	$(BIN)/python -m infra.subject.train
