@@ -37,6 +37,21 @@ test-slow: $(READY) ## Run the whole line once more with a killed driver, a spen
 test-kill: $(READY) ## Kill a run at fifty random moments, and compare it with an undisturbed one
 	$(BIN)/python -m pytest -m kill -s --timeout 3600 tests/workflows/test_kill.py
 
+test-cluster: $(READY) ## Run on several Ray nodes: spread, followed, stopped, behind a token
+	$(BIN)/python -m pytest -m cluster -s --timeout 600 tests/infra
+
+test-faults: $(READY) ## Kill workers, nodes and drivers, with and without what guards against it
+	$(BIN)/python -m pytest -m faults -s --timeout 600 tests/workflows/faults
+
+test-netns: $(READY) ## Cut a node off from the network and back; wants root and iproute2
+	$(BIN)/python -m pytest -m netns -s --timeout 900 tests/workflows/faults
+
+test-slurm: $(READY) ## Run infra/slurm on a SLURM of its own; wants root, slurm-wlm and munge
+	@for wanted in slurmctld slurmd sbatch munged; do \
+	  PATH=$$PATH:/usr/sbin command -v $$wanted > /dev/null || { \
+	    echo "test-slurm: no $$wanted here; apt-get install slurm-wlm munge" >&2; exit 2; }; done
+	$(BIN)/python -m pytest -m slurm -s --timeout 900 tests/infra
+
 check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -86,5 +101,6 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test test-triton test-slow test-kill check bench bench-capture bench-merge bench-score bench-types \
+.PHONY: help setup demo test test-triton test-slow test-kill \
+	test-cluster test-faults test-netns test-slurm check bench bench-capture bench-merge bench-score bench-types \
 	bench-explain ui sweep run-cluster subject clean

@@ -170,7 +170,7 @@ def free_port() -> int:
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:{}", "127.0.0.1:{}"])
 def test_an_address_where_nobody_answers_is_told_at_once(address):
-    with pytest.raises(WrongCall, match="^RAY_ADDRESS: nobody answers at "):
+    with pytest.raises(WrongCall, match=r"^RAY_ADDRESS: nobody answers at "):
         submit(address.format(free_port()), "true", {})
 
 
