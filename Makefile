@@ -15,6 +15,7 @@ NODES ?= 3# of a local cluster
 SHAPE ?= bundled# of bench-capture's subject; llava-1.5-7b wants a GPU
 PORT ?= 5000# of the MLflow server
 SECONDS_PER_TEST ?= 300
+TEST_PROCESSES ?= 2# that the tests are spread over; all that start Ray share one
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -25,7 +26,7 @@ demo: $(READY) ## Run the bundled subject over 1,000 drawn scenes, through every
 	$(BIN)/neuron-atlas experiment=demo out=$(OUT) $(CONFIG)
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest --timeout $(SECONDS_PER_TEST)
+	$(BIN)/python -m pytest --timeout $(SECONDS_PER_TEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup
 
 test-triton: $(READY) ## Run the GPU kernel in Triton's interpreter; fetches Triton where it is absent
 	$(BIN)/python -m pip install --quiet triton
@@ -37,8 +38,20 @@ test-slow: $(READY) ## Run the whole line once more with a killed driver, a spen
 test-kill: $(READY) ## Kill a run at fifty random moments, and compare it with an undisturbed one
 	$(BIN)/python -m pytest -m kill -s --timeout 3600 tests/workflows/test_kill.py
 
-test-faults: $(READY) ## Run with a full disk, signals and an object store: what was finished is kept
-	$(BIN)/python -m pytest -m faults --timeout 900 tests/workflows
+test-cluster: $(READY) ## Run on several Ray nodes: spread, followed, stopped, behind a token
+	$(BIN)/python -m pytest -m cluster -s --timeout 600 tests/infra
+
+test-faults: $(READY) ## Kill workers, nodes and drivers, fill the disk, send signals; with and without what guards
+	$(BIN)/python -m pytest -m faults -s --timeout 900 tests/workflows
+
+test-netns: $(READY) ## Cut a node off from the network and back; wants root and iproute2
+	$(BIN)/python -m pytest -m netns -s --timeout 900 tests/workflows/faults
+
+test-slurm: $(READY) ## Run infra/slurm on a SLURM of its own; wants root, slurm-wlm and munge
+	@for wanted in slurmctld slurmd sbatch munged; do \
+	  PATH=$$PATH:/usr/sbin command -v $$wanted > /dev/null || { \
+	    echo "test-slurm: no $$wanted here; apt-get install slurm-wlm munge" >&2; exit 2; }; done
+	$(BIN)/python -m pytest -m slurm -s --timeout 900 tests/infra
 
 check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/ruff format --check .
@@ -70,8 +83,9 @@ ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
 sweep: $(READY) ## Run once for each of LAYERS
 	$(BIN)/neuron-atlas --multirun capture.layers=$(LAYERS) out=$(OUT) $(CONFIG)
 
-run-cluster: $(READY) ## Run on the Ray cluster at RAY_ADDRESS, or on NODES local Ray nodes
-	$(BIN)/python -m infra.run_cluster --nodes $(NODES) -- experiment=demo out=$(OUT) $(CONFIG)
+run-cluster: $(READY) ## Run as a job of the Ray cluster at RAY_ADDRESS, or of NODES local Ray nodes
+	$(BIN)/python -m infra.run_cluster --nodes $(NODES) -- \
+	  $(if $(findstring experiment=,$(CONFIG)),,experiment=demo) out=$(OUT) $(CONFIG)
 
 subject: $(READY) ## Train the bundled subject again (under an hour on two cores)
 	$(BIN)/python -m infra.subject.train
@@ -88,5 +102,6 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test test-triton test-slow test-kill test-faults check bench bench-capture bench-merge bench-score bench-types \
+.PHONY: help setup demo test test-triton test-slow test-kill \
+	test-cluster test-faults test-netns test-slurm check bench bench-capture bench-merge bench-score bench-types \
 	bench-explain ui sweep run-cluster subject clean

@@ -1,59 +1,137 @@
-"""Run neuron-atlas on a Ray cluster: the one that RAY_ADDRESS names, or one made here of several
-nodes, behind a token of its own, that is stopped afterwards.
+"""Run neuron-atlas as a Ray job and follow its log.
 
     python -m infra.run_cluster --nodes 3 -- experiment=demo out=out/demo
+
+RAY_ADDRESS names the cluster: its job server (http://head:8265), or its own address (head:6379).
+Without it a cluster of several nodes is made here, and stopped afterwards. The exit status is that
+of the run: 0, 1 for a failed run, 2 for a wrong call, 130 after Ctrl-C or SIGTERM, which have the
+run keep what is under way.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
-import secrets
-import subprocess
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-# Read by Ray when it is imported. Whoever reached a node could run code on this machine: so every
-# process of the cluster wants the token.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-if not os.environ.get("RAY_ADDRESS"):
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+from infra.local_cluster import local_cluster
+from workflows.errors import RunFailed, WrongCall
+from workflows.progress import say
 
-from ray.cluster_utils import Cluster
+_ROOT = Path(__file__).parents[1]
+_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+_STOP_WAIT_S = "600"
+_NOT_UPLOADED = [
+    ".git",
+    ".env",
+    "*.env",
+    "/out",
+    "/outputs",
+    "/multirun",
+    "/docs",
+    "/bench",
+    "/tests",
+]
 
 
 def main() -> None:
     """Exit with the status of the run."""
-    parser = argparse.ArgumentParser(description="Run neuron-atlas on a Ray cluster.")
-    parser.add_argument("--nodes", type=int, default=3, help="of the cluster that is made here")
-    parser.add_argument("settings", nargs="*", help="of neuron-atlas, after --")
-    options = parser.parse_args()
-    if os.environ.get("RAY_ADDRESS"):
-        sys.exit(_run(options.settings, os.environ["RAY_ADDRESS"]))
-    with local_cluster(options.nodes) as address:
-        sys.exit(_run(options.settings, address))
-
-
-@contextmanager
-def local_cluster(nodes: int) -> Iterator[str]:
-    """A cluster of several real Ray nodes on this machine, which share its cores; its address."""
-    cores = max(1, (os.cpu_count() or 1) // nodes)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores})
+    options = _parser().parse_args()
     try:
-        for _ in range(nodes - 1):
-            cluster.add_node(num_cpus=cores)
-        cluster.wait_for_nodes()
-        yield cluster.address
-    finally:
-        cluster.shutdown()
+        sys.exit(run_cluster(options.settings, options.nodes, os.environ.get("RAY_ADDRESS", "")))
+    except WrongCall as error:
+        say(f"run-cluster: {error}")
+        sys.exit(2)
+    except RunFailed as error:
+        say(f"run-cluster: {error}")
+        sys.exit(1)
 
 
-def _run(settings: Sequence[str], address: str) -> int:
-    command = [sys.executable, "-m", "workflows.atlas", *settings]
-    environment = {**os.environ, "RAY_ADDRESS": address}
-    return subprocess.run(command, env=environment, check=False).returncode
+def run_cluster(settings: Sequence[str], nodes: int, address: str) -> int:
+    """Run neuron-atlas with these settings as a job; its exit status.
+
+    address: of a cluster; "" makes one of `nodes` nodes on this machine.
+    """
+    if nodes < 1:
+        raise WrongCall(f"--nodes (NODES): must be at least 1, not {nodes}")
+    refuse_secrets(settings, os.environ)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Read by the interpreter that the nodes' processes are started with, wherever it is run from.
+    entrypoint = f"exec {shlex.quote(sys.executable)} -m workflows.atlas {shlex.join(settings)}"
+    if address:
+        check_out(settings, address)
+        remote = f"exec python -m workflows.atlas {shlex.join(settings)}"
+        return _run_job(address, remote, _runtime_env())
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        part for part in (str(_ROOT), os.environ.get("PYTHONPATH", "")) if part
+    )
+    with local_cluster(nodes) as server:
+        say(f"cluster    {nodes} Ray nodes on this machine; {server} wants the token of this run")
+        return _run_job(server, entrypoint, {})
+
+
+def refuse_secrets(settings: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raise WrongCall where a setting holds a key of the environment: a job's command is public.
+
+    Whoever may look at the cluster sees the commands of its jobs, and Ray keeps them.
+    """
+    for name, value in environment.items():
+        is_secret = len(value) >= 8 and name.upper().endswith(_SECRET_NAMES)
+        if is_secret and any(value in setting for setting in settings):
+            raise WrongCall(
+                f"a setting holds the value of {name}, and everybody on the cluster could read "
+                "it; set it in the environment of the nodes instead"
+            )
+
+
+def check_out(settings: Sequence[str], address: str) -> None:
+    """Raise WrongCall where `out` would be a folder of each node's own, lost with the cluster."""
+    out = next(
+        (value for name, _, value in map(_split, reversed(settings)) if name == "out"), "out"
+    )
+    if not (out.startswith("/") or "://" in out):
+        raise WrongCall(
+            f"out={out} (OUT): must be an absolute path that all nodes of the cluster at "
+            f"{address} share, or an address such as s3://bucket/run"
+        )
+
+
+def _split(setting: str) -> tuple[str, str, str]:
+    return setting.lstrip("+").partition("=")
+
+
+def _runtime_env() -> dict[str, Any]:
+    """This checkout for a cluster's nodes; what it needs beside must be installed there."""
+    return {
+        "working_dir": str(_ROOT),
+        "excludes": _NOT_UPLOADED,
+        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_WAIT_S},
+    }
+
+
+def _run_job(address: str, entrypoint: str, runtime_env: Mapping[str, Any]) -> int:
+    from infra.follow_job import follow, submit
+
+    client, job = submit(address, entrypoint, runtime_env)
+    return asyncio.run(follow(client, job))
+
+
+def _parser() -> argparse.ArgumentParser:
+    description, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="run-cluster",
+        description=description,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--nodes", type=int, default=3, help="of the cluster that is made here (3)")
+    parser.add_argument("settings", nargs="*", help="of neuron-atlas, after --")
+    return parser
 
 
 if __name__ == "__main__":

@@ -118,6 +118,7 @@ def run_atlas(config: Mapping[str, Any]) -> Context:
         context.store.write_run(
             context.manifests(),
             seconds={name: round(value, 3) for name, value in context.seconds.items()},
+            nodes=context.nodes,
             already_done=context.skipped,
         )
         tracker.finish(context, "FINISHED")

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from tasks.artifacts.full_disk import DiskFull
 from tasks.llm.failures import Unusable
 from tasks.pretrained import ModelError
 from tasks.samples.source import BadSample, SourceError
 from workflows.errors import RunFailed, WrongCall
+from workflows.places import arrived
 from workflows.progress import say
 from workflows.settings import ClusterSettings
 
@@ -28,6 +32,8 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 """Work items carry paths and settings, never tables, so a cluster of our own needs little."""
 
 _SECONDS_TO_ANSWER = 5.0
+_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_LINES = 60.0
 _QUIET_S = 2.0
 """Of waiting for work to end; after that it is said."""
 
@@ -50,6 +56,7 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     with _keep_sigterm():
         if address:
             _attach(address)
+            _wait_for_gpus(settings.gpus or 0)
         else:
             _start(settings)
     try:
@@ -91,6 +98,19 @@ def _attach(address: str) -> None:
             f"{wrong}, or it wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
             "RAY_AUTH_TOKEN_PATH"
         ) from error
+
+
+def _wait_for_gpus(wanted: int) -> None:
+    """Have a cluster grow to so many GPUs: workers that join later get no copy of the subject."""
+    if not wanted:
+        return
+    request_resources(bundles=[{"GPU": 1}] * wanted)
+    said = -math.inf
+    while (there := int(ray.cluster_resources().get("GPU", 0))) < wanted:
+        if time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            say(f"cluster    {there} of {wanted} GPUs are there (cluster.gpus); waits for the rest")
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 @contextmanager
@@ -145,7 +165,7 @@ def _wait_for_end(cancelled: list[ray.ObjectRef], ending_s: float) -> None:
 def result(reference: ray.ObjectRef) -> Any:
     """The value of a reference, or the exception that the work itself raised."""
     try:
-        return ray.get(reference)
+        return arrived(ray.get(reference))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, _FOR_PEOPLE):
             raise error.cause from None

@@ -92,7 +92,8 @@ class ClusterSettings:
     address: of a Ray cluster to attach to; None starts one in this process's machine. cpus: of
     the cluster that is started; None for all. actors: subject actors; None for one on each GPU,
     or one on each CPU core where there are none. gpus_per_actor: GPUs that one subject is spread
-    over, layer by layer. threads: of each actor on a CPU.
+    over, layer by layer. threads: of each actor on a CPU. gpus: that a cluster which grows shall
+    have before the subject is placed; None takes those that are there.
     """
 
     address: str | None = None
@@ -100,9 +101,10 @@ class ClusterSettings:
     actors: int | None = None
     gpus_per_actor: int = 1
     threads: int = 1
+    gpus: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("cpus", "actors", "gpus_per_actor", "threads"):
+        for name in ("cpus", "actors", "gpus_per_actor", "threads", "gpus"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: must be at least 1")

@@ -13,6 +13,7 @@ from typing import Any
 from tasks.artifacts import row_count
 from tasks.settings import identity
 from tasks.subject.revision import subject_revision
+from workflows.places import put_nodes_back, take_nodes
 from workflows.progress import say
 from workflows.settings import Settings
 from workflows.store import Manifest, Store, fingerprint
@@ -62,6 +63,8 @@ class Context:
     start_cluster: Callable[[], None]
     done: dict[str, Manifest] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)
+    """Of the cluster, that worked on each part of the run."""
     skipped: list[str] = field(default_factory=list)
     by_explainer: dict[str, Context] = field(default_factory=dict)
     """The context of each explainer: its settings alone, and what was done for it."""
@@ -134,10 +137,14 @@ class Context:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Count the seconds of a part of the run under `name`, less those of parts within it."""
+        """Count the seconds of a part of the run under `name`, less those of parts within it, and
+        the nodes that worked on it."""
         start = time.monotonic()
         counted = sum(self.seconds.values())
+        around = take_nodes()
         yield
+        self.nodes[name] = max(self.nodes.get(name, 0), len(take_nodes()))
+        put_nodes_back(around)
         within = sum(self.seconds.values()) - counted
         spent = time.monotonic() - start - within
         self.seconds[name] = self.seconds.get(name, 0.0) + spent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from tasks.capture.shard_plan import ShardPlan
 from tasks.samples.source import Source
 from tasks.subject.settings import DescribeSettings, SubjectSettings
 from workflows.cluster import actor_count, result
+from workflows.places import Done, done_here
 from workflows.progress import Advance, say
 from workflows.settings import ClusterSettings
 
@@ -23,6 +25,7 @@ Item = TypeVar("Item")
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BEFORE_SAYING = 60.0
+_SECONDS_UNHEARD = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,13 @@ class SubjectActor:
 
     def describe(
         self, samples: Path, source: Source, settings: DescribeSettings, written: Path
-    ) -> None:
+    ) -> Done:
         """Describe the usable samples of one `samples` file into a `descriptions` file."""
         from tasks.subject.describe import describe_part
 
         self._samples_done = 0
         describe_part(self._loaded(), samples, source, settings, written, self._count)
+        return done_here(())
 
     def memory_plan(self, shard: ShardPlan) -> str:
         """Where the capture of a shard keeps what, in words. Raises SubjectError."""
@@ -80,7 +84,7 @@ class SubjectActor:
         descriptions: Sequence[Path],
         source: Source,
         folder: Path,
-    ) -> list[str]:
+    ) -> Done:
         """Capture one shard into `folder`; what there is to say of it."""
         from tasks.capture.shard import capture_shard
         from tasks.samples.catalog import open_catalog
@@ -89,7 +93,7 @@ class SubjectActor:
         catalog = open_catalog(samples, descriptions, sample_ids=plan.sample_ids, source=source)
         with _warnings_of("tasks.capture") as said:
             capture_shard(self._loaded(), plan, catalog, folder, self._sharers, self._count)
-        return said
+        return done_here(said)
 
     def samples_done(self) -> int:
         """Samples of the current item that are done."""
@@ -140,6 +144,7 @@ class SubjectPool:
         self._subject = subject
         self._cluster = cluster
         self._actors: list[Any] = []
+        self._new_actor: Callable[[], Any]
 
     def check(self, layers: Sequence[int] | None) -> Extent:
         """See SubjectActor.check."""
@@ -160,25 +165,30 @@ class SubjectPool:
 
         `advance` is told of samples as they are done, within items too. What a call returns are
         lines for the user. Items go to actors that have started, so one that finds no room in the
-        cluster holds up nothing.
+        cluster holds up nothing, and neither does one that is not heard of for long: its item is
+        given to an actor that has none.
         """
         waiting = deque(items)
         if not waiting:
             return
         starting = {actor.samples_done.remote(): actor for actor in self._started()}
         working: dict[ray.ObjectRef, tuple[Any, Item]] = {}
-        told: dict[ray.ObjectRef, int] = {}
+        idle: list[Any] = []
+        heard: dict[ray.ObjectRef, float] = {}
+        told = dict.fromkeys(items, 0)
 
         def start(actor: Any) -> None:
-            if waiting:
-                item = waiting.popleft()
-                reference = call(actor, item)
-                working[reference] = (actor, item)
-                told[reference] = 0
+            if not waiting:
+                idle.append(actor)
+                return
+            item = waiting.popleft()
+            reference = call(actor, item)
+            working[reference] = (actor, item)
+            heard[reference] = time.monotonic()
 
-        def tell(reference: ray.ObjectRef, done: int) -> None:
-            advance(max(0, done - told[reference]))
-            told[reference] = max(done, told[reference])
+        def tell(item: Item, done: int) -> None:
+            advance(max(0, done - told[item]))
+            told[item] = max(done, told[item])
 
         while waiting or working:
             ready, _ = ray.wait([*working, *starting], timeout=_SECONDS_BETWEEN_LOOKS)
@@ -190,10 +200,19 @@ class SubjectPool:
                 for line in value or ():
                     say(line)
                 actor, item = working.pop(reference)
-                tell(reference, samples(item))
+                tell(item, samples(item))
                 start(actor)
             for reference, done in _peek(working).items():
-                tell(reference, min(done, samples(working[reference][1])))
+                item = working[reference][1]
+                tell(item, min(done, samples(item)))
+                heard[reference] = time.monotonic()
+            # Of an actor whose node died, and that waits for a place which the others hold.
+            for reference in _unheard(working, heard)[: len(idle)]:
+                actor, item = working.pop(reference)
+                fresh = self._replace(actor)
+                starting[fresh.samples_done.remote()] = fresh
+                waiting.append(item)
+                start(idle.pop())
 
     def close(self) -> None:
         """Give the actors' devices back."""
@@ -213,13 +232,28 @@ class SubjectPool:
             count, resources = actor_count(self._cluster)
             machines = sum(1 for node in ray.nodes() if node["Alive"])
             sharers = -(-count // machines)
-            self._actors = [
-                _RemoteSubject.options(**resources).remote(
-                    self._subject, self._cluster.threads, sharers
-                )
-                for _ in range(count)
-            ]
+
+            def new_actor() -> Any:
+                made = _RemoteSubject.options(**resources)
+                return made.remote(self._subject, self._cluster.threads, sharers)
+
+            self._new_actor = new_actor
+            self._actors = [new_actor() for _ in range(count)]
         return self._actors
+
+    def _replace(self, lost: Any) -> Any:
+        """Another actor in the place of one, which does no more work."""
+        ray.kill(lost)
+        fresh = self._new_actor()
+        self._actors[self._actors.index(lost)] = fresh
+        return fresh
+
+
+def _unheard(
+    working: Mapping[ray.ObjectRef, object], heard: Mapping[ray.ObjectRef, float]
+) -> list[ray.ObjectRef]:
+    now = time.monotonic()
+    return [one for one in working if now - heard[one] > _SECONDS_UNHEARD]
 
 
 def _peek(working: Mapping[ray.ObjectRef, tuple[Any, Any]]) -> dict[ray.ObjectRef, int]:

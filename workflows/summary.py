@@ -10,7 +10,7 @@ from workflows.tracking import read_summary
 
 
 def closing_summary(context: Context, tracking_uri: str) -> str:
-    """Neurons by type, scores beside their control, failures, seconds, and where to look."""
+    """Neurons by type, scores beside their control, failures, seconds, nodes, and where to look."""
     summary = read_summary(context)
     page = context.folder("report") / "index.html"
     lines = [
@@ -19,6 +19,7 @@ def closing_summary(context: Context, tracking_uri: str) -> str:
         _scores(summary),
         _failures(summary),
         _seconds(context),
+        *_nodes(context),
         f"page       {page}",
         f"artifacts  {context.store.out / MANIFEST}",
         f"mlflow     {tracking_uri}",
@@ -65,3 +66,10 @@ def _seconds(context: Context) -> str:
         return "seconds    none: everything was already done"
     spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in context.seconds.items())
     return f"seconds    {spent}"
+
+
+def _nodes(context: Context) -> list[str]:
+    """How many nodes of a cluster worked on what; nothing where it was one."""
+    if max(context.nodes.values(), default=0) < 2:
+        return []
+    return ["nodes      " + ", ".join(f"{name} {count}" for name, count in context.nodes.items())]

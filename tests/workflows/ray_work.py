@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import ray
 
 from tasks.subject.settings import SubjectSettings
+from workflows.places import task
 from workflows.subject_pool import Extent
 
 
@@ -20,6 +21,11 @@ class TheirOwn(Exception):
 @ray.remote(num_cpus=0.1, max_retries=0)
 def double(number: int) -> int:
     return 2 * number
+
+
+@task()
+def on_a_node(number: int) -> int:
+    return number * number
 
 
 @ray.remote(num_cpus=0.1, max_retries=0)
@@ -84,6 +90,17 @@ class Worker:
 
     def fail(self, item: Item, folder: str) -> None:
         raise TheirOwn(f"at {item.number}")
+
+    def freeze_once(self, item: Item, folder: str) -> None:
+        """The first is not heard of any more, as if its node were gone."""
+        try:
+            open(f"{folder}/frozen-{os.getpid()}", "x", encoding="utf-8").close()
+            is_first = len([name for name in os.listdir(folder) if "frozen" in name]) == 1
+        except FileExistsError:
+            is_first = False
+        if is_first:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        self.work(item, folder)
 
     def die_once(self, item: Item, folder: str) -> None:
         begun = len(os.listdir(folder))

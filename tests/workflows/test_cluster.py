@@ -25,11 +25,13 @@ from tests.workflows.ray_work import (
     fail,
     fail_once,
     occupy,
+    on_a_node,
 )
 from workflows import cluster as cluster_module
 from workflows import subject_pool
 from workflows.cluster import actor_count, cluster, result, spread
 from workflows.errors import RunFailed, WrongCall
+from workflows.places import take_nodes
 from workflows.settings import ClusterSettings
 from workflows.subject_pool import SubjectPool
 
@@ -283,3 +285,33 @@ def test_an_actor_that_dies_is_replaced_and_its_item_done_again(pool_of, tmp_pat
 def test_an_exception_in_an_actor_is_raised_as_it_is(pool_of, tmp_path):
     with pytest.raises(TheirOwn, match="at 0"):
         work(pool_of(1), [Item(0)], tmp_path, "fail")
+
+
+@pytest.mark.timeout(60)
+def test_the_item_of_an_actor_that_is_not_heard_of_is_done_by_another(
+    pool_of, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(subject_pool, "_SECONDS_UNHEARD", 0.5)
+    items = [Item(number) for number in range(4)]
+    assert work(pool_of(2), items, tmp_path, "freeze_once") == 16
+    done = {path.name for path in tmp_path.iterdir() if "frozen" not in path.name}
+    assert sorted({int(name.split("-")[0]) for name in done}) == [0, 1, 2, 3]
+
+
+def test_a_cluster_that_grows_is_waited_for_until_it_has_its_gpus(no_ray, monkeypatch, capsys):
+    gpus = iter([0.0, 1.0, 2.0])
+    asked = []
+    monkeypatch.setattr(cluster_module, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(cluster_module, "request_resources", lambda **given: asked.append(given))
+    monkeypatch.setattr(cluster_module.ray, "cluster_resources", lambda: {"GPU": next(gpus)})
+    with cluster(ClusterSettings(address="auto", gpus=2)):
+        assert next(gpus, None) is None
+    assert asked == [{"bundles": [{"GPU": 1}, {"GPU": 1}]}]
+    assert "cluster    0 of 2 GPUs are there (cluster.gpus); waits" in capsys.readouterr().err
+
+
+def test_the_nodes_that_worked_are_remembered_until_they_are_asked_for(ray_of_two_cores):
+    take_nodes()
+    assert [result(on_a_node.remote(number)) for number in range(3)] == [0, 1, 4]
+    assert take_nodes() == {ray.get_runtime_context().get_node_id()}
+    assert take_nodes() == frozenset()

@@ -27,6 +27,7 @@ from tasks.artifacts import (
 )
 from tasks.settings import identity
 from workflows.cluster import result, spread
+from workflows.places import task
 from workflows.progress import progress
 from workflows.stage import Context, Stage, Written, count_rows
 
@@ -73,7 +74,7 @@ def _run(context: Context, folder: Path) -> Written:
     return Written(files, count_rows(folder, files))
 
 
-@ray.remote(max_retries=3)
+@task()
 def _list_words(samples: Sequence[Path], descriptions: Sequence[Path], path: Path) -> None:
     from tasks.analyse.words import list_words
     from tasks.samples.catalog import open_catalog
@@ -81,7 +82,7 @@ def _list_words(samples: Sequence[Path], descriptions: Sequence[Path], path: Pat
     write_table(list_words(open_catalog(samples, descriptions)), WORDS, path)
 
 
-@ray.remote(max_retries=3)
+@task()
 def _analyse_layer(
     captured: Path, layer: int, words: Path, settings: AnalyseSettings, path: Path
 ) -> None:
@@ -94,7 +95,7 @@ def _analyse_layer(
     write_table(responses(traces, moments, known, settings), RESPONSES, path)
 
 
-@ray.remote(max_retries=3)
+@task()
 def _summarise(
     types: Sequence[Path],
     tested: Sequence[Path] | None,

@@ -15,6 +15,7 @@ from tasks.capture.shard_plan import ShardPlan, plan_shards
 from tasks.settings import identity
 from workflows.cluster import spread
 from workflows.errors import RunFailed
+from workflows.places import task
 from workflows.progress import progress, say
 from workflows.stage import Context, Stage, Written, count_rows
 
@@ -126,7 +127,7 @@ def _hash_of_names(folders: Sequence[Path]) -> str:
     return hashlib.sha256(repr([folder.name for folder in folders]).encode()).hexdigest()[:16]
 
 
-@ray.remote(max_retries=3)
+@task()
 def _merge_layer(shards: Sequence[Path], layer: int, top_n: int, folder: Path) -> None:
     from tasks.capture.merge import merge_layer
 

@@ -23,6 +23,7 @@ from tasks.classify.conclude import conclude
 from tasks.classify.rule import Rule, RuleWithTests
 from tasks.settings import identity
 from workflows.cluster import result, spread
+from workflows.places import task
 from workflows.progress import progress
 from workflows.stage import Context, Stage, Written, count_rows
 
@@ -64,7 +65,7 @@ def _without_q(folder: Path, layer: int) -> Path:
     return folder / _UNFINISHED / layer_file("tested_types", layer)
 
 
-@ray.remote(max_retries=3)
+@task()
 def _classify_layer(rule: Rule, captured: Path, layer: int, folder: Path) -> None:
     if isinstance(rule, RuleWithTests):
         histograms = read_table(captured / layer_file("histograms", layer), HISTOGRAMS)
@@ -75,7 +76,7 @@ def _classify_layer(rule: Rule, captured: Path, layer: int, folder: Path) -> Non
     write_table(rule.types(traces, moments), NEURON_TYPES, path)
 
 
-@ray.remote(max_retries=3)
+@task()
 def _conclude(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Path]) -> None:
     conclude(rule, tested, written)
 

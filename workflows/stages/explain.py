@@ -21,6 +21,7 @@ from tasks.settings import identity
 from workflows.calls import OpenCalls, open_calls
 from workflows.errors import RunFailed, WrongCall
 from workflows.neuron_parts import NeuronPart, TaskInputs, cut_into_parts, work_on_parts
+from workflows.places import task
 from workflows.progress import Advance
 from workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
 
@@ -180,7 +181,7 @@ def _check_failures(explanations: pa.Table, limit: float) -> None:
         )
 
 
-@ray.remote(max_retries=_LIVES)
+@task(max_retries=_LIVES)
 def explain_part(
     explainer: Any, part: NeuronPart, inputs: TaskInputs, calls: Calls, path: Path | None
 ) -> None:

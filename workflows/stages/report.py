@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from tasks.artifacts import layer_file
 from tasks.artifacts.location import filling
 from tasks.report.settings import About, ReportFiles, ReportSettings
 from tasks.samples.source import Source
 from tasks.settings import identity
 from workflows.cluster import result
+from workflows.places import task
 from workflows.progress import progress
 from workflows.stage import Context, Stage, Written
 from workflows.stages.analyse import SUMMARIES
@@ -78,7 +77,7 @@ def _about(context: Context) -> About:
     )
 
 
-@ray.remote(max_retries=3)
+@task()
 def _write_report(
     folder: Path, files: ReportFiles, source: Source, settings: ReportSettings, about: About
 ) -> list[str]:

@@ -24,6 +24,7 @@ from tasks.samples.source import Record, Source
 from tasks.settings import identity
 from workflows.cluster import spread
 from workflows.errors import RunFailed
+from workflows.places import task
 from workflows.progress import progress
 from workflows.stage import Context, Stage, Written, count_rows
 
@@ -94,7 +95,7 @@ def _parts(samples: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, samples)) for start in range(0, samples, size)]
 
 
-@ray.remote(max_retries=3)
+@task()
 def _scan_part(
     source: Source,
     records: Sequence[Record],

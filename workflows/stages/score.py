@@ -21,6 +21,7 @@ from tasks.score.settings import ScoreSettings
 from tasks.settings import identity
 from workflows.cluster import result
 from workflows.neuron_parts import NeuronPart, TaskInputs, work_on_parts
+from workflows.places import task
 from workflows.stage import Context, Stage, Written, count_rows
 from workflows.stages.simulate import explained_parts
 
@@ -56,7 +57,7 @@ def _run(context: Context, folder: Path) -> Written:
 _GATHERED = "score_aggregates.parquet"
 
 
-@ray.remote(max_retries=3)
+@task()
 def _score_part(
     part: NeuronPart,
     inputs: TaskInputs,
@@ -79,7 +80,7 @@ def _score_part(
     write_table(score_neurons(simulated, evidence, texts, seen, settings), SCORES, path)
 
 
-@ray.remote(max_retries=3)
+@task()
 def _gather(scores: Sequence[Path], settings: ScoreSettings, path: Path) -> None:
     """What needs all neurons: p and q in the files of scores, and the table of aggregates."""
     from tasks.score.aggregate import aggregate_scores

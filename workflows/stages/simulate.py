@@ -14,6 +14,7 @@ from tasks.llm.calls import Calls
 from tasks.settings import identity
 from tasks.simulate.control import Explained, other_neurons
 from workflows.neuron_parts import NeuronPart, TaskInputs, cut_into_parts, work_on_parts
+from workflows.places import task
 from workflows.stage import Context, Stage, Written, count_rows
 
 Key = tuple[int, int]
@@ -64,7 +65,7 @@ def _explained(context: Context) -> dict[Key, Explained]:
     return {(row["layer"], row["neuron"]): Explained(**row) for row in rows}
 
 
-@ray.remote(max_retries=3)
+@task()
 def _simulate_part(
     simulator: Any,
     explainer: str,

@@ -1,0 +1,193 @@
+"""What run-cluster refuses, how it follows a job's log, and with which status it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+from ray.job_submission import JobStatus
+
+from infra import follow_job
+from infra.follow_job import follow, submit
+from infra.run_cluster import check_out, main, refuse_secrets, run_cluster
+from workflows.errors import RunFailed, WrongCall
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(follow_job, "_SECONDS_BETWEEN_TRIES", 0.0)
+
+
+@dataclass
+class Details:
+    status: JobStatus
+    driver_exit_code: int | None = None
+    message: str | None = None
+
+
+@dataclass
+class Client:
+    """In the place of Ray's: a job's log, in pieces; an exception breaks the connection off."""
+
+    pieces: list[list[str | Exception]]
+    ends: Details = field(default_factory=lambda: Details(JobStatus.SUCCEEDED, 0))
+    stopped: list[str] = field(default_factory=list)
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        for piece in self.pieces.pop(0) if len(self.pieces) > 1 else self.pieces[0]:
+            await asyncio.sleep(0)
+            if isinstance(piece, Exception):
+                raise piece
+            if piece == "until stopped":
+                while not self.stopped:
+                    await asyncio.sleep(0.01)
+                piece = "kept all\n"
+            yield piece
+
+    def get_job_info(self, job: str) -> Details:
+        return self.ends
+
+    def stop_job(self, job: str) -> bool:
+        self.stopped.append(job)
+        return True
+
+
+def followed(client: Client) -> int:
+    return asyncio.run(follow(client, "job-1"))
+
+
+def test_the_log_is_printed_as_it_comes(capsys):
+    assert followed(Client([["samples 1/2\n", "samples 2/2\n"]])) == 0
+    assert capsys.readouterr().err == "samples 1/2\nsamples 2/2\n"
+
+
+def test_a_log_that_breaks_off_is_taken_up_where_it_broke(capsys):
+    first = ["one\ntwo\n", RuntimeError("closed"), "lost"]
+    assert followed(Client([first, ["one\n", "two\nthree\n", "four\n"]])) == 0
+    said = capsys.readouterr().err
+    assert said.replace("run-cluster: the log broke off (closed); tries again\n", "") == (
+        "one\ntwo\nthree\nfour\n"
+    )
+
+
+def test_a_cluster_that_answers_no_more_is_a_failed_run_that_may_go_on():
+    with pytest.raises(RunFailed, match=r"job-1 may still run .* the same call goes on"):
+        followed(Client([[ConnectionError("gone")]]))
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        (Details(JobStatus.SUCCEEDED, 0), 0),
+        (Details(JobStatus.FAILED, 1), 1),
+        (Details(JobStatus.FAILED, 2), 2),
+        (Details(JobStatus.FAILED, 130), 130),
+        (Details(JobStatus.FAILED, -9), 1),
+        (Details(JobStatus.FAILED, None, "no such working_dir"), 1),
+        (Details(JobStatus.STOPPED), 1),
+    ],
+)
+def test_the_status_is_that_of_the_run(ends, status):
+    assert followed(Client([["done\n"]], ends)) == status
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        (Details(JobStatus.FAILED, -9), "its driver was killed by SIGKILL; what was finished is"),
+        (Details(JobStatus.FAILED, None, "no such env\nmore"), "failed: no such env; what was"),
+        (Details(JobStatus.STOPPED), "stopped by somebody else; the same call goes on from there"),
+    ],
+)
+def test_an_end_that_the_log_does_not_tell_is_told_with_how_to_go_on(ends, said, capsys):
+    followed(Client([["done\n"]], ends))
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_job_and_its_log_is_followed_to_the_end(number, capsys):
+    client = Client([["working\n", "until stopped"]], Details(JobStatus.STOPPED))
+
+    async def interrupted() -> int:
+        running = asyncio.create_task(follow(client, "job-1"))
+        await asyncio.sleep(0.05)
+        os.kill(os.getpid(), number)
+        return await running
+
+    assert asyncio.run(interrupted()) == 130
+    assert client.stopped == ["job-1"]
+    assert capsys.readouterr().err.splitlines() == [
+        "working",
+        "stopping   job-1, once what is under way is kept; again to wait no longer",
+        "kept all",
+    ]
+
+
+def test_a_second_signal_waits_no_longer(capsys):
+    client = Client([["until stopped"]])
+    client.stop_job = lambda job: True  # It does not stop.
+
+    async def interrupted_twice() -> int:
+        running = asyncio.create_task(follow(client, "job-1"))
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+        return await running
+
+    assert asyncio.run(interrupted_twice()) == 130
+    assert "is left; the same call goes on from there" in capsys.readouterr().err
+
+
+def test_a_key_of_the_environment_in_a_setting_is_refused_for_all_can_read_it():
+    environment = {"OPENAI_API_KEY": "sk-very-secret", "HOME": "/home/sk-very-secret"}
+    refuse_secrets(["explain.client.api_key_env=OPENAI_API_KEY"], environment)
+    with pytest.raises(WrongCall, match="holds the value of OPENAI_API_KEY") as caught:
+        refuse_secrets(["explain.client.base_url=http://x/sk-very-secret"], environment)
+    assert "sk-very-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [["out=/shared/run"], ["out=x", "out=s3://bucket/run"]])
+def test_an_output_that_all_nodes_can_reach_is_taken(settings):
+    check_out(settings, "http://head:8265")
+
+
+@pytest.mark.parametrize("settings", [[], ["out=out/demo"], ["out=/shared", "out=mine"]])
+def test_a_folder_of_each_nodes_own_is_refused_before_anything_is_lost_in_it(settings):
+    with pytest.raises(WrongCall, match=r"^out=.* an absolute path that all nodes of the cluster"):
+        check_out(settings, "http://head:8265")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:{}", "127.0.0.1:{}"])
+def test_an_address_where_nobody_answers_is_told_at_once(address):
+    with pytest.raises(WrongCall, match=r"^RAY_ADDRESS: nobody answers at "):
+        submit(address.format(free_port()), "true", {})
+
+
+def test_ray_clients_address_is_refused_with_the_one_to_use():
+    with pytest.raises(WrongCall, match="name the job server instead, such as http://head:8265"):
+        submit("ray://head:10001", "true", {})
+
+
+def test_a_cluster_has_at_least_one_node():
+    with pytest.raises(WrongCall, match=r"--nodes \(NODES\): must be at least 1, not 0"):
+        run_cluster([], 0, "")
+
+
+def test_a_wrong_call_ends_with_status_2_and_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["run-cluster", "--nodes", "0", "--", "out=x"])
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("run-cluster: --nodes (NODES): must be at least 1")

@@ -1,0 +1,41 @@
+"""The program without what guards it against one fault: unprotected WITHOUT SETTING...
+
+The controls of the tests of faults: what they do must make this program fail.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from pathlib import Path
+
+
+def without_retries() -> None:
+    """Work whose process or node died is not done again."""
+    import ray
+
+    from workflows import places
+
+    protected = places.task
+    places.task = lambda max_retries=0: protected(max_retries=0)
+    # Only now, for the stages make their tasks when they are imported.
+    from workflows import subject_pool
+
+    subject_pool._RemoteSubject = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(
+        subject_pool.SubjectActor
+    )
+    subject_pool._SECONDS_UNHEARD = math.inf
+
+
+def without_resume() -> None:
+    """What an earlier call finished is forgotten."""
+    (out,) = (Path(word.removeprefix("out=")) for word in sys.argv if word.startswith("out="))
+    shutil.rmtree(out / "artifacts", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    {"retries": without_retries, "resume": without_resume}[sys.argv.pop(1)]()
+    from workflows.atlas import main
+
+    main()
