@@ -103,10 +103,10 @@ def _statuses(
         number = counted.tokens[*place]
         status[*place] = "too_few_tokens"
         reason[*place] = f"{number} tokens, score.min_tokens is {settings.min_tokens}"
-    for place, left_out in enumerate(counted.left_out, start=1):
-        for tokens in (0, place):  # What is over all tokens is over these too.
+    for role, left_out in enumerate(counted.left_out, start=1):
+        for tokens in (0, role):  # What is over all tokens is over these too.
             status[tokens, left_out] = "not_predicted"
-            reason[tokens, left_out] = f"the simulator says nothing of {TOKENS[place]} tokens"
+            reason[tokens, left_out] = f"the simulator says nothing of {TOKENS[role]} tokens"
     for group in np.flatnonzero(counted.samples < settings.min_samples).tolist():
         number = counted.samples[group]
         least = f"score.min_samples is {settings.min_samples}"

@@ -29,7 +29,7 @@ from workflows.settings import read_settings
 
 
 def _told_of_another_model() -> str:
-    desk = _Desk(ClientSettings(), {}, NoJournal())
+    desk = _Desk(ClientSettings(), {}, NoJournal(), "explain")
     return desk.judged(Answer("ok", model="another")).reason
 
 
