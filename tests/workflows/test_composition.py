@@ -33,7 +33,7 @@ def _told_of_another_model() -> str:
     return desk.judged(Answer("ok", model="another")).reason
 
 
-TOP = "analyse, capture, classify, cluster, data, describe, explain, local, out, report, score, simulate"
+TOP = "analyse, capture, classify, cluster, data, describe, explain, local, out, report, score"
 
 
 def complaint(*overrides: str) -> str:
