@@ -260,7 +260,7 @@ def test_what_a_provider_says_of_a_line_holds_no_part_of_the_key():
         {"error": {"code": "oops", "message": f"{'x' * 280} {key}"}},
         {"response": {"status_code": 400, "body": {"error": {"message": f"{'x' * 282} {key}"}}}},
     ):
-        read = read_line(told, call, ClientSettings(), PRICES, key)
+        read = read_line(told, call, ClientSettings(), PRICES, key, "explain")
         assert isinstance(read, Failure)
         assert key[:6] not in read.reason
         assert "***" in read.reason
