@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -120,6 +121,8 @@ def run_atlas(config: Mapping[str, Any]) -> Context:
             seconds={name: round(value, 3) for name, value in context.seconds.items()},
             nodes=context.nodes,
             already_done=context.skipped,
+            subject=Path(settings.subject.model).name,
+            dataset=settings.data.source.title,
         )
         tracker.finish(context, "FINISHED")
     if is_whole:

@@ -19,19 +19,28 @@ class NoSuchRun(LookupError):
     """There is no finished run where one was looked for; the message says what is there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """One finished run. name: by which it is opened; finished: when, UTC, empty if not known."""
+    """One finished run. name: by which it is opened; finished: when, UTC.
+
+    Of a run of an older version, what its manifest does not tell is empty.
+    """
 
     out: Path
     name: str
     finished: str
+    subject: str
+    dataset: str
     artifacts: Mapping[str, Mapping[str, Any]]
 
     def __str__(self) -> str:
         layers = ", ".join(map(str, self.of_stage("capture").get("about", {}).get("layers", ())))
         explainer = self.parameter("explain", "explainer").get("name", "?")
-        return f"{self.name}  {self.finished}  layers {layers}  explained by {explainer}"
+        what = f"{self.subject} on {self.dataset}, layers {layers}, explained by {explainer}"
+        return f"{self.name}  {self.finished}  {what}"
+
+    def __repr__(self) -> str:
+        return f"<Run {self}>"
 
     def paths(self, artifact: str) -> list[Path]:
         """The files of an artifact. Raises KeyError."""
@@ -96,6 +105,7 @@ def _last(out: Path) -> Run:
 def _read(out: Path, path: Path) -> Run:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return Run(out, told.get("run", ""), told.get("finished", ""), told["artifacts"])
+        about = (told.get(name, "") for name in ("run", "finished", "subject", "dataset"))
+        return Run(out, *about, artifacts=told["artifacts"])
     except (ValueError, KeyError, TypeError) as error:
         raise NoSuchRun(f"{str(path)!r} is not the manifest of a run: {error!r}") from error
