@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts.location import present, writing
+from tasks.artifacts.location import is_uri, present, writing
 
 MANIFEST = "manifest.json"
 
@@ -123,6 +123,17 @@ class Store:
         write_json(self.out / "runs" / f"{name}.json", told)
         write_json(path, told)
         return path
+
+
+def local_folder(out: str, local: str | None) -> Path:
+    """Where the driver keeps what must lie on its own disk: `local`, if it is named; else `out`
+    or, where that is on an object store, a folder of the user's cache that is named after it."""
+    if local is not None:
+        return Path(local)
+    if not is_uri(out):
+        return Path(out)
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return caches / "neuron-atlas" / hashlib.sha256(out.encode()).hexdigest()[:16]
 
 
 def fingerprint(
