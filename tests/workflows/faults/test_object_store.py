@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.infra.clusters import running
 from tests.loopback.fixture import Loopback
 from tests.loopback.object_store import BUCKET, ObjectStore, object_store
+from tests.workflows.faults.faults import atlas
 from tests.workflows.killing import STEADY, chat_overrides, explanations
 from tests.workflows.programs import program
 
@@ -65,12 +67,12 @@ def surroundings(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
+def on_a_disk(
     surroundings: ObjectStore,
     loopback_process: Loopback,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
+    folder = tmp_path_factory.mktemp("on-a-disk")
     with program(folder / "log", *settings(loopback_process), f"out={folder / 'out'}") as run:
         assert run.end() == 0, run.said()
     return folder / "out"
@@ -79,7 +81,7 @@ def undisturbed(
 @pytest.fixture(scope="module")
 def story(
     surroundings: ObjectStore,
-    undisturbed: Path,
+    on_a_disk: Path,
     loopback_process: Loopback,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Story:
@@ -130,9 +132,9 @@ def test_control_without_the_copy_the_same_is_paid_twice(story):
     assert len(story.answered[0] & story.answered[2]) >= 6
 
 
-def test_the_rows_are_those_of_a_run_on_a_disk(story, undisturbed):
+def test_the_rows_are_those_of_a_run_on_a_disk(story, on_a_disk):
     mine = explanations(story.fetch("finished")).select(STEADY)
-    assert mine.equals(explanations(undisturbed).select(STEADY))
+    assert mine.equals(explanations(on_a_disk).select(STEADY))
 
 
 def test_nothing_is_left_of_the_lock_or_of_scratch_and_no_key_is_in_it(story):
@@ -154,3 +156,27 @@ def test_a_wrong_bucket_ends_with_2_and_a_line(surroundings, tmp_path):
         "neuron-atlas: out: cannot write below 's3://no-such-bucket/run': there is no such bucket "
         "(The specified bucket does not exist)"
     ]
+
+
+def test_a_run_whose_driver_was_killed_goes_on_and_is_alone_on_its_prefix(
+    surroundings, tmp_path, strange_tables
+):
+    command = [*atlas(tmp_path, "cluster.actors=1")[:-1], f"out=s3://{BUCKET}/killed"]
+    caches = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    def captured() -> list[str]:
+        return [name for name in surroundings.names() if "/shards/" in name and "whole" in name]
+
+    with running(command, tmp_path / "log", **caches) as run:
+        run.run_until(lambda: len(captured()) >= 2)
+        with running(command, tmp_path / "second.log", **caches) as second:
+            assert second.end() == 2
+            assert "is writing to 's3://neurons/killed'; wait for it" in second.said()
+        run.process.kill()
+        run.end()
+    finished = captured()
+    with running(command, tmp_path / "log", **caches) as again:
+        assert again.end() == 0, again.said()
+        assert "samples were done before" in again.said() or len(finished) == 12
+    surroundings.client.get(f"{BUCKET}/killed", str(tmp_path / "out"), recursive=True)
+    assert strange_tables(tmp_path / "out") == []
