@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.loopback.fixture"]
+pytest_plugins = ["tests.loopback.fixture", "tests.loopback.object_store"]

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack
-from types import FrameType
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -44,6 +44,7 @@ from workflows.stages import (
     score,
     simulate,
 )
+from workflows.stopping import stop_on_signals
 from workflows.subject_pool import SubjectPool
 from workflows.summary import closing_summary
 from workflows.tracking import Tracker
@@ -66,7 +67,7 @@ def main() -> None:
     register_resolvers()
     # Hydra then raises its errors, so that one line can say what is wrong.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop_on_signals()
     try:
         sys.argv[1:] = side_by_side(sys.argv[1:])
         _atlas()
@@ -120,6 +121,8 @@ def run_atlas(config: Mapping[str, Any]) -> Context:
             seconds={name: round(value, 3) for name, value in context.seconds.items()},
             nodes=context.nodes,
             already_done=context.skipped,
+            subject=Path(settings.subject.model).name,
+            dataset=settings.data.source.title,
         )
         tracker.finish(context, "FINISHED")
     if is_whole:
@@ -141,10 +144,6 @@ def _run_stages(context: Context) -> bool:
         if stage is capture.STAGE:
             context.pool.close()  # The later stages need no subject, and its cores.
     return True
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _end(status: int, message: str) -> NoReturn:

@@ -25,6 +25,7 @@ from workflows.errors import RunFailed, WrongCall
 from workflows.places import arrived
 from workflows.progress import say
 from workflows.settings import ClusterSettings
+from workflows.stopping import finishing
 
 Item = TypeVar("Item")
 
@@ -34,6 +35,7 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 _SECONDS_TO_ANSWER = 5.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LINES = 60.0
+_LOOK_EVERY_S = 0.5
 _QUIET_S = 2.0
 """Of waiting for work to end; after that it is said."""
 
@@ -134,23 +136,30 @@ def spread(
     """Run `call(item)` for every item, a bounded number at a time; yield each as it finishes.
 
     Raises the work's own exception, with the rest cancelled. ending_s: how long what was cancelled
-    is waited for, where it has something to bring to its end.
+    is waited for, where it has something to bring to its end; at a signal it is cancelled too,
+    while other work is let finish.
     """
     limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = iter(items)
     running: dict[ray.ObjectRef, Item] = {}
-    try:
-        while True:
-            while len(running) < limit and (item := next(waiting, None)) is not None:
-                running[call(item)] = item
-            if not running:
-                return
-            (ready, *_), _ = ray.wait(list(running), num_returns=1)
-            yield running.pop(ready), result(ready)
-    finally:
-        for reference in running:
-            ray.cancel(reference)
-        _wait_for_end(list(running), ending_s)
+    with finishing() as is_stopping:
+        try:
+            while not (is_stopping() and ending_s):
+                while (
+                    len(running) < limit
+                    and not is_stopping()
+                    and (item := next(waiting, None)) is not None
+                ):
+                    running[call(item)] = item
+                if not running:
+                    return
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_EVERY_S)
+                for reference in ready:
+                    yield running.pop(reference), result(reference)
+        finally:
+            for reference in running:
+                ray.cancel(reference)
+            _wait_for_end(list(running), ending_s)
 
 
 def _wait_for_end(cancelled: list[ray.ObjectRef], ending_s: float) -> None:

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tasks.artifacts.location import is_uri
 from workflows.errors import WrongCall
 from workflows.settings import unknown_key
+from workflows.store import local_folder
 
 PROJECT_ROOT = Path(__file__).parent.parent
 CONF = PROJECT_ROOT / "conf"
@@ -42,8 +43,11 @@ _PATHS = (
 
 
 def register_resolvers() -> None:
-    """Make ${project_root:} known to configs."""
+    """Make ${project_root:} and ${local_folder:out,local} known to configs."""
     OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
+    OmegaConf.register_new_resolver(
+        "local_folder", lambda out, local: str(local_folder(out, local)), replace=True
+    )
 
 
 def side_by_side(overrides: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -193,6 +194,6 @@ class _Keeper:
 
 
 def _interrupt() -> None:
-    import _thread
-
-    _thread.interrupt_main()
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGINT)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ from workflows.calls import JOURNAL
 from workflows.errors import WrongCall
 from workflows.lock import locked
 from workflows.progress import say
-from workflows.store import Store
+from workflows.store import Store, local_folder
 
 
 @contextmanager
@@ -57,20 +55,12 @@ def _store(out: str, local: str | None) -> Store:
         place = location(out)
     except ValueError as error:
         raise WrongCall(f"out: {error}") from error
-    beside = _beside(place, local)
+    folder = local_folder(str(place), local)
+    beside = None if folder == place else folder
     for name, folder in (("out", place), ("local", beside)):
         if folder is not None and is_local(folder):
             _check_writable(name, folder)
     return Store(place, beside)
-
-
-def _beside(out: Path, local: str | None) -> Path | None:
-    if local is not None:
-        return None if Path(local) == out else Path(local)
-    if is_local(out):
-        return None
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return caches / "neuron-atlas" / hashlib.sha256(str(out).encode()).hexdigest()[:16]
 
 
 def _check_writable(name: str, folder: Path) -> None:

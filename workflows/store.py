@@ -3,6 +3,7 @@
     out/
       artifacts/<stage>/<fingerprint>/    the stage's files, then manifest.json
       manifest.json                       the last run: every artifact and its files
+      runs/<name>.json                    the same of each run that finished
 
 A file appears under its name only when it is whole (see `tasks.artifacts.write_table`), and the
 manifest last. So whatever kills a run, a later one finds finished parts and nothing half-written.
@@ -15,10 +16,11 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts.location import present, writing
+from tasks.artifacts.location import is_uri, present, writing
 
 MANIFEST = "manifest.json"
 
@@ -94,6 +96,8 @@ class Store:
     def write_run(self, manifests: Sequence[Manifest], **about: Any) -> Path:
         """Write out/manifest.json: every artifact of this run, its fingerprint, rows and files.
 
+        The same is kept in out/runs/ under a name that what was computed decides, so that it can be
+        opened when another run was the last (see `tasks.atlas`).
         An artifact that was made for several explainers has their fingerprints joined by "+", and
         all of their rows and files.
         """
@@ -111,9 +115,25 @@ class Store:
                     entry["fingerprint"] = f"{known['fingerprint']}+{entry['fingerprint']}"
                     entry |= {name: known[name] + entry[name] for name in ("rows", "files")}
                 artifacts[artifact] = entry
+        marks = sorted((name, entry["fingerprint"]) for name, entry in artifacts.items())
+        name = hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:12]
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        told = about | {"artifacts": artifacts, "run": name, "finished": finished}
         path = self.out / MANIFEST
-        write_json(path, about | {"artifacts": artifacts})
+        write_json(self.out / "runs" / f"{name}.json", told)
+        write_json(path, told)
         return path
+
+
+def local_folder(out: str, local: str | None) -> Path:
+    """Where the driver keeps what must lie on its own disk: `local`, if it is named; else `out`
+    or, where that is on an object store, a folder of the user's cache that is named after it."""
+    if local is not None:
+        return Path(local)
+    if not is_uri(out):
+        return Path(out)
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return caches / "neuron-atlas" / hashlib.sha256(out.encode()).hexdigest()[:16]
 
 
 def fingerprint(

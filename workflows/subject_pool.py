@@ -20,6 +20,7 @@ from workflows.cluster import actor_count, result
 from workflows.places import Done, done_here
 from workflows.progress import Advance, say
 from workflows.settings import ClusterSettings
+from workflows.stopping import finishing
 
 Item = TypeVar("Item")
 
@@ -178,7 +179,7 @@ class SubjectPool:
         told = dict.fromkeys(items, 0)
 
         def start(actor: Any) -> None:
-            if not waiting:
+            if not waiting or is_stopping():
                 idle.append(actor)
                 return
             item = waiting.popleft()
@@ -190,29 +191,30 @@ class SubjectPool:
             advance(max(0, done - told[item]))
             told[item] = max(done, told[item])
 
-        while waiting or working:
-            ready, _ = ray.wait([*working, *starting], timeout=_SECONDS_BETWEEN_LOOKS)
-            for reference in ready:
-                value = result(reference)
-                if reference in starting:
-                    start(starting.pop(reference))
-                    continue
-                for line in value or ():
-                    say(line)
-                actor, item = working.pop(reference)
-                tell(item, samples(item))
-                start(actor)
-            for reference, done in _peek(working).items():
-                item = working[reference][1]
-                tell(item, min(done, samples(item)))
-                heard[reference] = time.monotonic()
-            # Of an actor whose node died, and that waits for a place which the others hold.
-            for reference in _unheard(working, heard)[: len(idle)]:
-                actor, item = working.pop(reference)
-                fresh = self._replace(actor)
-                starting[fresh.samples_done.remote()] = fresh
-                waiting.append(item)
-                start(idle.pop())
+        with finishing() as is_stopping:
+            while (waiting and not is_stopping()) or working:
+                ready, _ = ray.wait([*working, *starting], timeout=_SECONDS_BETWEEN_LOOKS)
+                for reference in ready:
+                    value = result(reference)
+                    if reference in starting:
+                        start(starting.pop(reference))
+                        continue
+                    for line in value or ():
+                        say(line)
+                    actor, item = working.pop(reference)
+                    tell(item, samples(item))
+                    start(actor)
+                for reference, done in _peek(working).items():
+                    item = working[reference][1]
+                    tell(item, min(done, samples(item)))
+                    heard[reference] = time.monotonic()
+                # Of an actor whose node died, and that waits for a place which the others hold.
+                for reference in _unheard(working, heard)[: len(idle)]:
+                    actor, item = working.pop(reference)
+                    fresh = self._replace(actor)
+                    starting[fresh.samples_done.remote()] = fresh
+                    waiting.append(item)
+                    start(idle.pop())
 
     def close(self) -> None:
         """Give the actors' devices back."""

@@ -96,8 +96,10 @@ class Tracker:
         """Log what the run came to; status is FINISHED, FAILED or KILLED."""
         try:
             client, run_id = self._worker.submit(self._begun.result).result()
-            self._log(client, run_id, context, error)
-            client.set_terminated(run_id, status)
+            try:
+                self._log(client, run_id, context, error)
+            finally:  # Of what cannot be logged in full, at least how it ended is known.
+                client.set_terminated(run_id, status)
         except Exception as failure:  # Whatever a tracking server does, the artifacts are there.
             first = str(failure).strip().splitlines()[0] if str(failure).strip() else repr(failure)
             say(f"mlflow     not logged: {first}")

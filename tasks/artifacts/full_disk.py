@@ -23,15 +23,16 @@ def tell_if_full(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise DiskFull(_told(path, error)) from error
+        raise DiskFull(full_disk(path, error.errno)) from error
 
 
-def _told(path: Path, error: OSError) -> str:
+def full_disk(path: Path, number: int = errno.ENOSPC) -> str:
+    """The line that says so of the disk of `path`; number: the system's, of what went wrong."""
     place = next((at for at in (path, *path.parents) if at.exists()), Path("/"))
     mount = next(at for at in (place.resolve(), *place.resolve().parents) if os.path.ismount(at))
     state = os.statvfs(place)
     free, size = (count * state.f_frsize / 2**20 for count in (state.f_bavail, state.f_blocks))
-    if error.errno == errno.EDQUOT:
+    if number == errno.EDQUOT:
         what = f"the quota of this account on {str(mount)!r} is used up"
     elif state.f_files and not state.f_favail:
         what = f"the disk at {str(mount)!r} is full: it has no room for another file's name"

@@ -132,13 +132,16 @@ def writing_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         yield unfinished
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)  # Its room is needed, where a disk is full.
+        raise
+    try:
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        # Another worker delivered the same first: theirs holds the same rows.
+        shutil.rmtree(unfinished)
 
 
 def whole_folders(parent: Path, names: Collection[str]) -> set[str]:

@@ -11,9 +11,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from tasks.artifacts.full_disk import DiskFull, full_disk
 from tasks.llm.journal_layout import open_database
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 _Work = tuple[Callable[[], Any], "Future[Any]"]
 
 _GROUP = 512
@@ -55,7 +57,7 @@ class Writer:
             self._database = open_database(path)
             prepare(self._database)
         except BaseException as error:
-            opened.set_exception(error)
+            opened.set_exception(_told(error, path))
             return
         opened.set_result(None)
         while (work := self._work.get()) is not None:
@@ -66,10 +68,10 @@ class Writer:
                     self._work.put(None)
                     break
                 group.append(more)
-            self._commit(group)
+            self._commit(group, path)
         self._database.close()
 
-    def _commit(self, group: list[_Work]) -> None:
+    def _commit(self, group: list[_Work], path: Path) -> None:
         """Do the work of a group, then let its askers know: what they hear of is on the disk."""
         results: list[tuple[Future[Any], Any, Exception | None]] = []
         try:
@@ -85,7 +87,8 @@ class Writer:
         except sqlite3.Error as error:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
-            results = [(done, None, error) for _, done in group]
+            told: Exception = _told(error, path)
+            results = [(done, None, told) for _, done in group]
         for done, value, failure in results:
             if not done.set_running_or_notify_cancel():
                 continue
@@ -93,3 +96,10 @@ class Writer:
                 done.set_result(value)
             else:
                 done.set_exception(failure)
+
+
+def _told(error: E, path: Path) -> E | DiskFull:
+    """DiskFull where that is why SQLite failed, and the error itself otherwise."""
+    if isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        return DiskFull(full_disk(path))
+    return error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,35 +17,17 @@ from tasks.artifacts.location import (
     location,
     present,
     read_stretch,
-    remove_folder,
     scratch,
     whole_folders,
     writing,
     writing_folder,
 )
-from tests.loopback.object_store import BUCKET, client, object_store
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mapping[str, str], Path]]:
-    log = tmp_path_factory.mktemp("store") / "log"
-    with object_store(log) as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        yield environment, log
+from tests.loopback.object_store import BUCKET, ObjectStore
 
 
 @pytest.fixture
-def seen(served):
-    """The names of all objects, as somebody else's client sees them."""
-    return lambda: [name.removeprefix(f"{BUCKET}/") for name in client(served[0]).find(BUCKET)]
-
-
-@pytest.fixture
-def out(served) -> Iterator[Path]:
-    place = location(f"s3://{BUCKET}/a run")
-    yield place
-    remove_folder(place)
+def out(store: ObjectStore) -> Path:
+    return location(f"s3://{BUCKET}/a run")
 
 
 def words(count: int) -> pa.Table:
@@ -62,18 +43,18 @@ def test_a_table_is_read_as_it_was_written(out):
     assert row_count(path) == 3
 
 
-def test_a_large_file_is_uploaded_in_parts(out, served):
-    content = os.urandom(2**20) * 40
+def test_a_large_file_is_uploaded_in_parts(out, store):
+    content = os.urandom(2**20) * 33
     with writing(out / "large") as path:
         path.write_bytes(content)
     assert read_stretch(out / "large", 2**25, 5) == content[2**25 : 2**25 + 5]
     with fetched(out, ["large"]) as folder:
         assert (folder / "large").read_bytes() == content
-    said = served[1].read_text(encoding="utf-8")
+    said = store.log.read_text(encoding="utf-8")
     assert all(f"/large?partNumber={part}&uploadId=" in said for part in (1, 2, 3))
 
 
-def test_what_failed_half_way_is_not_there_afterwards(out, seen):
+def test_what_failed_half_way_is_not_there_afterwards(out, store):
     unfinished = []
 
     def write_half() -> None:
@@ -86,7 +67,7 @@ def test_what_failed_half_way_is_not_there_afterwards(out, seen):
         write_half()
     with pytest.raises(ValueError, match="unknown"):
         write_table(words(1), DESCRIPTIONS, out / "wrong.parquet")
-    assert seen() == []
+    assert store.names() == []
     assert not unfinished[0].exists()
 
 
@@ -109,8 +90,8 @@ def test_a_folder_counts_once_all_of_it_is_there(out):
     assert whole_folders(out, names) == {"shard-1", "shard-2"}
 
 
-def test_what_another_machine_wrote_or_removed_since_is_known(out, served):
-    elsewhere = client(served[0])
+def test_what_another_machine_wrote_or_removed_since_is_known(out, store):
+    elsewhere = store.client
     assert present(out, ["a", "b"]) == set()
     elsewhere.pipe_file(f"{BUCKET}/a run/a", b"1")
     assert present(out, ["a", "b"]) == {"a"}
@@ -120,27 +101,27 @@ def test_what_another_machine_wrote_or_removed_since_is_known(out, served):
     assert not (out / "a").is_file()
 
 
-def test_folders_of_any_files_go_there_and_come_back(out, seen):
+def test_folders_of_any_files_go_there_and_come_back(out, store):
     with filling(out / "report") as folder:
         (folder / "figures").mkdir()
         (folder / "figures" / "types.svg").write_text("<svg>")
         (folder / "index.html").write_text("page")
-    assert seen() == ["a run/report/figures/types.svg", "a run/report/index.html"]
+    assert store.names() == ["a run/report/figures/types.svg", "a run/report/index.html"]
     with fetched(out / "report", ["figures/types.svg"]) as folder:
         assert [path.name for path in folder.rglob("*.*")] == ["types.svg"]
 
 
-def test_scratch_is_gone_afterwards(out, seen):
+def test_scratch_is_gone_afterwards(out, store):
     with scratch(out) as folder:
         (folder / "1.jsonl").write_text("{}")
         assert [path.name for path in folder.glob("*.jsonl")] == ["1.jsonl"]
-    assert seen() == []
+    assert store.names() == []
 
 
-def test_a_location_travels_without_keys(out, served):
+def test_a_location_travels_without_keys(out, store):
     pickled = pickle.dumps(out / "artifacts")
     assert pickle.loads(pickled) == out / "artifacts"
-    for name, value in served[0].items():
+    for name, value in store.environment.items():
         if name.startswith("AWS") and "REGION" not in name:
             assert value.encode() not in pickled
 

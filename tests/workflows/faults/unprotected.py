@@ -34,8 +34,20 @@ def without_resume() -> None:
     shutil.rmtree(out / "artifacts", ignore_errors=True)
 
 
+def without_finishing() -> None:
+    """A first signal interrupts whatever is under way."""
+    from workflows import stopping
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    stopping._ask = interrupt
+
+
+WITHOUT = {"retries": without_retries, "resume": without_resume, "finishing": without_finishing}
+
 if __name__ == "__main__":
-    {"retries": without_retries, "resume": without_resume}[sys.argv.pop(1)]()
+    WITHOUT[sys.argv.pop(1)]()
     from workflows.atlas import main
 
     main()

@@ -1,0 +1,170 @@
+"""The card of an exported atlas: what it is, how it was made, what was measured, what it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pyarrow as pa
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tasks.artifacts import TYPES, TableSpec
+
+if TYPE_CHECKING:
+    from tasks.atlas.atlas import Atlas
+
+SPLIT = "atlas"
+_UNCHOSEN = "unknown"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A config of the exported dataset: its table, its file, rows, and bytes in memory."""
+
+    name: str
+    spec: TableSpec
+    schema: pa.Schema
+    path: Path
+    rows: int
+    bytes: int
+
+
+def write_card(
+    atlas: Atlas, path: Path, exported: Sequence[Exported], license_id: str, title: str = ""
+) -> None:
+    """Write README.md: YAML that the Hub and `datasets` read, then words and numbers."""
+    about = _about(atlas)
+    title = one_line(title) or f"Neurons of {about['subject']} on {about['dataset']}"
+    environment = Environment(
+        loader=PackageLoader("tasks.atlas"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    environment.filters |= {"cell": cell, "meaning": _meaning}
+    words = environment.get_template("card.md").render(
+        title=title,
+        about=about,
+        exported=exported,
+        types=TYPES,
+        by_layer=_types_by_layer(atlas),
+        scores=_scores(atlas),
+        failures=_failures(atlas, exported),
+        license_id="" if license_id == _UNCHOSEN else license_id,
+    )
+    path.write_text(f"---\n{_front_matter(exported, license_id, title)}\n---\n\n{words}", "utf-8")
+
+
+def one_line(text: str) -> str:
+    """Text without line ends, which would end a title or a table's row."""
+    return " ".join(text.split())
+
+
+def cell(value: Any) -> str:
+    """A value as the cell of a Markdown table, in which nothing is markup."""
+    if value is None:
+        return ""
+    text = f"{value:.3f}" if isinstance(value, float) else one_line(str(value))
+    return "".join(f"\\{one}" if one in "\\|*_`[]<>#&~" else one for one in text)
+
+
+def _meaning(field: pa.Field) -> str:
+    return (field.metadata or {}).get(b"meaning", b"").decode()
+
+
+def _front_matter(exported: Sequence[Exported], license_id: str, title: str) -> str:
+    from datasets import DatasetInfo, Features, SplitDict, SplitInfo
+    from datasets.info import DatasetInfosDict
+    from datasets.utils.metadata import MetadataConfigs
+    from huggingface_hub import DatasetCardData
+
+    card = DatasetCardData(
+        license=license_id,
+        pretty_name=title,
+        language=["en"],
+        tags=["interpretability", "vision-language-model", "neurons", "neuron-atlas"],
+    )
+    infos = {
+        one.name: DatasetInfo(
+            features=Features.from_arrow_schema(one.schema),
+            splits=SplitDict({SPLIT: SplitInfo(SPLIT, one.bytes, one.rows)}),
+            download_size=one.path.stat().st_size,
+            dataset_size=one.bytes,
+            config_name=one.name,
+        )
+        for one in exported
+    }
+    DatasetInfosDict(infos).to_dataset_card_data(card)
+    configs = {
+        one.name: {
+            "data_files": [{"split": SPLIT, "path": f"{one.name}/*.parquet"}],
+            **({"default": True} if one is exported[0] else {}),
+        }
+        for one in exported
+    }
+    MetadataConfigs(configs).to_dataset_card_data(card)
+    return str(card.to_yaml())
+
+
+def _about(atlas: Atlas) -> dict[str, str]:
+    """What was run, in words; no path of the machine that it was run on."""
+    run = atlas.run
+    subject = run.parameter("describe", "subject")
+    capture, describe = run.parameter("capture", "capture"), run.parameter("describe", "describe")
+    explainer = run.parameter("explain", "explainer")
+    simulator = run.parameter("simulate", "simulator")
+    return {
+        "subject": run.subject or "a model whose name is not known",
+        "revision": str(subject.get("revision", ""))[:16],
+        "question": str(subject.get("question", "")),
+        "dataset": run.dataset or _class_name(run.parameter("samples", "source")),
+        "samples": f"{run.artifacts['samples']['rows']:,}" if "samples" in run.artifacts else "",
+        "texts": str(describe.get("text", "")),
+        "layers": ", ".join(map(str, atlas.layers)),
+        "hook_point": str(capture.get("hook_point", "")),
+        "top_n": str(capture.get("top_n", "")),
+        "rule": _class_name(run.parameter("classify", "rule")),
+        "explainer": str(explainer.get("name") or _class_name(explainer)),
+        "model": str(dict(explainer.get("client") or {}).get("model", "")),
+        "simulator": str(simulator.get("name") or _class_name(simulator)),
+        "run": run.name,
+        "finished": run.finished,
+    }
+
+
+def _class_name(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("class", "")).rpartition(".")[2]
+
+
+def _types_by_layer(atlas: Atlas) -> list[dict[str, Any]]:
+    counted = atlas.types.group_by("layer", "type").len().collect()
+    rows = []
+    for layer in sorted(set(counted["layer"])):
+        of = dict(counted.filter(pl.col("layer") == layer).select("type", "len").iter_rows())
+        rows.append({"layer": layer, **{name: of.get(name, 0) for name in TYPES}})
+    return rows
+
+
+def _scores(atlas: Atlas) -> list[dict[str, Any]]:
+    """Of each explainer and simulator, over all neurons and tokens, the means with intervals."""
+    if "score_aggregates" not in atlas.tables:
+        return []
+    measures = ("correlation", "control_other", "margin", "beats_control")
+    found = atlas.score_aggregates.filter(
+        pl.col("tokens") == "all", pl.col("by") == "all", pl.col("measure").is_in(measures)
+    )
+    return found.collect().sort("explainer", "simulator", "measure").to_dicts()
+
+
+def _failures(atlas: Atlas, exported: Sequence[Exported]) -> list[dict[str, Any]]:
+    rows = []
+    for one in exported:
+        if "status" in one.schema.names:
+            counted = atlas.table(one.name).filter(pl.col("status") != "ok")
+            counts = counted.group_by("status").len().collect().sort("status")
+            rows += [{"table": one.name, **row} for row in counts.to_dicts()]
+    return rows

@@ -1,0 +1,111 @@
+"""The runs that an output folder holds, as their manifests tell of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tasks.artifacts.location import present
+
+MANIFEST = "manifest.json"
+RUNS = "runs"
+
+
+class NoSuchRun(LookupError):
+    """There is no finished run where one was looked for; the message says what is there."""
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """One finished run. name: by which it is opened; finished: when, UTC.
+
+    Of a run of an older version, what its manifest does not tell is empty.
+    """
+
+    out: Path
+    name: str
+    finished: str
+    subject: str
+    dataset: str
+    artifacts: Mapping[str, Mapping[str, Any]]
+
+    def __str__(self) -> str:
+        layers = ", ".join(map(str, self.of_stage("capture").get("about", {}).get("layers", ())))
+        explainer = self.parameter("explain", "explainer").get("name", "?")
+        what = f"{self.subject} on {self.dataset}, layers {layers}, explained by {explainer}"
+        return f"{self.name}  {self.finished}  {what}"
+
+    def __repr__(self) -> str:
+        return f"<Run {self}>"
+
+    def paths(self, artifact: str) -> list[Path]:
+        """The files of an artifact. Raises KeyError."""
+        return [self.out / name for name in self.artifacts[artifact]["files"]]
+
+    def of_stage(self, stage: str) -> Mapping[str, Any]:
+        """The manifest of a stage (of several explainers', the first); empty if it is not there."""
+        return self._stages.get(stage, {})
+
+    def parameter(self, stage: str, name: str) -> Mapping[str, Any]:
+        """A group of settings that decided a stage's result."""
+        return self.of_stage(stage).get("parameters", {}).get(name, {})
+
+    @cached_property
+    def _stages(self) -> dict[str, Mapping[str, Any]]:
+        marks = {
+            entry["stage"]: entry["fingerprint"].split("+")[0] for entry in self.artifacts.values()
+        }
+        places = {
+            stage: f"artifacts/{stage}/{mark[:16]}/{MANIFEST}" for stage, mark in marks.items()
+        }
+        there = present(self.out, list(places.values()))
+        return {
+            stage: json.loads((self.out / name).read_text(encoding="utf-8"))
+            for stage, name in places.items()
+            if name in there
+        }
+
+
+def find_run(out: Path, name: str | None = None) -> Run:
+    """The last run in `out`, or the one whose name begins so. Raises NoSuchRun."""
+    if name is None:
+        return _last(out)
+    found = [run for run in list_runs(out) if run.name.startswith(name)]
+    if len(found) != 1:
+        there = "\n  ".join(map(str, list_runs(out)))
+        problem = "several runs begin with" if found else "there is no run"
+        raise NoSuchRun(f"{str(out)!r}: {problem} {name!r}; there are:\n  {there}")
+    return found[0]
+
+
+def list_runs(out: Path) -> list[Run]:
+    """All runs that finished in `out`, first to last. Raises NoSuchRun where there is none."""
+    last = _last(out)
+    runs = {
+        run.name: run for run in (_read(out, path) for path in sorted((out / RUNS).glob("*.json")))
+    }
+    runs.setdefault(last.name, last)
+    return sorted(runs.values(), key=lambda run: (run.finished, run.name == last.name))
+
+
+def _last(out: Path) -> Run:
+    path = out / MANIFEST
+    if not path.is_file():
+        raise NoSuchRun(
+            f"{str(out)!r} holds no finished run: there is no {MANIFEST}; name the folder that was "
+            "given as out=..."
+        )
+    return _read(out, path)
+
+
+def _read(out: Path, path: Path) -> Run:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        about = (told.get(name, "") for name in ("run", "finished", "subject", "dataset"))
+        return Run(out, *about, artifacts=told["artifacts"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise NoSuchRun(f"{str(path)!r} is not the manifest of a run: {error!r}") from error

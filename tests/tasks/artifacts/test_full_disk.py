@@ -1,0 +1,57 @@
+"""What a full disk does to an artifact, and what is said of it."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tasks.artifacts.full_disk import DiskFull, tell_if_full
+from tasks.artifacts.location import writing, writing_folder
+
+FULL = Path("/dev/full")
+"""A device on which there is never room."""
+
+
+def fill() -> None:
+    with FULL.open("wb", buffering=0) as stream:
+        stream.write(b"1")
+
+
+def test_it_is_said_which_disk_is_full_and_what_to_do(tmp_path):
+    with pytest.raises(DiskFull) as caught, tell_if_full(tmp_path / "not there yet" / "a file"):
+        fill()
+    said = str(caught.value)
+    assert said.startswith("the disk at '/")
+    assert " MB are free, and 'a file' did not fit." in said
+    assert said.endswith("make room there, and the same call goes on")
+
+
+def test_a_quota_is_called_one(tmp_path):
+    with pytest.raises(DiskFull, match="the quota of this account on"), tell_if_full(tmp_path):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+def test_other_errors_are_left_as_they_are(tmp_path):
+    with pytest.raises(PermissionError), tell_if_full(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_nothing_half_written_is_left(tmp_path):
+    def write() -> None:
+        with writing(tmp_path / "table") as path:
+            path.write_bytes(b"half")
+            fill()
+
+    def deliver() -> None:
+        with writing_folder(tmp_path / "shard") as folder:
+            folder.mkdir()
+            (folder / "first").write_bytes(b"whole")
+            fill()
+
+    with pytest.raises(DiskFull):
+        write()
+    with pytest.raises(OSError, match="No space left"):
+        deliver()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,170 @@
+"""A finished run opened in Python: its tables and neurons, other runs, from an object store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tasks.atlas import Atlas, NoSuchNeuron, NoSuchRun
+from tasks.atlas.picture import picture
+from tests.loopback.object_store import BUCKET
+from tests.workflows.runs import LAYERS, TOP_N
+from workflows.store import Manifest, Store
+
+
+@pytest.fixture(scope="module")
+def opened(first_run) -> Atlas:
+    return Atlas.open(first_run.store.out)
+
+
+@pytest.fixture(scope="module")
+def explained(opened):
+    """A neuron whose explanation was scored."""
+    row = opened.scores.filter(pl.col("status") == "ok").first().collect()
+    return opened.neuron(row["layer"].item(), row["neuron"].item())
+
+
+def test_tables_are_lazy_frames_of_what_the_run_left(opened, atlas):
+    for name in ("types", "tested_types", "explanations", "scores", "samples", "score_aggregates"):
+        frame = getattr(opened, name)
+        assert isinstance(frame, pl.LazyFrame)
+        assert frame.select(pl.len()).collect().item() == atlas.table(name).num_rows
+        assert name in dir(opened)
+    assert "report" not in opened.tables
+    assert opened.layers == LAYERS
+
+
+def test_a_neuron_knows_its_type_explanations_and_scores(opened, explained, atlas):
+    rows = atlas.table("types").to_pylist()
+    mine = [r for r in rows if (r["layer"], r["neuron"]) == (explained.layer, explained.index)]
+    assert [explained.row] == mine
+    assert explained.type == mine[0]["type"]
+    assert sum(explained.shares.values()) == pytest.approx(1)
+    assert explained.explanations["explainer"].to_list() == ["dissect"]
+    assert set(explained.scores["tokens"]) == {"all", "visual", "text"}
+    assert explained.explanations["text"][0] in repr(explained)
+
+
+def test_its_exemplars_have_traces_images_and_heat(opened, explained, atlas):
+    exemplars = explained.exemplars
+    kept = opened.exemplars.filter(
+        pl.col("layer") == explained.layer, pl.col("neuron") == explained.index
+    ).collect()
+    assert [one.sample_id for one in exemplars] == kept["sample_id"][0].to_list()
+    assert [one.rank for one in exemplars] == list(range(TOP_N))
+    np.testing.assert_allclose([one.peak for one in exemplars], kept["peak"][0], rtol=1e-3)
+    strongest = exemplars[0]
+    assert strongest.image is not None
+    assert strongest.image.size == (strongest.sample.view.width, strongest.sample.view.height)
+    assert len(strongest.tokens) == len(strongest.text)
+    assert strongest.heat is not None
+    assert strongest.heat.size == len(strongest.visual)
+    assert 0 <= strongest.heat.min() <= strongest.heat.max() <= 10.001
+
+
+def test_its_picture_shows_all_of_that_and_needs_nothing_else(explained):
+    shown = explained._repr_html_()
+    assert f"Layer {explained.layer}, neuron {explained.index}" in shown
+    assert shown.count("data:image/jpeg;base64,") == 6
+    assert shown.count("data:image/png;base64,") == 6
+    assert set(re.findall(r'(?:src|href)="(\w+:)', shown)) == {"data:"}
+    assert "score " in shown
+    assert "<script" not in shown
+
+
+def test_words_of_models_and_datasets_are_no_markup(explained):
+    told = explained.explanations.with_columns(pl.lit("<script>alert(1)</script>").alias("text"))
+    object.__setattr__(explained, "__dict__", explained.__dict__ | {"explanations": told})
+    try:
+        shown = picture(explained, exemplars=1)
+    finally:
+        del explained.__dict__["explanations"]
+    assert "&lt;script&gt;alert(1)" in shown
+    assert "<script" not in shown
+
+
+def test_without_the_dataset_the_rest_is_there_and_it_is_said(explained, opened):
+    blind = Atlas(opened.run, None).neuron(explained.layer, explained.index)
+    assert blind.exemplars[0].image is None
+    assert blind.exemplars[0].heat is not None
+    assert "the dataset is not at hand" in blind._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("layer", "index", "said"),
+    [
+        (2, 0, "layer 2: this run captured the layers 1, 3"),
+        (1, 512, "neuron 512 of layer 1: it has the neurons 0 to 511"),
+        (3, -1, "neuron -1 of layer 3: it has the neurons 0 to 511"),
+    ],
+)
+def test_a_neuron_that_is_not_there_is_refused(opened, layer, index, said):
+    with pytest.raises(NoSuchNeuron, match=said):
+        opened.neuron(layer, index)
+
+
+def test_a_table_that_is_not_there_is_refused_with_those_that_are(opened):
+    with pytest.raises(AttributeError, match=r"no table 'typos'; it has concepts, "):
+        _ = opened.typos
+
+
+def test_a_manifest_names_a_dataset_and_no_other_code(opened, monkeypatch):
+    for name in ("subprocess.Popen", "tasks.samples.rows.Rows", "tasks.samples_of_mine.X", ""):
+        told = {"class": name, "args": "true"}
+        monkeypatch.setattr(type(opened.run), "parameter", lambda *_, told=told: told)
+        assert Atlas.open(opened.run.out).source is None
+
+
+def manifest(mark: str) -> Manifest:
+    return Manifest(
+        "classify", 1, mark * 64, {}, {}, {"types": ["types.parquet"]}, {"types": 1}, {}
+    )
+
+
+def test_the_last_run_is_opened_unless_another_is_named(tmp_path):
+    store = Store(tmp_path)
+    for mark in "aba":
+        store.write_run([manifest(mark)], subject="llava", dataset="scenes")
+    first, last = Atlas.runs(tmp_path)
+    assert last.name == Atlas.open(tmp_path).run.name
+    assert [run.artifacts["types"]["fingerprint"][0] for run in (first, last)] == ["b", "a"]
+    assert Atlas.open(tmp_path, run=first.name[:6]).run.artifacts == first.artifacts
+    assert "llava on scenes" in str(last)
+
+
+def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    with pytest.raises(NoSuchRun, match="holds no finished run"):
+        Atlas.open(tmp_path)
+    Store(tmp_path).write_run([manifest("a")])
+    (run,) = Atlas.runs(tmp_path)
+    with pytest.raises(NoSuchRun, match=f"there is no run 'zz'; there are:\n  {run.name}"):
+        Atlas.open(tmp_path, run="zz")
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(NoSuchRun, match="is not the manifest of a run"):
+        Atlas.open(tmp_path)
+
+
+def test_it_reads_the_same_from_an_object_store(opened, explained, store):
+    out: Path = opened.run.out
+    files = [path for path in out.rglob("*") if path.suffix in (".json", ".parquet")]
+    store.client.put(
+        [str(path) for path in files],
+        [f"{BUCKET}/run/{path.relative_to(out).as_posix()}" for path in files],
+    )
+    remote = Atlas.open(f"s3://{BUCKET}/run")
+    assert remote.run.name == opened.run.name
+    keys = ["layer", "neuron"]
+    some = pl.col("neuron") < 9
+    assert (
+        remote.types.filter(some)
+        .sort(keys)
+        .collect()
+        .equals(opened.types.filter(some).sort(keys).collect())
+    )
+    same = remote.neuron(explained.layer, explained.index)
+    assert same.explanations.equals(explained.explanations)
+    assert same._repr_html_() == explained._repr_html_()

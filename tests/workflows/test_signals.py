@@ -1,0 +1,65 @@
+"""What a first and a second signal do, without Ray."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from workflows.stopping import finishing, stop_on_signals
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture(autouse=True)
+def handled(as_if_called):
+    stop_on_signals()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_where_nothing_is_under_way_the_first_ends_the_run(number):
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_where_something_is_under_way_it_is_let_finish(number, capsys):
+    done = []
+
+    def work() -> None:
+        with finishing() as is_stopping:
+            done.append(is_stopping())
+            signal.raise_signal(number)
+            done.append(is_stopping())
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == [False, True]
+    assert "another signal stops at once" in capsys.readouterr().err
+
+
+def test_a_second_stops_at_once():
+    done = []
+
+    def work() -> None:
+        with finishing():
+            signal.raise_signal(signal.SIGINT)
+            done.append(1)
+            signal.raise_signal(signal.SIGINT)
+            done.append(2)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == [1]
+    with finishing() as is_stopping:
+        assert not is_stopping()  # What was asked of another run is forgotten.
+
+
+def test_an_error_of_the_work_is_not_hidden_by_a_signal():
+    def work() -> None:
+        with finishing():
+            signal.raise_signal(signal.SIGINT)
+            raise RuntimeError("it broke")
+
+    with pytest.raises(RuntimeError, match="it broke"):
+        work()

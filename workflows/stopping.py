@@ -1,0 +1,51 @@
+"""SIGINT and SIGTERM: the first lets what is under way come to its end, a second ends all at once.
+
+Where no work items are under way, the first ends the run at once too: nothing finished is lost.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from workflows.progress import say
+
+
+@dataclass
+class _State:
+    sections: int = 0
+    asked: bool = False
+
+
+_state = _State()
+
+
+def stop_on_signals() -> None:
+    """Have both signals stop this process so; to be called in its main thread."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ask)
+
+
+@contextmanager
+def finishing() -> Iterator[Callable[[], bool]]:
+    """While open, a first signal does not interrupt: what it gives says whether one came, so that
+    nothing new is begun. Raises KeyboardInterrupt when it closes after that."""
+    _state.sections += 1
+    try:
+        yield lambda: _state.asked
+    finally:
+        _state.sections -= 1
+        if not _state.sections:
+            asked, _state.asked = _state.asked, False
+    if not _state.sections and asked:
+        raise KeyboardInterrupt
+
+
+def _ask(_number: int, _frame: FrameType | None) -> None:
+    if _state.asked or not _state.sections:
+        raise KeyboardInterrupt
+    _state.asked = True
+    say("stopping   once what is under way has ended; another signal stops at once")
