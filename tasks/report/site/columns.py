@@ -109,7 +109,7 @@ def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str
         "neurons": types.height,
         "first": types["neuron"].min(),
         "last": types["neuron"].max(),
-        "types": dict(types.group_by("type").len().rows()),
+        "types": {name: int((types["type"] == name).sum()) for name in TYPES},
         "outcomes": sorted(seen),
         "tested": files.tested_types is not None,
     }
