@@ -59,20 +59,19 @@ class Accounts:
 def list_accounts(
     explanations: Sequence[Path], scores: Sequence[Path], aggregates: Sequence[Path]
 ) -> Accounts:
-    """Who explained and simulated, from all files of the tables."""
+    """Who explained and simulated, in the order in which the files of the tables name them."""
     said, scored = (
-        pl.DataFrame(read_table(paths, spec, columns)).unique()
+        pl.DataFrame(read_table(paths, spec, columns)).unique(maintain_order=True)
         for paths, spec, columns in (
             (explanations, EXPLANATIONS, ["explainer"]),
             (scores, SCORES, ["explainer", "simulator"]),
         )
     )
-    explainers = sorted({*said["explainer"], *scored["explainer"]})
-    explainers = explainers or [""]
+    explainers = list(dict.fromkeys([*said["explainer"], *scored["explainer"]])) or [""]
     pairs = [
         (explainer, simulator)
         for explainer in explainers
-        for simulator in sorted(scored.filter(explainer=explainer)["simulator"]) or [""]
+        for simulator in scored.filter(explainer=explainer)["simulator"].to_list() or [""]
     ]
     levels = [
         level

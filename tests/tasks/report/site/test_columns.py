@@ -20,14 +20,14 @@ def test_a_layers_columns_are_its_types_in_the_order_of_neurons(made, site):
 
 def test_scores_stand_by_explainer_and_what_is_undefined_is_no_number(made, site):
     index = value(site, "index")
-    assert index["accounts"] == [["dissect", "chat"], ["gpt4o", "chat"]]
+    assert index["accounts"] == [["gpt4o", "chat"], ["dissect", "chat"]]
     assert index["level"] == 0.05
     rows = {
         row["neuron"]: row
         for row in read_table(made.layers[0].scores, SCORES).to_pylist()
         if row["explainer"] == "gpt4o"
     }
-    kept = numbers(value(site, "accounts/1/0")["correlation"], "<i2")
+    kept = numbers(value(site, "accounts/0/0")["correlation"], "<i2")
     for neuron, number in enumerate(kept):
         known = rows.get(neuron, {}).get("correlation")
         if known is None:
@@ -40,7 +40,7 @@ def test_scores_stand_by_explainer_and_what_is_undefined_is_no_number(made, site
 
 def test_an_outcome_says_why_there_is_no_score(made, site):
     names = value(site, "index")["outcomes"]
-    outcomes = [names[code] for code in numbers(value(site, "accounts/0/0")["outcome"], "u1")]
+    outcomes = [names[code] for code in numbers(value(site, "accounts/1/0")["outcome"], "u1")]
     said = {
         row["neuron"]: row["status"]
         for row in read_table(made.layers[0].explanations, EXPLANATIONS).to_pylist()
@@ -62,7 +62,7 @@ def test_an_outcome_says_why_there_is_no_score(made, site):
 
 
 def test_beating_controls_needs_a_small_q_and_a_margin(made, site):
-    beats = numbers(value(site, "accounts/1/0")["beats"], "u1")
+    beats = numbers(value(site, "accounts/0/0")["beats"], "u1")
     for row in read_table(made.layers[0].scores, SCORES).to_pylist():
         if row["explainer"] == "gpt4o":
             q, margin = row["q"], row["margin"]
