@@ -167,8 +167,12 @@ class Tracker:
         folder = context.folder("report")
         for name, value in summary_metrics(read_summary(context)).items():
             client.log_metric(run_id, name, value)
-        with fetched(folder, context.done["report"].files["report"]) as local:
-            client.log_artifacts(run_id, str(local), "report")
+        # The site beside the page may have thousands of files: it stays where it is.
+        names = context.done["report"].files["report"]
+        with fetched(folder, names) as local:
+            for name in names:
+                into = (Path("report") / name).parent.as_posix()
+                client.log_artifact(run_id, str(local / name), into)
         if (context.store.out / MANIFEST).is_file():
             with fetched(context.store.out, [MANIFEST]) as local:
                 client.log_artifact(run_id, str(local / MANIFEST))

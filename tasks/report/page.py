@@ -44,6 +44,8 @@ class Heading:
     fingerprint: str
     facts: tuple[tuple[str, str], ...] = ()
     """Further pairs of a name and a value: samples, layers, explainer ..."""
+    site: str = ""
+    """Where the site beside the page lies in the run's output folder; empty without one."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from tasks.report.analysis import read_analysis, write_analysis
 from tasks.report.figures import write_figures
 from tasks.report.page import Heading, PageInputs, write_page
 from tasks.report.settings import About, ReportFiles, ReportSettings
+from tasks.report.site.layout import FOLDER
 from tasks.report.strongest import choose_neurons
 from tasks.report.tables import Summary, over_all_tokens, summarise, write_tables
 from tasks.samples.catalog import open_catalog
@@ -47,7 +48,7 @@ def write_report(
 ) -> list[str]:
     """Write index.html with its images, figures/, tables/ and summary.json into `folder`.
 
-    Returns the files written, relative to the folder.
+    Returns the files written, relative to the folder; what is in its site is not among them.
     """
     types = read_table(files.tables["types"], NEURON_TYPES)
     outcomes = {
@@ -73,6 +74,7 @@ def write_report(
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         fingerprint=about.fingerprint,
         facts=(("samples", f"{len(outcomes['samples']):,}"), *about.facts),
+        site=about.site,
     )
     write_page(
         folder,
@@ -94,8 +96,11 @@ def write_report(
     write_tables(folder / "tables", types, aggregates, outcomes)
     write_analysis(folder / "tables", analysis)
     _write_summary(folder / SUMMARY, summarise(types, overall, aggregates, outcomes))
+    beside = folder / FOLDER
     return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and beside not in path.parents
     )
 
 

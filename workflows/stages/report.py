@@ -1,14 +1,17 @@
-"""Report: figures, tables and the page."""
+"""Report: figures, tables, the page, and the site that it leads to."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import layer_file
 from tasks.artifacts.location import filling
 from tasks.report.settings import About, ReportFiles, ReportSettings
+from tasks.report.site.layout import FOLDER
 from tasks.samples.source import Source
 from tasks.settings import identity
 from workflows.cluster import result
@@ -16,6 +19,7 @@ from workflows.places import task
 from workflows.progress import progress
 from workflows.stage import Context, Stage, Written
 from workflows.stages.analyse import SUMMARIES
+from workflows.stages.site import MARKS, write_site
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -36,14 +40,20 @@ def _run(context: Context, folder: Path) -> Written:
         },
     )
     settings = context.settings
+    about = _about(context)
+    where = (folder / FOLDER).relative_to(context.store.out).as_posix()
     with progress("report", 1, "page") as advance:
         left = result(
             _write_report.remote(
-                folder, files, settings.data.source, settings.report, _about(context)
+                folder, files, settings.data.source, settings.report, replace(about, site=where)
             )
         )
         advance(1)
-    return Written({"report": left}, {})
+    return Written({"report": left, "site": write_site(context, folder, about)}, {})
+
+
+def _tidy(folder: Path) -> None:
+    shutil.rmtree(folder / MARKS, ignore_errors=True)
 
 
 _TABLES = (
@@ -89,8 +99,9 @@ def _write_report(
 
 STAGE = Stage(
     "report",
-    2,
+    3,
     ("samples", "describe", "capture", "classify", "analyse", "explain", "simulate", "score"),
     _parameters,
     _run,
+    _tidy,
 )

@@ -1,0 +1,97 @@
+"use strict";
+/* What each explainer said of a neuron, and how far that holds. */
+(() => {
+  const { h, foreign } = Atlas;
+
+  const paragraph = (name, text) => (text ? h("div", {}, h("dt", {}, name), foreign("dd", {}, text)) : null);
+
+  const words = (account) => {
+    if (account.status !== "ok") {
+      return h("p", { class: "failed" }, h("b", {}, "No explanation:"), " ", h("span", {}, Atlas.plain(account.status)),
+        account.reason ? [" ", foreign("span", {}, account.reason)] : null);
+    }
+    return [
+      h("blockquote", { dir: "auto" }, h("p", {}, account.text)),
+      account.evidence_for || account.evidence_against ? h("dl", { class: "pleas" },
+        paragraph("for", account.evidence_for), paragraph("against", account.evidence_against)) : null,
+    ];
+  };
+
+  const pair = (name, value, kind) => h("div", { class: kind || null }, h("dt", {}, name), h("dd", {}, value));
+
+  const range = (low, high, write) => (Atlas.known(low) && Atlas.known(high)
+    ? pair("95\u00a0%", `${write(low)} to ${write(high)}`) : null);
+
+  const measured = (name, value) => (Atlas.known(value) ? `${name} ${Atlas.signed(value)}` : null);
+
+  /** A score over all tokens; parts: the same over the visual and the text tokens alone. */
+  const scoreLine = (score, parts) => {
+    if (score.status !== "ok" || !Atlas.known(score.correlation)) {
+      return h("div", { class: "score" }, h("p", { class: "failed" }, h("b", {}, "No score:"), " ",
+        h("span", {}, Atlas.plain(score.status)), score.reason ? [" ", foreign("span", {}, score.reason)] : null,
+        " ", foreign("span", {}, score.simulator)));
+    }
+    const alone = parts.map((part) => `; ${part.tokens} tokens alone ${part.status === "ok" ? Atlas.signed(part.correlation) : Atlas.plain(part.status)}`);
+    const further = [
+      measured("Spearman", score.spearman), measured("AUROC of active tokens", score.auroc),
+      measured("explained variance", score.explained_variance),
+      measured("tells exemplars from random samples: AUC", score.detection_auc),
+      measured("balanced accuracy", score.balanced_accuracy),
+    ].filter(Boolean);
+    return h("div", { class: "score" }, Atlas.scoreScale(score), h("div", {},
+      h("dl", {},
+        pair("score", Atlas.signed(score.correlation), "own"), range(score.ci_low, score.ci_high, Atlas.signed),
+        Atlas.known(score.control_other) ? pair("control", Atlas.signed(score.control_other), "other") : null,
+        Atlas.known(score.control_empty) ? pair("no words", Atlas.signed(score.control_empty)) : null,
+        Atlas.known(score.control_blind) ? pair("no explanation", Atlas.signed(score.control_blind)) : null,
+        Atlas.known(score.margin) ? pair("margin", Atlas.difference(score.margin)) : null,
+        range(score.margin_low, score.margin_high, Atlas.difference),
+        Atlas.known(score.q) ? pair("q", Atlas.signed(score.q, 3)) : null),
+      h("p", { class: "quiet" }, "simulated by ", foreign("bdi", {}, score.simulator),
+        `, on ${Atlas.count(score.n_samples || 0)} samples, ${Atlas.count(score.n_tokens || 0)} tokens`, alone),
+      further.length ? h("p", { class: "quiet" }, further.join(", ")) : null));
+  };
+
+  /** One explainer's words and scores. */
+  Atlas.account = (account) => {
+    const whole = account.scores.filter((score) => score.tokens === "all");
+    return h("div", { class: "account" }, words(account),
+      h("p", { class: "by" }, foreign("bdi", {}, account.explainer), account.model ? [", ", foreign("bdi", {}, account.model)] : null,
+        Atlas.known(account.confidence) ? `, ${Atlas.percent(account.confidence)} sure` : null),
+      whole.length ? whole.map((score) => scoreLine(score,
+        account.scores.filter((part) => part.tokens !== "all" && part.simulator === score.simulator)))
+        : h("p", { class: "score quiet" }, "Not scored."));
+  };
+
+  /** Tabs, one for each name; show(number) fills the panel. Arrow keys go from tab to tab. */
+  Atlas.tabs = (label, names, chosen, panel, show) => {
+    const tabs = names.map((name, number) => h("button", {
+      type: "button", role: "tab", id: `${panel.id}-tab-${number}`, "aria-controls": panel.id,
+      onclick: () => choose(number),
+    }, foreign("bdi", {}, name)));
+    const choose = (number) => {
+      tabs.forEach((tab, at) => {
+        tab.setAttribute("aria-selected", String(at === number));
+        tab.tabIndex = at === number ? 0 : -1;
+      });
+      panel.setAttribute("aria-labelledby", tabs[number].id);
+      show(number);
+    };
+    const list = h("div", {
+      role: "tablist", class: "tabs", "aria-label": label,
+      onkeydown: (event) => {
+        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+        if (!step) return;
+        event.preventDefault();
+        event.stopPropagation();
+        const next = (tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length;
+        choose(next);
+        tabs[next].focus();
+      },
+    }, tabs);
+    panel.setAttribute("role", "tabpanel");
+    panel.tabIndex = 0;
+    choose(chosen);
+    return list;
+  };
+})();

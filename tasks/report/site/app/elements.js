@@ -1,0 +1,28 @@
+"use strict";
+/* Elements are made by name and filled with text; nothing is ever read as markup, so what models and
+   datasets say stays text. */
+(() => {
+  const SVG = "http://www.w3.org/2000/svg";
+
+  const fill = (element, attributes, children) => {
+    for (const [name, value] of Object.entries(attributes || {})) {
+      if (value === null || value === undefined || value === false) continue;
+      if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      else if (name === "vars") for (const [key, one] of Object.entries(value)) element.style.setProperty(key, one);
+      else element.setAttribute(name, value === true ? "" : value);
+    }
+    element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+    return element;
+  };
+
+  /** h("p", {class: "quiet", onclick: f, vars: {"--a": 1}}, "text", element, [more]) */
+  Atlas.h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+  Atlas.svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+
+  /** Text of a model or dataset: its direction is its own, and ends with it. */
+  Atlas.foreign = (tag, attributes, text) => Atlas.h(tag, { dir: "auto", ...attributes }, text);
+
+  Atlas.swatch = (type) => Atlas.h("span", { class: `swatch type-${type}`, "aria-hidden": "true" });
+
+  Atlas.say = (message) => { document.getElementById("said").textContent = message; };
+})();

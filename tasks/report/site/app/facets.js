@@ -1,0 +1,97 @@
+"use strict";
+/* Small pictures above the table: what the filter leaves, by layer and by score. Drawing over one
+   with a pointer sets its range; the fields beside it do the same for the keyboard. */
+(() => {
+  const { h, svg } = Atlas;
+  const WIDTH = 300, TALL = 46, BINS = 40;
+
+  const stacked = (counts, names, whole) => {
+    const highest = Math.max(1, ...counts.map((one) => one.reduce((sum, count) => sum + count, 0)));
+    const step = WIDTH / counts.length;
+    const bars = [];
+    counts.forEach((column, at) => {
+      let base = TALL;
+      column.forEach((count, code) => {
+        if (!count) return;
+        const tall = Math.max((count / highest) * (TALL - 2), 0.6);
+        base -= tall;
+        bars.push(svg("rect", {
+          class: `fill-${names[code]}`, x: at * step + (step > 4 ? 0.75 : 0.2), y: base,
+          width: Math.max(step - (step > 4 ? 1.5 : 0.4), 0.5), height: tall,
+        }));
+      });
+    });
+    if (whole) bars.push(svg("path", { class: "middle", d: `M${WIDTH / 2} 0V${TALL}` }));
+    return bars;
+  };
+
+  /** A strip that is redrawn by draw(counts, names, range); pick(first, last) is told columns. */
+  Atlas.strip = (label, pick, whole = false) => {
+    const shade = svg("rect", { class: "shade", y: 0, height: TALL, width: 0 });
+    const bars = svg("g");
+    const strip = svg("svg", {
+      class: "strip", viewBox: `0 0 ${WIDTH} ${TALL}`, preserveAspectRatio: "none", role: "img", "aria-label": label,
+    }, shade, bars, svg("path", { class: "axis", d: `M0 ${TALL}H${WIDTH}` }));
+    let columns = 1;
+    let pressed = null;
+    const columnAt = (event) => {
+      const box = strip.getBoundingClientRect();
+      return Math.min(columns - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * columns)));
+    };
+    const mark = (first, last) => {
+      shade.setAttribute("x", (first / columns) * WIDTH);
+      shade.setAttribute("width", ((last + 1 - first) / columns) * WIDTH);
+    };
+    strip.addEventListener("pointerdown", (event) => {
+      pressed = columnAt(event);
+      strip.setPointerCapture(event.pointerId);
+      mark(pressed, pressed);
+    });
+    strip.addEventListener("pointermove", (event) => {
+      if (pressed !== null) mark(Math.min(pressed, columnAt(event)), Math.max(pressed, columnAt(event)));
+    });
+    strip.addEventListener("pointerup", (event) => {
+      const now = columnAt(event);
+      const [first, last] = [Math.min(pressed, now), Math.max(pressed, now)];
+      pressed = null;
+      pick(first, last);
+    });
+    strip.draw = (counts, names, range, words) => {
+      columns = counts.length;
+      bars.replaceChildren(...stacked(counts, names, whole));
+      if (range) mark(...range); else shade.setAttribute("width", 0);
+      strip.setAttribute("aria-label", `${label}: ${words}`);
+    };
+    return strip;
+  };
+
+  /** Rows by layer and type that all filters but that of layers leave. */
+  Atlas.countLayers = (fails, state) => {
+    const { place, type, tested } = Atlas.columns;
+    const kind = state.rule === "tested" ? tested : type;
+    const counts = Atlas.index.layers.map(() => new Array(6).fill(0));
+    for (let row = 0; row < fails.length; row += 1) {
+      if (!(fails[row] & ~Atlas.columns.FAILS.layer)) counts[place[row]][Math.min(kind[row], 5)] += 1;
+    }
+    return counts;
+  };
+
+  /** The same by score, in BINS columns from -1 to 1, that all filters but that of scores leave. */
+  Atlas.countScores = (fails, account, state) => {
+    const { type, tested } = Atlas.columns;
+    const kind = state.rule === "tested" ? tested : type;
+    const counts = Array.from({ length: BINS }, () => new Array(6).fill(0));
+    for (let row = 0; row < fails.length; row += 1) {
+      const score = account.correlation[row];
+      if (fails[row] & ~Atlas.columns.FAILS.score || Number.isNaN(score)) continue;
+      counts[Math.min(BINS - 1, Math.max(0, Math.floor(((score + 1) / 2) * BINS)))][Math.min(kind[row], 5)] += 1;
+    }
+    return counts;
+  };
+
+  Atlas.scoreOfColumn = (column) => Math.round((column / BINS * 2 - 1) * 100) / 100;
+  Atlas.columnOfScore = (score) => Math.round(((Math.min(1, Math.max(-1, score)) + 1) / 2) * BINS);
+
+  /** A field with its words above it. */
+  Atlas.field = (name, ...inside) => h("label", { class: "field" }, h("span", {}, name), ...inside);
+})();

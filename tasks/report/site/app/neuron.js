@@ -1,0 +1,166 @@
+"use strict";
+/* The view of one neuron. */
+(() => {
+  const { h, foreign } = Atlas;
+
+  const load = async (layer, neuron) => {
+    const known = Atlas.index.layers.find((one) => one.layer === layer);
+    if (!known) throw new Error(`this atlas has no layer ${layer}`);
+    // Where a layer has all its neurons, a neuron's row is its number, and no table is needed.
+    let row = neuron;
+    if (known.first !== 0 || known.last !== known.neurons - 1) {
+      await Atlas.columns.open();
+      const found = Atlas.columns.find(layer, neuron);
+      row = found < 0 ? -1 : found - Atlas.columns.starts[Atlas.columns.place[found]];
+    }
+    if (row < 0 || row >= known.neurons) throw new Error(`this atlas has no neuron ${neuron} in layer ${layer}`);
+    const chunk = Math.floor(row / Atlas.index.chunk);
+    const details = await Atlas.load(`neurons/${layer}/${chunk}`);
+    return details[row - chunk * Atlas.index.chunk];
+  };
+
+  const shares = (details) => {
+    const types = Atlas.index.types;
+    return h("div", { class: "shares" },
+      h("div", { class: "share-bar", "aria-hidden": "true" }, types.map((type, place) => (details.shares[place]
+        ? h("span", { class: `type-${type}`, vars: { "flex-grow": details.shares[place] } }) : null))),
+      h("ul", {}, types.map((type, place) => h("li", { class: details.shares[place] ? null : "nil" },
+        Atlas.swatch(type), type, " ", h("b", {}, Atlas.percent(details.shares[place]))))),
+      h("p", { class: "quiet" }, `of ${details.n_exemplars} exemplars`));
+  };
+
+  const facts = (details) => {
+    const rows = ["visual", "text", "template"].map((role) => {
+      const [count, mean, deviation, highest, positive] = details.moments[role];
+      return count ? h("tr", {}, h("th", { scope: "row" }, role), h("td", {}, Atlas.digits3(highest)),
+        h("td", {}, Atlas.digits3(mean)), h("td", {}, Atlas.digits3(deviation)), h("td", {}, Atlas.percent(positive))) : null;
+    });
+    return h("section", { class: "whole", "aria-labelledby": "whole-title" },
+      h("h2", { id: "whole-title" }, "Over the whole dataset"),
+      Atlas.histogram(details),
+      h("p", { class: "under-figure" }, "Share of tokens by activation, in half octaves, on a logarithmic scale."),
+      h("table", {}, h("thead", {}, h("tr", {}, ["Tokens", "Highest", "Mean", "Deviation", "Active"].map((name) => h("th", { scope: "col" }, name)))),
+        h("tbody", {}, rows)),
+      details.favourites.length ? h("p", { class: "words-of" }, h("span", { class: "quiet" }, "Peaks at "),
+        details.favourites.map(([word, share], place) => [place ? ", " : "", foreign("bdi", {}, word), h("span", { class: "quiet" }, ` ${Atlas.percent(share)}`)])) : null,
+      details.seen_words.length ? h("p", { class: "words-of" }, h("span", { class: "quiet" }, "Its images\u2019 texts say "),
+        details.seen_words.map((word, place) => [place ? ", " : "", foreign("bdi", {}, word)])) : null);
+  };
+
+  const tested = (details) => (details.tested ? h("p", { class: "quiet tested" }, "By tests over all tokens: ",
+    h("b", {}, Atlas.swatch(details.tested.type), details.tested.type),
+    `, high at ${Atlas.percent(details.tested.rate_visual)} of visual and ${Atlas.percent(details.tested.rate_text)} of text tokens`,
+    Atlas.known(details.tested.q_block) ? `, q ${Atlas.digits3(details.tested.q_block)}` : null) : null);
+
+  const strongest = (details) => {
+    const weaker = details.weaker.length ? h("details", { class: "weaker" }, h("summary", {}, `${details.weaker.length} weaker exemplars`)) : null;
+    weaker?.addEventListener("toggle", () => {
+      if (weaker.open && weaker.childElementCount === 1) {
+        weaker.append(h("div", { class: "thumbnails" }, details.weaker.map((one, place) => Atlas.thumbnail(one, place + details.exemplars.length))));
+      }
+    });
+    return h("section", { "aria-labelledby": "strongest-title" },
+      h("h2", { id: "strongest-title" }, "What excites it most"),
+      details.exemplars.length ? h("div", { class: "exemplars" },
+        details.exemplars.map((one, rank) => Atlas.exemplar(one, rank, details.scale || 0)))
+        : details.weaker.length ? null : h("p", { class: "empty" }, "It has no exemplars."),
+      weaker);
+  };
+
+  /** Real beside simulated, by the explainer that is looked at; several simulators take turns. */
+  const heldOut = (details, explainer) => {
+    const { samples, simulated } = details.held_out;
+    const mine = simulated.filter((one) => one.explainer === explainer);
+    if (!samples.length || !mine.length) return null;
+    const figures = h("div", { class: "pairs", id: "pairs" });
+    const show = (number) => figures.replaceChildren(...samples.map((sample, place) => Atlas.besideSimulated(sample, mine[number].traces[place], details.scale || 0)));
+    const choice = mine.length > 1 ? Atlas.tabs("Simulator", mine.map((one) => one.simulator), 0, figures, show) : null;
+    if (!choice) show(0);
+    return h("section", { "aria-labelledby": "held-title" },
+      h("h2", { id: "held-title" }, "Real beside simulated"),
+      h("p", { class: "lede" }, "On samples that the explainer never saw. ", foreign("bdi", {}, mine[0].simulator),
+        " knows only the words above, and says where the neuron will respond. Each side is drawn by its own highest, for a correlation knows no unit."),
+      choice, figures);
+  };
+
+  const trail = (route) => {
+    const back = h("a", { href: Atlas.route.toTable(route.state), class: "back", "aria-keyshortcuts": "Escape" }, "\u2190\u00a0Table");
+    const [before, after] = ["Previous", "Next"].map((word) => h("a", {
+      class: "step", "aria-disabled": "true", "aria-keyshortcuts": word === "Next" ? "ArrowRight" : "ArrowLeft",
+    }, word === "Next" ? "Next\u00a0\u203a" : "\u2039\u00a0Previous"));
+    const place = h("span", { class: "quiet", id: "place" }, "\u2026");
+    const bar = h("nav", { class: "trail", "aria-label": "Neurons in the order of the table" }, back,
+      h("span", { class: "steps" }, before, place, after));
+    const fill = ({ rows, at, filtered }) => {
+      const go = (element, row) => {
+        if (row === undefined) return;
+        element.href = Atlas.route.toNeuron(Atlas.columns.layer[row], Atlas.columns.neuron[row], route.state);
+        element.removeAttribute("aria-disabled");
+      };
+      go(before, rows[at - 1]);
+      go(after, rows[at + 1]);
+      place.textContent = `${Atlas.count(at + 1)} of ${Atlas.count(rows.length)}${filtered ? " found" : ""}`;
+    };
+    return { bar, fill, before, after, back };
+  };
+
+  /** Where the neuron stands among the rows of the table's filter; outside it, among all. */
+  const standing = async (route) => {
+    const row = await Atlas.columns.open().then(() => Atlas.columns.find(route.layer, route.neuron));
+    const { rows } = await Atlas.columns.select(route.state);
+    const at = rows.indexOf(row);
+    if (at >= 0) return { rows, at, filtered: rows.length < Atlas.columns.total };
+    const all = Uint32Array.from({ length: Atlas.columns.total }, (_, one) => one);
+    return { rows: all, at: row, filtered: false };
+  };
+
+  /** Show a neuron in `main`; gives what keys do there. */
+  Atlas.showNeuron = async (main, route, isCurrent) => {
+    const { bar, fill, before, after, back } = trail(route);
+    standing(route).then((found) => { if (isCurrent()) fill(found); })
+      .catch((error) => { bar.querySelector("#place").textContent = error.message; });
+    const keys = {
+      ArrowLeft: () => before.href && before.click(), ArrowRight: () => after.href && after.click(), Escape: () => back.click(),
+    };
+    let details;
+    try {
+      details = await load(route.layer, route.neuron);
+    } catch (error) {
+      if (isCurrent()) main.replaceChildren(bar, h("h1", {}, "No such neuron"), h("p", { class: "empty" }, `${Atlas.capital(error.message)}.`));
+      return keys;
+    }
+    if (!isCurrent()) return keys;
+    const panel = h("div", { class: "accounts", id: "account" });
+    const below = h("div", {});
+    const accounts = details.accounts;
+    const wanted = Math.max(0, accounts.findIndex((one) => one.explainer === Atlas.index.accounts[route.state.account]?.[0]));
+    const show = (number) => {
+      panel.replaceChildren(Atlas.account(accounts[number]));
+      below.replaceChildren(heldOut(details, accounts[number].explainer) || "");
+      const mine = Atlas.index.accounts[route.state.account]?.[0];
+      if (mine !== accounts[number].explainer) {
+        route.state.account = Math.max(0, Atlas.index.accounts.findIndex((one) => one[0] === accounts[number].explainer));
+        Atlas.route.replace(Atlas.route.toNeuron(route.layer, route.neuron, route.state));
+        back.href = Atlas.route.toTable(route.state);
+        standing(route).then((found) => { if (isCurrent()) fill(found); });
+      }
+    };
+    let tabs = null;
+    if (accounts.length > 1) tabs = Atlas.tabs("Explainer", accounts.map((one) => one.explainer), wanted, panel, show);
+    else if (accounts.length) show(0);
+    else panel.append(h("p", { class: "empty" }, "This neuron was not explained."));
+    const kind = details.tested && route.state.rule === "tested" ? details.tested.type : details.type;
+    main.replaceChildren(bar, h("article", { class: "one", "aria-labelledby": "one-title" },
+      h("header", { class: "who-is-it" },
+        h("h1", { id: "one-title", tabindex: "-1" }, h("span", {}, `Layer ${details.layer ?? route.layer}`), " ", `Neuron ${Atlas.count(details.neuron)}`),
+        h("p", { class: "kind-line" }, h("span", { class: `chip type-${details.type}` }, details.type),
+          h("span", { class: "quiet" }, Atlas.index.meanings[details.type], " Its highest activation is ", h("b", {}, Atlas.digits3(details.scale)), "."))),
+      h("div", { class: "told" },
+        h("div", { class: "what" }, tabs, panel, tested(details)),
+        h("aside", { class: "aside" }, shares(details), facts(details))),
+      strongest(details), below));
+    document.title = `Layer ${route.layer}, neuron ${route.neuron} \u2013 ${Atlas.index.title}`;
+    Atlas.say(`Layer ${route.layer}, neuron ${details.neuron}, ${kind}`);
+    return keys;
+  };
+})();

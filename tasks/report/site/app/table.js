@@ -1,0 +1,208 @@
+"use strict";
+/* The table of all neurons: its rows are made as they come into sight. */
+(() => {
+  const { h } = Atlas;
+  const OVERSCAN = 6, TALLEST = 8e6; // Pixels: a browser draws no element of any height.
+  const HEADS = [
+    ["neuron", "Neuron"], ["type", "Type"], ["words", "Explanation"], ["score", "Score"], ["control", "Control"],
+    ["margin", "Margin"], ["share", "Exemplars"], ["peak", "Highest"],
+  ];
+  const LONG = { score: "score, with its 95 % interval", control: "score of another neuron\u2019s explanation", margin: "score less the best control", share: "share of exemplars of its type", peak: "highest activation" };
+  const kept = { top: 0, hash: "" };
+
+  const scoreCell = (account, row) => {
+    const score = account.correlation[row];
+    if (Number.isNaN(score)) return h("span", { class: "cell score-cell none", role: "cell" }, h("span", { class: "quiet" }, "\u2013"));
+    const along = (value) => `${((Math.min(1, Math.max(-1, value)) + 1) / 2) * 100}%`;
+    const [low, high, control] = [account.ci_low[row], account.ci_high[row], account.control_other[row]];
+    const marks = [h("i", { class: "zero" })];
+    if (!Number.isNaN(low) && !Number.isNaN(high)) {
+      marks.push(h("i", { class: "range", vars: { left: along(low), width: `calc(${along(high)} - ${along(low)})` } }));
+    }
+    if (!Number.isNaN(control)) marks.push(h("i", { class: "other", vars: { left: along(control) } }));
+    marks.push(h("i", { class: "dot", vars: { left: along(score) } }));
+    return h("span", { class: "cell score-cell", role: "cell" }, h("b", { class: account.beats[row] ? "beats" : null }, Atlas.signed(score)),
+      h("span", { class: "mini", "aria-hidden": "true" }, marks));
+  };
+
+  const makeRow = (shown, position, active) => {
+    const { state, account, rows } = shown;
+    const row = rows[position];
+    const { layer, neuron, type, tested, shares, scale } = Atlas.columns;
+    const kind = state.rule === "tested" ? Atlas.index.tested_types[tested[row]] : Atlas.index.types[type[row]];
+    const words = Atlas.columns.wordsOf(row, Atlas.explainerOf(state.account));
+    const outcome = Atlas.index.outcomes[account.outcome[row]] || "";
+    const said = h("span", { class: "cell words", role: "cell", dir: "auto" });
+    if (words) said.textContent = words;
+    else if (words === null) said.append(h("span", { class: "quiet" }, "\u2026"));
+    else said.append(h("span", { class: "quiet" }, Atlas.plain(outcome)));
+    return h("div", { class: "row", role: "row", "aria-rowindex": position + 2, "data-position": position },
+      h("span", { class: "cell name-cell", role: "rowheader" }, h("a", {
+        href: Atlas.route.toNeuron(layer[row], neuron[row], state), tabindex: position === active ? 0 : -1,
+        "aria-label": `Layer ${layer[row]}, neuron ${neuron[row]}`,
+      }, h("span", { class: "quiet" }, `${layer[row]}:`), String(neuron[row]))),
+      h("span", { class: "cell type-cell", role: "cell" }, kind ? [Atlas.swatch(kind), kind] : "\u2013"), said,
+      scoreCell(account, row),
+      h("span", { class: "cell number", role: "cell" }, Atlas.signed(account.control_other[row])),
+      h("span", { class: "cell number", role: "cell" }, Atlas.difference(account.margin[row])),
+      h("span", { class: "cell bar", role: "cell" }, h("span", { class: "share-bar", role: "img", "aria-label": Atlas.index.types.map((name, code) => `${name} ${Math.round(shares[row * 4 + code] / 2.55)} %`).join(", ") },
+        Atlas.index.types.map((name, code) => (shares[row * 4 + code] ? h("span", { class: `type-${name}`, vars: { "flex-grow": shares[row * 4 + code] } }) : null)))),
+      h("span", { class: "cell number", role: "cell" }, Atlas.digits3(scale[row])));
+  };
+
+  /** Rows in sight of a scrolling box. open(position), and the position that arrow keys move. */
+  const virtualRows = (scroller, canvas) => {
+    let shown = null;
+    let active = 0;
+    let queued = false;
+    const made = new Map();
+    const pitch = () => parseFloat(getComputedStyle(scroller).getPropertyValue("--row")) || 44;
+    const geometry = () => {
+      const row = pitch();
+      const whole = shown.rows.length * row;
+      const height = Math.min(whole, TALLEST);
+      const factor = height > scroller.clientHeight ? (whole - scroller.clientHeight) / (height - scroller.clientHeight) : 1;
+      return { row, height, factor };
+    };
+    const draw = () => {
+      queued = false;
+      if (!shown) return;
+      const { row, height, factor } = geometry();
+      canvas.style.height = `${height}px`;
+      const top = scroller.scrollTop * factor; // Of what is in sight, were all rows laid out.
+      const first = Math.max(0, Math.floor(top / row) - OVERSCAN);
+      const last = Math.min(shown.rows.length, Math.ceil((top + scroller.clientHeight) / row) + OVERSCAN);
+      for (const [position, element] of made) {
+        if (position < first || position >= last) { element.remove(); made.delete(position); }
+      }
+      const places = new Set();
+      for (let position = first; position < last; position += 1) {
+        let element = made.get(position);
+        if (!element) {
+          element = makeRow(shown, position, active);
+          made.set(position, element);
+          canvas.append(element);
+        }
+        element.style.transform = `translateY(${position * row - top + scroller.scrollTop}px)`;
+        places.add(Atlas.columns.place[shown.rows[position]]);
+      }
+      loadWords(places);
+    };
+    const loadWords = (places) => {
+      const explainer = Atlas.explainerOf(shown.state.account);
+      if (explainer < 0) return;
+      for (const place of places) {
+        if (Atlas.columns.words.has(`${explainer}/${Atlas.index.layers[place].layer}`)) continue;
+        Atlas.columns.loadWords(explainer, place).then(renew, () => {});
+      }
+    };
+    const renew = () => {
+      const focused = canvas.contains(document.activeElement);
+      made.forEach((element) => element.remove());
+      made.clear();
+      draw();
+      if (focused) focus(active);
+    };
+    const soon = () => { if (!queued) { queued = true; requestAnimationFrame(draw); } };
+    const focus = (position) => {
+      if (!shown || !shown.rows.length) return;
+      made.get(active)?.querySelector("a").setAttribute("tabindex", "-1");
+      active = Math.min(Math.max(position, 0), shown.rows.length - 1);
+      const { row, factor } = geometry();
+      const top = scroller.scrollTop * factor;
+      if (active * row < top) scroller.scrollTop = (active * row) / factor;
+      else if ((active + 1) * row > top + scroller.clientHeight) scroller.scrollTop = ((active + 1) * row - scroller.clientHeight) / factor;
+      draw();
+      const link = made.get(active)?.querySelector("a");
+      link?.setAttribute("tabindex", "0");
+      link?.focus({ preventScroll: true });
+    };
+    scroller.addEventListener("scroll", soon, { passive: true });
+    new ResizeObserver(soon).observe(scroller);
+    canvas.addEventListener("focusin", (event) => {
+      const position = Number(event.target.closest("[data-position]")?.dataset.position);
+      if (Number.isFinite(position)) active = position;
+    });
+    scroller.addEventListener("keydown", (event) => {
+      const page = Math.max(1, Math.floor(scroller.clientHeight / pitch()) - 1);
+      const step = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity }[event.key];
+      if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      focus(active + step);
+    });
+    return {
+      show: (found, top, position) => {
+        shown = found;
+        active = Math.min(position, Math.max(0, found.rows.length - 1));
+        made.forEach((element) => element.remove());
+        made.clear();
+        canvas.style.height = `${geometry().height}px`;
+        scroller.scrollTop = top;
+        draw();
+      },
+      focus: () => focus(active),
+      where: () => ({ top: scroller.scrollTop, active }),
+    };
+  };
+
+  const heads = (state, sortBy) => h("div", { class: "row head", role: "row", "aria-rowindex": 1 }, HEADS.map(([key, name]) => h("span", {
+    class: `cell head-${key}`, role: "columnheader", "aria-sort": state.sort === key ? (state.down ? "descending" : "ascending") : "none",
+  }, h("button", { type: "button", onclick: () => sortBy(key), title: LONG[key] || null }, name, h("span", { class: "arrow", "aria-hidden": "true" })))));
+
+  /** Show the table in `main`; gives what keys do there. */
+  Atlas.showTable = async (main, route, isCurrent) => {
+    const state = route.state;
+    const head = h("div", { role: "rowgroup" });
+    const canvas = h("div", { class: "canvas", role: "rowgroup" });
+    const scroller = h("div", { class: "scroller" }, canvas);
+    const grid = h("div", { class: "grid", role: "table", "aria-label": "Neurons", "aria-describedby": "found" }, head, scroller);
+    const found = h("p", { class: "found", id: "found" }, "Opening\u2026");
+    const rows = virtualRows(scroller, canvas);
+    let turn = 0;
+
+    const update = async ({ quietly = false, top = 0, position = 0 } = {}) => {
+      const mine = ++turn;
+      Atlas.route.replace(Atlas.route.toTable(state));
+      head.replaceChildren(heads(state, sortBy));
+      grid.setAttribute("aria-busy", "true");
+      try {
+        const selected = await Atlas.columns.select(state, (done, total) => {
+          if (mine === turn) found.textContent = `Reading explanations: ${done} of ${total} layers`;
+        });
+        if (mine !== turn || !isCurrent()) return;
+        const count = selected.rows.length;
+        const words = count === Atlas.columns.total ? `${Atlas.count(count)} neurons`
+          : `${Atlas.count(count)} of ${Atlas.count(Atlas.columns.total)} neurons`;
+        found.replaceChildren(h("b", {}, words));
+        if (!quietly) Atlas.say(words);
+        grid.setAttribute("aria-rowcount", count + 1);
+        rows.show({ ...selected, state: { ...state } }, top, position);
+        controls.draw(selected);
+        empty.hidden = count > 0;
+      } catch (error) {
+        if (mine === turn) found.textContent = `The table cannot be shown: ${error.message}.`;
+      } finally {
+        if (mine === turn) grid.setAttribute("aria-busy", "false");
+      }
+    };
+    const sortBy = (key) => {
+      if (state.sort === key) state.down = !state.down;
+      else Object.assign(state, { sort: key, down: !["neuron", "type", "words"].includes(key) });
+      const focused = document.activeElement?.closest?.(".head");
+      update().then(() => { if (focused) head.querySelector(`.head-${key} button`).focus(); });
+    };
+    const controls = Atlas.controls(state, HEADS, update);
+    const empty = h("p", { class: "empty nothing", hidden: true }, "No neuron is left by these filters.");
+    main.replaceChildren(h("section", { class: "finder" }, h("h1", { class: "unseen" }, "All neurons"), controls.element,
+      h("div", { class: "count-line" }, found, controls.clear, controls.order), grid, empty));
+    document.title = `Neurons \u2013 ${Atlas.index.title}`;
+    Atlas.leaveTable = () => { kept.hash = Atlas.route.toTable(state); Object.assign(kept, rows.where()); };
+    const back = kept.hash === Atlas.route.toTable(state);
+    await update(back ? { top: kept.top, position: kept.active } : {});
+    return {
+      "/": () => controls.search.focus(),
+      ArrowDown: () => rows.focus(),
+      refocus: back ? rows.focus : () => {},
+    };
+  };
+})();

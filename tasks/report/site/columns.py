@@ -1,0 +1,175 @@
+"""The columns of the table of neurons, a layer at a time, as arrays of a few bytes a neuron."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from tasks.artifacts import (
+    EXPLANATIONS,
+    NEURON_TESTS,
+    SCORES,
+    TESTED_TYPES,
+    TYPES,
+    read_table,
+)
+from tasks.report.site.inputs import LayerFiles, read_types
+from tasks.report.site.layout import account_key, data_file, table_key, words_key
+from tasks.report.site.script import packed, write_script
+
+UNEXPLAINED = "not explained"
+UNSCORED = "not scored"
+OUTCOMES = (
+    "scored",
+    UNSCORED,
+    UNEXPLAINED,
+    *(status for status in SCORES.statuses if status != "ok"),
+    *(status for status in EXPLANATIONS.statuses if status != "ok"),
+)
+"""What became of a neuron: its score; else why it has none; else why it has no explanation."""
+
+NO_NUMBER = -32768
+STEPS = 10_000
+"""A correlation is kept in steps of 1 / STEPS as int16, and `NO_NUMBER` where there is none."""
+
+LONGEST_WORDS = 600
+"""Characters of an explanation that the table shows and searches; the neuron's page has all."""
+
+_MEASURES = ("correlation", "ci_low", "ci_high", "control_other", "margin")
+_SHARES = ("p_visual", "p_text", "p_multimodal", "p_unknown")
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """Who explained and who simulated, in the order of the site; level: the q at most with which a
+    neuron beats its controls. Where nobody explained, there is one without a name."""
+
+    explainers: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    """Each explainer with each simulator that scored it; "" where none did."""
+    level: float | None = None
+
+
+def list_accounts(
+    explanations: Sequence[Path], scores: Sequence[Path], aggregates: Sequence[Path]
+) -> Accounts:
+    """Who explained and simulated, in the order in which the files of the tables name them."""
+    said, scored = (
+        pl.DataFrame(read_table(paths, spec, columns)).unique(maintain_order=True)
+        for paths, spec, columns in (
+            (explanations, EXPLANATIONS, ["explainer"]),
+            (scores, SCORES, ["explainer", "simulator"]),
+        )
+    )
+    explainers = list(dict.fromkeys([*said["explainer"], *scored["explainer"]])) or [""]
+    pairs = [
+        (explainer, simulator)
+        for explainer in explainers
+        for simulator in scored.filter(explainer=explainer)["simulator"].to_list() or [""]
+    ]
+    levels = [
+        level
+        for path in aggregates
+        for level in pl.read_parquet(path, columns=["level"])["level"].drop_nulls()
+    ]
+    return Accounts(tuple(explainers), tuple(pairs), levels[0] if levels else None)
+
+
+def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str, Any]:
+    """Write a layer's columns; gives what the index says of it: layer, neurons, rows by type."""
+    types = pl.DataFrame(read_types(files)).fill_nan(None)
+    neurons = types.select("neuron")
+    _write(site, table_key(files.layer), _typed(types, files))
+    columns = ["neuron", "explainer", "text", "status", "confidence"]
+    said = pl.DataFrame(read_table(files.explanations, EXPLANATIONS, columns))
+    scored = pl.DataFrame(
+        read_table(files.scores, SCORES).filter(pa.compute.field("tokens") == "all")
+    )
+    for number, explainer in enumerate(accounts.explainers):
+        mine = neurons.join(said.filter(explainer=explainer), on="neuron", how="left")
+        _write(site, words_key(number, files.layer), _words(mine["text"]))
+    seen: set[str] = set()
+    for number, (explainer, simulator) in enumerate(accounts.pairs):
+        mine = neurons.join(said.filter(explainer=explainer), on="neuron", how="left")
+        its = scored.filter(explainer=explainer, simulator=simulator)
+        of_neuron = neurons.join(its, on="neuron", how="left")
+        outcome = _outcome(mine, of_neuron)
+        seen |= set(outcome)
+        columns = _scored(mine, of_neuron, outcome, accounts.level)
+        _write(site, account_key(number, files.layer), columns)
+    return {
+        "layer": files.layer,
+        "neurons": types.height,
+        "first": types["neuron"].min(),
+        "last": types["neuron"].max(),
+        "types": {name: int((types["type"] == name).sum()) for name in TYPES},
+        "outcomes": sorted(seen),
+        "tested": files.tested_types is not None,
+    }
+
+
+def _write(site: Path, key: str, value: Any) -> None:
+    write_script(site / data_file(key), key, value)
+
+
+def _typed(types: pl.DataFrame, files: LayerFiles) -> Mapping[str, str]:
+    columns = {
+        "neuron": packed(types["neuron"].to_numpy().astype(np.uint32)),
+        "type": _coded(types["type"], TYPES),
+        "scale": packed(types["scale"].fill_null(0).to_numpy().astype(np.float32)),
+        "shares": packed(
+            np.rint(types.select(_SHARES).fill_null(0).to_numpy().clip(0, 1) * 255).astype(np.uint8)
+        ),
+    }
+    if files.tested_types is not None:
+        tested = pl.DataFrame(
+            read_table(files.tested_types, NEURON_TESTS, ["neuron", "type_tested"])
+        )
+        mine = types.select("neuron").join(tested, on="neuron", how="left")
+        columns["tested"] = _coded(mine["type_tested"], TESTED_TYPES)
+    return columns
+
+
+def _coded(words: pl.Series, known: Sequence[str]) -> str:
+    codes = {word: code for code, word in enumerate(known)}
+    return packed(words.replace_strict(codes, default=len(known), return_dtype=pl.UInt8).to_numpy())
+
+
+def _outcome(said: pl.DataFrame, scored: pl.DataFrame) -> pl.Series:
+    explained = said["status"].fill_null(UNEXPLAINED).alias("explained")
+    status = scored["status"].fill_null(UNSCORED).replace("ok", "scored").alias("scored")
+    both = pl.DataFrame([explained, status])
+    of_score = pl.when(pl.col("explained") == "ok").then("scored").otherwise("explained")
+    return both.select(of_score.alias("outcome")).to_series()
+
+
+def _scored(
+    said: pl.DataFrame, scored: pl.DataFrame, outcome: pl.Series, level: float | None
+) -> dict[str, str]:
+    beats = (pl.col("q") <= (level or 0.0)) & (pl.col("margin") > 0)
+    confidence = (pl.col("confidence").fill_nan(None).clip(0, 1) * 254).round().fill_null(255)
+    return {
+        **{name: packed(_steps(scored[name])) for name in _MEASURES},
+        "outcome": _coded(outcome, OUTCOMES),
+        "beats": packed(
+            scored.select(beats.fill_null(value=False)).to_series().to_numpy().astype(np.uint8)
+        ),
+        "confidence": packed(said.select(confidence).to_series().to_numpy().astype(np.uint8)),
+    }
+
+
+def _steps(measure: pl.Series) -> np.ndarray:
+    values = measure.cast(pl.Float64).fill_nan(None).clip(-3, 3) * STEPS
+    return values.round().fill_null(NO_NUMBER).to_numpy().astype(np.int16)
+
+
+def _words(texts: pl.Series) -> str:
+    """A line a neuron, empty where nothing was said."""
+    lines = texts.fill_null("").str.replace_all(r"[\r\n\x0b\x0c\u0085\u2028\u2029]+", " ")
+    return "\n".join(lines.str.slice(0, LONGEST_WORDS))

@@ -1,0 +1,104 @@
+"""The site's page, its scripts and style, and the index that they start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tasks.artifacts import TESTED_TYPES, TYPES
+from tasks.histogram import bin_edges
+from tasks.report.palette import DARK, LIGHT, css_variables, heat_colours
+from tasks.report.settings import About
+from tasks.report.site.columns import NO_NUMBER, OUTCOMES, STEPS, Accounts
+from tasks.report.site.layout import CHUNK, PER_FOLDER, SAMPLE_CHUNK, data_file
+from tasks.report.site.script import write_script, write_whole
+from tasks.report.wording import TYPE_MEANINGS
+
+SCRIPTS = (
+    "loading",
+    "elements",
+    "numbers",
+    "columns",
+    "route",
+    "drawing",
+    "facets",
+    "controls",
+    "table",
+    "exemplars",
+    "accounts",
+    "neuron",
+    "main",
+)
+"""In the order in which they are loaded: each uses those before it."""
+_TEMPLATES = Path(__file__).parents[1] / "templates"
+_APP = Path(__file__).parent / "app"
+
+
+def write_index(
+    site: Path,
+    layers: Sequence[Mapping[str, Any]],
+    accounts: Accounts,
+    about: About,
+    title: str,
+) -> None:
+    """Write index.html, app/ and data/index.js. layers: what `write_columns` gave of each."""
+    tested = any(layer["tested"] for layer in layers)
+    seen = {outcome for layer in layers for outcome in layer["outcomes"]}
+    write_script(
+        site / data_file("index"),
+        "index",
+        {
+            "title": title,
+            "subject": about.subject,
+            "dataset": about.dataset,
+            "fingerprint": about.fingerprint,
+            "layers": list(layers),
+            "types": list(TYPES),
+            "meanings": TYPE_MEANINGS,
+            "tested_types": list(TESTED_TYPES),
+            "rules": ["paper", "tested"] if tested else ["paper"],
+            "explainers": list(accounts.explainers),
+            "accounts": [list(pair) for pair in accounts.pairs],
+            "level": accounts.level,
+            "outcomes": list(OUTCOMES),
+            "seen_outcomes": [one for one in OUTCOMES if one in seen],
+            "steps": STEPS,
+            "no_number": NO_NUMBER,
+            "chunk": CHUNK,
+            "sample_chunk": SAMPLE_CHUNK,
+            "per_folder": PER_FOLDER,
+            "edges": [float(edge) for edge in bin_edges()[1:]],
+            "heat": heat_colours(np.linspace(0, 1, 256)).tolist(),
+        },
+    )
+    page = _environment().get_template("index.html").render(title=title, scripts=SCRIPTS)
+    write_whole(site / "index.html", page.encode())
+    for name in SCRIPTS:
+        write_whole(site / "app" / f"{name}.js", (_APP / f"{name}.js").read_bytes())
+    write_whole(site / "app" / "site.css", _style().encode())
+
+
+def _style() -> str:
+    """The colours, the style of the report's page, and what the site has beside it."""
+    return "\n".join(
+        [
+            f":root {{ {css_variables(LIGHT)} }}",
+            f"@media (prefers-color-scheme: dark) {{ :root {{ {css_variables(DARK)} }} }}",
+            (_TEMPLATES / "atlas.css").read_text(encoding="utf-8"),
+            (_APP / "site.css").read_text(encoding="utf-8"),
+        ]
+    )
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("tasks.report.site", "app"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

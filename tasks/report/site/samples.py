@@ -1,0 +1,77 @@
+"""The samples that neurons are shown with: each written once, with its image."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tasks.regions import heat_over
+from tasks.report.settings import SiteSettings
+from tasks.report.site.inputs import SampleFiles
+from tasks.report.site.layout import SAMPLE_CHUNK, data_file, image_file, samples_key
+from tasks.report.site.script import write_script, write_whole
+from tasks.samples.catalog import Catalog, open_catalog
+from tasks.samples.source import BadSample, SourceError
+
+BATCH = 16 * SAMPLE_CHUNK
+"""Samples of one work item."""
+
+
+def cut_samples(sample_ids: Iterable[int]) -> list[tuple[int, ...]]:
+    """Sample ids cut into work items; the samples of one file are of one item."""
+    ordered = sorted(set(sample_ids))
+    return [tuple(group) for _, group in groupby(ordered, key=lambda one: one // BATCH)]
+
+
+def write_samples(
+    site: Path, sample_ids: Sequence[int], files: SampleFiles, settings: SiteSettings
+) -> None:
+    """Write the samples, `SAMPLE_CHUNK` a file, and their images.
+
+    An image that no longer opens leaves a sample that says why; so does one without an image.
+    """
+    catalog = open_catalog(
+        files.samples, files.descriptions, sample_ids=set(sample_ids), source=files.source
+    )
+    for key, group in groupby(sorted(sample_ids), key=samples_key):
+        described = {str(one): _describe(site, one, catalog, settings) for one in group}
+        write_script(site / data_file(key), key, described)
+
+
+def _describe(site: Path, sample_id: int, catalog: Catalog, settings: SiteSettings) -> Any:
+    sample = catalog.samples.get(sample_id)
+    if sample is None:
+        return {"problem": "this sample is no longer listed as usable"}
+    described: dict[str, Any] = {"id": sample.source_id, "tokens": list(sample.tokens)}
+    if not sample.regions:
+        return described | {"problem": "this sample has no image"}
+    view = sample.view
+    grid = heat_over(view, np.zeros(sample.n_visual, np.float32)).shape
+    described |= {"size": [view.width, view.height], "grid": list(grid)}
+    try:
+        picture = catalog.open_view(sample_id)
+    except BadSample as bad:
+        return described | {"problem": f"{bad.status}: {bad.reason}"}
+    except (OSError, SourceError) as error:
+        return described | {"problem": str(error)}
+    return described | {"image": _write_image(site, picture, settings)}
+
+
+def _write_image(site: Path, picture: Image.Image, settings: SiteSettings) -> str:
+    side = settings.image_px
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    written = io.BytesIO()
+    picture.save(written, "WEBP", quality=settings.image_quality, method=4)
+    content = written.getvalue()
+    name = image_file(hashlib.sha256(content).hexdigest(), "webp")
+    path = site / name
+    if not path.is_file():
+        write_whole(path, content)
+    return name.as_posix()

@@ -1,0 +1,14 @@
+import pytest
+
+from bench.made_up_atlas import Sizes, make_up
+from tests.tasks.report.site.reading import write
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    return make_up(tmp_path_factory.mktemp("tables"), Sizes())
+
+
+@pytest.fixture(scope="session")
+def site(made, tmp_path_factory):
+    return write(made, tmp_path_factory.mktemp("report") / "site")
