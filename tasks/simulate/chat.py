@@ -298,4 +298,4 @@ class _Rating:
 
 def _answer_tokens(sheet: Sheet) -> int:
     """Enough for an answer that is written with a line and its indent for each number."""
-    return 64 + 6 * sheet.numbers + 12 * len(sheet.fields)
+    return 64 + 4 * sheet.numbers + 10 * len(sheet.fields)
