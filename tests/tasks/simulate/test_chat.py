@@ -156,7 +156,11 @@ def test_expected_values_are_between_the_integers_that_are_written(provider):
 
 
 @pytest.mark.parametrize(
-    "fault", ["no_logprobs", pytest.param("without_logprobs", marks=pytest.mark.slow)]
+    "fault",
+    [
+        "no_logprobs",
+        *(pytest.param(f"{w}_logprobs", marks=pytest.mark.slow) for w in ("without", "own")),
+    ],
 )
 def test_a_server_without_probabilities_is_asked_for_integers(provider, fault):
     provider.misbehave(fault, times=-1)
