@@ -35,6 +35,10 @@ test-triton: $(READY) ## Run the GPU kernel in Triton's interpreter; fetches Tri
 test-slow: $(READY) ## Run the whole line once more with a killed driver, a spent budget, batches, failures
 	$(BIN)/python -m pytest -m slow --timeout 900 tests/workflows
 
+test-simulators: $(READY) ## Run planted neurons and whole runs with a chat model that simulates
+	$(BIN)/python -m pytest -m slow --timeout 900 tests/tasks/simulate tests/tasks/test_planted_chat.py \
+	  tests/workflows/test_simulate_run.py
+
 test-kill: $(READY) ## Kill a run at fifty random moments, and compare it with an undisturbed one
 	$(BIN)/python -m pytest -m kill -s --timeout 3600 tests/workflows/test_kill.py
 
@@ -67,7 +71,7 @@ bench-capture: $(READY) ## Measure capture beside the bare forward pass and the 
 bench-merge: $(READY) ## Measure merging beside reading and writing the same bytes
 	$(BIN)/python -m bench.merge
 
-bench-score: $(READY) ## Measure scoring with its controls and intervals, in seconds and memory
+bench-score: $(READY) ## Measure scoring in seconds and memory, and simulating beside a bare client
 	$(BIN)/python -m bench.score
 
 bench-types: $(READY) ## Measure typing by tests beside shuffling labels, and its memory
@@ -102,6 +106,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test test-triton test-slow test-kill \
-	test-cluster test-faults test-netns test-slurm check bench bench-capture bench-merge bench-score bench-types \
+.PHONY: help setup demo test test-triton test-slow test-simulators test-kill check bench bench-capture bench-merge bench-score bench-types \
 	bench-explain ui sweep run-cluster subject clean

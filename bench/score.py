@@ -1,6 +1,8 @@
-"""How long scoring takes, with every control and interval, and in how much memory.
+"""How long scoring takes, with every control and interval, and in how much memory; and how much of
+a server's throughput simulating uses (bench/simulate.py).
 
-    python -m bench.score [--neurons 10000] [--processes 2] [--out bench/score.json]
+    python -m bench.score [--neurons 10000] [--processes 2] [--only scoring|simulating]
+                          [--out bench/score.json]
 
 Made-up neurons in parts as the score stage works on them, each process one core: every part is
 drawn (not timed) and then scored by `score_neurons`, which is timed. Together with p and q and the
@@ -15,15 +17,19 @@ import json
 import os
 import platform
 import resource
+import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from bench import simulate
 from tasks.artifacts import CLAIMS, SIMULATIONS
 from tasks.evidence import Evidence, Excitation, Purpose
 from tasks.score.aggregate import aggregate_scores
@@ -75,7 +81,39 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=1_000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("bench/score.json"))
+    parser.add_argument("--only", choices=("scoring", "simulating"))
+    parser.add_argument("--requests-in-flight", type=int, default=simulate.IN_FLIGHT)
+    parser.add_argument("--rounds", type=int, default=simulate.ROUNDS)
     options = parser.parse_args()
+    # What is not measured now stays as it was.
+    found = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
+    missed = []
+    if options.only != "scoring":
+        found["simulating"] = simulate.measure(
+            simulate.NEURONS, options.requests_in_flight, simulate.LATENCY_S, options.rounds
+        )
+        missed += simulate.missed_targets(found["simulating"])
+    if options.only != "simulating":
+        found["scoring"] = _scoring(options)
+        missed += missed_targets(found["scoring"])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=2))
+    for line in missed:
+        print(f"missed: {line}", file=sys.stderr)
+    sys.exit(1 if missed else 0)
+
+
+def missed_targets(found: Mapping[str, Any]) -> list[str]:
+    """A line for each target that what was found does not reach, of a run of the default size."""
+    return [
+        f"{found[name]['all']} of at most {found[name]['limit']} ({name})"
+        for name in ("seconds", "max_rss_gb")
+        if found[name]["all"] > found[name]["limit"]
+    ]
+
+
+def _scoring(options: argparse.Namespace) -> dict[str, Any]:
     size = Size(options.samples, options.visual, options.text)
     settings = ScoreSettings(resamples=options.resamples)
     parts = [
@@ -97,7 +135,7 @@ def main() -> None:
     aggregates = aggregate_scores(judged, settings)
     gathering = time.perf_counter() - start
     rss = [*(share.max_rss for share in shares), _max_rss()]
-    result = {
+    return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -120,12 +158,6 @@ def main() -> None:
         },
         "rows": {"scores": len(judged), "score_aggregates": len(aggregates)},
     }
-    # What other benchmarks of scores have measured stands in the same file.
-    known = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    written = json.dumps(known | {"scoring": result}, indent=2)
-    options.out.write_text(written + "\n", encoding="utf-8")
-    print(written)
 
 
 def score_parts(parts: list[tuple[int, int]], size: Size, settings: ScoreSettings) -> Share:

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -134,7 +135,10 @@ def _run_stages(context: Context) -> bool:
     """Run all stages, or those before a dry run; whether it was all."""
     for stage in STAGES:
         if stage is explain.STAGE and any(one.dry_run for one in context.settings.explain.each):
-            dry_run(context)
+            dry_run(context, explain.asking)
+            return False
+        if stage is simulate.STAGE and context.settings.simulate.dry_run:
+            dry_run(context, partial(simulate.asking, is_rehearsal=True))
             return False
         run_stage(stage, context)
         if stage is samples.STAGE:

@@ -49,12 +49,13 @@ class OpenCalls:
         if before != self.client.limits:
             now = self.client
             say(f"limits     {now.account}: {_shown(now.limits)}; before, {_shown(before)}")
-        return Calls(self.journal, self.limits, outbox=self.outbox)
+        return Calls(self.journal, self.limits, outbox=self.outbox, group=self.stage)
 
     def collecting(self, path: Path) -> Calls:
         """For tasks whose requests go into a file, to be handed in by batch."""
         price = self.prices.get(self.client.model)
-        return Calls(self.journal, None, Spool(path, share=1.0 if price is None else price.batch))
+        spool = Spool(path, share=1.0 if price is None else price.batch)
+        return Calls(self.journal, None, spool, group=self.stage)
 
     def accompany(self, context: Context, advance: Advance) -> AbstractContextManager[None]:
         """Show and log what is spent for as long as it is open."""

@@ -1,8 +1,9 @@
-"""What explaining would take, said before a cent is spent."""
+"""What explaining or simulating would take, said before a cent is spent."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,12 +14,12 @@ from tasks.llm.calls import Calls
 from tasks.llm.prices import Price
 from tasks.llm.settings import ClientSettings
 from tasks.llm.spool import Spool, read_spools
+from workflows.asking import Asking
 from workflows.calls import OpenCalls, open_calls
 from workflows.cluster import spread
-from workflows.neuron_parts import NeuronPart, TaskInputs, cut_into_parts
+from workflows.neuron_parts import NeuronPart, cut_into_parts
 from workflows.progress import progress, say
 from workflows.stage import Context
-from workflows.stages.explain import chosen_neurons, explain_part
 
 _LOOKED_AT = 512
 """Neurons whose requests are made; with more than that to explain, these stand for all."""
@@ -37,30 +38,35 @@ class Estimate:
     usd: float
 
 
-def dry_run(context: Context) -> None:
-    """Say how many requests, tokens, dollars and hours explaining would take, by each explainer
-    and, of several, in all. Nothing is sent.
+def dry_run(context: Context, rehearsed: Callable[[Context], Asking]) -> None:
+    """Say how many requests, tokens, dollars and hours a stage would take, for each explainer and,
+    of several, in all. Nothing is sent.
 
-    The tokens and the dollars are the most that the first request of each neuron can take. Raises
-    Unusable where a model has no price.
+    rehearsed: what the stage asks. The tokens and the dollars are the most that the first request
+    of each question can take. Raises Unusable where a model has no price.
     """
     context.start_cluster()
-    asked = [found for _, apart in context.each_explainer() if (found := _of_one(apart))]
+    asked = [
+        found
+        for _, apart in context.each_explainer()
+        if (found := _of_one(apart, rehearsed(apart)))
+    ]
     for line in closing(asked):
         say(line)
 
 
-def _of_one(context: Context) -> tuple[int, float] | None:
-    """The requests and dollars of one explainer, once they are told; None if it asks no model."""
-    explainer = context.settings.explain.explainer
-    with open_calls(explainer, context, "explain", None, "batch") as calls:
+def _of_one(context: Context, asking: Asking) -> tuple[int, float] | None:
+    """The requests and dollars for one explainer, once they are told; None if no model is asked."""
+    with open_calls(asking.asker, context, asking.stage, None, "batch") as calls:
         if calls is None:
-            say(f"dry run    {explainer.name} asks no model")
+            say(f"dry run    {asking.asker.name} asks no model")
             return None
-        estimate = _estimate(context, calls)
+        estimate = _estimate(context, asking, calls)
         price = calls.prices[calls.client.model]
-        is_batch = context.settings.explain.mode == "batch"
-        for line in told(estimate, calls.client, price, is_batch=is_batch, apart=context.apart):
+        is_batch = asking.settings.mode == "batch"
+        for line in told(
+            estimate, asking.stage, calls.client, price, is_batch=is_batch, apart=context.apart
+        ):
             say(line)
         return estimate.requests, estimate.usd * (price.batch if is_batch else 1.0)
 
@@ -80,9 +86,16 @@ def closing(asked: Sequence[tuple[int, float]]) -> list[str]:
 
 
 def told(
-    estimate: Estimate, client: ClientSettings, price: Price, *, is_batch: bool, apart: str = ""
+    estimate: Estimate,
+    stage: str,
+    client: ClientSettings,
+    price: Price,
+    *,
+    is_batch: bool,
+    apart: str = "",
 ) -> list[str]:
-    """The lines that tell of an estimate; apart: the explainer, where there are several."""
+    """The lines that tell of an estimate for a stage; apart: the explainer, where there are
+    several."""
     judged = ""
     if estimate.looked_at < estimate.neurons:
         judged = f", judging by {estimate.looked_at:,} of them"
@@ -104,27 +117,25 @@ def told(
     if is_batch:
         lines.append("hours      up to 24 for each batch, as the provider says")
     elif limits.requests_per_minute is None and limits.tokens_per_minute is None:
-        lines.append("hours      as many as it takes: explain.client.limits has no limit a minute")
+        lines.append(f"hours      as many as it takes: {stage}.client.limits has no limit a minute")
     else:
         hours = limits.hours(estimate.requests, estimate.tokens_in + estimate.tokens_out)
-        lines.append(f"hours      {hours:,.2f} at the limits in explain.client.limits")
+        lines.append(f"hours      {hours:,.2f} at the limits in {stage}.client.limits")
     return lines
 
 
-def _estimate(context: Context, calls: OpenCalls) -> Estimate:
-    settings = context.settings.explain
-    chosen = chosen_neurons(context)
-    looked_at = _evenly(chosen, _LOOKED_AT)
-    inputs = TaskInputs.of(context)
-    with scratch(context.store.out) as folder:
+def _estimate(context: Context, asking: Asking, calls: OpenCalls) -> Estimate:
+    looked_at = _evenly(asking.neurons, _LOOKED_AT)
+    chosen = asking.neurons
+    submit = asking.begin(calls)
+    with tempfile.TemporaryDirectory(dir=context.store.out) as folder:
 
-        def submit(part: NeuronPart) -> ray.ObjectRef:
-            spool = Spool(folder / f"{part.file('requests')}.jsonl", keep_bodies=False)
-            written_down = Calls(calls.journal, None, spool)
-            return explain_part.remote(settings.explainer, part, inputs, written_down, None)
+        def write_down(part: NeuronPart) -> ray.ObjectRef:
+            spool = Spool(Path(folder) / f"{part.file('requests')}.jsonl", keep_bodies=False)
+            return submit(part, Calls(calls.journal, None, spool, group=asking.stage), None)
 
         with progress("dry run", len(looked_at), "neurons") as advance:
-            for part, _ in spread(cut_into_parts(looked_at, settings.neurons_per_task), submit):
+            for part, _ in spread(cut_into_parts(looked_at, asking.neurons_per_task), write_down):
                 advance(len(part.neurons))
         spooled = list(read_spools(sorted(folder.glob("*.jsonl"))))
     scale = len(chosen) / max(1, len(looked_at))

@@ -54,8 +54,7 @@ class ExplainSettings:
     beside: tuple[ExplainSettings, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.budget_usd is not None and not 0 <= self.budget_usd < math.inf:
-            raise ValueError("budget_usd: must be at least 0, or null for no limit")
+        _check_budget(self.budget_usd)
         _check_share("max_failed_share", self.max_failed_share)
         if self.neurons_per_task < 1:
             raise ValueError("neurons_per_task: must be at least 1")
@@ -79,10 +78,29 @@ class ExplainSettings:
 
 @dataclass(frozen=True)
 class SimulateSettings:
-    """Who predicts traces from explanations; seed: of the choice of controls."""
+    """Who predicts traces from explanations; past max_failed_share failed predictions the run
+    fails.
+
+    seed: of the choice of controls. budget_usd: the most that simulating may cost in this output
+    folder, over all runs and for all explainers; None for no limit. mode: ask live, or by batch.
+    dry_run: only say what simulating would take.
+    """
 
     simulator: Simulator
     seed: int = 0
+    max_failed_share: float = runtime(0.05)
+    budget_usd: float | None = runtime(None)
+    mode: Literal["live", "batch"] = runtime("live")
+    dry_run: bool = runtime(False)
+
+    def __post_init__(self) -> None:
+        _check_budget(self.budget_usd)
+        _check_share("max_failed_share", self.max_failed_share)
+
+    def check(self) -> None:
+        """See `Simulator.check`; one that only runs dry needs no key."""
+        if not self.dry_run:
+            self.simulator.check()
 
 
 @dataclass(frozen=True)
@@ -145,6 +163,12 @@ class Settings:
                 f"classify: {voting} exemplars shall vote (top_n) and capture.top_n keeps {kept}; "
                 "raise the latter, which captures again"
             )
+
+    def check(self) -> None:
+        """Raise Unusable where a model that will be asked cannot be, such as for want of a key."""
+        self.explain.check()
+        if not any(one.dry_run for one in self.explain.each):
+            self.simulate.check()
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
@@ -285,6 +309,11 @@ def _plain(hint: Any, value: Any, where: str) -> Any:
     if not fits(value):
         raise WrongCall(f"{where}: must be {expected}, not {value!r}")
     return hint(value)
+
+
+def _check_budget(value: float | None) -> None:
+    if value is not None and not 0 <= value < math.inf:
+        raise ValueError("budget_usd: must be at least 0, or null for no limit")
 
 
 def _check_share(name: str, value: float) -> None:

@@ -97,16 +97,16 @@ class ChatSimulator:
         check_price(self.prices, self.client.model, "simulate.prices")
         read_key(self.client.api_key_env, "simulate")
 
-    def agree(self, calls: Calls) -> Agreed | None:
-        """Find out what can be had of the server, once for all who will simulate; None where that
-        cannot be known now. Raises Unusable."""
+    def agree(self, calls: Calls) -> ChatSimulator | AgreedChat:
+        """Find out what can be had of the server, once for all who will simulate by what is
+        returned; itself where that cannot be known now. Raises Unusable."""
 
         async def find_out() -> Agreed | Answer:
             async with connect(self.client, calls, self.prices) as connection:
                 return await self._agree(connection)
 
         agreed = asyncio.run(find_out())
-        return agreed if isinstance(agreed, Agreed) else None
+        return AgreedChat(self, agreed) if isinstance(agreed, Agreed) else self
 
     def simulate(
         self,
@@ -164,6 +164,39 @@ class ChatSimulator:
                 )
         predictions = dict(zip(order, answers, strict=True))
         return [predictions[place] for place in range(len(questions))]
+
+
+@dataclass(frozen=True)
+class AgreedChat:
+    """The same simulator, once it is known what can be had of its server."""
+
+    chat: ChatSimulator
+    agreed: Agreed
+
+    @property
+    def name(self) -> str:
+        """See `Simulator`."""
+        return self.chat.name
+
+    @property
+    def wording(self) -> str:
+        """See `Simulator`."""
+        return self.chat.wording
+
+    @property
+    def estimator(self) -> str:
+        """How predictions will be read off its answers."""
+        return self.agreed.estimator
+
+    def check(self) -> None:
+        """See `Simulator`."""
+        self.chat.check()
+
+    def simulate(
+        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
+    ) -> list[Prediction]:
+        """See `Simulator`."""
+        return self.chat.simulate(questions, catalog, calls, self.agreed)
 
 
 @dataclass(frozen=True)
@@ -265,4 +298,4 @@ class _Rating:
 
 def _answer_tokens(sheet: Sheet) -> int:
     """Enough for an answer that is written with a line and its indent for each number."""
-    return 64 + 6 * sheet.numbers + 12 * len(sheet.fields)
+    return 64 + 4 * sheet.numbers + 10 * len(sheet.fields)

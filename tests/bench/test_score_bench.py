@@ -6,8 +6,10 @@ import json
 import sys
 
 import numpy as np
+import pytest
 
-from bench.score import Size, draw_part, main, score_parts
+from bench import simulate
+from bench.score import Size, draw_part, main, missed_targets, score_parts
 from tasks.artifacts import CLAIMS
 from tasks.score.settings import ScoreSettings
 
@@ -47,11 +49,25 @@ def test_it_writes_seconds_and_memory_beside_what_others_have_measured(tmp_path,
     path = tmp_path / "score.json"
     path.write_text('{"simulating": {"share": 0.97}}', encoding="utf-8")
     small = "--neurons 3 --samples 4 --visual 20 --text 5 --resamples 100 --processes 1 --out"
-    monkeypatch.setattr(sys, "argv", ["score", *small.split(), str(path)])
-    main()
+    given = ["score", "--only", "scoring", *small.split(), str(path)]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
     written = json.loads(path.read_text(encoding="utf-8"))
     assert written["simulating"] == {"share": 0.97}
     scoring = written["scoring"]
     assert (scoring["neurons"], scoring["tokens"], scoring["rows"]["scores"]) == (3, 25, 9)
     assert scoring["seconds"]["all"] > 0
     assert 0.05 < scoring["max_rss_gb"]["all"] < 3
+
+
+def test_a_target_that_is_missed_is_told():
+    scoring = {"seconds": {"all": 61, "limit": 60}, "max_rss_gb": {"all": 2.9, "limit": 3}}
+    assert missed_targets(scoring) == ["61 of at most 60 (seconds)"]
+    good = {"stage_over_bare": 0.95, "stage": [{"answered": 9}], "bare": [{"answered": 9}]}
+    assert simulate.missed_targets(good) == []
+    slow = simulate.missed_targets(good | {"stage_over_bare": 0.94})
+    assert slow == ["0.94 of 0.95 of a bare client's throughput"]
+    lost = simulate.missed_targets(good | {"stage": [{"answered": 8}]})
+    assert lost == ["8 of 9 requests answered"]

@@ -49,7 +49,7 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
         opinions = {len(before) + place: opinion for place, opinion in opinions.items()}
     odds = None
     if body.get("logprobs") and fault != "without_logprobs" and message["content"]:
-        most = body.get("top_logprobs") or 0
+        most = 1 if fault == "own_logprobs" else body.get("top_logprobs") or 0
         odds = {"content": with_odds(message["content"], opinions, most), "refusal": None}
     tokens_in = prompt_tokens(body)
     tokens_out = len(message["content"] or "") // 4 + 1

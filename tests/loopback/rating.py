@@ -12,13 +12,14 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from tests.loopback.looking import COLOURS
 from tests.loopback.protocol import open_picture
-from tests.loopback.seeing import PLACES, WIDTHS, see, within_grid
+from tests.loopback.seeing import PLACES, WIDTHS, Sight, see, within_grid
 
 HIGHEST = 10.0
 NAMES = (*COLOURS, *WIDTHS, *PLACES, "large", "small")
@@ -47,7 +48,7 @@ class Asked:
     """A question: fields with how many numbers each, pictures, tokens, what is said or None."""
 
     fields: list[tuple[str, int]]
-    pictures: list[Any]
+    pictures: list[str]
     tokens: list[str]
     explanation: str | None
 
@@ -92,7 +93,7 @@ def rate_plainly(body: dict[str, Any]) -> str:
 def read_question(body: dict[str, Any]) -> Asked:
     """The question as it was first asked, whatever was said after it."""
     parts = body["messages"][1]["content"]
-    pictures = [open_picture(p["image_url"]["url"]) for p in parts if p["type"] == "image_url"]
+    pictures = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     lines = [p["text"] for p in parts if p.get("text", "").startswith("line 1:")]
     question = parts[-1]["text"]
     told = re.search(r"<explanation>(.*)</explanation>", question, re.DOTALL)
@@ -113,12 +114,12 @@ def read_question(body: dict[str, Any]) -> Asked:
     )
 
 
-def _look(picture: Any, asked: Asked, number: int) -> np.ndarray:
+def _look(picture: str, asked: Asked, number: int) -> np.ndarray:
     """The opinion on every cell of a picture [rows, columns]: how much of it shows what excites."""
     of = f"picture {number} " if len(asked.pictures) > 1 else ""
     counts = [count for name, count in asked.fields if name.startswith(f"{of}row ")]
     rows, columns = len(counts), counts[0]
-    sight = see(within_grid(picture, rows, columns))
+    sight = _sight(picture, rows, columns)
     if asked.explanation is None:  # Whatever is there rather excites it than the background.
         names = frozenset(trait for thing in sight.things for trait in thing.traits)
         highest = 2.0
@@ -131,6 +132,11 @@ def _look(picture: Any, asked: Asked, number: int) -> np.ndarray:
             for band in np.array_split(shown.astype(np.float64), rows, axis=0)
         ]
     )
+
+
+@lru_cache(maxsize=512)
+def _sight(url: str, rows: int, columns: int) -> Sight:
+    return see(within_grid(open_picture(url), rows, columns))
 
 
 def _names(explanation: str) -> frozenset[str]:

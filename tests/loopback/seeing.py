@@ -13,7 +13,8 @@ from tests.loopback.looking import COLOURS
 
 EDGE = 22
 """Of a picture with a grid: the width (px) of its white edges with numbers."""
-STEP = 2
+FINE = 150
+"""Pixels of a side that are looked at, about; of larger pictures some are passed over."""
 LEAST_PIXELS = 30
 WIDTHS = {"circle": 1.64, "square": 1.414, "triangle": 1.732, "star": 1.902, "cross": 1.926}
 """Of a thing in the circle around its centre, in radii of that circle."""
@@ -68,8 +69,9 @@ def within_grid(picture: Image.Image, rows: int, columns: int) -> np.ndarray:
 
 
 def see(pixels: np.ndarray) -> Sight:
-    """The things in a picture [height, width, 3], at every second pixel."""
-    pixels = pixels[::STEP, ::STEP].astype(np.float32)
+    """The things in a picture [height, width, 3]."""
+    step = max(1, min(pixels.shape[:2]) // FINE)
+    pixels = pixels[::step, ::step].astype(np.float32)
     palette = np.array(list(COLOURS.values()), dtype=np.float32)
     nearest = ((pixels[:, :, None] - palette) ** 2).sum(axis=-1).argmin(axis=-1)
     counts = np.bincount(nearest.ravel(), minlength=len(palette))

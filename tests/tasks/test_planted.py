@@ -32,6 +32,7 @@ from tasks.score.significance import judge
 from tasks.simulate.concept import ConceptSimulator
 from tasks.simulate.control import Explained, other_neurons
 from tasks.simulate.rows import simulate_neurons
+from tasks.simulate.simulator import Simulator
 from tasks.subject.describe import generate_descriptions
 from tasks.subject.load import Subject, load_subject
 from tasks.subject.settings import DescribeSettings, SubjectSettings
@@ -105,11 +106,16 @@ Claims = dict[tuple[int, int], Explained]
 
 
 def score_claims(
-    explainer: str, by_purpose: ByPurpose, claims: Claims, controls: Claims, catalog: Catalog
+    explainer: str,
+    by_purpose: ByPurpose,
+    claims: Claims,
+    controls: Claims,
+    catalog: Catalog,
+    simulator: Simulator = ConceptSimulator(),  # noqa: B008
 ) -> list[dict]:
     """Simulated, scored and judged: the rows over all tokens."""
     simulations = simulate_neurons(
-        ConceptSimulator(),
+        simulator,
         explainer,
         by_purpose["scorer"],
         by_purpose["calibration"],

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,10 +59,12 @@ def explanations(out: Path) -> pa.Table:
     return table.sort_by([("layer", "ascending"), ("neuron", "ascending")])
 
 
-def without_answers(undisturbed: Path, out: Path) -> None:
-    """A copy of a run as it was before anything was explained."""
+def without_answers(
+    undisturbed: Path, out: Path, stages: Sequence[str] = ("explain", "simulate", "score", "report")
+) -> None:
+    """A copy of a run as it was before anything was asked by the first of these stages."""
     shutil.copytree(undisturbed, out, dirs_exist_ok=True)
-    for stage in ("explain", "simulate", "score", "report"):
+    for stage in stages:
         shutil.rmtree(out / "artifacts" / stage)
     for path in out.glob("journal.sqlite*"):
         path.unlink()
@@ -69,15 +72,22 @@ def without_answers(undisturbed: Path, out: Path) -> None:
 
 
 def run_killed(
-    provider: Loopback, overrides: list[str], log: Path, neurons: int, kills: int, seed: int
+    provider: Loopback,
+    overrides: list[str],
+    log: Path,
+    requests: int,
+    kills: int,
+    seed: int,
+    work: str = "explain_part",
 ) -> Disturbed:
     """Kill the driver or one of its workers, as often the one as the other, each time that some
-    number of calls was answered, and start it again where it was the driver, until it ends."""
+    number of the `requests` was answered, and start it again where it was the driver, until it
+    ends. work: the name of the tasks whose workers are killed."""
     draw = random.Random(seed)
     victims = [("driver", "worker")[place % 2] for place in range(kills)]
     draw.shuffle(victims)
-    # Not at the very end: each kill shall meet a run that explains.
-    moments = sorted(draw.sample(range(1, neurons - 4), kills))
+    # Not at the very end: each kill shall meet a run that asks.
+    moments = sorted(draw.sample(range(1, requests - 4), kills))
     disturbed = Disturbed()
     while True:
         with program(log, *overrides) as running:
@@ -87,7 +97,7 @@ def run_killed(
                 victim = victims.pop()
                 disturbed.killed[victim] += 1
                 if victim == "worker":
-                    _kill_worker(running, draw)
+                    _kill_worker(running, draw, work)
                     continue
                 running.process.kill()
                 # Its workers go on for a moment, with nobody to tell; then they are killed too.
@@ -133,16 +143,12 @@ def _goes_on_until(provider: Loopback, running: Program, answered: int) -> bool:
     raise AssertionError(f"it ended before it could be killed:\n{running.said()}")
 
 
-def _kill_worker(running: Program, draw: random.Random) -> None:
-    """SIGKILL one of the processes that explain, as soon as there is one."""
+def _kill_worker(running: Program, draw: random.Random, work: str) -> None:
+    """SIGKILL one of the processes that ask, as soon as there is one."""
     workers: list[psutil.Process] = []
     while not workers:
         assert running.process.poll() is None, f"it ended early:\n{running.said()}"
-        workers = [
-            process
-            for process in running.processes()
-            if "explain_part" in " ".join(_words(process))
-        ]
+        workers = [process for process in running.processes() if work in " ".join(_words(process))]
     with suppress(psutil.NoSuchProcess):
         draw.choice(workers).kill()
 

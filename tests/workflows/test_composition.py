@@ -303,8 +303,13 @@ def test_the_remedy_for_a_model_without_a_price_can_be_given_as_it_is_printed(mo
             "explain.client.base_url=http://127.0.0.1:1/v1",
         ),
         (_told_of_another_model(), "explain.client.served_as=another"),
+        (
+            str(from_reply(404, {}, "gpt-4o", "KEY", "simulate")),
+            "simulate.client.base_url=http://127.0.0.1:1/v1",
+        ),
+        (str(from_reply(401, {}, "m", "KEY", "simulate")), "simulate.client.api_key_env=KEY"),
     ],
 )
 def test_a_setting_that_an_error_names_exists(said, remedy):
     assert f" {remedy.split('=')[0]}" in said
-    settings("explain=gpt4o", remedy)
+    settings("explain=gpt4o", "simulate=chat", remedy)

@@ -47,7 +47,8 @@ def test_there_are_the_choices_that_the_readme_promises():
         *("data=scenes", "data=llava_json", "data=folder", "data=hub"),
         *("describe=generated", "describe=given"),
         *("classify=paper", "classify=tested"),
-        *("explain=dissect", "explain=gpt4o", "explain=gpt4o-azure", "simulate=concept"),
+        *("explain=dissect", "explain=gpt4o", "explain=gpt4o-azure"),
+        *("simulate=concept", "simulate=chat"),
         *("experiment=demo", "experiment=paper", "experiment=gpt4o"),
     } <= set(CHOICES)
 

@@ -1,10 +1,12 @@
 from contextlib import contextmanager
 
+from tasks.artifacts import EXPLANATIONS
 from tasks.explain.chat import Chat
 from tasks.llm.prices import Price
 from tasks.llm.settings import ClientSettings, LimitSettings
 from tests.workflows.runs import settings
 from workflows import dry_run as dry
+from workflows.asking import Asking
 from workflows.dry_run import Estimate, closing, told
 from workflows.stage import Context
 from workflows.store import Store
@@ -23,7 +25,7 @@ CLIENT = ClientSettings(limits=LimitSettings(500, 800_000))
 
 
 def test_an_estimate_tells_requests_tokens_dollars_and_hours():
-    assert told(ESTIMATE, CLIENT, PRICE, is_batch=False) == [
+    assert told(ESTIMATE, "explain", CLIENT, PRICE, is_batch=False) == [
         "dry run    10,000 neurons, judging by 512 of them",
         "requests   9,800 to gpt-4o, and 100 more that are answered already",
         "tokens     19,600,000 in the prompts and 3,920,000 in the answers, at most",
@@ -32,19 +34,26 @@ def test_an_estimate_tells_requests_tokens_dollars_and_hours():
     ]
 
 
+def test_the_limits_that_it_names_are_those_of_the_stage():
+    for client, words in ((CLIENT, "at the limits in"), (ClientSettings(), "as many as it takes")):
+        line = told(ESTIMATE, "simulate", client, PRICE, is_batch=False)[4]
+        assert words in line
+        assert "simulate.client.limits" in line
+
+
 def test_by_batch_it_costs_half_and_takes_a_day():
-    lines = told(ESTIMATE, CLIENT, PRICE, is_batch=True)
+    lines = told(ESTIMATE, "explain", CLIENT, PRICE, is_batch=True)
     assert lines[3].startswith("dollars    44.10 at most")
     assert lines[4] == "hours      up to 24 for each batch, as the provider says"
 
 
 def test_without_limits_no_hours_are_made_up():
-    lines = told(ESTIMATE, ClientSettings(), PRICE, is_batch=False)
+    lines = told(ESTIMATE, "explain", ClientSettings(), PRICE, is_batch=False)
     assert "no limit a minute" in lines[4]
 
 
 def test_of_several_explainers_each_is_named_and_their_sum_is_told():
-    lines = told(ESTIMATE, CLIENT, PRICE, is_batch=False, apart="masks")
+    lines = told(ESTIMATE, "explain", CLIENT, PRICE, is_batch=False, apart="masks")
     assert lines[0] == "dry run    masks: 10,000 neurons, judging by 512 of them"
     assert (
         closing([(9_800, 88.2), (200, 1.8)])[0]
@@ -57,6 +66,11 @@ def test_it_is_said_what_an_estimate_leaves_out():
     assert "second questions" in beside
     assert last == "nothing was sent"
     assert closing([]) == ["nothing was sent"]
+
+
+def asked_of(context: Context) -> Asking:
+    one = context.settings.explain
+    return Asking("explain", EXPLANATIONS, one.explainer, one, None, 2, None)
 
 
 def test_a_dry_run_of_several_tells_of_each_and_of_all(monkeypatch, tmp_path, capsys):
@@ -73,8 +87,8 @@ def test_a_dry_run_of_several_tells_of_each_and_of_all(monkeypatch, tmp_path, ca
         yield explainer if asks else None
 
     monkeypatch.setattr(dry, "open_calls", opened)
-    monkeypatch.setattr(dry, "_estimate", lambda context, calls: ESTIMATE)
-    dry.dry_run(context)
+    monkeypatch.setattr(dry, "_estimate", lambda context, asking, calls: ESTIMATE)
+    dry.dry_run(context, asked_of)
     told_lines = capsys.readouterr().err.splitlines()
     assert [line for line in told_lines if line.startswith(("dry", "in all", "nothing"))] == [
         "dry run    gpt4o: 10,000 neurons, judging by 512 of them",

@@ -1,4 +1,4 @@
-"""What the stage that explains does around its tasks, which are stood in for here."""
+"""What the stages that ask a model do around their tasks, which are stood in for here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, write_table
 from tasks.llm.journal import Tally
 from tests.workflows.runs import settings
-from workflows import calls, neuron_parts
+from workflows import asking, calls, neuron_parts
+from workflows.asking import Asking
 from workflows.errors import RunFailed, WrongCall
 from workflows.neuron_parts import cut_into_parts
 from workflows.stage import Context
@@ -58,6 +59,10 @@ def context_of(folder: Path, *overrides: str) -> Context:
     )
 
 
+def asking_about(neurons: pa.Table) -> Asking:
+    return Asking("explain", EXPLANATIONS, None, None, neurons, 2, lambda calls: None)  # type: ignore[arg-type]
+
+
 def test_a_batch_run_keeps_the_requests_of_some_parts_at_a_time_on_the_disk(monkeypatch, tmp_path):
     """Ten parts of two neurons, and room for the requests of six neurons."""
     parts = cut_into_parts(types(20), 2)
@@ -75,13 +80,7 @@ def test_a_batch_run_keeps_the_requests_of_some_parts_at_a_time_on_the_disk(monk
         handed_in.append([path.stem for path in waiting])
         answered.update(path.stem for path in waiting)
 
-    monkeypatch.setattr(explain, "_SPOOLED_AT_ONCE", 6)
-    monkeypatch.setattr(explain.TaskInputs, "of", lambda context: None)
-    monkeypatch.setattr(
-        explain,
-        "explain_part",
-        SimpleNamespace(remote=lambda _1, part, _2, spool, path: work(part, spool, path)),
-    )
+    monkeypatch.setattr(asking, "_SPOOLED_AT_ONCE", 6)
     monkeypatch.setattr(
         neuron_parts, "spread", lambda items, submit, *_: [(item, submit(item)) for item in items]
     )
@@ -96,14 +95,14 @@ def test_a_batch_run_keeps_the_requests_of_some_parts_at_a_time_on_the_disk(monk
     spools.mkdir()
     (spools / "of-a-killed-run.jsonl").touch()
 
-    context = context_of(tmp_path, "explain.neurons_per_task=2")
-    files = explain._by_batch(context, tmp_path, parts, told)
+    about = asking_about(types(20))
+    names = asking._by_batch(about, context_of(tmp_path), tmp_path, parts, told, work)
 
     assert [len(names) for names in handed_in] == [3, 3, 3, 1]
-    names = [name for some in handed_in for name in some]
-    assert "of-a-killed-run" not in names
-    assert len(set(names)) == 10
-    assert all((tmp_path / name).is_file() for name in files["explanations"])
+    spooled = [name for some in handed_in for name in some]
+    assert "of-a-killed-run" not in spooled
+    assert len(set(spooled)) == 10
+    assert all((tmp_path / name).is_file() for name in names)
     assert not spools.exists()
 
 
@@ -136,13 +135,13 @@ def test_the_explanations_of_a_run_with_too_many_failures_are_logged_all_the_sam
     several = replace(context, by_explainer={})
     (apart,) = [found for _, found in several.each_explainer()]
 
-    def live(context: Context, folder: Path, parts: Any, calls: Any) -> dict[str, list[str]]:
+    def ask(about: Any, context: Context, folder: Path) -> list[Path]:
         write_table(explanations(4, "malformed"), EXPLANATIONS, folder / "part.parquet")
-        return {"explanations": ["part.parquet"]}
+        return [folder / "part.parquet"]
 
-    monkeypatch.setattr(explain, "chosen_neurons", lambda context: types(4))
-    monkeypatch.setattr(explain, "open_calls", lambda *_: nullcontext())
-    monkeypatch.setattr(explain, "_live", live)
+    about = replace(asking_about(types(4)), settings=apart.settings.explain)
+    monkeypatch.setattr(explain, "asking", lambda context: about)
+    monkeypatch.setattr(explain, "ask", ask)
     with pytest.raises(RunFailed, match=r"100\.0% of 4 explanations failed"):
         explain._run(apart, tmp_path)
 

@@ -82,6 +82,8 @@ def test_a_value_of_the_wrong_kind_is_told_with_the_right_one(path, value, allow
         ("explain.budget_usd", -1.0, "must be at least 0, or null for no limit"),
         ("explain.budget_usd", math.nan, "must be at least 0, or null for no limit"),
         ("explain.budget_usd", math.inf, "must be at least 0, or null for no limit"),
+        ("simulate.budget_usd", -1.0, "must be at least 0, or null for no limit"),
+        ("simulate.max_failed_share", 2.0, "must be a share from 0 to 1"),
         ("explain.max_failed_share", -0.1, "must be a share from 0 to 1"),
         ("explain.neurons_per_task", 0, "must be at least 1"),
         ("explain.neurons.count", 0, "must be at least 1, or null for no limit"),

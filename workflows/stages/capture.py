@@ -37,7 +37,7 @@ def _run(context: Context, folder: Path) -> Written:
     settings = context.settings.capture
     described = context.paths("describe", "descriptions")
     columns = ["sample_id", "n_visual", "n_text", "status"]
-    context.settings.explain.check()  # For want of a key, hours would be in vain.
+    context.settings.check()  # For want of a key, hours would be in vain.
     extent = context.extent()
     plans = plan_shards(
         read_table(described, DESCRIPTIONS, columns),

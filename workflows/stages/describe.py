@@ -38,7 +38,7 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 
 def _run(context: Context, folder: Path) -> Written:
     # What would stop the run later must show before the subject writes for hours.
-    context.settings.explain.check()
+    context.settings.check()
     context.layers()
     sources = context.paths("samples", "samples")
     written = {path: folder / path.name.replace("samples-", "descriptions-") for path in sources}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
@@ -13,49 +17,101 @@ from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SIMULATIONS, read_table
 from tasks.llm.calls import Calls
 from tasks.settings import identity
 from tasks.simulate.control import Explained, other_neurons
-from workflows.neuron_parts import NeuronPart, TaskInputs, cut_into_parts, work_on_parts
-from workflows.places import task
-from workflows.stage import Context, Stage, Written, count_rows
+from workflows.asking import LIVES, Asking, Submit, ask, check_failures, count_transient
+from workflows.calls import OpenCalls
+from workflows.cluster import result
+from workflows.neuron_parts import NeuronPart, TaskInputs
+from workflows.progress import say
+from workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
 
 Key = tuple[int, int]
+_STEADY = ["layer", "neuron", "claim", "claim_layer", "claim_neuron", "sample_id", "draw"]
+_STEADY += ["purpose", "estimator", "status"]
 
 
 def explained_parts(context: Context) -> list[NeuronPart]:
     """The neurons that were explained, cut as they were when they were explained."""
+    return asking(context).parts()
+
+
+def asking(context: Context, *, is_rehearsal: bool = False) -> Asking:
+    """What is asked of the simulator; is_rehearsal: nothing will be sent."""
+    settings = context.settings.simulate
     types = read_table(context.paths("classify", "types"), NEURON_TYPES)
     keys = ["layer", "neuron"]
-    asked = read_table(context.paths("explain", "explanations"), EXPLANATIONS, keys)
-    chosen = types.join(asked, keys=keys, join_type="left semi")
+    known = read_table(context.paths("explain", "explanations"), EXPLANATIONS, keys)
+    chosen = types.join(known, keys=keys, join_type="left semi")
     chosen = chosen.sort_by([(key, "ascending") for key in keys]).select(types.column_names)
-    return cut_into_parts(chosen, context.done["explain"].about["neurons_per_task"])
+
+    def begin(calls: OpenCalls | None) -> Submit:
+        explained = _explained(context)
+        controls = other_neurons(list(explained.values()), settings.seed)
+        inputs = TaskInputs.of(context)
+        simulator = settings.simulator
+        if calls is not None:
+            simulator = _assume(simulator) if is_rehearsal else _agree(simulator, calls)
+
+        def submit(part: NeuronPart, told: Calls, path: Path | None) -> ray.ObjectRef:
+            mine = [(part.layer, neuron) for neuron in part.neurons]
+            return _simulate_part.remote(
+                simulator,
+                context.settings.explain.explainer.name,
+                part,
+                inputs,
+                {key: explained[key] for key in mine if key in explained},
+                {key: controls[key] for key in mine if key in controls},
+                told,
+                path,
+            )
+
+        return submit
+
+    return Asking(
+        "simulate",
+        SIMULATIONS,
+        settings.simulator,
+        settings,
+        chosen,
+        context.done["explain"].about["neurons_per_task"],
+        begin,
+    )
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
     settings = context.settings.simulate
-    return {"simulator": identity(settings.simulator), "seed": settings.seed}
+    return {
+        "simulator": identity(settings.simulator),
+        "wording": settings.simulator.wording,
+        "seed": settings.seed,
+    }
 
 
 def _run(context: Context, folder: Path) -> Written:
-    settings = context.settings
-    explained = _explained(context)
-    controls = other_neurons(list(explained.values()), settings.simulate.seed)
-    inputs = TaskInputs.of(context)
+    about = asking(context)
+    written = ask(about, context, folder)
+    check_failures(about, written)
+    files = {"simulations": [path.name for path in written]}
+    return Written(
+        files,
+        count_rows(folder, files),
+        content=_content(written),
+        about={ASK_AGAIN: count_transient(about, written)},
+    )
 
-    def submit(part: NeuronPart, path: Path) -> ray.ObjectRef:
-        keys = [(part.layer, neuron) for neuron in part.neurons]
-        return _simulate_part.remote(
-            settings.simulate.simulator,
-            settings.explain.explainer.name,
-            part,
-            inputs,
-            {key: explained[key] for key in keys if key in explained},
-            {key: controls[key] for key in keys if key in controls},
-            path,
-        )
 
-    parts = explained_parts(context)
-    files = work_on_parts("simulate", "simulations", parts, folder, submit)
-    return Written(files, count_rows(folder, files))
+def _agree(simulator: Any, calls: OpenCalls) -> Any:
+    """The simulator once it has found out what its server can do, before all parts begin."""
+    if not hasattr(simulator, "agree"):
+        return simulator
+    agreed = result(_agree_on_a_worker.remote(simulator, calls.live()))
+    say(f"simulate   estimator: {agreed.estimator}")
+    return agreed
+
+
+def _assume(simulator: Any) -> Any:
+    """The simulator as if its server could do the least: its requests then are as many and as
+    long as any."""
+    return replace(simulator, estimator="integers") if hasattr(simulator, "agree") else simulator
 
 
 def _explained(context: Context) -> dict[Key, Explained]:
@@ -65,7 +121,30 @@ def _explained(context: Context) -> dict[Key, Explained]:
     return {(row["layer"], row["neuron"]): Explained(**row) for row in rows}
 
 
-@task()
+def _content(written: Sequence[Path]) -> str:
+    """What was predicted, however often it had to be asked for."""
+    digest = hashlib.sha256()
+    for path in written:
+        table = read_table(path, SIMULATIONS)
+        digest.update(json.dumps(table.select(_STEADY).to_pydict(), sort_keys=True).encode())
+        for name in ("visual", "text"):
+            lists = table[name].combine_chunks()
+            for values in (lists.value_lengths(), lists.flatten()):
+                digest.update(_bytes(values))
+        digest.update(_bytes(table["detected"].combine_chunks().fill_null(-1)))
+    return digest.hexdigest()
+
+
+def _bytes(values: pa.Array) -> bytes:
+    return values.to_numpy(zero_copy_only=False).tobytes()
+
+
+@ray.remote(max_retries=LIVES)
+def _agree_on_a_worker(simulator: Any, calls: Calls) -> Any:
+    return simulator.agree(calls)
+
+
+@ray.remote(max_retries=LIVES)
 def _simulate_part(
     simulator: Any,
     explainer: str,
@@ -73,22 +152,25 @@ def _simulate_part(
     inputs: TaskInputs,
     explained: Mapping[Key, Explained],
     controls: Mapping[Key, Explained],
-    path: Path,
+    calls: Calls,
+    path: Path | None,
 ) -> None:
+    """See `Submit`."""
     from tasks.artifacts import write_table
     from tasks.simulate.rows import simulate_neurons
 
     held_out, calibration = (inputs.evidence(part, name) for name in ("scorer", "calibration"))
     catalog = inputs.catalog([*held_out, *calibration])
     table = simulate_neurons(
-        simulator, explainer, held_out, calibration, explained, controls, catalog, Calls()
+        simulator, explainer, held_out, calibration, explained, controls, catalog, calls
     )
-    write_table(table, SIMULATIONS, path)
+    if path is not None and not pc.any(pc.equal(table["status"], "pending")).as_py():
+        write_table(table, SIMULATIONS, path)
 
 
 STAGE = Stage(
     "simulate",
-    2,
+    3,
     ("samples", "describe", "capture", "classify", "explain"),
     _parameters,
     _run,

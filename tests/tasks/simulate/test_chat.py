@@ -82,6 +82,7 @@ def test_the_sample_as_a_whole_is_rated_too_and_last(provider):
     assert list(body["response_format"]["json_schema"]["schema"]["properties"])[-1] == "sample"
 
 
+@pytest.mark.slow
 def test_cells_are_spread_over_the_patches_that_lie_in_them(provider):
     (coarse,) = simulate(provider, Question(RED, 3), grid="3")
     cells = coarse.visual.reshape(3, 2, 3, 2)
@@ -90,6 +91,7 @@ def test_cells_are_spread_over_the_patches_that_lie_in_them(provider):
     assert cells[row // 2, 0, column // 2, 0] == coarse.visual.max() == pytest.approx(2.5, abs=0.4)
 
 
+@pytest.mark.slow
 def test_a_grid_finer_than_the_patches_is_not_drawn(provider):
     fine, full = (
         simulate(provider, Question(RED, 3), grid="50"),
@@ -153,7 +155,13 @@ def test_expected_values_are_between_the_integers_that_are_written(provider):
         assert np.array_equal(coarse.visual, np.rint(coarse.visual))
 
 
-@pytest.mark.parametrize("fault", ["no_logprobs", "without_logprobs"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "no_logprobs",
+        *(pytest.param(f"{w}_logprobs", marks=pytest.mark.slow) for w in ("without", "own")),
+    ],
+)
 def test_a_server_without_probabilities_is_asked_for_integers(provider, fault):
     provider.misbehave(fault, times=-1)
     first, second = simulate(provider, Question(RED, 3), Question(BOTH, 3))
@@ -161,6 +169,7 @@ def test_a_server_without_probabilities_is_asked_for_integers(provider, fault):
     assert all("logprobs" not in body for body in ratings_asked(provider))
 
 
+@pytest.mark.slow
 def test_a_server_that_tells_of_fewer_alternatives_is_asked_for_fewer(provider):
     provider.misbehave("few_logprobs", times=-1)
     (prediction,) = simulate(provider, Question(RED, 3))
@@ -171,13 +180,18 @@ def test_a_server_that_tells_of_fewer_alternatives_is_asked_for_fewer(provider):
 def test_what_a_server_can_do_is_found_out_once_for_all(provider):
     simulator = chat(provider)
     agreed = simulator.agree(Calls(NoJournal()))
-    assert (agreed.estimator, agreed.top_logprobs) == ("expected", 20)
+    assert (agreed.name, agreed.estimator, agreed.wording) == (
+        "chat",
+        "expected",
+        simulator.wording,
+    )
     assert len(provider.requests()) == 1
-    (prediction,) = simulator.simulate([Question(RED, 3)], catalog(), Calls(), agreed)
+    (prediction,) = agreed.simulate([Question(RED, 3)], catalog(), Calls())
     assert prediction.estimator == "expected"
     assert len(provider.requests()) == 2
 
 
+@pytest.mark.slow
 def test_who_wants_expected_values_of_a_server_that_has_none_is_told(provider):
     provider.misbehave("no_logprobs", times=-1)
     with pytest.raises(Unusable, match=r"set simulate\.estimator to integers or auto"):
@@ -191,6 +205,7 @@ def test_who_wants_expected_values_of_a_server_that_has_none_is_told(provider):
     )
 
 
+@pytest.mark.slow
 def test_one_answer_without_probabilities_is_taken_by_its_integers(provider):
     provider.misbehave("without_logprobs", match="predict")
     client = replace(chat(provider).client, concurrency=1)
@@ -198,12 +213,13 @@ def test_one_answer_without_probabilities_is_taken_by_its_integers(provider):
     assert [first.estimator, second.estimator] == ["integers", "expected"]
 
 
+@pytest.mark.slow
 def test_where_it_cannot_be_found_out_now_every_question_says_why(provider):
     provider.misbehave("429", times=-1)
     first, second = simulate(provider, Question(RED, 3), Question(RED, 1))
     assert first.status == second.status == "rate_limited"
     assert "HTTP 429" in first.reason
-    assert chat(provider).agree(Calls()) is None
+    assert chat(provider).agree(Calls()) == chat(provider)
 
 
 def test_a_miscounted_answer_is_asked_for_once_more_with_what_is_wrong(provider):
@@ -218,16 +234,16 @@ def test_a_miscounted_answer_is_asked_for_once_more_with_what_is_wrong(provider)
 @pytest.mark.parametrize(
     ("fault", "status"),
     [
-        ("miscount", "malformed"),
+        pytest.param("miscount", "malformed", marks=pytest.mark.slow),
         ("prose", "malformed"),
-        ("empty", "malformed"),
+        pytest.param("empty", "malformed", marks=pytest.mark.slow),
         ("refusal", "refused"),
-        ("length", "truncated"),
-        ("content_filter", "filtered"),
-        ("filtered_request", "filtered"),
+        pytest.param("length", "truncated", marks=pytest.mark.slow),
+        pytest.param("content_filter", "filtered", marks=pytest.mark.slow),
+        pytest.param("filtered_request", "filtered", marks=pytest.mark.slow),
         ("429", "rate_limited"),
-        ("408", "timed_out"),
-        ("400", "failed"),
+        pytest.param("408", "timed_out", marks=pytest.mark.slow),
+        pytest.param("400", "failed", marks=pytest.mark.slow),
     ],
 )
 def test_a_failure_is_a_status_and_predicts_nothing(provider, fault, status):
@@ -239,6 +255,7 @@ def test_a_failure_is_a_status_and_predicts_nothing(provider, fault, status):
     assert prediction.detected is None
 
 
+@pytest.mark.slow
 def test_a_provider_without_json_schema_is_asked_without(provider):
     provider.misbehave("no_json_schema", times=-1)
     (prediction,) = simulate(provider, Question(BOTH, 3))
@@ -280,6 +297,7 @@ def test_a_sample_without_images_is_rated_by_its_text_alone(provider):
     assert "image_url" not in json.dumps(ratings_asked(provider))
 
 
+@pytest.mark.slow
 def test_about_a_sample_with_nothing_to_rate_nothing_is_asked(provider):
     samples = catalog(tokens=())
     samples.samples[3] = replace(samples[3], images=(), regions=(), text="")
@@ -297,6 +315,7 @@ def test_an_image_that_is_gone_fails_alone(provider):
     assert "no such file: 3 red" in gone.reason
 
 
+@pytest.mark.slow
 def test_an_image_is_opened_once_for_all_that_is_asked_of_it(provider):
     album = Album()
     questions = [Question(f"{RED} {number}", sample) for number in range(3) for sample in (3, 0)]
@@ -316,6 +335,7 @@ def test_each_of_several_images_has_a_grid_of_its_own(provider):
     assert prediction.visual[36:].argmax() == (row // 2) * 3 + column // 2
 
 
+@pytest.mark.slow
 def test_padding_is_seen_as_the_subject_saw_it(provider):
     """The patches are twice as large and reach beyond the image, which is gray."""
     samples = catalog()

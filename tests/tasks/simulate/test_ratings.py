@@ -30,7 +30,7 @@ def test_where_ten_is_one_token_it_counts_as_ten_and_one_as_one():
 
 def test_where_ten_is_two_tokens_one_is_parted_by_what_may_follow_it():
     """Of 0.8 for "1", a quarter goes on with "0": 0.6 of 1, 0.2 of 10, 0.2 of 5."""
-    first, second = odds("1", {"1": 0.8, "5": 0.2}), odds(",", {"0": 0.25}, 1)
+    first, second = odds("1", {"1": 0.8, "5": 0.2}), odds(",", {"0": 0.25, "3": 0.3}, 1)
     assert expected_value(first, second) == pytest.approx(0.6 + 2.0 + 1.0)
     written = odds("0", {"0": 0.25}, 1)
     assert expected_value(first, written) == pytest.approx(3.6)

@@ -1,0 +1,200 @@
+"""How much of a server's throughput the simulate stage uses, beside a bare client.
+
+A provider on loopback answers every request after a fixed time, so that what it gives is set by how
+many requests are in flight. The whole program simulates a small atlas through it, with its workers,
+journal and limits; then a bare AsyncOpenAI behind a semaphore sends the very same requests, as many
+at once. They take turns, on one machine and within one run. Throughput is what the provider's log
+says: requests answered, by the seconds from the arrival of the first to the answer of the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import openai
+from hydra.core.global_hydra import GlobalHydra
+
+from tasks.llm.calls import Calls
+from tasks.llm.spool import Spool, Spooled, read_spools
+from tasks.simulate.control import other_neurons
+from workflows.atlas import run_atlas
+from workflows.composition import CONF, plain_config, register_resolvers
+from workflows.neuron_parts import TaskInputs
+from workflows.settings import read_settings
+from workflows.stages import simulate
+
+LEAST_SHARE = 0.95
+NEURONS = 24
+IN_FLIGHT = 64
+LATENCY_S = 2.0
+ROUNDS = 2
+KEY = "bench-key"
+KEY_ENV = "NEURON_ATLAS_BENCH_KEY"
+
+
+def measure(neurons: int, in_flight: int, latency_s: float, rounds: int) -> dict[str, Any]:
+    """Both ways in turn; throughput in requests a second, and the share that the stage keeps."""
+    os.environ |= {KEY_ENV: KEY, "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(Path.cwd())}
+    found: dict[str, list[dict[str, Any]]] = {"stage": [], "bare": []}
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        spooled = _prepare(folder, neurons, in_flight)
+        for number in range(rounds):
+            for name, way in (("stage", _by_stage), ("bare", _barely)):
+                log = folder / f"{name}-{number}.jsonl"
+                with _provider(log, latency_s) as base_url:
+                    way(folder, base_url, neurons, in_flight, spooled)
+                found[name].append(_seen(log, latency_s))
+                print(f"{name:<6} {found[name][-1]}", flush=True)
+    means = {
+        name: sum(one["requests_per_s"] for one in runs) / len(runs) for name, runs in found.items()
+    }
+    return {
+        "in_flight": in_flight,
+        "latency_s": latency_s,
+        "most_that_it_gives_per_s": in_flight / latency_s,
+        **found,
+        "stage_over_bare": round(means["stage"] / means["bare"], 4),
+        "limit": LEAST_SHARE,
+    }
+
+
+def missed_targets(found: Mapping[str, Any]) -> list[str]:
+    """A line for each target that what was found does not reach."""
+    missed = []
+    if found["stage_over_bare"] < LEAST_SHARE:
+        missed.append(f"{found['stage_over_bare']} of {LEAST_SHARE} of a bare client's throughput")
+    for stage, bare in zip(found["stage"], found["bare"], strict=True):
+        if stage["answered"] < bare["answered"]:
+            missed.append(f"{stage['answered']:,} of {bare['answered']:,} requests answered")
+    return missed
+
+
+def _overrides(out: Path, neurons: int, *settings: str) -> list[str]:
+    return [
+        *("data.count=100", "capture.layers=[1]", "capture.top_n=24", "describe=given"),
+        *("explain=dissect", f"explain.neurons.count={neurons}", "explain.neurons_per_task=4"),
+        *("score.resamples=100", "cluster.cpus=2", f"out={out}"),
+        *settings,
+    ]
+
+
+def _asking(base_url: str, in_flight: int) -> list[str]:
+    limits = "simulate.client.limits"
+    return [
+        *("simulate=chat", "simulate.estimator=integers", f"simulate.client.base_url={base_url}"),
+        *(f"simulate.client.api_key_env={KEY_ENV}", f"simulate.client.concurrency={in_flight}"),
+        *(f"{limits}.requests_per_minute=null", f"{limits}.tokens_per_minute=null"),
+        *(f"{limits}.concurrency={in_flight}", "simulate.client.timeout_s=60"),
+    ]
+
+
+def _prepare(folder: Path, neurons: int, in_flight: int) -> list[Spooled]:
+    """Run everything up to the explanations, and write down what the stage will ask."""
+    base = folder / "base"
+    context = run_atlas(_composed(_overrides(base, neurons)))
+    asking = _composed(_overrides(base, neurons, *_asking("http://127.0.0.1:1/v1", in_flight)))
+    context.settings = replace(context.settings, simulate=read_settings(asking).simulate)
+    explained = simulate._explained(context)
+    controls = other_neurons(list(explained.values()), context.settings.simulate.seed)
+    for part in simulate.explained_parts(context):
+        spool = Spool(folder / "spools" / f"{part.file('requests')}.jsonl")
+        simulate._simulate_part._function(
+            context.settings.simulate.simulator,
+            context.settings.explain.explainer.name,
+            part,
+            TaskInputs.of(context),
+            explained,
+            controls,
+            Calls(spool=spool),
+            None,
+        )
+    return list(read_spools(sorted((folder / "spools").glob("*.jsonl"))))
+
+
+def _by_stage(
+    folder: Path, base_url: str, neurons: int, in_flight: int, spooled: list[Spooled]
+) -> None:
+    out = folder / "run"
+    shutil.copytree(folder / "base", out)
+    called = _overrides(out, neurons, *_asking(base_url, in_flight))
+    finished = subprocess.run(
+        [sys.executable, "-m", "workflows.atlas", *called],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    shutil.rmtree(out)
+    if finished.returncode:
+        raise RuntimeError(finished.stderr)
+
+
+def _barely(
+    folder: Path, base_url: str, neurons: int, in_flight: int, spooled: list[Spooled]
+) -> None:
+    async def work() -> None:
+        semaphore = asyncio.Semaphore(in_flight)
+        async with openai.AsyncOpenAI(api_key=KEY, base_url=base_url) as client:
+
+            async def send(body: dict[str, Any]) -> None:
+                try:
+                    await client.chat.completions.create(**body)
+                finally:
+                    semaphore.release()
+
+            async with asyncio.TaskGroup() as group:
+                for one in spooled:
+                    await semaphore.acquire()
+                    group.create_task(send(one.body()))
+
+    asyncio.run(work())
+
+
+def _seen(log: Path, latency_s: float) -> dict[str, Any]:
+    """What the provider saw; its log tells when a request came, and is written at its answer."""
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    answered = [line for line in lines if line["status"] == 200]
+    begun = [line["time"] for line in answered]
+    seconds = max(begun) + latency_s - min(begun)
+    return {
+        "answered": len(answered),
+        "seconds": round(seconds, 2),
+        "requests_per_s": round(len(answered) / seconds, 3),
+        "most_in_flight": max(line["in_flight"] for line in lines),
+    }
+
+
+def _composed(overrides: list[str]) -> dict[str, Any]:
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return plain_config(hydra.compose("atlas", overrides=overrides))
+
+
+@contextmanager
+def _provider(log: Path, latency_s: float) -> Iterator[str]:
+    command = [sys.executable, "-m", "tests.loopback.provider", "--log", str(log), "--key", KEY]
+    process = subprocess.Popen(
+        [*command, "--plain", "--with-parent", f"--latency={latency_s}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
