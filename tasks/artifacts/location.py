@@ -116,7 +116,17 @@ def present(folder: Path, names: Collection[str]) -> set[str]:
     for each, where a question takes long."""
     if is_local(folder):
         return {name for name in names if (folder / name).is_file()}
-    return set(names) & _listed(folder) if names else set()
+    return set(names) & file_names(folder) if names else set()
+
+
+def file_names(folder: Path) -> set[str]:
+    """The names, relative to the folder, of all files in it and below."""
+    if is_local(folder):
+        found = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix() for path in found}
+    prefix = f"{_remote(folder).path}/"
+    names = _remote(folder).fs.find(_remote(folder).path)
+    return {name.removeprefix(prefix) for name in names}
 
 
 @contextmanager
@@ -202,13 +212,6 @@ def scratch(folder: Path) -> Iterator[Path]:
         yield place
     finally:
         remove_folder(place)
-
-
-def _listed(folder: Path) -> set[str]:
-    """The names, relative to it, of all objects below a prefix."""
-    prefix = f"{_remote(folder).path}/"
-    found = _remote(folder).fs.find(_remote(folder).path)
-    return {name.removeprefix(prefix) for name in found}
 
 
 def _remote(place: Path) -> UPath:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import layer_file
-from tasks.artifacts.location import filling
+from tasks.artifacts.location import filling, remove_folder
 from tasks.report.settings import About, ReportFiles, ReportSettings
 from tasks.report.site.layout import FOLDER
 from tasks.samples.source import Source
@@ -53,7 +52,7 @@ def _run(context: Context, folder: Path) -> Written:
 
 
 def _tidy(folder: Path) -> None:
-    shutil.rmtree(folder / MARKS, ignore_errors=True)
+    remove_folder(folder / MARKS)
 
 
 _TABLES = (

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from tasks.artifacts import layer_file
+from tasks.artifacts.location import file_names, present
 from tasks.report.settings import About, SiteSettings
 from tasks.report.site.columns import Accounts
 from tasks.report.site.inputs import LayerFiles, SampleFiles, SitePart, cut_layer
@@ -52,7 +53,7 @@ def write_site(context: Context, folder: Path, about: About) -> list[str]:
     title = context.settings.report.title
     ordered = [rows[at] for at in range(len(layers))]
     result(_write_index.remote(site, ordered, accounts, about, title))
-    return sorted(path.relative_to(folder).as_posix() for path in site.rglob("*") if path.is_file())
+    return sorted(f"{FOLDER}/{name}" for name in file_names(site))
 
 
 def _layer_files(context: Context, layer: int) -> LayerFiles:
@@ -90,7 +91,8 @@ def _write_neurons(
         for one in layers
         for part in cut_layer(one)
     }
-    waiting = [part for part, mark in marks.items() if not mark.is_file()]
+    written = present(folder / MARKS, [mark.name for mark in marks.values()])
+    waiting = [part for part, mark in marks.items() if mark.name not in written]
     total = sum(part.stop - part.start for part in marks)
     done = total - sum(part.stop - part.start for part in waiting)
 
@@ -113,12 +115,10 @@ def _write_samples(
     site: Path, shown: set[int], samples: SampleFiles, settings: SiteSettings
 ) -> None:
     batches = cut_samples(shown)
-    waiting = [
-        # A batch's last file is the last that is written of it.
-        batch
-        for batch in batches
-        if not (site / data_file(samples_key(batch[-1]))).is_file()
-    ]
+    # A batch's last file is the last that is written of it.
+    lasts = [data_file(samples_key(batch[-1])).as_posix() for batch in batches]
+    written = present(site, lasts)
+    waiting = [batch for batch, last in zip(batches, lasts, strict=True) if last not in written]
     done = len(shown) - sum(map(len, waiting))
     with progress("report", len(shown), "images", done) as advance:
         for batch, _ in spread(

@@ -10,7 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SCORES, SIMULATIONS, TableSpec, read_table
+from tasks.artifacts import (
+    EXPLANATIONS,
+    NEURON_TYPES,
+    SCORES,
+    SIMULATIONS,
+    TableSpec,
+    read_rows,
+    read_table,
+    row_count,
+)
+from tasks.artifacts.location import reading
 from tasks.samples.source import Source
 
 PART = 512
@@ -54,7 +64,7 @@ class SitePart:
 
 def cut_layer(files: LayerFiles) -> list[SitePart]:
     """The parts of one layer."""
-    rows = pq.read_metadata(files.types).num_rows
+    rows = row_count(files.types)
     return [SitePart(files.layer, start, min(start + PART, rows)) for start in range(0, rows, PART)]
 
 
@@ -74,12 +84,12 @@ def read_neurons(
     any of them are passed over."""
     names = list(columns) if columns is not None else spec.schema.names
     schema = pa.schema([spec.schema.field(name) for name in names])
-    paths = [paths] if isinstance(paths, Path) else paths
+    paths = paths if isinstance(paths, Sequence) else [paths]
     if not len(neurons):
         return schema.empty_table()
     filters = [("neuron", ">=", int(neurons[0])), ("neuron", "<=", int(neurons[-1])), *only]
     tables = [
-        pq.read_table(path, columns=names, filters=filters, partitioning=None).select(names)
+        read_rows(path, columns=names, filters=filters).select(names)
         for path in paths
         if _may_hold(path, int(neurons[0]), int(neurons[-1]))
     ]
@@ -118,7 +128,8 @@ def simulated_traces(files: LayerFiles, neurons: Sequence[int]) -> pa.Table:
 
 def _may_hold(path: Path, first: int, last: int) -> bool:
     """Whether a file's statistics allow a neuron of the range; only its footer is read."""
-    metadata = pq.read_metadata(path)
+    with reading(path) as file:
+        metadata = pq.read_metadata(file)
     place = metadata.schema.names.index("neuron")  # Before any list, so the same among leaves.
     for number in range(metadata.num_row_groups):
         known = metadata.row_group(number).column(place).statistics

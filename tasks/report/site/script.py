@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tasks.artifacts.location import writing
 
 _CALL = "atlas"
 
@@ -32,13 +33,8 @@ def write_script(path: Path, key: str, value: Any) -> int:
 
 def write_whole(path: Path, content: bytes) -> int:
     """Write a file that is either whole or absent; gives its bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing(path) as unfinished:
         unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return len(content)
 
 

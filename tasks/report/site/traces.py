@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks.artifacts import list_rows
+from tasks.artifacts import list_rows, read_rows
 from tasks.evidence import Excitation, to_ten
 from tasks.regions import View, count_tokens, heat_over, read_regions, view_of
 from tasks.report.site.script import packed
@@ -58,9 +57,7 @@ def read_views(descriptions: Sequence[Path], sample_ids: Collection[int]) -> dic
     views = {}
     only = [("sample_id", "in", list(sample_ids))]
     for path in descriptions if sample_ids else ():
-        table = pq.read_table(
-            path, columns=["sample_id", "regions"], filters=only, partitioning=None
-        )
+        table = read_rows(path, columns=["sample_id", "regions"], filters=only)
         for row in table.to_pylist():
             if row["regions"]:
                 views[row["sample_id"]] = view_of(read_regions(row["regions"]))
