@@ -46,12 +46,14 @@ class Nodes:
         """For a driver that joins it."""
         line = next(line for line in self.held.said().splitlines() if "ray-token" in line)
         (raylet, *_) = named(self.held.processes(), "/raylet/raylet")
-        (address,) = re.findall(r"--gcs-address=(\S+)", " ".join(raylet.cmdline()))
+        address = re.findall(r"--gcs-address=(\S+)", " ".join(raylet.cmdline()))[0]
         token = line.split()[1]
         return {
             "RAY_ADDRESS": address,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": token,
+            # Or Ray would look for loopback's address at another of this machine's.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
 
 
