@@ -56,11 +56,10 @@ def _store(out: str, local: str | None) -> Store:
     except ValueError as error:
         raise WrongCall(f"out: {error}") from error
     folder = local_folder(str(place), local)
-    beside = None if folder == place else folder
-    for name, folder in (("out", place), ("local", beside)):
-        if folder is not None and is_local(folder):
-            _check_writable(name, folder)
-    return Store(place, beside)
+    for name, written in (("out", place), ("local", folder)):
+        if is_local(written):
+            _check_writable(name, written)
+    return Store(place, None if folder == place else folder)
 
 
 def _check_writable(name: str, folder: Path) -> None:

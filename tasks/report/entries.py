@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,8 +89,8 @@ class Entry:
 
 def describe_neuron(
     row: Mapping[str, Any],
-    explanations: list[Mapping[str, Any]],
-    scores: list[Mapping[str, Any]],
+    explanations: Sequence[Mapping[str, Any]],
+    scores: Sequence[Mapping[str, Any]],
     exemplars: tuple[Exemplar, ...],
 ) -> Entry:
     """Gather one neuron from its rows of `types`, `explanations` and `scores`."""
@@ -143,7 +143,7 @@ def describe_exemplar(
 
 
 def _pair_up(
-    explanations: list[Mapping[str, Any]], scores: list[Mapping[str, Any]]
+    explanations: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any]]
 ) -> tuple[Account, ...]:
     explainers = dict.fromkeys(row["explainer"] for row in (*explanations, *scores))
     said = {row["explainer"]: row for row in explanations}

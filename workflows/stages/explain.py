@@ -12,7 +12,6 @@ import pyarrow as pa
 import ray
 
 from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table
-from tasks.artifacts.location import present, remove_folder
 from tasks.explain.select import choose_neurons
 from tasks.llm.calls import Calls
 from tasks.settings import identity
