@@ -105,7 +105,9 @@ def _last(out: Path) -> Run:
 def _read(out: Path, path: Path) -> Run:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        about = (told.get(name, "") for name in ("run", "finished", "subject", "dataset"))
-        return Run(out, *about, told["artifacts"])
+        name, finished, subject, dataset = (
+            told.get(key, "") for key in ("run", "finished", "subject", "dataset")
+        )
+        return Run(out, name, finished, subject, dataset, told["artifacts"])
     except (ValueError, KeyError, TypeError) as error:
         raise NoSuchRun(f"{str(path)!r} is not the manifest of a run: {error!r}") from error
