@@ -3,7 +3,6 @@ may pass, and with a failed run where too much failed."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import ray
 
 from tasks.artifacts import TableSpec, read_table
+from tasks.artifacts.location import present, remove_folder
 from tasks.llm.calls import Calls
 from workflows.calls import OpenCalls, open_calls
 from workflows.errors import RunFailed
@@ -72,8 +72,8 @@ def ask(asking: Asking, context: Context, folder: Path) -> list[Path]:
     """Have every part written into the folder, those anew that hold failures which may pass; the
     files. Raises Unusable and, for batches of an earlier run, WrongCall."""
     parts = asking.parts()
-    for part in parts:
-        _reopen(folder / part.file(asking.artifact), asking.spec)
+    for name in present(folder, [part.file(asking.artifact) for part in parts]):
+        _reopen(folder / name, asking.spec)
     settings = asking.settings
     with open_calls(
         asking.asker, context, asking.stage, settings.budget_usd, settings.mode
@@ -161,13 +161,13 @@ def _by_batch(
         if waiting:
             is_done = False
             calls.journal.hand_in(calls.client, calls.prices, waiting)
-        shutil.rmtree(spools, ignore_errors=True)
+        remove_folder(spools)
 
     at_once = max(1, _SPOOLED_AT_ONCE // asking.neurons_per_task)
     while True:
         is_done = True
         calls.wait_for_batches(context)
-        shutil.rmtree(spools, ignore_errors=True)  # Of a run that was killed while it collected.
+        remove_folder(spools)  # Of a run that was killed while it collected.
         files = work_on_parts(
             asking.stage,
             asking.artifact,
@@ -184,7 +184,7 @@ def _by_batch(
 
 def _reopen(path: Path, spec: TableSpec) -> None:
     """Remove a part with an outcome that may be better now: it is asked for again."""
-    if path.is_file() and len(_that_are(read_table(path, spec, ["status"]), _TRANSIENT)):
+    if len(_that_are(read_table(path, spec, ["status"]), _TRANSIENT)):
         path.unlink()
 
 

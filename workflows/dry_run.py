@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -128,10 +127,10 @@ def _estimate(context: Context, asking: Asking, calls: OpenCalls) -> Estimate:
     looked_at = _evenly(asking.neurons, _LOOKED_AT)
     chosen = asking.neurons
     submit = asking.begin(calls)
-    with tempfile.TemporaryDirectory(dir=context.store.out) as folder:
+    with scratch(context.store.out) as folder:
 
         def write_down(part: NeuronPart) -> ray.ObjectRef:
-            spool = Spool(Path(folder) / f"{part.file('requests')}.jsonl", keep_bodies=False)
+            spool = Spool(folder / f"{part.file('requests')}.jsonl", keep_bodies=False)
             return submit(part, Calls(calls.journal, None, spool, group=asking.stage), None)
 
         with progress("dry run", len(looked_at), "neurons") as advance:
