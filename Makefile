@@ -106,5 +106,6 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test test-triton test-slow test-simulators test-kill check bench bench-capture bench-merge bench-score bench-types \
+.PHONY: help setup demo test test-triton test-slow test-simulators test-kill \
+	test-cluster test-faults test-netns test-slurm check bench bench-capture bench-merge bench-score bench-types \
 	bench-explain ui sweep run-cluster subject clean

@@ -72,7 +72,7 @@ def ask(asking: Asking, context: Context, folder: Path) -> list[Path]:
     """Have every part written into the folder, those anew that hold failures which may pass; the
     files. Raises Unusable and, for batches of an earlier run, WrongCall."""
     parts = asking.parts()
-    for name in present(folder, {part.file(asking.artifact) for part in parts}):
+    for name in present(folder, [part.file(asking.artifact) for part in parts]):
         _reopen(folder / name, asking.spec)
     settings = asking.settings
     with open_calls(

@@ -19,6 +19,7 @@ from workflows.asking import LIVES, Asking, Submit, ask, check_failures, count_t
 from workflows.calls import OpenCalls
 from workflows.errors import RunFailed, WrongCall
 from workflows.neuron_parts import NeuronPart, TaskInputs
+from workflows.places import task
 from workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
 
 _UNSTEADY = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
@@ -38,7 +39,7 @@ def asking(context: Context) -> Asking:
         inputs = TaskInputs.of(context)
 
         def submit(part: NeuronPart, calls: Calls, path: Path | None) -> ray.ObjectRef:
-            return _explain_part.remote(settings.explainer, part, inputs, calls, path)
+            return explain_part.remote(settings.explainer, part, inputs, calls, path)
 
         return submit
 
@@ -92,8 +93,8 @@ def _content(explanations: pa.Table) -> str:
     return digest.hexdigest()
 
 
-@ray.remote(max_retries=LIVES)
-def _explain_part(
+@task(max_retries=LIVES)
+def explain_part(
     explainer: Any, part: NeuronPart, inputs: TaskInputs, calls: Calls, path: Path | None
 ) -> None:
     """See `Submit`."""

@@ -21,6 +21,7 @@ from workflows.asking import LIVES, Asking, Submit, ask, check_failures, count_t
 from workflows.calls import OpenCalls
 from workflows.cluster import result
 from workflows.neuron_parts import NeuronPart, TaskInputs
+from workflows.places import task
 from workflows.progress import say
 from workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
 
@@ -139,12 +140,12 @@ def _bytes(values: pa.Array) -> bytes:
     return values.to_numpy(zero_copy_only=False).tobytes()
 
 
-@ray.remote(max_retries=LIVES)
+@task(max_retries=LIVES)
 def _agree_on_a_worker(simulator: Any, calls: Calls) -> Any:
     return simulator.agree(calls)
 
 
-@ray.remote(max_retries=LIVES)
+@task(max_retries=LIVES)
 def _simulate_part(
     simulator: Any,
     explainer: str,
