@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from tasks.llm.calls import Calls
 from tasks.llm.outbox import outbox_folder
-from tasks.llm.prices import Price
+from tasks.llm.prices import Price, price_of
+from tasks.llm.servers import Servers
 from tasks.llm.settings import ClientSettings, LimitSettings
 from tasks.llm.spool import Spool
 from workflows.errors import WrongCall
@@ -37,6 +38,8 @@ class OpenCalls:
     journal: RemoteJournal
     limits: RemoteLimits
     outbox: Path
+    servers: Servers | None = None
+    """Where the model is served; None is the address in the client's settings."""
 
     @property
     def ending_s(self) -> float:
@@ -49,11 +52,17 @@ class OpenCalls:
         if before != self.client.limits:
             now = self.client
             say(f"limits     {now.account}: {_shown(now.limits)}; before, {_shown(before)}")
-        return Calls(self.journal, self.limits, outbox=self.outbox, group=self.stage)
+        return Calls(
+            self.journal,
+            self.limits,
+            outbox=self.outbox,
+            group=self.stage,
+            servers=self.servers,
+        )
 
     def collecting(self, path: Path) -> Calls:
         """For tasks whose requests go into a file, to be handed in by batch."""
-        price = self.prices.get(self.client.model)
+        price = price_of(self.prices, self.client.model)
         spool = Spool(path, share=1.0 if price is None else price.batch)
         return Calls(self.journal, None, spool, group=self.stage)
 
@@ -83,6 +92,7 @@ def open_calls(
     stage: str,
     budget_usd: float | None,
     mode: Literal["live", "batch"] = "live",
+    servers: Servers | None = None,
 ) -> Iterator[OpenCalls | None]:
     """For an explainer or simulator that asks a model (it says so by `asks_model`), else None.
 
@@ -104,7 +114,7 @@ def open_calls(
             )
         title = f"{stage}/{context.apart}" if context.apart else stage
         outbox = outbox_folder(path, stage)
-        yield OpenCalls(stage, title, client, asker.prices, journal, limits, outbox)
+        yield OpenCalls(stage, title, client, asker.prices, journal, limits, outbox, servers)
         lost = journal.tally_now().lost
         if lost:
             say(
