@@ -12,13 +12,13 @@ from typing import Any, Literal
 from tasks.llm.calls import Calls
 from tasks.llm.outbox import outbox_folder
 from tasks.llm.prices import Price, price_of
-from tasks.llm.servers import Servers
 from tasks.llm.settings import ClientSettings, LimitSettings
 from tasks.llm.spool import Spool
 from workflows.errors import WrongCall
 from workflows.journal import RemoteJournal, open_journal
 from workflows.limits import RemoteLimits, forget_limits
 from workflows.progress import Advance, say
+from workflows.servers import ServerPool
 from workflows.spending import shown_spending, spending_note
 from workflows.stage import Context
 
@@ -38,7 +38,7 @@ class OpenCalls:
     journal: RemoteJournal
     limits: RemoteLimits
     outbox: Path
-    servers: Servers | None = None
+    servers: ServerPool | None = None
     """Where the model is served; None is the address in the client's settings."""
 
     @property
@@ -47,17 +47,15 @@ class OpenCalls:
         return self.client.timeout_s + _TO_SETTLE_S
 
     def live(self) -> Calls:
-        """For tasks that call: their limits hold from now on for all who use the account."""
+        """For tasks that call: their limits hold from now on for all who use the account. Servers
+        of the model's own are started first."""
         before = self.limits.agree()
         if before != self.client.limits:
             now = self.client
             say(f"limits     {now.account}: {_shown(now.limits)}; before, {_shown(before)}")
+        servers = None if self.servers is None else self.servers.opened()
         return Calls(
-            self.journal,
-            self.limits,
-            outbox=self.outbox,
-            group=self.stage,
-            servers=self.servers,
+            self.journal, self.limits, outbox=self.outbox, group=self.stage, servers=servers
         )
 
     def collecting(self, path: Path) -> Calls:
@@ -92,7 +90,6 @@ def open_calls(
     stage: str,
     budget_usd: float | None,
     mode: Literal["live", "batch"] = "live",
-    servers: Servers | None = None,
 ) -> Iterator[OpenCalls | None]:
     """For an explainer or simulator that asks a model (it says so by `asks_model`), else None.
 
@@ -114,6 +111,7 @@ def open_calls(
             )
         title = f"{stage}/{context.apart}" if context.apart else stage
         outbox = outbox_folder(path, stage)
+        servers = context.servers if stage == "simulate" else None
         yield OpenCalls(stage, title, client, asker.prices, journal, limits, outbox, servers)
         lost = journal.tally_now().lost
         if lost:

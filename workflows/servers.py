@@ -25,6 +25,7 @@ from workflows.cluster import result
 from workflows.directory import RemoteServers, open_directory
 from workflows.errors import RunFailed, WrongCall
 from workflows.progress import Advance, progress, say
+from workflows.settings import SimulateSettings
 
 _LOOPBACK = "127.0.0.1"
 _LOOK_EVERY_S = 1.0
@@ -35,61 +36,69 @@ _NO_KEY = "none"
 
 
 class ServerPool:
-    """The servers of one model in one run. logs: the folder for what they write."""
+    """Where the model of a run's simulator is served. logs: the folder for what servers write."""
 
-    def __init__(self, settings: ServersSettings, model: str, logs: Path) -> None:
-        self._settings, self._model, self._logs = settings, model, logs
+    def __init__(self, simulate: SimulateSettings, logs: Path) -> None:
+        self._simulate, self._logs = simulate, logs
+        self._asker: Any = simulate.simulator
+        self._attached: FixedServers | None = None
         self._servers: RemoteServers | None = None
         self._actors: list[Any] = []
         self._keeping: list[ray.ObjectRef] = []
         self._closed = threading.Event()
 
-    def opened(self) -> Servers:
-        """The servers, once all of them answer. Raises RunFailed with the end of the log of one
-        that does not, and WrongCall where the cluster has no room for them."""
-        if self._servers is None:
-            self._start()
-        assert self._servers is not None
+    def opened(self) -> Servers | None:
+        """The servers, once all of them answer; None where the simulator's own settings say where
+        its model is. Raises RunFailed with the end of the log of one that does not answer, and
+        WrongCall where the settings cannot be met."""
+        if self._simulate.base_urls:
+            if self._attached is None:
+                client = self._asker.client
+                self._attached = attach(self._simulate.base_urls, client.model, client.api_key_env)
+            return self._attached
+        if self._simulate.servers is not None and self._servers is None:
+            self._start(self._simulate.servers)
         return self._servers
 
     def close(self) -> None:
         """Stop the servers, and wait until nothing of them is left."""
         self._closed.set()
-        if self._servers is None:
+        if self._servers is None or self._simulate.servers is None:
             return
         with suppress(ray.exceptions.RayError):
             for actor in self._actors:
                 actor.stop.remote()
-            ending_s = self._settings.stop_s + _TO_END_S
+            ending_s = self._simulate.servers.stop_s + _TO_END_S
             ray.wait(self._keeping, num_returns=len(self._keeping), timeout=ending_s)
             for actor in [*self._actors, self._servers.actor]:
                 ray.kill(actor)
         self._servers, self._actors, self._keeping = None, [], []
 
-    def _start(self) -> None:
+    def _start(self, settings: ServersSettings) -> None:
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
-        count = server_count(self._settings, gpus)
+        count = server_count(settings, gpus)
         placed = _RemoteServer.options(
-            num_gpus=self._settings.gpus if gpus else 0, scheduling_strategy="SPREAD"
+            num_gpus=settings.gpus if gpus else 0, scheduling_strategy="SPREAD"
         )
         machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         host = _LOOPBACK if len(machines) == 1 else ""
         servers = self._servers = open_directory(count, secrets.token_hex(32))
         self._closed = threading.Event()
+        whole = _with_whole_paths(settings)
         for number in range(count):
             log = self._logs / f"server-{number}.log"
-            post = Post(number, host, self._model, log, servers.key)
-            actor = placed.remote(_with_whole_paths(self._settings), post, servers.actor)
+            post = Post(number, host, self._asker.client.model, log, servers.key)
+            actor = placed.remote(whole, post)
             self._actors.append(actor)
-            self._keeping.append(actor.keep.remote())
+            self._keeping.append(actor.keep.remote(servers.actor))
         try:
             with progress("servers", count, "servers answer") as advance:
                 self._wait_for_all(servers, advance)
         except BaseException:
             self.close()
             raise
-        arguments = (servers, self._settings.max_restarts, self._closed)
+        arguments = (servers, settings.max_restarts, self._closed)
         threading.Thread(
             target=_tell_of_deaths, args=arguments, name="servers", daemon=True
         ).start()
@@ -154,18 +163,18 @@ def server_count(settings: ServersSettings, gpus: int) -> int:
 
 
 class _ServerActor:
-    def __init__(self, settings: ServersSettings, post: Post, directory: Any) -> None:
+    def __init__(self, settings: ServersSettings, post: Post) -> None:
         host = post.host or ray.util.get_node_ip_address()
         self._settings, self._post = settings, replace(post, host=host)
-        self._directory, self._ended = directory, threading.Event()
+        self._ended = threading.Event()
 
-    def keep(self) -> None:
+    def keep(self, directory: Any) -> None:
         """Keep the server up until `stop`. Raises RunFailed once it is given up."""
         try:
-            keep_serving(self._settings, self._post, self._directory.tell.remote, self._ended)
+            keep_serving(self._settings, self._post, directory.tell.remote, self._ended)
         except ServerFailed as error:
             state = State(self._post.number, died=str(error), is_given_up=True)
-            ray.get(self._directory.tell.remote(state))
+            ray.get(directory.tell.remote(state))
             raise RunFailed(str(error)) from None
 
     def stop(self) -> None:
@@ -179,13 +188,14 @@ _RemoteServer: Any = ray.remote(
 
 
 def _with_whole_paths(settings: ServersSettings) -> ServersSettings:
-    """The same, where actors run in other folders: words that name a file or folder here, whole.
-    Links stay, for the Python of a virtual environment is one."""
-    words = [
-        str(Path(word).expanduser().absolute()) if Path(word).expanduser().exists() else word
-        for word in settings.command
-    ]
-    return replace(settings, command=tuple(words))
+    """The same with paths that hold where actors run, in other folders. Links stay what they are,
+    for the Python of a virtual environment is one."""
+
+    def whole(word: str) -> str:
+        path = Path(word).expanduser()
+        return str(path.absolute()) if "/" in word and path.exists() else word
+
+    return replace(settings, command=tuple(map(whole, settings.words)), arguments=())
 
 
 def _tell_of_deaths(servers: RemoteServers, most: int, closed: threading.Event) -> None:

@@ -17,7 +17,7 @@ _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
     """Finds nothing; is asked for torchvision before those who do."""
 
-    def find_spec(self, fullname, path, target=None):  # noqa: ANN001, ANN201
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
         """See `MetaPathFinder`."""
         if fullname == "torchvision":
             sys.meta_path.remove(self)

@@ -32,8 +32,10 @@ class Servers(Protocol):
     ours: this program started them, and starts them again. key: what requests to them carry.
     """
 
-    ours: bool
-    key: str
+    @property
+    def ours(self) -> bool: ...  # noqa: D102
+    @property
+    def key(self) -> str: ...  # noqa: D102
 
     async def directory(self, known: Directory | None) -> Directory:
         """The servers that answer, once that is another directory than `known`, or some seconds

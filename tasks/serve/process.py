@@ -35,7 +35,7 @@ class ServerProcess:
         self._stop_s = settings.stop_s
         command = [
             word.replace(PORT, str(port)).replace(HOST, host).replace(NUMBER, str(number))
-            for word in settings.command
+            for word in settings.words
         ]
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log

@@ -39,6 +39,12 @@ class Changing:
         return self.now
 
 
+@pytest.fixture(autouse=True)
+def tries_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.llm.routes._AVOID_S", 0.1)
+    monkeypatch.setattr("tasks.llm.routes._LOOK_EVERY_S", 0.05)
+
+
 def listed(*names: str, at: str = "http://{}/v1") -> Directory:
     return Directory(tuple(Server(name, at.format(name)) for name in names))
 
@@ -131,7 +137,6 @@ def test_one_that_is_out_of_reach_for_long_though_it_is_said_to_answer_is_a_fail
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tasks.llm.routes._EXCUSED_S", 0.3)
-    monkeypatch.setattr("tasks.llm.routes._AVOID_S", 0.1)
     servers = Changing(Directory((Server("server-0", NOBODY),)), "key")
     answer = ask(quick(max_attempts=2), servers)
     assert (answer.status, answer.attempts) == ("failed", 2)

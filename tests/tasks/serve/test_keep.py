@@ -43,6 +43,11 @@ class Kept:
         os.kill(self.process(), signal.SIGKILL)
 
 
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.serve.keep._LOOK_EVERY_S", 0.03)
+
+
 @contextmanager
 def kept(settings: ServersSettings, log: Path, model: str = "tiny") -> Iterator[Kept]:
     watched, ended = Kept(log), threading.Event()
@@ -77,7 +82,7 @@ def test_a_server_is_told_of_once_it_answers_and_ends_when_it_shall(tmp_path: Pa
 @pytest.mark.parametrize("how", ["killed", "deaf"])
 def test_a_server_that_dies_or_does_not_answer_is_started_again(tmp_path: Path, how: str) -> None:
     words = ("--deaf-after", "2") if how == "deaf" else ()
-    with kept(tiny(*words, unhealthy_s=0.3), tmp_path / "log") as server:
+    with kept(tiny(*words, unhealthy_s=0.2), tmp_path / "log") as server:
         wait_until(lambda: server.base_url is not None)
         first, process = server.base_url, server.process()
         if how == "killed":
@@ -88,7 +93,7 @@ def test_a_server_that_dies_or_does_not_answer_is_started_again(tmp_path: Path, 
             told[0].died
             == {
                 "killed": "ended with status 137",
-                "deaf": "did not answer GET /health for 0.3 s",
+                "deaf": "did not answer GET /health for 0.2 s",
             }[how]
         )
         assert server.states[-1].restarts == 1
@@ -141,7 +146,7 @@ def test_a_server_gets_its_key_and_settings_by_its_environment_and_none_of_ours(
     monkeypatch.setenv("TAKEN", "away")
     command = (sys.executable, str(Path(__file__).with_name("tiny_server.py")), "{port}")
     environment = {"TAKEN": None, "CORE": "core-{number}"}
-    with kept(ServersSettings(command, environment), tmp_path / "log") as server:
+    with kept(ServersSettings(command, environment=environment), tmp_path / "log") as server:
         wait_until(lambda: server.base_url is not None)
         url = str(server.base_url).replace("/v1", "/environment")
         seen = json.load(urllib.request.urlopen(url, timeout=5))

@@ -23,7 +23,7 @@ _PATIENCE_S = 10.0
 
 def tiny(*words: str, **settings: object) -> ServersSettings:
     command = (sys.executable, str(TINY), "{port}", *words)
-    return ServersSettings(command, {}, stop_s=1.0, **settings)  # type: ignore[arg-type]
+    return ServersSettings(command, stop_s=0.3, **settings)  # type: ignore[arg-type]
 
 
 def started(settings: ServersSettings, log: Path) -> tuple[ServerProcess, list[int]]:
@@ -107,7 +107,7 @@ def test_a_server_ends_when_whoever_started_it_is_killed(tmp_path: Path) -> None
 
 
 def test_a_program_that_is_not_there_is_told_in_the_log(tmp_path: Path) -> None:
-    settings = ServersSettings(("/no/such/python", "{port}"), {})
+    settings = ServersSettings(("/no/such/python", "{port}"))
     server = ServerProcess(settings, "127.0.0.1", 1, "key", 0, tmp_path / "log")
     wait_until(lambda: server.exit_status() == 127)
     assert server.tail(1) == ["/no/such/python: No such file or directory"]
