@@ -101,8 +101,11 @@ class SimulateSettings:
     def __post_init__(self) -> None:
         _check_budget(self.budget_usd)
         _check_share("max_failed_share", self.max_failed_share)
-        if self.mode == "batch" and (self.servers or self.base_urls):
-            raise ValueError("mode: servers of one's own are asked live, not by batch")
+        if self.servers or self.base_urls:
+            if not getattr(self.simulator, "asks_model", False):
+                raise ValueError(f"servers: the simulator {self.simulator.name!r} asks no model")
+            if self.mode == "batch":
+                raise ValueError("mode: servers of one's own are asked live, not by batch")
 
     def check(self) -> None:
         """See `Simulator.check`; one that only runs dry, or has servers of its own, needs no
