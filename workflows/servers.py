@@ -66,10 +66,11 @@ class ServerPool:
         if self._servers is None or self._simulate.servers is None:
             return
         with suppress(ray.exceptions.RayError):
-            for actor in self._actors:
-                actor.stop.remote()
+            # Of one that died and is being started again, there is nothing to stop.
+            ending = [actor.stop.options(max_task_retries=0).remote() for actor in self._actors]
+            ending += self._keeping
             ending_s = self._simulate.servers.stop_s + _TO_END_S
-            ray.wait(self._keeping, num_returns=len(self._keeping), timeout=ending_s)
+            ray.wait(ending, num_returns=len(ending), timeout=ending_s)
             for actor in [*self._actors, self._servers.actor]:
                 ray.kill(actor)
         self._servers, self._actors, self._keeping = None, [], []

@@ -24,7 +24,7 @@ def served(folder: Path) -> list[str]:
     arguments = [
         *("--model", str(folder), "--served-model-name", MODEL),
         *("--dtype", "float32", "--enforce-eager", "--max-model-len", str(POSITIONS)),
-        *("--structured-outputs-config", '{"disable_any_whitespace": true}'),
+        *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
     ]
     listed = ",".join(f"'{word}'" for word in arguments)
     environment = {
