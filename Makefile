@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VLLM_VENV ?= .venv-vllm
 READY := $(VENV)/.ready
 
 OUT ?= out/demo# where runs are kept
@@ -38,6 +39,10 @@ test-slow: $(READY) ## Run the whole line once more with a killed driver, a spen
 test-simulators: $(READY) ## Run planted neurons and whole runs with a chat model that simulates
 	$(BIN)/python -m pytest -m slow --timeout 900 tests/tasks/simulate tests/tasks/test_planted_chat.py \
 	  tests/workflows/test_simulate_run.py
+
+test-vllm: $(READY) vllm ## Run the simulators that ask a model against a real vLLM on the CPU, and kill it
+	VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python \
+	  $(BIN)/python -m pytest -m vllm -s --timeout 1800 tests/vllm
 
 test-kill: $(READY) ## Kill a run at fifty random moments, and compare it with an undisturbed one
 	$(BIN)/python -m pytest -m kill -s --timeout 3600 tests/workflows/test_kill.py
@@ -91,6 +96,11 @@ run-cluster: $(READY) ## Run as a job of the Ray cluster at RAY_ADDRESS, or of N
 	$(BIN)/python -m infra.run_cluster --nodes $(NODES) -- \
 	  $(if $(findstring experiment=,$(CONFIG)),,experiment=demo) out=$(OUT) $(CONFIG)
 
+vllm: $(VLLM_VENV)/.ready ## Make the environment that vLLM runs in (for GPUs where there are some)
+
+$(VLLM_VENV)/.ready: infra/vllm/install.sh infra/vllm/requirements-cpu.txt infra/vllm/constraints-gpu.txt
+	PYTHON=$(PYTHON) infra/vllm/install.sh $(VLLM_VENV)
+
 subject: $(READY) ## Train the bundled subject again (under an hour on two cores)
 	$(BIN)/python -m infra.subject.train
 
@@ -106,6 +116,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo test test-triton test-slow test-simulators test-kill \
-	test-cluster test-faults test-netns test-slurm check bench bench-capture bench-merge bench-score bench-types \
-	bench-explain ui sweep run-cluster subject clean
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*\#\# .*/\1/p' $(MAKEFILE_LIST))

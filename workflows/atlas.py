@@ -32,6 +32,7 @@ from workflows.dry_run import dry_run
 from workflows.errors import RunFailed, WrongCall
 from workflows.output import opened_store
 from workflows.progress import say
+from workflows.servers import ServerPool
 from workflows.settings import read_settings
 from workflows.stage import Context, run_stage
 from workflows.stages import (
@@ -103,12 +104,14 @@ def run_atlas(config: Mapping[str, Any]) -> Context:
     with ExitStack() as opened:
         store = opened.enter_context(opened_store(settings.out, settings.local))
         pool = SubjectPool(settings.subject, settings.cluster)
+        servers = ServerPool(settings.simulate, store.local / "servers")
 
         def start_cluster() -> None:
             opened.enter_context(cluster(settings.cluster))
             opened.callback(pool.close)
+            opened.callback(servers.close)
 
-        context = Context(settings, store, pool, start_cluster)
+        context = Context(settings, store, pool, start_cluster, servers=servers)
         tracker = Tracker(settings, store.local, config)
         context.log_live = tracker.log_live
         try:
@@ -147,6 +150,8 @@ def _run_stages(context: Context) -> bool:
             describe.check_descriptions(context)
         if stage is capture.STAGE:
             context.pool.close()  # The later stages need no subject, and its cores.
+        if stage is simulate.STAGE and context.servers is not None:
+            context.servers.close()
     return True
 
 

@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from tasks.llm.calls import Calls
 from tasks.llm.outbox import outbox_folder
-from tasks.llm.prices import Price
+from tasks.llm.prices import Price, price_of
 from tasks.llm.settings import ClientSettings, LimitSettings
 from tasks.llm.spool import Spool
 from workflows.errors import WrongCall
 from workflows.journal import RemoteJournal, open_journal
 from workflows.limits import RemoteLimits, forget_limits
 from workflows.progress import Advance, say
+from workflows.servers import ServerPool
 from workflows.spending import shown_spending, spending_note
 from workflows.stage import Context
 
@@ -37,6 +38,8 @@ class OpenCalls:
     journal: RemoteJournal
     limits: RemoteLimits
     outbox: Path
+    servers: ServerPool | None = None
+    """Where the model is served; None is the address in the client's settings."""
 
     @property
     def ending_s(self) -> float:
@@ -44,16 +47,20 @@ class OpenCalls:
         return self.client.timeout_s + _TO_SETTLE_S
 
     def live(self) -> Calls:
-        """For tasks that call: their limits hold from now on for all who use the account."""
+        """For tasks that call: their limits hold from now on for all who use the account. Servers
+        of the model's own are started first."""
         before = self.limits.agree()
         if before != self.client.limits:
             now = self.client
             say(f"limits     {now.account}: {_shown(now.limits)}; before, {_shown(before)}")
-        return Calls(self.journal, self.limits, outbox=self.outbox, group=self.stage)
+        servers = None if self.servers is None else self.servers.opened()
+        return Calls(
+            self.journal, self.limits, outbox=self.outbox, group=self.stage, servers=servers
+        )
 
     def collecting(self, path: Path) -> Calls:
         """For tasks whose requests go into a file, to be handed in by batch."""
-        price = self.prices.get(self.client.model)
+        price = price_of(self.prices, self.client.model)
         spool = Spool(path, share=1.0 if price is None else price.batch)
         return Calls(self.journal, None, spool, group=self.stage)
 
@@ -104,7 +111,8 @@ def open_calls(
             )
         title = f"{stage}/{context.apart}" if context.apart else stage
         outbox = outbox_folder(path, stage)
-        yield OpenCalls(stage, title, client, asker.prices, journal, limits, outbox)
+        servers = context.servers if stage == "simulate" else None
+        yield OpenCalls(stage, title, client, asker.prices, journal, limits, outbox, servers)
         lost = journal.tally_now().lost
         if lost:
             say(

@@ -10,7 +10,7 @@ import ray
 
 from tasks.artifacts.location import scratch
 from tasks.llm.calls import Calls
-from tasks.llm.prices import Price
+from tasks.llm.prices import Price, price_of
 from tasks.llm.settings import ClientSettings
 from tasks.llm.spool import Spool, read_spools
 from workflows.asking import Asking
@@ -61,7 +61,8 @@ def _of_one(context: Context, asking: Asking) -> tuple[int, float] | None:
             say(f"dry run    {asking.asker.name} asks no model")
             return None
         estimate = _estimate(context, asking, calls)
-        price = calls.prices[calls.client.model]
+        price = price_of(calls.prices, calls.client.model)
+        assert price is not None  # Looked for before the stage.
         is_batch = asking.settings.mode == "batch"
         for line in told(
             estimate, asking.stage, calls.client, price, is_batch=is_batch, apart=context.apart

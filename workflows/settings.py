@@ -17,6 +17,7 @@ from tasks.explain.select import NeuronChoice
 from tasks.report.settings import ReportSettings
 from tasks.samples.source import Source
 from tasks.score.settings import ScoreSettings
+from tasks.serve.settings import ServersSettings
 from tasks.settings import runtime
 from tasks.simulate.simulator import Simulator
 from tasks.subject.settings import DescribeSettings, SubjectSettings
@@ -83,7 +84,9 @@ class SimulateSettings:
 
     seed: of the choice of controls. budget_usd: the most that simulating may cost in this output
     folder, over all runs and for all explainers; None for no limit. mode: ask live, or by batch.
-    dry_run: only say what simulating would take.
+    dry_run: only say what simulating would take. servers: of the simulator's model, started for
+    this run. base_urls: instead, addresses of servers that somebody else runs. Without either the
+    model is where the simulator's client says.
     """
 
     simulator: Simulator
@@ -92,14 +95,22 @@ class SimulateSettings:
     budget_usd: float | None = runtime(None)
     mode: Literal["live", "batch"] = runtime("live")
     dry_run: bool = runtime(False)
+    servers: ServersSettings | None = runtime(None)  # noqa: RUF009
+    base_urls: tuple[str, ...] = runtime(())
 
     def __post_init__(self) -> None:
         _check_budget(self.budget_usd)
         _check_share("max_failed_share", self.max_failed_share)
+        if self.servers or self.base_urls:
+            if not getattr(self.simulator, "asks_model", False):
+                raise ValueError(f"servers: the simulator {self.simulator.name!r} asks no model")
+            if self.mode == "batch":
+                raise ValueError("mode: servers of one's own are asked live, not by batch")
 
     def check(self) -> None:
-        """See `Simulator.check`; one that only runs dry needs no key."""
-        if not self.dry_run:
+        """See `Simulator.check`; one that only runs dry, or has servers of its own, needs no
+        key."""
+        if not (self.dry_run or self.servers or self.base_urls):
             self.simulator.check()
 
 

@@ -15,6 +15,7 @@ from tasks.settings import identity
 from tasks.subject.revision import subject_revision
 from workflows.places import put_nodes_back, take_nodes
 from workflows.progress import say
+from workflows.servers import ServerPool
 from workflows.settings import Settings
 from workflows.store import Manifest, Store, fingerprint
 from workflows.subject_pool import Extent, SubjectPool
@@ -72,6 +73,8 @@ class Context:
     """Metrics of a stage that is running, by their step."""
     apart: str = ""
     """The explainer whose context this is, in a run of several."""
+    servers: ServerPool | None = None
+    """Of the simulator's model."""
     unfinished: list[Path] = field(default_factory=list)
     """Explanations that were written by a run that then failed, of all explainers."""
     _revision: str | None = None

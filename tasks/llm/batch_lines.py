@@ -12,7 +12,7 @@ from tasks.llm.answer import Answer, one_line, read_message
 from tasks.llm.batch_journal import BatchedCall
 from tasks.llm.failures import Failure, Unusable, from_reply
 from tasks.llm.logprobs import KEEP_NUMBERS
-from tasks.llm.prices import Price, cost
+from tasks.llm.prices import Price, cost, price_of
 from tasks.llm.settings import ClientSettings
 from tasks.llm.spool import Spooled
 
@@ -77,7 +77,7 @@ def read_line(
     answer = read_message(body, KEEP_NUMBERS)
     if isinstance(answer, Failure):
         return answer
-    price = prices.get(call.model)
+    price = price_of(prices, call.model)
     usd = cost(prices, call.model, answer.tokens_in, answer.tokens_out)
     if usd is not None and price is not None:
         usd = usd * price.batch if answer.tokens_in else call.usd

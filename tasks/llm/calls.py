@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tasks.llm.journal import Journal, NoJournal
 from tasks.llm.limits import Limits
+from tasks.llm.servers import Servers
 from tasks.llm.spool import Spool
 
 
@@ -17,7 +18,8 @@ class Calls:
     limits: None for those of the settings, kept by each connection for itself. spool: where
     requests are written down instead of being sent; None sends each at once. outbox: the folder
     where an answer is kept until the journal has it (see `Outbox`); None is nowhere. group: of the
-    settings that say which model is asked: errors name `<group>.client...`.
+    settings that say which model is asked: errors name `<group>.client...`. servers: where the
+    model is served; None is the address in the settings.
     """
 
     journal: Journal = field(default_factory=NoJournal)
@@ -25,3 +27,4 @@ class Calls:
     spool: Spool | None = None
     outbox: Path | None = None
     group: str = "explain"
+    servers: Servers | None = None

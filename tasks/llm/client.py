@@ -13,7 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.llm.answer import Answer, from_journal, to_journal
 from tasks.llm.calls import Calls
@@ -24,7 +24,9 @@ from tasks.llm.outbox import Outbox
 from tasks.llm.parallel import in_parallel
 from tasks.llm.prices import Price, cost
 from tasks.llm.request import Request, request_hash
+from tasks.llm.routes import Routes
 from tasks.llm.send import Outcome, Outgoing, Sender, open_client
+from tasks.llm.servers import FixedServers, Server
 from tasks.llm.settings import ClientSettings, read_key
 from tasks.llm.shared_limits import Permits, SharedLimits
 from tasks.llm.spool import SpoolWriter
@@ -40,6 +42,9 @@ __all__ = [
     "in_parallel",
     "read_key",
 ]
+
+if TYPE_CHECKING:
+    import openai
 
 T = TypeVar("T")
 
@@ -108,6 +113,7 @@ class Connection:
         begun = time.monotonic()
         attempt = 0
         while True:
+            await self._sender.ready()
             permit, claim = await self._allowed(outgoing)
             if claim.kind == "answered":
                 return self._desk.judged(from_journal(claim.told))
@@ -120,6 +126,9 @@ class Connection:
                 return self._desk.judged(outcome)
             if isinstance(outcome, Unusable):
                 raise outcome
+            if outcome.excused:
+                attempt -= 1
+                continue
             wait_s = self._sender.wait_s(outcome, outgoing.request_hash, attempt)
             if wait_s is None:
                 seconds = time.monotonic() - begun
@@ -241,13 +250,19 @@ async def connect(
             yield Collection(desk, spool)
         return
     load_encoding(settings.model, 0.0)
-    key = read_key(settings.api_key_env, calls.group)
+    servers = calls.servers or FixedServers(
+        (Server("", settings.url),), read_key(settings.api_key_env, calls.group)
+    )
+
+    def open_at(base_url: str) -> openai.AsyncOpenAI:
+        return open_client(settings, servers.key, base_url, direct=servers.ours)
+
     owner = uuid.uuid4().hex
     limits = calls.limits or SharedLimits(settings.limits)
-    async with open_client(settings, key) as client, Permits(limits, owner) as permits:
+    async with Routes(servers, open_at) as routes, Permits(limits, owner) as permits:
         beating = asyncio.ensure_future(_beat(calls.journal, owner))
         with closing(Outbox(calls.outbox, owner)) as outbox:
-            sender = Sender(settings, client, key, calls.group)
+            sender = Sender(settings, routes, servers.key, calls.group)
             connection = Connection(desk, sender, permits, outbox, owner)
             try:
                 yield connection

@@ -27,8 +27,9 @@ class Failure:
     """A call without an answer. `status` is one of the `explanations` table's.
 
     transient: the same request may succeed later. billed: it may have been paid for all the same.
-    reached: it may have reached the provider, whose limits then count it. wait_s: how long the
-    provider asks to be left alone, if it says so.
+    reached: it may have reached the provider, whose limits then count it. excused: it is no fault
+    of the request, which may be sent again as if it had not been. wait_s: how long the provider
+    asks to be left alone, if it says so.
     """
 
     status: str
@@ -36,6 +37,7 @@ class Failure:
     transient: bool = False
     billed: bool = False
     reached: bool = True
+    excused: bool = False
     wait_s: float | None = None
 
     @property

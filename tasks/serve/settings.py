@@ -1,0 +1,55 @@
+"""How servers of a model are started, and for how long one may fail before it is given up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PORT, HOST, NUMBER = "{port}", "{host}", "{number}"
+"""What stands in a command for what is only known once a server is started."""
+
+
+@dataclass(frozen=True)
+class ServersSettings:
+    """Servers of one model, each a process in an environment of its own.
+
+    command: the program and its arguments, with further `arguments` behind them; {port}, {host} and
+    {number} in them stand for where the server shall listen and which one it is (from 0).
+    environment: variables beside those of the program, in which {number} may stand too; null takes
+    one away. count: servers; None for one on each `gpus` GPUs of the cluster, or one where it has
+    none. gpus: of each server, on a cluster that has some.
+    start_s: by then (s) a server must answer. unhealthy_s: one that does not answer for so long is
+    started again. max_restarts: of one server within an hour. stop_s: how long one has to end by
+    itself before it is killed.
+    """
+
+    command: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    count: int | None = None
+    gpus: int = 1
+    start_s: float = 900.0
+    unhealthy_s: float = 60.0
+    max_restarts: int = 5
+    stop_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.command:
+            raise ValueError("command: must be the server's program and its arguments")
+        if not any(PORT in word for word in self.words):
+            raise ValueError(
+                f"command: must tell the server its port, such as with --port and {PORT} behind it"
+            )
+        for name, least in (("count", 1), ("gpus", 0), ("max_restarts", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}: must be at least {least}")
+        for name in ("start_s", "unhealthy_s", "stop_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: must be above 0")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The whole command."""
+        return self.command + self.arguments

@@ -1,0 +1,211 @@
+"""The simulators that ask a model, against a real vLLM that the program starts.
+
+The model is the bundled subject, which describes scenes of coloured shapes and knows nothing else:
+its ratings mean nothing. What is tested is the protocol: that vLLM does what is asked of it by
+structured output, `top_logprobs` and `prompt_logprobs`, and what happens when it is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.llm.calls import Calls
+from tasks.llm.servers import FixedServers
+from tasks.simulate.chat import ChatSimulator
+from tasks.simulate.simulator import Question
+from tests.tasks.explain.coloured_patches import catalog
+from tests.tasks.serve.test_keep import KEY, kept
+from tests.vllm.running import MODEL, PYTHON, api_server, processes, served
+from tests.vllm.servable import make_servable
+from tests.workflows.programs import Program, program
+from tests.workflows.runs import settings
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
+
+_START_S = 600.0
+_CLAIMS = ("red regions of a picture", "the word circle in the text", "")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment() -> None:
+    assert Path(PYTHON).is_file(), f"there is no {PYTHON}: make vllm"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_servable(tmp_path_factory.mktemp("model") / MODEL)
+
+
+@pytest.fixture(scope="module")
+def base_url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that is kept by a thread of this process, without Ray."""
+    servers = settings(*served(model)).simulate.servers
+    assert servers is not None
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    begun = time.monotonic()
+    with kept(servers, log, MODEL) as server:
+        while server.base_url is None:
+            assert not server.failed, server.failed
+            assert time.monotonic() - begun < _START_S
+            time.sleep(0.5)
+        print(f"vLLM answered after {time.monotonic() - begun:.0f} s")
+        yield server.base_url
+        assert KEY not in log.read_text(encoding="utf-8", errors="replace")
+    assert processes(model) == []
+
+
+def simulator(model: Path, **changes: Any) -> ChatSimulator:
+    composed = settings(*served(model)).simulate.simulator
+    assert isinstance(composed, ChatSimulator)
+    return replace(composed, **changes)
+
+
+def at(base_url: str) -> Calls:
+    return Calls(servers=FixedServers.at((base_url,), KEY), group="simulate")
+
+
+def test_the_server_wants_its_key(base_url: str) -> None:
+    request = urllib.request.Request(f"{base_url}/models")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request, timeout=30)
+
+
+@pytest.mark.parametrize("estimator", ["integers", "expected"])
+def test_every_sample_is_rated_in_the_form_that_was_asked_for(
+    base_url: str, model: Path, estimator: str
+) -> None:
+    questions = [Question(claim, sample) for claim in _CLAIMS for sample in range(4)]
+    rating = simulator(model, estimator=estimator)
+    predictions = rating.simulate(questions, catalog(), at(base_url))
+    for prediction in predictions:
+        assert prediction.status == "ok", prediction.reason
+        assert prediction.estimator == estimator
+        assert prediction.visual.shape == (36,)
+        assert prediction.text.shape == (6,)
+        assert prediction.visual.min() >= 0
+        assert max(prediction.visual.max(), prediction.text.max(), prediction.detected) <= 10
+    values = np.concatenate([prediction.text for prediction in predictions])
+    are_whole = np.equal(values, values.round()).all()
+    assert are_whole == (estimator == "integers")
+
+
+def test_what_the_server_can_is_found_out_once(base_url: str, model: Path) -> None:
+    agreed = simulator(model, estimator="auto").agree(at(base_url))
+    print("agreed on:", agreed)
+    assert agreed is not None
+    assert agreed.estimator == "expected"
+
+
+def test_the_log_probability_of_every_prompt_token_is_told(base_url: str) -> None:
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "a\t0\nred\t10\ncircle\t"}],
+        "max_completion_tokens": 1,
+        "prompt_logprobs": 20,
+    }
+    request = urllib.request.Request(f"{base_url}/chat/completions", json.dumps(body).encode())
+    request.add_header("Authorization", f"Bearer {KEY}")
+    request.add_header("Content-Type", "application/json")
+    reply = json.load(urllib.request.urlopen(request, timeout=120))
+    told = reply["prompt_logprobs"]
+    assert len(told) == reply["usage"]["prompt_tokens"]
+    assert told[0] is None
+    for options in told[1:]:
+        assert len(options) >= 20
+        assert all(option["logprob"] <= 0 for option in options.values())
+
+
+def run(model: Path, out: Path, *more: str) -> list[str]:
+    """A run of the whole program with two simulated neurons."""
+    return [
+        *("data.count=40", "capture.layers=[1]", "capture.top_n=16", "describe=given"),
+        *("explain=dissect", "explain.neurons.count=2", "explain.neurons_per_task=1"),
+        *("score.resamples=100", "cluster.cpus=2", f"out={out}"),
+        *served(model),
+        *more,
+    ]
+
+
+def answered(out: Path) -> int:
+    journal = out / "journal.sqlite"
+    if not journal.is_file():
+        return 0
+    with sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as database:
+        try:
+            return int(database.execute("SELECT count(*) FROM answers").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+
+def wait_for_answers(running: Program, out: Path, count: int) -> None:
+    deadline = time.monotonic() + _START_S + 300
+    while answered(out) < count:
+        assert running.process.poll() is None, running.said()
+        assert time.monotonic() < deadline, running.said()
+        time.sleep(0.1)
+
+
+def simulations(out: Path) -> pa.Table:
+    files = sorted(out.glob("artifacts/simulate/*/simulations-*.parquet"))
+    return pa.concat_tables(pq.read_table(file) for file in files)
+
+
+def test_a_run_whose_server_is_killed_ends_on_the_next_one_and_leaves_none(
+    model: Path, tmp_path: Path
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "said"
+    with program(log, *run(model, out)) as running:
+        wait_for_answers(running, out, 10)
+        first = api_server(model)
+        assert first is not None
+        os.kill(first.pid, signal.SIGKILL)
+        status = running.end(patience_s=1500)
+    said = log.read_text(encoding="utf-8")
+    print(said)
+    assert status == 0, said
+    assert "servers    server 0 ended with status 137: started again (1; 5 an hour at most)" in said
+    assert "servers    server 0 answers again" in said
+    rows = simulations(out)
+    assert set(rows["status"].to_pylist()) == {"ok"}
+    assert set(rows["estimator"].to_pylist()) == {"expected"}
+    with sqlite3.connect(out / "journal.sqlite") as database:
+        asked = database.execute("SELECT count(DISTINCT request_hash) FROM calls").fetchone()[0]
+        models = {row[0] for row in database.execute("SELECT DISTINCT model FROM answers")}
+    assert answered(out) == asked
+    assert models == {MODEL}
+    assert processes(model) == []
+
+
+def test_a_driver_that_is_killed_leaves_no_server_and_the_same_call_goes_on(
+    model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with program(tmp_path / "said", *run(model, out, "simulate.estimator=integers")) as running:
+        wait_for_answers(running, out, 5)
+        assert api_server(model) is not None
+        running.kill()
+    deadline = time.monotonic() + 30
+    while processes(model):
+        assert time.monotonic() < deadline, processes(model)
+        time.sleep(0.2)
+    kept_answers = answered(out)
+    with program(tmp_path / "again", *run(model, out, "simulate.estimator=integers")) as running:
+        status = running.end(patience_s=1500)
+        assert status == 0, running.said()
+    assert set(simulations(out)["status"].to_pylist()) == {"ok"}
+    assert answered(out) > kept_answers >= 5
+    assert processes(model) == []
