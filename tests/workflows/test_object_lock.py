@@ -119,3 +119,11 @@ def test_wrong_keys_are_said_in_a_line_that_does_not_show_them(tmp_path, monkeyp
     assert "\n" not in said
     assert "someone" not in said
     assert "something" not in said
+
+
+def test_of_two_that_take_over_what_a_dead_run_left_one_is_refused(out, store, monkeypatch):
+    write_lock(store, process=2**22 + 1)  # Larger than any process number.
+    other = {"host": "elsewhere", "process": 7}
+    monkeypatch.setattr(object_lock.time, "sleep", lambda _: write_lock(store, **other))
+    with pytest.raises(WrongCall, match="process 7 on elsewhere"), locked(out):
+        pass
