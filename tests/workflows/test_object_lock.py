@@ -67,7 +67,8 @@ def test_a_second_run_is_refused_and_the_first_goes_on(out):
 
 
 @pytest.mark.faults
-def test_a_run_that_was_killed_on_this_machine_holds_nothing(out):
+def test_a_run_that_was_killed_on_this_machine_holds_nothing(out, monkeypatch):
+    monkeypatch.setattr(object_lock, "_LEASE_S", 90.0)
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(out)], stdin=-1, stdout=-1, text=True
     ) as first:
@@ -76,7 +77,7 @@ def test_a_run_that_was_killed_on_this_machine_holds_nothing(out):
         first.kill()
     begun = time.monotonic()
     with locked(out):
-        assert time.monotonic() - begun < object_lock._LEASE_S
+        assert time.monotonic() - begun < object_lock._LEASE_S / 2
 
 
 @pytest.mark.faults
@@ -119,3 +120,11 @@ def test_wrong_keys_are_said_in_a_line_that_does_not_show_them(tmp_path, monkeyp
     assert "\n" not in said
     assert "someone" not in said
     assert "something" not in said
+
+
+def test_of_two_that_take_over_what_a_dead_run_left_one_is_refused(out, store, monkeypatch):
+    write_lock(store, process=2**22 + 1)  # Larger than any process number.
+    other = {"host": "elsewhere", "process": 7}
+    monkeypatch.setattr(object_lock.time, "sleep", lambda _: write_lock(store, **other))
+    with pytest.raises(WrongCall, match="process 7 on elsewhere"), locked(out):
+        pass

@@ -14,6 +14,7 @@ import pyarrow as pa
 from tasks.artifacts import (
     EXPLANATIONS,
     NEURON_TESTS,
+    SCORE_AGGREGATES,
     SCORES,
     TESTED_TYPES,
     TYPES,
@@ -73,11 +74,7 @@ def list_accounts(
         for explainer in explainers
         for simulator in scored.filter(explainer=explainer)["simulator"].to_list() or [""]
     ]
-    levels = [
-        level
-        for path in aggregates
-        for level in pl.read_parquet(path, columns=["level"])["level"].drop_nulls()
-    ]
+    levels = read_table(aggregates, SCORE_AGGREGATES, ["level"])["level"].drop_null().to_pylist()
     return Accounts(tuple(explainers), tuple(pairs), levels[0] if levels else None)
 
 
