@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
@@ -32,6 +33,8 @@ def submit(
     (head:6379, auto), which is asked for it.
     """
     client = _client(address)
+    if takes_anybody(client.get_address()):
+        say(f"cluster    {address} wants no token: whoever reaches it can run code there")
     try:
         return client, client.submit_job(entrypoint=entrypoint, runtime_env=dict(runtime_env))
     except RuntimeError as error:
@@ -137,6 +140,14 @@ def _client(address: str) -> JobSubmissionClient:
             f"RAY_ADDRESS: {address}: {_first_line(error)}. A cluster with a token wants "
             "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
         ) from error
+
+
+def takes_anybody(server: str) -> bool:
+    """Whether a job server answers a request that has no token."""
+    try:
+        return requests.get(f"{server}/api/jobs/", timeout=_SECONDS_TO_ANSWER).ok
+    except requests.RequestException:
+        return False
 
 
 def _check_answers(address: str) -> None:

@@ -6,14 +6,16 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from ray.job_submission import JobStatus
 
 from infra import follow_job
-from infra.follow_job import follow, submit
+from infra.follow_job import follow, submit, takes_anybody
 from infra.run_cluster import check_out, main, refuse_secrets, run_cluster
 from workflows.errors import RunFailed, WrongCall
 
@@ -177,6 +179,22 @@ def test_an_address_where_nobody_answers_is_told_at_once(address):
 def test_ray_clients_address_is_refused_with_the_one_to_use():
     with pytest.raises(WrongCall, match="name the job server instead, such as http://head:8265"):
         submit("ray://head:10001", "true", {})
+
+
+@pytest.mark.parametrize(("status", "open_to_all"), [(200, True), (401, False), (403, False)])
+def test_a_job_server_without_a_token_is_found_out(status, open_to_all):
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert takes_anybody(f"http://127.0.0.1:{server.server_port}") is open_to_all
+    assert takes_anybody(f"http://127.0.0.1:{free_port()}") is False
 
 
 def test_a_cluster_has_at_least_one_node():

@@ -52,6 +52,8 @@ class Nodes:
             "RAY_ADDRESS": address,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": token,
+            # Or Ray would look for loopback's address at another of this machine's.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
 
 
