@@ -15,13 +15,12 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from workflows.errors import RunFailed, WrongCall
+from workflows.errors import INTERRUPTED, RunFailed, WrongCall
 from workflows.progress import say
 
 _SECONDS_TO_ANSWER = 5.0
 _SECONDS_BETWEEN_TRIES = 1.0
 _TRIES = 60
-INTERRUPTED = 130
 
 
 def submit(

@@ -9,7 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from workflows.errors import RunFailed
+
+_SECONDS_TO_START = 120.0
 _LOOPBACK = "127.0.0.1"
 _STOP_WAIT_S = 600
 """What a job that is stopped has for its end: calls to a model under way may take two minutes."""
@@ -30,19 +34,31 @@ def local_cluster(nodes: int) -> Iterator[str]:
         cores = max(1, (os.cpu_count() or 1) // nodes)
         cluster = Cluster(shutdown_at_exit=True)
         try:
-            cluster.add_node(
-                num_cpus=cores,
-                node_ip_address=_LOOPBACK,
-                include_dashboard=True,
-                dashboard_host=_LOOPBACK,
-                dashboard_agent_listen_port=0,
-            )
-            for _ in range(nodes - 1):
-                cluster.add_node(num_cpus=cores, node_ip_address=_LOOPBACK, wait=False)
-            cluster.wait_for_nodes()
+            _start(cluster, nodes, cores)
             yield f"http://{cluster.webui_url}"
         finally:
             cluster.shutdown()
+
+
+def _start(cluster: Any, nodes: int, cores: int) -> None:
+    """Raises RunFailed."""
+    cluster.add_node(
+        num_cpus=cores,
+        node_ip_address=_LOOPBACK,
+        include_dashboard=True,
+        dashboard_host=_LOOPBACK,
+        dashboard_agent_listen_port=0,
+        wait=False,
+    )
+    for _ in range(nodes - 1):
+        cluster.add_node(num_cpus=cores, node_ip_address=_LOOPBACK, wait=False)
+    try:
+        cluster.wait_for_nodes(timeout=_SECONDS_TO_START)
+    except TimeoutError as error:
+        raise RunFailed(
+            f"{nodes} Ray nodes did not start within {_SECONDS_TO_START:.0f} s; fewer (NODES) may "
+            "fit on this machine"
+        ) from error
 
 
 def _token_file(folder: Path) -> Path:

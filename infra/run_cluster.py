@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.local_cluster import local_cluster
-from workflows.errors import RunFailed, WrongCall
+from workflows.errors import INTERRUPTED, RunFailed, WrongCall
 from workflows.progress import say
 
 _ROOT = Path(__file__).parents[1]
@@ -50,6 +50,9 @@ def main() -> None:
     except RunFailed as error:
         say(f"run-cluster: {error}")
         sys.exit(1)
+    except KeyboardInterrupt:
+        say("run-cluster: interrupted before the run began")
+        sys.exit(INTERRUPTED)
 
 
 def run_cluster(settings: Sequence[str], nodes: int, address: str) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+INTERRUPTED = 130
+"""Exit status of a run that was told to stop, by Ctrl-C or SIGTERM."""
+
 
 class WrongCall(Exception):
     """The call itself is wrong: a setting, a path, a name. Exit status 2."""

@@ -46,7 +46,7 @@ class Nodes:
         """For a driver that joins it."""
         line = next(line for line in self.held.said().splitlines() if "ray-token" in line)
         (raylet, *_) = named(self.held.processes(), "/raylet/raylet")
-        (address,) = re.findall(r"--gcs-address=(\S+)", " ".join(raylet.cmdline()))
+        address = re.findall(r"--gcs-address=(\S+)", " ".join(raylet.cmdline()))[0]
         token = line.split()[1]
         return {
             "RAY_ADDRESS": address,
