@@ -75,7 +75,7 @@ def writing(path: Path) -> Iterator[Path]:
     with tell_if_full(path if is_local(path) else Path(tempfile.gettempdir())):
         if is_local(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            unfinished = _unfinished(path)
         else:
             handle, name = tempfile.mkstemp(suffix=f"-{path.name}")
             os.close(handle)
@@ -89,6 +89,13 @@ def writing(path: Path) -> Iterator[Path]:
                 _remote(path).fs.put_file(str(unfinished), _remote(path).path, **in_parts)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    """A name beside `path` that is nobody else's. A process' number would not do: containers on
+    several machines have the same ones, and one that was cut off may still write what another
+    does again."""
+    return path.with_name(f".{path.name}.{secrets.randbelow(10**15)}.tmp")
 
 
 @contextmanager
@@ -128,8 +135,7 @@ def writing_folder(folder: Path) -> Iterator[Path]:
         with writing(folder / _WHOLE):
             pass
         return
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = _unfinished(folder)
     try:
         yield unfinished
     except BaseException:
