@@ -47,6 +47,7 @@ def _start(cluster: Any, nodes: int, cores: int) -> None:
         node_ip_address=_LOOPBACK,
         include_dashboard=True,
         dashboard_host=_LOOPBACK,
+        dashboard_port=None,  # The first that is free, from 8265 on.
         dashboard_agent_listen_port=0,
         wait=False,
     )
