@@ -36,9 +36,9 @@ test-triton: $(READY) ## Run the GPU kernel in Triton's interpreter; fetches Tri
 test-slow: $(READY) ## Run the whole line once more with a killed driver, a spent budget, batches, failures
 	$(BIN)/python -m pytest -m slow --timeout 900 tests/workflows
 
-test-simulators: $(READY) ## Run planted neurons and whole runs with a chat model that simulates
+test-simulators: $(READY) ## Run planted neurons and whole runs with every simulator that has a model
 	$(BIN)/python -m pytest -m slow --timeout 900 tests/tasks/simulate tests/tasks/test_planted_chat.py \
-	  tests/workflows/test_simulate_run.py
+	  tests/tasks/test_planted_roles.py tests/workflows/test_simulate_run.py tests/workflows/test_model_run.py
 
 test-vllm: $(READY) vllm ## Run the simulators that ask a model against a real vLLM on the CPU, and kill it
 	VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python \
@@ -68,7 +68,7 @@ check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-capture bench-merge bench-score bench-types bench-explain ## Run all benchmarks
+bench: bench-capture bench-merge bench-score bench-clipseg bench-types bench-explain ## Run all benchmarks
 
 bench-capture: $(READY) ## Measure capture beside the bare forward pass and the usual way
 	$(BIN)/python -m bench.capture --shape $(SHAPE)
@@ -78,6 +78,9 @@ bench-merge: $(READY) ## Measure merging beside reading and writing the same byt
 
 bench-score: $(READY) ## Measure scoring in seconds and memory, and simulating beside a bare client
 	$(BIN)/python -m bench.score
+
+bench-clipseg: $(READY) ## Measure heat maps with an image looked at once beside the plain call
+	$(BIN)/python -m bench.clipseg
 
 bench-types: $(READY) ## Measure typing by tests beside shuffling labels, and its memory
 	$(BIN)/python -m bench.types

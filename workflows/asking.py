@@ -48,7 +48,7 @@ class AskingSettings(Protocol):
 class Asking:
     """What a stage asks. spec: of the table that it writes, a file a part. asker: the explainer or
     simulator. neurons: their rows of `types`. begin: given what was opened to ask a model (None if
-    it asks none), what works on parts."""
+    it asks none), what works on parts. abreast: see `spread`."""
 
     stage: str
     spec: TableSpec
@@ -57,6 +57,7 @@ class Asking:
     neurons: pa.Table
     neurons_per_task: int
     begin: Callable[[OpenCalls | None], Submit]
+    abreast: int | None = None
 
     @property
     def artifact(self) -> str:
@@ -130,6 +131,7 @@ def _live(
         lambda part, path: submit(part, told, path),
         accompany,
         0.0 if calls is None else calls.ending_s,
+        abreast=asking.abreast,
     )[asking.artifact]
 
 

@@ -131,15 +131,19 @@ def _keep_sigterm() -> Iterator[None]:
 
 
 def spread(
-    items: Iterable[Item], call: Callable[[Item], ray.ObjectRef], ending_s: float = 0.0
+    items: Iterable[Item],
+    call: Callable[[Item], ray.ObjectRef],
+    ending_s: float = 0.0,
+    abreast: int | None = None,
 ) -> Iterator[tuple[Item, Any]]:
     """Run `call(item)` for every item, a bounded number at a time; yield each as it finishes.
 
     Raises the work's own exception, with the rest cancelled. ending_s: how long what was cancelled
     is waited for, where it has something to bring to its end; at a signal it is cancelled too,
-    while other work is let finish.
+    while other work is let finish. abreast: how many run at a time; None is enough to keep the
+    cluster's CPUs busy.
     """
-    limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    limit = abreast or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = iter(items)
     running: dict[ray.ObjectRef, Item] = {}
     with finishing() as is_stopping:

@@ -59,13 +59,14 @@ def work_on_parts(
     accompany: Callable[[Advance], AbstractContextManager[object]] = nullcontext,
     ending_s: float = 0.0,
     *,
+    abreast: int | None = None,
     at_once: int | None = None,
     after: Callable[[], None] | None = None,
 ) -> dict[str, list[str]]:
     """Have every part whose file is not there written to it, with a bar; the files by artifact.
 
     submit: given a part and the path that its task shall write. accompany: what goes on meanwhile.
-    ending_s: how long tasks that are stopped are waited for.
+    ending_s: how long tasks that are stopped are waited for. abreast: see `spread`.
     after: called each time that at_once parts (None: all) are done, and at the end.
     """
     paths = {part.file(artifact): folder / part.file(artifact) for part in parts}
@@ -80,7 +81,7 @@ def work_on_parts(
 
         step = at_once or max(1, len(waiting))
         for start in range(0, len(waiting), step):
-            for part, _ in spread(waiting[start : start + step], begin, ending_s):
+            for part, _ in spread(waiting[start : start + step], begin, ending_s, abreast):
                 advance(len(part.neurons))
             if after is not None:
                 after()

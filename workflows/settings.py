@@ -99,6 +99,8 @@ class SimulateSettings:
     base_urls: tuple[str, ...] = runtime(())
 
     def __post_init__(self) -> None:
+        if self.mode == "batch" and not getattr(self.simulator, "takes_batches", True):
+            raise ValueError(f"mode: {self.simulator.name} cannot be asked by batch; take live")
         _check_budget(self.budget_usd)
         _check_share("max_failed_share", self.max_failed_share)
         if self.servers or self.base_urls:

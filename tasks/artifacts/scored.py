@@ -80,7 +80,12 @@ SCORES = TableSpec(
             *NEURON,
             column("explainer", pa.string(), "who wrote the explanation"),
             column("simulator", pa.string(), "who predicted"),
-            column("tokens", pa.string(), "all, visual or text: the tokens that the row is over"),
+            column(
+                "tokens",
+                pa.string(),
+                "all, visual or text: the tokens that the row is over; "
+                "all are those that the simulator predicts",
+            ),
             column("type", pa.string(), "the neuron's type"),
             column("correlation", pa.float32(), "signed Pearson over the tokens; null if none"),
             column("ci_low", pa.float32(), "2.5 % bootstrap bound, over samples"),

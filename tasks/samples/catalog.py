@@ -81,9 +81,13 @@ class Catalog:
 
     def open_images(self, sample_id: int) -> list[Image.Image]:
         """The whole upright images, RGB. Raises BadSample."""
+        return [self.open_image(image) for image in self[sample_id].images]
+
+    def open_image(self, reference: str) -> Image.Image:
+        """One of a sample's `images`, whole and upright, RGB. Raises BadSample."""
         if self.source is None:
             raise ValueError("this catalog was opened without its source, so it has no images")
-        return [self.source.open_image(image).pixels for image in self[sample_id].images]
+        return self.source.open_image(reference).pixels
 
 
 def open_catalog(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,7 @@ from tasks.evidence import Evidence, Excitation, Purpose
 
 GROUP = ["layer", "neuron", "explainer", "simulator"]
 """What names one explanation, as simulated by one simulator."""
+_ROLES = ("visual", "text")
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,14 @@ class Predicted:
     """One claim's predictions on an Aligned's samples.
 
     visual, text: float16 [tokens], those of a sample one after the other. detected: float64
-    [samples], NaN where the simulator gave none. made: bool [samples], whether there is a
-    prediction. covers: bool [visual and text, samples], False where it leaves the tokens of a role
-    out, of which the sample has some. Where either is False, 0 is predicted and means nothing.
+    [samples], NaN where the simulator gave none. made: bool [samples]; where False, 0 is predicted
+    and means nothing.
     """
 
     visual: np.ndarray
     text: np.ndarray
     detected: np.ndarray
     made: np.ndarray
-    covers: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,9 @@ class Aligned:
 
     group: int64 [samples], the explanation's place, ascending. excitations: what truly happened.
     visual, text: the same float32 [tokens] in one array; offsets: where samples begin in them,
-    int64 [samples + 1] each. predicted: by claim.
+    int64 [samples + 1] each. predicted: by claim. left_out: bool [visual and text, samples],
+    whether the simulator says nothing of a role's tokens for this explanation; its samples are
+    then as if they had none of them.
     """
 
     group: np.ndarray
@@ -50,6 +51,7 @@ class Aligned:
     text: np.ndarray
     offsets: tuple[np.ndarray, np.ndarray]
     predicted: Mapping[str, Predicted]
+    left_out: np.ndarray
 
 
 def align(
@@ -84,20 +86,25 @@ def align(
         for seen in (*neuron.exemplars, *neuron.random)
     }
     excitations = [truths[key] for key in chosen.select("layer", "neuron", "sample_id").rows()]
-    traces = [[getattr(seen, role) for seen in excitations] for role in ("visual", "text")]
+    group = chosen["group"].to_numpy().astype(np.int64)
+    rows_of = {claim: chosen["row" if claim == CLAIMS[0] else claim] for claim in claims}
+    left_out = _left_out(simulations, rows_of.values(), excitations, group)
+    excitations = [_without(*one) for one in zip(excitations, *left_out.tolist(), strict=True)]
+    traces = [[getattr(seen, role) for seen in excitations] for role in _ROLES]
     offsets = tuple(np.cumsum([0, *map(len, trace)]) for trace in traces)
     visual, text = (np.concatenate([np.empty(0, np.float32), *trace]) for trace in traces)
     return Aligned(
-        group=chosen["group"].to_numpy().astype(np.int64),
+        group=group,
         exemplar=(chosen["draw"] == "exemplar").to_numpy(),
         excitations=excitations,
         visual=visual,
         text=text,
         offsets=(offsets[0], offsets[1]),
         predicted={
-            claim: _take(simulations, chosen["row" if claim == CLAIMS[0] else claim], offsets)
-            for claim in claims
+            claim: _take(simulations, places, offsets, left_out)
+            for claim, places in rows_of.items()
         },
+        left_out=left_out,
     )
 
 
@@ -105,28 +112,58 @@ def _of(fine: pl.DataFrame, claim: str) -> pl.DataFrame:
     return fine.filter(pl.col("claim") == claim)
 
 
-def _take(simulations: pa.Table, rows: pl.Series, offsets: tuple[np.ndarray, ...]) -> Predicted:
-    """The predictions of some rows; 0 where there is no row, or no list of a role in it."""
+def _left_out(
+    simulations: pa.Table,
+    claims: Collection[pl.Series],
+    excitations: Sequence[Excitation],
+    group: np.ndarray,
+) -> np.ndarray:
+    """See Aligned. Where tokens of a role are left out of one sample or claim, they are left out of
+    all of the explanation: else its claims would be scored on other tokens than each other."""
+    left_out = np.zeros((2, len(group)), dtype=bool)
+    for role, name in enumerate(_ROLES):
+        is_null = simulations[name].is_null().to_numpy()
+        if not is_null.any():
+            continue
+        has_tokens = np.array([len(getattr(seen, name)) > 0 for seen in excitations], dtype=bool)
+        for rows in claims:
+            made = rows.is_not_null().to_numpy()
+            left_out[role, made] |= is_null[rows.drop_nulls().to_numpy()] & has_tokens[made]
+        left_out[role] = np.isin(group, group[left_out[role]])
+    return left_out
+
+
+def _without(seen: Excitation, is_visual_out: bool, is_text_out: bool) -> Excitation:
+    if is_visual_out:
+        seen = replace(seen, visual=seen.visual[:0])
+    return replace(seen, text=seen.text[:0]) if is_text_out else seen
+
+
+def _take(
+    simulations: pa.Table,
+    rows: pl.Series,
+    offsets: tuple[np.ndarray, ...],
+    left_out: np.ndarray,
+) -> Predicted:
+    """The predictions of some rows; 0 where there is no row."""
     made = rows.is_not_null().to_numpy()
     places = pa.array(rows.drop_nulls().to_numpy())
     chosen = simulations.select(["visual", "text", "detected"]).take(places)
-    sides, covers = [], np.ones((2, len(made)), dtype=bool)
-    for role, (name, bounds) in enumerate(zip(("visual", "text"), offsets, strict=True)):
+    sides = []
+    for name, bounds, is_out in zip(_ROLES, offsets, left_out, strict=True):
         column = chosen[name].combine_chunks()
+        if is_out.any():  # A list that is null has no tokens, as its sample has none then.
+            column = pc.if_else(pa.array(is_out[made]), pa.scalar(None, column.type), column)
         lengths = np.diff(bounds)
-        told = column.is_valid().to_numpy(zero_copy_only=False)
         given = pc.fill_null(column.value_lengths(), 0).to_numpy(zero_copy_only=False)
-        if not np.array_equal(given, np.where(told, lengths[made], 0)):
+        if not np.array_equal(given, lengths[made]):
             raise ValueError(f"a simulation has not as many {name} tokens as its sample")
         values = column.flatten().to_numpy(zero_copy_only=False)
-        there = made.copy()
-        there[made] = told
-        if not there.all():
+        if not made.all():
             whole = np.zeros(int(bounds[-1]), np.float16)
-            whole[np.repeat(there, lengths)] = values
+            whole[np.repeat(made, lengths)] = values
             values = whole
         sides.append(values)
-        covers[role, made] = told | (lengths[made] == 0)
     detected = np.full(len(made), np.nan)
     detected[made] = chosen["detected"].to_numpy()
-    return Predicted(sides[0], sides[1], detected, made, covers)
+    return Predicted(sides[0], sides[1], detected, made)

@@ -55,7 +55,7 @@ def predict_blindly(
     line = _fit_frequency(seen, weights, tokens)
     scored = list(scored)
     return (
-        [places.get(len(one.visual), places[0][:1].repeat(len(one.visual))) for one in scored],
+        [_at(places, len(one.visual)) for one in scored],
         [line.predict(tokens, one) for one in scored],
     )
 
@@ -72,6 +72,10 @@ def _mean_maps(maps: Sequence[np.ndarray], weights: np.ndarray) -> dict[int, np.
         share = (weights[chosen] / weights[chosen].sum()).astype(np.float32)
         means[length] = share @ np.stack([maps[place] for place in chosen])
     return means
+
+
+def _at(places: Mapping[int, np.ndarray], tokens: int) -> np.ndarray:
+    return places[tokens] if tokens in places and tokens else places[0].repeat(tokens)
 
 
 @dataclass(frozen=True)

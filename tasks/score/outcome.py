@@ -88,7 +88,9 @@ def _statuses(
     status = np.full(counted.tokens.shape, "ok", dtype=object)
     reason = np.full(counted.tokens.shape, "", dtype=object)
     own, other = (_first_failure(rows, claim) for claim in ("own", "other"))
-    # Of several statuses the last one stands.
+    # Of several statuses the last one stands, and so of reasons.
+    for role, left_out in enumerate(counted.left_out, start=1):
+        reason[0, left_out] = f"without {TOKENS[role]} tokens, of which the simulator says nothing"
     reason[np.isnan(measures["control_other"])] = "the control's prediction does not vary"
     for group in np.flatnonzero(counted.other == 0).tolist():
         _, why = other.get(group, ("", "no other explanation was simulated"))
@@ -104,9 +106,8 @@ def _statuses(
         status[*place] = "too_few_tokens"
         reason[*place] = f"{number} tokens, score.min_tokens is {settings.min_tokens}"
     for role, left_out in enumerate(counted.left_out, start=1):
-        for tokens in (0, role):  # What is over all tokens is over these too.
-            status[tokens, left_out] = "not_predicted"
-            reason[tokens, left_out] = f"the simulator says nothing of {TOKENS[role]} tokens"
+        status[role, left_out] = "not_predicted"
+        reason[role, left_out] = f"the simulator says nothing of {TOKENS[role]} tokens"
     for group in np.flatnonzero(counted.samples < settings.min_samples).tolist():
         number = counted.samples[group]
         least = f"score.min_samples is {settings.min_samples}"

@@ -73,7 +73,12 @@ def score_neurons(
         calibration=np.bincount(aside.group, minlength=len(groups)),
         real_varies=varies(*pooled),
         prediction_varies=varies(pooled[0], predicted[0], predicted[1]),
-        left_out=_left_out(held_out, len(groups)),
+        left_out=np.stack(
+            [
+                np.bincount(held_out.group[out], minlength=len(groups)) > 0
+                for out in held_out.left_out
+            ]
+        ),
     )
     return outcomes(groups, [neuron.type for neuron in scored], rows, measures, counted, settings)
 
@@ -137,7 +142,7 @@ def _sums(aligned: Aligned, blind: tuple[np.ndarray, ...]) -> tuple[np.ndarray, 
         for claim in CLAIMS:
             claimed = aligned.predicted[claim]
             sums = cross_sums(x, getattr(claimed, name), offsets)
-            mine.append(np.where(claimed.made & claimed.covers[role], sums, np.nan))
+            mine.append(np.where(claimed.made, sums, np.nan))
         mine.append(np.where(blind[2], cross_sums(x, blind[role], offsets), np.nan))
         cross.append(mine)
     return np.stack(real, axis=1), np.stack(cross, axis=2)
@@ -234,11 +239,10 @@ def _variances(
     """Explained variance [3 tokens, groups] of the own claim, calibrated on the samples `aside`."""
     own = aside.predicted[CLAIMS[_OWN]]
     sums = []
-    for offsets, x, y, covered in zip(
-        aside.offsets, (aside.visual, aside.text), (own.visual, own.text), own.covers, strict=True
+    for offsets, x, y in zip(
+        aside.offsets, (aside.visual, aside.text), (own.visual, own.text), strict=True
     ):
-        cross_aside = np.where(covered, cross_sums(x, y, offsets), np.nan)
-        sums.append(np.stack([real_sums(x, offsets), cross_aside]))
+        sums.append(np.stack([real_sums(x, offsets), cross_sums(x, y, offsets)]))
     fitted = [_by_tokens(_pool(side, aside.group, groups)) for side in np.stack(sums, axis=2)]
     scored = [_by_tokens(_pool(side, group, groups)) for side in (real, cross[_OWN])]
     centred, uncentred = explained_variance(scored[0], scored[1], *calibrate(fitted[0], fitted[1]))
@@ -267,13 +271,6 @@ def _detections(held_out: Aligned, aside: Aligned, groups: int) -> dict[str, np.
     return found
 
 
-def _left_out(aligned: Aligned, groups: int) -> np.ndarray:
-    """Whether the own claim's prediction lacks a role's tokens anywhere, bool [2 roles, groups]."""
-    covers = aligned.predicted[CLAIMS[_OWN]].covers
-    counts = [np.bincount(aligned.group[~side], minlength=groups) for side in covers]
-    return np.stack(counts) > 0
-
-
 def _strengths(aligned: Aligned, claim: str) -> np.ndarray:
     """Predicted strength [3 tokens, samples]: the peak, or the simulator's own answer for all
     tokens where every sample of the explanation has one; NaN without tokens or a prediction."""
@@ -285,7 +282,6 @@ def _strengths(aligned: Aligned, claim: str) -> np.ndarray:
         if filled.any():
             wide = values.astype(np.float32)
             peaks[role, filled] = np.maximum.reduceat(wide, offsets[:-1][filled])
-        peaks[role, ~claimed.covers[role]] = np.nan
     answered = np.isfinite(claimed.detected)
     every = np.ones(len(aligned.group), dtype=bool)
     for place in np.unique(aligned.group[~answered]):

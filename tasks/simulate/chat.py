@@ -108,6 +108,10 @@ class ChatSimulator:
         agreed = asyncio.run(find_out())
         return AgreedChat(self, agreed) if isinstance(agreed, Agreed) else self
 
+    def assume(self) -> ChatSimulator:
+        """As if its server could do the least, without asking it."""
+        return replace(self, estimator="integers")
+
     def simulate(
         self,
         questions: Sequence[Question],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -46,7 +46,9 @@ class Simulator(Protocol):
 
     Implementations are frozen dataclasses of their settings; `name` is what their rows carry. One
     that calls a model says so by `asks_model = True`, and has `client` and `prices` as an explainer
-    that does."""
+    that does; `takes_batches = False` if its calls cannot go by batch; and, if it has to find out
+    what its server can do, `agree(calls)` and `assume()`, each of which gives the simulator that
+    knows."""
 
     name: str
 
@@ -70,3 +72,18 @@ class Simulator(Protocol):
 
         Raises `tasks.llm.failures.Unusable` where no call can succeed (wrong key, unknown model).
         """
+
+
+class ModelSimulator(Simulator, Protocol):
+    """A simulator that runs a model of its own, which says so by `loads_model = True`.
+
+    It is loaded once by each of the workers that keep it, not for every part of the neurons."""
+
+    loads_model: ClassVar[bool]
+
+    def weights(self) -> str:
+        """What identifies the model's weights. Raises `tasks.pretrained.ModelError`."""
+
+    def load(self, device: str, threads: int | None) -> Simulator:
+        """The simulator with its model in memory. device: `cpu` or `cuda`. threads: on a CPU; None
+        leaves them as they are. Raises `tasks.pretrained.ModelError`."""

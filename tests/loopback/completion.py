@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+from tests.loopback.listing import is_listing, prompt_fields
 from tests.loopback.looking import look
 from tests.loopback.protocol import open_picture
 from tests.loopback.rating import is_about_ratings, rate, rate_plainly, with_odds
@@ -17,6 +18,8 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
     opinions: dict[int, float] = {}
     if plain:
         said = _plainly(body)
+    elif is_listing(body):
+        said = "\n"
     elif is_about_ratings(body):
         rated = rate(body, fault)
         said, opinions = rated.text, rated.opinions
@@ -58,6 +61,10 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
         "completion_tokens": tokens_out,
         "total_tokens": tokens_in + tokens_out,
     }
+    listed: dict[str, Any] = {}
+    if is_listing(body):
+        finish, model = "length", body["model"]
+        listed = {} if fault == "without_prompt_logprobs" else prompt_fields(body)
     return {
         "id": f"chatcmpl-{hashlib.sha256(text.encode()).hexdigest()[:24]}",
         "object": "chat.completion",
@@ -65,6 +72,7 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
         "model": model,
         "choices": [{"index": 0, "message": message, "logprobs": odds, "finish_reason": finish}],
         "usage": None if fault == "no_usage" else usage,
+        **listed,
     }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from PIL import Image
 
+from tests.loopback.listing import FIELDS, TOKENIZERS, is_listing, what_is_wrong
+
 KNOWN_FIELDS = {
     "frequency_penalty",
     "logprobs",
@@ -65,8 +67,11 @@ def check_key(authorization: str | None, key: str) -> None:
 
 def check_body(body: Any, models: tuple[str, ...]) -> None:
     _demand(isinstance(body, dict), "The request's body must be a JSON object.")
+    known = KNOWN_FIELDS | (FIELDS if body.get("model") in TOKENIZERS else set())
     for name in body:
-        _demand(name in KNOWN_FIELDS, f"Unrecognized request argument supplied: {name}", name)
+        _demand(name in known, f"Unrecognized request argument supplied: {name}", name)
+    if is_listing(body):
+        _demand(not what_is_wrong(body), what_is_wrong(body))
     if body.get("model") not in models:
         message = f"The model `{body.get('model')}` does not exist or you do not have access to it."
         raise Rejection(404, message, code="model_not_found")

@@ -35,11 +35,12 @@ from aiohttp import web
 from tests.loopback.batches import Batches, How
 from tests.loopback.completion import asked_tokens, completion, without_pictures
 from tests.loopback.faults import BROKEN_OFF, REJECTIONS, Fault, Faults
+from tests.loopback.listing import TOKENIZERS
 from tests.loopback.protocol import Rejection, check_body, check_key
 from tests.loopback.sliding import SlidingLimits
 
 KEY = "loopback-key-0123456789"
-MODELS = ("gpt-4o", "gpt-4o-mini")
+MODELS = ("gpt-4o", "gpt-4o-mini", *TOKENIZERS)
 DEPLOYMENT = "my-deployment"
 _LARGEST_BODY = 2**30
 

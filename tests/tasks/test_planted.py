@@ -112,8 +112,9 @@ def score_claims(
     controls: Claims,
     catalog: Catalog,
     simulator: Simulator = ConceptSimulator(),  # noqa: B008
+    tokens: str = "all",
 ) -> list[dict]:
-    """Simulated, scored and judged: the rows over all tokens."""
+    """Simulated, scored and judged: the rows over all tokens, or over those of a role."""
     simulations = simulate_neurons(
         simulator,
         explainer,
@@ -130,7 +131,7 @@ def score_claims(
     }
     texts = {number: sample.tokens for number, sample in catalog.samples.items()}
     scores = score_neurons(simulations, by_purpose, texts, seen, ScoreSettings())
-    return [row for row in judge(scores).to_pylist() if row["tokens"] == "all"]
+    return [row for row in judge(scores).to_pylist() if row["tokens"] == tokens]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.vllm.servable import POSITIONS
+from tests.vllm.servable import POSITIONS, VOCABULARY
 from tests.workflows.runs import ROOT
 
 MODEL = "llava-scenes"
@@ -24,6 +24,7 @@ def served(folder: Path) -> list[str]:
     arguments = [
         *("--model", str(folder), "--served-model-name", MODEL),
         *("--dtype", "float32", "--enforce-eager", "--max-model-len", str(POSITIONS)),
+        *("--max-logprobs", str(VOCABULARY)),
         *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
     ]
     listed = ",".join(f"'{word}'" for word in arguments)

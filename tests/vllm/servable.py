@@ -10,6 +10,8 @@ from tests.workflows.runs import ROOT
 
 BUNDLED = ROOT / "infra" / "subject" / "llava-scenes"
 POSITIONS = 8192
+VOCABULARY = 512
+"""Of the subject: a server that is allowed so many tells of all alternatives at a token."""
 
 
 def make_servable(folder: Path) -> Path:

@@ -26,11 +26,13 @@ import pytest
 from tasks.llm.calls import Calls
 from tasks.llm.servers import FixedServers
 from tasks.simulate.chat import ChatSimulator
+from tasks.simulate.prompt_logprobs import ListedTokens, PromptLogprobs
 from tasks.simulate.simulator import Question
+from tasks.simulate.token_list import Scale
 from tests.tasks.explain.coloured_patches import catalog
 from tests.tasks.serve.test_keep import KEY, kept
 from tests.vllm.running import MODEL, PYTHON, api_server, processes, served
-from tests.vllm.servable import make_servable
+from tests.vllm.servable import VOCABULARY, make_servable
 from tests.workflows.programs import Program, program
 from tests.workflows.runs import settings
 
@@ -127,6 +129,29 @@ def test_the_log_probability_of_every_prompt_token_is_told(base_url: str) -> Non
     for options in told[1:]:
         assert len(options) >= 20
         assert all(option["logprob"] <= 0 for option in options.values())
+
+
+def test_all_text_tokens_are_read_off_one_pass(base_url: str, model: Path) -> None:
+    """The subject knows no lists of numbers, which are among the least likely of all it could say:
+    so all of its vocabulary has to be told of."""
+    client = simulator(model).client
+    lister = PromptLogprobs(
+        client=client, alternatives=VOCABULARY, examples=1, prices=simulator(model).prices
+    )
+    agreed = lister.agree(at(base_url))
+    print("agreed on:", agreed.estimator)
+    assert isinstance(agreed, ListedTokens)
+    assert agreed.scale == Scale(9, "unknown")  # Its tokenizer spells out what scenes lack.
+    questions = [Question(claim, sample) for claim in _CLAIMS for sample in range(4)]
+    predictions = agreed.simulate(questions, catalog(), at(base_url))
+    for prediction in predictions:
+        assert prediction.status == "ok", prediction.reason
+        assert prediction.visual is None
+        assert prediction.text.shape == (6,)
+        assert 0 < prediction.text.min() < prediction.text.max() < 9
+    (few,) = replace(lister, alternatives=20).simulate(questions[:1], catalog(), at(base_url))
+    assert few.status == "malformed"
+    assert few.reason.startswith("no number is among the alternatives")
 
 
 def run(model: Path, out: Path, *more: str) -> list[str]:

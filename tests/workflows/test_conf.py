@@ -49,6 +49,7 @@ def test_there_are_the_choices_that_the_readme_promises():
         *("classify=paper", "classify=tested"),
         *("explain=dissect", "explain=gpt4o", "explain=gpt4o-azure"),
         *("simulate=concept", "simulate=chat", "simulate=vllm"),
+        *("simulate=prompt_logprobs", "simulate=clipseg"),
         *("experiment=demo", "experiment=paper", "experiment=gpt4o"),
     } <= set(CHOICES)
 

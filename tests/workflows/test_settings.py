@@ -204,6 +204,15 @@ def test_what_every_explainer_needs_is_asked_of_all(monkeypatch):
         explain.check()
 
 
+def test_a_simulator_that_no_batch_can_answer_is_not_asked_by_batch():
+    config = composed("simulate=prompt_logprobs", "simulate.mode=batch")
+    with pytest.raises(
+        WrongCall, match=r"^simulate\.mode: prompt_logprobs cannot be asked by batch"
+    ):
+        read_settings(config)
+    read_settings(composed("simulate=chat", "simulate.mode=batch"))
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from workflows.cluster import result
 from workflows.neuron_parts import NeuronPart, TaskInputs
 from workflows.places import task
 from workflows.progress import say
+from workflows.simulator_pool import SimulatorPool, loads_model, simulator_pool
 from workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
 
 Key = tuple[int, int]
@@ -35,8 +35,11 @@ def explained_parts(context: Context) -> list[NeuronPart]:
     return asking(context).parts()
 
 
-def asking(context: Context, *, is_rehearsal: bool = False) -> Asking:
-    """What is asked of the simulator; is_rehearsal: nothing will be sent."""
+def asking(
+    context: Context, pool: SimulatorPool | None = None, *, is_rehearsal: bool = False
+) -> Asking:
+    """What is asked of the simulator. pool: where its model is kept, if it loads one. is_rehearsal:
+    nothing will be sent."""
     settings = context.settings.simulate
     types = read_table(context.paths("classify", "types"), NEURON_TYPES)
     keys = ["layer", "neuron"]
@@ -54,8 +57,7 @@ def asking(context: Context, *, is_rehearsal: bool = False) -> Asking:
 
         def submit(part: NeuronPart, told: Calls, path: Path | None) -> ray.ObjectRef:
             mine = [(part.layer, neuron) for neuron in part.neurons]
-            return _simulate_part.remote(
-                simulator,
+            arguments = (
                 context.settings.explain.explainer.name,
                 part,
                 inputs,
@@ -64,6 +66,9 @@ def asking(context: Context, *, is_rehearsal: bool = False) -> Asking:
                 told,
                 path,
             )
+            if pool is not None:
+                return pool.submit(_simulate_part, *arguments)
+            return _simulate_task.remote(simulator, *arguments)
 
         return submit
 
@@ -75,21 +80,26 @@ def asking(context: Context, *, is_rehearsal: bool = False) -> Asking:
         chosen,
         context.done["explain"].about["neurons_per_task"],
         begin,
+        abreast=None if pool is None else pool.size,
     )
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
     settings = context.settings.simulate
+    simulator: Any = settings.simulator
+    loaded = {"weights": simulator.weights()} if loads_model(simulator) else {}
     return {
-        "simulator": identity(settings.simulator),
-        "wording": settings.simulator.wording,
+        "simulator": identity(simulator),
+        "wording": simulator.wording,
         "seed": settings.seed,
+        **loaded,
     }
 
 
 def _run(context: Context, folder: Path) -> Written:
-    about = asking(context)
-    written = ask(about, context, folder)
+    with simulator_pool(context.settings.simulate.simulator, context.settings.cluster) as pool:
+        about = asking(context, pool)
+        written = ask(about, context, folder)
     check_failures(about, written)
     files = {"simulations": [path.name for path in written]}
     return Written(
@@ -110,9 +120,8 @@ def _agree(simulator: Any, calls: OpenCalls) -> Any:
 
 
 def _assume(simulator: Any) -> Any:
-    """The simulator as if its server could do the least: its requests then are as many and as
-    long as any."""
-    return replace(simulator, estimator="integers") if hasattr(simulator, "agree") else simulator
+    """The simulator as if it had found out; its requests then are as many and as long as any."""
+    return simulator.assume() if hasattr(simulator, "agree") else simulator
 
 
 def _explained(context: Context) -> dict[Key, Explained]:
@@ -145,7 +154,6 @@ def _agree_on_a_worker(simulator: Any, calls: Calls) -> Any:
     return simulator.agree(calls)
 
 
-@task(max_retries=LIVES)
 def _simulate_part(
     simulator: Any,
     explainer: str,
@@ -167,6 +175,9 @@ def _simulate_part(
     )
     if path is not None and not pc.any(pc.equal(table["status"], "pending")).as_py():
         write_table(table, SIMULATIONS, path)
+
+
+_simulate_task = task(max_retries=LIVES)(_simulate_part)
 
 
 STAGE = Stage(

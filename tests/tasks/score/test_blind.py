@@ -50,6 +50,12 @@ def test_with_no_shown_sample_of_its_size_an_image_is_predicted_by_the_mean_of_a
     assert visual == pytest.approx([7 / 3] * 3)
 
 
+def test_a_sample_without_an_image_is_predicted_no_visual_token():
+    evidence = shown([seen(0, [4, 1], [0, 0, 0]), seen(1, [], [0] * 4)])
+    (none, some), _ = blindly(evidence, seen(7, [], [9, 9, 9]), seen(8, [9, 9], [9]))
+    assert (none.tolist(), some.tolist()) == ([], [4, 1])
+
+
 def test_a_text_token_is_predicted_from_its_frequency():
     """Shown: "the" four times, the others once; the neuron likes rare words."""
     evidence = shown([seen(0, [], [0, 2, 2]), seen(1, [], [0, 0, 0, 2])])

@@ -34,6 +34,14 @@ def test_whoever_predicts_the_mean_explains_nothing_about_it_but_much_about_zero
     assert uncentred == pytest.approx(1 - 10 / 55)
 
 
+def test_whoever_is_off_by_a_level_is_worse_than_the_mean_and_still_looks_good_about_zero():
+    """The calibration's mean is 4 where that of the activations is 3: to their squared deviations,
+    10, it adds 5. R^2 is 1 - 15 / 10; the measure of Bills et al. is 1 - (15 / 5) / (55 / 5)."""
+    centred, uncentred = explained(REAL, PREDICTED, [4, 4, 4], [0, 1, 2])
+    assert centred == pytest.approx(-0.5)
+    assert uncentred == pytest.approx(1 - 3 / 11)
+
+
 def test_a_prediction_in_other_units_is_worth_as_much_once_calibrated():
     calibrated = explained(REAL, 10 * PREDICTED - 7, REAL, 10 * PREDICTED - 7)
     assert calibrated == pytest.approx(explained(REAL, PREDICTED, REAL, PREDICTED))

@@ -330,23 +330,25 @@ def without(rows: list[dict], role: str) -> list[dict]:
     return [row | {role: None} for row in rows]
 
 
-@pytest.mark.parametrize(("left_out", "scored_role"), [("text", "visual"), ("visual", "text")])
-def test_tokens_that_a_simulator_says_nothing_of_have_no_score_and_spoil_no_other(
-    left_out, scored_role
-):
+@pytest.mark.parametrize(("left_out", "role"), [("text", "visual"), ("visual", "text")])
+def test_tokens_that_a_simulator_says_nothing_of_have_no_score_and_are_no_zeros(left_out, role):
     rows = [*simulated("own"), *simulated("other", -0.2), *simulated("empty", 0.1)]
     rows += simulated("own", 3.0, ASIDE, purpose="calibration")
     shown = [evidence(samples=SHOWN)]
     both = {row["tokens"]: row for row in scored(rows, shown=shown)}
     one = {row["tokens"]: row for row in scored(without(rows, left_out), shown=shown)}
-    assert one[scored_role] == pytest.approx(both[scored_role])
-    assert both[scored_role]["explained_variance"] is not None
-    for tokens in ("all", left_out):
-        row = one[tokens]
-        assert row["status"] == "not_predicted"
-        assert row["reason"] == f"the simulator says nothing of {left_out} tokens"
-        measured = {name for name, value in row.items() if isinstance(value, float)}
-        assert measured == {"control_blind"}
+    assert one[role] == pytest.approx(both[role])
+    assert both[role]["explained_variance"] is not None
+    row = one[left_out]
+    assert (row["status"], row["n_tokens"]) == ("not_predicted", 0)
+    assert row["reason"] == f"the simulator says nothing of {left_out} tokens"
+    assert {name for name, value in row.items() if isinstance(value, float)} == set()
+    # Over all tokens that it predicts is over those of the other role, and says so.
+    whole = {
+        "tokens": "all",
+        "reason": f"without {left_out} tokens, of which the simulator says nothing",
+    }
+    assert one["all"] == pytest.approx(both[role] | whole)
 
 
 def test_a_simulator_that_leaves_out_tokens_that_no_sample_has_leaves_out_nothing():
@@ -365,15 +367,16 @@ def by_hand_visual(rows: list[dict]) -> float:
     return by_hand([row for row in rows if row["claim"] == "own"], "visual")
 
 
-def test_a_role_that_is_left_out_of_one_sample_alone_is_not_scored_either():
-    own = simulated("own")
-    own[2]["text"] = None
-    whole, visual, text = scored([*own, *simulated("other")])
-    assert [row["status"] for row in (whole, visual, text)] == [
-        "not_predicted",
-        "ok",
-        "not_predicted",
-    ]
+@pytest.mark.parametrize("claim", ["own", "other"])
+def test_a_role_that_is_left_out_of_one_prediction_is_left_out_of_all_for_the_neuron(claim):
+    rows = {"own": simulated("own"), "other": simulated("other")}
+    rows[claim][2]["text"] = None
+    neighbour = [*simulated("own", neuron=12), *simulated("other", neuron=12)]
+    found = scored([*rows["own"], *rows["other"], *neighbour], evidence(), evidence(12))
+    assert [row["status"] for row in found[:3]] == ["ok", "ok", "not_predicted"]
+    assert found[0]["correlation"] == found[1]["correlation"]
+    assert [row["status"] for row in found[3:]] == ["ok"] * 3
+    assert found[3]["correlation"] == pytest.approx(by_hand(simulated("own")), abs=1e-6)
 
 
 def test_a_neuron_that_does_the_same_everywhere_has_no_score():

@@ -1,0 +1,75 @@
+"""A simulator that asks an open-vocabulary segmentation model where an explanation is seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from tasks.llm.calls import Calls
+from tasks.pretrained import weights_revision
+from tasks.samples.catalog import Catalog
+from tasks.settings import runtime
+from tasks.simulate.simulator import Prediction, Question, Simulator
+
+_SETTING = "simulate.model"
+
+
+@dataclass(frozen=True)
+class ClipSeg:
+    """Settings of the simulator: CLIPSeg (Lueddecke and Ecker 2022) draws for an explanation a map
+    of how probable it is at each pixel, and a visual token is predicted the mean of the map over
+    its box. It says nothing of text tokens.
+
+    Probabilities and not logits, for samples are scored together: a logit has no bound, so that one
+    image could decide a score, and padding, where nothing is seen, has a probability: 0.
+
+    model: a folder or a Hugging Face id; revision: a commit or tag of the latter. dtype: the number
+    format of weights. batch_size: maps drawn at once, halved where memory runs out. features_gb:
+    memory (10^9 bytes) of each copy of the model for what it saw in images, which parts share.
+    """
+
+    loads_model: ClassVar[bool] = True
+
+    name: str = "clipseg"
+    model: str = runtime("CIDAS/clipseg-rd64-refined")
+    revision: str | None = runtime(None)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: int = runtime(64)
+    features_gb: float = runtime(0.5)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError("batch_size: must be at least 1")
+        if not 0 <= self.features_gb < math.inf:
+            raise ValueError("features_gb: must be 0 or more")
+
+    @property
+    def wording(self) -> str:
+        """See Simulator: the explanation is all that the model is told."""
+        return ""
+
+    def check(self) -> None:
+        """See Simulator: there must be such a model. Raises ModelError."""
+        self.weights()
+
+    def weights(self) -> str:
+        """See ModelSimulator."""
+        return weights_revision(self.model, self.revision, _SETTING)
+
+    def load(self, device: str = "cpu", threads: int | None = None) -> Simulator:
+        """See ModelSimulator."""
+        from tasks.simulate.heat_maps import HeatMaps
+        from tasks.simulate.segmenter import load_segmenter
+
+        segmenter = load_segmenter(
+            self.model, self.revision, self.dtype, device, threads, setting=_SETTING
+        )
+        return HeatMaps(self, segmenter)
+
+    def simulate(
+        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
+    ) -> list[Prediction]:
+        """See Simulator. Loads the model for these questions alone."""
+        return self.load().simulate(questions, catalog, calls)

@@ -1,0 +1,257 @@
+"""A simulator that reads all text tokens' activations off one pass of a model over its prompt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tasks.llm.answer import Answer
+from tasks.llm.calls import Calls
+from tasks.llm.client import (
+    ClientSettings,
+    Collection,
+    Connection,
+    Unusable,
+    connect,
+    in_parallel,
+    read_key,
+)
+from tasks.llm.logprobs import KeepPrompt, read_odds
+from tasks.llm.prices import Price, check_price
+from tasks.llm.request import Request
+from tasks.samples.catalog import Catalog
+from tasks.settings import runtime
+from tasks.simulate.ratings import expected_value
+from tasks.simulate.simulator import Prediction, Question
+from tasks.simulate.token_list import (
+    HIGHEST,
+    MOST_EXAMPLES,
+    TAB,
+    Scale,
+    begins,
+    count_places,
+    list_numbers,
+    list_tokens,
+    read_scale,
+    wording,
+)
+
+_KEEP_NUMBERS = KeepPrompt(TAB, Scale(HIGHEST).numbers)
+_UNDECIDED = ("pending", "budget", "rate_limited", "timed_out")
+_NOTHING = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
+
+
+@dataclass(frozen=True)
+class PromptLogprobs:
+    """Settings of the simulator, and the simulator: that of Bills et al. (2023, "Language models
+    can explain neurons in language models") which simulates all tokens at once.
+
+    The model is shown an answer that it seems to have begun: the list of the text's tokens, with a
+    placeholder behind each. A token's prediction is the expected value over the numbers that the
+    model would rather have written there, by the log probabilities of its prompt (vLLM's
+    `prompt_logprobs`). So it takes one pass and no generation. It says nothing of visual tokens.
+
+    alternatives: tokens told of at each place, of which the numbers are read; those that are not
+    among them count as impossible, and a place without any makes the row malformed. A server tells
+    of no more than its --max-logprobs, which is 20 unless it is told otherwise. examples: neurons
+    that the model is shown first. prices: by model.
+    """
+
+    asks_model: ClassVar[bool] = True
+    takes_batches: ClassVar[bool] = False
+
+    name: str = "prompt_logprobs"
+    client: ClientSettings = field(default_factory=ClientSettings)
+    alternatives: int = 20
+    examples: int = MOST_EXAMPLES
+    prices: dict[str, Price] = runtime(default_factory=dict)  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        if self.alternatives < 1:
+            raise ValueError("alternatives: must be at least 1")
+        if not 0 <= self.examples <= MOST_EXAMPLES:
+            raise ValueError(f"examples: must be from 0 to {MOST_EXAMPLES}")
+
+    @property
+    def wording(self) -> str:
+        """See `Simulator`."""
+        return wording()
+
+    def check(self) -> None:
+        """See `Simulator`: the model's price and the key must be there."""
+        check_price(self.prices, self.client.model, "simulate.prices")
+        read_key(self.client.api_key_env, "simulate")
+
+    def agree(self, calls: Calls) -> PromptLogprobs | ListedTokens:
+        """Find out how the model's tokenizer cuts numbers, once for all who will simulate by what
+        is returned; itself where that cannot be known now. Raises Unusable."""
+
+        async def find_out() -> Scale | Answer:
+            async with connect(self.client, calls, self.prices) as connection:
+                return await self._agree(connection)
+
+        agreed = asyncio.run(find_out())
+        return ListedTokens(self, agreed) if isinstance(agreed, Scale) else self
+
+    def assume(self) -> ListedTokens:
+        """As if numbers were cut as its requests are longest, without asking its server."""
+        return ListedTokens(self, Scale())
+
+    def simulate(
+        self,
+        questions: Sequence[Question],
+        catalog: Catalog,
+        calls: Calls,
+        scale: Scale | None = None,
+    ) -> list[Prediction]:
+        """See `Simulator`. Runs an event loop of its own until every question has its outcome.
+
+        scale: what was found out of the model, if it was.
+        """
+        check_price(self.prices, self.client.model, "simulate.prices")
+        return asyncio.run(self._simulate_all(questions, catalog, calls, scale))
+
+    async def _simulate_all(
+        self,
+        questions: Sequence[Question],
+        catalog: Catalog,
+        calls: Calls,
+        known: Scale | None,
+    ) -> list[Prediction]:
+        async with connect(self.client, calls, self.prices) as connection:
+            scale = known or await self._agree(connection)
+            if not isinstance(scale, Scale):
+                undecided = replace(_NOTHING, status=scale.status, reason=scale.reason)
+                return [undecided] * len(questions)
+
+            async def predict(question: Question) -> Prediction:
+                tokens = catalog[question.sample_id].tokens
+                return await self._predict(connection, tokens, question.explanation, scale)
+
+            return await in_parallel(predict, questions, self.client.concurrency)
+
+    async def _predict(
+        self,
+        connection: Connection | Collection,
+        tokens: Sequence[str],
+        explanation: str,
+        scale: Scale,
+    ) -> Prediction:
+        nothing = replace(_NOTHING, estimator=estimator(scale))
+        if not tokens:
+            return replace(nothing, visual=None)
+        messages = list_tokens(tokens, explanation, scale, self.examples)
+        answer = await connection.ask(self._request(messages, self.alternatives))
+        if answer.kept is None:
+            return replace(nothing, **_failure(answer))
+        values = read_values(answer.kept, len(tokens), count_places(tokens, self.examples), scale)
+        if isinstance(values, str):
+            return replace(nothing, status="malformed", reason=values)
+        return replace(nothing, visual=None, text=values)
+
+    async def _agree(self, connection: Connection | Collection) -> Scale | Answer:
+        answer = await connection.ask(self._request(list_numbers(), 1))
+        places = read_odds(answer.kept)
+        if places is not None:
+            scale = read_scale(places)
+            if scale is None:
+                raise Unusable(
+                    f"the tokenizer of {self.client.model!r} joins a tab with the number behind "
+                    f"it, so {self.name} cannot read its numbers: take simulate=chat, or another "
+                    "model"
+                )
+            return scale
+        is_turned_down = answer.reason.startswith("HTTP 4")
+        if answer.status in _UNDECIDED or (answer.status == "failed" and not is_turned_down):
+            return answer
+        raise Unusable(
+            f"the server of {self.client.model!r} does not tell the log probabilities of its "
+            "prompt (prompt_logprobs, return_token_ids), as vLLM does "
+            f"({answer.reason or answer.status}); take such a server, or simulate=chat"
+        )
+
+    def _request(self, messages: Sequence[dict[str, Any]], alternatives: int) -> Request:
+        parameters = {
+            "prompt_logprobs": alternatives,
+            "return_token_ids": True,
+            # The last message is left open, as one that the model has begun.
+            "continue_final_message": True,
+            "add_generation_prompt": False,
+            "temperature": 0,
+            "max_completion_tokens": 1,
+        }
+        return Request(messages, parameters, keep=_KEEP_NUMBERS)
+
+
+@dataclass(frozen=True)
+class ListedTokens:
+    """The same simulator, once it is known how its model's tokenizer cuts numbers."""
+
+    settings: PromptLogprobs
+    scale: Scale
+
+    @property
+    def name(self) -> str:
+        """See `Simulator`."""
+        return self.settings.name
+
+    @property
+    def wording(self) -> str:
+        """See `Simulator`."""
+        return self.settings.wording
+
+    @property
+    def estimator(self) -> str:
+        """How predictions will be read off its answers."""
+        return estimator(self.scale)
+
+    def check(self) -> None:
+        """See `Simulator`."""
+        self.settings.check()
+
+    def simulate(
+        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
+    ) -> list[Prediction]:
+        """See `Simulator`."""
+        return self.settings.simulate(questions, catalog, calls, self.scale)
+
+
+def estimator(scale: Scale) -> str:
+    """How predictions are read off the answers, as rows tell it."""
+    return f"expected 0-{scale.top}, {scale.placeholder} where not told"
+
+
+def read_values(kept: Any, tokens: int, places: int, scale: Scale) -> np.ndarray | str:
+    """The expected value at each of the last `tokens` of all `places` of a prompt, float32
+    [tokens]; or what is wrong with what was told of it.
+
+    kept: by `KeepPrompt`. See `expected_value`.
+    """
+    odds = read_odds(kept) or []
+    if len(odds) != places:
+        return f"the prompt was cut into {len(odds)} places for a number instead of {places}"
+    values = []
+    for number, place in enumerate(odds[places - tokens :], start=1):
+        if not begins(place.token, scale.placeholder):
+            return f"at token {number} the prompt has {place.token!r} for a placeholder"
+        options = [(text, lp) for text, lp in place.options if text.strip() in scale.numbers]
+        value = expected_value(replace(place, options=tuple(options)))
+        if value is None:
+            return (
+                f"no number is among the alternatives at token {number}: raise "
+                "simulate.alternatives, and the server's --max-logprobs with it"
+            )
+        values.append(value)
+    return np.array(values, dtype=np.float32)
+
+
+def _failure(answer: Answer) -> dict[str, str]:
+    """Status and reason of an answer that tells nothing of its prompt."""
+    if answer.status in ("ok", "truncated"):
+        reason = "the reply does not tell the log probabilities of the prompt"
+        return {"status": "malformed", "reason": reason}
+    return {"status": answer.status, "reason": answer.reason}
