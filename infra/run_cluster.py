@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import shlex
 import sys
@@ -42,6 +43,7 @@ _NOT_UPLOADED = [
 def main() -> None:
     """Exit with the status of the run."""
     options = _parser().parse_args()
+    logging.disable(logging.WARNING)  # Ray's own lines about what it uploads and asks for.
     try:
         sys.exit(run_cluster(options.settings, options.nodes, os.environ.get("RAY_ADDRESS", "")))
     except WrongCall as error:
@@ -109,7 +111,7 @@ def _split(setting: str) -> tuple[str, str, str]:
 
 
 def _runtime_env() -> dict[str, Any]:
-    """This checkout for a cluster's nodes; what it needs beside must be installed there."""
+    """This checkout for a cluster's nodes; what it needs beside, their `python` must have."""
     return {
         "working_dir": str(_ROOT),
         "excludes": _NOT_UPLOADED,
@@ -121,6 +123,7 @@ def _run_job(address: str, entrypoint: str, runtime_env: Mapping[str, Any]) -> i
     from infra.follow_job import follow, submit
 
     client, job = submit(address, entrypoint, runtime_env)
+    say(f"job        {job}, at {client.get_address()}")
     return asyncio.run(follow(client, job))
 
 
