@@ -43,7 +43,6 @@ _NOT_UPLOADED = [
 def main() -> None:
     """Exit with the status of the run."""
     options = _parser().parse_args()
-    logging.disable(logging.WARNING)  # Ray's own lines about what it uploads and asks for.
     try:
         sys.exit(run_cluster(options.settings, options.nodes, os.environ.get("RAY_ADDRESS", "")))
     except WrongCall as error:
@@ -122,6 +121,7 @@ def _runtime_env() -> dict[str, Any]:
 def _run_job(address: str, entrypoint: str, runtime_env: Mapping[str, Any]) -> int:
     from infra.follow_job import follow, submit
 
+    logging.disable(logging.WARNING)  # Ray's own lines about what it uploads and asks for.
     client, job = submit(address, entrypoint, runtime_env)
     say(f"job        {job}, at {client.get_address()}")
     return asyncio.run(follow(client, job))
