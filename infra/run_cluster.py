@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import shlex
 import sys
@@ -109,7 +110,7 @@ def _split(setting: str) -> tuple[str, str, str]:
 
 
 def _runtime_env() -> dict[str, Any]:
-    """This checkout for a cluster's nodes; what it needs beside must be installed there."""
+    """This checkout for a cluster's nodes; what it needs beside, their `python` must have."""
     return {
         "working_dir": str(_ROOT),
         "excludes": _NOT_UPLOADED,
@@ -120,7 +121,9 @@ def _runtime_env() -> dict[str, Any]:
 def _run_job(address: str, entrypoint: str, runtime_env: Mapping[str, Any]) -> int:
     from infra.follow_job import follow, submit
 
+    logging.disable(logging.WARNING)  # Ray's own lines about what it uploads and asks for.
     client, job = submit(address, entrypoint, runtime_env)
+    say(f"job        {job}, at {client.get_address()}")
     return asyncio.run(follow(client, job))
 
 
