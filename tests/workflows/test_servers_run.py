@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 MODEL = "gpt-4o"
 """What the provider on loopback calls itself."""
 _PATIENCE_S = 120.0
+_TO_END_S = 60.0
 _STEADY = ["layer", "neuron", "claim", "sample_id", "purpose", "visual", "text", "status"]
 
 
@@ -167,17 +170,35 @@ def test_a_run_whose_server_is_killed_has_the_same_rows_and_never_shows_the_key(
         assert not path.is_file() or key.encode() not in path.read_bytes(), path
 
 
-def test_a_driver_that_is_killed_leaves_no_server(earlier: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", ["driver", "raylet", "gcs_server"])
+def test_whatever_of_a_run_is_killed_no_server_is_left(
+    earlier: Path, tmp_path: Path, victim: str
+) -> None:
     logs = tmp_path / "logs"
     slow = overrides(earlier, logs, "simulate.servers.arguments=['--latency','0.5']")
     with program(tmp_path / "said", *slow) as running:
         wait_until(running, lambda: sum(map(len, asked(logs).values())) >= 3)
         assert len(servers(logs)) == 4
-        running.kill()
-    deadline = time.monotonic() + 20
-    while servers(logs):
-        assert time.monotonic() < deadline, servers(logs)
-        time.sleep(0.1)
+        if victim == "driver":
+            running.process.kill()
+        else:
+            (process,) = [one for one in running.processes() if one.name() == victim]
+            process.kill()
+        wait_for_none(logs)
+
+
+def test_a_driver_that_is_killed_leaves_no_server_on_a_cluster_that_goes_on(
+    earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = tmp_path / "logs"
+    slow = overrides(earlier, logs, "simulate.servers.arguments=['--latency','0.5']")
+    with cluster_of_others(tmp_path) as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with program(tmp_path / "said", *slow) as running:
+            wait_until(running, lambda: sum(map(len, asked(logs).values())) >= 3)
+            assert len(servers(logs)) == 4
+            running.process.kill()
+            wait_for_none(logs)
 
 
 def test_servers_that_die_too_often_end_the_run_which_keeps_what_was_answered(
@@ -215,9 +236,7 @@ def test_servers_that_somebody_else_runs_are_asked_and_left_running(
     undisturbed: Path, earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_API_KEY", "somebody-elses")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [sys.executable, "-m", "tests.loopback.served", "--port", str(port)]
     words += ["--log", str(tmp_path / "asked-0.jsonl"), "--models", MODEL]
     with subprocess.Popen(words, cwd=ROOT) as server:
@@ -233,6 +252,38 @@ def test_servers_that_somebody_else_runs_are_asked_and_left_running(
     gone = run(*overrides(earlier, tmp_path / "logs", urls, "simulate.seed=1"))
     assert gone.returncode == 2
     assert f"simulate.base_urls: the server at http://127.0.0.1:{port}/v1" in gone.stderr
+
+
+@contextmanager
+def cluster_of_others(folder: Path) -> Iterator[str]:
+    """A Ray node of this machine that no run here has started."""
+    address = f"127.0.0.1:{free_port()}"
+    words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    words += ["--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}"]
+    words += ["--num-cpus=2", "--include-dashboard=false", f"--temp-dir={folder / 'ray'}"]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen(words, env=environment, start_new_session=True) as node:
+        try:
+            deadline = time.monotonic() + _PATIENCE_S
+            while socket.socket().connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))):
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            yield address
+        finally:
+            os.killpg(node.pid, signal.SIGTERM)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_none(logs: Path) -> None:
+    deadline = time.monotonic() + _TO_END_S
+    while left := servers(logs):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
 
 
 def wait_until(running: Program, reached: Any) -> None:
