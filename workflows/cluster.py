@@ -180,8 +180,11 @@ def result(reference: ray.ObjectRef) -> Any:
     try:
         return arrived(ray.get(reference))
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, _FOR_PEOPLE):
-            raise error.cause from None
+        cause = error.cause
+        while isinstance(cause, ray.exceptions.RayTaskError):  # Of an actor that the work asked.
+            cause = cause.cause
+        if isinstance(cause, _FOR_PEOPLE):
+            raise cause from None
         raise  # With the worker's own traceback, which is nowhere else to be seen.
     except ray.exceptions.RayError as error:
         first = str(error).strip().splitlines()[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import ray
 
+from tasks.artifacts.full_disk import DiskFull
 from tasks.subject.settings import SubjectSettings
 from workflows.places import task
 from workflows.subject_pool import Extent
@@ -31,6 +32,16 @@ def on_a_node(number: int) -> int:
 @ray.remote(num_cpus=0.1, max_retries=0)
 def fail(number: int) -> int:
     raise TheirOwn(f"at {number}")
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def find_no_room() -> None:
+    raise DiskFull("the disk is full")
+
+
+@ray.remote(num_cpus=0.1, max_retries=0)
+def ask_another(number: int) -> None:
+    ray.get(find_no_room.remote())
 
 
 @ray.remote(num_cpus=0.1, max_retries=0)

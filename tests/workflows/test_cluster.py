@@ -14,11 +14,13 @@ import psutil
 import pytest
 import ray
 
+from tasks.artifacts.full_disk import DiskFull
 from tasks.subject.settings import SubjectSettings
 from tests.workflows.ray_work import (
     Item,
     TheirOwn,
     Worker,
+    ask_another,
     die,
     double,
     end_slowly,
@@ -54,6 +56,12 @@ def test_only_a_few_items_are_under_way_at_a_time(ray_of_two_cores):
     for finished, _ in enumerate(spread(range(30), submit)):
         assert len(submitted) - finished <= 4  # Twice the cores of the cluster.
     assert submitted == list(range(30))
+
+
+def test_a_line_for_people_is_told_as_it_is_even_if_the_work_only_passed_it_on(ray_of_two_cores):
+    with pytest.raises(DiskFull) as caught:
+        list(spread(range(2), ask_another.remote))
+    assert str(caught.value) == "the disk is full"
 
 
 def test_the_exception_of_the_work_itself_is_raised(ray_of_two_cores):

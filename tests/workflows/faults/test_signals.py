@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,16 @@ class Story:
     last_status: int = -1
 
 
+def terminate(run: Running) -> None:
+    """As SLURM and Kubernetes do it."""
+    run.process.terminate()
+
+
+def interrupt(run: Running) -> None:
+    """As a terminal does it, which tells all that the driver has started too."""
+    os.killpg(run.process.pid, signal.SIGINT)
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("signals")
@@ -54,7 +65,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
             run.run_until(reached)
             at_signal = set(below(told.out, pattern))
-            run.process.send_signal((signal.SIGTERM, signal.SIGINT)[place % 2])
+            (terminate, interrupt)[place % 2](run)
             told.statuses[stage] = run.end()
             told.said[stage] = run.said()
             told.kept[stage] = (at_signal, set(below(told.out, pattern)))
@@ -123,9 +134,9 @@ def test_a_second_signal_stops_at_once(tmp_path):
     out = tmp_path / "out"
     with running(atlas(out, *LONG), tmp_path / "log") as run:
         begin_shard(run, out)
-        run.process.send_signal(signal.SIGINT)
+        interrupt(run)
         run.run_until(lambda: GOES_ON in run.said())
-        run.process.send_signal(signal.SIGINT)
+        interrupt(run)
         assert run.end() == 130, run.said()
         assert run.said().splitlines()[-1] == LAST
     assert shards(out) == set()
