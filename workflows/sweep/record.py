@@ -8,7 +8,7 @@ from typing import Any
 
 from workflows.stage import Context
 from workflows.sweep.compare import Compared
-from workflows.sweep.jobs import Ended, Job, sweep_name
+from workflows.sweep.jobs import LAYERS, Ended, Job, sweep_name
 from workflows.tracking.metrics import Value, read_summary, result_metrics
 from workflows.tracking.outgoing import Outgoing
 from workflows.tracking.tracker import PartOf, Record, flat, log_inputs, log_stages
@@ -31,18 +31,19 @@ class SweepRecord:
         self._record = Record(
             self._outgoing,
             tracking.experiment,
-            f"{tracking.run_name}: {name}" if tracking.run_name else f"sweep: {name}",
+            short(f"{tracking.run_name}: {name}" if tracking.run_name else f"sweep: {name}"),
             _together([run_tags(job.settings) for job in jobs])
             | {"sweep": name, "jobs": str(len(jobs))},
             _together(configs),
         )
         self._logged: set[tuple[str, int]] = set()
+        self._has_inputs = False
         self._record.note(self._note("It is running, or was killed.", []))
 
     def part(self, job: Job) -> PartOf:
         """What makes a job's run a part of this one."""
         tags = {"sweep": sweep_name(self._jobs), "job": job.name}
-        return PartOf(self._record, job.name, tags)
+        return PartOf(self._record, short(job.name), tags)
 
     def log_live(self, metrics: Mapping[str, float], step: int) -> None:
         """Log metrics of what is computed for all jobs, while it runs."""
@@ -51,13 +52,14 @@ class SweepRecord:
     def shared(self, context: Context) -> None:
         """Log what was computed for all jobs."""
         log_stages(self._record, context)
-        log_inputs(self._record, context)
+        self._log_inputs(context)
 
     def job(self, ended: Ended) -> None:
         """Log what a job found of its layers beside what others found of theirs."""
         if ended.is_whole:
             assert ended.context is not None
             self._record.metrics(self._by_layer(ended.job, result_metrics(ended.context)))
+            self._log_inputs(ended.context)
 
     def finish(
         self,
@@ -84,6 +86,12 @@ class SweepRecord:
         self._record.note(self._note(f"{finished} of {len(self._jobs)} jobs finished.", ended))
         self._record.end(status)
         self._outgoing.close()
+
+    def _log_inputs(self, context: Context) -> None:
+        """The dataset and the subject, of those that differ the first."""
+        if not self._has_inputs:
+            self._has_inputs = True
+            log_inputs(self._record, context)
 
     def _by_layer(self, job: Job, values: Any) -> list[Value]:
         """The metrics whose step is a layer, told apart by what the job has beside its layers."""
@@ -121,6 +129,11 @@ class SweepRecord:
                 METRICS_NOTE,
             ]
         )
+
+
+def short(name: str) -> str:
+    """A name as MLflow's table has room for it: layers need no path."""
+    return name.replace(f"{LAYERS}=", "layers=")
 
 
 def _row(ended: Ended) -> str:

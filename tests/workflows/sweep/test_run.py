@@ -106,7 +106,7 @@ def sweep(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 def logged(there: Path, name: str) -> tuple[Any, dict[str, Any]]:
     """The run of a sweep, and those of its jobs by their name."""
     _, runs = runs_in(there / "mlflow.db")
-    (parent,) = [run for run in runs if run.info.run_name == f"{name}: capture.layers=0,1,2,3"]
+    (parent,) = [run for run in runs if run.info.run_name == f"{name}: layers=0,1,2,3"]
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     return parent, {run.info.run_name: run for run in below}
 
@@ -118,12 +118,12 @@ def test_one_cluster_and_one_capture_serve_all_jobs(stage, sweep, shared_mlflow)
     assert stage.ran == [0, 1, 2, 3]
     parent, jobs = logged(shared_mlflow, "whole")
     assert parent.info.status == "FINISHED"
-    assert list(jobs) == [f"capture.layers={layer}" for layer in FOUR]
+    assert list(jobs) == [f"layers={layer}" for layer in FOUR]
     assert {run.info.status for run in jobs.values()} == {"FINISHED"}
     assert parent.data.params["capture.layers"] == "0 | 1 | 2 | 3"
     assert parent.data.params["capture.top_n"] == "50"
     assert parent.data.tags["sweep"] == "capture.layers=0,1,2,3"
-    assert jobs["capture.layers=2"].data.tags["job"] == "capture.layers=2"
+    assert jobs["layers=2"].data.tags["job"] == "capture.layers=2"
 
 
 def test_each_job_keeps_the_manifest_of_its_own_artifacts(stage, sweep):
@@ -159,7 +159,7 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(
     for layer, error in errors.items():
         job = f"capture.layers={layer}"
         assert f"neuron-atlas: {job}: " in said
-        assert jobs[job].info.status == "FAILED"
+        assert jobs[f"layers={layer}"].info.status == "FAILED"
         assert f"| {job} |" in parent.data.tags["mlflow.note.content"]
         if not isinstance(error, ZeroDivisionError):
             assert f"{job}: {error}" in parent.data.tags["error"]
