@@ -31,7 +31,7 @@ from workflows.output import opened_store
 from workflows.progress import say
 from workflows.servers import ServerPool
 from workflows.settings import Settings, read_settings
-from workflows.stage import Context, LogLive, Stage, run_stage
+from workflows.stage import Context, Stage, run_stage
 from workflows.stages import (
     analyse,
     capture,
@@ -118,10 +118,9 @@ def run_atlas(config: Mapping[str, Any], part_of: PartOf | None = None) -> Conte
     return context
 
 
-def capture_ahead(settings: Settings, log_live: LogLive) -> Context:
+def capture_ahead(settings: Settings) -> Context:
     """Run the stages up to capture, for all the runs that will then find them done."""
     with _opened(settings) as context:
-        context.log_live = log_live
         _run_stages(context, last=capture.STAGE)
     return context
 

@@ -12,7 +12,7 @@ from workflows.stage import Context
 
 def captured(first_run: Context, *overrides: str) -> Context:
     config = composed(SCENES, *SMALL, *overrides) | {"out": str(first_run.store.out)}
-    return capture_ahead(read_settings(config), lambda metrics, step: None)
+    return capture_ahead(read_settings(config))
 
 
 def test_a_run_of_fewer_layers_finds_them_captured(first_run):

@@ -46,7 +46,7 @@ class SweepRecord:
         return PartOf(self._record, short(job.name), tags)
 
     def log_live(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics of what is computed for all jobs, while it runs."""
+        """Log metrics of the whole sweep while it runs."""
         self._record.metrics((name, value, step) for name, value in metrics.items())
 
     def shared(self, context: Context) -> None:
@@ -72,9 +72,9 @@ class SweepRecord:
         finished = sum(one.status == 0 for one in ended)
         self._record.metrics(
             [
-                ("jobs/finished", float(finished), 0),
-                ("jobs/failed", float(len(ended) - finished), 0),
-                ("jobs/not_begun", float(len(self._jobs) - len(ended)), 0),
+                ("sweep/jobs_finished", float(finished), 0),
+                ("sweep/jobs_failed", float(len(ended) - finished), 0),
+                ("sweep/jobs_not_begun", float(len(self._jobs) - len(ended)), 0),
             ]
         )
         told = [f"{one.job.name}: {one.line}" for one in ended if one.line]

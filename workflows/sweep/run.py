@@ -24,6 +24,7 @@ from workflows.store import MANIFEST, local_folder, write_json
 from workflows.sweep.compare import write_comparison
 from workflows.sweep.jobs import Ended, Job, folder_name, read_jobs, shared_capture, sweep_name
 from workflows.sweep.record import SweepRecord
+from workflows.tracking.nodes import watched_nodes
 
 FOLDER = "sweep"
 
@@ -40,7 +41,7 @@ def run_sweep(overrides: Sequence[Sequence[str]], configs: Sequence[Mapping[str,
     record = SweepRecord(local_folder(settings.out, settings.local), jobs)
     ended: list[Ended] = []
     try:
-        with cluster(settings.cluster):
+        with cluster(settings.cluster), watched_nodes(record.log_live):
             _run_jobs(jobs, ended, record, folder)
     except KeyboardInterrupt as error:
         ended.append(_told(jobs[min(len(ended), len(jobs) - 1)], error))
@@ -88,7 +89,7 @@ def _capture_for_all(job: Job, jobs: Sequence[Job], record: SweepRecord) -> None
         return
     say("shared     by the jobs: what comes before their layers part")
     try:
-        record.shared(capture_ahead(settings, record.log_live))
+        record.shared(capture_ahead(settings))
     except Exception as error:
         # One layer that does not exist must not stop the jobs of those that do.
         say(f"neuron-atlas: {outcome(error)[1]}\nshared     not; the jobs go on, each by itself")

@@ -31,6 +31,7 @@ whether image and text show a multi-modal neuron the same thing; how far the two
 | `rows/*`, `seconds/*` | rows of each table; time of each stage, absent where it was already \
 done | rows; s |
 | `explain/*` | what asking a model took, as it ran; steps are seconds | USD, calls, tokens, s |
+| `sweep/*` | jobs of a sweep that finished, failed, or did not begin | jobs |
 | `system/<node>/*` | each machine while the run was on it | %, MB |
 """
 

@@ -37,7 +37,11 @@ class Stage:
         self.clusters += 1
         yield
 
-    def capture_ahead(self, settings: Any, log_live: object) -> Any:
+    @contextmanager
+    def watched_nodes(self, log: object) -> Iterator[None]:
+        yield
+
+    def capture_ahead(self, settings: Any) -> Any:
         self.captured.append(settings.capture.layers)
         if self.capture_fails is not None:
             raise self.capture_fails
@@ -74,7 +78,7 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_mlflow: Path) -> Stage:
     stood_in = Stage(tmp_path)
-    for name in ("cluster", "capture_ahead", "run_atlas"):
+    for name in ("cluster", "watched_nodes", "capture_ahead", "run_atlas"):
         monkeypatch.setattr(sweep_run, name, getattr(stood_in, name))
     return stood_in
 
@@ -163,7 +167,7 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(
         assert f"| {job} |" in parent.data.tags["mlflow.note.content"]
         if not isinstance(error, ZeroDivisionError):
             assert f"{job}: {error}" in parent.data.tags["error"]
-    assert parent.data.metrics["jobs/failed"] == len(errors)
+    assert parent.data.metrics["sweep/jobs_failed"] == len(errors)
 
 
 def test_an_interruption_ends_the_sweep_and_keeps_what_was_finished(
@@ -177,7 +181,7 @@ def test_an_interruption_ends_the_sweep_and_keeps_what_was_finished(
     assert "sweep      1 of 4 jobs finished" in said
     parent, _ = logged(shared_mlflow, "interrupted")
     assert parent.info.status == "KILLED"
-    assert parent.data.metrics["jobs/not_begun"] == 2
+    assert parent.data.metrics["sweep/jobs_not_begun"] == 2
 
 
 def test_where_the_shared_capture_fails_each_job_is_tried_by_itself(stage, sweep, capsys):
