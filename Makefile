@@ -63,7 +63,7 @@ test-slurm: $(READY) ## Run infra/slurm on a SLURM of its own; wants root, slurm
 	$(BIN)/python -m pytest -m slurm -s --timeout 900 tests/infra
 
 test-mlflow: $(READY) ## Sweep against a real MLflow server, and look at its pages in a headless Chromium
-	$(BIN)/python -m pytest -m browser --timeout 900 tests/workflows/tracking
+	$(BIN)/python -m pytest -m "browser or slow" --timeout 900 tests/workflows/tracking
 
 check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/ruff format --check .

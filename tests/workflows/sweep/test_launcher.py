@@ -50,3 +50,12 @@ def test_a_wrong_job_is_one_line_and_status_2(ended, tmp_path):
     status, err = ended("--multirun", "capture.top_n=5,0", f"out={tmp_path}")
     assert status == 2
     assert err == ("neuron-atlas: capture.top_n: must be at least 1 (in the job capture.top_n=0)\n")
+
+
+def test_the_want_of_a_key_is_one_line_and_status_2(ended, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    status, err = ended("--multirun", "explain=dissect,gpt4o", f"out={tmp_path}")
+    assert status == 2
+    assert err.startswith("neuron-atlas: ")
+    assert err.endswith(" (in the job explain=gpt4o)\n")
+    assert err.count("\n") == 1

@@ -16,6 +16,8 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from workflows.composition import plain_config
+from workflows.ending import outcome
+from workflows.progress import say
 
 
 class OneCluster(Launcher):
@@ -37,7 +39,12 @@ class OneCluster(Launcher):
             self._compose(overrides, initial_job_idx + number)
             for number, overrides in enumerate(job_overrides)
         ]
-        status = run_sweep(job_overrides, configs)
+        # Errors end the program here, for Hydra would print its own account of them.
+        try:
+            status = run_sweep(job_overrides, configs)
+        except (Exception, KeyboardInterrupt) as error:
+            status, line = outcome(error)
+            say(f"neuron-atlas: {line}")
         if status:
             sys.exit(status)
         return []
