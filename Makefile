@@ -62,6 +62,9 @@ test-slurm: $(READY) ## Run infra/slurm on a SLURM of its own; wants root, slurm
 	    echo "test-slurm: no $$wanted here; apt-get install slurm-wlm munge" >&2; exit 2; }; done
 	$(BIN)/python -m pytest -m slurm -s --timeout 900 tests/infra
 
+test-mlflow: $(READY) ## Sweep against a real MLflow server, and look at its pages in a headless Chromium
+	$(BIN)/python -m pytest -m "browser or slow" --timeout 900 tests/workflows/tracking
+
 check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -92,7 +95,10 @@ ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow.db \
 	  --host 127.0.0.1 --port $(PORT) --workers 1
 
-sweep: $(READY) ## Run once for each of LAYERS
+log: $(READY) ## Log what runs in OUT told while MLflow could not be reached
+	$(BIN)/python -m workflows.tracking.later $(OUT)
+
+sweep: $(READY) ## Run once for each of LAYERS, as one sweep
 	$(BIN)/neuron-atlas --multirun capture.layers=$(LAYERS) out=$(OUT) $(CONFIG)
 
 run-cluster: $(READY) ## Run as a job of the Ray cluster at RAY_ADDRESS, or of NODES local Ray nodes

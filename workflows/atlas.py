@@ -5,36 +5,33 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Mapping
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig
 
-from tasks.artifacts.full_disk import DiskFull
-from tasks.llm.failures import Stopped, Unusable
-from tasks.pretrained import ModelError
-from tasks.samples.source import BadSample, SourceError
 from workflows.cluster import cluster
 from workflows.composition import (
     CONF,
     HYDRA_ERRORS,
     explain_hydra_error,
     plain_config,
+    register_launcher,
     register_resolvers,
     side_by_side,
 )
 from workflows.dry_run import dry_run
-from workflows.errors import RunFailed, WrongCall
+from workflows.ending import outcome
+from workflows.errors import WrongCall
 from workflows.output import opened_store
 from workflows.progress import say
 from workflows.servers import ServerPool
-from workflows.settings import read_settings
-from workflows.stage import Context, run_stage
+from workflows.settings import Settings, read_settings
+from workflows.stage import Context, Stage, run_stage
 from workflows.stages import (
     analyse,
     capture,
@@ -49,7 +46,8 @@ from workflows.stages import (
 from workflows.stopping import stop_on_signals
 from workflows.subject_pool import SubjectPool
 from workflows.summary import closing_summary
-from workflows.tracking import Tracker
+from workflows.tracking.nodes import watched_nodes
+from workflows.tracking.tracker import PartOf, Tracker
 
 STAGES = (
     samples.STAGE,
@@ -67,6 +65,7 @@ STAGES = (
 def main() -> None:
     """The console script: exit status 0, 1 for a failed run, 2 for a wrong call."""
     register_resolvers()
+    register_launcher()
     # Hydra then raises its errors, so that one line can say what is wrong.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     stop_on_signals()
@@ -84,35 +83,20 @@ def _atlas(config: DictConfig) -> None:
     # Errors end the program here, for Hydra would print its own account of them.
     try:
         run_atlas(plain_config(config))
-    except (RunFailed, Stopped, DiskFull) as error:
-        _end(1, str(error))
-    except (WrongCall, ModelError, SourceError, Unusable) as error:
-        _end(2, str(error))
-    except BadSample as error:
-        _end(1, f"an image that could be read before cannot be read now: {error.reason}")
-    except Exception:
-        traceback.print_exc()
-        _end(1, "stopped by an error that was not foreseen; what was finished is kept")
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ending takes Ray a moment.
-        _end(130, "interrupted; what was finished is kept, and the same call goes on from there")
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ending takes Ray a moment.
+        _end(*outcome(error))
 
 
-def run_atlas(config: Mapping[str, Any]) -> Context:
-    """Run all stages for a plain config, and log the run. Raises WrongCall or RunFailed."""
+def run_atlas(config: Mapping[str, Any], part_of: PartOf | None = None) -> Context:
+    """Run all stages for a plain config, and log the run. Raises WrongCall or RunFailed.
+
+    part_of: the sweep that it is a job of.
+    """
     settings = read_settings(config)
-    with ExitStack() as opened:
-        store = opened.enter_context(opened_store(settings.out, settings.local))
-        pool = SubjectPool(settings.subject, settings.cluster)
-        servers = ServerPool(settings.simulate, store.local / "servers")
-
-        def start_cluster() -> None:
-            opened.enter_context(cluster(settings.cluster))
-            opened.callback(pool.close)
-            opened.callback(servers.close)
-
-        context = Context(settings, store, pool, start_cluster, servers=servers)
-        tracker = Tracker(settings, store.local, config)
+    with _opened(settings) as context:
+        tracker = Tracker(settings, context.store.local, config, part_of)
         context.log_live = tracker.log_live
         try:
             is_whole = _run_stages(context)
@@ -134,8 +118,34 @@ def run_atlas(config: Mapping[str, Any]) -> Context:
     return context
 
 
-def _run_stages(context: Context) -> bool:
-    """Run all stages, or those before a dry run; whether it was all."""
+def capture_ahead(settings: Settings) -> Context:
+    """Run the stages up to capture, for all the runs that will then find them done."""
+    with _opened(settings) as context:
+        _run_stages(context, last=capture.STAGE)
+    return context
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Context]:
+    """What the stages of a run share, while it holds its output folder."""
+    with ExitStack() as opened:
+        store = opened.enter_context(opened_store(settings.out, settings.local))
+        pool = SubjectPool(settings.subject, settings.cluster)
+        servers = ServerPool(settings.simulate, store.local / "servers")
+
+        @cache
+        def start_cluster() -> None:
+            opened.enter_context(cluster(settings.cluster))
+            opened.enter_context(watched_nodes(lambda *told: context.log_live(*told)))
+            opened.callback(pool.close)
+            opened.callback(servers.close)
+
+        context = Context(settings, store, pool, start_cluster, servers=servers)
+        yield context
+
+
+def _run_stages(context: Context, last: Stage | None = None) -> bool:
+    """Run all stages, or up to the `last`, or those before a dry run; whether it was all."""
     for stage in STAGES:
         if stage is explain.STAGE and any(one.dry_run for one in context.settings.explain.each):
             dry_run(context, explain.asking)
@@ -152,6 +162,8 @@ def _run_stages(context: Context) -> bool:
             context.pool.close()  # The later stages need no subject, and its cores.
         if stage is simulate.STAGE and context.servers is not None:
             context.servers.close()
+        if stage is last:
+            return False
     return True
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -25,6 +28,7 @@ from workflows.store import local_folder
 
 PROJECT_ROOT = Path(__file__).parent.parent
 CONF = PROJECT_ROOT / "conf"
+_PLUGINS = PROJECT_ROOT / "workflows" / "sweep" / "plugin"
 
 SEVERAL = "several"
 """The choice of `explain` that several explainers are laid into."""
@@ -48,6 +52,13 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver(
         "local_folder", lambda out, local: str(local_folder(out, local)), replace=True
     )
+
+
+def register_launcher() -> None:
+    """Make the launcher of sweeps known to Hydra, which takes plugins from packages of one name."""
+    if str(_PLUGINS) not in sys.path:
+        sys.path.append(str(_PLUGINS))
+    Plugins.instance().register(import_module("hydra_plugins.neuron_atlas").OneCluster)
 
 
 def side_by_side(overrides: Sequence[str]) -> list[str]:

@@ -143,7 +143,7 @@ class ClusterSettings:
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """MLflow: the experiment, and a name for the run (None: MLflow makes one up)."""
+    """MLflow: the experiment, and a name for the run; None names it by what is run."""
 
     experiment: str = "neuron-atlas"
     run_name: str | None = None

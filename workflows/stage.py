@@ -20,6 +20,9 @@ from workflows.settings import Settings
 from workflows.store import Manifest, Store, fingerprint
 from workflows.subject_pool import Extent, SubjectPool
 
+LogLive = Callable[[Mapping[str, float], int], None]
+"""Logs metrics by name, at a step."""
+
 ASK_AGAIN = "may_pass_later"
 """In a manifest's `about`: the number of rows whose failure was transient. A later call does not
 take such a stage for done, and its parts with such rows are done again."""
@@ -52,6 +55,9 @@ class Stage:
     """Called once the stage is complete: removes what only resuming it needed."""
     per_explainer: bool = False
     """Whether it is run, kept and skipped for each explainer apart."""
+    select: Callable[[Context, Manifest], Manifest | None] = lambda context, manifest: manifest
+    """Of all that was ever written with a fingerprint, what this run asked for; None where some of
+    it is not there yet, and the stage must be run to add it."""
 
 
 @dataclass
@@ -69,7 +75,7 @@ class Context:
     skipped: list[str] = field(default_factory=list)
     by_explainer: dict[str, Context] = field(default_factory=dict)
     """The context of each explainer: its settings alone, and what was done for it."""
-    log_live: Callable[[Mapping[str, float], int], None] = lambda metrics, step: None
+    log_live: LogLive = lambda metrics, step: None
     """Metrics of a stage that is running, by their step."""
     apart: str = ""
     """The explainer whose context this is, in a run of several."""
@@ -77,6 +83,8 @@ class Context:
     """Of the simulator's model."""
     unfinished: list[Path] = field(default_factory=list)
     """Explanations that were written by a run that then failed, of all explainers."""
+    kept: Manifest | None = None
+    """What the stage that is being run left earlier, where this run adds to it."""
     _revision: str | None = None
     _extent: Extent | None = None
 
@@ -182,6 +190,7 @@ def _run_once(stage: Stage, context: Context, title: str) -> None:
         say(f"{title:<10} {manifest.about[ASK_AGAIN]:,} failures may pass now: tried again")
         context.store.reopen(manifest)
         manifest = None
+    context.kept, manifest = manifest, manifest and stage.select(context, manifest)
     if manifest is not None:
         context.skipped.append(title)
         say(f"{title:<10} already done ({mark[:8]})")
@@ -210,6 +219,8 @@ def _run_once(stage: Stage, context: Context, title: str) -> None:
             about=written.about,
         )
         context.store.commit(manifest)
+        manifest = stage.select(context, manifest)
+        assert manifest is not None, f"{stage.name} did not write what it was asked for"
     if stage.tidy is not None:  # Also where a run was killed between the commit and this.
         stage.tidy(context.store.folder(stage.name, mark))
     context.done[stage.name] = manifest

@@ -31,10 +31,12 @@ _SECONDS_UNHEARD = 30.0
 
 @dataclass(frozen=True)
 class Extent:
-    """What is captured of a subject: its layers, and the neurons of each."""
+    """What is captured of a subject: its layers, ascending, and the neurons of each; and how many
+    layers it has in all."""
 
     layers: tuple[int, ...]
     neurons_per_layer: int
+    layers_in_all: int
 
 
 class SubjectActor:
@@ -58,9 +60,10 @@ class SubjectActor:
         from tasks.subject.hook_points import check_layers, decoder_layers, neurons_per_layer
 
         subject = self._loaded()
-        chosen = tuple(range(len(decoder_layers(subject)))) if layers is None else tuple(layers)
+        in_all = len(decoder_layers(subject))
+        chosen = tuple(range(in_all) if layers is None else sorted(layers))
         check_layers(subject, chosen)
-        return Extent(chosen, neurons_per_layer(subject))
+        return Extent(chosen, neurons_per_layer(subject), in_all)
 
     def describe(
         self, samples: Path, source: Source, settings: DescribeSettings, written: Path

@@ -6,7 +6,7 @@ from typing import Any
 
 from workflows.stage import Context
 from workflows.store import MANIFEST
-from workflows.tracking import read_summary
+from workflows.tracking.metrics import read_summary
 
 
 def closing_summary(context: Context, tracking_uri: str) -> str:

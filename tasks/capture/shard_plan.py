@@ -42,8 +42,8 @@ class ShardPlan:
 
     @property
     def name(self) -> str:
-        """Names the shard's folder by the samples that decide its content."""
-        ids = hashlib.sha256(repr(self.sample_ids).encode()).hexdigest()[:8]
+        """Names the shard's folder by the samples and layers that decide its content."""
+        ids = hashlib.sha256(repr((self.sample_ids, self.layers)).encode()).hexdigest()[:8]
         return f"shard-{self.sample_ids[0]:08d}-{self.sample_ids[-1]:08d}-{ids}"
 
 

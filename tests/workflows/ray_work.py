@@ -86,7 +86,7 @@ class Worker:
         self._done = 0
 
     def check(self, layers: tuple[int, ...]) -> Extent:
-        return Extent(layers, 1)
+        return Extent(layers, 1, 4)
 
     def samples_done(self) -> int:
         return self._done

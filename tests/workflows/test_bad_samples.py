@@ -20,7 +20,7 @@ from workflows.stages import describe, samples
 from workflows.store import Manifest, Store
 from workflows.subject_pool import SubjectPool
 from workflows.summary import closing_summary
-from workflows.tracking import read_summary
+from workflows.tracking.metrics import read_summary
 
 GOOD = 12
 BROKEN = 11

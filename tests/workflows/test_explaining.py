@@ -22,7 +22,8 @@ from workflows.neuron_parts import cut_into_parts
 from workflows.stage import Context
 from workflows.stages import explain
 from workflows.store import Store
-from workflows.tracking import Tracker
+from workflows.tracking.spool import Spool
+from workflows.tracking.tracker import Tracker
 
 
 def types(count: int) -> pa.Table:
@@ -145,15 +146,8 @@ def test_the_explanations_of_a_run_with_too_many_failures_are_logged_all_the_sam
     with pytest.raises(RunFailed, match=r"100\.0% of 4 explanations failed"):
         explain._run(apart, tmp_path)
 
-    logged: dict[str, Any] = {}
-    client = SimpleNamespace(
-        log_metric=lambda *_: None,
-        set_tag=lambda *_: None,
-        log_table=lambda run_id, data, name: logged.update({name: data}),
-    )
-    Tracker._log(SimpleNamespace(_log_explanations=_tables), client, "run", several, "too many")
-    assert logged["explanations.json"]["status"] == ["malformed"] * 4
-
-
-def _tables(client: Any, run_id: str, paths: list[Path]) -> None:
-    Tracker._log_explanations(None, client, run_id, paths)  # type: ignore[arg-type]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    Tracker(several.settings, tmp_path, {}).finish(several, "FAILED", "too many")
+    (left,) = Spool.left_in(tmp_path / "tracking")
+    (told,) = [entry for entry in left.waiting() if entry.kind == "explanations"]
+    assert told.content["paths"] == [str(tmp_path / "part.parquet")]

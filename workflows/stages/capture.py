@@ -1,9 +1,14 @@
-"""Capture: shards of samples through the subject, then the shards of every layer merged."""
+"""Capture: shards of samples through the subject, then the shards of every layer merged.
+
+No layer's rows depend on which others are captured. So the folder is one for all choices of
+layers, and a run adds those that are not there yet.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ from workflows.errors import RunFailed
 from workflows.places import task
 from workflows.progress import progress, say
 from workflows.stage import Context, Stage, Written, count_rows
+from workflows.store import Manifest
 
 ARTIFACTS = ("exemplars", "traces", "random_traces", "moments", "histograms")
 
@@ -27,10 +33,9 @@ reads, more than these."""
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
-    return {
-        "subject": context.subject_identity(),
-        "capture": identity(context.settings.capture),
-    }
+    settings = identity(context.settings.capture)
+    del settings["layers"]
+    return {"subject": context.subject_identity(), "capture": settings}
 
 
 def _run(context: Context, folder: Path) -> Written:
@@ -39,9 +44,13 @@ def _run(context: Context, folder: Path) -> Written:
     columns = ["sample_id", "n_visual", "n_text", "status"]
     context.settings.check()  # For want of a key, hours would be in vain.
     extent = context.extent()
+    known = () if context.kept is None else context.kept.about["layers"]
+    layers = [layer for layer in extent.layers if layer not in known]
+    if known:
+        say(f"{'capture':<10} adds layers {_words(layers)} to {_words(known)}")
     plans = plan_shards(
         read_table(described, DESCRIPTIONS, columns),
-        extent.layers,
+        layers,
         settings,
         extent.neurons_per_layer,
     )
@@ -51,9 +60,33 @@ def _run(context: Context, folder: Path) -> Written:
     _capture(context, plans, shards, described)
     context.pool.close()
     with context.timed("merge"):
-        _merge(context.layers(), shards, folder, settings.top_n)
-    files = {name: [layer_file(name, layer) for layer in context.layers()] for name in ARTIFACTS}
-    return Written(files, count_rows(folder, files), about={"layers": context.layers()})
+        _merge(layers, shards, folder, settings.top_n)
+    together = sorted({*known, *layers})
+    files = {name: [layer_file(name, layer) for layer in together] for name in ARTIFACTS}
+    about = {"layers": together, "layers_in_all": extent.layers_in_all}
+    return Written(files, count_rows(folder, files), about=about)
+
+
+def _select(context: Context, manifest: Manifest) -> Manifest | None:
+    """The layers of this run out of all that were captured; None where one is missing."""
+    asked = context.settings.capture.layers
+    wanted = sorted(range(manifest.about["layers_in_all"]) if asked is None else asked)
+    if not set(wanted) <= set(manifest.about["layers"]):
+        return None
+    files = {name: [layer_file(name, layer) for layer in wanted] for name in ARTIFACTS}
+    folder = context.store.folder(manifest.stage, manifest.fingerprint)
+    return replace(
+        manifest,
+        files=files,
+        rows=count_rows(folder, files),
+        # What comes after is made from these layers alone.
+        content=hashlib.sha256(repr((manifest.fingerprint, wanted)).encode()).hexdigest(),
+        about=dict(manifest.about) | {"layers": wanted},
+    )
+
+
+def _words(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
 
 
 def _capture(
@@ -139,4 +172,4 @@ def _tidy(folder: Path) -> None:
     remove_folder(folder / "shards")
 
 
-STAGE = Stage("capture", 2, ("samples", "describe"), _parameters, _run, _tidy)
+STAGE = Stage("capture", 3, ("samples", "describe"), _parameters, _run, _tidy, select=_select)

@@ -101,3 +101,12 @@ def test_a_shards_name_tells_its_samples():
 def test_settings_that_cannot_work_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: "):
         CaptureSettings(**wrong)
+
+
+def test_a_shard_is_named_by_its_layers_too():
+    table = descriptions(dict.fromkeys(range(10), "ok"))
+    names = {
+        plan_shards(table, layers, CaptureSettings(), NEURONS)[0].name
+        for layers in ([0], [0, 1], [1])
+    }
+    assert len(names) == 3

@@ -14,7 +14,8 @@ from mlflow.entities import Run
 from tasks.artifacts import SCORE_AGGREGATES, TESTED_TYPES, TYPES, read_table
 from tests.workflows.runs import TOP_N, runs_in, small_run
 from workflows.stages import samples
-from workflows.tracking import Tracker, read_summary, summary_metrics, without_password
+from workflows.tracking.metrics import read_summary, summary_metrics
+from workflows.tracking.tracker import Tracker
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +45,17 @@ def test_it_says_what_every_stage_took_and_how_many_rows_there_are(logged, first
 def test_it_says_what_the_neurons_and_their_scores_are(logged, first_run):
     metrics = logged[1].data.metrics
     summary = read_summary(first_run)
-    shares = [value for name, value in metrics.items() if name.startswith("share/")]
+    for kind in TYPES:
+        assert metrics[f"neurons/{kind}"] == summary["neurons"][kind]
+    shares = [value for name, value in metrics.items() if name.startswith("neurons_share/")]
     assert len(shares) == 4
     assert sum(shares) == pytest.approx(1)
-    assert metrics["score/mean"] == pytest.approx(summary["mean_score"])
-    assert metrics["score/control_mean"] == pytest.approx(summary["mean_control"])
-    assert metrics["score/n"] == summary["n_scored"]
-    assert metrics["score/margin_mean"] == pytest.approx(summary["mean_margin"])
-    assert metrics["score/tested"] == summary["n_tested"] > 0
-    assert metrics["score/beat_control"] == summary["n_beat_control"]
+    assert metrics["score/correlation"] == pytest.approx(summary["mean_score"])
+    assert metrics["score/correlation_of_control"] == pytest.approx(summary["mean_control"])
+    assert metrics["score/neurons_scored"] == summary["n_scored"]
+    assert metrics["score/margin_over_control"] == pytest.approx(summary["mean_margin"])
+    assert metrics["score/neurons_tested"] == summary["n_tested"] > 0
+    assert metrics["score/neurons_that_beat_control"] == summary["n_beat_control"]
 
 
 def test_every_aggregate_over_all_neurons_is_logged_with_its_interval(logged, first_run):
@@ -61,7 +64,7 @@ def test_every_aggregate_over_all_neurons_is_logged_with_its_interval(logged, fi
     rows = [row for row in table.to_pylist() if row["by"] == "all"]
     assert len(rows) == 3 * 13
     for row in rows:
-        name = f"scores/dissect/concept/{row['tokens']}/{row['measure']}"
+        name = f"score_detail/dissect/concept/{row['tokens']}/{row['measure']}"
         assert metrics[f"{name}_undefined"] == row["undefined"]
         for end, column in (("", "mean"), ("_low", "ci_low"), ("_high", "ci_high")):
             assert metrics.get(f"{name}{end}") == pytest.approx(row[column])
@@ -69,7 +72,9 @@ def test_every_aggregate_over_all_neurons_is_logged_with_its_interval(logged, fi
 
 def test_scores_are_logged_by_layer(logged):
     client, run = logged
-    for name in ("by_layer/dissect/concept/correlation", "by_layer/dissect/concept/control_other"):
+    for name in (
+        f"score_by_layer/dissect/concept/{name}" for name in ("correlation", "control_other")
+    ):
         history = client.get_metric_history(run.info.run_id, name)
         assert {point.step for point in history} == {1, 3}
 
@@ -79,13 +84,13 @@ def test_types_are_logged_by_layer_and_how_they_agree_and_respond(logged):
     for rule, kinds in (("paper", TYPES), ("tested", TESTED_TYPES)):
         for place in (0, 1):
             points = [
-                client.get_metric_history(run.info.run_id, f"by_layer/share_{rule}/{kind}")[place]
+                client.get_metric_history(run.info.run_id, f"types_by_layer/{rule}/{kind}")[place]
                 for kind in kinds
             ]
             assert {point.step for point in points} == {(1, 3)[place]}
             assert sum(point.value for point in points) == pytest.approx(1)
     metrics = run.data.metrics
-    assert 0 < metrics["agreement/kappa"] < metrics["agreement/agreed"] < 1
+    assert 0 < metrics["typings_agree/kappa"] < metrics["typings_agree/agreed"] < 1
     for rule in ("paper", "tested"):
         assert 0 < metrics[f"responses/{rule}/text/active_text_median"] < 1
         assert 0 <= metrics[f"same_concept/{rule}/multi-modal"] <= 1
@@ -96,6 +101,35 @@ def test_the_dataset_is_an_input_with_its_name_and_content(logged, first_run):
     assert given.dataset.name == "150 drawn scenes, seed 0"
     assert given.dataset.digest == first_run.done["samples"].content[:16]
     assert {tag.key: tag.value for tag in given.tags}["samples"] == "150"
+
+
+def test_the_subject_is_an_input_by_what_its_weights_are(logged, first_run):
+    client, run = logged
+    (given,) = client.get_run(run.info.run_id).inputs.model_inputs
+    model = client.get_logged_model(given.model_id)
+    assert model.name == "llava-scenes"
+    assert model.params["revision"] == first_run.subject_identity()["revision"]
+
+
+def test_its_name_tags_and_description_say_what_was_run_and_what_came_out(logged, first_run):
+    _, run = logged
+    assert run.info.run_name == "llava-scenes, layers 1, 3, dissect"
+    tags = run.data.tags
+    assert tags["layers"] == "1, 3"
+    assert tags["explainer"] == "dissect"
+    assert tags["dataset"] == "150 drawn scenes, seed 0"
+    note = tags["mlflow.note.content"]
+    summary = read_summary(first_run)
+    assert f"| visual | {summary['neurons']['visual']:,} |" in note
+    assert f"{summary['mean_score']:.3f}" in note
+    assert "report/index.html" in note
+
+
+def test_every_group_of_metrics_is_described(logged):
+    note = logged[1].data.tags["mlflow.note.content"]
+    groups = {name.split("/")[0] for name in logged[1].data.metrics}
+    assert {"neurons_share", "score_by_layer", "seconds"} < groups
+    assert [group for group in groups if f"`{group}/" not in note] == []
 
 
 def test_page_figures_tables_and_manifest_are_its_artifacts(logged):
@@ -117,7 +151,7 @@ def test_a_run_that_did_nothing_again_is_logged_with_the_same_results(
     _, logs = runs_in(shared_mlflow / "mlflow.db")
     run = logs[-1]
     assert run.data.tags["stages_already_done"] == ", ".join(context.skipped)
-    assert run.data.metrics["score/mean"] == logged[1].data.metrics["score/mean"]
+    assert run.data.metrics["score/correlation"] == logged[1].data.metrics["score/correlation"]
     assert not [name for name in run.data.metrics if name.startswith("seconds/")]
 
 
@@ -197,27 +231,16 @@ def test_what_was_not_measured_is_no_metric():
         "failures": [{"table": "samples", "status": "missing", "count": 2}],
     }
     assert summary_metrics(summary) == {
-        "share/visual": 0.75,
-        "share/text": 0.25,
-        "score/n": 0.0,
-        "score/tested": 0.0,
-        "score/beat_control": 0.0,
-        "failures/samples/missing": 2.0,
+        "neurons/all": 4.0,
+        "neurons/visual": 3.0,
+        "neurons/text": 1.0,
+        "neurons_share/visual": 0.75,
+        "neurons_share/text": 0.25,
+        "score/neurons_scored": 0.0,
+        "score/neurons_tested": 0.0,
+        "score/neurons_that_beat_control": 0.0,
+        "failed_rows/samples/missing": 2.0,
     }
-
-
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("postgresql://me:secret@db.example/mlflow", "postgresql://db.example/mlflow"),
-        ("https://me:s@cret@example:5000", "https://example:5000"),
-        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
-        ("sqlite:////a@b/mlflow.db", "sqlite:////a@b/mlflow.db"),
-        ("databricks", "databricks"),
-    ],
-)
-def test_a_password_in_the_address_is_not_shown(uri, shown):
-    assert without_password(uri) == shown
 
 
 def test_a_config_of_many_and_of_long_values_is_logged_in_full(first_run, tmp_path):

@@ -1,0 +1,81 @@
+"""The jobs of a sweep side by side, as one table: a row a job, layer, explainer and simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from tasks.artifacts import ALL_LAYERS, TYPES
+
+MEASURES = {
+    "correlation": "correlation",
+    "control_other": "correlation_of_control",
+    "margin": "margin_over_control",
+    "beats_control": "share_that_beat_control",
+}
+"""Measures of `score_aggregates` that are compared, and what the table calls them."""
+_RULE = "paper"
+
+
+@dataclass(frozen=True)
+class JobTables:
+    """What is compared of a job.
+
+    setting: its choices other than of layers; choices: all of them, by the setting's path.
+    shares, aggregates: its `type_shares` and `score_aggregates`. page: where its page lies, from
+    the comparison's folder.
+    """
+
+    name: str
+    setting: str
+    choices: Mapping[str, str]
+    shares: pa.Table
+    aggregates: pa.Table
+    page: str
+
+
+def compare(jobs: Sequence[JobTables]) -> pl.DataFrame:
+    """A row for each job, layer (null: all of its layers), explainer and simulator.
+
+    Columns: job, setting, layer, neurons, the share of each type by the paper's rule, explainer,
+    simulator, scored (neurons), and for each of MEASURES its mean over the neurons with the bounds
+    of its 95 % interval (_low, _high). A job whose layer has no score has its types, and nulls.
+    """
+    return pl.concat([_compare_one(job) for job in jobs])
+
+
+def _compare_one(job: JobTables) -> pl.DataFrame:
+    shares = pl.DataFrame(job.shares).filter(pl.col("rule") == _RULE)
+    layer = pl.col("layer").cast(pl.Int64)
+    shares = shares.with_columns(
+        pl.when(layer == ALL_LAYERS).then(None).otherwise(layer).alias("layer")
+    )
+    types = shares.group_by("layer").agg(
+        pl.col("of").first().cast(pl.Int64).alias("neurons"),
+        *(
+            pl.col("share").filter(pl.col("type") == name).first().alias(f"{name}_share")
+            for name in TYPES
+        ),
+    )
+    together = types.join(_scores(job.aggregates), on="layer", how="left", nulls_equal=True)
+    return together.sort("layer", "explainer", "simulator", nulls_last=True).select(
+        pl.lit(job.name).alias("job"), pl.lit(job.setting).alias("setting"), pl.all()
+    )
+
+
+def _scores(aggregates: pa.Table) -> pl.DataFrame:
+    """A row for each layer, explainer and simulator with a score over all tokens."""
+    frame = pl.DataFrame(aggregates).filter(
+        pl.col("tokens") == "all", pl.col("by").is_in(["all", "layer"])
+    )
+    frame = frame.with_columns(pl.col("group").cast(pl.Int64, strict=False).alias("layer"))
+    columns = []
+    for measure, name in MEASURES.items():
+        mine = pl.col("measure") == measure
+        for column, end in (("mean", ""), ("ci_low", "_low"), ("ci_high", "_high")):
+            columns.append(pl.col(column).filter(mine).first().alias(f"{name}{end}"))
+    scored = pl.col("n").filter(pl.col("measure") == "correlation").first().alias("scored")
+    return frame.group_by("layer", "explainer", "simulator").agg(scored, *columns)

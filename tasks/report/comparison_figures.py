@@ -1,0 +1,151 @@
+"""Figures of a sweep: types and scores of all its jobs, layer by layer, a panel a setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from tasks.report.canvas import WIDTH, blank_sheet, plain_axes, say, type_legend
+from tasks.report.figures import Plate
+from tasks.report.palette import LIGHT, type_colours
+
+_PANEL = 2.2
+"""Height in inches of a panel."""
+_HEAD = 0.66
+_FOOT = 0.48
+_MOST_TICKS = 16
+
+
+def draw_comparison(compared: pl.DataFrame) -> list[Plate]:
+    """The figures of `compare`'s table."""
+    by_layer = compared.filter(pl.col("layer").is_not_null())
+    return [
+        Plate(
+            "types",
+            "Types by layer",
+            "The share of each type among the neurons of a layer, of all jobs of the sweep.",
+            _draw("Types by layer", by_layer, ["setting"], _types, has_types=True),
+        ),
+        Plate(
+            "scores",
+            "Scores by layer beside their control",
+            "Filled: how well explanations predict their neurons on samples that the explainer "
+            "never saw (mean correlation over the neurons of a layer). Open: the same for other "
+            "neurons' explanations. Lines are 95 % intervals over neurons.",
+            _draw(
+                "Scores by layer",
+                by_layer.filter(pl.col("correlation").is_not_null()),
+                ["setting", "explainer", "simulator"],
+                _scores,
+            ),
+        ),
+    ]
+
+
+def _draw(
+    title: str,
+    rows: pl.DataFrame,
+    by: list[str],
+    draw: Callable[[Axes, pl.DataFrame], None],
+    has_types: bool = False,
+) -> Figure:
+    panels = rows.partition_by(by, maintain_order=True, as_dict=True)
+    if not panels:
+        figure = blank_sheet(title)
+        say(figure, "No job has a score.")
+        return figure
+    height = _HEAD + _PANEL * len(panels) + 0.1
+    figure = blank_sheet(title, height)
+    if has_types:
+        type_legend(figure)
+    else:
+        _score_legend(figure, height)
+    for number, (key, mine) in enumerate(panels.items()):
+        bottom = _FOOT + _PANEL * (len(panels) - 1 - number)
+        axes = plain_axes(figure, 0.55, bottom, WIDTH - 0.7, _PANEL - 0.62)
+        # Two jobs may have captured the same layer.
+        mine = mine.unique("layer", keep="first").sort("layer")
+        draw(axes, mine)
+        _mark_layers(axes, mine["layer"].to_list())
+        words = _words([str(part) for part in key])
+        axes.set_title(words, loc="left", fontsize=8.8, color=LIGHT["muted"], parse_math=False)
+        if number == len(panels) - 1:
+            axes.set_xlabel("layer")
+    return figure
+
+
+def _types(axes: Axes, rows: pl.DataFrame) -> None:
+    places, bottom = np.arange(len(rows)), np.zeros(len(rows))
+    for name, colour in type_colours().items():
+        share = rows[f"{name}_share"].fill_null(0).to_numpy()
+        axes.bar(
+            places,
+            share,
+            bottom=bottom,
+            width=0.82 if len(rows) > 1 else 0.5,
+            color=colour,
+            edgecolor=LIGHT["paper"],
+            linewidth=0.6 if len(rows) <= 40 else 0.2,
+        )
+        bottom = bottom + share
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
+    axes.spines["left"].set_visible(False)
+
+
+def _scores(axes: Axes, rows: pl.DataFrame) -> None:
+    places = np.arange(len(rows))
+    axes.axhline(0, color=LIGHT["hairline"], linewidth=0.7, zorder=0)
+    for name, colour, filled, aside in (
+        ("correlation", LIGHT["score"], True, -0.08),
+        ("correlation_of_control", LIGHT["control"], False, 0.08),
+    ):
+        middle, low, high = (
+            rows[f"{name}{end}"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+            for end in ("", "_low", "_high")
+        )
+        axes.vlines(places + aside, low, high, color=colour, linewidth=1.1)
+        axes.plot(
+            places + aside,
+            middle,
+            color=colour,
+            linewidth=0.9 if filled else 0.6,
+            marker="o",
+            markersize=4,
+            markerfacecolor=colour if filled else LIGHT["paper"],
+        )
+    axes.set_ylabel("correlation")
+    axes.locator_params(axis="y", nbins=4)
+
+
+def _mark_layers(axes: Axes, layers: list[int]) -> None:
+    # A layer stands at its place in the list, so that a choice of layers (0, 8, 31) has no gaps.
+    step = max(1, -(-len(layers) // _MOST_TICKS))
+    places = range(0, len(layers), step)
+    axes.set_xticks(list(places), [str(layer) for layer in layers[::step]])
+    axes.set_xlim(-0.7, max(len(layers), 3) - 0.3)
+
+
+def _score_legend(figure: Figure, height: float) -> None:
+    left = 0.02
+    for words, mark, colour in (
+        ("score", "\N{BLACK CIRCLE}", LIGHT["score"]),
+        ("control: another neuron's explanation", "\N{WHITE CIRCLE}", LIGHT["control"]),
+    ):
+        y = 1 - 0.5 / height
+        figure.text(left, y, mark, va="center_baseline", fontsize=9, color=colour)
+        figure.text(left + 0.03, y, words, va="center_baseline", fontsize=8.8, color=LIGHT["ink"])
+        left += 0.16
+
+
+def _words(key: list[str]) -> str:
+    setting, *who = key
+    told = [setting] if setting else []
+    if who:
+        told.append(f"{who[0]}, simulated by {who[1]}")
+    return "; ".join(told)

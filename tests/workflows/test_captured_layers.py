@@ -1,0 +1,44 @@
+"""Layers that were captured are there for every run that wants some of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.workflows.runs import SCENES, SMALL, composed
+from workflows.atlas import capture_ahead
+from workflows.settings import read_settings
+from workflows.stage import Context
+
+
+def captured(first_run: Context, *overrides: str) -> Context:
+    config = composed(SCENES, *SMALL, *overrides) | {"out": str(first_run.store.out)}
+    return capture_ahead(read_settings(config))
+
+
+def test_a_run_of_fewer_layers_finds_them_captured(first_run):
+    fewer = captured(first_run, "capture.layers=[3]")
+    assert fewer.skipped == ["samples", "describe", "capture"]
+    assert fewer.layers() == (3,)
+    (traces,) = fewer.paths("capture", "traces")
+    assert traces in first_run.paths("capture", "traces")
+    rows, before = fewer.done["capture"].rows, first_run.done["capture"].rows
+    assert rows["moments"] == before["moments"] / 2 == 512
+
+
+def test_what_comes_after_is_made_from_the_layers_that_were_asked_for(first_run):
+    fewer = captured(first_run, "capture.layers=[3]")
+    same = captured(first_run, "capture.layers=[3,1]")
+    assert fewer.identity("capture") != first_run.identity("capture")
+    assert same.identity("capture") == first_run.identity("capture")
+
+
+@pytest.mark.slow
+def test_a_layer_that_is_not_there_is_added_and_the_others_stay(first_run, capsys):
+    before = {path: path.stat().st_mtime_ns for path in first_run.paths("capture", "exemplars")}
+    more = captured(first_run, "capture.layers=[1,2]")
+    assert "capture    adds layers 2 to 1, 3" in capsys.readouterr().err
+    assert more.layers() == (1, 2)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    everything = captured(first_run, "capture.layers=[1,2,3]")
+    assert everything.skipped == ["samples", "describe", "capture"]
+    assert captured(first_run).layers() == (1, 3)

@@ -1,0 +1,126 @@
+"""MLflow's own pages of a real sweep, in a headless Chromium: what a stranger finds there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.tasks.report.site.browsing import chromium
+from tests.workflows.runs import ROOT, SMALL, command
+from tests.workflows.tracking.server import mlflow_server
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+
+LAYERS = (0, 1, 2, 3)
+PATIENCE_MS = 60_000
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The addresses of a sweep's pages."""
+
+    server: str
+    experiment: str
+    parent: Any
+    jobs: list[Any]
+
+    def runs(self, how: str = "") -> str:
+        return f"{self.server}/#/experiments/{self.experiment}/runs{how}"
+
+    def of(self, run: Any, tab: str = "") -> str:
+        return f"{self.runs()}/{run.info.run_id}{tab}"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    folder = tmp_path_factory.mktemp("pages")
+    of_layers = [text for text in SMALL if not text.startswith("capture.layers")]
+    swept = f"capture.layers={','.join(map(str, LAYERS))}"
+    with mlflow_server(folder / "server") as server:
+        server.start()
+        environment = os.environ | {
+            "MLFLOW_TRACKING_URI": server.address,
+            "PYTHONPATH": str(ROOT),
+        }
+        called = command("--multirun", "data.count=60", *of_layers, swept, f"out={folder / 'out'}")
+        with (folder / "log").open("w") as log:
+            ended = subprocess.run(called, env=environment, stdout=log, stderr=log, timeout=400)
+        assert ended.returncode == 0, (folder / "log").read_text()
+        client = MlflowClient(server.address)
+        experiment = client.get_experiment_by_name("neuron-atlas").experiment_id
+        parent, *jobs = client.search_runs([experiment], order_by=["attributes.start_time ASC"])
+        yield Pages(server.address, experiment, parent, jobs)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with chromium() as browser:
+        opened = browser.new_page(viewport={"width": 1600, "height": 950})
+        opened.set_default_timeout(PATIENCE_MS)
+        yield opened
+
+
+def shown(page: Any, text: str | re.Pattern[str]) -> None:
+    page.get_by_text(text).first.wait_for(state="visible")
+
+
+def test_the_table_of_runs_shows_the_sweep_and_below_it_its_jobs(page, pages):
+    page.goto(pages.runs())
+    shown(page, "sweep: layers=0,1,2,3")
+    shown(page, "60 drawn scenes, seed 0")
+    shown(page, re.compile("the FFN neurons of a vision-language model"))
+    assert page.get_by_text("layers=2", exact=True).count() == 0
+    row = page.get_by_role("row").filter(has_text="sweep: layers=0,1,2,3").first
+    row.get_by_role("button").first.click()
+    for layer in LAYERS:
+        shown(page, re.compile(rf"^layers={layer}$"))
+
+
+def test_the_sweeps_charts_have_a_point_for_each_layer(page, pages):
+    page.goto(pages.of(pages.parent, "/model-metrics"))
+    shown(page, re.compile(r"^score_by_layer/dissect/concept"))
+    card = page.get_by_test_id("experiment-view-compare-runs-card").filter(has_text="auroc").first
+    card.locator("path.point").first.wait_for()
+    assert card.locator("path.point").count() == len(LAYERS)
+    page.get_by_placeholder("Search metric charts").fill("types_by_layer")
+    shown(page, re.compile(r"^types_by_layer/paper"))
+    for kind in ("visual", "text", "multi-modal", "unknown"):
+        shown(page, re.compile(rf"^{kind}$"))
+
+
+def test_the_runs_page_says_what_was_run_and_how_to_read_it(page, pages):
+    job = pages.jobs[0]
+    page.goto(pages.of(job))
+    shown(page, re.compile("the neurons of llava-scenes"))
+    page.get_by_text("Show more").first.click()
+    shown(page, "How to read the metrics")
+    shown(page, re.compile("what excites them most is visual"))
+    shown(page, re.compile(r"60 drawn scenes, seed 0"))
+
+
+@pytest.mark.parametrize(
+    ("of_sweep", "path", "said"),
+    [
+        (False, "report/index.html", "The feed-forward neurons of"),
+        (True, "comparison/index.html", "A sweep of neuron-atlas"),
+    ],
+)
+def test_the_page_is_rendered_among_the_artifacts(page, pages, of_sweep, path, said):
+    run = pages.parent if of_sweep else pages.jobs[0]
+    page.goto(pages.of(run, f"/artifacts/{path}"))
+    inside = page.frame_locator("iframe").first
+    inside.get_by_text(said).first.wait_for(state="visible")
+    inside.locator("figure svg").first.wait_for(state="visible")
+
+
+def test_a_figure_is_shown_among_the_artifacts(page, pages):
+    page.goto(pages.of(pages.parent, "/artifacts/comparison/figures/scores.png"))
+    drawn = page.locator("img[src^='blob:'], .image-container img, canvas, .js-plotly-plot image")
+    drawn.first.wait_for(state="attached")

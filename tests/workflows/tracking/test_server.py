@@ -1,0 +1,98 @@
+"""A real MLflow server that dies in the middle of a sweep, and comes back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.workflows.programs import Program, program
+from tests.workflows.runs import ROOT, SMALL
+from tests.workflows.tracking.server import MlflowServer, mlflow_server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SWEPT = [
+    "--multirun",
+    "data.count=40",
+    *(text for text in SMALL if not text.startswith("capture.layers")),
+    "capture.layers=0,1",
+]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowServer]:
+    with mlflow_server(tmp_path / "server") as real:
+        real.start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", real.address)
+        yield real
+
+
+def runs(server: MlflowServer) -> list[Any]:
+    client = MlflowClient(server.address)
+    experiment = client.get_experiment_by_name("neuron-atlas")
+    return list(
+        client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    )
+
+
+def killed_in_mid_run(server: MlflowServer, run: Program) -> None:
+    def has_begun() -> bool:
+        return "job        1/2" in run.said() and "samples    40/40" in run.said()
+
+    run.run_until(has_begun)
+    assert [one.info.status for one in runs(server)][:1] == ["RUNNING"]
+    server.kill()
+
+
+def test_the_sweep_goes_on_and_is_logged_once_the_server_is_back(server, tmp_path):
+    out = tmp_path / "out"
+    with program(tmp_path / "log", *SWEPT, f"out={out}") as sweep:
+        killed_in_mid_run(server, sweep)
+        assert sweep.end(300) == 0
+        said = sweep.said()
+    assert "mlflow     cannot be reached: " in said
+    assert "sweep      2 of 2 jobs finished" in said
+    assert f"neuron-atlas-log {out}" in said
+    (left,) = (out / "tracking").iterdir()
+
+    server.start()
+    assert "RUNNING" in {run.info.status for run in runs(server)}
+    command = [sys.executable, "-m", "workflows.tracking.later", str(out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    logged = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert logged.returncode == 0, logged.stderr
+    assert "mlflow     3 runs logged to http://127.0.0.1:" in logged.stderr
+    assert not left.exists()
+    parent, *jobs = runs(server)
+    assert [run.info.status for run in (parent, *jobs)] == ["FINISHED"] * 3
+    assert [run.data.tags["mlflow.parentRunId"] for run in jobs] == [parent.info.run_id] * 2
+    for layer, job in enumerate(jobs):
+        assert job.data.metrics["neurons/all"] == 512
+        points = MlflowClient(server.address).get_metric_history(
+            parent.info.run_id, "types_by_layer/paper/text"
+        )
+        assert points[layer].value == job.data.metrics["types_by_layer/paper/text"]
+
+
+def test_a_run_that_dies_with_the_server_is_logged_by_the_next_call(server, tmp_path):
+    out = tmp_path / "out"
+    with program(tmp_path / "1.log", *SWEPT, f"out={out}") as first:
+        killed_in_mid_run(server, first)
+        first.kill()
+    server.start()
+    with program(tmp_path / "2.log", *SWEPT, f"out={out}") as second:
+        assert second.end(300) == 0
+        assert " earlier runs are logged now" in second.said()
+    statuses = [run.info.status for run in runs(server)]
+    assert statuses[0] == "KILLED"
+    assert "RUNNING" not in statuses
+    assert statuses[-3:] == ["FINISHED"] * 3

@@ -1,0 +1,64 @@
+"""How Hydra starts the jobs of a multirun here: all in this process, on one Ray cluster.
+
+Hydra takes plugins only from packages named hydra_plugins, wherever on the path they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, setup_globals
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from workflows.composition import plain_config
+from workflows.ending import outcome
+from workflows.progress import say
+
+
+class OneCluster(Launcher):
+    """Hands all jobs of a sweep to `run_sweep`, each composed as Hydra's own launcher does it."""
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        """Keep what composing the jobs takes."""
+        self._loader: ConfigLoader = hydra_context.config_loader
+        self._config = config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run the jobs; ends the program where one of them did not finish."""
+        from workflows.sweep.run import run_sweep
+
+        setup_globals()
+        configs = [
+            self._compose(overrides, initial_job_idx + number)
+            for number, overrides in enumerate(job_overrides)
+        ]
+        # Errors end the program here, for Hydra would print its own account of them.
+        try:
+            status = run_sweep(job_overrides, configs)
+        except (Exception, KeyboardInterrupt) as error:
+            status, line = outcome(error)
+            say(f"neuron-atlas: {line}")
+        if status:
+            sys.exit(status)
+        return []
+
+    def _compose(self, overrides: Sequence[str], number: int) -> dict[str, Any]:
+        config = self._loader.load_sweep_config(self._config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = str(number)
+            config.hydra.job.num = number
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)  # For settings that name ${hydra:job.num}.
+        try:
+            return plain_config(
+                OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            )
+        finally:
+            HydraConfig.instance().cfg = before
