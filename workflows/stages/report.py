@@ -40,7 +40,7 @@ def _run(context: Context, folder: Path) -> Written:
     )
     settings = context.settings
     about = _about(context)
-    where = (folder / FOLDER).relative_to(context.store.out).as_posix()
+    where = f"artifacts/{STAGE.name}/{folder.name}/{FOLDER}"
     with progress("report", 1, "page") as advance:
         left = result(
             _write_report.remote(
@@ -52,7 +52,7 @@ def _run(context: Context, folder: Path) -> Written:
 
 
 def _tidy(folder: Path) -> None:
-    remove_folder(folder / MARKS)
+    remove_folder(folder / FOLDER / MARKS)
 
 
 _TABLES = (

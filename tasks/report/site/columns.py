@@ -98,8 +98,8 @@ def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str
         of_neuron = neurons.join(its, on="neuron", how="left")
         outcome = _outcome(mine, of_neuron)
         seen |= set(outcome)
-        columns = _scored(mine, of_neuron, outcome, accounts.level)
-        _write(site, account_key(number, files.layer), columns)
+        made = _scored(mine, of_neuron, outcome, accounts.level)
+        _write(site, account_key(number, files.layer), made)
     return {
         "layer": files.layer,
         "neurons": types.height,
