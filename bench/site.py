@@ -114,16 +114,16 @@ def _write(site: Path, made: MadeUp) -> dict[str, Any]:
             for sample_id in write_neurons(site, part, files, made.samples, _SETTINGS, made.top_n)
         },
     )
-    timed(
-        "samples",
-        lambda: [
-            write_samples(site, batch, made.samples, _SETTINGS) for batch in cut_samples(shown)
-        ],
-    )
+    timed("samples", lambda: _write_samples(site, made, shown))
     about = About("llava-1.5-7b", "made up", "0", ())
     timed("index", lambda: write_index(site, rows, accounts, about, "LLaVA-1.5-7B"))
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"seconds": seconds, "settings": asdict(_SETTINGS), "resident_gb": round(resident, 2)}
+
+
+def _write_samples(site: Path, made: MadeUp, shown: set[int]) -> None:
+    for batch in cut_samples(shown):
+        write_samples(site, batch, made.samples, _SETTINGS)
 
 
 def _bytes_by_kind(site: Path) -> dict[str, int]:

@@ -32,7 +32,7 @@ def test_every_stage_ran_and_took_its_time(first_run):
 
 def test_the_manifest_maps_every_artifact_to_files_that_exist(atlas):
     artifacts = atlas.manifest["artifacts"]
-    assert set(SPECS) | {"report", "site"} == set(artifacts)
+    assert set(SPECS) | {"report"} == set(artifacts)
     for name, artifact in artifacts.items():
         assert artifact["files"], name
         assert all((atlas.out / file).is_file() for file in artifact["files"]), name

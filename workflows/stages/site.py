@@ -17,6 +17,7 @@ from tasks.report.site.inputs import LayerFiles, SampleFiles, SitePart, cut_laye
 from tasks.report.site.layout import FOLDER, data_file, samples_key
 from tasks.report.site.samples import cut_samples
 from workflows.cluster import result, spread
+from workflows.places import task
 from workflows.progress import progress
 from workflows.stage import Context
 from workflows.store import write_json
@@ -126,7 +127,7 @@ def _write_samples(
             advance(len(batch))
 
 
-@ray.remote(max_retries=3)
+@task()
 def _list_accounts(
     explanations: Sequence[Path], scores: Sequence[Path], aggregates: Sequence[Path]
 ) -> Accounts:
@@ -135,14 +136,14 @@ def _list_accounts(
     return list_accounts(explanations, scores, aggregates)
 
 
-@ray.remote(max_retries=3)
+@task()
 def _write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str, Any]:
     from tasks.report.site.columns import write_columns
 
     return write_columns(site, files, accounts)
 
 
-@ray.remote(max_retries=3)
+@task()
 def _write_part(
     site: Path,
     part: SitePart,
@@ -158,7 +159,7 @@ def _write_part(
     write_json(mark, {"shown": sorted(shown)})
 
 
-@ray.remote(max_retries=3)
+@task()
 def _write_batch(
     site: Path, batch: Sequence[int], samples: SampleFiles, settings: SiteSettings
 ) -> None:
@@ -167,7 +168,7 @@ def _write_batch(
     write_samples(site, batch, samples, settings)
 
 
-@ray.remote(max_retries=3)
+@task()
 def _write_index(
     site: Path, rows: Sequence[dict[str, Any]], accounts: Accounts, about: About, title: str
 ) -> None:

@@ -141,7 +141,6 @@ def test_page_figures_tables_and_manifest_are_its_artifacts(logged):
     assert {"manifest.json", "report"} <= below("")
     assert {"index.html", "summary.json", "figures", "tables"} <= below("report")
     assert "scores.png" in below("report/figures")
-    assert "site" not in below("report")
     assert any(name.endswith(".csv") for name in below("report/tables"))
 
 
