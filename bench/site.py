@@ -39,7 +39,8 @@ _SETTINGS = SiteSettings()
 _SHOWN = """(before) => {
   const grid = document.querySelector('.grid[aria-busy="false"]');
   const found = document.getElementById('found')?.textContent;
-  return Boolean(grid && /neurons$/.test(found) && grid.querySelector('.canvas .row')
+  return Boolean(grid && /neurons$/.test(found)
+    && (grid.querySelector('.canvas .row') || document.querySelector('.nothing:not([hidden])'))
     && (!before || location.hash !== before));
 }"""
 
@@ -173,6 +174,7 @@ def _visit(browser: Any, site: Path) -> dict[str, float]:
         while not page.evaluate(seen, before):
             if time.perf_counter() - start > 120:
                 raise RuntimeError(f"{name}: nothing after two minutes; {problems}")
+            page.wait_for_timeout(5)
         found[name] = time.perf_counter() - start
 
     def search(words: str) -> Callable[[], Any]:
