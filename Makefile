@@ -44,6 +44,9 @@ test-vllm: $(READY) vllm ## Run the simulators that ask a model against a real v
 	VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python \
 	  $(BIN)/python -m pytest -m vllm -s --timeout 1800 tests/vllm
 
+test-browser: $(READY) ## Open, filter and read the site in a headless Chromium, from a folder and from its server
+	$(BIN)/python -m pytest -m browser -rs --timeout 300 tests/tasks/report/site
+
 test-kill: $(READY) ## Kill a run at fifty random moments, and compare it with an undisturbed one
 	$(BIN)/python -m pytest -m kill -s --timeout 3600 tests/workflows/test_kill.py
 
@@ -71,7 +74,7 @@ check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-capture bench-merge bench-score bench-clipseg bench-types bench-explain ## Run all benchmarks
+bench: bench-capture bench-merge bench-score bench-clipseg bench-types bench-explain bench-site ## Run all benchmarks
 
 bench-capture: $(READY) ## Measure capture beside the bare forward pass and the usual way
 	$(BIN)/python -m bench.capture --shape $(SHAPE)
@@ -90,6 +93,12 @@ bench-types: $(READY) ## Measure typing by tests beside shuffling labels, and it
 
 bench-explain: $(READY) ## Measure the share of a provider's limits that calls use (six minutes)
 	$(BIN)/python -m bench.explain
+
+bench-site: $(READY) ## Measure writing, opening and filtering a site of 352,256 neurons (half an hour)
+	$(BIN)/python -m bench.site
+
+serve: $(READY) ## Serve the page and the site of the run in OUT, on loopback
+	$(BIN)/neuron-atlas-serve $(OUT)
 
 ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow.db \

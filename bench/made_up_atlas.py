@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from tasks.artifacts import (
 )
 from tasks.histogram import BINS, BLOCKS
 from tasks.report.site.inputs import LayerFiles, SampleFiles
-from tasks.samples.source import BadSample, OpenedImage
+from tasks.samples.source import BadSample, Concept, OpenedImage, Record
 
 
 def _list(words: str) -> list[str]:
@@ -88,6 +88,18 @@ class Painted:
     def title(self) -> str:
         """See Source."""
         return "painted"
+
+    def records(self) -> Iterable[Record]:
+        """See Source: none, as the tables are made up."""
+        return ()
+
+    def probe(self) -> str:
+        """See Source."""
+        return ""
+
+    def concepts(self, image: str) -> list[Concept]:
+        """See Source."""
+        return []
 
     def open_image(self, image: str) -> OpenedImage:
         """See Source."""

@@ -14,9 +14,11 @@ class SiteSettings:
     exemplars: with heat maps, of a neuron that was explained; exemplars_of_others: of one that was
     not. listed: exemplars in all; those without a heat map have their image and peak. held_out:
     samples on which real and simulated activation stand side by side, half of them exemplars.
-    image_px: the longer side of an image at most. image_quality: of its WebP, to 100.
+    image_px: the longer side of an image at most. image_quality: of its WebP, to 100. write:
+    whether there is a site at all.
     """
 
+    write: bool = True
     exemplars: int = 8
     exemplars_of_others: int = 2
     listed: int = 20

@@ -35,6 +35,7 @@ SMALL = (
     "score.resamples=100",
     "report.neurons_per_type=2",
     "report.exemplars=2",
+    "report.site.write=false",
     "cluster.cpus=2",
     "cluster.actors=1",
 )

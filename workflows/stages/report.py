@@ -40,7 +40,8 @@ def _run(context: Context, folder: Path) -> Written:
     )
     settings = context.settings
     about = _about(context)
-    where = (folder / FOLDER).relative_to(context.store.out).as_posix()
+    has_site = settings.report.site.write
+    where = f"artifacts/{STAGE.name}/{folder.name}/{FOLDER}" if has_site else ""
     with progress("report", 1, "page") as advance:
         left = result(
             _write_report.remote(
@@ -48,11 +49,12 @@ def _run(context: Context, folder: Path) -> Written:
             )
         )
         advance(1)
-    return Written({"report": left, "site": write_site(context, folder, about)}, {})
+    beside = {"site": write_site(context, folder, about)} if has_site else {}
+    return Written({"report": left} | beside, {})
 
 
 def _tidy(folder: Path) -> None:
-    remove_folder(folder / MARKS)
+    remove_folder(folder / FOLDER / MARKS)
 
 
 _TABLES = (

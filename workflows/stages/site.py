@@ -17,12 +17,13 @@ from tasks.report.site.inputs import LayerFiles, SampleFiles, SitePart, cut_laye
 from tasks.report.site.layout import FOLDER, data_file, samples_key
 from tasks.report.site.samples import cut_samples
 from workflows.cluster import result, spread
+from workflows.places import task
 from workflows.progress import progress
 from workflows.stage import Context
 from workflows.store import write_json
 
 MARKS = ".parts"
-"""Within the stage's folder: what each finished part shows, for a run that goes on."""
+"""Within the site's folder: what each finished part shows, for a run that goes on."""
 
 
 def write_site(context: Context, folder: Path, about: About) -> list[str]:
@@ -48,12 +49,13 @@ def write_site(context: Context, folder: Path, about: About) -> list[str]:
     rows = dict(
         spread(range(len(layers)), lambda at: _write_columns.remote(site, layers[at], accounts))
     )
-    shown = _write_neurons(folder, layers, samples, settings, context.settings.capture.top_n)
+    shown = _write_neurons(site, layers, samples, settings, context.settings.capture.top_n)
     _write_samples(site, shown, samples, settings)
     title = context.settings.report.title
     ordered = [rows[at] for at in range(len(layers))]
     result(_write_index.remote(site, ordered, accounts, about, title))
-    return sorted(f"{FOLDER}/{name}" for name in file_names(site))
+    names = file_names(site)
+    return sorted(f"{FOLDER}/{name}" for name in names if not name.startswith(f"{MARKS}/"))
 
 
 def _layer_files(context: Context, layer: int) -> LayerFiles:
@@ -79,7 +81,7 @@ def _layer_files(context: Context, layer: int) -> LayerFiles:
 
 
 def _write_neurons(
-    folder: Path,
+    site: Path,
     layers: Sequence[LayerFiles],
     samples: SampleFiles,
     settings: SiteSettings,
@@ -87,18 +89,16 @@ def _write_neurons(
 ) -> set[int]:
     files = {one.layer: one for one in layers}
     marks = {
-        part: folder / MARKS / f"{part.layer:03d}-{part.start:06d}.json"
-        for one in layers
-        for part in cut_layer(one)
+        part: f"{part.layer:03d}-{part.start:06d}.json" for one in layers for part in cut_layer(one)
     }
-    written = present(folder / MARKS, [mark.name for mark in marks.values()])
-    waiting = [part for part, mark in marks.items() if mark.name not in written]
+    finished = present(site / MARKS, marks.values())
+    waiting = [part for part, mark in marks.items() if mark not in finished]
     total = sum(part.stop - part.start for part in marks)
     done = total - sum(part.stop - part.start for part in waiting)
 
     def begin(part: SitePart) -> ray.ObjectRef:
         return _write_part.remote(
-            folder / FOLDER, part, files[part.layer], samples, settings, top_n, marks[part]
+            site, part, files[part.layer], samples, settings, top_n, site / MARKS / marks[part]
         )
 
     with progress("report", total, "neurons", done) as advance:
@@ -107,7 +107,7 @@ def _write_neurons(
     return {
         sample_id
         for mark in marks.values()
-        for sample_id in json.loads(mark.read_text(encoding="utf-8"))["shown"]
+        for sample_id in json.loads((site / MARKS / mark).read_text(encoding="utf-8"))["shown"]
     }
 
 
@@ -116,9 +116,9 @@ def _write_samples(
 ) -> None:
     batches = cut_samples(shown)
     # A batch's last file is the last that is written of it.
-    lasts = [data_file(samples_key(batch[-1])).as_posix() for batch in batches]
-    written = present(site, lasts)
-    waiting = [batch for batch, last in zip(batches, lasts, strict=True) if last not in written]
+    last = {batch: data_file(samples_key(batch[-1])).as_posix() for batch in batches}
+    finished = present(site, last.values())
+    waiting = [batch for batch in batches if last[batch] not in finished]
     done = len(shown) - sum(map(len, waiting))
     with progress("report", len(shown), "images", done) as advance:
         for batch, _ in spread(
@@ -127,7 +127,7 @@ def _write_samples(
             advance(len(batch))
 
 
-@ray.remote(max_retries=3)
+@task()
 def _list_accounts(
     explanations: Sequence[Path], scores: Sequence[Path], aggregates: Sequence[Path]
 ) -> Accounts:
@@ -136,14 +136,14 @@ def _list_accounts(
     return list_accounts(explanations, scores, aggregates)
 
 
-@ray.remote(max_retries=3)
+@task()
 def _write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str, Any]:
     from tasks.report.site.columns import write_columns
 
     return write_columns(site, files, accounts)
 
 
-@ray.remote(max_retries=3)
+@task()
 def _write_part(
     site: Path,
     part: SitePart,
@@ -159,7 +159,7 @@ def _write_part(
     write_json(mark, {"shown": sorted(shown)})
 
 
-@ray.remote(max_retries=3)
+@task()
 def _write_batch(
     site: Path, batch: Sequence[int], samples: SampleFiles, settings: SiteSettings
 ) -> None:
@@ -168,7 +168,7 @@ def _write_batch(
     write_samples(site, batch, samples, settings)
 
 
-@ray.remote(max_retries=3)
+@task()
 def _write_index(
     site: Path, rows: Sequence[dict[str, Any]], accounts: Accounts, about: About, title: str
 ) -> None:

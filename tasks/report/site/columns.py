@@ -98,8 +98,8 @@ def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str
         of_neuron = neurons.join(its, on="neuron", how="left")
         outcome = _outcome(mine, of_neuron)
         seen |= set(outcome)
-        columns = _scored(mine, of_neuron, outcome, accounts.level)
-        _write(site, account_key(number, files.layer), columns)
+        made = _scored(mine, of_neuron, outcome, accounts.level)
+        _write(site, account_key(number, files.layer), made)
     return {
         "layer": files.layer,
         "neurons": types.height,
@@ -149,7 +149,7 @@ def _outcome(said: pl.DataFrame, scored: pl.DataFrame) -> pl.Series:
 def _scored(
     said: pl.DataFrame, scored: pl.DataFrame, outcome: pl.Series, level: float | None
 ) -> dict[str, str]:
-    beats = (pl.col("q") <= (level or 0.0)) & (pl.col("margin") > 0)
+    beats = pl.col("q") <= (level if level is not None else -1.0)
     confidence = (pl.col("confidence").fill_nan(None).clip(0, 1) * 254).round().fill_null(255)
     return {
         **{name: packed(_steps(scored[name])) for name in _MEASURES},

@@ -73,6 +73,7 @@ def write_neurons(
     def describe(row: Mapping[str, Any]) -> dict[str, Any]:
         neuron, scale = row["neuron"], row["scale"] or 0.0
         strong = ranked[neuron][: drawn[neuron]]
+        mine = traces.of(neuron)
         weaker = ranked[neuron][drawn[neuron] : settings.listed]
         return {
             "neuron": neuron,
@@ -81,7 +82,7 @@ def write_neurons(
             "n_exemplars": row["n_exemplars"],
             "scale": short(row["scale"], 6),
             **facts[neuron],
-            "exemplars": [_exemplar(slot, traces.of(neuron), scale, views) for slot in strong],
+            "exemplars": [_exemplar(slot, mine, scale, views) for slot in strong],
             "weaker": [[sample_id, short(peak), role] for sample_id, peak, role in weaker],
             "accounts": _accounts(explained.get(neuron, []), scored.get(neuron, [])),
             "held_out": beside.of(neuron, scale),

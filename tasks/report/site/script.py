@@ -32,7 +32,7 @@ def write_script(path: Path, key: str, value: Any) -> int:
 
 
 def write_whole(path: Path, content: bytes) -> int:
-    """Write a file that is either whole or absent; gives its bytes."""
+    """Write a file that is either whole or absent; gives its bytes. Raises DiskFull."""
     with writing(path) as unfinished:
         unfinished.write_bytes(content)
     return len(content)

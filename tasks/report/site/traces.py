@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.artifacts import list_rows, read_rows
-from tasks.evidence import Excitation, to_ten
+from tasks.evidence import Excitation
 from tasks.regions import View, count_tokens, heat_over, read_regions, view_of
 from tasks.report.site.script import packed
 
@@ -72,9 +72,15 @@ def drawn_bytes(seen: Excitation, scale: float, view: View | None) -> tuple[str,
     """
     image = ""
     if view is not None and count_tokens(view.regions) == len(seen.visual):
-        image = packed(_bytes(heat_over(view, to_ten(seen.visual, scale))))
-    return image, packed(_bytes(to_ten(seen.text, scale)))
+        loud = _bytes(seen.visual, scale)
+        # Over a single grid the map is the grid.
+        image = packed(loud if len(view.regions) == 1 else heat_over(view, loud).astype(np.uint8))
+    return image, packed(_bytes(seen.text, scale))
 
 
-def _bytes(tens: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(np.nan_to_num(tens), 0, 10) * (LOUDEST / 10)).astype(np.uint8)
+def _bytes(activations: np.ndarray, scale: float) -> np.ndarray:
+    if scale <= 0:
+        return np.zeros(len(activations), np.uint8)
+    shares = activations.astype(np.float32) * np.float32(LOUDEST / scale)
+    # fmax takes the number where the other is none.
+    return np.rint(np.minimum(np.fmax(shares, 0), LOUDEST)).astype(np.uint8)

@@ -17,7 +17,7 @@
     document.body.dataset.view = route.view;
     button.hidden = route.view !== "neuron";
     const table = document.getElementById("to-table");
-    table.toggleAttribute("aria-current", route.view === "neurons");
+    if (route.view === "neurons") table.setAttribute("aria-current", "page"); else table.removeAttribute("aria-current");
     table.href = Atlas.route.toTable(route.state);
     const isCurrent = () => mine === turn;
     const made = await (route.view === "neuron" ? Atlas.showNeuron : Atlas.showTable)(main, route, isCurrent);

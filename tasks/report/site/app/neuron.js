@@ -78,8 +78,9 @@
     if (!choice) show(0);
     return h("section", { "aria-labelledby": "held-title" },
       h("h2", { id: "held-title" }, "Real beside simulated"),
-      h("p", { class: "lede" }, "On samples that the explainer never saw. ", foreign("bdi", {}, mine[0].simulator),
-        " knows only the words above, and says where the neuron will respond. Each side is drawn by its own highest, for a correlation knows no unit."),
+      h("p", { class: "lede" }, "On samples that the explainer never saw. The simulator (",
+        mine.map((one, place) => [place ? ", " : "", foreign("bdi", {}, one.simulator)]),
+        ") knows only the words above, and predicts where the neuron will respond. Each side is drawn by its own highest, for a correlation knows no unit."),
       choice, figures);
   };
 

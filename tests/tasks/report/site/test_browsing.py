@@ -109,6 +109,17 @@ def test_filters_by_layer_score_status_and_words_and_a_link_keeps_them(visit, si
     visit.expect_count("128 neurons")
 
 
+def test_every_word_must_be_there_in_any_order(folder_visit, site):
+    visit = folder_visit.open()
+    lines = [line for layer in (0, 1) for line in value(site, f"words/0/{layer}").split("\n")]
+    one, other = "foreground", "image"
+    both = sum(one in line.lower() and other in line.lower() for line in lines)
+    assert 0 < both < sum(other in line.lower() for line in lines)
+    for words in (f"{one} {other}", f"{other.upper()}   {one.capitalize()}"):
+        visit.page.get_by_role("searchbox").fill(words)
+        visit.expect_count(f"{both} of 128 neurons")
+
+
 def test_a_phrase_is_found_only_as_it_stands(folder_visit, site):
     visit = folder_visit.open()
     line = next(line for line in value(site, "words/0/0").split("\n") if line)

@@ -1,0 +1,208 @@
+"""How long a site of LLaVA-1.5-7B's 352,256 neurons takes to write, to open and to filter.
+
+    python -m bench.site [--layers 32] [--neurons 11008] [--rounds 5] [--out bench/site.json]
+
+Every neuron but one in eight has an explanation and a score, all made up of words as models use
+them. The tables are written to a folder of their own and are not timed; then one process writes
+the site; then a headless Chromium opens it from the folder, each round in a window without
+anything kept of the last. Times run from the action to the moment at which the rows in sight and
+the count are those of the new view. Traces are of 8 x 8 patches and 20 text tokens, so the size of
+the whole is worked out for the true shape beside what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.made_up_atlas import MadeUp, Sizes, make_up
+from tasks.report.settings import About, SiteSettings
+from tasks.report.site.columns import list_accounts, write_columns
+from tasks.report.site.index import write_index
+from tasks.report.site.inputs import cut_layer
+from tasks.report.site.neurons import write_neurons
+from tasks.report.site.samples import cut_samples, write_samples
+from tasks.report.site.size import Shape, expected_bytes
+
+TARGET_S = 2.0
+_SETTINGS = SiteSettings()
+_SHOWN = """(before) => {
+  const grid = document.querySelector('.grid[aria-busy="false"]');
+  const found = document.getElementById('found')?.textContent;
+  return Boolean(grid && /neurons$/.test(found)
+    && (grid.querySelector('.canvas .row') || document.querySelector('.nothing:not([hidden])'))
+    && (!before || location.hash !== before));
+}"""
+
+
+def main() -> None:
+    """Measure, print the table and write it as JSON."""
+    parser = argparse.ArgumentParser(description="Writing, opening and filtering a large site.")
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--neurons", type=int, default=11_008)
+    parser.add_argument("--samples", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("bench/site.json"))
+    options = parser.parse_args()
+    sizes = Sizes(
+        layers=tuple(range(options.layers)),
+        neurons=options.neurons,
+        samples=options.samples,
+        grid=8,
+        text_tokens=20,
+        top_n=4,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        made = make_up(Path(scratch) / "tables", sizes, ["gpt4o"])
+        site = Path(scratch) / "report" / "site"
+        written = _write(site, made)
+        written["bytes"] = _bytes_by_kind(site)
+        browsed = _browse(site, options.rounds)
+    result = {
+        "machine": {"processor": platform.processor() or platform.machine()},
+        "neurons": options.layers * options.neurons,
+        "layers": options.layers,
+        "rounds": options.rounds,
+        "writing": written,
+        "seconds": browsed,
+        "target_seconds": TARGET_S,
+        "within_target": all(one["median"] <= TARGET_S for one in browsed.values()),
+        "worked_out_bytes_llava_1.5_7b": worked_out(),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=2))
+
+
+def worked_out() -> dict[str, dict[str, int]]:
+    """The site of LLaVA-1.5-7B over 23,000 samples: with 1,280 neurons explained, and with all."""
+    shapes = {"1280_explained": Shape(explained=1280), "all_explained": Shape(explained=352_256)}
+    return {name: expected_bytes(shape, _SETTINGS) for name, shape in shapes.items()}
+
+
+def _write(site: Path, made: MadeUp) -> dict[str, Any]:
+    """Seconds of each step in this process, and the largest memory that it ever had."""
+    seconds = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        done = work()
+        seconds[name] = round(time.perf_counter() - start, 1)
+        return done
+
+    accounts = list_accounts(
+        [path for files in made.layers for path in files.explanations],
+        [path for files in made.layers for path in files.scores],
+        made.aggregates,
+    )
+    rows = timed("columns", lambda: [write_columns(site, files, accounts) for files in made.layers])
+    shown = timed(
+        "neurons",
+        lambda: {
+            sample_id
+            for files in made.layers
+            for part in cut_layer(files)
+            for sample_id in write_neurons(site, part, files, made.samples, _SETTINGS, made.top_n)
+        },
+    )
+    timed("samples", lambda: _write_samples(site, made, shown))
+    about = About("llava-1.5-7b", "made up", "0", ())
+    timed("index", lambda: write_index(site, rows, accounts, about, "LLaVA-1.5-7B"))
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"seconds": seconds, "settings": asdict(_SETTINGS), "resident_gb": round(resident, 2)}
+
+
+def _write_samples(site: Path, made: MadeUp, shown: set[int]) -> None:
+    for batch in cut_samples(shown):
+        write_samples(site, batch, made.samples, _SETTINGS)
+
+
+def _bytes_by_kind(site: Path) -> dict[str, int]:
+    kinds = {"images": site / "images"} | {
+        name: site / "data" / name for name in ("table", "accounts", "words", "neurons", "samples")
+    }
+    sizes = {
+        name: sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        for name, folder in kinds.items()
+    }
+    files = sum(path.is_file() for path in site.rglob("*"))
+    return sizes | {"all": sum(sizes.values()), "files": files}
+
+
+def _browse(site: Path, rounds: int) -> dict[str, dict[str, float]]:
+    from playwright.sync_api import sync_playwright
+
+    found: dict[str, list[float]] = {}
+    with sync_playwright() as driver:
+        path = shutil.which("chromium") or driver.chromium.executable_path
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        for _ in range(rounds):
+            for name, seconds in _visit(browser, site).items():
+                found.setdefault(name, []).append(seconds)
+        browser.close()
+    return {
+        name: {
+            "median": round(statistics.median(seconds), 3),
+            "least": round(min(seconds), 3),
+            "most": round(max(seconds), 3),
+        }
+        for name, seconds in found.items()
+    }
+
+
+def _visit(browser: Any, site: Path) -> dict[str, float]:
+    """One window: open the table, then filter and sort it, and open a neuron."""
+    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    found = {}
+
+    def timed(name: str, act: Callable[[], Any], seen: str = _SHOWN, changes: bool = True) -> None:
+        before = page.evaluate("location.hash") if changes else ""
+        start = time.perf_counter()
+        act()
+        while not page.evaluate(seen, before):
+            if time.perf_counter() - start > 120:
+                raise RuntimeError(f"{name}: nothing after two minutes; {problems}")
+            page.wait_for_timeout(5)
+        found[name] = time.perf_counter() - start
+
+    def search(words: str) -> Callable[[], Any]:
+        return lambda: page.get_by_role("searchbox").fill(words)
+
+    address = f"{site.as_uri()}/index.html"
+    timed("open", lambda: page.goto(f"{address}#/neurons"), changes=False)
+    timed("filter_by_type", lambda: page.click('[data-type="visual"]'))
+    timed("filter_by_words_first", search("zebras"))
+    timed("filter_by_words_again", search("red umbrellas"))
+    timed("clear", lambda: page.get_by_role("button", name="Clear filters").click())
+    for name in ("Score", "Highest", "Explanation"):
+        button = page.get_by_role("button", name=name, exact=True)
+        timed(f"sort_by_{name.lower()}", button.click)
+    timed("filter_by_layer", lambda: page.get_by_label("From layer").select_option(index=1))
+    link = page.locator(".canvas .row a").first
+    timed("open_neuron", link.click, "() => Boolean(document.querySelector('.one .told'))")
+    page.context.close()
+    other = browser.new_context().new_page()
+    start = time.perf_counter()
+    other.goto(f"{address}#/neuron/0:417")
+    other.wait_for_selector(".one .told")
+    found["open_neuron_by_link"] = time.perf_counter() - start
+    other.context.close()
+    if problems:
+        raise RuntimeError(f"the page has errors: {problems}")
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The site that a run writes, and what becomes of it where the run is broken off."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.workflows.runs import LAYERS, Atlas, small_run
+from workflows.stages import report
+from workflows.stages.site import MARKS
+
+SITE = ("report.site.write=true", "report.site.exemplars=2", "report.site.listed=3")
+
+
+@pytest.fixture(scope="module")
+def with_site(first_run):
+    yield small_run(first_run.store.out, *SITE)
+    small_run(first_run.store.out)  # Back to the run that other tests look at.
+
+
+@pytest.fixture(scope="module")
+def atlas(with_site):
+    return Atlas(with_site.store.out)
+
+
+def value(path):
+    script = path.read_text(encoding="ascii")
+    return json.loads(f"[{script.removeprefix('atlas(')[:-3]}]")[1]
+
+
+def test_a_run_leaves_a_site_of_every_neuron_and_lists_its_files(with_site, atlas):
+    files = {
+        path.relative_to(with_site.folder("report")).as_posix() for path in atlas.files("site")
+    }
+    index = value(with_site.folder("report") / "site" / "data" / "index.js")
+    assert [layer["layer"] for layer in index["layers"]] == list(LAYERS)
+    types = atlas.table("types", ["type"])
+    assert sum(layer["neurons"] for layer in index["layers"]) == len(types)
+    for layer in index["layers"]:
+        chunks = range(-(-layer["neurons"] // index["chunk"]))
+        wanted = {f"site/data/neurons/{layer['layer']}/{chunk}.js" for chunk in chunks}
+        assert wanted <= files
+    assert {"site/index.html", "site/app/main.js", "site/app/site.css"} <= files
+    assert any(name.endswith(".webp") for name in files)
+    assert not any(MARKS in name for name in files)
+    assert not (with_site.folder("report") / "site" / MARKS).exists()
+
+
+def test_the_page_leads_to_the_site_and_stands_without_it_where_none_is_written(
+    first_run, with_site
+):
+    page = (with_site.folder("report") / "index.html").read_text(encoding="utf-8")
+    assert 'href="site/index.html"' in page
+    assert f"{with_site.folder('report').relative_to(with_site.store.out)}/site" in page
+    alone = (first_run.folder("report") / "index.html").read_text(encoding="utf-8")
+    assert "site/index.html" not in alone
+    assert not (first_run.folder("report") / "site").exists()
+
+
+def test_mlflow_gets_the_page_and_not_the_sites_many_files(with_site):
+    client = MlflowClient(f"sqlite:///{with_site.store.out / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("neuron-atlas")
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+    listed = {path.path for path in client.list_artifacts(runs[0].info.run_id, "report")}
+    assert "report/index.html" in listed
+    assert "report/site" not in listed
+
+
+@pytest.mark.slow
+def test_a_site_that_was_broken_off_goes_on_with_what_is_missing(with_site, tmp_path):
+    context = replace(with_site, done=dict(with_site.done))
+    written = report.STAGE.run(context, tmp_path)
+    site = tmp_path / "site"
+    mark = sorted((site / MARKS).iterdir())[0]
+    lost = [mark, site / "data" / "neurons" / str(LAYERS[0]) / "0.js"]
+    images = sorted((site / "data" / "samples").rglob("*.js"))
+    lost.append(images[-1])
+    kept = {
+        path: path.stat().st_mtime_ns
+        for path in (site / "data" / "neurons" / str(LAYERS[1])).iterdir()
+    }
+    before = {path: path.read_bytes() for path in lost}
+    for path in lost:
+        path.unlink()
+    again = report.STAGE.run(context, tmp_path)
+    assert {path: path.read_bytes() for path in lost} == before
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert again.files["site"] == written.files["site"]
