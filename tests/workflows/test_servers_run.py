@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -192,7 +194,8 @@ def test_a_driver_that_is_killed_leaves_no_server_on_a_cluster_that_goes_on(
 ) -> None:
     logs = tmp_path / "logs"
     slow = overrides(earlier, logs, "simulate.servers.arguments=['--latency','0.5']")
-    with cluster_of_others(tmp_path) as address:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with cluster_of_others() as address:
         monkeypatch.setenv("RAY_ADDRESS", address)
         with program(tmp_path / "said", *slow) as running:
             wait_until(running, lambda: sum(map(len, asked(logs).values())) >= 3)
@@ -255,13 +258,14 @@ def test_servers_that_somebody_else_runs_are_asked_and_left_running(
 
 
 @contextmanager
-def cluster_of_others(folder: Path) -> Iterator[str]:
+def cluster_of_others() -> Iterator[str]:
     """A Ray node of this machine that no run here has started."""
     address = f"127.0.0.1:{free_port()}"
+    folder = tempfile.mkdtemp(prefix="ray-")  # Short: sockets lie in it.
     words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
     words += ["--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}"]
-    words += ["--num-cpus=2", "--include-dashboard=false", f"--temp-dir={folder / 'ray'}"]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    words += ["--num-cpus=2", "--include-dashboard=false", f"--temp-dir={folder}"]
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
     with subprocess.Popen(words, env=environment, start_new_session=True) as node:
         try:
             deadline = time.monotonic() + _PATIENCE_S
@@ -271,6 +275,8 @@ def cluster_of_others(folder: Path) -> Iterator[str]:
             yield address
         finally:
             os.killpg(node.pid, signal.SIGTERM)
+            node.wait()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_port() -> int:
