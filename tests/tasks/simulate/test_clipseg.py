@@ -22,7 +22,7 @@ from tasks.samples.source import BadSample, OpenedImage
 from tasks.settings import identity
 from tasks.simulate.clipseg import ClipSeg
 from tasks.simulate.heat_maps import HeatMaps
-from tasks.simulate.segmenter import Segmenter, load_segmenter, over_tokens
+from tasks.simulate.segmenter import Segmenter, load_segmenter, mean_over_tokens
 from tasks.simulate.simulator import Prediction, Question
 from tests.one_process import Described
 from tests.small_clipseg import LONGEST_TEXT, build
@@ -170,7 +170,7 @@ def test_a_map_is_laid_over_the_tokens_by_where_they_look():
     whole = (0.0, 0.0, 40.0, 20.0)
 
     def tokens(*region: float) -> list[float]:
-        return over_tokens(heat, whole, Region(0, *region))[0].tolist()  # type: ignore[arg-type]
+        return mean_over_tokens(heat, whole, Region(0, *region))[0].tolist()  # type: ignore[arg-type]
 
     assert tokens(2, 2, 0, 0, 40, 20) == pytest.approx([1, 0.75, 0, 0.25])
     # Patches and cells need not meet: the last third is a quarter of 1 and three of 0.5.
@@ -179,7 +179,7 @@ def test_a_map_is_laid_over_the_tokens_by_where_they_look():
     assert tokens(2, 1, 0, -10, 40, 30)[0] == pytest.approx(0.5 * (3 + 0.5) / 4)
     assert tokens(1, 1, 0, 20, 40, 40) == [0]
     # A map of a part of the image only, as of a processor that crops.
-    cropped = over_tokens(heat, (0.0, 0.0, 20.0, 20.0), Region(0, 1, 2, 0, 0, 40, 20))[0]
+    cropped = mean_over_tokens(heat, (0.0, 0.0, 20.0, 20.0), Region(0, 1, 2, 0, 0, 40, 20))[0]
     assert cropped.tolist() == pytest.approx([float(heat.mean()), 0])
 
 
