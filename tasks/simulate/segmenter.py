@@ -12,8 +12,15 @@ from PIL import Image
 from torch import nn
 from transformers import AutoConfig, CLIPSegForImageSegmentation, CLIPSegProcessor
 
-from tasks.pretrained import ModelError, check_complete, saved_folder, why_not_loaded
+from tasks.pretrained import (
+    ModelError,
+    check_complete,
+    check_kind,
+    saved_folder,
+    why_not_loaded,
+)
 from tasks.regions import Region, grid_shares
+from tasks.simulate.clipseg import KIND
 from tasks.subject.geometry import image_view
 
 _TEXTS_AT_ONCE = 256
@@ -132,11 +139,7 @@ def load_segmenter(
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
-        if config.model_type != "clipseg":
-            raise ModelError(
-                f"{setting}: {where!r} is a {config.model_type!r} model; name a CLIPSeg, such as "
-                "CIDAS/clipseg-rd64-refined"
-            )
+        check_kind(where, config.model_type, KIND, setting)
         loaded, weights = CLIPSegForImageSegmentation.from_pretrained(
             where,
             revision=revision,

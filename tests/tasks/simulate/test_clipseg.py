@@ -291,7 +291,26 @@ def test_a_model_that_is_not_there_is_refused_before_anything_is_done():
 
 def test_a_model_of_another_kind_is_refused_by_its_name(subject_folder):
     said = complaint(subject_folder)
-    assert said.endswith("is a 'llava' model; name a CLIPSeg, such as CIDAS/clipseg-rd64-refined")
+    assert said.endswith("is a 'llava' model; name one of the kind 'clipseg'")
+
+
+def test_a_folder_without_such_a_model_is_refused_before_anything_is_done(
+    folder, copy, subject_folder
+):
+    def refused(at: Path) -> str:
+        with pytest.raises(ModelError) as caught:
+            ClipSeg(model=str(at)).check()
+        return str(caught.value)
+
+    ClipSeg(model=str(folder)).check()
+    assert "is a 'llava' model; name one of the kind 'clipseg'" in refused(subject_folder)
+    (copy / "model.safetensors").unlink()
+    assert refused(copy).startswith(f"simulate.model: '{copy}' holds no weights in safetensors")
+    for content in ("", "[]", "{"):
+        (copy / "config.json").write_text(content)
+        assert "its config.json cannot be read" in refused(copy)
+    (copy / "config.json").unlink()
+    assert "its config.json cannot be read" in refused(copy)
 
 
 def test_weights_that_are_missing_damaged_or_pickled_are_refused(copy):
