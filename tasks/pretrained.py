@@ -4,6 +4,7 @@ loaded. Importable without torch."""
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -52,6 +53,35 @@ def weights_revision(model: str, revision: str | None, setting: str) -> str:
         # No network, by whatever name the transport calls it: the cache holds what will be loaded.
         pass
     return _cached_commit(model, revision, setting)
+
+
+def check_folder(model: str, kind: str, setting: str) -> None:
+    """Raise ModelError where `model` is a folder without a model of this kind (`model_type`) in
+    safetensors. Loading would tell as well, but it may be hours later and elsewhere."""
+    folder = saved_folder(model, setting)
+    if folder is None:
+        return
+    try:
+        found = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{setting}: {str(folder)!r} holds no model: its config.json cannot be read "
+            f"({first_line(error)})"
+        ) from error
+    check_kind(str(folder), found, kind, setting)
+    if not list(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{setting}: {str(folder)!r} holds no weights in safetensors, and others are not read; "
+            "save or download the model so"
+        )
+
+
+def check_kind(model: str, found: str | None, kind: str, setting: str) -> None:
+    """Raise ModelError where a model is of another kind than asked for."""
+    if found != kind:
+        raise ModelError(
+            f"{setting}: {model!r} is a {found!r} model; name one of the kind {kind!r}"
+        )
 
 
 def why_not_loaded(model: str, setting: str, error: Exception) -> str:

@@ -177,11 +177,8 @@ def _shares(
 ) -> np.ndarray:
     """Of each of `steps` equal steps from `first` to `last`, the share [steps, cells] that lies in
     each of `cells` equal cells from `start` to `stop`; a step counts as far as it lies in any."""
-    edges = np.linspace(first, last, steps + 1)
-    bounds = np.linspace(start, stop, cells + 1)
-    low = np.maximum(edges[:-1, None], bounds[None, :-1])
-    high = np.minimum(edges[1:, None], bounds[None, 1:])
-    within = np.clip(high - low, 0, None)
+    size = stop - start
+    within = grid_shares(steps, (first - start) / size, (last - start) / size, cells)
     return within / np.maximum(within.sum(axis=1, keepdims=True), 1e-9)
 
 

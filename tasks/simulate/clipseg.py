@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tasks.llm.calls import Calls
-from tasks.pretrained import weights_revision
+from tasks.pretrained import check_folder, weights_revision
 from tasks.samples.catalog import Catalog
 from tasks.settings import runtime
 from tasks.simulate.simulator import Prediction, Question, Simulator
 
+KIND = "clipseg"
+"""How transformers names such models."""
 _SETTING = "simulate.model"
 
 
@@ -52,6 +54,7 @@ class ClipSeg:
 
     def check(self) -> None:
         """See Simulator: there must be such a model. Raises ModelError."""
+        check_folder(self.model, KIND, _SETTING)
         self.weights()
 
     def weights(self) -> str:

@@ -17,7 +17,7 @@ from tasks.pretrained import ModelError
 from tasks.regions import Region
 from tasks.samples.catalog import Catalog, Sample
 from tasks.samples.source import BadSample
-from tasks.simulate.segmenter import Box, Segmenter, over_tokens
+from tasks.simulate.segmenter import Box, Segmenter, mean_over_tokens
 from tasks.simulate.simulator import Prediction, Question
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class HeatMaps:
             numbers, mine = zip(*group, strict=True)
             maps = heat[numbers[0] : numbers[-1] + 1]
             for first, region in regions:
-                means.append(over_tokens(maps, seen[image].covered, region).flatten())
+                means.append(mean_over_tokens(maps, seen[image].covered, region).flatten())
                 owners += [(pair.place, first, region.tokens) for pair in mine]
         # All at once, for each copy from a GPU waits until it has done everything before.
         values = torch.cat(means).cpu().numpy()

@@ -12,8 +12,15 @@ from PIL import Image
 from torch import nn
 from transformers import AutoConfig, CLIPSegForImageSegmentation, CLIPSegProcessor
 
-from tasks.pretrained import ModelError, check_complete, saved_folder, why_not_loaded
+from tasks.pretrained import (
+    ModelError,
+    check_complete,
+    check_kind,
+    saved_folder,
+    why_not_loaded,
+)
 from tasks.regions import Region, grid_shares
+from tasks.simulate.clipseg import KIND
 from tasks.subject.geometry import image_view
 
 _TEXTS_AT_ONCE = 256
@@ -93,26 +100,20 @@ class Segmenter:
         return torch.sigmoid(self._model.decoder(states, told).logits.float())
 
 
-def over_tokens(heat: torch.Tensor, covered: Box, region: Region) -> torch.Tensor:
+def mean_over_tokens(heat: torch.Tensor, covered: Box, region: Region) -> torch.Tensor:
     """The mean of maps [maps, rows, columns] over each visual token's box, float32 [maps, tokens].
 
     covered: what of the image the maps are of. Beyond it a map is 0, as where a subject sees
     padding; so a token that looks half at padding is predicted half of what is seen beside it.
     """
     left, top, right, bottom = covered
+    down = [(edge - top) / (bottom - top) for edge in (region.top, region.bottom)]
+    across = [(edge - left) / (right - left) for edge in (region.left, region.right)]
     rows, columns = (
-        torch.from_numpy(grid_shares(tokens, *between, cells).astype(np.float32)).to(heat.device)
-        for tokens, between, cells in (
-            (
-                region.rows,
-                [(edge - top) / (bottom - top) for edge in (region.top, region.bottom)],
-                heat.shape[1],
-            ),
-            (
-                region.columns,
-                [(edge - left) / (right - left) for edge in (region.left, region.right)],
-                heat.shape[2],
-            ),
+        torch.from_numpy(shares.astype(np.float32)).to(heat.device)
+        for shares in (
+            grid_shares(region.rows, down[0], down[1], heat.shape[1]),
+            grid_shares(region.columns, across[0], across[1], heat.shape[2]),
         )
     )
     return (rows @ heat @ columns.T).flatten(1)
@@ -138,11 +139,7 @@ def load_segmenter(
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
-        if config.model_type != "clipseg":
-            raise ModelError(
-                f"{setting}: {where!r} is a {config.model_type!r} model; name a CLIPSeg, such as "
-                "CIDAS/clipseg-rd64-refined"
-            )
+        check_kind(where, config.model_type, KIND, setting)
         loaded, weights = CLIPSegForImageSegmentation.from_pretrained(
             where,
             revision=revision,

@@ -22,7 +22,7 @@ from tasks.samples.source import BadSample, OpenedImage
 from tasks.settings import identity
 from tasks.simulate.clipseg import ClipSeg
 from tasks.simulate.heat_maps import HeatMaps
-from tasks.simulate.segmenter import Segmenter, load_segmenter, over_tokens
+from tasks.simulate.segmenter import Segmenter, load_segmenter, mean_over_tokens
 from tasks.simulate.simulator import Prediction, Question
 from tests.one_process import Described
 from tests.small_clipseg import LONGEST_TEXT, build
@@ -170,7 +170,7 @@ def test_a_map_is_laid_over_the_tokens_by_where_they_look():
     whole = (0.0, 0.0, 40.0, 20.0)
 
     def tokens(*region: float) -> list[float]:
-        return over_tokens(heat, whole, Region(0, *region))[0].tolist()  # type: ignore[arg-type]
+        return mean_over_tokens(heat, whole, Region(0, *region))[0].tolist()  # type: ignore[arg-type]
 
     assert tokens(2, 2, 0, 0, 40, 20) == pytest.approx([1, 0.75, 0, 0.25])
     # Patches and cells need not meet: the last third is a quarter of 1 and three of 0.5.
@@ -179,7 +179,7 @@ def test_a_map_is_laid_over_the_tokens_by_where_they_look():
     assert tokens(2, 1, 0, -10, 40, 30)[0] == pytest.approx(0.5 * (3 + 0.5) / 4)
     assert tokens(1, 1, 0, 20, 40, 40) == [0]
     # A map of a part of the image only, as of a processor that crops.
-    cropped = over_tokens(heat, (0.0, 0.0, 20.0, 20.0), Region(0, 1, 2, 0, 0, 40, 20))[0]
+    cropped = mean_over_tokens(heat, (0.0, 0.0, 20.0, 20.0), Region(0, 1, 2, 0, 0, 40, 20))[0]
     assert cropped.tolist() == pytest.approx([float(heat.mean()), 0])
 
 
@@ -291,7 +291,26 @@ def test_a_model_that_is_not_there_is_refused_before_anything_is_done():
 
 def test_a_model_of_another_kind_is_refused_by_its_name(subject_folder):
     said = complaint(subject_folder)
-    assert said.endswith("is a 'llava' model; name a CLIPSeg, such as CIDAS/clipseg-rd64-refined")
+    assert said.endswith("is a 'llava' model; name one of the kind 'clipseg'")
+
+
+def test_a_folder_without_such_a_model_is_refused_before_anything_is_done(
+    folder, copy, subject_folder
+):
+    def refused(at: Path) -> str:
+        with pytest.raises(ModelError) as caught:
+            ClipSeg(model=str(at)).check()
+        return str(caught.value)
+
+    ClipSeg(model=str(folder)).check()
+    assert "is a 'llava' model; name one of the kind 'clipseg'" in refused(subject_folder)
+    (copy / "model.safetensors").unlink()
+    assert refused(copy).startswith(f"simulate.model: '{copy}' holds no weights in safetensors")
+    for content in ("", "[]", "{"):
+        (copy / "config.json").write_text(content)
+        assert "its config.json cannot be read" in refused(copy)
+    (copy / "config.json").unlink()
+    assert "its config.json cannot be read" in refused(copy)
 
 
 def test_weights_that_are_missing_damaged_or_pickled_are_refused(copy):
