@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -115,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _end(status: int, message: str) -> None:
+def _end(status: int, message: str) -> NoReturn:
     print(f"neuron-atlas-export: {message}", file=sys.stderr)
     sys.exit(status)
 
