@@ -34,7 +34,8 @@ class SimulatorActor:
         if self._loaded is None:
             device = "cuda" if ray.get_gpu_ids() else "cpu"
             self._loaded = self._settings.load(device, self._threads)
-        return done_here(on_part(self._loaded, *arguments))
+        on_part(self._loaded, *arguments)
+        return done_here(None)
 
 
 _RemoteSimulator: Any = ray.remote(max_restarts=-1, max_task_retries=3)(SimulatorActor)

@@ -147,7 +147,8 @@ class PromptLogprobs:
         messages = list_tokens(tokens, explanation, scale, self.examples)
         answer = await connection.ask(self._request(messages, self.alternatives))
         if answer.kept is None:
-            return replace(nothing, **_failure(answer))
+            status, reason = _failure(answer)
+            return replace(nothing, status=status, reason=reason)
         values = read_values(answer.kept, len(tokens), count_places(tokens, self.examples), scale)
         if isinstance(values, str):
             return replace(nothing, status="malformed", reason=values)
@@ -249,9 +250,9 @@ def read_values(kept: Any, tokens: int, places: int, scale: Scale) -> np.ndarray
     return np.array(values, dtype=np.float32)
 
 
-def _failure(answer: Answer) -> dict[str, str]:
+def _failure(answer: Answer) -> tuple[str, str]:
     """Status and reason of an answer that tells nothing of its prompt."""
     if answer.status in ("ok", "truncated"):
         reason = "the reply does not tell the log probabilities of the prompt"
-        return {"status": "malformed", "reason": reason}
-    return {"status": answer.status, "reason": answer.reason}
+        return "malformed", reason
+    return answer.status, answer.reason
