@@ -166,3 +166,7 @@ class _Files(SimpleHTTPRequestHandler):
             return True
         asked = urlsplit(f"//{self.headers.get('Host', '')}").hostname
         return asked in _LOOPBACK
+
+
+if __name__ == "__main__":
+    main()

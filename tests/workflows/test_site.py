@@ -1,13 +1,10 @@
-"""The site that a run writes, and what becomes of it where the run is broken off."""
+"""The site that a run writes."""
 
 import json
-from dataclasses import replace
 
 import pytest
-from mlflow import MlflowClient
 
-from tests.workflows.runs import LAYERS, Atlas, small_run
-from workflows.stages import report
+from tests.workflows.runs import LAYERS, Atlas, runs_in, small_run
 from workflows.stages.site import MARKS
 
 SITE = ("report.site.write=true", "report.site.exemplars=2", "report.site.listed=3")
@@ -59,31 +56,7 @@ def test_the_page_leads_to_the_site_and_stands_without_it_where_none_is_written(
 
 
 def test_mlflow_gets_the_page_and_not_the_sites_many_files(with_site):
-    client = MlflowClient(f"sqlite:///{with_site.store.out / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("neuron-atlas")
-    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
-    listed = {path.path for path in client.list_artifacts(runs[0].info.run_id, "report")}
+    client, runs = runs_in(with_site.store.out / "mlflow.db")
+    listed = {path.path for path in client.list_artifacts(runs[-1].info.run_id, "report")}
     assert "report/index.html" in listed
     assert "report/site" not in listed
-
-
-@pytest.mark.slow
-def test_a_site_that_was_broken_off_goes_on_with_what_is_missing(with_site, tmp_path):
-    context = replace(with_site, done=dict(with_site.done))
-    written = report.STAGE.run(context, tmp_path)
-    site = tmp_path / "site"
-    mark = sorted((site / MARKS).iterdir())[0]
-    lost = [mark, site / "data" / "neurons" / str(LAYERS[0]) / "0.js"]
-    images = sorted((site / "data" / "samples").rglob("*.js"))
-    lost.append(images[-1])
-    kept = {
-        path: path.stat().st_mtime_ns
-        for path in (site / "data" / "neurons" / str(LAYERS[1])).iterdir()
-    }
-    before = {path: path.read_bytes() for path in lost}
-    for path in lost:
-        path.unlink()
-    again = report.STAGE.run(context, tmp_path)
-    assert {path: path.read_bytes() for path in lost} == before
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert again.files["site"] == written.files["site"]
