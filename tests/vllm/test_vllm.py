@@ -26,6 +26,7 @@ import pytest
 from tasks.llm.calls import Calls
 from tasks.llm.servers import FixedServers
 from tasks.simulate.chat import ChatSimulator
+from tasks.simulate.estimator import Agreed
 from tasks.simulate.prompt_logprobs import ListedTokens, PromptLogprobs
 from tasks.simulate.simulator import Question
 from tasks.simulate.token_list import Scale
@@ -92,7 +93,9 @@ def test_every_sample_is_rated_in_the_form_that_was_asked_for(
 ) -> None:
     questions = [Question(claim, sample) for claim in _CLAIMS for sample in range(4)]
     rating = simulator(model, estimator=estimator)
-    predictions = rating.simulate(questions, catalog(), at(base_url))
+    # Told, and not found out: asked for numbers without a form, this model describes a scene.
+    agreed = Agreed("expected", 20) if estimator == "expected" else Agreed("integers")
+    predictions = rating.simulate(questions, catalog(), at(base_url), agreed)
     for prediction in predictions:
         assert prediction.status == "ok", prediction.reason
         assert prediction.estimator == estimator
@@ -105,11 +108,10 @@ def test_every_sample_is_rated_in_the_form_that_was_asked_for(
     assert are_whole == (estimator == "integers")
 
 
-def test_what_the_server_can_is_found_out_once(base_url: str, model: Path) -> None:
-    agreed = simulator(model, estimator="auto").agree(at(base_url))
-    print("agreed on:", agreed)
-    assert agreed is not None
-    assert agreed.estimator == "expected"
+def test_a_model_that_writes_no_numbers_when_asked_for_some_is_taken_at_its_word(
+    base_url: str, model: Path
+) -> None:
+    assert simulator(model, estimator="auto").agree(at(base_url)).estimator == "integers"
 
 
 def test_the_log_probability_of_every_prompt_token_is_told(base_url: str) -> None:
@@ -206,7 +208,7 @@ def test_a_run_whose_server_is_killed_ends_on_the_next_one_and_leaves_none(
     assert "servers    server 0 answers again" in said
     rows = simulations(out)
     assert set(rows["status"].to_pylist()) == {"ok"}
-    assert set(rows["estimator"].to_pylist()) == {"expected"}
+    assert set(rows["estimator"].to_pylist()) == {"integers"}
     with sqlite3.connect(out / "journal.sqlite") as database:
         asked = database.execute("SELECT count(DISTINCT request_hash) FROM calls").fetchone()[0]
         models = {row[0] for row in database.execute("SELECT DISTINCT model FROM answers")}
