@@ -61,6 +61,25 @@ def processes(folder: Path) -> list[psutil.Process]:
     return [one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
+def sessions(folder: Path) -> set[int]:
+    """The sessions of servers of the model in `folder`: all that a server starts is in its own, also
+    what has overwritten its environment with its title, as vLLM's engine does."""
+    return {os.getsid(process.pid) for process in processes(folder)}
+
+
+def left_of(sessions: set[int]) -> list[psutil.Process]:
+    """What still runs of some sessions."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            ours = os.getsid(process.pid) in sessions
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.Error):
+            continue
+    return found
+
+
 def api_server(folder: Path) -> psutil.Process | None:
     """The process that answers."""
     for process in processes(folder):
