@@ -111,7 +111,7 @@ def _prepare(folder: Path, neurons: int, in_flight: int) -> list[Spooled]:
     controls = other_neurons(list(explained.values()), context.settings.simulate.seed)
     for part in simulate.explained_parts(context):
         spool = Spool(folder / "spools" / f"{part.file('requests')}.jsonl")
-        simulate._simulate_part(
+        simulate.simulate_part(
             context.settings.simulate.simulator,
             context.settings.explain.explainer.name,
             part,

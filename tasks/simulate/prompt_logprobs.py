@@ -253,6 +253,5 @@ def read_values(kept: Any, tokens: int, places: int, scale: Scale) -> np.ndarray
 def _failure(answer: Answer) -> tuple[str, str]:
     """Status and reason of an answer that tells nothing of its prompt."""
     if answer.status in ("ok", "truncated"):
-        reason = "the reply does not tell the log probabilities of the prompt"
-        return "malformed", reason
+        return "malformed", "the reply does not tell the log probabilities of the prompt"
     return answer.status, answer.reason

@@ -67,7 +67,7 @@ def asking(
                 path,
             )
             if pool is not None:
-                return pool.submit(_simulate_part, *arguments)
+                return pool.submit(simulate_part, *arguments)
             return _simulate_task.remote(simulator, *arguments)
 
         return submit
@@ -154,7 +154,7 @@ def _agree_on_a_worker(simulator: Any, calls: Calls) -> Any:
     return simulator.agree(calls)
 
 
-def _simulate_part(
+def simulate_part(
     simulator: Any,
     explainer: str,
     part: NeuronPart,
@@ -164,7 +164,7 @@ def _simulate_part(
     calls: Calls,
     path: Path | None,
 ) -> None:
-    """See `Submit`."""
+    """Simulate a part by a simulator that is ready, in this process; see `Submit`."""
     from tasks.artifacts import write_table
     from tasks.simulate.rows import simulate_neurons
 
@@ -177,7 +177,7 @@ def _simulate_part(
         write_table(table, SIMULATIONS, path)
 
 
-_simulate_task = task(max_retries=LIVES)(_simulate_part)
+_simulate_task = task(max_retries=LIVES)(simulate_part)
 
 
 STAGE = Stage(
