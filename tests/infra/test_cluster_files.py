@@ -265,9 +265,8 @@ def test_versions_agree_with_those_that_are_installed():
         for name, version in re.findall(r"\b([A-Za-z0-9_.-]+)==([0-9.]+)", text):
             assert PINNED.get(name, version) == version, f"{path.name}: {name}"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (wanted,) = project["optional-dependencies"]["vllm"]
-    vllm = (INFRA / "containers" / "vllm.Dockerfile").read_text(encoding="utf-8")
-    assert f"vllm-openai:v{wanted.partition('>=')[2]}." in vllm
+    wanted = content(INFRA / "vllm" / "constraints-gpu.txt").strip().removeprefix("vllm==")
+    assert f"vllm-openai:v{wanted}\n" in content(INFRA / "containers" / "vllm.Dockerfile")
     for image in re.findall(r"neuron-atlas-[a-z]+:([0-9.]+[0-9])", "".join(map(content, FILES))):
         assert image == project["version"]
 
