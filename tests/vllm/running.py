@@ -62,8 +62,8 @@ def processes(folder: Path) -> list[psutil.Process]:
 
 
 def sessions(folder: Path) -> set[int]:
-    """The sessions of servers of the model in `folder`: all that a server starts is in its own, even
-    what has overwritten its environment with its title, as the engine of vLLM does."""
+    """The sessions of servers of the model in `folder`: all that a server starts is in its own,
+    even what has overwritten its environment with its title, as the engine of vLLM does."""
     return {os.getsid(process.pid) for process in processes(folder)}
 
 
