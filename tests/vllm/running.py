@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -59,6 +60,29 @@ def processes(folder: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return [one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def sessions(folder: Path) -> set[int]:
+    """The sessions of servers of the model in `folder`. All that a server starts is in its own,
+    also what has overwritten its environment with its title, as vLLM's engine does."""
+    found = set()
+    for process in processes(folder):
+        with suppress(ProcessLookupError):
+            found.add(os.getsid(process.pid))
+    return found
+
+
+def left_of(sessions: set[int]) -> list[psutil.Process]:
+    """What still runs of some sessions."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            ours = os.getsid(process.pid) in sessions
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.Error):
+            continue
+    return found
 
 
 def api_server(folder: Path) -> psutil.Process | None:

@@ -9,16 +9,19 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tests.vllm.running import MODEL, api_server, processes, served
+from tests.vllm.running import MODEL, api_server, left_of, processes, served, sessions
 from tests.vllm.servable import make_servable
 from tests.workflows.programs import Program, program
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
 _START_S = 600.0
+_NO_FAULT = {"ok", "no_control"}
+"""Two neurons may be of two types, and then neither is the other's control."""
 
 
 @pytest.fixture
@@ -70,22 +73,30 @@ def test_a_run_whose_server_is_killed_ends_on_the_next_one_and_leaves_none(
         wait_for_answers(running, out, 10)
         first = api_server(model)
         assert first is not None
+        seen = sessions(model)
+        engines = len(left_of(seen))
         os.kill(first.pid, signal.SIGKILL)
-        status = running.end(patience_s=1500)
+        while running.process.poll() is None:
+            seen |= sessions(model)
+            time.sleep(0.5)
+        status = running.end()
     said = log.read_text(encoding="utf-8")
     print(said)
     assert status == 0, said
     assert "servers    server 0 ended with status 137: started again (1; 5 an hour at most)" in said
     assert "servers    server 0 answers again" in said
     rows = simulations(out)
-    assert set(rows["status"].to_pylist()) == {"ok"}
-    assert set(rows["estimator"].to_pylist()) == {"integers"}
+    assert {"ok"} <= set(rows["status"].to_pylist()) <= _NO_FAULT
+    rated = rows.filter(pc.equal(rows["status"], "ok"))
+    assert set(rated["estimator"].to_pylist()) == {"integers"}
     with sqlite3.connect(out / "journal.sqlite") as database:
         asked = database.execute("SELECT count(DISTINCT request_hash) FROM calls").fetchone()[0]
         models = {row[0] for row in database.execute("SELECT DISTINCT model FROM answers")}
     assert answered(out) == asked
     assert models == {MODEL}
-    assert processes(model) == []
+    assert engines > 2  # The watchdog, the one that answers, and those that compute.
+    assert len(seen) == 2
+    assert left_of(seen) == []
 
 
 def test_a_driver_that_is_killed_leaves_no_server_and_the_same_call_goes_on(
@@ -94,16 +105,18 @@ def test_a_driver_that_is_killed_leaves_no_server_and_the_same_call_goes_on(
     out = tmp_path / "out"
     with program(tmp_path / "said", *run(model, out, "simulate.estimator=integers")) as running:
         wait_for_answers(running, out, 5)
-        assert api_server(model) is not None
+        seen = sessions(model)
+        assert len(seen) == 1
+        assert len(left_of(seen)) > 2
         running.kill()
     deadline = time.monotonic() + 30
-    while processes(model):
-        assert time.monotonic() < deadline, processes(model)
+    while left := left_of(seen):
+        assert time.monotonic() < deadline, left
         time.sleep(0.2)
     kept_answers = answered(out)
     with program(tmp_path / "again", *run(model, out, "simulate.estimator=integers")) as running:
         status = running.end(patience_s=1500)
         assert status == 0, running.said()
-    assert set(simulations(out)["status"].to_pylist()) == {"ok"}
+    assert {"ok"} <= set(simulations(out)["status"].to_pylist()) <= _NO_FAULT
     assert answered(out) > kept_answers >= 5
     assert processes(model) == []
