@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -62,9 +63,13 @@ def processes(folder: Path) -> list[psutil.Process]:
 
 
 def sessions(folder: Path) -> set[int]:
-    """The sessions of servers of the model in `folder`: all that a server starts is in its own,
-    even what has overwritten its environment with its title, as the engine of vLLM does."""
-    return {os.getsid(process.pid) for process in processes(folder)}
+    """The sessions of servers of the model in `folder`. All that a server starts is in its own,
+    also what has overwritten its environment with its title, as vLLM's engine does."""
+    found = set()
+    for process in processes(folder):
+        with suppress(ProcessLookupError):
+            found.add(os.getsid(process.pid))
+    return found
 
 
 def left_of(sessions: set[int]) -> list[psutil.Process]:

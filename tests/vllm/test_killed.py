@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,6 +20,8 @@ from tests.workflows.programs import Program, program
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
 _START_S = 600.0
+_NO_FAULT = {"ok", "no_control"}
+"""Two neurons may be of two types, and then neither is the other's control."""
 
 
 @pytest.fixture
@@ -83,8 +86,9 @@ def test_a_run_whose_server_is_killed_ends_on_the_next_one_and_leaves_none(
     assert "servers    server 0 ended with status 137: started again (1; 5 an hour at most)" in said
     assert "servers    server 0 answers again" in said
     rows = simulations(out)
-    assert set(rows["status"].to_pylist()) == {"ok"}
-    assert set(rows["estimator"].to_pylist()) == {"integers"}
+    assert {"ok"} <= set(rows["status"].to_pylist()) <= _NO_FAULT
+    rated = rows.filter(pc.equal(rows["status"], "ok"))
+    assert set(rated["estimator"].to_pylist()) == {"integers"}
     with sqlite3.connect(out / "journal.sqlite") as database:
         asked = database.execute("SELECT count(DISTINCT request_hash) FROM calls").fetchone()[0]
         models = {row[0] for row in database.execute("SELECT DISTINCT model FROM answers")}
@@ -113,6 +117,6 @@ def test_a_driver_that_is_killed_leaves_no_server_and_the_same_call_goes_on(
     with program(tmp_path / "again", *run(model, out, "simulate.estimator=integers")) as running:
         status = running.end(patience_s=1500)
         assert status == 0, running.said()
-    assert set(simulations(out)["status"].to_pylist()) == {"ok"}
+    assert {"ok"} <= set(simulations(out)["status"].to_pylist()) <= _NO_FAULT
     assert answered(out) > kept_answers >= 5
     assert processes(model) == []
