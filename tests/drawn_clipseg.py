@@ -13,7 +13,11 @@ from tasks.artifacts import CONCEPT_GRID
 from tasks.samples.scenes import COLORS, Scenes
 from tests.small_clipseg import IMAGE_PX, small_clipseg
 
-SAYINGS = ('Image regions that show "{}"', "{} regions of a picture", "{}")
+SAYINGS = (
+    'Image regions that show "{0}"',
+    'Image regions that show "{0}"; the word "{0}" in the text',
+    "{0} regions of a picture",
+)
 LESSONS = Scenes(count=1000, seed=777_000, size=IMAGE_PX)
 _RATE = 2e-3
 _BATCH = 64

@@ -114,8 +114,8 @@ def test_a_trained_clipseg_tells_right_explanations_from_wrong_ones(score, train
     right, wrong = score(trained, "visual"), score(trained, "visual", wrong=True)
     for name in SEEING:
         assert right[name]["status"] == "ok"
-        assert right[name]["correlation"] > 0.3
-        assert right[name]["margin_low"] > 0.1
+        assert right[name]["ci_low"] > 0.2
+        assert right[name]["margin_low"] > 0
         assert wrong[name]["correlation"] < right[name]["correlation"] - 0.2
         assert wrong[name]["margin"] < 0
 
