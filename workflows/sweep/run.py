@@ -40,16 +40,17 @@ def run_sweep(overrides: Sequence[Sequence[str]], configs: Sequence[Mapping[str,
     folder = location(settings.out) / FOLDER / folder_name(sweep_name(jobs))
     record = SweepRecord(local_folder(settings.out, settings.local), jobs)
     ended: list[Ended] = []
+    compared = None
     try:
         with cluster(settings.cluster), watched_nodes(record.log_live):
             _run_jobs(jobs, ended, record, folder)
+        compared = write_comparison(folder, sweep_name(jobs), ended)
     except KeyboardInterrupt as error:
         ended.append(_told(jobs[min(len(ended), len(jobs) - 1)], error))
     except BaseException as error:
         record.finish("FAILED", ended, error=str(error))
         raise
     status = _status(ended)
-    compared = write_comparison(folder, sweep_name(jobs), ended)
     state = {0: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
     record.finish(state, ended, compared)
     finished = sum(one.status == 0 for one in ended)
