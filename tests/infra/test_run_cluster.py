@@ -149,7 +149,7 @@ def test_a_key_of_the_environment_in_a_setting_is_refused_for_all_can_read_it():
     environment = {"OPENAI_API_KEY": "sk-very-secret", "HOME": "/home/sk-very-secret"}
     refuse_secrets(["explain.client.api_key_env=OPENAI_API_KEY"], environment)
     with pytest.raises(WrongCall, match="holds the value of OPENAI_API_KEY") as caught:
-        refuse_secrets(["explain.client.base_url=http://x/sk-very-secret"], environment)
+        refuse_secrets(["out=/o", "explain.client.base_url=http://x/sk-very-secret"], environment)
     assert "sk-very-secret" not in str(caught.value)
 
 
