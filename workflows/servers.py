@@ -118,8 +118,8 @@ class ServerPool:
             answering = up
             waited_s = time.monotonic() - begun
             loading = [state for state in states if state.base_url is None and state.note]
-            if loading:
-                advance.note(f"{waited_s:.0f} s; server {loading[0].number}: {loading[0].note}")
+            said_last = [f"{waited_s:.0f} s; server {one.number}: {one.note}" for one in loading]
+            advance.note("".join(said_last[:1]))
             if len(states) < count and time.monotonic() - said > _SECONDS_BEFORE_SAYING:
                 said = time.monotonic()
                 say("servers    wait for a place in the cluster to be free")

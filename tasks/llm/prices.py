@@ -31,7 +31,7 @@ class Price:
                 raise ValueError(f"{name}: must be a price in USD, from 0")
 
 
-ANY_MODEL = "*"
+ANY_MODEL = "any"
 """In the place of a model's name: the price of those that are not named."""
 
 

@@ -114,6 +114,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         finished = run(*overrides(folder / "out", folder / "logs"))
     assert finished.returncode == 0, finished.stderr
     assert "servers    2/2 servers answer" in finished.stderr
+    assert "not logged" not in finished.stderr
     return folder
 
 
