@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -86,8 +85,4 @@ def spending_metrics(stage: str, tally: Tally) -> dict[str, float]:
         "latency_p99_s": tally.p99_s,
     }
     metrics |= {f"calls/{name}": count for name, count in tally.outcomes.items()}
-    return {
-        re.sub(r"[^-a-zA-Z0-9_./ ]", " ", f"{stage}/{name}"): float(value)
-        for name, value in metrics.items()
-        if value is not None
-    }
+    return {f"{stage}/{name}": float(value) for name, value in metrics.items() if value is not None}

@@ -11,7 +11,7 @@ from tasks.artifacts import EXPLANATIONS, read_table
 from tasks.artifacts.location import fetched, location
 from workflows.tracking.address import artifact_place
 from workflows.tracking.spool import Entry, Spool
-from workflows.tracking.words import EXPERIMENT_NOTE
+from workflows.tracking.words import EXPERIMENT_NOTE, as_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,7 +85,7 @@ class Delivery:
                 run_name=told["name"],
             )
             spool.runs[entry.run] = run.info.run_id
-        params = [Param(name, value) for name, value in told["parameters"].items()]
+        params = [Param(as_name(name), value) for name, value in told["parameters"].items()]
         self._client.log_batch(spool.runs[entry.run], params=params)
 
     def _experiment(self, name: str) -> str:
@@ -104,7 +104,10 @@ class Delivery:
         from mlflow.entities import Metric
 
         when = round(entry.time * 1000)
-        metrics = [Metric(name, value, when, step) for name, value, step in entry.content["values"]]
+        metrics = [
+            Metric(as_name(name), value, when, step)
+            for name, value, step in entry.content["values"]
+        ]
         for start in range(0, len(metrics), _METRICS_AT_ONCE):
             part = metrics[start : start + _METRICS_AT_ONCE]
             self._client.log_batch(spool.runs[entry.run], metrics=part)

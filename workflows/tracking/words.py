@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,9 @@ def _number(value: float | None) -> str:
 
 def _beaten(row: Mapping[str, Any]) -> str:
     return f"{row['beat_control']:,} of {row['tested']:,}" if row["tested"] else ""
+
+
+def as_name(text: str) -> str:
+    """A parameter's or metric's name as MLflow takes it: models and explainers may be named with
+    signs that it refuses."""
+    return re.sub(r"[^-a-zA-Z0-9_./: ]", " ", text)

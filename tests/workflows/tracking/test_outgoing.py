@@ -179,7 +179,7 @@ def test_a_line_that_a_kill_cut_off_hides_none_before_it(tmp_path):
 def test_what_mlflow_refuses_is_said_and_holds_up_nothing(shared_mlflow, tmp_path, capsys):
     sent = Outgoing(tmp_path)
     record = Record(sent, "neuron-atlas", "refused", {}, {})
-    record.metrics([("a name that is (not) allowed", 1.0, 0)])
+    record.metrics([("a name that is too long" * 20, 1.0, 0)])
     record.files(tmp_path, ["gone.html"], "report")
     record.metrics([("neurons/all", 5.0, 0)])
     record.end("FINISHED")

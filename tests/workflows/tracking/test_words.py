@@ -1,0 +1,23 @@
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+
+from workflows.tracking.words import as_name
+
+
+@pytest.mark.parametrize(
+    "name", ["simulate.prices.*.date", "explain/a model (old), v=2/usd", "a:b"]
+)
+def test_mlflow_takes_a_name_with_any_sign_in_it(name, shared_mlflow):
+    client = MlflowClient(f"sqlite:///{shared_mlflow / 'mlflow.db'}")
+    run = client.create_run("0").info.run_id
+    client.log_batch(
+        run, metrics=[Metric(as_name(name), 1.0, 0, 0)], params=[Param(as_name(name), "x")]
+    )
+    assert set(client.get_run(run).data.metrics) == {as_name(name)}
+
+
+def test_a_name_that_mlflow_takes_stays_as_it_is():
+    assert (
+        as_name("score_by_layer/gpt-4o/chat/margin 1.5") == "score_by_layer/gpt-4o/chat/margin 1.5"
+    )
