@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.infra.clusters import running
@@ -23,9 +25,23 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 
 @pytest.fixture(scope="session")
 def strange_tables(undisturbed: Atlas) -> Callable[[Path], list[str]]:
-    """The artifacts of a run whose rows are not those of the undisturbed one."""
+    """The artifacts of a run whose rows are not those of the undisturbed one.
+
+    Means over samples, as in `moments`, may differ in their last digits: shards that are cut
+    otherwise are added up in another order.
+    """
 
     def compare(out: Path) -> list[str]:
-        return [name for name in SPECS if not same(Atlas(out).table(name), undisturbed.table(name))]
+        mine = Atlas(out)
+        return [name for name in SPECS if not alike(mine.table(name), undisturbed.table(name))]
 
     return compare
+
+
+def alike(first: pa.Table, second: pa.Table) -> bool:
+    """Whether all is the same but for the last digits of numbers that stand alone in a column."""
+    numbers = [field.name for field in first.schema if pa.types.is_floating(field.type)]
+    return same(first.drop(numbers), second.drop(numbers)) and all(
+        np.allclose(*(table[name].to_numpy() for table in (first, second)), 1e-6, 1e-6, True)
+        for name in numbers
+    )
