@@ -3,7 +3,7 @@
 #
 #   docker build -f infra/containers/vllm.Dockerfile -t neuron-atlas-vllm:0.1.0 .
 #   docker run --rm --gpus all --ipc=host --env VLLM_API_KEY -p 127.0.0.1:8000:8000 \
-#          -v "$HOME/.cache/huggingface:/root/.cache/huggingface" \
+#          -v "$HOME/.cache/huggingface:/models" --env HF_HOME=/models \
 #          neuron-atlas-vllm:0.1.0 --model Qwen/Qwen2.5-VL-7B-Instruct
 #   neuron-atlas explain=gpt4o explain.client.base_url=http://127.0.0.1:8000/v1 \
 #          explain.client.api_key_env=VLLM_API_KEY explain.client.model=Qwen/Qwen2.5-VL-7B-Instruct \
