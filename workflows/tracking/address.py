@@ -11,8 +11,9 @@ _ENVIRONMENT = {
     # What is logged lies in a file until it has arrived, so no call need be long in vain.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # A bar for each folder of files that is sent is no line of this program.
+    # A bar for files that are sent, and where a run can be seen, are no lines of this program.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """How MLflow is used where the user has not said otherwise."""
 

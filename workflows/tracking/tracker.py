@@ -156,6 +156,10 @@ class Tracker:
 
     def _tell(self, context: Context, status: str, error: str) -> None:
         log_stages(self._record, context)
+        rows: Counter[str] = Counter()
+        for manifest in context.manifests():
+            rows.update(manifest.rows)
+        self._record.metrics((f"table_rows/{name}", float(n), 0) for name, n in rows.items())
         if error:
             self._record.tags({"error": error})
         if "samples" in context.done:
@@ -181,14 +185,8 @@ class Tracker:
 
 
 def log_stages(record: Record, context: Context) -> None:
-    """Log the seconds and rows of the stages, and which were done before."""
-    rows: Counter[str] = Counter()
-    for manifest in context.manifests():
-        rows.update(manifest.rows)
-    record.metrics(
-        [(f"seconds/{stage}", seconds, 0) for stage, seconds in context.seconds.items()]
-        + [(f"rows/{artifact}", float(count), 0) for artifact, count in rows.items()]
-    )
+    """Log the seconds of the stages, and which were done before."""
+    record.metrics((f"seconds/{stage}", spent, 0) for stage, spent in context.seconds.items())
     record.tags({"stages_already_done": ", ".join(context.skipped) or "none"})
 
 

@@ -29,8 +29,8 @@ tokens; `_low` and `_high` bound the mean at 95 %, `_undefined` counts neurons w
 | `responses/*`, `same_concept/*`, `typings_agree/*` | how neurons of a type respond (medians); \
 whether image and text show a multi-modal neuron the same thing; how far the two typings agree | |
 | `failed_rows/<table>/<status>` | what failed, counted | rows |
-| `rows/*`, `seconds/*` | rows of each table; time of each stage, absent where it was already \
-done | rows; s |
+| `seconds/*`, `table_rows/*` | time of each stage, absent where it was already done; rows of each \
+table | s; rows |
 | `explain/*` | what asking a model took, as it ran; steps are seconds | USD, calls, tokens, s |
 | `sweep/*` | jobs of a sweep that finished, failed, or did not begin | jobs |
 | `system/<node>/*` | each machine while the run was on it | %, MB |

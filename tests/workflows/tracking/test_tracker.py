@@ -38,8 +38,8 @@ def test_it_says_what_every_stage_took_and_how_many_rows_there_are(logged, first
     metrics = logged[1].data.metrics
     for stage in first_run.done:
         assert metrics[f"seconds/{stage}"] == pytest.approx(first_run.seconds[stage])
-    assert metrics["rows/samples"] == 150
-    assert metrics["rows/scores"] == first_run.done["score"].rows["scores"]
+    assert metrics["table_rows/samples"] == 150
+    assert metrics["table_rows/scores"] == first_run.done["score"].rows["scores"]
 
 
 def test_it_says_what_the_neurons_and_their_scores_are(logged, first_run):
