@@ -15,6 +15,7 @@ from tasks.llm.journal import Claim, Spent, Tally
 from tasks.llm.prices import Price
 from tasks.llm.settings import ClientSettings
 from workflows.cluster import result
+from workflows.journal_mail import Message, deliver, post
 
 
 @contextmanager
@@ -31,37 +32,37 @@ def open_journal(path: Path, purpose: str, budget_usd: float | None) -> Iterator
 
 @dataclass(frozen=True)
 class RemoteJournal:
-    """A `Journal` that forwards every call to the actor that holds the file."""
+    """A `Journal` that forwards every call to the actor that holds the file; see `post`."""
 
     actor: Any
 
     async def answer(self, request_hash: str) -> str | None:
         """See `Journal`."""
-        return await self.actor.answer.remote(request_hash)
+        return await post(self.actor, "answer", request_hash)
 
     async def claim(self, request_hash: str, model: str, worst_usd: float, owner: str) -> Claim:
         """See `Journal`."""
-        return await self.actor.claim.remote(request_hash, model, worst_usd, owner)
+        return await post(self.actor, "claim", request_hash, model, worst_usd, owner)
 
     async def settle(self, call: int, answer: str, spent: Spent) -> None:
         """See `Journal`."""
-        await self.actor.settle.remote(call, answer, spent)
+        await post(self.actor, "settle", call, answer, spent)
 
     async def fail(self, call: int, status: str, billed: bool) -> None:
         """See `Journal`."""
-        await self.actor.fail.remote(call, status, billed)
+        await post(self.actor, "fail", call, status, billed)
 
     async def beat(self, owner: str) -> None:
         """See `Journal`."""
-        await self.actor.beat.remote(owner)
+        await post(self.actor, "beat", owner)
 
     async def stop(self, why: str) -> None:
         """See `Journal`."""
-        await self.actor.stop.remote(why)
+        await post(self.actor, "stop", why)
 
     async def tally(self) -> Tally:
         """See `Journal`."""
-        return await self.actor.tally.remote()
+        return await post(self.actor, "tally")
 
     def tally_now(self) -> Tally:
         """The same, for the driver."""
@@ -91,23 +92,8 @@ class _JournalActor:
         self._journal = BatchJournal(path, purpose, budget_usd, has_callers=again)
         self._purpose = purpose
 
-    async def answer(self, request_hash: str) -> str | None:
-        return await self._journal.answer(request_hash)
-
-    async def claim(self, request_hash: str, model: str, worst_usd: float, owner: str) -> Claim:
-        return await self._journal.claim(request_hash, model, worst_usd, owner)
-
-    async def settle(self, call: int, answer: str, spent: Spent) -> None:
-        await self._journal.settle(call, answer, spent)
-
-    async def fail(self, call: int, status: str, billed: bool) -> None:
-        await self._journal.fail(call, status, billed)
-
-    async def beat(self, owner: str) -> None:
-        await self._journal.beat(owner)
-
-    async def stop(self, why: str) -> None:
-        await self._journal.stop(why)
+    async def deliver(self, messages: list[Message]) -> list[Any]:
+        return await deliver(self._journal, messages)
 
     async def tally(self) -> Tally:
         return await self._journal.tally()
