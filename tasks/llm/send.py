@@ -79,9 +79,11 @@ class Sender:
             async with asyncio.timeout(settings.timeout_s):
                 client = routes.client(server)
                 reply = await client.chat.completions.with_raw_response.create(
-                    model=body.pop("model"),
-                    messages=body.pop("messages"),
-                    extra_body=body,  # Servers know fields that the library does not.
+                    model=body["model"],
+                    # What goes there is walked through by its types, pictures and all; what is in
+                    # extra_body goes out as it is, also fields that the library does not know.
+                    messages=[],
+                    extra_body=body,
                     extra_headers={"X-Client-Request-Id": outgoing.request_hash},
                 )
         except TimeoutError:
