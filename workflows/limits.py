@@ -39,8 +39,9 @@ class RemoteLimits:
 
     async def lease(self, owner: str, wants: tuple[int, ...]) -> tuple[int, ...]:
         """See `Limits`."""
+        program = ray.get_runtime_context().get_job_id()
         while True:
-            permits = await self._call(lambda actor: actor.lease.remote(owner, wants))
+            permits = await self._call(lambda actor: actor.lease.remote(owner, wants, program))
             if permits is not None:
                 return permits
             await self._call(lambda actor: actor.agree.remote(self.settings))
@@ -100,12 +101,14 @@ class _LimitsActor:
         self._last_call = time.monotonic()
         self._ending: asyncio.Task[None] | None = None
 
-    async def lease(self, owner: str, wants: tuple[int, ...]) -> tuple[int, ...] | None:
+    async def lease(
+        self, owner: str, wants: tuple[int, ...], program: str
+    ) -> tuple[int, ...] | None:
         """None: the settings have to be agreed on again."""
         self._called()
         if not self._is_agreed:
             return None
-        return await self._limits.lease(owner, wants)
+        return await self._limits.lease(owner, wants, program)
 
     async def settle(self, owner: str, settled: tuple[Settled, ...]) -> None:
         self._called()

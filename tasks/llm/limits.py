@@ -72,6 +72,7 @@ class Throttle:
         self._concurrency = settings.concurrency
         self._permits: dict[int, _Permit] = {}
         self._heard_of: dict[str, float] = {}
+        self._known_since: dict[str, float] = {}
         self._last_permit = 0
         self._resume_at = self._slowed_at = float("-inf")
         self._pace_then = 1.0
@@ -107,7 +108,7 @@ class Throttle:
         self._permits[self._last_permit] = _Permit(
             owner, tokens, now, self._requests.charged(now), self._tokens.charged(now)
         )
-        self._heard_of.setdefault(owner, now)
+        self.known_since(owner)
         return self._last_permit
 
     def wait_s(self, tokens: int) -> float:
@@ -148,6 +149,12 @@ class Throttle:
         """See `Limits`."""
         self._heard_of[owner] = self._clock()
 
+    def known_since(self, owner: str) -> float:
+        """When an owner was first heard of: now, if it was not."""
+        now = self._clock()
+        self._heard_of.setdefault(owner, now)
+        return self._known_since.setdefault(owner, now)
+
     def expire(self) -> int:
         """Take back the permits of the dead as if each had been used up; how many."""
         now = self._clock()
@@ -157,6 +164,7 @@ class Throttle:
             self.settle(Settled(number))
         for owner in dead:
             del self._heard_of[owner]
+            self._known_since.pop(owner, None)
         return len(lost)
 
     def _slow_down(self, permit: _Permit, pause_s: float, now: float) -> None:

@@ -14,23 +14,32 @@ _LONGEST_NAP_S = 0.25
 _SHORTEST_NAP_S = 0.005
 _GROUP = 64
 """Permits that are asked for at once, at most."""
-_SETTLE_EVERY_S = 0.05
-_FAILURES = 20
+_SETTLE_EVERY_S = 0.01
+_FAILURES = 100
 """After so many in a row, giving permits back does not work."""
 
 
 class SharedLimits:
-    """The `Limits` themselves, dealt in turn to all who wait."""
+    """The `Limits` themselves, dealt in turn to all programs that wait.
+
+    Of one program's owners the oldest is served first. Were they served in turn as well, those who
+    began together would end together, and nobody would be left to use what the last calls of each
+    leave free.
+    """
 
     def __init__(self, settings: LimitSettings) -> None:
         self.throttle = Throttle(settings)
-        self._waiting: deque[_Waiter] = deque()
+        self._waiting: list[_Waiter] = []
+        self._turns: dict[str, int] = {}
+        """When a program was last served, counted in permits."""
         self._changed = asyncio.Event()
         self._dealing: asyncio.Task[None] | None = None
 
-    async def lease(self, owner: str, wants: tuple[int, ...]) -> tuple[int, ...]:
-        """See `Limits`."""
-        waiter = _Waiter(owner, deque(wants), asyncio.get_running_loop().create_future())
+    async def lease(self, owner: str, wants: tuple[int, ...], program: str = "") -> tuple[int, ...]:
+        """See `Limits`. program: that the owner belongs to."""
+        future = asyncio.get_running_loop().create_future()
+        since = self.throttle.known_since(owner)
+        waiter = _Waiter(owner, program, since, deque(wants), future)
         self._waiting.append(waiter)
         self._changed.set()
         if self._dealing is None or self._dealing.done():
@@ -63,36 +72,40 @@ class SharedLimits:
             self.throttle.expire()
             self._give()
             if self._waiting:
-                wait_s = self.throttle.wait_s(self._waiting[0].wants[0])
+                wait_s = self.throttle.wait_s(self._next().wants[0])
                 nap_s = min(max(wait_s, _SHORTEST_NAP_S), _LONGEST_NAP_S)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), nap_s)
 
     def _give(self) -> None:
-        """One permit to each who waits, in turn, until the next one has to wait longer."""
+        """All permits that there are until the next one has to wait longer."""
         served: list[_Waiter] = []
         while self._waiting:
-            waiter = self._waiting[0]
+            waiter = self._next()
             permit = self.throttle.grant(waiter.owner, waiter.wants[0])
             if permit is None:
                 break
+            self._turns[waiter.program] = permit
             waiter.permits.append(permit)
             waiter.wants.popleft()
             if len(waiter.permits) == 1:
                 served.append(waiter)
-            if waiter.wants:
-                self._waiting.rotate(-1)
-            else:
-                self._waiting.popleft()
+            if not waiter.wants:
+                self._waiting.remove(waiter)
         for waiter in served:
             if waiter.wants:
                 self._waiting.remove(waiter)
             waiter.given.set_result(tuple(waiter.permits))
 
+    def _next(self) -> _Waiter:
+        return min(self._waiting, key=lambda one: (self._turns.get(one.program, 0), one.since))
+
 
 @dataclass(eq=False)
 class _Waiter:
     owner: str
+    program: str
+    since: float
     wants: deque[int]
     given: asyncio.Future[tuple[int, ...]]
     permits: list[int] = field(default_factory=list)
@@ -112,6 +125,7 @@ class Permits:
         self._settled: list[Settled] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._asked = asyncio.Event()
+        self._given_back = asyncio.Event()
         self._broken: Exception | None = None
 
     async def __aenter__(self) -> Permits:
@@ -146,6 +160,7 @@ class Permits:
     def give_back(self, settled: Settled) -> None:
         """Settle one; it reaches the limits within a moment."""
         self._settled.append(settled)
+        self._given_back.set()
 
     async def _lease(self) -> None:
         while True:
@@ -173,7 +188,9 @@ class Permits:
     async def _flush(self) -> None:
         failures = 0
         while True:
+            await self._given_back.wait()
             await asyncio.sleep(_SETTLE_EVERY_S)
+            self._given_back.clear()
             try:
                 await self._settle()
                 failures = 0
@@ -190,6 +207,7 @@ class Permits:
             except BaseException:
                 # If it was heard all the same, it does nothing the second time.
                 self._settled[:0] = settled
+                self._given_back.set()
                 raise
 
     def _break(self, error: Exception) -> None:

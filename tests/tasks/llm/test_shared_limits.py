@@ -7,21 +7,49 @@ from tasks.llm.settings import LimitSettings
 from tasks.llm.shared_limits import Permits, SharedLimits
 
 
-def test_permits_are_dealt_in_turn_to_all_who_wait():
-    async def work() -> list[int]:
-        limits = SharedLimits(LimitSettings(requests_per_minute=1200, concurrency=1000))
-        mine, theirs = await asyncio.gather(*(hold(limits, name, 10) for name in ("me", "they")))
-        return [mine, theirs]
+def test_of_one_program_whoever_has_asked_for_the_longest_is_served_first():
+    async def work() -> list[str]:
+        limits = SharedLimits(LimitSettings(concurrency=1))
+        served: list[str] = []
 
-    async def hold(limits: SharedLimits, owner: str, calls: int) -> int:
-        got, deadline = 0, asyncio.get_running_loop().time() + 0.5
-        while got < calls and asyncio.get_running_loop().time() < deadline:
-            got += len(await limits.lease(owner, (1,) * (calls - got)))
-        return got
+        async def hold(owner: str, calls: int) -> None:
+            for _ in range(calls):
+                (permit,) = await limits.lease(owner, (1,))
+                served.append(owner)
+                await asyncio.sleep(0)  # Others ask meanwhile.
+                await limits.settle(owner, (Settled(permit),))
 
-    mine, theirs = asyncio.run(work())
-    assert abs(mine - theirs) <= 2
-    assert mine + theirs >= 8
+        await asyncio.gather(hold("first", 3), hold("second", 3), hold("third", 3))
+        return served
+
+    assert asyncio.run(work()) == ["first"] * 3 + ["second"] * 3 + ["third"] * 3
+
+
+def test_programs_are_served_in_turn():
+    async def work() -> str:
+        limits = SharedLimits(LimitSettings(concurrency=1))
+        served: list[str] = []
+
+        async def hold(program: str, owner: str) -> None:
+            for _ in range(3):
+                (permit,) = await limits.lease(owner, (1,), program)
+                served.append(program)
+                await asyncio.sleep(0)
+                await limits.settle(owner, (Settled(permit),))
+
+        await asyncio.gather(hold("a", "one"), hold("a", "two"), hold("b", "three"))
+        return "".join(served)
+
+    assert asyncio.run(work()) == "abababaaa"
+
+
+def test_what_the_first_leaves_free_the_next_one_has():
+    async def work() -> int:
+        limits = SharedLimits(LimitSettings(concurrency=4))
+        await limits.lease("me", (1,) * 3)
+        return len(await limits.lease("they", (1,) * 4))
+
+    assert asyncio.run(work()) == 1
 
 
 def test_a_process_asks_for_a_group_of_calls_at_once():
@@ -121,10 +149,12 @@ def test_limits_that_take_nothing_back_any_more_hang_nobody():
     asyncio.run(work())
 
 
-def test_a_few_permits_are_split_between_groups_of_calls():
-    async def work() -> list[int]:
+def test_a_group_gets_the_permits_that_there_are():
+    async def work() -> tuple[int, bool]:
         limits = SharedLimits(LimitSettings(concurrency=4))
-        groups = await asyncio.gather(*(limits.lease(owner, (1,) * 4) for owner in ("me", "they")))
-        return [len(group) for group in groups]
+        mine = await limits.lease("me", (1,) * 10)
+        theirs = asyncio.ensure_future(limits.lease("they", (1,)))
+        await asyncio.sleep(0.05)
+        return len(mine), theirs.done()
 
-    assert asyncio.run(work()) == [2, 2]
+    assert asyncio.run(work()) == (4, False)
