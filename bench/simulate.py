@@ -36,7 +36,7 @@ from workflows.settings import read_settings
 from workflows.stages import simulate
 
 LEAST_SHARE = 0.95
-NEURONS = 24
+NEURONS = 48
 IN_FLIGHT = 64
 LATENCY_S = 2.0
 ROUNDS = 2
@@ -85,7 +85,7 @@ def missed_targets(found: Mapping[str, Any]) -> list[str]:
 def _overrides(out: Path, neurons: int, *settings: str) -> list[str]:
     return [
         *("data.count=100", "capture.layers=[1]", "capture.top_n=24", "describe=given"),
-        *("explain=dissect", f"explain.neurons.count={neurons}", "explain.neurons_per_task=4"),
+        *("explain=dissect", f"explain.neurons.count={neurons}", "explain.neurons_per_task=8"),
         *("score.resamples=100", "cluster.cpus=2", f"out={out}"),
         *settings,
     ]
