@@ -32,7 +32,7 @@ from tasks.simulate.control import other_neurons
 from workflows.atlas import run_atlas
 from workflows.composition import CONF, plain_config, register_resolvers
 from workflows.neuron_parts import TaskInputs
-from workflows.settings import read_settings
+from workflows.settings_reader import read_settings
 from workflows.stages import simulate
 
 LEAST_SHARE = 0.95

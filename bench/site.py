@@ -25,7 +25,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.made_up_atlas import MadeUp, Sizes, make_up
+from bench.made_up.atlas import MadeUp, make_up
+from bench.made_up.sizes import Sizes
 from tasks.report.settings import About, SiteSettings
 from tasks.report.site.columns import list_accounts, write_columns
 from tasks.report.site.index import write_index

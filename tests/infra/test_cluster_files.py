@@ -23,7 +23,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests.infra.rayjob_fields import RAY_JOB, strange_fields
 from tests.workflows.runs import ROOT, composed
-from workflows.settings import read_settings
+from workflows.settings_reader import read_settings
 
 INFRA = ROOT / "infra"
 PINNED = dict(

@@ -19,7 +19,8 @@ from tasks import artifacts
 from tasks.artifacts import read_table
 from workflows.atlas import run_atlas
 from workflows.composition import CONF, plain_config, register_resolvers, side_by_side
-from workflows.settings import Settings, read_settings
+from workflows.settings import Settings
+from workflows.settings_reader import read_settings
 from workflows.stage import Context
 
 ROOT = Path(__file__).parents[2]

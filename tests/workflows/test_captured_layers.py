@@ -6,7 +6,7 @@ import pytest
 
 from tests.workflows.runs import SCENES, SMALL, composed
 from workflows.atlas import capture_ahead
-from workflows.settings import read_settings
+from workflows.settings_reader import read_settings
 from workflows.stage import Context
 
 

@@ -25,7 +25,7 @@ from workflows.composition import (
     side_by_side,
 )
 from workflows.errors import RunFailed, WrongCall
-from workflows.settings import read_settings
+from workflows.settings_reader import read_settings
 
 
 def _told_of_another_model() -> str:

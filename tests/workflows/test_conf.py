@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from tests.workflows.runs import composed
 from workflows.composition import CONF, SEVERAL, plain_config, register_resolvers
-from workflows.settings import Settings, read_settings
+from workflows.settings import Settings
+from workflows.settings_reader import read_settings
 
 PARTS = ("prices", "servers")
 """Groups that other files take in."""

@@ -14,7 +14,8 @@ from tasks.llm.failures import Unusable
 from tasks.samples.folder import Folder
 from tests.workflows.runs import composed
 from workflows.errors import WrongCall
-from workflows.settings import Settings, read_settings
+from workflows.settings import Settings
+from workflows.settings_reader import read_settings
 
 
 @cache

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.made_up_atlas import Sizes, make_up
+from bench.made_up.atlas import make_up
+from bench.made_up.sizes import Sizes
 from tasks.report.settings import About, ReportSettings
 from tests.tasks.report.site.reading import value, write
 from workflows.stages import site as stage

@@ -1,6 +1,7 @@
 import pytest
 
-from bench.made_up_atlas import Sizes, make_up
+from bench.made_up.atlas import make_up
+from bench.made_up.sizes import Sizes
 from tests.tasks.report.site.reading import write
 
 

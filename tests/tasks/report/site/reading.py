@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.made_up_atlas import MadeUp
+from bench.made_up.atlas import MadeUp
 from tasks.report.settings import About, SiteSettings
 from tasks.report.site.site import write_site
 

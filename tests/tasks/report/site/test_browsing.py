@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.made_up_atlas import Sizes, make_up
+from bench.made_up.atlas import make_up
+from bench.made_up.sizes import Sizes
 from tasks.artifacts import NEURON_TYPES, read_table
 from tests.tasks.report.site.browsing import Visit, chromium, served
 from tests.tasks.report.site.reading import neuron, numbers, value, write

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from bench.made_up_atlas import Sizes, make_up
+from bench.made_up.atlas import make_up
+from bench.made_up.sizes import Sizes
 from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SCORES, TESTED_TYPES, TYPES, read_table
 from tasks.report.site.columns import LONGEST_WORDS, NO_NUMBER, STEPS
 from tests.tasks.report.site.reading import numbers, value, write

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from bench.made_up_atlas import Sizes, make_up
+from bench.made_up.atlas import make_up
+from bench.made_up.sizes import Sizes
 from tasks.artifacts import HISTOGRAMS, NEURON_TYPES, SIMULATIONS, TRACES, exemplars, read_table
 from tasks.evidence import Excitation
 from tasks.histogram import BINS

@@ -1,0 +1,177 @@
+"""What made-up neurons of one layer did, and what was said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from bench.made_up.accounts import make_accounts
+from bench.made_up.sizes import Sizes
+from bench.made_up.words import THINGS
+from tasks.artifacts import (
+    EXPLANATIONS,
+    HISTOGRAMS,
+    MOMENTS,
+    NEURON_TESTS,
+    NEURON_TYPES,
+    RANDOM_TRACES,
+    RESPONSES,
+    ROLES,
+    SCORES,
+    SIMULATIONS,
+    TESTED_TYPES,
+    TRACES,
+    TYPES,
+    TableSpec,
+    exemplars,
+    layer_file,
+    write_table,
+)
+from tasks.histogram import BINS, BLOCKS
+from tasks.report.site.inputs import LayerFiles
+
+_SHARES = ("visual", "text", "multimodal", "unknown")
+
+
+def write_layer(
+    folder: Path,
+    layer: int,
+    sizes: Sizes,
+    explainers: Sequence[str],
+    word: Callable[[np.random.Generator], str],
+    text_tokens: int,
+    seed: int,
+) -> LayerFiles:
+    """Write the tables of a layer; word: gives explanations."""
+    rng = np.random.default_rng(seed)
+    count = sizes.neurons
+    who = {
+        "layer": pa.array(np.full(count, layer, np.int16)),
+        "neuron": pa.array(np.arange(count, dtype=np.int32)),
+    }
+
+    def write(spec: TableSpec, table: pa.Table) -> Path:
+        path = folder / layer_file(spec.name, layer)
+        write_table(table.select(spec.schema.names).cast(spec.schema), spec, path)
+        return path
+
+    code = rng.choice(4, count, p=(0.15, 0.35, 0.35, 0.15))
+    shares = rng.dirichlet((0.4, 0.4, 0.4, 0.4), count).astype(np.float32)
+    shares[np.arange(count), code] += 1
+    shares /= shares.sum(axis=1, keepdims=True)
+    scale = rng.lognormal(0.5, 0.8, count).astype(np.float32)
+    types = pa.table(
+        who
+        | {f"p_{name}": shares[:, place] for place, name in enumerate(_SHARES)}
+        | {"type": pa.array(TYPES).take(pa.array(code)), "scale": scale}
+        | {"n_exemplars": np.full(count, sizes.top_n, np.int16)}
+    )
+    ids = (np.arange(count)[:, None] * 7 + np.arange(sizes.top_n) * 3 + layer) % sizes.samples
+    strength = np.sort(rng.uniform(0.5, 1, (count, sizes.top_n)), axis=1)[:, ::-1]
+    peaks = (strength * scale[:, None]).astype(np.float32)
+    ranked = {"sample_id": ids, "peak": peaks, "peak_role": ids % 2, "peak_token": ids % 3}
+    spec = exemplars(sizes.top_n)
+    slots = {
+        name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), sizes.top_n)
+        for name, values in ranked.items()
+    }
+    captured = {
+        "exemplars": write(spec, pa.table(who | slots)),
+        "traces": write(TRACES, _traces(rng, layer, ids, peaks, sizes, text_tokens)),
+        "random_traces": write(
+            RANDOM_TRACES,
+            _traces(
+                rng,
+                layer,
+                np.tile([2, 3], (sizes.with_held_out, 1)),
+                peaks[: sizes.with_held_out, -2:] / 2,
+                sizes,
+                text_tokens,
+            ),
+        ),
+        "histograms": write(HISTOGRAMS, _histograms(rng, who, count)),
+        "moments": write(MOMENTS, _moments(rng, who, count)),
+    }
+    said, scored, simulated = make_accounts(
+        rng, layer, sizes, explainers, word, code, ids, text_tokens
+    )
+    return LayerFiles(
+        layer=layer,
+        captured=captured,
+        types=write(NEURON_TYPES, types),
+        tested_types=write(NEURON_TESTS, _tested(rng, who, count)),
+        responses=write(RESPONSES, _responses(rng, who, count)),
+        explanations=(write(EXPLANATIONS, said),),
+        simulations=(write(SIMULATIONS, simulated),),
+        scores=(write(SCORES, scored),),
+    )
+
+
+def _traces(
+    rng: np.random.Generator,
+    layer: int,
+    ids: np.ndarray,
+    peaks: np.ndarray,
+    sizes: Sizes,
+    text_tokens: int,
+) -> pa.Table:
+    neurons, ranks = ids.shape
+
+    def lists(tokens: int) -> pa.LargeListArray:
+        values = rng.beta(0.4, 3, (neurons * ranks, tokens)) * peaks.reshape(-1, 1)
+        values[:, rng.integers(tokens)] = peaks.ravel()
+        offsets = np.arange(neurons * ranks + 1, dtype=np.int64) * tokens
+        return pa.LargeListArray.from_arrays(offsets, values.astype(np.float16).ravel())
+
+    return pa.table(
+        {
+            "layer": np.full(ids.size, layer, np.int16),
+            "neuron": np.repeat(np.arange(neurons, dtype=np.int32), ranks),
+            "rank": np.tile(np.arange(ranks, dtype=np.int16), neurons),
+            "sample_id": ids.ravel().astype(np.int32),
+            "visual": lists(sizes.grid**2),
+            "text": lists(text_tokens),
+        }
+    )
+
+
+def _histograms(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
+    shape = 2000 * np.exp(-np.arange(BINS) / 2.5)
+    columns = {
+        role: pa.FixedSizeListArray.from_arrays(
+            rng.poisson(shape, (count, BLOCKS, BINS)).astype(np.int32).ravel(), BLOCKS * BINS
+        )
+        for role in ("visual", "text")
+    }
+    return pa.table(who | columns)
+
+
+def _moments(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
+    columns = dict(who)
+    for role in ROLES:
+        columns |= {
+            f"n_{role}": np.full(count, 100_000),
+            f"nonfinite_{role}": np.zeros(count, np.int64),
+            **{f"{name}_{role}": rng.random(count) for name in ("mean", "m2", "max", "positive")},
+        }
+    return pa.table(columns)
+
+
+def _tested(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
+    columns = {
+        name: np.zeros(count) for name in NEURON_TESTS.schema.names if name not in ("type_tested",)
+    } | who
+    code = rng.choice(len(TESTED_TYPES), count, p=(0.1, 0.3, 0.4, 0.15, 0.05))
+    return pa.table(columns | {"type_tested": pa.array(TESTED_TYPES).take(pa.array(code))})
+
+
+def _responses(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
+    columns: dict = dict.fromkeys(RESPONSES.schema.names, pa.nulls(count)) | who
+    words = [[THINGS[place]] for place in rng.integers(len(THINGS), size=count)]
+    shares = pa.array([[0.5]] * count, pa.list_(pa.float64()))
+    return pa.table(
+        columns | {"favourites": words, "favourite_shares": shares, "seen_words": words}
+    )

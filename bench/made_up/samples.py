@@ -1,0 +1,73 @@
+"""Made-up samples, and the flat images that they show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from bench.made_up.sizes import Sizes
+from tasks.artifacts import DESCRIPTIONS, SAMPLES, write_table
+from tasks.report.site.inputs import SampleFiles
+from tasks.samples.source import BadSample, Concept, OpenedImage, Record
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A source of flat images; the reference is a colour, and "missing" opens none."""
+
+    side: int = 96
+
+    @property
+    def title(self) -> str:
+        """See Source."""
+        return "painted"
+
+    def records(self) -> Iterable[Record]:
+        """See Source: none, as the tables are made up."""
+        return ()
+
+    def probe(self) -> str:
+        """See Source."""
+        return ""
+
+    def concepts(self, image: str) -> list[Concept]:
+        """See Source."""
+        return []
+
+    def open_image(self, image: str) -> OpenedImage:
+        """See Source."""
+        if image == "missing":
+            raise BadSample("missing", "no such file: <b>missing</b>")
+        return OpenedImage(Image.new("RGB", (self.side, self.side), image), image)
+
+
+def write_samples(folder: Path, sizes: Sizes, tokens: Sequence[str]) -> SampleFiles:
+    """Write samples whose texts are all these tokens, and their descriptions."""
+    rng = np.random.default_rng(7)
+    listed, described = [], []
+    for sample_id in range(sizes.samples):
+        colour = "#{:02x}{:02x}{:02x}".format(*rng.integers(256, size=3))
+        image = "missing" if sample_id == 1 else colour
+        common = {"sample_id": sample_id, "status": "ok", "reason": ""}
+        listed.append(
+            common
+            | {"source_id": f"{tokens[0].strip()}-{sample_id}", "images": [image], "width": 96}
+            | {"image_sha256": image, "height": 96, "text": "".join(tokens)}
+        )
+        region = {"image": 0, "rows": sizes.grid, "columns": sizes.grid, "left": 0.0, "top": 0.0}
+        described.append(
+            common
+            | {"text": "".join(tokens), "text_source": "given", "tokens": list(tokens)}
+            | {"n_visual": sizes.grid**2, "n_text": len(tokens)}
+            | {"regions": [region | {"right": 96.0, "bottom": 96.0}]}
+        )
+    paths = {}
+    for spec, rows in ((SAMPLES, listed), (DESCRIPTIONS, described)):
+        paths[spec.name] = folder / f"{spec.name}.parquet"
+        write_table(pa.Table.from_pylist(rows, spec.schema), spec, paths[spec.name])
+    return SampleFiles((paths["samples"],), (paths["descriptions"],), Painted())
