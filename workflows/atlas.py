@@ -30,7 +30,8 @@ from workflows.errors import WrongCall
 from workflows.output import opened_store
 from workflows.progress import say
 from workflows.servers import ServerPool
-from workflows.settings import Settings, read_settings
+from workflows.settings import Settings
+from workflows.settings_reader import read_settings
 from workflows.stage import Context, Stage, run_stage
 from workflows.stages import (
     analyse,

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tasks.artifacts.location import is_uri
 from workflows.errors import WrongCall
-from workflows.settings import unknown_key
+from workflows.settings_reader import unknown_key
 from workflows.store import local_folder
 
 PROJECT_ROOT = Path(__file__).parent.parent

@@ -11,7 +11,8 @@ from typing import Any
 from tasks.llm.failures import Unusable
 from tasks.settings import identity
 from workflows.errors import WrongCall
-from workflows.settings import Settings, read_settings
+from workflows.settings import Settings
+from workflows.settings_reader import read_settings
 from workflows.stage import Context
 
 LAYERS = "capture.layers"
