@@ -1,45 +1,19 @@
 import asyncio
 import email.utils
-import logging
-import math
 import sqlite3
 import time
-from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from tasks.llm.calls import Calls
-from tasks.llm.client import Answer, ClientSettings, Unusable, connect, in_parallel
+from tasks.llm.client import Answer, Unusable, connect
 from tasks.llm.headers import retry_after
-from tasks.llm.journal import Claim, Journal, NoJournal
-from tasks.llm.prices import Price
 from tasks.llm.request import Request
-from tasks.llm.settings import AzureSettings, BatchSettings, LimitSettings
+from tasks.llm.settings import LimitSettings
 from tasks.llm.shared_limits import SharedLimits
 from tasks.llm.sqlite_journal import SqliteJournal
-from tests.loopback.fixture import Loopback
-from tests.loopback.provider import DEPLOYMENT
-
-PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}
-QUESTION = Request([{"role": "user", "content": "What does the neuron like?"}], {"seed": 0})
-
-
-def quick(loopback: Loopback, /, **changes: object) -> ClientSettings:
-    settings = ClientSettings(base_url=loopback.base_url, first_wait_s=0.01, timeout_s=5.0)
-    return replace(settings, **changes)  # type: ignore[arg-type]
-
-
-def ask(
-    settings: ClientSettings, journal: Journal | None = None, request: Request = QUESTION
-) -> Answer:
-    async def once() -> Answer:
-        calls = Calls(journal or NoJournal())
-        async with connect(settings, calls, PRICES) as connection:
-            return await connection.ask(request)
-
-    return asyncio.run(once())
+from tests.tasks.llm.asking import QUESTION, ask, quick, words
 
 
 def test_an_answer_comes_with_what_it_took(provider):
@@ -192,231 +166,11 @@ def test_an_address_without_the_protocol_is_pointed_out(provider):
         ask(quick(provider, base_url=provider.base_url + "/elsewhere"))
 
 
-def test_a_missing_key_is_noticed_before_anything_is_sent(provider, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(Unusable, match="OPENAI_API_KEY is not set"):
-        ask(quick(provider))
-    monkeypatch.setenv("OPENAI_API_KEY", "two\nlines")
-    with pytest.raises(Unusable, match="does not hold a key"):
-        ask(quick(provider))
-    assert provider.requests() == []
-
-
-def test_a_key_in_the_address_is_refused_before_it_is_logged_anywhere():
-    with pytest.raises(ValueError, match="OPENAI_API_KEY") as raised:
-        ClientSettings(base_url="http://user:hush@127.0.0.1/v1")
-    assert "hush" not in str(raised.value)
-
-
-@pytest.mark.parametrize("rest", ["?api-key=hush", "#hush", "/v1?hush"])
-def test_a_key_behind_the_address_is_refused_before_it_is_logged_anywhere(rest):
-    with pytest.raises(ValueError, match=r"base_url: .*OPENAI_API_KEY") as raised:
-        ClientSettings(base_url=f"http://127.0.0.1{rest}")
-    assert "hush" not in str(raised.value)
-    with pytest.raises(ValueError, match="endpoint: ") as raised:
-        ClientSettings(azure=AzureSettings(f"https://mine.openai.azure.com{rest}", "2024", "a"))
-    assert "hush" not in str(raised.value)
-
-
-@pytest.mark.parametrize("wrong", ["sk-proj-hush", "hush hush", "1hush", ""])
-def test_a_key_in_the_place_of_its_variable_is_refused_without_repeating_it(wrong):
-    with pytest.raises(ValueError, match=r"api_key_env: .*name of an environment") as raised:
-        ClientSettings(api_key_env=wrong)
-    assert "hush" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("served", "is_it"),
-    [
-        ("gpt-4o", True),
-        ("gpt-4o-2024-08-06", True),
-        ("gpt-4o-mini-2024-07-18", False),
-        ("gpt-4o-audio-preview", False),
-        ("gpt-4", False),
-    ],
-)
-def test_a_model_is_served_by_itself_and_by_its_dated_versions_only(served, is_it):
-    assert ClientSettings(model="gpt-4o").is_served_by(served) == is_it
-    assert ClientSettings(model="gpt-4o", served_as="gpt-4").is_served_by(served)
-
-
-def test_an_answered_request_is_never_sent_again(provider, tmp_path):
-    journal = SqliteJournal(tmp_path / "journal.db")
-    first = ask(quick(provider), journal)
-    journal.close()
-    again = SqliteJournal(tmp_path / "journal.db")
-    second = ask(quick(provider), again)
-    assert len(provider.requests()) == 1
-    assert second == first
-    assert second.replayed
-    assert asyncio.run(again.tally()).lost == 0
-
-
-@pytest.mark.parametrize("fault", ["refusal", "length", "content_filter", "filtered_request"])
-def test_an_answer_that_is_no_use_was_paid_for_all_the_same(provider, tmp_path, fault):
-    provider.misbehave(fault)
-    journal = SqliteJournal(tmp_path / "journal.db")
-    first = ask(quick(provider), journal)
-    assert ask(quick(provider), journal) == first
-    assert len(provider.requests()) == 1
-
-
-@pytest.mark.parametrize(
-    ("fault", "maybe_billed"),
-    [("429", 0), ("503", 0), ("400", 0), ("500", 2), ("hang", 2), ("invalid_json", 1)],
-)
-def test_a_failure_is_asked_about_again_and_counted_if_it_may_have_been_billed(
-    provider, tmp_path, fault, maybe_billed
-):
-    provider.misbehave(fault, times=2, seconds=1)
-    settings = quick(provider, max_attempts=2, timeout_s=0.3)
-    journal = SqliteJournal(tmp_path / "journal.db")
-    assert ask(settings, journal).status != "ok"
-    assert asyncio.run(journal.tally()).lost == maybe_billed
-    provider.behave()
-    assert ask(settings, journal).status == "ok"
-
-
-def test_the_same_model_elsewhere_is_asked_itself_unless_it_is_the_same_provider(
-    provider, tmp_path
-):
-    elsewhere = provider.base_url.replace("127.0.0.1", "localhost")
-    journal = SqliteJournal(tmp_path / "journal.db")
-    ask(quick(provider), journal)
-    assert not ask(quick(provider, base_url=elsewhere), journal).replayed
-    ask(quick(provider, provider="mine"), journal)
-    assert ask(quick(provider, base_url=elsewhere, provider="mine"), journal).replayed
-
-
-def test_the_key_is_nowhere_but_in_the_request(provider, tmp_path, monkeypatch, caplog):
-    secret = "sk-a-wrong-but-secret-key"
-    monkeypatch.setenv("OPENAI_API_KEY", secret)
-    caplog.set_level(logging.DEBUG)
-    journal = SqliteJournal(tmp_path / "journal.db")
-    settings = quick(provider)
-    with pytest.raises(Unusable) as raised:
-        ask(settings, journal)
-    shown = [str(raised.value), repr(settings), caplog.text, provider.log.read_text()]
-    linked: BaseException | None = raised.value
-    while linked is not None:
-        shown.append(repr(linked) + repr(vars(linked)))
-        linked = linked.__cause__ or linked.__context__
-    journal.close()
-    monkeypatch.setenv("OPENAI_API_KEY", provider.key)
-    journal = SqliteJournal(tmp_path / "journal.db")
-    assert ask(settings, journal).status == "ok"
-    journal.close()
-    with sqlite3.connect(tmp_path / "journal.db") as database:
-        shown.append("\n".join(database.iterdump()))
-    kept = b"".join(path.read_bytes() for path in Path(tmp_path).iterdir())
-    for key in (secret, provider.key):
-        assert not any(key in text for text in shown)
-        assert key.encode() not in kept
-
-
-def test_a_key_that_a_gateway_repeats_in_its_error_is_blotted_out(provider):
-    provider.misbehave("repeats_key")
-    answer = ask(quick(provider))
-    assert answer.status == "failed"
-    assert answer.reason.endswith("Bearer ***")
-    assert provider.key[:6] not in answer.reason
-
-
-def test_settings_that_cannot_work_are_turned_down():
-    with pytest.raises(ValueError, match="concurrency"):
-        ClientSettings(concurrency=0)
-    for wrong in (0.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match="timeout_s: must be above 0"):
-            ClientSettings(timeout_s=wrong)
-    for name in ("first_wait_s", "max_wait_s"):
-        for wrong in (-1.0, math.nan, math.inf):
-            with pytest.raises(ValueError, match=f"{name}: must be 0 or more"):
-                ClientSettings(**{name: wrong})
-    with pytest.raises(ValueError, match="poll_s: must be above 0"):
-        BatchSettings(poll_s=math.nan)
-
-
-def test_azure_is_asked_by_deployment_with_its_own_key(provider, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY")
-    monkeypatch.setenv("AZURE_OPENAI_API_KEY", provider.key)
-    azure = AzureSettings(provider.root, "2024-10-21", DEPLOYMENT)
-    settings = quick(provider, base_url=None, azure=azure, api_key_env="AZURE_OPENAI_API_KEY")
-    assert ask(settings).status == "ok"
-    assert provider.requests()[0]["body"]["model"] == DEPLOYMENT
-    with pytest.raises(Unusable, match="HTTP 404"):
-        ask(replace(settings, azure=replace(azure, deployment="no-such")))
-
-
-def test_azure_settings_that_cannot_work_are_turned_down():
-    with pytest.raises(ValueError, match="deployment: must be given"):
-        AzureSettings("https://mine.openai.azure.com", "2024-10-21", "")
-    with pytest.raises(ValueError, match="endpoint: must be a whole address"):
-        AzureSettings("mine", "2024-10-21", "a")
-
-
-def test_an_answer_of_another_model_is_no_answer_but_is_paid_once(provider, tmp_path):
-    provider.misbehave("wrong_model")
-    journal = SqliteJournal(tmp_path / "journal.db")
-    answer = ask(quick(provider), journal)
-    assert (answer.status, answer.text) == ("failed", "")
-    assert "answered by the model 'another-model-1' instead of 'gpt-4o'" in answer.reason
-    # Once it is said that this is its name, what was paid for is used.
-    answer = ask(quick(provider, served_as="another"), journal)
-    assert (answer.status, answer.replayed) == ("ok", True)
-    assert len(provider.requests()) == 1
-
-
 def test_a_request_carries_the_hash_that_the_journal_knows_it_by(provider, tmp_path):
     ask(quick(provider), SqliteJournal(tmp_path / "journal.db"))
     with sqlite3.connect(tmp_path / "journal.db") as database:
         (known_as,) = database.execute("SELECT request_hash FROM answers").fetchone()
     assert provider.requests()[0]["client_request_id"] == known_as
-
-
-def test_what_would_go_over_the_budget_is_not_sent(provider, tmp_path):
-    journal = SqliteJournal(tmp_path / "journal.db", budget_usd=0.0001)
-    answer = ask(quick(provider), journal)
-    assert answer.status == "budget"
-    assert "the budget of 0.0001 USD" in answer.reason
-    assert provider.requests() == []
-
-
-def test_an_answer_that_does_not_say_what_it_took_counts_as_the_most_it_can_have(
-    provider, tmp_path
-):
-    provider.misbehave("no_usage")
-    journal = SqliteJournal(tmp_path / "journal.db", budget_usd=0.01)
-    request = Request(QUESTION.messages, {"max_completion_tokens": 900})
-    answer = ask(quick(provider), journal, request)
-    assert (answer.status, answer.tokens_out) == ("ok", 900)
-    assert answer.usd == pytest.approx((answer.tokens_in * 2.5 + 9000) / 1e6)
-    assert asyncio.run(journal.tally()).spent_usd == answer.usd
-    assert ask(quick(provider), journal, words("And this?")).status == "budget"
-
-
-def test_two_workers_that_want_the_same_request_pay_for_it_once(provider, tmp_path):
-    provider.misbehave("slow", seconds=0.3)
-    journal = SqliteJournal(tmp_path / "journal.db")
-
-    async def both() -> list[Answer]:
-        calls = Calls(journal)
-        async with connect(quick(provider), calls) as one, connect(quick(provider), calls) as two:
-            return await asyncio.gather(one.ask(QUESTION), two.ask(QUESTION))
-
-    first, second = asyncio.run(both())
-    assert first == second
-    assert first.status == "ok"
-    assert len(provider.requests()) == 1
-
-
-def test_a_failure_that_stops_the_run_stops_all_who_share_the_journal(provider, tmp_path):
-    provider.misbehave("insufficient_quota")
-    journal = SqliteJournal(tmp_path / "journal.db")
-    with pytest.raises(Unusable, match="no quota left"):
-        ask(quick(provider), journal)
-    with pytest.raises(Unusable, match="no quota left"):
-        ask(quick(provider), journal, Request([{"role": "user", "content": "And this?"}]))
-    assert len(provider.requests()) == 1
 
 
 def test_one_that_is_turned_down_slows_all_who_share_the_limits(provider):
@@ -455,49 +209,6 @@ def test_within_its_limits_a_provider_turns_nothing_down(provider):
     assert max(times) - min(times) >= 0.6
     # It told that 40 are permitted, which was obeyed.
     assert len(times) == 30
-
-
-def words(text: str) -> Request:
-    return Request([{"role": "user", "content": text}], {"seed": 0})
-
-
-def test_what_is_under_way_when_the_run_is_stopped_is_kept_for_it_is_paid_for(provider, tmp_path):
-    provider.misbehave("slow", times=5, match="slow", seconds=0.6)
-    provider.misbehave("insufficient_quota", match="poor")
-    journal = SqliteJournal(tmp_path / "journal.db")
-    requests = [*(words(f"slow {number}") for number in range(5)), words("poor")]
-
-    async def all_at_once() -> None:
-        async with connect(quick(provider), Calls(journal), PRICES) as connection:
-            await in_parallel(connection.ask, requests, 6)
-
-    with pytest.raises(Unusable, match="no quota left"):
-        asyncio.run(all_at_once())
-    assert sum(line["answered"] for line in provider.requests()) == 5
-    tally = asyncio.run(journal.tally())
-    assert (tally.answered, tally.lost, tally.held_usd) == (5, 0, 0)
-    assert all(ask(quick(provider), journal, request).replayed for request in requests[:5])
-
-
-def test_an_asker_that_is_stopped_while_it_claims_leaves_no_claim_behind(provider, tmp_path):
-    class Slow(SqliteJournal):
-        async def claim(self, *about: object) -> Claim:
-            claim = await super().claim(*about)  # type: ignore[arg-type]
-            await asyncio.sleep(0.2)
-            return claim
-
-    journal = Slow(tmp_path / "journal.db")
-
-    async def stopped() -> None:
-        async with connect(quick(provider), Calls(journal), PRICES) as connection:
-            asking = asyncio.ensure_future(connection.ask(QUESTION))
-            await asyncio.sleep(0.1)
-            asking.cancel()
-
-    asyncio.run(stopped())
-    tally = asyncio.run(journal.tally())
-    assert (tally.requests, tally.held_usd, tally.lost) == (1, 0, 0)
-    assert provider.requests() == []
 
 
 def test_a_field_that_only_some_servers_know_is_sent_all_the_same(provider):
