@@ -47,17 +47,18 @@ class Dialogue:
 
         read: raises Malformed. again: words the second question, given what was wrong.
         """
-        answers = [await self._ask(request)]
+        answers = [await self.ask_once(request)]
         reading, complaint = _read(answers[0], read)
         if complaint:
             messages = _with_complaint(request.messages, answers[0].text, again(complaint))
-            answers.append(await self._ask(replace(request, messages=messages)))
+            answers.append(await self.ask_once(replace(request, messages=messages)))
             reading, complaint = _read(answers[1], read)
         last = answers[-1]
         status = "malformed" if complaint else last.status
         return Outcome(reading, status, complaint or last.reason, tuple(answers))
 
-    async def _ask(self, request: Request) -> Answer:
+    async def ask_once(self, request: Request) -> Answer:
+        """The answer, whatever it is; without the schema where the provider has none."""
         bare = replace(request, response_format=None)
         if not self._structured or request.response_format is None:
             return await self._connection.ask(bare)

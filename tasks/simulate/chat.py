@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from tasks.llm.answer import Answer
 from tasks.llm.calls import Calls
 from tasks.llm.client import (
@@ -32,15 +30,15 @@ from tasks.regions import finest_grids, over_tokens
 from tasks.samples.catalog import Catalog
 from tasks.samples.opened import Unopenable, open_view
 from tasks.settings import runtime
+from tasks.simulate.agreement import Informed, find_out
 from tasks.simulate.estimator import Agreed, negotiate
 from tasks.simulate.grid_drawing import LEAST_SIZE, draw_grid
 from tasks.simulate.rating_prompt import ask, ask_again, show_sample, wording
 from tasks.simulate.ratings import Ratings, expected_values, read_ratings
 from tasks.simulate.sheet import Sheet
-from tasks.simulate.simulator import Prediction, Question
+from tasks.simulate.simulator import NOTHING, Prediction, Question
 
 _SAMPLES_KEPT = 32
-_NOTHING = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -97,16 +95,11 @@ class ChatSimulator:
         check_price(self.prices, self.client.model, "simulate.prices")
         read_key(self.client.api_key_env, "simulate")
 
-    def agree(self, calls: Calls) -> ChatSimulator | AgreedChat:
+    def agree(self, calls: Calls) -> ChatSimulator | Informed[Agreed]:
         """Find out what can be had of the server, once for all who will simulate by what is
         returned; itself where that cannot be known now. Raises Unusable."""
-
-        async def find_out() -> Agreed | Answer:
-            async with connect(self.client, calls, self.prices) as connection:
-                return await self._agree(connection)
-
-        agreed = asyncio.run(find_out())
-        return AgreedChat(self, agreed) if isinstance(agreed, Agreed) else self
+        agreed = find_out(self._agree, self.client, calls, self.prices)
+        return Informed(self, agreed) if isinstance(agreed, Agreed) else self
 
     def assume(self) -> ChatSimulator:
         """As if its server could do the least, without asking it."""
@@ -117,15 +110,15 @@ class ChatSimulator:
         questions: Sequence[Question],
         catalog: Catalog,
         calls: Calls,
-        agreed: Agreed | None = None,
+        known: Agreed | None = None,
     ) -> list[Prediction]:
         """See `Simulator`. Runs an event loop of its own until every question has its outcome.
 
         All about a sample is asked one after the other, and all about samples of the same images.
-        agreed: what was found out of the server, if it was.
+        known: what was found out of the server, if it was.
         """
         check_price(self.prices, self.client.model, "simulate.prices")
-        return asyncio.run(self._simulate_all(questions, catalog, calls, agreed))
+        return asyncio.run(self._simulate_all(questions, catalog, calls, known))
 
     def parameters(self) -> dict[str, Any]:
         """The fields that all requests have in common."""
@@ -134,12 +127,12 @@ class ChatSimulator:
     async def _agree(self, connection: Connection | Collection) -> Agreed | Answer:
         if self.estimator == "integers":
             return Agreed("integers")
-        agreed = await negotiate(connection, self.parameters())
+        agreed = await negotiate(connection, self.parameters(), self.structured)
         if self.estimator == "expected" and agreed == Agreed("integers"):
             raise Unusable(
                 f"the server of {self.client.model!r} does not tell the probabilities of the "
-                "numbers that it writes (logprobs, top_logprobs): set simulate.estimator to "
-                "integers or auto"
+                "numbers that it writes (logprobs, top_logprobs), or they are next to none: set "
+                "simulate.estimator to integers or auto"
             )
         return agreed
 
@@ -159,7 +152,7 @@ class ChatSimulator:
             async with connect(self.client, calls, self.prices) as connection:
                 agreed = known or await self._agree(connection)
                 if not isinstance(agreed, Agreed):
-                    undecided = replace(_NOTHING, status=agreed.status, reason=agreed.reason)
+                    undecided = replace(NOTHING, status=agreed.status, reason=agreed.reason)
                     return [undecided] * len(questions)
                 rating = _Rating(self, agreed, catalog, connection, drawing)
                 order = sorted(range(len(questions)), key=by_image)
@@ -168,39 +161,6 @@ class ChatSimulator:
                 )
         predictions = dict(zip(order, answers, strict=True))
         return [predictions[place] for place in range(len(questions))]
-
-
-@dataclass(frozen=True)
-class AgreedChat:
-    """The same simulator, once it is known what can be had of its server."""
-
-    chat: ChatSimulator
-    agreed: Agreed
-
-    @property
-    def name(self) -> str:
-        """See `Simulator`."""
-        return self.chat.name
-
-    @property
-    def wording(self) -> str:
-        """See `Simulator`."""
-        return self.chat.wording
-
-    @property
-    def estimator(self) -> str:
-        """How predictions will be read off its answers."""
-        return self.agreed.estimator
-
-    def check(self) -> None:
-        """See `Simulator`."""
-        self.chat.check()
-
-    def simulate(
-        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
-    ) -> list[Prediction]:
-        """See `Simulator`."""
-        return self.chat.simulate(questions, catalog, calls, self.agreed)
 
 
 @dataclass(frozen=True)
@@ -231,7 +191,7 @@ class _Rating:
     async def simulate(self, question: Question) -> Prediction:
         sample = self._catalog[question.sample_id]
         if not sample.n_visual and not sample.tokens:
-            return _NOTHING
+            return NOTHING
         loop = asyncio.get_running_loop()
         try:
             shown = await loop.run_in_executor(self._drawing, self._show, question.sample_id)
@@ -248,10 +208,12 @@ class _Rating:
         values = self._expected(outcome.reading, outcome.answers[-1])
         if values is None and self._settings.estimator == "expected":
             return self._failed("malformed", "its numbers come without their probabilities")
-        estimator = "integers" if values is None else "expected"
         cells, text, whole = sheet.split(outcome.reading.values if values is None else values)
         return Prediction(
-            visual=over_tokens(sample.view, cells), text=text, estimator=estimator, detected=whole
+            visual=over_tokens(sample.view, cells),
+            text=text,
+            estimator=self._agreed.read_by("integers" if values is None else "expected"),
+            detected=whole,
         )
 
     def _request(self, shown: _Shown, explanation: str) -> Request:
@@ -284,7 +246,7 @@ class _Rating:
             grids.append(grid)
         told = "".join(urls) or sample.text
         return _Shown(
-            Sheet(tuple(grids), len(sample.tokens)),
+            Sheet(tuple(grids), len(sample.tokens), self._agreed.top),
             show_sample(urls, sample.tokens, settings.detail),
             hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16],
         )
@@ -294,10 +256,10 @@ class _Rating:
         odds = read_odds(answer.kept)
         if self._agreed.estimator != "expected" or ratings.spans is None or odds is None:
             return None
-        return expected_values(answer.text, ratings.spans, odds)
+        return expected_values(answer.text, ratings.spans, odds, self._agreed.top)
 
     def _failed(self, status: str, reason: str) -> Prediction:
-        return replace(_NOTHING, estimator=self._agreed.estimator, status=status, reason=reason)
+        return replace(NOTHING, estimator=self._agreed.told, status=status, reason=reason)
 
 
 def _answer_tokens(sheet: Sheet) -> int:

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tasks.llm.answer import Answer
 from tasks.llm.client import Collection, Connection
+from tasks.llm.dialogue import Dialogue
 from tasks.llm.logprobs import KEEP_NUMBERS, read_odds
 from tasks.llm.request import Request
-from tasks.simulate.rating_prompt import probe
-from tasks.simulate.ratings import expected_values, find_numbers
+from tasks.simulate.agreement import decides_nothing
+from tasks.simulate.rating_prompt import probe, probe_format
+from tasks.simulate.ratings import expected_values, find_numbers, first_odds, share_of_numbers
+from tasks.simulate.scale import HIGHEST, top_by
 
 Estimator = Literal["integers", "expected"]
 
 _MOST = (20, 5)
 """Alternatives at a token that are asked for: what OpenAI and vLLM give at most, and what servers
 that give fewer do."""
-_ANSWER_TOKENS = 32
-_TURNED_DOWN = re.compile(r"HTTP 4(?!08|09|29)\d\d")
+_ANSWER_TOKENS = 64
+_LEAST_SHARE = 0.1
+"""Of the probability at a number's place, what numbers must have. A model that is held to numbers
+by a schema, and would rather have said something else, has hardly any on them: which of them is
+then likelier means nothing, and it may write them only."""
 
 
 @dataclass(frozen=True)
 class Agreed:
-    """What can be had of a server. top_logprobs: alternatives that it tells of, 0 for none."""
+    """What can be had of a server. top_logprobs: alternatives that it tells of, 0 for none. top: of
+    the scale that it is asked to write numbers on; see `tasks.simulate.scale`."""
 
     estimator: Estimator
     top_logprobs: int = 0
+    top: int = HIGHEST
+
+    @property
+    def told(self) -> str:
+        """See `Known`."""
+        return self.read_by(self.estimator)
+
+    def read_by(self, estimator: Estimator) -> str:
+        """How an answer was read, as its row tells it: the scale is named where it is shorter."""
+        return estimator if self.top == HIGHEST else f"{estimator} 0-{self.top}"
 
     def parameters(self) -> dict[str, Any]:
         """The fields of a request that ask for it."""
@@ -38,33 +54,46 @@ class Agreed:
 
 
 async def negotiate(
-    connection: Connection | Collection, parameters: Mapping[str, Any]
+    connection: Connection | Collection, parameters: Mapping[str, Any], structured: bool
 ) -> Agreed | Answer:
     """Ask for a few numbers with their alternatives, and see whether they come.
 
-    parameters: of the requests that will follow. Returns what was agreed on, or the answer that
-    decides nothing, such as one that waits for a batch or that there is no money for.
+    parameters, structured: of the requests that will follow; see `Dialogue`. Returns what was
+    agreed on, or the answer that decides nothing, such as one that waits for a batch or that there
+    is no money for.
     """
+    dialogue = Dialogue(connection, structured)
     for most in _MOST:
-        agreed = Agreed("expected", most)
+        asked = Agreed("expected", most)
         limit = {"max_completion_tokens": _ANSWER_TOKENS}
-        answer = await connection.ask(
-            Request(probe(), {**parameters, **limit, **agreed.parameters()}, keep=KEEP_NUMBERS)
+        fields = {**parameters, **limit, **asked.parameters()}
+        answer = await dialogue.ask_once(
+            Request(probe(), fields, probe_format(), keep=KEEP_NUMBERS)
         )
-        if answer.status in ("pending", "budget", "rate_limited", "timed_out"):
+        if decides_nothing(answer):
             return answer
-        if answer.status == "failed":
-            if not _TURNED_DOWN.match(answer.reason):
-                return answer
-            continue
-        return agreed if _are_known(answer) else Agreed("integers")
+        if answer.status != "failed":
+            top = _readable_to(answer)
+            return Agreed("integers") if top is None else Agreed("expected", most, top)
     return Agreed("integers")
 
 
-def _are_known(answer: Answer) -> bool:
-    """Whether each number of an answer comes with the chances of others in its place."""
+def _readable_to(answer: Answer) -> int | None:
+    """The top of the scale on which an answer's numbers can be read as expected values; None where
+    they do not come with the chances of others in their places."""
     odds = read_odds(answer.kept)
     numbers = find_numbers(answer.text)
     if not odds or not numbers or max(len(one.options) for one in odds) < 2:
-        return False
-    return expected_values(answer.text, numbers, odds) is not None
+        return None
+    places = first_odds(numbers, odds)
+    tens = [
+        place.token
+        for (start, stop), place in zip(numbers, places, strict=True)
+        if place is not None and answer.text[start:stop] == str(HIGHEST)
+    ]
+    # Who wrote no 10 might write it in any way.
+    top = min(map(top_by, tens), default=HIGHEST - 1)
+    if expected_values(answer.text, numbers, odds, top) is None:
+        return None
+    shares = [share_of_numbers(place) for place in places if place is not None]
+    return top if min(shares) >= _LEAST_SHARE else None

@@ -25,10 +25,11 @@ from tasks.llm.prices import Price, check_price
 from tasks.llm.request import Request
 from tasks.samples.catalog import Catalog
 from tasks.settings import runtime
+from tasks.simulate.agreement import Informed, decides_nothing, find_out
 from tasks.simulate.ratings import expected_value
-from tasks.simulate.simulator import Prediction, Question
+from tasks.simulate.scale import HIGHEST
+from tasks.simulate.simulator import NOTHING, Prediction, Question
 from tasks.simulate.token_list import (
-    HIGHEST,
     MOST_EXAMPLES,
     TAB,
     Scale,
@@ -41,8 +42,6 @@ from tasks.simulate.token_list import (
 )
 
 _KEEP_NUMBERS = KeepPrompt(TAB, Scale(HIGHEST).numbers)
-_UNDECIDED = ("pending", "budget", "rate_limited", "timed_out")
-_NOTHING = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -86,34 +85,29 @@ class PromptLogprobs:
         check_price(self.prices, self.client.model, "simulate.prices")
         read_key(self.client.api_key_env, "simulate")
 
-    def agree(self, calls: Calls) -> PromptLogprobs | ListedTokens:
+    def agree(self, calls: Calls) -> PromptLogprobs | Informed[Scale]:
         """Find out how the model's tokenizer cuts numbers, once for all who will simulate by what
         is returned; itself where that cannot be known now. Raises Unusable."""
+        agreed = find_out(self._agree, self.client, calls, self.prices)
+        return Informed(self, agreed) if isinstance(agreed, Scale) else self
 
-        async def find_out() -> Scale | Answer:
-            async with connect(self.client, calls, self.prices) as connection:
-                return await self._agree(connection)
-
-        agreed = asyncio.run(find_out())
-        return ListedTokens(self, agreed) if isinstance(agreed, Scale) else self
-
-    def assume(self) -> ListedTokens:
+    def assume(self) -> Informed[Scale]:
         """As if numbers were cut as its requests are longest, without asking its server."""
-        return ListedTokens(self, Scale())
+        return Informed(self, Scale())
 
     def simulate(
         self,
         questions: Sequence[Question],
         catalog: Catalog,
         calls: Calls,
-        scale: Scale | None = None,
+        known: Scale | None = None,
     ) -> list[Prediction]:
         """See `Simulator`. Runs an event loop of its own until every question has its outcome.
 
-        scale: what was found out of the model, if it was.
+        known: what was found out of the model, if it was.
         """
         check_price(self.prices, self.client.model, "simulate.prices")
-        return asyncio.run(self._simulate_all(questions, catalog, calls, scale))
+        return asyncio.run(self._simulate_all(questions, catalog, calls, known))
 
     async def _simulate_all(
         self,
@@ -125,7 +119,7 @@ class PromptLogprobs:
         async with connect(self.client, calls, self.prices) as connection:
             scale = known or await self._agree(connection)
             if not isinstance(scale, Scale):
-                undecided = replace(_NOTHING, status=scale.status, reason=scale.reason)
+                undecided = replace(NOTHING, status=scale.status, reason=scale.reason)
                 return [undecided] * len(questions)
 
             async def predict(question: Question) -> Prediction:
@@ -141,7 +135,7 @@ class PromptLogprobs:
         explanation: str,
         scale: Scale,
     ) -> Prediction:
-        nothing = replace(_NOTHING, estimator=estimator(scale))
+        nothing = replace(NOTHING, estimator=scale.told)
         if not tokens:
             return replace(nothing, visual=None)
         messages = list_tokens(tokens, explanation, scale, self.examples)
@@ -166,8 +160,7 @@ class PromptLogprobs:
                     "model"
                 )
             return scale
-        is_turned_down = answer.reason.startswith("HTTP 4")
-        if answer.status in _UNDECIDED or (answer.status == "failed" and not is_turned_down):
+        if decides_nothing(answer):
             return answer
         raise Unusable(
             f"the server of {self.client.model!r} does not tell the log probabilities of its "
@@ -188,44 +181,6 @@ class PromptLogprobs:
         return Request(messages, parameters, keep=_KEEP_NUMBERS)
 
 
-@dataclass(frozen=True)
-class ListedTokens:
-    """The same simulator, once it is known how its model's tokenizer cuts numbers."""
-
-    settings: PromptLogprobs
-    scale: Scale
-
-    @property
-    def name(self) -> str:
-        """See `Simulator`."""
-        return self.settings.name
-
-    @property
-    def wording(self) -> str:
-        """See `Simulator`."""
-        return self.settings.wording
-
-    @property
-    def estimator(self) -> str:
-        """How predictions will be read off its answers."""
-        return estimator(self.scale)
-
-    def check(self) -> None:
-        """See `Simulator`."""
-        self.settings.check()
-
-    def simulate(
-        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
-    ) -> list[Prediction]:
-        """See `Simulator`."""
-        return self.settings.simulate(questions, catalog, calls, self.scale)
-
-
-def estimator(scale: Scale) -> str:
-    """How predictions are read off the answers, as rows tell it."""
-    return f"expected 0-{scale.top}, {scale.placeholder} where not told"
-
-
 def read_values(kept: Any, tokens: int, places: int, scale: Scale) -> np.ndarray | str:
     """The expected value at each of the last `tokens` of all `places` of a prompt, float32
     [tokens]; or what is wrong with what was told of it.
@@ -239,8 +194,7 @@ def read_values(kept: Any, tokens: int, places: int, scale: Scale) -> np.ndarray
     for number, place in enumerate(odds[places - tokens :], start=1):
         if not begins(place.token, scale.placeholder):
             return f"at token {number} the prompt has {place.token!r} for a placeholder"
-        options = [(text, lp) for text, lp in place.options if text.strip() in scale.numbers]
-        value = expected_value(replace(place, options=tuple(options)))
+        value = expected_value(place, top=scale.top)
         if value is None:
             return (
                 f"no number is among the alternatives at token {number}: raise "

@@ -10,6 +10,7 @@ from string import Template
 from typing import Any
 
 from tasks.llm.content import escape, picture, words
+from tasks.simulate.scale import HIGHEST
 from tasks.simulate.sheet import PER_LINE, Sheet
 
 LAYOUT = 1
@@ -49,7 +50,7 @@ def ask(shown: Sequence[dict[str, Any]], explanation: str, sheet: Sheet) -> list
     """The question about a sample that is shown; one without words says that nothing is known."""
     told = Template(_TOLD["told" if explanation.strip() else "empty"])
     said = told.substitute(explanation=escape(explanation), fields=sheet.told())
-    system = Template(_TOLD["system"]).substitute(per_line=PER_LINE)
+    system = Template(_TOLD["system"]).substitute(per_line=PER_LINE, top=sheet.top)
     return [
         {"role": "system", "content": system},
         {"role": "user", "content": [*shown, words(said)]},
@@ -62,8 +63,22 @@ def ask_again(complaint: str, sheet: Sheet) -> str:
 
 
 def probe() -> list[dict[str, Any]]:
-    """A question that is answered with a few numbers."""
+    """A question that is answered with a few numbers, a 10 among them."""
     return [{"role": "user", "content": _TOLD["probe"]}]
+
+
+def probe_format() -> dict[str, Any]:
+    """The JSON schema of its answer."""
+    number = {"type": "integer", "enum": list(range(HIGHEST + 1))}
+    listed = {"type": "array", "items": number, "minItems": 4, "maxItems": 4}
+    schema = {
+        "type": "object",
+        "properties": {"numbers": listed},
+        "required": ["numbers"],
+        "additionalProperties": False,
+    }
+    named = {"name": "some_numbers", "strict": True, "schema": schema}
+    return {"type": "json_schema", "json_schema": named}
 
 
 def _lines(tokens: Sequence[str]) -> list[str]:

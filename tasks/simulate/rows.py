@@ -13,12 +13,11 @@ from tasks.evidence import Evidence, Excitation, one_to_one
 from tasks.llm.calls import Calls
 from tasks.samples.catalog import Catalog
 from tasks.simulate.control import Explained
-from tasks.simulate.simulator import Prediction, Question, Simulator
+from tasks.simulate.simulator import NOTHING, Prediction, Question, Simulator
 
 EMPTY = ""
 """The explanation without words: a control, the same for all neurons."""
 _LARGEST = float(np.finfo(np.float16).max)
-_NOTHING = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
 _Planned = tuple[dict, str, Excitation]
 """What is known of a row before its prediction, the explanation, and what truly happened."""
 
@@ -103,24 +102,24 @@ def _why_no_samples(neuron: Evidence) -> str:
 def _checked(prediction: Prediction, truth: Excitation) -> Prediction:
     """The prediction, or `malformed` where it cannot be laid beside the real trace."""
     if prediction.status != "ok":
-        return replace(prediction, visual=_NOTHING.visual, text=_NOTHING.text)
+        return replace(prediction, visual=NOTHING.visual, text=NOTHING.text)
     for role in ("visual", "text"):
         values, tokens = getattr(prediction, role), len(getattr(truth, role))
         if values is None:
             continue
         if len(values) != tokens:
             reason = f"{len(values)} predictions for {tokens} {role} tokens"
-            return replace(_NOTHING, status="malformed", reason=reason)
+            return replace(NOTHING, status="malformed", reason=reason)
         if not (np.abs(values) <= _LARGEST).all():  # NaN is not.
             reason = f"a {role} prediction is not a number up to {_LARGEST:.0f}"
-            return replace(_NOTHING, status="malformed", reason=reason)
+            return replace(NOTHING, status="malformed", reason=reason)
     return prediction
 
 
 def _absent(common: dict, claim: str, status: str, reason: str) -> dict:
     nobody = {"claim": claim, "claim_layer": -1, "claim_neuron": -1, "sample_id": -1, "draw": ""}
     outcome = {"purpose": "scorer", "status": status, "reason": reason}
-    return common | nobody | _trace(_NOTHING) | outcome
+    return common | nobody | _trace(NOTHING) | outcome
 
 
 def _trace(prediction: Prediction) -> dict:

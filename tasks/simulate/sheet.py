@@ -9,19 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from tasks.simulate.scale import HIGHEST
+
 PER_LINE = 10
 """Tokens of a line: so few that a model does not lose count."""
 SAMPLE = "sample"
 """The field for the sample as a whole."""
-HIGHEST = 10
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """grids: (rows, columns) over each picture; tokens: of the text."""
+    """grids: (rows, columns) over each picture; tokens: of the text; top: of the ratings, which
+    begin with 0."""
 
     grids: tuple[tuple[int, int], ...]
     tokens: int
+    top: int = HIGHEST
 
     @property
     def fields(self) -> tuple[tuple[str, int], ...]:
@@ -64,7 +67,7 @@ class Sheet:
             "properties": properties,
             "required": list(properties),
             "additionalProperties": False,
-            "$defs": {"rating": {"type": "integer", "enum": list(range(HIGHEST + 1))}},
+            "$defs": {"rating": {"type": "integer", "enum": list(range(self.top + 1))}},
         }
         named = {"name": "sample_ratings", "strict": True, "schema": schema}
         return {"type": "json_schema", "json_schema": named}

@@ -30,6 +30,10 @@ class Prediction:
     detected: float | None = None
 
 
+NOTHING = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
+"""What is predicted where there is nothing to predict, or where it failed."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What a neuron of which only `explanation` is known does at every token of a sample.

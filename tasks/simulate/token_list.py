@@ -12,9 +12,9 @@ from typing import Any
 
 from tasks.llm.content import escape
 from tasks.llm.logprobs import Odds
+from tasks.simulate.scale import HIGHEST, top_by
 
 TAB = "\t"
-HIGHEST = 10
 PLACEHOLDERS = ("unknown", "?", "_")
 """What may stand for a number that is not told, the first that the tokenizer keeps apart from the
 tab before it. Bills et al. (2023) write unknown; tokenizers that put what is no letter together
@@ -67,6 +67,11 @@ class Scale:
         """All numbers of the scale."""
         return frozenset(str(number) for number in range(self.top + 1))
 
+    @property
+    def told(self) -> str:
+        """See `tasks.simulate.agreement.Known`."""
+        return f"expected 0-{self.top}, {self.placeholder} where not told"
+
 
 def wording() -> str:
     """Names the wording: a hash of the prompt files and of all that stands in the lists."""
@@ -106,14 +111,13 @@ def read_scale(places: Sequence[Odds]) -> Scale | None:
     """The scale for a model, from the first tokens of the numbers of `list_numbers`; None where
     its tokenizer does not keep them apart from the tab before them.
 
-    Where "10" is one token, the scale ends with it. Where it is "1" and "0", the probability of 10
-    is that of "0" behind a "1", and the one pass over a prompt has no "1" there: the scale then
-    ends with 9, for scores do not depend on the unit of a prediction.
+    Its top is that of `tasks.simulate.scale`: one pass over a prompt has no "1" behind which the
+    "0" of a "10" could be asked for.
     """
     said = [place.token.strip() for place in places]
     if said[:HIGHEST] != [str(number) for number in range(HIGHEST)] or len(said) <= HIGHEST:
         return None
-    top = HIGHEST if said[HIGHEST] == str(HIGHEST) else HIGHEST - 1
+    top = top_by(said[HIGHEST])
     if top < HIGHEST and said[HIGHEST] != "1":
         return None
     apart = (name for name in PLACEHOLDERS if any(begins(one, name) for one in said[HIGHEST + 1 :]))

@@ -10,7 +10,15 @@ from typing import Any
 from tests.loopback.listing import is_listing, prompt_fields
 from tests.loopback.looking import look
 from tests.loopback.protocol import open_picture
-from tests.loopback.rating import is_about_ratings, rate, rate_plainly, with_odds
+from tests.loopback.rating import (
+    DIGITS,
+    WHOLE_NUMBERS,
+    held_to_it,
+    is_about_ratings,
+    rate,
+    rate_plainly,
+    with_odds,
+)
 
 
 def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict[str, Any]:
@@ -34,8 +42,8 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
         message["content"], finish = said[: len(said) // 2], "length"
     elif fault == "content_filter":
         message["content"], finish = "", "content_filter"
-    elif fault == "prose":
-        message["content"] = "It seems to like all sorts of things."
+    elif fault == "prose" or (fault == "unruly" and "response_format" not in body):
+        message["content"], opinions = "It seems to like all sorts of things.", {}
     elif fault == "empty":
         message["content"] = ""
     elif fault == "wrong_model":
@@ -47,13 +55,17 @@ def completion(body: dict[str, Any], text: str, fault: str, plain: bool) -> dict
         answer["explanation"] = answer["explanation"].replace(" ", "\n\t", 2)
         message["content"] = json.dumps(answer)
     elif "response_format" not in body:
-        before = "" if said.startswith("[") else "Here is what I found:\n```json\n"
-        message["content"] = f"{before}{said}" + ("\n```\nLet me know!" if before else "")
+        before = "Here is what I found:\n```json\n"
+        message["content"] = f"{before}{said}\n```\nLet me know!"
         opinions = {len(before) + place: opinion for place, opinion in opinions.items()}
     odds = None
     if body.get("logprobs") and fault != "without_logprobs" and message["content"]:
         most = 1 if fault == "own_logprobs" else body.get("top_logprobs") or 0
-        odds = {"content": with_odds(message["content"], opinions, most), "refusal": None}
+        cut = DIGITS if fault == "digits" else WHOLE_NUMBERS
+        odds = {"content": with_odds(message["content"], opinions, most, cut), "refusal": None}
+        if fault == "reluctant":
+            for one in odds["content"]:
+                held_to_it(one)
     tokens_in = prompt_tokens(body)
     tokens_out = len(message["content"] or "") // 4 + 1
     usage = {

@@ -30,7 +30,10 @@ TOKEN = re.compile(r"\d+\{((?:\\.|[^\\{}])*)\}")
 FIELDS = re.compile(
     r'"([^"]+)"(?: to "([^"]+)")?(?:, each)?(?: with (\d+) numbers?)?(?:; |\.$|, and nothing)'
 )
-PROBE = "Name three whole numbers"
+PROBE = "Name four whole numbers"
+WHOLE_NUMBERS = r"\d+|[^\d\s]+|\s+"
+DIGITS = r"\d|[^\d\s]+|\s+"
+"""How answers are cut into tokens."""
 LIKELY_OTHERS = ("{", "\n", "the", "none")
 
 
@@ -45,12 +48,14 @@ class Said:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question: fields with how many numbers each, pictures, tokens, what is said or None."""
+    """A question: fields with how many numbers each, pictures, tokens, what is said or None, and
+    the top of the scale."""
 
     fields: list[tuple[str, int]]
     pictures: list[str]
     tokens: list[str]
     explanation: str | None
+    top: int
 
 
 def is_about_ratings(body: dict[str, Any]) -> bool:
@@ -63,7 +68,7 @@ def is_about_ratings(body: dict[str, Any]) -> bool:
 def rate(body: dict[str, Any], fault: str = "") -> Said:
     """The answer to the question; fault: miscount leaves a number out of the first field."""
     if body["messages"][0]["content"].startswith(PROBE):
-        return _written({"": [7.3, 2.6, 10.0]}, listed=True)
+        return _written({"numbers": [10.0, 7.3, 2.6, 0.0]})
     asked = read_question(body)
     values: dict[str, list[float]] = {}
     looked = [_look(picture, asked, number) for number, picture in enumerate(asked.pictures, 1)]
@@ -79,6 +84,9 @@ def rate(body: dict[str, Any], fault: str = "") -> Said:
         assert name == "sample" or len(values[name]) == count, (name, count)
     everything = [value for some in values.values() for value in some]
     values["sample"] = [max(everything, default=0.0)]
+    values = {
+        name: [asked.top / HIGHEST * value for value in some] for name, some in values.items()
+    }
     if fault == "miscount":
         values[asked.fields[0][0]].pop()
     return _written(values)
@@ -111,6 +119,7 @@ def read_question(body: dict[str, Any]) -> Asked:
         pictures,
         [re.sub(r"\\(.)", r"\1", token) for line in lines for token in TOKEN.findall(line)],
         told[1] if told else None,
+        int(re.search(r"to (\d+) \(it is as active", body["messages"][0]["content"])[1]),  # type: ignore[index]
     )
 
 
@@ -163,10 +172,10 @@ def _read(asked: Asked) -> list[float]:
     return opinions
 
 
-def _written(values: dict[str, list[float]], listed: bool = False) -> Said:
-    text, opinions = ("" if listed else "{"), {}
+def _written(values: dict[str, list[float]]) -> Said:
+    text, opinions = "{", {}
     for place, (name, numbers) in enumerate(values.items()):
-        text += "" if listed else f'{", " if place else ""}"{name}": '
+        text += f'{", " if place else ""}"{name}": '
         bare = name == "sample"
         text += "" if bare else "["
         for index, opinion in enumerate(numbers):
@@ -174,25 +183,36 @@ def _written(values: dict[str, list[float]], listed: bool = False) -> Said:
             opinions[len(text)] = opinion
             text += str(math.floor(opinion + 0.5))
         text += "" if bare else "]"
-    return Said(text + ("" if listed else "}"), opinions)
+    return Said(text + "}", opinions)
 
 
-def with_odds(text: str, opinions: dict[int, float], most: int) -> list[dict[str, Any]]:
-    """The tokens of an answer with at most so many alternatives each; "10" is one token."""
+def with_odds(
+    text: str, opinions: dict[int, float], most: int, cut: str = WHOLE_NUMBERS
+) -> list[dict[str, Any]]:
+    """The tokens of an answer with at most so many alternatives each. cut: into which tokens."""
     tokens = []
-    for piece in re.finditer(r"\d+|[^\d\s]+|\s+", text):
+    for piece in re.finditer(cut, text):
         chances = {piece[0]: 0.9} | dict.fromkeys(LIKELY_OTHERS, 0.02)
         if piece.start() in opinions:
             opinion = opinions[piece.start()]
             low, share = math.floor(opinion), opinion - math.floor(opinion)
             chances = {str(low): 0.9 * (1 - share), str(low + 1): 0.9 * share}
             chances = {number: chance for number, chance in chances.items() if chance > 0}
+            if cut == DIGITS and "10" in chances:
+                chances["1"] = chances.pop("10")
             chances |= dict.fromkeys(LIKELY_OTHERS, 0.02)
         told = [_alternative(said, chance) for said, chance in chances.items()]
         told.sort(key=lambda one: -one["logprob"])
         own = next(one for one in told if one["token"] == piece[0])
         tokens.append(own | {"top_logprobs": told[:most]})
     return tokens
+
+
+def held_to_it(told: dict[str, Any]) -> None:
+    """As of a model that would rather have said what is no number: a thousandth of the chances."""
+    told["logprob"] += math.log(0.001)
+    for one in told["top_logprobs"]:
+        one["logprob"] += math.log(0.001 if one["token"].strip().isdecimal() else 1)
 
 
 def _alternative(said: str, chance: float) -> dict[str, Any]:

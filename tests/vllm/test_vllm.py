@@ -20,9 +20,10 @@ import pytest
 
 from tasks.llm.calls import Calls
 from tasks.llm.servers import FixedServers
+from tasks.simulate.agreement import Informed
 from tasks.simulate.chat import ChatSimulator
 from tasks.simulate.estimator import Agreed
-from tasks.simulate.prompt_logprobs import ListedTokens, PromptLogprobs
+from tasks.simulate.prompt_logprobs import PromptLogprobs
 from tasks.simulate.simulator import Question
 from tasks.simulate.token_list import Scale
 from tests.tasks.explain.coloured_patches import catalog
@@ -136,8 +137,8 @@ def test_all_text_tokens_are_read_off_one_pass(base_url: str, model: Path) -> No
     )
     agreed = lister.agree(at(base_url))
     print("agreed on:", agreed.estimator)
-    assert isinstance(agreed, ListedTokens)
-    assert agreed.scale == Scale(9, "unknown")  # Its tokenizer spells out what scenes lack.
+    assert isinstance(agreed, Informed)
+    assert agreed.known == Scale(9, "unknown")  # Its tokenizer spells out what scenes lack.
     questions = [Question(claim, sample) for claim in _CLAIMS for sample in range(4)]
     predictions = agreed.simulate(questions, catalog(), at(base_url))
     for prediction in predictions:

@@ -169,6 +169,67 @@ def test_a_server_without_probabilities_is_asked_for_integers(provider, fault):
     assert all("logprobs" not in body for body in ratings_asked(provider))
 
 
+def test_a_model_that_writes_ten_in_two_tokens_is_asked_on_a_scale_that_ends_with_nine(provider):
+    """Or the likelier a 10 is, the lower would be what is expected of a cell whose 9 is written."""
+    questions = [Question(said, sample) for said in (RED, BOTH) for sample in SHOWS_RED]
+    whole = simulate(provider, *questions)
+    provider.forget()
+    provider.misbehave("digits", times=-1)
+    cut = simulate(provider, *questions)
+    assert {one.estimator for one in whole} == {"expected"}
+    assert {one.estimator for one in cut} == {"expected 0-9"}
+    for one, other in zip(whole, cut, strict=True):
+        np.testing.assert_allclose(other.visual / 9, one.visual / 10, atol=1e-3)
+        np.testing.assert_allclose(other.text / 9, one.text / 10, atol=1e-3)
+        assert other.detected / 9 == pytest.approx(one.detected / 10, abs=1e-3)
+    for body in ratings_asked(provider):
+        system = body["messages"][0]["content"]
+        assert "to 9 (it is as active as it ever is)" in system
+        assert "10 (" not in system
+
+
+def test_integers_are_asked_from_nought_to_ten_however_a_ten_is_cut(provider):
+    provider.misbehave("digits", times=-1)
+    (rated,) = simulate(provider, Question(BOTH, 3), estimator="integers")
+    assert (rated.estimator, rated.text.max()) == ("integers", 10)
+
+
+@pytest.mark.slow
+def test_an_answer_without_probabilities_on_the_shorter_scale_says_which_scale(provider):
+    provider.misbehave("without_logprobs", match="predict")
+    provider.misbehave("digits", times=-1)
+    client = replace(chat(provider).client, concurrency=1)
+    first, second = simulate(provider, Question(BOTH, 3), Question(RED, 3), client=client)
+    assert [first.estimator, second.estimator] == ["integers 0-9", "expected 0-9"]
+    assert first.text.max() == 9
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_what_a_server_can_do_is_found_out_in_the_form_that_it_will_be_asked_in(
+    provider, structured
+):
+    """A weak model writes numbers where a schema holds it to them, and elsewhere it may not."""
+    provider.misbehave("unruly", times=-1)
+    agreed = chat(provider, structured=structured).agree(Calls())
+    assert agreed.estimator == ("expected" if structured else "integers")
+    (body,) = (line["body"] for line in provider.requests())
+    assert ("response_format" in body) == structured
+
+
+@pytest.mark.slow
+def test_where_the_schema_is_refused_it_is_found_out_without(provider):
+    provider.misbehave("no_json_schema", times=-1)
+    assert chat(provider).agree(Calls()).estimator == "expected"
+    asked = ["response_format" in line["body"] for line in provider.requests()]
+    assert asked == [True, False]
+
+
+def test_numbers_that_only_the_schema_makes_a_model_write_are_taken_as_they_are_written(provider):
+    """It would rather have said something else: which number is then likelier means nothing."""
+    provider.misbehave("reluctant", times=-1)
+    assert chat(provider).agree(Calls()).estimator == "integers"
+
+
 @pytest.mark.slow
 def test_a_server_that_tells_of_fewer_alternatives_is_asked_for_fewer(provider):
     provider.misbehave("few_logprobs", times=-1)
@@ -211,6 +272,13 @@ def test_one_answer_without_probabilities_is_taken_by_its_integers(provider):
     client = replace(chat(provider).client, concurrency=1)
     first, second = simulate(provider, Question(RED, 3), Question(BOTH, 3), client=client)
     assert [first.estimator, second.estimator] == ["integers", "expected"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["409", "500"])
+def test_a_server_that_fails_for_now_has_decided_nothing(provider, fault):
+    provider.misbehave(fault, times=-1)
+    assert chat(provider).agree(Calls()) == chat(provider)
 
 
 @pytest.mark.slow

@@ -145,6 +145,12 @@ def test_a_server_that_tells_nothing_of_its_prompts_is_refused_in_words(provider
         lister(provider, "gpt-4o").agree(Calls())
 
 
+@pytest.mark.parametrize("fault", ["409", "429"])
+def test_a_server_that_fails_for_now_is_not_refused(provider, fault):
+    provider.misbehave(fault, times=-1)
+    assert lister(provider).agree(Calls()) == lister(provider)
+
+
 def test_where_nothing_is_sent_every_question_is_one_request(provider, tmp_path):
     calls = Calls(spool=Spool(tmp_path / "spool.jsonl", 1.0))
     questions = [Question(said, 0) for said in (CIRCLE, "", "other")]

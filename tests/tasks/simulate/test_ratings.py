@@ -3,11 +3,13 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from tasks.llm.dialogue import Malformed
 from tasks.llm.logprobs import Odds
 from tasks.simulate.ratings import expected_value, expected_values, read_ratings
+from tasks.simulate.scale import top_by
 from tasks.simulate.sheet import Sheet
 
 SHEET = Sheet(((2, 2),), 3)
@@ -36,8 +38,30 @@ def test_where_ten_is_two_tokens_one_is_parted_by_what_may_follow_it():
     assert expected_value(first, written) == pytest.approx(3.6)
 
 
-def test_where_one_was_not_written_what_would_follow_it_is_not_known_and_it_counts_as_one():
+def test_where_another_number_was_written_what_stands_behind_it_says_nothing_of_one():
     assert expected_value(odds("5", {"1": 0.5, "5": 0.5}), odds(",", {"0": 0.9}, 1)) == 3.0
+
+
+def test_on_a_scale_that_ends_with_nine_a_ten_is_no_number_and_one_is_one():
+    assert expected_value(odds("9", {"9": 0.4, "10": 0.5, "7": 0.1}), top=9) == pytest.approx(8.6)
+    assert expected_value(odds("1", {"1": 0.5, "3": 0.5}), odds("0", {"0": 1.0}, 1), 9) == 2.0
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_the_more_active_a_place_is_held_to_be_the_higher_is_its_expected_value(is_cut):
+    """Opinions from nothing to all, each by the two numbers next to it, of a model that writes a 10
+    in one token and of one that writes it in two."""
+    top = top_by("1" if is_cut else "10")
+    values = []
+    for share in np.linspace(0, 1, 101):
+        low, part = divmod(share * top, 1)
+        chances = {str(int(low)): 1 - part, str(int(low) + 1): part}
+        if is_cut and "10" in chances:
+            chances["1"] = chances.pop("10")
+        written = max(chances, key=lambda said: chances[said])
+        given = {said: chance for said, chance in chances.items() if chance > 0}
+        values.append(expected_value(odds(written, given), top=top))
+    np.testing.assert_allclose(np.array(values) / top, np.linspace(0, 1, 101), atol=1e-9)
 
 
 def test_numbers_with_a_space_before_them_are_the_same_numbers():
@@ -97,6 +121,11 @@ def test_what_is_wrong_with_an_answer_is_said(changes, why):
         read_ratings(json.dumps(GOOD | changes), SHEET)
 
 
+def test_what_exceeds_the_scale_is_wrong():
+    with pytest.raises(Malformed, match='"row 2" holds something else than numbers from 0 to 9'):
+        read_ratings(json.dumps(GOOD), Sheet(((2, 2),), 3, top=9))
+
+
 def test_an_answer_without_a_field_or_with_one_twice_is_malformed():
     with pytest.raises(Malformed, match='"sample" is missing'):
         read_ratings(json.dumps({k: v for k, v in GOOD.items() if k != "sample"}), SHEET)
@@ -124,6 +153,8 @@ def test_the_schema_counts_every_row_and_line():
     counts = {name: form.get("minItems") for name, form in schema["properties"].items()}
     assert counts == {"row 1": 3, "row 2": 3, "line 1": 10, "line 2": 2, "sample": None}
     assert schema["required"] == list(counts)
+    nine = Sheet(((2, 3),), 12, top=9).response_format()["json_schema"]["schema"]
+    assert [max(form["$defs"]["rating"]["enum"]) for form in (schema, nine)] == [10, 9]
 
 
 def test_values_are_split_into_what_they_rate():
