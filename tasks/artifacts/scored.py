@@ -98,7 +98,7 @@ SCORES = TableSpec(
                 "the same for a prediction made without explanation or simulator: the neuron's "
                 "mean activation by place in the image, and by frequency of the text token",
             ),
-            column("margin", pa.float32(), "correlation - the highest of the controls"),
+            column("margin", pa.float32(), "correlation - the highest of the controls and 0"),
             column("margin_low", pa.float32(), "2.5 % bootstrap bound, over samples"),
             column("margin_high", pa.float32(), "97.5 % bootstrap bound, over samples"),
             column("p", pa.float64(), "chance of such a margin for a shuffled explanation"),

@@ -33,6 +33,7 @@ def aggregate_scores(scores: pa.Table, settings: ScoreSettings) -> pa.Table:
     """`score_aggregates` of judged `scores`: over all neurons, by type and by layer, for each
     explainer, simulator and kind of tokens.
 
+    A control counts where there is a score beside it, so that all means are over the same neurons.
     Intervals are percentile bootstraps of the mean over the neurons for which it is defined; a
     measure of fewer than two has none. beats_control has none either, for which neurons are called
     is decided for all of them together.
@@ -55,7 +56,9 @@ def aggregate_scores(scores: pa.Table, settings: ScoreSettings) -> pa.Table:
 
 
 def _gather(part: pl.DataFrame, settings: ScoreSettings) -> list[dict]:
-    values = part.select(pl.col(MEASURES).cast(pl.Float64).fill_null(np.nan)).to_numpy().T
+    is_scored = pl.col("correlation").is_not_null()
+    beside = pl.when(is_scored).then(pl.col(MEASURES).cast(pl.Float64)).fill_null(np.nan)
+    values = part.select(beside).to_numpy().T
     low, high = _mean_intervals(values, settings)
     rows = []
     for place, measure in enumerate(MEASURES):

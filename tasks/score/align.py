@@ -41,7 +41,8 @@ class Aligned:
     visual, text: the same float32 [tokens] in one array; offsets: where samples begin in them,
     int64 [samples + 1] each. predicted: by claim. left_out: bool [visual and text, samples],
     whether the simulator says nothing of a role's tokens for this explanation; its samples are
-    then as if they had none of them.
+    then as if they had none of them. unpaired: int64 [samples], the explanations of the exemplars,
+    and of the random samples, that are none of these for want of samples of the other kind.
     """
 
     group: np.ndarray
@@ -52,6 +53,7 @@ class Aligned:
     offsets: tuple[np.ndarray, np.ndarray]
     predicted: Mapping[str, Predicted]
     left_out: np.ndarray
+    unpaired: tuple[np.ndarray, np.ndarray]
 
 
 def align(
@@ -66,7 +68,9 @@ def align(
 
     rows: the rows of `simulations` with their place as `row` and that of their explanation as
     `group`. A sample counts where every claim has a prediction, so that all are scored on the same
-    ones. A claim with fewer than `least` predictions for an explanation is left out instead.
+    ones. A claim with fewer than `least` predictions for an explanation is left out instead. Of an
+    explanation's exemplars and random samples, as many of each count: where predictions of one kind
+    failed, those of the other are spread over what there is of it.
     """
     fine = rows.filter(pl.col("status") == "ok", pl.col("purpose") == purpose)
     chosen = _of(fine, "own")
@@ -80,6 +84,7 @@ def align(
             .filter(pl.col(claim).is_not_null() | ~pl.col("given"))
             .drop("given")
         )
+    chosen, unpaired = _one_to_one(chosen)
     truths = {
         (neuron.layer, neuron.neuron, seen.sample_id): seen
         for neuron in evidence
@@ -105,11 +110,26 @@ def align(
             for claim, places in rows_of.items()
         },
         left_out=left_out,
+        unpaired=unpaired,
     )
 
 
 def _of(fine: pl.DataFrame, claim: str) -> pl.DataFrame:
     return fine.filter(pl.col("claim") == claim)
+
+
+def _one_to_one(chosen: pl.DataFrame) -> tuple[pl.DataFrame, tuple[np.ndarray, np.ndarray]]:
+    """The samples that count, and see `Aligned.unpaired`."""
+    kind = ["group", "draw"]
+    is_exemplar = pl.col("draw") == "exemplar"
+    count = pl.min_horizontal(is_exemplar.sum().over("group"), (~is_exemplar).sum().over("group"))
+    place, there = pl.int_range(pl.len()).over(kind), pl.len().over(kind).cast(pl.Int64)
+    steps = [reached * count.cast(pl.Int64) // there for reached in (place, place + 1)]
+    chosen = chosen.with_columns((steps[0] < steps[1]).alias("counts"))
+    spare = chosen.filter(~pl.col("counts"))
+    unpaired = [spare.filter(which)["group"].to_numpy() for which in (is_exemplar, ~is_exemplar)]
+    counting = chosen.filter("counts").drop("counts")
+    return counting, (unpaired[0].astype(np.int64), unpaired[1].astype(np.int64))
 
 
 def _left_out(

@@ -12,15 +12,15 @@ import numpy as np
 def detection_auc(strength: np.ndarray, exemplar: np.ndarray) -> np.ndarray:
     """Chance [neurons] that an exemplar is predicted to be stronger than a random sample.
 
-    strength: [neurons, samples]; exemplar: bool, the same. Ties count half; 0.5 is chance. NaN
-    where either kind of sample is missing or a strength is.
+    strength: [neurons, samples]; exemplar: bool, the same. Ties count half; 0.5 is chance. Samples
+    without a strength do not count; NaN where no sample of either kind has one.
     """
+    known = ~np.isnan(strength)
     ahead = strength[:, :, None] - strength[:, None, :]
-    pairs = exemplar[:, :, None] & ~exemplar[:, None, :]
+    pairs = (known & exemplar)[:, :, None] & (known & ~exemplar)[:, None, :]
     won = np.where(pairs, (ahead > 0) + 0.5 * (ahead == 0), 0).sum((1, 2))
     with np.errstate(invalid="ignore"):
-        auc = won / pairs.sum((1, 2))
-    return np.where(np.isnan(strength).any(1), np.nan, auc)
+        return won / pairs.sum((1, 2))
 
 
 def find_threshold(strength: np.ndarray, exemplar: np.ndarray) -> np.ndarray:
@@ -28,20 +28,21 @@ def find_threshold(strength: np.ndarray, exemplar: np.ndarray) -> np.ndarray:
 
     strength, exemplar: [neurons, samples] of the calibration samples. Of the values half-way
     between neighbouring strengths that differ it is the one of the highest balanced accuracy there,
-    among equals the lowest; where none differ it is their value. NaN where either kind of sample is
-    missing or a strength is.
+    among equals the lowest; where none differ it is their value. Samples without a strength do not
+    count; NaN where no sample of either kind has one.
     """
     if strength.shape[1] < 2:
         return np.full(len(strength), np.nan)
-    ordered = np.sort(strength, axis=1)
+    ordered = np.sort(strength, axis=1)  # NaN come last.
     # Halved before they are added, lest the largest numbers overflow.
     between = ordered[:, :-1] / 2 + ordered[:, 1:] / 2
     reached = np.stack(
         [balanced_accuracy(strength, exemplar, column) for column in between.T], axis=1
     )
-    undefined = np.isnan(reached).any(1)
     best = np.where(ordered[:, :-1] < ordered[:, 1:], reached, -1).argmax(1)
-    return np.where(undefined, np.nan, between[np.arange(len(between)), best])
+    known = ~np.isnan(strength)
+    has_both = (known & exemplar).any(1) & (known & ~exemplar).any(1)
+    return np.where(has_both, between[np.arange(len(between)), best], np.nan)
 
 
 def balanced_accuracy(
@@ -49,11 +50,12 @@ def balanced_accuracy(
 ) -> np.ndarray:
     """Mean [neurons] of the shares of exemplars above and of random samples not above `threshold`.
 
-    strength, exemplar: [neurons, samples]; threshold: [neurons]. 0.5 is chance.
+    strength, exemplar: [neurons, samples]; threshold: [neurons]. 0.5 is chance. Samples without a
+    strength do not count; NaN where no sample of either kind has one, or there is no threshold.
     """
     above = strength > threshold[:, None]
+    exciting, other = (~np.isnan(strength) & kind for kind in (exemplar, ~exemplar))
     with np.errstate(invalid="ignore"):
-        found = (above & exemplar).sum(1) / exemplar.sum(1)
-        spared = (~above & ~exemplar).sum(1) / (~exemplar).sum(1)
-    unknown = np.isnan(strength).any(1) | np.isnan(threshold)
-    return np.where(unknown, np.nan, (found + spared) / 2)
+        found = (above & exciting).sum(1) / exciting.sum(1)
+        spared = (~above & other).sum(1) / other.sum(1)
+    return np.where(np.isnan(threshold), np.nan, (found + spared) / 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +18,16 @@ from tasks.score.settings import ScoreSettings
 class Counted:
     """What scores rest on: [groups], or by tokens [3, groups]; a group is one explanation.
 
-    samples, exemplars: held out; other: those that the other claim is predicted on. left_out: bool
-    [visual and text, groups], whether the simulator says nothing of tokens that are there.
+    samples, exemplars: held out; other: those that the other claim is predicted on. unpaired:
+    [exemplars and random ones, groups], those that have a prediction and do not count, for want of
+    samples of the other kind. left_out: bool [visual and text, groups], whether the simulator says
+    nothing of tokens that are there.
     """
 
     samples: np.ndarray
     exemplars: np.ndarray
     other: np.ndarray
+    unpaired: np.ndarray
     calibration: np.ndarray
     tokens: np.ndarray
     real_varies: np.ndarray
@@ -88,10 +91,12 @@ def _statuses(
     status = np.full(counted.tokens.shape, "ok", dtype=object)
     reason = np.full(counted.tokens.shape, "", dtype=object)
     own, other = (_first_failure(rows, claim) for claim in ("own", "other"))
+    mixes = _mixes(counted)
+    for group, mix in mixes.items():
+        reason[:, group] = mix
+    for where, remark in _remarks(measures, counted):
+        reason[where] = [f"{said}; {remark}" if said else remark for said in reason[where]]
     # Of several statuses the last one stands, and so of reasons.
-    for role, left_out in enumerate(counted.left_out, start=1):
-        reason[0, left_out] = f"without {TOKENS[role]} tokens, of which the simulator says nothing"
-    reason[np.isnan(measures["control_other"])] = "the control's prediction does not vary"
     for group in np.flatnonzero(counted.other == 0).tolist():
         _, why = other.get(group, ("", "no other explanation was simulated"))
         status[:, group], reason[:, group] = "no_control", why
@@ -115,8 +120,47 @@ def _statuses(
         if not number and group in own:
             cause, why = own[group]
             what = cause if cause == "no_explanation" else what
+        if group in mixes:
+            why = f"{why}; {mixes[group]}"
         status[:, group], reason[:, group] = what, why
     return {"status": status, "reason": reason}
+
+
+def _mixes(counted: Counted) -> dict[int, str]:
+    """What an explanation has of exemplars and random samples, where not all of them count."""
+    random = counted.samples - counted.exemplars
+    exemplars, others = np.stack([counted.exemplars, random]) + counted.unpaired
+    return {
+        group: f"{exemplars[group]} exemplars and {others[group]} random samples have a prediction,"
+        f" {random[group]} of each count"
+        for group in np.flatnonzero(counted.unpaired.sum(0)).tolist()
+    }
+
+
+def _remarks(
+    measures: Mapping[str, np.ndarray], counted: Counted
+) -> Iterator[tuple[np.ndarray, str]]:
+    """What scores are without, and why, each with the scores bool [3, groups] of which it is so."""
+    for role, left_out in enumerate(counted.left_out, start=1):
+        over_all = np.zeros(counted.tokens.shape, dtype=bool)
+        over_all[0] = left_out
+        yield over_all, f"without {TOKENS[role]} tokens, of which the simulator says nothing"
+    missing = {name: np.isnan(values) for name, values in measures.items()}
+    yield missing["control_other"], "the control's prediction does not vary"
+    yield missing["auroc"] & (measures["n_active"] == 0), "no auroc: no token is active"
+    yield missing["auroc"] & (measures["n_active"] > 0), "no auroc: all tokens are active"
+    uncalibrated, unexplained = counted.calibration == 0, missing["explained_variance"]
+    yield uncalibrated & unexplained, "no explained variance: no calibration sample is predicted"
+    yield (
+        ~uncalibrated & unexplained,
+        "no explained variance: over the calibration samples the prediction does not vary",
+    )
+    no_auc, no_accuracy = missing["detection_auc"], missing["balanced_accuracy"]
+    yield no_auc, "no detection: no exemplar, or no random sample, has such tokens"
+    yield (
+        ~no_auc & no_accuracy,
+        "no balanced accuracy: no exemplar, or no random sample, to find a threshold by",
+    )
 
 
 def _first_failure(rows: pl.DataFrame, claim: str) -> dict[int, tuple[str, str]]:

@@ -66,6 +66,7 @@ def score_neurons(
     counted = Counted(
         samples=np.bincount(held_out.group, minlength=len(groups)),
         exemplars=np.bincount(held_out.group[held_out.exemplar], minlength=len(groups)),
+        unpaired=np.stack([np.bincount(kind, minlength=len(groups)) for kind in held_out.unpaired]),
         other=np.bincount(
             held_out.group[held_out.predicted[CLAIMS[_OTHER]].made], minlength=len(groups)
         ),
@@ -163,10 +164,13 @@ def _by_tokens(sums: np.ndarray) -> np.ndarray:
 
 
 def _correlate(real: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """Correlations and margin [predictions + 1, 3 tokens, ...] from pooled sums."""
+    """Correlations and margin [predictions + 1, 3 tokens, ...] from pooled sums.
+
+    The margin is over the highest control, and over 0, the correlation of whoever says nothing.
+    """
     x = _by_tokens(real)
     r = np.stack([pearson(x, _by_tokens(y)) for y in cross])
-    strongest = np.fmax.reduce(r[_OTHER:])
+    strongest = np.fmax(np.fmax.reduce(r[_OTHER:]), 0)
     return np.concatenate([r, (r[_OWN] - strongest)[None]])
 
 

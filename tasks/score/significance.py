@@ -12,19 +12,20 @@ import pyarrow as pa
 from tasks.artifacts import SCORES, read_table, write_table
 
 _FAMILY = ["explainer", "simulator", "tokens"]
+_DECIMALS = 12
 
 
 def contest(own: np.ndarray, other: np.ndarray, floor: np.ndarray) -> np.ndarray:
     """By how much own beats other, [neurons]: max(own, floor) - max(other, floor).
 
-    floor: the higher of the controls without an explanation, NaN where there is none. Above 0 it is
-    the margin over the highest control; below 0 it is the margin that the other neuron's
-    explanation would have had in own's place. NaN where own or other is undefined.
+    floor: the higher of the controls without an explanation, NaN where there is none; 0, the
+    correlation of whoever says nothing, is always one of them. Above 0 the contest is the margin
+    over the highest control; below 0 it is the margin that the other neuron's explanation would
+    have had in own's place. NaN where own or other is undefined.
     """
-    floor = np.where(np.isnan(floor), -np.inf, floor)
+    floor = np.fmax(floor, 0)
     unknown = np.isnan(own) | np.isnan(other)
-    with np.errstate(invalid="ignore"):
-        won = np.maximum(own, floor) - np.maximum(other, floor)
+    won = np.maximum(own, floor) - np.maximum(other, floor)
     return np.where(unknown, np.nan, won)
 
 
@@ -34,10 +35,11 @@ def p_values(won: np.ndarray) -> np.ndarray:
     Swapping own and other turns a contest's sign and nothing else. So where an explanation is no
     better for its neuron than another neuron's, wins and losses of every size are equally likely,
     and the losses show how often chance wins: p = (1 + losses as large) / contests for a win, and 1
-    for what is none. No assumption
-    about tokens or samples enters, only that neurons are independent. With Benjamini and Hochberg's
-    step this is the knockoff+ filter (Barber and Candes 2015, "Controlling the false discovery rate
-    via knockoffs"), elsewhere target-decoy competition. Fewer than 1/q contests can call none.
+    for what is none. Nothing is assumed of tokens or of the simulator, but that contests are
+    independent of each other, which those of neurons that share samples, or lend each other their
+    explanations, are only nearly. With Benjamini and Hochberg's step this is the knockoff+ filter
+    (Barber and Candes 2015, "Controlling the false discovery rate via knockoffs"), elsewhere
+    target-decoy competition. Fewer than 1/q contests can call none.
     """
     known = np.sort(-won[np.isfinite(won)])
     losses = len(known) - np.searchsorted(known, won, side="left")
@@ -54,7 +56,8 @@ def q_values(p: np.ndarray) -> np.ndarray:
     q = np.full(len(p), np.nan)
     known = np.flatnonzero(np.isfinite(p))
     order = known[np.argsort(p[known], kind="stable")]
-    adjusted = p[order] * len(order) / np.arange(1, len(order) + 1)
+    # Who is at a threshold exactly, as counts often are, must not pass it by a rounding error.
+    adjusted = np.round(p[order] * len(order) / np.arange(1, len(order) + 1), _DECIMALS)
     q[order] = np.minimum(np.minimum.accumulate(adjusted[::-1])[::-1], 1)
     return q
 

@@ -91,7 +91,7 @@ def _gather(scores: Sequence[Path], settings: ScoreSettings, path: Path) -> None
 
 STAGE = Stage(
     "score",
-    2,
+    3,
     ("samples", "describe", "capture", "classify", "explain", "simulate"),
     _parameters,
     _run,

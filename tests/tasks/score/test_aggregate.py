@@ -89,3 +89,14 @@ def test_the_share_that_beats_its_controls_is_of_those_tested_at_the_stated_q():
 
 def test_no_scores_are_no_aggregates():
     assert len(aggregate_scores(SCORES.schema.empty_table(), SETTINGS)) == 0
+
+
+def test_controls_are_gathered_over_the_neurons_that_have_a_score():
+    """Of other neurons' means the difference is no margin."""
+    table = scores(
+        correlation=[0.5, None, 0.7], control_blind=[0.1, 0.9, 0.3], control_other=[0.0, 0.8, None]
+    )
+    blind, other = (gathered(table, measure=f"control_{name}")[""] for name in ("blind", "other"))
+    assert (blind["n"], blind["undefined"]) == (2, 1)
+    assert blind["mean"] == pytest.approx(0.2)
+    assert (other["n"], other["mean"]) == (1, 0)

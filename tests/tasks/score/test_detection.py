@@ -60,3 +60,14 @@ def test_without_both_kinds_or_a_strength_it_is_undefined(strength, exemplar):
     assert np.isnan(detection_auc(*given)).all()
     assert np.isnan(find_threshold(*given)).all()
     assert np.isnan(balanced_accuracy(*given, np.array([1.0]))).all()
+
+
+def test_samples_without_a_strength_do_not_count():
+    without = one([np.nan, 3, 5, np.nan, 1, 4], [1, 1, 1, 0, 0, 0])
+    counting = one([3, 5, 1, 4], [1, 1, 0, 0])
+    assert detection_auc(*without) == detection_auc(*counting) == 3 / 4
+    assert find_threshold(*without) == find_threshold(*counting) == 2
+    threshold = np.array([2.0])
+    assert (
+        balanced_accuracy(*without, threshold) == balanced_accuracy(*counting, threshold) == 3 / 4
+    )

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -112,13 +113,25 @@ def by_hand(rows: list[dict], *roles: str) -> float:
 
 def test_a_score_is_the_correlation_over_all_visual_and_text_tokens_beside_its_controls():
     own, other, empty = simulated("own"), simulated("other", -0.2), simulated("empty", 0.1)
-    (row,) = over_all([*own, *other, *empty])
+    aside = simulated("own", samples=ASIDE, purpose="calibration")
+    (row,) = over_all([*own, *other, *empty, *aside])
     assert row["correlation"] == pytest.approx(by_hand(own), abs=1e-6)
     assert row["control_other"] == pytest.approx(by_hand(other), abs=1e-6)
     assert row["control_empty"] == pytest.approx(by_hand(empty), abs=1e-6)
     assert row["correlation"] > 0.9 > row["control_empty"] > 0 > row["control_other"]
     assert row["ci_low"] < row["correlation"] < row["ci_high"]
     assert (row["status"], row["reason"], row["type"]) == ("ok", "", "text")
+
+
+def test_a_margin_over_controls_below_zero_is_the_score_itself():
+    """Who says nothing has 0: to be better than one who is wrong is no merit."""
+    (row,) = over_all([*simulated("own"), *simulated("other", -0.2), *simulated("empty", -0.2)])
+    assert max(row["control_other"], row["control_empty"]) < 0
+    assert row["margin"] == row["correlation"] > 0.9
+    assert (row["margin_low"], row["margin_high"]) == (row["ci_low"], row["ci_high"])
+    (row,) = over_all([*simulated("own", -0.1), *simulated("other", -2)])
+    assert row["control_other"] < row["correlation"] < 0
+    assert row["margin"] == row["correlation"]
 
 
 @pytest.mark.parametrize(("other", "empty"), [(0.2, -0.2), (-0.2, 0.2)])
@@ -295,10 +308,85 @@ def test_too_few_samples_give_no_score():
     few = SAMPLES[:3]
     rows = [*simulated("own", samples=few), *simulated("other", samples=few)]
     (row,) = over_all(rows)
-    assert (row["status"], row["correlation"], row["n_samples"]) == ("too_few_samples", None, 3)
+    assert (row["status"], row["correlation"], row["n_samples"]) == ("too_few_samples", None, 2)
     assert "score.min_samples is 4" in row["reason"]
-    (row,) = over_all(rows, settings=ScoreSettings(200, min_samples=3))
+    (row,) = over_all(rows, settings=ScoreSettings(200, min_samples=2))
     assert row["correlation"] > 0.9
+
+
+def failing(rows: list[dict], *lost: int) -> list[dict]:
+    """The rows, the predictions of some samples having failed."""
+    failed = {"visual": [], "text": [], "status": "malformed", "reason": "because"}
+    return [row | failed if row["sample_id"] in lost else row for row in rows]
+
+
+@pytest.mark.parametrize("claim", ["own", "other"])
+def test_of_exemplars_and_random_samples_as_many_count_where_predictions_fail(claim):
+    rows = {"own": simulated("own"), "other": simulated("other")}
+    rows[claim] = failing(rows[claim], 1)
+    settings = ScoreSettings(200, min_tokens=2, min_samples=4)
+    (row,) = over_all([*rows["own"], *rows["other"]], settings=settings)
+    assert (row["status"], row["n_samples"], row["n_exemplars"]) == ("ok", 4, 2)
+    mix = "3 exemplars and 2 random samples have a prediction, 2 of each count"
+    assert row["reason"].split("; ")[0] == mix
+    # Of the exemplars 0, 2 and 4 the one in the middle makes room.
+    kept = [one for one in simulated("own") if one["sample_id"] in (2, 3, 4, 5)]
+    assert row["correlation"] == pytest.approx(by_hand(kept), abs=1e-6)
+
+
+def test_without_a_single_random_sample_there_is_no_score():
+    """A correlation over exemplars alone says nothing of the samples that leave a neuron cold."""
+    for row in scored([*failing(simulated("own"), 1, 3, 5), *simulated("other")]):
+        assert (row["status"], row["correlation"]) == ("too_few_samples", None)
+        assert (row["n_samples"], row["n_exemplars"], row["margin"]) == (0, 0, None)
+        mix = "3 exemplars and 0 random samples have a prediction, 0 of each count"
+        assert row["reason"] == f"because; {mix}"
+
+
+def test_what_else_is_undefined_beside_a_score_says_why():
+    (row,) = over_all([*simulated("own"), *simulated("other")])
+    assert (row["explained_variance"], row["balanced_accuracy"], row["status"]) == (
+        None,
+        None,
+        "ok",
+    )
+    assert row["reason"] == (
+        "no explained variance: no calibration sample is predicted; "
+        "no balanced accuracy: no exemplar, or no random sample, to find a threshold by"
+    )
+    flat = simulated("own", 0, ASIDE, purpose="calibration")
+    (row,) = over_all([*simulated("own"), *simulated("other"), *flat])
+    assert row["reason"] == (
+        "no explained variance: over the calibration samples the prediction does not vary"
+    )
+    seen = [real(sample_id) for sample_id in SAMPLES]
+    silent = Evidence(LAYER, NEURON, "text", 0.0, tuple(seen[::2]), tuple(seen[1::2]))
+    aside = simulated("own", samples=ASIDE, purpose="calibration")
+    (row,) = over_all([*simulated("own"), *simulated("other"), *aside], silent)
+    assert (row["reason"], row["auroc"]) == ("no auroc: no token is active", None)
+
+
+def wordless(*ids: int) -> tuple[list[dict], Evidence]:
+    """Predictions for samples some of which have no text."""
+    seen = [real(sample_id) for sample_id in SAMPLES]
+    seen = [replace(one, text=one.text[:0]) if one.sample_id in ids else one for one in seen]
+    rows = [*simulated("own"), *simulated("other")]
+    rows = [row | {"text": []} if row["sample_id"] in ids else row for row in rows]
+    return rows, Evidence(LAYER, NEURON, "text", 4.0, tuple(seen[::2]), tuple(seen[1::2]))
+
+
+def test_detection_is_over_the_samples_that_have_such_tokens():
+    rows, neuron = wordless(2)
+    _, visual, text = scored(rows, neuron)
+    assert visual["detection_auc"] is not None
+    peaks = {row["sample_id"]: max(row["text"]) for row in rows[:6] if len(row["text"])}
+    pairs = [(peaks[one], peaks[other]) for one in (0, 4) for other in (1, 3, 5)]
+    assert text["detection_auc"] == pytest.approx(np.mean([one > other for one, other in pairs]))
+    rows, neuron = wordless(0, 2, 4)
+    _, visual, text = scored(rows, neuron)
+    assert visual["detection_auc"] is not None
+    assert (text["status"], text["detection_auc"]) == ("ok", None)
+    assert "no detection: no exemplar, or no random sample, has such tokens" in text["reason"]
 
 
 def test_too_few_tokens_give_no_score_over_them_alone():
@@ -400,8 +488,9 @@ def test_a_score_without_a_control_says_so():
 def test_a_control_that_says_the_same_everywhere_leaves_the_margin_to_the_others():
     rows = [*simulated("own"), *simulated("other", factor=0)]
     (row,) = over_all(rows)
-    assert (row["status"], row["control_other"], row["margin"]) == ("ok", None, None)
-    assert "control" in row["reason"]
+    assert (row["status"], row["control_other"]) == ("ok", None)
+    assert row["margin"] == row["correlation"]  # Over 0: who says nothing is a control too.
+    assert "the control's prediction does not vary" in row["reason"]
     (row,) = over_all([*rows, *simulated("empty", 0.1)])
     assert row["margin"] == pytest.approx(row["correlation"] - row["control_empty"], abs=1e-6)
 

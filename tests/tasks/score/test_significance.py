@@ -43,6 +43,9 @@ def table(rows: list[dict]) -> pa.Table:
         (0.8, 0.1, 0.5, 0.3),  # The margin over the highest control.
         (0.1, 0.8, 0.5, -0.3),  # What the other would have won.
         (0.2, 0.1, 0.5, 0.0),  # Neither is better than no explanation.
+        (0.3, -0.4, -0.2, 0.3),  # Who says nothing has 0, and is a control as well.
+        (-0.1, -0.4, -0.3, 0.0),
+        (-0.4, 0.2, NAN, -0.2),
         (NAN, 0.1, 0.5, NAN),
         (0.8, NAN, 0.5, NAN),
     ],
@@ -123,6 +126,17 @@ def test_each_explainer_simulator_and_kind_of_tokens_is_judged_by_itself():
     together = judge(table([row for rows in apart for row in rows]))
     alone = pa.concat_tables([judge(table(rows)) for rows in apart])
     assert together.equals(alone)
+
+
+def test_no_score_below_zero_beats_its_controls_however_bad_they_are():
+    judged = judge(table(score_rows([-0.1] * 60, [-0.4] * 60, blind=[-0.3] * 60)))
+    assert set(judged["q"].to_pylist()) == {1.0}
+
+
+def test_who_meets_the_level_exactly_is_called():
+    """60 of 187 contests won and 2 lost by as much: (1 + 2) / 60 is 0.05, and no more."""
+    won = np.array([0.5] * 60 + [-0.5] * 2 + [0.0] * 125)
+    assert (q_values(p_values(won)) <= 0.05).sum() == 60
 
 
 def test_with_few_neurons_nothing_can_be_called():
