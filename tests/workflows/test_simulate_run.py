@@ -100,6 +100,26 @@ def test_every_row_says_how_it_was_estimated(undisturbed: Path) -> None:
     assert {purpose for purpose, *_ in _calls(undisturbed)} == {"simulate"}
 
 
+@pytest.mark.parametrize("simulate", ["chat", "prompt_logprobs"])
+def test_a_server_that_is_not_there_ends_the_run_in_words(
+    earlier: Path, provider: Loopback, simulate: str
+) -> None:
+    known = ("simulate=", "simulate.image_size=", "simulate.client.base_url=")
+    overrides = [
+        *(one for one in _overrides(provider, earlier) if not one.startswith(known)),
+        *(f"simulate={simulate}", "simulate.servers=null", "simulate.client.model=gpt-4o"),
+        *("simulate.client.base_url=http://127.0.0.1:1/v1", "simulate.client.max_attempts=1"),
+        "simulate.client.api_key_env=OPENAI_API_KEY",
+    ]
+    finished = subprocess.run(
+        command(*overrides), cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert finished.returncode == 1, finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert "estimator: not known yet: the server did not answer" in finished.stderr
+    assert "connection: ConnectError" in finished.stderr
+
+
 def test_what_it_costs_is_in_mlflow_while_it_runs_and_after(undisturbed: Path) -> None:
     _, (run,) = runs_in(undisturbed / "mlflow.db")
     metrics = run.data.metrics

@@ -115,7 +115,10 @@ def _agree(simulator: Any, calls: OpenCalls) -> Any:
     if not hasattr(simulator, "agree"):
         return simulator
     agreed = result(_agree_on_a_worker.remote(simulator, calls.live()))
-    say(f"simulate   estimator: {agreed.estimator}")
+    # One that could not is as it was: every part then finds out for itself, or says why it cannot.
+    is_known = agreed != simulator
+    said = agreed.estimator if is_known else "not known yet: the server did not answer"
+    say(f"simulate   estimator: {said}")
     return agreed
 
 
