@@ -3,7 +3,7 @@
 Every stage runs as in the workflow, on scenes that the planted probes were not fitted on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -72,7 +72,8 @@ WORDS = {
 }
 PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}
 WRONG = 'Image regions that show "yellow"; the word "triangle" in the text.'
-"""Never where a planted neuron fires, so its correlation is truly a little below 0."""
+"""Never where a planted neuron fires, so its correlation is truly a little below 0, and an interval
+need not cover 0: what must not happen is that it lies above."""
 UNRELATED = {
     "red patches": 'Image regions that show "star".',
     "green patches": 'Image regions that show "star".',
@@ -337,7 +338,8 @@ def test_the_interval_of_an_unrelated_explanation_covers_zero(atlas, name):
 
 @pytest.fixture(scope="module")
 def shuffled(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> list[list[dict]]:
-    """Scores of a crowd of neurons, each with another's explanation for its own; several times."""
+    """Scores of a crowd of neurons, each with another's explanation for its own; several times, the
+    last with the controls of `other_neurons`."""
     folder, catalog = captured
     whole = classify(folder, LAYER, PaperRule())
     types = choose_neurons(whole, NeuronChoice(types=TYPES_THAT_FIRE, count=CROWD))
@@ -355,6 +357,13 @@ def shuffled(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> list[li
     for seed in range(4):
         given, controls = (shuffle(crowd, [seed, side]) for side in (1, 2))
         runs.append(score_claims("dissect", by_purpose, given, controls, catalog))
+    # Once more with controls as a run chooses them.
+    given = shuffle(crowd, [4, 1])
+    swapped = [replace(one, text=given[one.layer, one.neuron].text) for one in crowd]
+    given = {(one.layer, one.neuron): one for one in swapped}
+    controls = other_neurons(swapped, seed=0)
+    assert len(controls) == len(swapped)
+    runs.append(score_claims("dissect", by_purpose, given, controls, catalog))
     return runs
 
 

@@ -88,7 +88,7 @@ def test_every_sample_is_rated_in_the_form_that_was_asked_for(
 ) -> None:
     questions = [Question(claim, sample) for claim in _CLAIMS for sample in range(4)]
     rating = simulator(model, estimator=estimator)
-    # Told, and not found out: asked for numbers without a form, this model describes a scene.
+    # Told, and not found out: this model would rather describe a scene than write any number.
     agreed = Agreed("expected", 20) if estimator == "expected" else Agreed("integers")
     predictions = rating.simulate(questions, catalog(), at(base_url), agreed)
     for prediction in predictions:
@@ -103,9 +103,10 @@ def test_every_sample_is_rated_in_the_form_that_was_asked_for(
     assert are_whole == (estimator == "integers")
 
 
-def test_a_model_that_writes_no_numbers_when_asked_for_some_is_taken_at_its_word(
+def test_a_model_that_only_the_form_makes_write_numbers_is_read_by_what_it_writes(
     base_url: str, model: Path
 ) -> None:
+    """Numbers have less than a thousandth of the probability at the places where it writes them."""
     assert simulator(model, estimator="auto").agree(at(base_url)).estimator == "integers"
 
 
