@@ -51,9 +51,10 @@ class ChatSimulator:
     places have been, so that it cannot sway them.
 
     estimator: integers takes the ratings as they are written; expected, for each, the expected
-    value over the numbers that might have been written (`tasks.simulate.ratings`), which needs a
-    server that tells of `top_logprobs`; auto finds out whether it does, and takes the integers of
-    an answer that lacks them. What was taken is in each row.
+    value over the numbers that might have been written (`tasks.simulate.ratings`), on the scale
+    that the model's tokenizer allows (`tasks.simulate.scale`), which needs a server that tells of
+    `top_logprobs`; auto finds out whether it does, and takes the integers of an answer that lacks
+    them. What was taken, and a scale other than 0 to 10, is in each row.
 
     image_size: px that a drawn picture has at most on each side. detail: low, high or auto, which
     sets the price of a picture. max_tokens: of the answer; None is enough for as many numbers as

@@ -7,7 +7,7 @@
     ["neuron", "Neuron"], ["type", "Type"], ["words", "Explanation"], ["score", "Score"], ["control", "Control"],
     ["margin", "Margin"], ["share", "Exemplars"], ["peak", "Highest"],
   ];
-  const LONG = { score: "score, with its 95 % interval", control: "score of another neuron\u2019s explanation", margin: "score less the best control", share: "share of exemplars of its type", peak: "highest activation" };
+  const LONG = { score: "score, with its 95 % interval", control: "score of another neuron\u2019s explanation", margin: "score less the best control, or less 0 if that is higher", share: "share of exemplars of its type", peak: "highest activation" };
   const kept = { top: 0, hash: "" };
 
   const scoreCell = (account, row) => {
