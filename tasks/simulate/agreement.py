@@ -28,9 +28,10 @@ class Known(Protocol):
 
 
 K = TypeVar("K", bound=Known)
+K_contra = TypeVar("K_contra", bound=Known, contravariant=True)
 
 
-class Asking(Protocol[K]):
+class Asking(Protocol[K_contra]):
     """A simulator that has something to find out."""
 
     @property
@@ -45,7 +46,11 @@ class Asking(Protocol[K]):
         """See `Simulator`."""
 
     def simulate(
-        self, questions: Sequence[Question], catalog: Catalog, calls: Calls, known: K | None = None
+        self,
+        questions: Sequence[Question],
+        catalog: Catalog,
+        calls: Calls,
+        known: K_contra | None = None,
     ) -> list[Prediction]:
         """See `Simulator`; known: what was found out, if it was."""
 
