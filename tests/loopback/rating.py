@@ -66,9 +66,10 @@ def is_about_ratings(body: dict[str, Any]) -> bool:
 
 
 def rate(body: dict[str, Any], fault: str = "") -> Said:
-    """The answer to the question; fault: miscount leaves a number out of the first field."""
+    """The answer to the question; fault: miscount leaves a number out of the first field,
+    no_ten the 10 that was asked for."""
     if body["messages"][0]["content"].startswith(PROBE):
-        return _written({"numbers": [10.0, 7.3, 2.6, 0.0]})
+        return _written({"numbers": [10.0 if fault != "no_ten" else 5.0, 7.3, 2.6, 0.0]})
     asked = read_question(body)
     values: dict[str, list[float]] = {}
     looked = [_look(picture, asked, number) for number, picture in enumerate(asked.pictures, 1)]

@@ -188,6 +188,11 @@ def test_a_model_that_writes_ten_in_two_tokens_is_asked_on_a_scale_that_ends_wit
         assert "10 (" not in system
 
 
+def test_a_model_that_does_not_show_how_it_writes_ten_is_asked_for_none(provider):
+    provider.misbehave("no_ten")
+    assert chat(provider).agree(Calls()).estimator == "expected 0-9"
+
+
 def test_integers_are_asked_from_nought_to_ten_however_a_ten_is_cut(provider):
     provider.misbehave("digits", times=-1)
     (rated,) = simulate(provider, Question(BOTH, 3), estimator="integers")
