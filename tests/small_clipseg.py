@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -15,26 +14,25 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-IMAGE_PX, PATCH_PX = 64, 8
+_IMAGE_PX, _PATCH_PX = 64, 8
 LONGEST_TEXT = 24
+_WIDTH = 48
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 _WORDS = "image regions that show a red green blue circle square ; the word in the text ."
 
 
-def build(folder: Path, seed: int = 0, texts: Iterable[str] = (_WORDS,), width: int = 48) -> Path:
+def build(folder: Path, seed: int = 0) -> Path:
     """Save an untrained model with its processor into `folder`."""
-    model, processor = small_clipseg(seed, texts, width)
+    model, processor = _small_clipseg(seed)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
 
-def small_clipseg(
-    seed: int, texts: Iterable[str], width: int = 48
-) -> tuple[CLIPSegForImageSegmentation, CLIPSegProcessor]:
-    tokenizer = _tokenizer(texts)
+def _small_clipseg(seed: int) -> tuple[CLIPSegForImageSegmentation, CLIPSegProcessor]:
+    tokenizer = _tokenizer()
     torch.manual_seed(seed)
-    layers = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 4}
+    layers = {"hidden_size": _WIDTH, "intermediate_size": 2 * _WIDTH, "num_attention_heads": 4}
     config = CLIPSegConfig(
         text_config={
             **layers,
@@ -48,10 +46,10 @@ def small_clipseg(
         vision_config={
             **layers,
             "num_hidden_layers": 4,
-            "image_size": IMAGE_PX,
-            "patch_size": PATCH_PX,
+            "image_size": _IMAGE_PX,
+            "patch_size": _PATCH_PX,
         },
-        projection_dim=width,
+        projection_dim=_WIDTH,
         extract_layers=[0, 1, 2],
         reduce_dim=32,
         decoder_intermediate_size=64,
@@ -62,11 +60,11 @@ def small_clipseg(
     for name, weight in model.named_parameters():
         if weight.dim() > 1:
             torch.nn.init.normal_(weight, std=0.5 if "embedding" in name else 0.15)
-    size = {"height": IMAGE_PX, "width": IMAGE_PX}
+    size = {"height": _IMAGE_PX, "width": _IMAGE_PX}
     return model, CLIPSegProcessor(ViTImageProcessorPil(size=size), tokenizer)
 
 
-def _tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
+def _tokenizer() -> CLIPTokenizer:
     raw = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     raw.normalizer = normalizers.Lowercase()
     raw.pre_tokenizer = pre_tokenizers.Sequence(
@@ -78,7 +76,7 @@ def _tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    raw.train_from_iterator(list(texts), trainer)
+    raw.train_from_iterator([_WORDS], trainer)
     vocabulary = raw.get_vocab()
     for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):
         vocabulary.setdefault(f"{letter}</w>", len(vocabulary))

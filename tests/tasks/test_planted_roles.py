@@ -1,8 +1,7 @@
 """The planted neurons once more, by simulators that predict the tokens of one role alone.
 
-`clipseg` has a small CLIPSeg that is trained here, on drawn scenes under other seeds; `colours` has
-a function of the pixels in the model's place; `prompt_logprobs` asks a provider that tells of its
-prompts (see tests/loopback/listing.py).
+`clipseg` has a function of the pixels in its model's place; `prompt_logprobs` asks a provider that
+tells of its prompts (see tests/loopback/listing.py).
 """
 
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-import torch
 
 from tasks.classify.paper import PaperRule
 from tasks.evidence import Purpose
@@ -23,7 +21,6 @@ from tasks.simulate.control import Explained, other_neurons
 from tasks.simulate.heat_maps import HeatMaps
 from tasks.simulate.prompt_logprobs import PromptLogprobs
 from tasks.simulate.simulator import Simulator
-from tests.drawn_clipseg import train
 from tests.loopback.fixture import Loopback
 from tests.one_process import classify, evidence
 from tests.tasks.colour_segmenter import ColourSegmenter
@@ -45,7 +42,6 @@ from tests.tasks.test_planted import (
 __all__ = ["captured", "neurons", "planted", "planted_folder"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-STEPS = 900
 SEEING = ("red patches", "green patches", "red in both", "blue in both")
 READING = ("the word circle", "the word square", "red in both", "blue in both")
 
@@ -55,15 +51,6 @@ def by_purpose(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> ByPur
     only = tuple(f"{LAYER}:{neuron}" for name, neuron in neurons.items() if name in FIRING)
     types = choose_neurons(classify(captured[0], LAYER, PaperRule()), NeuronChoice(only=only))
     return {purpose: evidence(captured[0], types, purpose) for purpose in get_args(Purpose)}
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Simulator:
-    folder = tmp_path_factory.mktemp("trained")
-    threads = torch.get_num_threads()
-    for part in train(STEPS):
-        part.save_pretrained(folder)
-    return ClipSeg(model=str(folder)).load("cpu", threads)
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +95,6 @@ class Score:
             (LAYER, self._neurons[name]): Explained(LAYER, self._neurons[name], TYPES[name], words)
             for name, words in said.items()
         }
-
-
-def test_a_trained_clipseg_tells_right_explanations_from_wrong_ones(score, trained):
-    right, wrong = score(trained, "visual"), score(trained, "visual", wrong=True)
-    for name in SEEING:
-        assert right[name]["status"] == "ok"
-        assert right[name]["ci_low"] > 0.2
-        assert right[name]["margin_low"] > 0
-        assert wrong[name]["correlation"] < right[name]["correlation"] - 0.2
-        assert wrong[name]["margin"] < 0
 
 
 def test_a_map_of_the_colour_itself_scores_as_the_truth_does(score):
