@@ -187,21 +187,33 @@ def test_after_no_answer_in_time_the_next_attempts_go_to_another_server(provider
     assert [answer.attempts for answer in answers] == [2, 1]
 
 
+def test_a_server_of_our_own_that_did_not_answer_in_time_is_asked_again(provider: Loopback) -> None:
+    provider.misbehave("hang", times=1, seconds=5)
+    servers = Changing(Directory((Server("server-0", provider.base_url),)), provider.key)
+    settings = ClientSettings(first_wait_s=0.01, timeout_s=0.3, max_attempts=2)
+    (answer,) = asyncio.run(asyncio.wait_for(_ask(settings, servers, [""]), timeout=10))
+    assert (answer.status, answer.attempts) == ("ok", 2)
+
+
+@pytest.mark.parametrize(
+    ("ours", "left_alone"),
+    [(False, [0.1, 0.2, 0.35, 0.35, 0.1]), (True, [0.1, 0.1, 0.1, 0.1, 0.1])],
+)
 def test_a_server_of_others_is_left_alone_longer_each_time_until_it_answers(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, ours: bool, left_alone: list[float]
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("tasks.llm.routes._LONGEST_AVOID_S", 0.35)
     monkeypatch.setattr("tasks.llm.routes.time", SimpleNamespace(monotonic=lambda: now))
-    servers = FixedServers((Server("a", NOBODY), Server("b", f"{NOBODY}/b")), "key")
+    servers = FixedServers((Server("a", NOBODY), Server("b", f"{NOBODY}/b")), "key", ours=ours)
     affinity = next(each for each, name in chosen(servers, IMAGES).items() if name == "a")
     first, other = servers.servers
 
     async def work() -> None:
         nonlocal now
         async with Routes(servers, lambda url: SimpleNamespace(close=None)) as routes:  # type: ignore[arg-type,return-value]
-            for left_alone_s in (0.1, 0.2, 0.35, 0.35, 0.1):
-                if left_alone_s == 0.1:
+            for turn, left_alone_s in enumerate(left_alone):
+                if turn == 4:
                     routes.reached(first)
                 assert routes.missed(first)
                 now += left_alone_s - 0.01
