@@ -46,19 +46,20 @@ async def follow(client: JobSubmissionClient, job: str) -> int:
     Ctrl-C or SIGTERM stop the job, which keeps what is under way; its log is followed to its end.
     A second one leaves it alone. Where the connection breaks off it is taken up again.
     """
-    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
     leaving = asyncio.Event()
+    stopping: asyncio.Task[None] | None = None
 
     def stop() -> None:
-        if stopping.is_set():
+        nonlocal stopping
+        if stopping is not None:
             leaving.set()
             return
-        stopping.set()
         say(f"stopping   {job}, once what is under way is kept; again to wait no longer")
-        asyncio.get_running_loop().run_in_executor(None, client.stop_job, job)
+        stopping = loop.create_task(_stop(client, job))
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
         loop.add_signal_handler(number, stop)
     try:
         printing = asyncio.create_task(_print_log(client, job))
@@ -66,15 +67,41 @@ async def follow(client: JobSubmissionClient, job: str) -> int:
         await asyncio.wait({printing, left}, return_when=asyncio.FIRST_COMPLETED)
         if leaving.is_set():
             printing.cancel()
-            say(
-                f"run-cluster: {job} was told to stop and is left; the same call goes on from there"
-            )
+            say(_left(job, stopping))
             return INTERRUPTED
         left.cancel()
-        return _status(printing.result(), job, stopping.is_set())
+        return _status(printing.result(), job, stopping is not None)
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        if stopping is not None:
+            stopping.cancel()
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+async def _stop(client: JobSubmissionClient, job: str) -> None:
+    """Tell the cluster to stop a job, again and again until it takes that."""
+    failures = 0
+    while True:
+        try:
+            await asyncio.to_thread(client.stop_job, job)
+            return
+        except Exception as error:  # Whatever it is: nobody else stops the job.
+            failures += 1
+            if failures == 1:
+                say(
+                    f"run-cluster: {job} cannot be told to stop ({_first_line(error)}); tries again"
+                )
+        await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def _left(job: str, stopping: asyncio.Task[None] | None) -> str:
+    if stopping is not None and stopping.done():
+        return f"run-cluster: {job} was told to stop and is left; the same call goes on from there"
+    return (
+        f"run-cluster: {job} is left and may run on, for the cluster did not take that it shall "
+        f"stop (ray job stop {job}); the same call goes on from what it has finished"
+    )
 
 
 async def _print_log(client: JobSubmissionClient, job: str) -> JobDetails:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workflows.errors import RunFailed
+from workflows.stopping import keeping_sigterm
 
 _SECONDS_TO_START = 120.0
 _LOOPBACK = "127.0.0.1"
@@ -34,7 +35,8 @@ def local_cluster(nodes: int) -> Iterator[str]:
         cores = max(1, (os.cpu_count() or 1) // nodes)
         cluster = Cluster(shutdown_at_exit=True)
         try:
-            _start(cluster, nodes, cores)
+            with keeping_sigterm():
+                _start(cluster, nodes, cores)
             yield f"http://{cluster.webui_url}"
         finally:
             cluster.shutdown()

@@ -23,6 +23,7 @@ from typing import Any
 from infra.local_cluster import local_cluster
 from workflows.errors import INTERRUPTED, RunFailed, WrongCall
 from workflows.progress import say
+from workflows.stopping import stop_on_signals
 
 _ROOT = Path(__file__).parents[1]
 _SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
@@ -43,6 +44,7 @@ _NOT_UPLOADED = [
 def main() -> None:
     """Exit with the status of the run."""
     options = _parser().parse_args()
+    stop_on_signals()
     try:
         sys.exit(run_cluster(options.settings, options.nodes, os.environ.get("RAY_ADDRESS", "")))
     except WrongCall as error:
@@ -52,7 +54,7 @@ def main() -> None:
         say(f"run-cluster: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        say("run-cluster: interrupted before the run began")
+        say("run-cluster: interrupted; what was finished is kept, and the same call goes on")
         sys.exit(INTERRUPTED)
 
 

@@ -101,18 +101,12 @@ def run_atlas(config: Mapping[str, Any], part_of: PartOf | None = None) -> Conte
         context.log_live = tracker.log_live
         try:
             is_whole = _run_stages(context)
+            if is_whole:  # What a dry run leaves out must not take the place of a finished run.
+                _write_run(context)
         except BaseException as error:
             killed = isinstance(error, KeyboardInterrupt)
             tracker.finish(context, "KILLED" if killed else "FAILED", str(error))
             raise
-        context.store.write_run(
-            context.manifests(),
-            seconds={name: round(value, 3) for name, value in context.seconds.items()},
-            nodes=context.nodes,
-            already_done=context.skipped,
-            subject=Path(settings.subject.model).name,
-            dataset=settings.data.source.title,
-        )
         tracker.finish(context, "FINISHED")
     if is_whole:
         say(closing_summary(context, tracker.shown_uri))
@@ -148,7 +142,7 @@ def _opened(settings: Settings) -> Iterator[Context]:
 def _run_stages(context: Context, last: Stage | None = None) -> bool:
     """Run all stages, or up to the `last`, or those before a dry run; whether it was all."""
     for stage in STAGES:
-        if stage is explain.STAGE and any(one.dry_run for one in context.settings.explain.each):
+        if stage is explain.STAGE and context.settings.explain.is_dry_run:
             dry_run(context, explain.asking)
             return False
         if stage is simulate.STAGE and context.settings.simulate.dry_run:
@@ -166,6 +160,17 @@ def _run_stages(context: Context, last: Stage | None = None) -> bool:
         if stage is last:
             return False
     return True
+
+
+def _write_run(context: Context) -> None:
+    context.store.write_run(
+        context.manifests(),
+        seconds={name: round(value, 3) for name, value in context.seconds.items()},
+        nodes=context.nodes,
+        already_done=context.skipped,
+        subject=Path(context.settings.subject.model).name,
+        dataset=context.settings.data.source.title,
+    )
 
 
 def _end(status: int, message: str) -> NoReturn:

@@ -6,9 +6,7 @@ import logging
 import math
 import os
 import secrets
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,7 +23,7 @@ from workflows.errors import RunFailed, WrongCall
 from workflows.places import arrived
 from workflows.progress import say
 from workflows.settings import ClusterSettings
-from workflows.stopping import finishing
+from workflows.stopping import finishing, keeping_sigterm
 
 Item = TypeVar("Item")
 
@@ -55,7 +53,7 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     # Of work that fails the first error is raised; Ray would write of the others.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     address = settings.address or os.environ.get("RAY_ADDRESS")
-    with _keep_sigterm():
+    with keeping_sigterm():
         if address:
             _attach(address)
             _wait_for_gpus(settings.gpus or 0)
@@ -113,21 +111,6 @@ def _wait_for_gpus(wanted: int) -> None:
             said = time.monotonic()
             say(f"cluster    {there} of {wanted} GPUs are there (cluster.gpus); waits for the rest")
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-
-
-@contextmanager
-def _keep_sigterm() -> Iterator[None]:
-    """Put back what SIGTERM does: `ray.init` has it end the program with the status 15."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    except SystemExit as error:  # Ray's handler, as the program's own would have ended it.
-        raise KeyboardInterrupt from error
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def spread(

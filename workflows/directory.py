@@ -27,6 +27,7 @@ class RemoteServers:
     actor: Any
     key: str = field(repr=False)
     ours: bool = True
+    direct: bool = True
 
     async def directory(self, known: Directory | None) -> Directory:
         """See `Servers`."""

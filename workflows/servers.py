@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -76,13 +77,13 @@ class ServerPool:
         self._servers, self._actors, self._keeping = None, [], []
 
     def _start(self, settings: ServersSettings) -> None:
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        gpus = [int(node["Resources"].get("GPU", 0)) for node in nodes]
         count = server_count(settings, gpus)
         placed = _RemoteServer.options(
-            num_gpus=settings.gpus if gpus else 0, scheduling_strategy="SPREAD"
+            num_gpus=settings.gpus if any(gpus) else 0, scheduling_strategy="SPREAD"
         )
-        machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        machines = {node["NodeManagerAddress"] for node in nodes}
         host = _LOOPBACK if len(machines) == 1 else ""
         servers = self._servers = open_directory(count, secrets.token_hex(32))
         self._closed = threading.Event()
@@ -150,15 +151,17 @@ def attach(base_urls: tuple[str, ...], model: str, api_key_env: str) -> FixedSer
     return servers
 
 
-def server_count(settings: ServersSettings, gpus: int) -> int:
-    """How many servers to start on a cluster with so many GPUs. Raises WrongCall."""
-    if not gpus or not settings.gpus:
+def server_count(settings: ServersSettings, gpus: Sequence[int]) -> int:
+    """How many servers to start on a cluster whose nodes have so many GPUs each, since none has its
+    GPUs on two nodes. Raises WrongCall."""
+    if not any(gpus) or not settings.gpus:
         return settings.count or 1
-    room = gpus // settings.gpus
+    room = sum(of_node // settings.gpus for of_node in gpus)
     if (settings.count or 1) > room:
+        each = " + ".join(str(of_node) for of_node in gpus if of_node)
         raise WrongCall(
             f"simulate.servers: {settings.count or 1} of {settings.gpus} GPUs each were asked for "
-            f"(count, gpus), and the cluster has {gpus}"
+            f"(count, gpus), and the nodes of the cluster have {each}"
         )
     return settings.count or room
 

@@ -66,6 +66,11 @@ class ExplainSettings:
         """The explainers' names."""
         return tuple(one.explainer.name for one in self.each)
 
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether one of them runs dry: then nothing is explained."""
+        return any(one.dry_run for one in self.each)
+
     def check(self) -> None:
         """See `Explainer.check`, of every explainer; one that only runs dry needs no key."""
         for one in self.each:
@@ -173,10 +178,15 @@ class Settings:
                 "raise the latter, which captures again"
             )
 
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether it ends before the last stage, with what a model would be asked."""
+        return self.explain.is_dry_run or self.simulate.dry_run
+
     def check(self) -> None:
         """Raise Unusable where a model that will be asked cannot be, such as for want of a key."""
         self.explain.check()
-        if not any(one.dry_run for one in self.explain.each):
+        if not self.explain.is_dry_run:
             self.simulate.check()
 
 

@@ -6,6 +6,7 @@ Where no work items are under way, the first ends the run at once too: nothing f
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,24 @@ def finishing() -> Iterator[Callable[[], bool]]:
             asked, _state.asked = _state.asked, False
     if not _state.sections and asked:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def keeping_sigterm() -> Iterator[None]:
+    """Put back what SIGTERM does: starting Ray has it end the program with a status of Ray's.
+
+    Raises KeyboardInterrupt where it came meanwhile.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as error:  # Ray's handler, as the program's own would have ended it.
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _ask(_number: int, _frame: FrameType | None) -> None:

@@ -255,7 +255,7 @@ async def connect(
     )
 
     def open_at(base_url: str) -> openai.AsyncOpenAI:
-        return open_client(settings, servers.key, base_url, direct=servers.ours)
+        return open_client(settings, servers.key, base_url, direct=servers.direct)
 
     owner = uuid.uuid4().hex
     limits = calls.limits or SharedLimits(settings.limits)

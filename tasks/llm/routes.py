@@ -4,6 +4,9 @@ Requests of one affinity go to one server for as long as the same servers answer
 their common beginning in its cache: of all servers the one whose name and the affinity have the
 highest hash (rendezvous hashing). When a server dies, its requests, and no others, go to those that
 are left, and come back to it once it answers again. Where none is left they wait for one.
+
+Who started servers knows which of them answer. Of somebody else's it is only seen by asking, so one
+that is not heard of is left alone, longer each time, and then tried again.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from tasks.llm.servers import Directory, Server, Servers
 
 _AVOID_S = 2.0
 """How long a server that could not be reached is left alone."""
+_LONGEST_AVOID_S = 60.0
+"""The same for one of somebody else's, once it could not be reached again and again."""
 _EXCUSED_S = 120.0
 """For so long, one that is said to answer may be out of reach; then that is a failure."""
 _LOOK_EVERY_S = 0.2
@@ -37,6 +42,7 @@ class Routes:
         self._directory = Directory()
         self._clients: dict[str, openai.AsyncOpenAI] = {}
         self._avoided: dict[str, float] = {}
+        self._avoid_s: dict[str, float] = {}
         self._missed_since: dict[str, float] = {}
         self._following: asyncio.Task[None] | None = None
 
@@ -77,17 +83,34 @@ class Routes:
 
     def reached(self, server: Server) -> None:
         """A server has answered, whatever it said."""
-        self._missed_since.pop(server.base_url, None)
+        for known in (self._missed_since, self._avoided, self._avoid_s):
+            known.pop(server.base_url, None)
 
     def missed(self, server: Server) -> bool:
         """A server could not be reached; whether that is nothing to count against the request: it
         can go to another, or the server is about to be started again."""
         now = time.monotonic()
-        self._avoided[server.base_url] = now + _AVOID_S
+        self._avoid(server, _AVOID_S)
         since = self._missed_since.setdefault(server.base_url, now)
         if self.ours:
             return now - since < _EXCUSED_S
         return bool(self._reachable())
+
+    def silent(self, server: Server) -> None:
+        """A server was asked and has not answered in time. One of somebody else's may never do so
+        again, and its next requests go to the others; ours are watched by those who keep them."""
+        if not self.ours:
+            self._avoid(server, _LONGEST_AVOID_S)
+
+    def _avoid(self, server: Server, least_s: float) -> None:
+        """Leave a server alone; what else was under way to it meanwhile counts as the same miss."""
+        url, now = server.base_url, time.monotonic()
+        if self._avoided.get(url, 0.0) > now:
+            return
+        seconds = least_s
+        if not self.ours:
+            seconds = min(max(least_s, 2 * self._avoid_s.get(url, 0.0)), _LONGEST_AVOID_S)
+        self._avoid_s[url], self._avoided[url] = seconds, now + seconds
 
     def _reachable(self) -> list[Server]:
         now = time.monotonic()

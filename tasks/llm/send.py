@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 _ARRIVES_WITHIN_S = 2.0
 """A call has reached the provider by then, where its reply does not tell how long it worked."""
 _CONNECTS_WITHIN_S = 10.0
+"""The machine of a server that died may answer nothing, not even that nobody is there."""
 _LONGEST_PAUSE_S = 86_400.0
 """Limits by the day are the longest that there are."""
 
@@ -87,11 +88,11 @@ class Sender:
                     extra_headers={"X-Client-Request-Id": outgoing.request_hash},
                 )
         except TimeoutError:
-            outcome = self._timed_out()
+            outcome = self._timed_out(server)
         except openai.APITimeoutError as error:
             outcome = from_connection(error)
             if outcome.reached:
-                outcome = self._timed_out()
+                outcome = self._timed_out(server)
         except openai.APIStatusError as error:
             routes.reached(server)
             headers = error.response.headers
@@ -129,7 +130,8 @@ class Sender:
         longest = min(settings.first_wait_s * 2 ** (attempt - 1), settings.max_wait_s)
         return longest * (1 + jitter) / 2
 
-    def _timed_out(self) -> Failure:
+    def _timed_out(self, server: Server) -> Failure:
+        self._routes.silent(server)
         reason = f"no answer within {self._settings.timeout_s:g} s"
         return Failure("timed_out", reason, transient=True, billed=True)
 
@@ -174,10 +176,9 @@ def open_client(
 
     base_url: instead of that of the settings. direct: never by way of a proxy.
     """
-    common: dict[str, Any] = {"api_key": key, "timeout": settings.timeout_s, "max_retries": 0}
+    timeout = openai.Timeout(settings.timeout_s, connect=_CONNECTS_WITHIN_S)
+    common: dict[str, Any] = {"api_key": key, "timeout": timeout, "max_retries": 0}
     if direct:
-        # The machine of a server that died may answer nothing, not even that nobody is there.
-        common["timeout"] = openai.Timeout(settings.timeout_s, connect=_CONNECTS_WITHIN_S)
         common["http_client"] = openai.DefaultAsyncHttpxClient(trust_env=False)
     if settings.azure is not None:
         return openai.AsyncAzureOpenAI(

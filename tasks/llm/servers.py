@@ -29,11 +29,14 @@ class Directory:
 class Servers(Protocol):
     """The servers of one model, which all give the same answers.
 
-    ours: this program started them, and starts them again. key: what requests to them carry.
+    ours: this program started them, and starts them again. direct: they are never asked by way of a
+    proxy, as they are not when it is looked whether they answer. key: what requests to them carry.
     """
 
     @property
     def ours(self) -> bool: ...  # noqa: D102
+    @property
+    def direct(self) -> bool: ...  # noqa: D102
     @property
     def key(self) -> str: ...  # noqa: D102
 
@@ -49,6 +52,7 @@ class FixedServers:
     servers: tuple[Server, ...]
     key: str = field(repr=False)
     ours: bool = False
+    direct: bool = False
 
     async def directory(self, known: Directory | None) -> Directory:
         """See `Servers`."""
@@ -58,7 +62,7 @@ class FixedServers:
 
     @staticmethod
     def at(base_urls: tuple[str, ...], key: str) -> FixedServers:
-        """Servers at these addresses, whose path is /v1 where it is not given.
+        """Servers at these addresses, asked directly, whose path is /v1 where it is not given.
 
         Raises ValueError where one is no address.
         """
@@ -71,4 +75,4 @@ class FixedServers:
                 raise ValueError("an address must end with its path, and hold no password or key")
             base_url = url.rstrip("/") if address.path.strip("/") else f"{url.rstrip('/')}/v1"
             servers.append(Server(base_url, base_url))
-        return FixedServers(tuple(servers), key)
+        return FixedServers(tuple(servers), key, direct=True)

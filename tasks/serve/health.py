@@ -41,5 +41,5 @@ def served_models(base_url: str, key: str, timeout_s: float) -> list[str] | None
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    # Never by way of a proxy: servers are on this machine, or beside it.
+    # Never by way of a proxy: servers are on this machine, or beside it, and asked so too.
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))

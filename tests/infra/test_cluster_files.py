@@ -17,6 +17,7 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from dockerfile_parse import DockerfileParser
+from fsspec.registry import known_implementations
 from jsonschema import ValidationError
 from jsonschema.validators import validator_for
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -87,6 +88,29 @@ def test_the_command_that_starts_a_node_is_bash(name):
     config = read(INFRA / f"{name}.yaml")
     for command in [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]:
         subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+def package_of(protocol: str) -> str:
+    """What fsspec wants installed for addresses of a protocol."""
+    return str(known_implementations[protocol]["class"]).partition(".")[0]
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_launched_nodes_have_what_the_address_in_the_files_head_needs(name):
+    text = content(INFRA / f"{name}.yaml")
+    (protocol,) = set(re.findall(r"OUT=(\w+)://", text))
+    package = package_of(protocol)
+    project = tomllib.loads(content(ROOT / "pyproject.toml"))["project"]
+    setup = " ".join(read(INFRA / f"{name}.yaml")["setup_commands"])
+    on_every_node = re.findall(r"([\w-]+==[\d.]+)", setup)
+    assert package in project["dependencies"] or f"{package}=={PINNED[package]}" in on_every_node
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_a_launchers_file_says_where_nodes_find_the_dataset(name):
+    head = content(INFRA / f"{name}.yaml").partition("cluster_name:")[0]
+    for setting in ("data.annotations=", "data.images=", "data=hub"):
+        assert setting in head
 
 
 def test_the_rayjob_has_only_fields_that_kuberay_knows():

@@ -229,6 +229,16 @@ def test_a_wrong_call_ends_with_2(tmp_path):
         assert run.wait_for_nothing_left() == []
 
 
+@pytest.mark.parametrize("seen", ["gcs_server", "raylet"])
+def test_sigterm_while_the_nodes_start_ends_with_130_and_leaves_nothing(tmp_path, seen):
+    with running(run_cluster(2, *SETTINGS, f"out={tmp_path}/out"), tmp_path / "log") as run:
+        run.run_until(lambda: named(run.processes(), seen))
+        run.process.terminate()
+        assert run.end() == 130, run.said()
+        assert "run-cluster: interrupted; " in run.said()
+        assert run.wait_for_nothing_left() == []
+
+
 def test_nothing_of_the_cluster_outlives_a_kill(tmp_path):
     out = tmp_path / "out"
     with running(run_cluster(2, *SETTINGS, f"out={out}"), tmp_path / "log") as run:

@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -17,12 +19,21 @@ from ray.job_submission import JobStatus
 from infra import follow_job
 from infra.follow_job import follow, submit, takes_anybody
 from infra.run_cluster import check_out, main, refuse_secrets, run_cluster
+from tests.workflows.runs import ROOT
 from workflows.errors import RunFailed, WrongCall
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(follow_job, "_SECONDS_BETWEEN_TRIES", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @dataclass
@@ -39,6 +50,9 @@ class Client:
     pieces: list[list[str | Exception]]
     ends: Details = field(default_factory=lambda: Details(JobStatus.SUCCEEDED, 0))
     stopped: list[str] = field(default_factory=list)
+    refusals: int = 0
+    """So often a job cannot be told to stop."""
+    asked: int = 0
 
     async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
         for piece in self.pieces.pop(0) if len(self.pieces) > 1 else self.pieces[0]:
@@ -55,6 +69,9 @@ class Client:
         return self.ends
 
     def stop_job(self, job: str) -> bool:
+        self.asked += 1
+        if self.asked <= self.refusals:
+            raise ConnectionError("Connection refused\nmore")
         self.stopped.append(job)
         return True
 
@@ -111,17 +128,27 @@ def test_an_end_that_the_log_does_not_tell_is_told_with_how_to_go_on(ends, said,
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_job_and_its_log_is_followed_to_the_end(number, capsys):
-    client = Client([["working\n", "until stopped"]], Details(JobStatus.STOPPED))
+def interrupted(client: Client, number: int, *again_once: Callable[[], bool]) -> int:
+    """The status after this signal, and after one more each time that something has come true."""
 
-    async def interrupted() -> int:
+    async def work() -> int:
         running = asyncio.create_task(follow(client, "job-1"))
         await asyncio.sleep(0.05)
         os.kill(os.getpid(), number)
+        for reached in again_once:
+            while not reached():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            os.kill(os.getpid(), number)
         return await running
 
-    assert asyncio.run(interrupted()) == 130
+    return asyncio.run(asyncio.wait_for(work(), timeout=10))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_job_and_its_log_is_followed_to_the_end(number, capsys):
+    client = Client([["working\n", "until stopped"]], Details(JobStatus.STOPPED))
+    assert interrupted(client, number) == 130
     assert client.stopped == ["job-1"]
     assert capsys.readouterr().err.splitlines() == [
         "working",
@@ -130,19 +157,42 @@ def test_a_signal_stops_the_job_and_its_log_is_followed_to_the_end(number, capsy
     ]
 
 
+def test_a_job_that_cannot_be_told_to_stop_is_told_again_until_it_is(capsys):
+    client = Client([["working\n", "until stopped"]], Details(JobStatus.STOPPED), refusals=2)
+    assert interrupted(client, signal.SIGTERM) == 130
+    assert client.stopped == ["job-1"]
+    said = capsys.readouterr().err
+    assert said.count("cannot be told to stop (Connection refused); tries again\n") == 1
+
+
 def test_a_second_signal_waits_no_longer(capsys):
+    told: list[str] = []
     client = Client([["until stopped"]])
-    client.stop_job = lambda job: True  # It does not stop.
+    client.stop_job = lambda job: not told.append(job)  # It does not stop.
+    assert interrupted(client, signal.SIGINT, lambda: bool(told)) == 130
+    assert "job-1 was told to stop and is left; the same call goes on" in capsys.readouterr().err
 
-    async def interrupted_twice() -> int:
-        running = asyncio.create_task(follow(client, "job-1"))
-        for _ in range(2):
-            await asyncio.sleep(0.05)
-            os.kill(os.getpid(), signal.SIGINT)
-        return await running
 
-    assert asyncio.run(interrupted_twice()) == 130
-    assert "is left; the same call goes on from there" in capsys.readouterr().err
+def test_a_second_signal_tells_of_a_job_that_was_never_told_to_stop(capsys):
+    client = Client([["until stopped"]], refusals=10**6)
+    assert interrupted(client, signal.SIGINT, lambda: client.asked > 2) == 130
+    said = capsys.readouterr().err
+    assert "job-1 is left and may run on" in said
+    assert "ray job stop job-1" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_there_is_a_job_to_follow_ends_with_130_too(number):
+    code = (
+        "import signal, sys; from infra import run_cluster as program; sys.argv = ['run-cluster'];"
+        f"program.run_cluster = lambda *_: signal.raise_signal({int(number)}); program.main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.startswith("run-cluster: interrupted; ")
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_key_of_the_environment_in_a_setting_is_refused_for_all_can_read_it():

@@ -108,6 +108,8 @@ def test_a_dry_run_says_what_it_would_take_without_a_key_or_a_call(
     assert told["hours"].startswith("0.01 at the limits")
     assert provider.requests() == []
     assert not (out / "artifacts" / "explain").exists()
+    before, after = ((one / "manifest.json").read_bytes() for one in (undisturbed, out))
+    assert after == before
 
 
 @pytest.mark.slow

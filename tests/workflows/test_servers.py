@@ -130,18 +130,29 @@ def test_a_server_ends_with_the_actor_that_keeps_it(ray_of_two_cores: None, tmp_
 
 @pytest.mark.parametrize(
     ("settings", "gpus", "count"),
-    [({}, 0, 1), ({"count": 3}, 0, 3), ({}, 8, 8), ({"gpus": 2}, 8, 4), ({"count": 1}, 8, 1)],
+    [
+        ({}, [0, 0], 1),
+        ({"count": 3}, [0], 3),
+        ({}, [0, 8], 8),
+        ({"gpus": 2}, [8], 4),
+        ({"count": 1}, [8], 1),
+        ({"gpus": 2}, [3, 3], 2),
+        ({"gpus": 4}, [0, 4, 2, 8], 3),
+        ({"gpus": 0}, [8], 1),
+    ],
 )
 def test_there_is_a_server_for_each_gpu_or_as_many_as_are_asked_for(
-    settings: dict[str, int], gpus: int, count: int
+    settings: dict[str, int], gpus: list[int], count: int
 ) -> None:
     assert server_count(tiny(**settings), gpus) == count
 
 
-@pytest.mark.parametrize("settings", [{"count": 9}, {"gpus": 16}, {"count": 3, "gpus": 4}])
-def test_more_gpus_than_there_are_is_a_wrong_call(settings: dict[str, int]) -> None:
-    with pytest.raises(WrongCall, match=r"^simulate\.servers: .* the cluster has 8$"):
-        server_count(tiny(**settings), 8)
+@pytest.mark.parametrize(
+    "settings", [{"count": 9}, {"gpus": 8}, {"count": 3, "gpus": 4}, {"count": 4, "gpus": 2}]
+)
+def test_more_gpus_than_nodes_have_is_a_wrong_call(settings: dict[str, int]) -> None:
+    with pytest.raises(WrongCall, match=r"^simulate\.servers: .* the cluster have 3 \+ 5$"):
+        server_count(tiny(**settings), [3, 0, 5])
 
 
 @pytest.mark.slow

@@ -176,6 +176,8 @@ def test_a_dry_run_says_what_it_would_take_without_a_key_or_a_call(
     assert told["hours"].endswith("at the limits in simulate.client.limits")
     assert provider.requests() == []
     assert not (earlier / "artifacts" / "simulate").exists()
+    before, after = ((one / "manifest.json").read_bytes() for one in (undisturbed, earlier))
+    assert after == before
 
 
 def test_a_batch_run_predicts_the_same_for_half_the_price(

@@ -76,10 +76,11 @@ def _run_jobs(jobs: Sequence[Job], ended: list[Ended], record: SweepRecord, fold
                 return
             continue
         ended.append(Ended(job, 0, context=context))
-        manifest = json.loads((context.store.out / MANIFEST).read_text(encoding="utf-8"))
-        write_json(
-            folder / "jobs" / f"{folder_name(job.name)}.json", manifest | {"job": job.choices}
-        )
+        if not job.settings.is_dry_run:  # Which leaves the manifest of a run before it.
+            manifest = json.loads((context.store.out / MANIFEST).read_text(encoding="utf-8"))
+            write_json(
+                folder / "jobs" / f"{folder_name(job.name)}.json", manifest | {"job": job.choices}
+            )
         record.job(ended[-1])
 
 

@@ -59,7 +59,8 @@ class Stage:
             tracker.finish(context, "FAILED", str(self.fail[layers]))
             raise self.fail[layers]
         tracker.finish(context, "FINISHED")
-        (self.out / "manifest.json").write_text(json.dumps({"artifacts": {"of": layers}}))
+        if not settings.is_dry_run:
+            (self.out / "manifest.json").write_text(json.dumps({"artifacts": {"of": layers}}))
         return context
 
     def _context(self, settings: Any) -> Any:
@@ -95,9 +96,9 @@ def sweep(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 
     monkeypatch.setattr(sweep_run.SweepRecord, "part", part)
 
-    def call(name: str) -> int:
+    def call(name: str, *more: str) -> int:
         overrides = [
-            [f"capture.layers={layer}", f"out={stage.out}", f"tracking.run_name={name}"]
+            [f"capture.layers={layer}", f"out={stage.out}", f"tracking.run_name={name}", *more]
             for layer in FOUR
         ]
         return run_sweep(overrides, [composed(*one) for one in overrides])
@@ -139,6 +140,13 @@ def test_each_job_keeps_the_manifest_of_its_own_artifacts(stage, sweep):
             "artifacts": {"of": layer},
             "job": {"capture.layers": str(layer)},
         }
+
+
+def test_a_sweep_of_dry_runs_finishes_and_keeps_no_manifest_of_another_run(stage, sweep):
+    (stage.out / "manifest.json").write_text(json.dumps({"artifacts": {"of": "a run before"}}))
+    assert sweep("dry", "simulate.dry_run=true") == 0
+    assert stage.ran == [0, 1, 2, 3]
+    assert list((stage.out / "sweep").rglob("*.json")) == []
 
 
 @pytest.mark.parametrize(
