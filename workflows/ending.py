@@ -8,9 +8,7 @@ from tasks.artifacts.full_disk import DiskFull
 from tasks.llm.failures import Stopped, Unusable
 from tasks.pretrained import ModelError
 from tasks.samples.source import BadSample, SourceError
-from workflows.errors import RunFailed, WrongCall
-
-INTERRUPTED = 130
+from workflows.errors import INTERRUPTED, RunFailed, WrongCall
 
 
 def outcome(error: BaseException) -> tuple[int, str]:

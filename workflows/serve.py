@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+from tasks.artifacts.location import is_local, location, read_file
 from workflows.store import MANIFEST
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -39,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "folder",
         nargs="?",
-        type=Path,
-        default=Path("out"),
-        help="a run's output folder (out=), or a folder with a report's index.html (default: out)",
+        default="out",
+        help="a run's output folder (out=), or a folder with a report's index.html; either may be "
+        "on an object store, as s3://BUCKET/PREFIX (default: out)",
     )
     parser.add_argument(
         "--host",
@@ -52,9 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: 8000)")
     options = parser.parse_args(arguments)
     try:
-        root = report_folder(options.folder)
-    except FileNotFoundError as error:
+        root = report_folder(location(options.folder))
+    except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
+    except Exception as error:  # An object store fails in its client's own ways.
+        print(f"neuron-atlas-serve: {options.folder}: cannot be read: {error}", file=sys.stderr)
+        sys.exit(1)
     if not 0 <= options.port < 65_536:
         parser.error("--port: must be 0 to 65535")
     try:
@@ -78,11 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def report_folder(folder: Path) -> Path:
     """The folder of the report: of the last run in an output folder, or the folder itself.
 
-    Raises FileNotFoundError with one line that says what was expected.
+    Raises FileNotFoundError with one line that says what was expected; of an object store that
+    cannot be read, what its client raises.
     """
     try:
         artifacts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["artifacts"]
         pages = [folder / name for name in artifacts["report"]["files"]]
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         pages = [folder / "index.html"]
     for page in pages:
@@ -97,7 +105,9 @@ def report_folder(folder: Path) -> Path:
 def report_server(root: Path, host: str = "127.0.0.1", port: int = 8000) -> ThreadingHTTPServer:
     """A server of the files below `root`, listening. Raises OSError where it cannot listen."""
     kind = _ServerV6 if ":" in host else _Server
-    return kind((host, port), partial(_Files, root=root.resolve(), host=host))
+    if is_local(root):
+        return kind((host, port), partial(_Files, root=root.resolve(), host=host))
+    return kind((host, port), partial(_Objects, root=root, host=host))
 
 
 class _Server(ThreadingHTTPServer):
@@ -129,6 +139,9 @@ class _Files(SimpleHTTPRequestHandler):
         if not self._is_asked_by_name():
             self.send_error(HTTPStatus.FORBIDDEN, "Ask for this server by its own name")
             return None
+        return self._send_head()
+
+    def _send_head(self) -> Any:
         path = Path(self.translate_path(self.path)).resolve()
         parts = path.relative_to(self._root).parts if path.is_relative_to(self._root) else None
         if parts is None or any(part.startswith(".") for part in parts):
@@ -166,6 +179,31 @@ class _Files(SimpleHTTPRequestHandler):
             return True
         asked = urlsplit(f"//{self.headers.get('Host', '')}").hostname
         return asked in _LOOPBACK
+
+
+class _Objects(_Files):
+    """The same of a prefix of an object store. Each file is read whole: a site's are small."""
+
+    def _send_head(self) -> Any:
+        asked = Path(self.translate_path(self.path)).relative_to(Path(self.directory))
+        parts = [*asked.parts, *(["index.html"] if urlsplit(self.path).path.endswith("/") else [])]
+        if not parts or any(part.startswith(".") for part in parts):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        try:
+            content = read_file(self._root.joinpath(*parts))
+        except (FileNotFoundError, IsADirectoryError):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        except Exception as error:  # Whatever the store does, the next file may be had.
+            self.log_error("%s", error)
+            self.send_error(HTTPStatus.BAD_GATEWAY, "The object store did not answer")
+            return None
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", self.guess_type(parts[-1]))
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        return BytesIO(content)
 
 
 if __name__ == "__main__":

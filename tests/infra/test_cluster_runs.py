@@ -239,14 +239,20 @@ def test_sigterm_while_the_nodes_start_ends_with_130_and_leaves_nothing(tmp_path
         assert run.wait_for_nothing_left() == []
 
 
-def test_nothing_of_the_cluster_outlives_a_kill(tmp_path):
+def test_nothing_of_the_cluster_outlives_a_kill_and_the_same_call_goes_on(tmp_path, alone):
     out = tmp_path / "out"
-    with running(run_cluster(2, *SETTINGS, f"out={out}"), tmp_path / "log") as run:
-        run.run_until(lambda: list(out.glob("artifacts/describe/*")))
+    call = run_cluster(2, *SETTINGS, f"out={out}")
+    with running(call, tmp_path / "1.log") as run:
+        run.run_until(lambda: list(out.glob("artifacts/describe/*/manifest.json")))
         assert len(named(run.processes(), "raylet")) >= 2
         run.process.kill()
         run.process.wait()
         assert run.wait_for_nothing_left() == []
+    with running(call, tmp_path / "2.log") as again:
+        assert again.end() == 0, again.said()
+        assert "describe   already done" in again.said()
+    for name in SPECS:
+        assert same(Atlas(out).table(name), alone.table(name))
 
 
 def test_ray_address_names_the_cluster_that_the_run_goes_to(tmp_path, alone):

@@ -6,7 +6,6 @@ import gc
 import ipaddress
 import os
 import signal
-import socket
 import time
 from contextlib import suppress
 
@@ -15,6 +14,7 @@ import pytest
 import ray
 
 from tasks.artifacts.full_disk import DiskFull
+from tasks.serve.process import free_port
 from tasks.subject.settings import SubjectSettings
 from tests.workflows.ray_work import (
     Item,
@@ -114,12 +114,6 @@ def test_a_cluster_that_is_running_is_left_running(ray_of_two_cores):
     assert ray.is_initialized()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def no_ray(monkeypatch):
     """As if none had been started in this process."""
@@ -131,7 +125,7 @@ def no_ray(monkeypatch):
 
 
 def test_an_address_where_no_cluster_listens_is_told_at_once(no_ray):
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_port('127.0.0.1')}"
     begun = time.monotonic()
     with pytest.raises(WrongCall, match=rf"^cluster.address .*no Ray cluster at '{address}'"):
         cluster(ClusterSettings(address=address)).__enter__()
@@ -140,7 +134,7 @@ def test_an_address_where_no_cluster_listens_is_told_at_once(no_ray):
 
 
 def test_the_address_in_the_environment_is_used_where_the_call_names_none(no_ray, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port('127.0.0.1')}")
     with pytest.raises(WrongCall, match="RAY_ADDRESS"):
         cluster(ClusterSettings()).__enter__()
 

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tasks.artifacts.location import location
+from tests.loopback.object_store import BUCKET
 from workflows.serve import main, report_folder, report_server
 
 
@@ -43,6 +45,57 @@ def ask(server, path, method="GET", **headers):
 def test_a_run_is_served_by_its_output_folder_or_its_reports(report):
     out = report.parents[2]
     assert report_folder(out) == report_folder(report) == report
+
+
+@pytest.fixture
+def on_a_store(report, store):
+    """The same run on an object store, with a secret beside it."""
+    store.client.put(str(report.parents[2]), f"{BUCKET}/a group/run", recursive=True)
+    store.client.put(str(report.parents[3] / "secret.html"), f"{BUCKET}/a group/secret.html")
+    return f"s3://{BUCKET}/a group/run"
+
+
+def test_a_run_on_an_object_store_is_served_from_there(on_a_store):
+    root = report_folder(location(on_a_store))
+    assert str(root) == f"{on_a_store}/artifacts/report/9f2c"
+    with served(root) as server:
+        status, headers, body = ask(server, "/")
+        assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+        assert (body, headers["Content-Length"]) == ("<p>a page</p>", "13")
+        assert ask(server, "/site/")[2] == ask(server, "/site/index.html?x#y")[2] == "<p>a site</p>"
+        assert ask(server, "/site/data/index.js")[1]["Content-Type"].startswith("text/javascript")
+        assert ask(server, "/", "HEAD")[0] == 200
+        assert ask(server, "/", Host="evil.example")[0] == 403
+        for path in ("/none.html", "/site", "/site/data/", "/.parts/1.json"):
+            assert ask(server, path)[0] == 404, path
+        for path in ("/../../../../secret.html", "/%2e%2e/%2e%2e/%2e%2e/%2e%2e/secret.html"):
+            status, _, body = ask(server, path)
+            assert (status, "a secret" in body) == (404, False)
+
+
+def test_a_store_that_fails_in_mid_site_is_said_and_asked_again(on_a_store, monkeypatch, capsys):
+    root = report_folder(location(on_a_store))
+    with served(root) as server:
+        with monkeypatch.context() as patch:
+
+            def refused(path):
+                raise PermissionError("the key has run out")
+
+            patch.setattr("workflows.serve.read_file", refused)
+            assert ask(server, "/")[0] == 502
+        assert "the key has run out" in capsys.readouterr().err
+        assert ask(server, "/")[0] == 200
+
+
+def test_a_store_that_cannot_be_read_gets_a_line_and_status_1(on_a_store, monkeypatch, capsys):
+    def refused(self, *arguments, **named):
+        raise PermissionError("nobody's key")
+
+    monkeypatch.setattr(type(location(on_a_store)), "read_text", refused)
+    with pytest.raises(SystemExit) as ended:
+        main([on_a_store])
+    assert ended.value.code == 1
+    assert f"{on_a_store}: cannot be read: nobody's key" in capsys.readouterr().err
 
 
 def test_pages_and_scripts_have_types_that_browsers_run(report):
@@ -95,6 +148,7 @@ def test_it_listens_on_loopback_unless_told_otherwise(report):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["ftp://somewhere/run"], "ftp:// is no object store that is known"),
         (["nowhere"], "nowhere: no report is here; name the out= folder of a run that has ended"),
         (["--port", "99999", "{out}"], "--port: must be 0 to 65535"),
         (["--port", "http", "{out}"], "invalid int value"),

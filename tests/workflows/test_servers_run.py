@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.serve.process import free_port
 from tests.workflows.killing import without_answers
 from tests.workflows.programs import Program, program
 from tests.workflows.runs import ROOT, command
@@ -241,7 +242,7 @@ def test_servers_that_somebody_else_runs_are_asked_and_left_running(
     undisturbed: Path, earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_API_KEY", "somebody-elses")
-    port = free_port()
+    port = free_port("127.0.0.1")
     words = [sys.executable, "-m", "tests.loopback.served", "--port", str(port)]
     words += ["--log", str(tmp_path / "asked-0.jsonl"), "--models", MODEL]
     with subprocess.Popen(words, cwd=ROOT) as server:
@@ -262,7 +263,7 @@ def test_servers_that_somebody_else_runs_are_asked_and_left_running(
 @contextmanager
 def cluster_of_others() -> Iterator[str]:
     """A Ray node of this machine that no run here has started."""
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_port('127.0.0.1')}"
     folder = tempfile.mkdtemp(prefix="ray-")  # Short: sockets lie in it.
     words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
     words += ["--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}"]
@@ -279,12 +280,6 @@ def cluster_of_others() -> Iterator[str]:
             os.killpg(node.pid, signal.SIGTERM)
             node.wait()
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_none(logs: Path) -> None:

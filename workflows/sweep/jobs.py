@@ -79,7 +79,7 @@ def read_jobs(
         choices = {name: texts[number] for name, texts in swept.items()}
         try:
             settings = read_settings(config)
-            settings.explain.check()
+            settings.check()
         except (WrongCall, Unusable) as error:
             which = f" (in the job {_joined(choices)})" if choices else ""
             raise type(error)(f"{error}{which}") from error

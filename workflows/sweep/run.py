@@ -18,7 +18,8 @@ from typing import Any
 from tasks.artifacts.location import location
 from workflows.atlas import capture_ahead, run_atlas
 from workflows.cluster import cluster
-from workflows.ending import INTERRUPTED, outcome
+from workflows.ending import outcome
+from workflows.errors import INTERRUPTED
 from workflows.progress import say
 from workflows.store import MANIFEST, local_folder, write_json
 from workflows.sweep.compare import write_comparison

@@ -34,12 +34,14 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     neurons = summary["neurons"]
     total = sum(neurons.values())
     tested = summary["n_tested"]
-    metrics: dict[str, float | None] = {"neurons/all": total}
+    metrics: dict[str, float | None] = {
+        "score/correlation": summary["mean_score"],
+        "neurons/all": total,
+    }
     for name, count in neurons.items():
         metrics[f"neurons/{name}"] = count
         metrics[f"neurons_share/{name}"] = count / max(1, total)
     metrics |= {
-        "score/correlation": summary["mean_score"],
         "score/correlation_of_control": summary["mean_control"],
         "score/margin_over_control": summary["mean_margin"],
         "score/neurons_scored": summary["n_scored"],

@@ -155,6 +155,10 @@ class Tracker:
             self._own.close()
 
     def _tell(self, context: Context, status: str, error: str) -> None:
+        summary = read_summary(context) if "report" in context.done else None
+        if summary is not None:
+            # First: MLflow's compare view opens with the metric that its runs had first.
+            self._log_report(context, summary)
         log_stages(self._record, context)
         rows: Counter[str] = Counter()
         for manifest in context.manifests():
@@ -167,9 +171,6 @@ class Tracker:
         explained = [*context.paths("explain", "explanations"), *context.unfinished]
         if explained:
             self._record.explanations(explained)
-        summary = read_summary(context) if "report" in context.done else None
-        if summary is not None:
-            self._log_report(context, summary)
         self._record.note(run_note(self._settings, _STATES[status], summary))
 
     def _log_report(self, context: Context, summary: Mapping[str, Any]) -> None:

@@ -31,7 +31,8 @@ whether image and text show a multi-modal neuron the same thing; how far the two
 | `failed_rows/<table>/<status>` | what failed, counted | rows |
 | `seconds/*`, `table_rows/*` | time of each stage, absent where it was already done; rows of each \
 table | s; rows |
-| `explain/*` | what asking a model took, as it ran; steps are seconds | USD, calls, tokens, s |
+| `explain/*`, `simulate/*` | what asking a model took, as it ran; steps are seconds | USD, calls, \
+tokens, s |
 | `sweep/*` | jobs of a sweep that finished, failed, or did not begin | jobs |
 | `system/<node>/*` | each machine while the run was on it | %, MB |
 """

@@ -83,7 +83,7 @@ def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str
     types = pl.DataFrame(read_types(files)).fill_nan(None)
     neurons = types.select("neuron")
     _write(site, table_key(files.layer), _typed(types, files))
-    columns = ["neuron", "explainer", "text", "status", "confidence"]
+    columns = ["neuron", "explainer", "text", "status"]
     said = pl.DataFrame(read_table(files.explanations, EXPLANATIONS, columns))
     scored = pl.DataFrame(
         read_table(files.scores, SCORES).filter(pa.compute.field("tokens") == "all")
@@ -98,7 +98,7 @@ def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str
         of_neuron = neurons.join(its, on="neuron", how="left")
         outcome = _outcome(mine, of_neuron)
         seen |= set(outcome)
-        made = _scored(mine, of_neuron, outcome, accounts.level)
+        made = _scored(of_neuron, outcome, accounts.level)
         _write(site, account_key(number, files.layer), made)
     return {
         "layer": files.layer,
@@ -146,18 +146,14 @@ def _outcome(said: pl.DataFrame, scored: pl.DataFrame) -> pl.Series:
     return both.select(of_score.alias("outcome")).to_series()
 
 
-def _scored(
-    said: pl.DataFrame, scored: pl.DataFrame, outcome: pl.Series, level: float | None
-) -> dict[str, str]:
+def _scored(scored: pl.DataFrame, outcome: pl.Series, level: float | None) -> dict[str, str]:
     beats = pl.col("q") <= (level if level is not None else -1.0)
-    confidence = (pl.col("confidence").fill_nan(None).clip(0, 1) * 254).round().fill_null(255)
     return {
         **{name: packed(_steps(scored[name])) for name in _MEASURES},
         "outcome": _coded(outcome, OUTCOMES),
         "beats": packed(
             scored.select(beats.fill_null(value=False)).to_series().to_numpy().astype(np.uint8)
         ),
-        "confidence": packed(said.select(confidence).to_series().to_numpy().astype(np.uint8)),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -105,6 +106,8 @@ def test_the_page_links_every_job_tells_of_failures_and_escapes_what_it_shows(tm
     names, columns = write_comparison_page(tmp_path, "sweep <of> layers", [job(0, 0.512)], failed)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert 'href="../../artifacts/report/0/index.html"' in page
+    # MLflow keeps this page without those that it leads to; there they are elsewhere.
+    assert re.search(r"as in MLflow, the\s+page of each is <code>report/index\.html</code>", page)
     assert "0.512" in page
     assert "no layer &lt;9&gt;" in page
     assert "sweep &lt;of&gt; layers" in page

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.infra.clusters import Running, named, running
+from tests.infra.clusters import Running, running
 from tests.workflows.faults.faults import QUICK
 
 _HEAD, _WORKER = "10.77.0.1", "10.77.0.2"
@@ -45,9 +45,6 @@ class TwoHosts:
     def nodes_begun(self) -> int:
         """How often a node of Ray was begun on the worker's host."""
         return self.worker.said().count("begins a node")
-
-    def is_up(self, host: Running) -> bool:
-        return bool(named(host.processes(), "/raylet/raylet"))
 
 
 @contextmanager

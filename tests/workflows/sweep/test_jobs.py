@@ -84,6 +84,12 @@ def test_the_want_of_a_key_is_told_before_the_other_jobs_have_run(monkeypatch):
         jobs("explain=dissect|gpt4o")
 
 
+def test_so_is_that_of_a_simulators_key(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(Unusable, match=r"OPENAI_API_KEY.* \(in the job simulate=chat\)"):
+        jobs("simulate=concept|chat")
+
+
 def test_a_folder_is_named_the_same_each_time_and_never_leads_out_of_its_place():
     assert folder_name("capture.layers=0,1") == "capture.layers=0,1"
     odd = "data.path=../../x y"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,20 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 LAYERS = (0, 1, 2, 3)
 PATIENCE_MS = 60_000
+COMPARED = """() => {
+  const said = (cells) => cells.map((cell) => cell.innerText.trim());
+  const rows = [...document.querySelectorAll('.mlflow-compare-table tr')]
+    .map((row) => said([...row.children]));
+  const [names, values] = [...document.querySelectorAll('.ReactVirtualized__Grid > *')]
+    .map((grid) => [...grid.children]);
+  const place = (cell, side) => parseFloat(cell.style[side]);
+  for (const name of names) {
+    const beside = values.filter((cell) => place(cell, 'top') === place(name, 'top'));
+    rows.push(said([name, ...beside.sort((a, b) => place(a, 'left') - place(b, 'left'))]));
+  }
+  return Object.fromEntries(rows.map(([name, ...cells]) => [name, cells]));
+}"""
+"""The rows in sight of the compare view: tables, and two grids side by side for the metrics."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +46,8 @@ class Pages:
     parent: Any
     jobs: list[Any]
 
-    def runs(self, how: str = "") -> str:
-        return f"{self.server}/#/experiments/{self.experiment}/runs{how}"
+    def runs(self) -> str:
+        return f"{self.server}/#/experiments/{self.experiment}/runs"
 
     def of(self, run: Any, tab: str = "") -> str:
         return f"{self.runs()}/{run.info.run_id}{tab}"
@@ -77,24 +92,56 @@ def shown(page: Any, text: str | re.Pattern[str]) -> None:
     page.get_by_text(text).first.wait_for(state="visible")
 
 
+def unfold_the_sweep(page: Any) -> None:
+    row = page.get_by_role("row").filter(has_text="sweep: layers=0,1,2,3").first
+    row.get_by_role("button").first.click()
+
+
 def test_the_table_of_runs_shows_the_sweep_and_below_it_its_jobs(page, pages):
     go(page, pages.runs())
     shown(page, "sweep: layers=0,1,2,3")
     shown(page, "60 drawn scenes, seed 0")
     shown(page, re.compile("the FFN neurons of a vision-language model"))
     assert page.get_by_text("layers=2", exact=True).count() == 0
-    row = page.get_by_role("row").filter(has_text="sweep: layers=0,1,2,3").first
-    row.get_by_role("button").first.click()
+    unfold_the_sweep(page)
     for layer in LAYERS:
         shown(page, re.compile(rf"^layers={layer}$"))
 
 
+def test_jobs_that_are_compared_show_their_scores_by_layer_and_what_differs(page, pages):
+    go(page, pages.runs())
+    unfold_the_sweep(page)
+    for layer in LAYERS:
+        row = page.get_by_role("row").filter(has_text=f"layers={layer}", has_not_text="sweep")
+        row.first.get_by_role("checkbox").first.check()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    shown(page, "Comparing 4 Runs from 1 Experiment")
+    page.locator(".axis-title").nth(1).wait_for(state="attached")
+    axes = page.locator(".axis-title").all_text_contents()
+    assert axes == ["capture.layers", "score/correlation"]
+    rows = page.evaluate(COMPARED)
+    order = [int(name.removeprefix("layers=")) for name in rows["Run Name:"]]
+    assert sorted(order) == list(LAYERS)
+    assert {"score.resamples", "neurons/all", "neurons/text"} < set(rows)
+    for only_what_differs in page.get_by_role("switch").all():
+        only_what_differs.click()
+    page.get_by_text("score.resamples", exact=True).first.wait_for(state="detached")
+    page.get_by_text("neurons/all", exact=True).first.wait_for(state="detached")
+    rows = page.evaluate(COMPARED)
+    assert [name for name in rows if "." in name] == ["capture.layers"]
+    assert rows["capture.layers"] == rows["layers"] == [str(layer) for layer in order]
+    for name in ("neurons/text", "neurons_share/text"):
+        logged = [pages.jobs[layer].data.metrics[name] for layer in order]
+        assert [float(text) for text in rows[name]] == pytest.approx(logged, abs=6e-4)
+
+
 def test_the_sweeps_charts_have_a_point_for_each_layer(page, pages):
+    from playwright.sync_api import expect  # Which is not everywhere; see `chromium`.
+
     go(page, pages.of(pages.parent, "/model-metrics"))
     shown(page, re.compile(r"^score_by_layer/dissect/concept"))
     page.get_by_placeholder("Search metric charts").fill("auroc")
-    page.locator("path.point").nth(len(LAYERS) - 1).wait_for(state="attached")
-    assert page.locator("path.point").count() == len(LAYERS)
+    expect(page.locator("path.point")).to_have_count(len(LAYERS), timeout=PATIENCE_MS)
     page.get_by_placeholder("Search metric charts").fill("types_by_layer")
     shown(page, re.compile(r"^types_by_layer/paper"))
     for kind in ("visual", "text", "multi-modal", "unknown"):
@@ -109,6 +156,22 @@ def test_the_runs_page_says_what_was_run_and_how_to_read_it(page, pages):
     shown(page, "How to read the metrics")
     shown(page, re.compile("what excites them most is visual"))
     shown(page, re.compile(r"60 drawn scenes, seed 0"))
+
+
+def test_the_dataset_and_the_subject_are_the_inputs_of_a_run(page, pages):
+    go(page, pages.of(pages.jobs[0]))
+    shown(page, re.compile(r"^60 drawn scenes, seed 0 \([0-9a-f]{16}\)$"))
+    shown(page, "Logged models (1)")
+    shown_row = page.get_by_role("row").filter(has_text="Input").first
+    assert "llava-scenes" in shown_row.inner_text()
+
+
+def test_the_machines_of_a_sweep_have_their_charts(page, pages):
+    go(page, pages.of(pages.parent, "/system-metrics"))
+    shown(page, re.compile(rf"^system/{re.escape(socket.gethostname())}$"))
+    for measure in ("cpu_utilization_percentage", "system_memory_usage_megabytes"):
+        shown(page, measure)
+    page.locator("path.point").first.wait_for(state="attached")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.workflows.programs import Program, program
-from tests.workflows.runs import ROOT, SMALL
+from tests.workflows.runs import ROOT, SMALL, SPECS, Atlas
+from tests.workflows.test_resume import same
 from tests.workflows.tracking.server import MlflowServer, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -81,6 +82,12 @@ def test_the_sweep_goes_on_and_is_logged_once_the_server_is_back(server, tmp_pat
             parent.info.run_id, "types_by_layer/paper/text"
         )
         assert points[layer].value == job.data.metrics["types_by_layer/paper/text"]
+
+    alone = tmp_path / "alone"
+    with program(tmp_path / "alone.log", *SWEPT, f"out={alone}") as undisturbed:
+        assert undisturbed.end(300) == 0
+    for name in SPECS:
+        assert same(Atlas(out).table(name), Atlas(alone).table(name)), name
 
 
 def test_a_run_that_dies_with_the_server_is_logged_by_the_next_call(server, tmp_path):

@@ -132,6 +132,11 @@ def test_every_group_of_metrics_is_described(logged):
     assert [group for group in groups if f"`{group}/" not in note] == []
 
 
+def test_of_its_results_the_score_comes_first_for_a_comparison_opens_with_it(logged):
+    names = [name for name in logged[1].data.metrics if not name.startswith("system/")]
+    assert names[0] == "score/correlation"
+
+
 def test_page_figures_tables_and_manifest_are_its_artifacts(logged):
     client, run = logged
 

@@ -2,7 +2,15 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from workflows.tracking.words import as_name
+from tasks.llm.journal import Tally
+from workflows.spending import spending_metrics
+from workflows.tracking.words import METRICS_NOTE, as_name
+
+
+@pytest.mark.parametrize("stage", ["explain", "simulate"])
+def test_what_calls_of_a_stage_cost_is_described(stage):
+    groups = {name.split("/")[0] for name in spending_metrics(f"{stage}/gpt4o", Tally())}
+    assert [group for group in groups if f"`{group}/" not in METRICS_NOTE] == []
 
 
 @pytest.mark.parametrize(

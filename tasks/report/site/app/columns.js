@@ -54,7 +54,7 @@
     const account = {};
     const measures = ["correlation", "ci_low", "ci_high", "control_other", "margin"];
     for (const name of measures) account[name] = new Float32Array(columns.total);
-    for (const name of ["outcome", "beats", "confidence"]) account[name] = new Uint8Array(columns.total);
+    for (const name of ["outcome", "beats"]) account[name] = new Uint8Array(columns.total);
     const { steps, no_number: none } = Atlas.index;
     await Promise.all(Atlas.index.layers.map(async (layer, place) => {
       const loaded = await Atlas.load(`accounts/${number}/${layer.layer}`);
@@ -64,7 +64,7 @@
         const column = account[name];
         for (let row = 0; row < kept.length; row += 1) column[from + row] = kept[row] === none ? NaN : kept[row] / steps;
       }
-      for (const name of ["outcome", "beats", "confidence"]) account[name].set(Atlas.bytes(loaded[name]), from);
+      for (const name of ["outcome", "beats"]) account[name].set(Atlas.bytes(loaded[name]), from);
     }));
     return account;
   };
@@ -99,7 +99,8 @@
     return low < from + count && columns.neuron[low] === neuron ? low : -1;
   };
 
-  /** Rows that `state` lets through, in its order; and which filters each row fails, for facets.
+  /** Rows that `state` lets through, in its order; and for facets, which filters each row fails, and
+      the places of the layers that were not searched for words, as their filter leaves them out.
       progress(done, total): told while explanations are loaded for a search or an order. */
   columns.select = async (state, progress = () => {}) => {
     await columns.open();
@@ -109,18 +110,18 @@
     const terms = termsOf(state.words);
     const explainer = Atlas.explainerOf(state.account);
     if (terms.length || state.sort === "words") await loadAll(explainer, state, progress);
-    if (terms.length) markWords(fails, terms, explainer);
+    const unsearched = terms.length ? markWords(fails, terms, explainer) : new Set();
     let count = 0;
     for (let row = 0; row < fails.length; row += 1) if (!fails[row]) count += 1;
     const rows = new Uint32Array(count);
     for (let row = 0, at = 0; row < fails.length; row += 1) if (!fails[row]) rows[at++] = row;
-    return { rows: sorted(rows, state, account, explainer), fails, account };
+    return { rows: sorted(rows, state, account, explainer), fails, account, unsearched };
   };
 
   columns.FAILS = { layer: FAILS_LAYER, score: FAILS_SCORE, type: FAILS_TYPE };
 
   const markPlain = (fails, state, account) => {
-    const { layer, place } = columns;
+    const { layer } = columns;
     const kind = state.rule === "tested" ? columns.tested : columns.type;
     const names = state.rule === "tested" ? Atlas.index.tested_types : Atlas.index.types;
     const allowed = new Uint8Array(256);
@@ -138,7 +139,6 @@
       if (state.beats && !account.beats[row]) failed |= FAILS_OTHER;
       fails[row] = failed;
     }
-    return place;
   };
 
   /** Words in any order, and "phrases" as they stand; small and capital letters are the same. */
@@ -158,11 +158,17 @@
     }));
   };
 
+  /** Gives the places of the layers whose explanations are not loaded. */
   const markWords = (fails, terms, explainer) => {
+    const unsearched = new Set();
     Atlas.index.layers.forEach((layer, place) => {
       const from = columns.starts[place];
       const words = columns.words.get(`${explainer}/${layer.layer}`);
-      if (!words) { fails.fill(FAILS_OTHER, from, from + layer.neurons); return; }
+      if (!words) {
+        fails.fill(FAILS_OTHER, from, from + layer.neurons);
+        unsearched.add(place);
+        return;
+      }
       words.small ||= words.lines.map((line) => line.toLowerCase());
       for (let at = 0; at < layer.neurons; at += 1) {
         if (fails[from + at] & FAILS_OTHER) continue;
@@ -170,6 +176,7 @@
         if (!terms.every((term) => line.includes(term))) fails[from + at] |= FAILS_OTHER;
       }
     });
+    return unsearched;
   };
 
   /* Orders. Numbers go by radix, which keeps rows that are equal as they were: by layer and neuron.
@@ -186,7 +193,6 @@
       margin: (row) => account.margin[row],
       peak: (row) => columns.scale[row],
       share: (row) => (columns.type[row] < 4 ? columns.shares[row * 4 + columns.type[row]] : NaN),
-      confidence: (row) => (account.confidence[row] === 255 ? NaN : account.confidence[row]),
     }[sort];
     const keys = new Float32Array(rows.length);
     for (let at = 0; at < rows.length; at += 1) keys[at] = value(rows[at]);

@@ -109,12 +109,13 @@
       chips.fill();
     };
 
-    const draw = ({ fails, account: columns }) => {
+    const draw = ({ fails, account: columns, unsearched }) => {
       const names = [...(state.rule === "tested" ? Atlas.index.tested_types : Atlas.index.types), "unknown", "unknown"];
-      const byLayer = Atlas.countLayers(fails, state);
-      const sums = byLayer.map((column) => column.reduce((sum, one) => sum + one, 0));
+      const byLayer = Atlas.countLayers(fails, state, unsearched);
+      const sums = byLayer.filter(Boolean).map((column) => column.reduce((sum, one) => sum + one, 0));
+      const unread = unsearched.size ? `, ${unsearched.size} of ${layers.length} layers not searched` : "";
       const range = state.layers && [layers.findIndex((one) => one >= state.layers[0]), layers.findLastIndex((one) => one <= state.layers[1])];
-      layerStrip.draw(byLayer, names, range, `${Math.min(...sums)} to ${Math.max(...sums)} a layer`);
+      layerStrip.draw(byLayer, names, range, `${Math.min(...sums)} to ${Math.max(...sums)} a layer${unread}`);
       const byScore = Atlas.countScores(fails, columns, state);
       const scored = byScore.reduce((sum, column) => sum + column.reduce((all, one) => all + one, 0), 0);
       const bounds = state.low === null && state.high === null ? null

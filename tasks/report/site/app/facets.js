@@ -6,10 +6,14 @@
   const WIDTH = 300, TALL = 46, BINS = 40;
 
   const stacked = (counts, names, whole) => {
-    const highest = Math.max(1, ...counts.map((one) => one.reduce((sum, count) => sum + count, 0)));
+    const highest = Math.max(1, ...counts.map((one) => (one || []).reduce((sum, count) => sum + count, 0)));
     const step = WIDTH / counts.length;
     const bars = [];
     counts.forEach((column, at) => {
+      if (!column) {
+        bars.push(svg("rect", { class: "unread", x: at * step, y: 0, width: step, height: TALL }));
+        return;
+      }
       let base = TALL;
       column.forEach((count, code) => {
         if (!count) return;
@@ -25,7 +29,8 @@
     return bars;
   };
 
-  /** A strip that is redrawn by draw(counts, names, range); pick(first, last) is told columns. */
+  /** A strip that is redrawn by draw(counts, names, range, words), where null stands for counts that
+      are not known; pick(first, last) is told columns. */
   Atlas.strip = (label, pick, whole = false) => {
     const shade = svg("rect", { class: "shade", y: 0, height: TALL, width: 0 });
     const bars = svg("g");
@@ -51,29 +56,38 @@
       if (pressed !== null) mark(Math.min(pressed, columnAt(event)), Math.max(pressed, columnAt(event)));
     });
     strip.addEventListener("pointerup", (event) => {
+      if (pressed === null) return; // Pressed elsewhere, or the browser has taken the pointer away.
       const now = columnAt(event);
       const [first, last] = [Math.min(pressed, now), Math.max(pressed, now)];
       pressed = null;
       pick(first, last);
     });
-    strip.draw = (counts, names, range, words) => {
+    let range = null;
+    const markRange = () => { if (range) mark(...range); else shade.setAttribute("width", 0); };
+    strip.addEventListener("pointercancel", () => {
+      pressed = null;
+      markRange();
+    });
+    strip.draw = (counts, names, drawn, words) => {
       columns = counts.length;
+      range = drawn;
       bars.replaceChildren(...stacked(counts, names, whole));
-      if (range) mark(...range); else shade.setAttribute("width", 0);
+      markRange();
       strip.setAttribute("aria-label", `${label}: ${words}`);
     };
     return strip;
   };
 
-  /** Rows by layer and type that all filters but that of layers leave. */
-  Atlas.countLayers = (fails, state) => {
+  /** Rows by layer and type that all filters but that of layers leave; null for a layer whose
+      explanations were not searched. */
+  Atlas.countLayers = (fails, state, unsearched) => {
     const { place, type, tested } = Atlas.columns;
     const kind = state.rule === "tested" ? tested : type;
     const counts = Atlas.index.layers.map(() => new Array(6).fill(0));
     for (let row = 0; row < fails.length; row += 1) {
       if (!(fails[row] & ~Atlas.columns.FAILS.layer)) counts[place[row]][Math.min(kind[row], 5)] += 1;
     }
-    return counts;
+    return counts.map((column, at) => (unsearched.has(at) ? null : column));
   };
 
   /** The same by score, in BINS columns from -1 to 1, that all filters but that of scores leave. */

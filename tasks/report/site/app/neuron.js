@@ -150,7 +150,7 @@
     if (accounts.length > 1) tabs = Atlas.tabs("Explainer", accounts.map((one) => one.explainer), wanted, panel, show);
     else if (accounts.length) show(0);
     else panel.append(h("p", { class: "empty" }, "This neuron was not explained."));
-    const kind = details.tested && route.state.rule === "tested" ? details.tested.type : details.type;
+    const byTests = details.tested && route.state.rule === "tested" ? `, by tests ${details.tested.type}` : "";
     main.replaceChildren(bar, h("article", { class: "one", "aria-labelledby": "one-title" },
       h("header", { class: "who-is-it" },
         h("h1", { id: "one-title", tabindex: "-1" }, h("span", {}, `Layer ${details.layer ?? route.layer}`), " ", `Neuron ${Atlas.count(details.neuron)}`),
@@ -161,7 +161,7 @@
         h("aside", { class: "aside" }, shares(details), facts(details))),
       strongest(details), below));
     document.title = `Layer ${route.layer}, neuron ${route.neuron} \u2013 ${Atlas.index.title}`;
-    Atlas.say(`Layer ${route.layer}, neuron ${details.neuron}, ${kind}`);
+    Atlas.say(`Layer ${route.layer}, neuron ${details.neuron}, ${details.type}${byTests}`);
     return keys;
   };
 })();

@@ -4,7 +4,7 @@
    #/neurons?type=visual,text&layer=2-5&score=0.3..&words=red&sort=-score
    #/neuron/3:417?... the same behind it: next and previous are in that order. */
 (() => {
-  const SORTS = ["neuron", "type", "words", "score", "control", "margin", "peak", "share", "confidence"];
+  const SORTS = ["neuron", "type", "words", "score", "control", "margin", "peak", "share"];
   Atlas.SORTS = SORTS;
   Atlas.explainerOf = (account) => Atlas.index.explainers.indexOf(Atlas.index.accounts[account]?.[0]);
 

@@ -373,3 +373,59 @@ def test_a_file_that_is_missing_is_told_and_the_rest_still_works(browser, made, 
 def test_an_unknown_address_opens_the_table(folder_visit):
     visit = folder_visit.open("#/nonsense?type=odd&layer=x-y&score=a..b&sort=up&by=nobody")
     assert visit.count == "128 neurons"
+
+
+def test_a_pointer_that_was_pressed_elsewhere_or_taken_away_filters_nothing(folder_visit):
+    page = folder_visit.open().page
+    strip = page.locator("svg.strip").nth(1)
+    box = strip.bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(5, 400)
+    page.mouse.down()
+    page.mouse.move(*middle)
+    page.mouse.up()
+    page.mouse.down()
+    strip.dispatch_event("pointercancel")
+    page.mouse.up()
+    page.wait_for_timeout(200)
+    assert folder_visit.count == "128 neurons"
+    assert "score=" not in page.url
+    page.mouse.down()
+    page.mouse.move(middle[0] + box["width"] / 4, middle[1])
+    page.mouse.up()
+    folder_visit.until("location.hash.includes('score=0..')")
+
+
+def test_a_layer_that_was_not_searched_is_shown_as_unknown_and_not_as_empty(folder_visit):
+    visit = folder_visit.open("#/neurons?layer=1&words=image")
+    visit.until_filtered()
+    strip = visit.page.locator("svg.strip").first
+    assert strip.locator(".unread").count() == 1
+    assert strip.get_attribute("aria-label").endswith(", 1 of 2 layers not searched")
+    visit.page.get_by_label("From layer").select_option("0")
+    visit.until("document.querySelectorAll('.strip .unread').length", 0)
+    assert "searched" not in strip.get_attribute("aria-label")
+
+
+def test_every_order_that_an_address_can_ask_for_can_be_chosen(folder_visit):
+    page = folder_visit.open().page
+    offered = page.locator(".order option").evaluate_all("all => all.map(one => one.value)")
+    orders = page.evaluate("Atlas.SORTS")
+    assert sorted(offered) == sorted([*orders, *(f"-{order}" for order in orders)])
+
+
+def test_what_is_announced_of_a_neuron_is_what_its_page_shows(folder_visit, site):
+    index = value(site, "index")
+    table = value(site, "table/0")
+    paper, tested = (
+        [names[code] for code in numbers(table[column], "u1")]
+        for column, names in (("type", index["types"]), ("tested", index["tested_types"]))
+    )
+    differs = next(at for at in range(64) if paper[at] != tested[at])
+    page = folder_visit.open(f"#/neuron/0:{differs}?rule=tested").page
+    said = page.locator("#said").inner_text()
+    assert page.locator(".chip").first.inner_text() == paper[differs]
+    assert said == f"Layer 0, neuron {differs}, {paper[differs]}, by tests {tested[differs]}"
+    folder_visit.page.goto("about:blank")
+    folder_visit.open(f"#/neuron/0:{differs}")
+    assert page.locator("#said").inner_text() == f"Layer 0, neuron {differs}, {paper[differs]}"
