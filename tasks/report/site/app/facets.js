@@ -11,7 +11,7 @@
     const bars = [];
     counts.forEach((column, at) => {
       if (!column) {
-        bars.push(svg("rect", { class: "unread", x: at * step, y: 0, width: step, height: TALL }));
+        bars.push(svg("rect", { class: "unread", x: at * step, y: 0.5, width: step, height: TALL - 0.5 }, svg("title", {}, "not searched")));
         return;
       }
       let base = TALL;
