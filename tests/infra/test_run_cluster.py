@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from ray.job_submission import JobStatus
 from infra import follow_job
 from infra.follow_job import follow, submit, takes_anybody
 from infra.run_cluster import check_out, main, refuse_secrets, run_cluster
+from tasks.serve.process import free_port
 from tests.workflows.runs import ROOT
 from workflows.errors import RunFailed, WrongCall
 
@@ -214,16 +214,10 @@ def test_a_folder_of_each_nodes_own_is_refused_before_anything_is_lost_in_it(set
         check_out(settings, "http://head:8265")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.parametrize("address", ["http://127.0.0.1:{}", "127.0.0.1:{}"])
 def test_an_address_where_nobody_answers_is_told_at_once(address):
     with pytest.raises(WrongCall, match=r"^RAY_ADDRESS: nobody answers at "):
-        submit(address.format(free_port()), "true", {})
+        submit(address.format(free_port("127.0.0.1")), "true", {})
 
 
 def test_ray_clients_address_is_refused_with_the_one_to_use():
@@ -244,7 +238,7 @@ def test_a_job_server_without_a_token_is_found_out(status, open_to_all):
     with HTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         assert takes_anybody(f"http://127.0.0.1:{server.server_port}") is open_to_all
-    assert takes_anybody(f"http://127.0.0.1:{free_port()}") is False
+    assert takes_anybody(f"http://127.0.0.1:{free_port('127.0.0.1')}") is False
 
 
 def test_a_cluster_has_at_least_one_node():
