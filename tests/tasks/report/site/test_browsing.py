@@ -325,8 +325,14 @@ def test_text_of_models_and_datasets_stays_text(browser, tmp_path):
     assert visit.cells(3)[0].startswith("</script><script>alert(1)</script><img src=x")
     visit.open("#/neuron/0:3")
     visit.until_filled()
-    page.locator("details").first.evaluate("one => { one.open = true; }")
-    page.wait_for_timeout(300)
+    # The page may not be drawn yet, and the table has a details element too.
+    page.wait_for_function(
+        """() => {
+          const whole = document.querySelector('.exemplars details');
+          if (whole) whole.open = true;
+          return whole && whole.querySelector('.said');
+        }"""
+    )
     assert page.locator("blockquote").inner_text().startswith("</script><script>alert(1)")
     assert page.locator("blockquote").get_attribute("dir") == "auto"
     assert page.locator(".exemplars details .said").first.inner_text().startswith("</script>")
