@@ -75,11 +75,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with chromium() as browser:
-        opened = browser.new_page(viewport={"width": 1600, "height": 950})
-        opened.set_default_timeout(PATIENCE_MS)
-        yield opened
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A window of its own for each test: MLflow remembers what was unfolded in one."""
+    opened = browser.new_page(viewport={"width": 1600, "height": 950})
+    opened.set_default_timeout(PATIENCE_MS)
+    yield opened
+    opened.close()
 
 
 def go(page: Any, address: str) -> None:
