@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -27,13 +28,35 @@ _LOOK_EVERY_S = 0.05
 
 
 def main() -> int:
-    """See above."""
+    """See above.
+
+    Two processes watch, for Ray kills the children of a worker that ends, with SIGKILL and before
+    standard input closes. Where the first one is killed the second still ends the server; where the
+    second is, the first one finds what is left.
+    """
     stop_s, command = float(sys.argv[1]), sys.argv[2:]
-    # What the server starts and leaves is then a child of this process, and found at the end.
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # Until it is known what to do.
+    first = os.getpid()
+    second = os.fork()
+    if not second:
+        return _run(stop_s, command, first)
+    _adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: _tell(second))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    status = os.waitstatus_to_exitcode(os.waitpid(second, 0)[1])
+    _kill_the_rest()
+    return status if status >= 0 else 128 - status
+
+
+def _run(stop_s: float, command: list[str], first: int) -> int:
+    _adopt_orphans()
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != first:
+        ending.set()
     try:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent)
     except OSError as error:
@@ -51,6 +74,16 @@ def main() -> int:
     status = server.wait()
     _kill_the_rest()
     return status if status >= 0 else 128 - status
+
+
+def _tell(second: int) -> None:
+    with suppress(ProcessLookupError):  # It has just ended.
+        os.kill(second, signal.SIGTERM)
+
+
+def _adopt_orphans() -> None:
+    """What the server starts and leaves is then below this process, and found at the end."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _wait_for_parent(ending: threading.Event) -> None:
@@ -71,7 +104,7 @@ def _kill_the_rest() -> None:
 
 
 def _end_with_parent() -> None:
-    """In the server, before it begins: be killed should this process be."""
+    """In the server, before it begins: be killed should the process be that started it."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

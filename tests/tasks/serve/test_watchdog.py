@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tasks.serve.health import is_healthy
 from tasks.serve.process import ServerProcess, free_port
@@ -60,6 +62,15 @@ def _runs(process: int) -> bool:
         return False
 
 
+def left_of_session(session: int) -> list[int]:
+    found = []
+    for process in psutil.pids():
+        with suppress(ProcessLookupError):
+            if os.getsid(process) == session and _runs(process):
+                found.append(process)
+    return found
+
+
 def test_a_server_that_is_stopped_takes_all_that_it_started_with_it(tmp_path: Path) -> None:
     server, processes = started(tiny("--child"), tmp_path / "log")
     assert len(processes) == 2
@@ -84,10 +95,22 @@ def test_what_a_server_leaves_when_it_is_killed_ends_with_it(tmp_path: Path) -> 
     server.close()
 
 
-def test_a_server_ends_when_its_watchdog_is_killed(tmp_path: Path) -> None:
-    server, processes = started(tiny(), tmp_path / "log")
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_all_of_a_server_ends_when_one_of_those_that_watch_it_is_killed(
+    tmp_path: Path, which: str
+) -> None:
+    server, processes = started(tiny("--child"), tmp_path / "log")
+    (second,) = psutil.Process(server.pid).children()
+    os.kill(server.pid if which == "first" else second.pid, signal.SIGKILL)
+    wait_until(lambda: gone([*processes, second.pid]))
+    assert server.exit_status() is not None
+    server.close()
+
+
+def test_nothing_is_left_where_it_is_killed_in_the_moment_at_which_it_begins(tmp_path: Path) -> None:
+    server = ServerProcess(tiny(), "127.0.0.1", free_port("127.0.0.1"), "key", 0, tmp_path / "log")
     os.kill(server.pid, signal.SIGKILL)
-    wait_until(lambda: gone(processes))
+    wait_until(lambda: not left_of_session(server.pid))
     server.close()
 
 
