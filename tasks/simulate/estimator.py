@@ -25,7 +25,8 @@ _ANSWER_TOKENS = 64
 _LEAST_SHARE = 0.1
 """Of the probability at a number's place, what numbers must have. A model that is held to numbers
 by a schema, and would rather have said something else, has hardly any on them: which of them is
-then likelier means nothing, and it may write them only."""
+then likelier means nothing, and it may write them only. This is seen of servers that tell what the
+model itself prefers; vLLM tells of what the schema leaves."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def test_a_run_whose_server_is_killed_ends_on_the_next_one_and_leaves_none(
     rows = simulations(out)
     assert {"ok"} <= set(rows["status"].to_pylist()) <= _NO_FAULT
     rated = rows.filter(pc.equal(rows["status"], "ok"))
-    assert set(rated["estimator"].to_pylist()) == {"integers"}
+    assert set(rated["estimator"].to_pylist()) <= {"expected 0-9", "integers 0-9"}
     with sqlite3.connect(out / "journal.sqlite") as database:
         asked = database.execute("SELECT count(DISTINCT request_hash) FROM calls").fetchone()[0]
         models = {row[0] for row in database.execute("SELECT DISTINCT model FROM answers")}
