@@ -107,7 +107,9 @@ def test_all_of_a_server_ends_when_one_of_those_that_watch_it_is_killed(
     server.close()
 
 
-def test_nothing_is_left_where_it_is_killed_in_the_moment_at_which_it_begins(tmp_path: Path) -> None:
+def test_nothing_is_left_where_it_is_killed_in_the_moment_at_which_it_begins(
+    tmp_path: Path,
+) -> None:
     server = ServerProcess(tiny(), "127.0.0.1", free_port("127.0.0.1"), "key", 0, tmp_path / "log")
     os.kill(server.pid, signal.SIGKILL)
     wait_until(lambda: not left_of_session(server.pid))
