@@ -65,6 +65,10 @@ def run(*settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+_OF_TWO = 6
+"""Processes of two servers: each, and the two that watch it."""
+
+
 def servers(logs: Path) -> list[psutil.Process]:
     """The processes of servers that write to `logs`, watchdogs included."""
     found = []
@@ -183,7 +187,7 @@ def test_whatever_of_a_run_is_killed_no_server_is_left(
     slow = overrides(earlier, logs, "simulate.servers.arguments=['--latency','0.5']")
     with program(tmp_path / "said", *slow) as running:
         wait_until(running, lambda: sum(map(len, asked(logs).values())) >= 3)
-        assert len(servers(logs)) == 4
+        assert len(servers(logs)) == _OF_TWO
         if victim == "driver":
             running.process.kill()
         else:
@@ -202,7 +206,7 @@ def test_a_driver_that_is_killed_leaves_no_server_on_a_cluster_that_goes_on(
         monkeypatch.setenv("RAY_ADDRESS", address)
         with program(tmp_path / "said", *slow) as running:
             wait_until(running, lambda: sum(map(len, asked(logs).values())) >= 3)
-            assert len(servers(logs)) == 4
+            assert len(servers(logs)) == _OF_TWO
             running.process.kill()
             wait_for_none(logs)
 
