@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from bench.made_up.layer import make_moments
 from tasks.artifacts import (
     HISTOGRAMS,
     MOMENTS,
     RANDOM_TRACES,
-    ROLES,
     TRACES,
     TableSpec,
     exemplars,
@@ -149,7 +149,7 @@ def _write_shard(folder: Path, number: int, options: argparse.Namespace) -> Path
         (TRACES, _traces(rng, ids, options.trace_tokens)),
         (RANDOM_TRACES, _traces(rng, ids[:, :4], options.trace_tokens).drop("rank")),
         (HISTOGRAMS, _histograms(rng, who)),
-        (MOMENTS, _moments(rng, who)),
+        (MOMENTS, make_moments(rng, who, len(who["neuron"]))),
     ]
     for spec, table in tables:
         path = folder / layer_file(spec.name, _LAYER)
@@ -186,18 +186,6 @@ def _histograms(rng: np.random.Generator, who: dict[str, np.ndarray]) -> pa.Tabl
         return pa.FixedSizeListArray.from_arrays(values.ravel(), BLOCKS * BINS)
 
     return pa.table(who | {"visual": counts(20_000), "text": counts(4_000)})
-
-
-def _moments(rng: np.random.Generator, who: dict[str, np.ndarray]) -> pa.Table:
-    neurons = len(who["neuron"])
-    columns = dict(who)
-    for role in ROLES:
-        columns |= {
-            f"n_{role}": np.full(neurons, 100_000),
-            f"nonfinite_{role}": np.zeros(neurons, np.int64),
-            **{f"{name}_{role}": rng.random(neurons) for name in ("mean", "m2", "max", "positive")},
-        }
-    return pa.table(columns)
 
 
 if __name__ == "__main__":

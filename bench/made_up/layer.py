@@ -93,7 +93,7 @@ def write_layer(
             ),
         ),
         "histograms": write(HISTOGRAMS, _histograms(rng, who, count)),
-        "moments": write(MOMENTS, _moments(rng, who, count)),
+        "moments": write(MOMENTS, make_moments(rng, who, count)),
     }
     said, scored, simulated = make_accounts(
         rng, layer, sizes, explainers, word, code, ids, text_tokens
@@ -149,7 +149,8 @@ def _histograms(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
     return pa.table(who | columns)
 
 
-def _moments(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
+def make_moments(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
+    """`moments` of so many neurons; who: their columns `layer` and `neuron`."""
     columns = dict(who)
     for role in ROLES:
         columns |= {

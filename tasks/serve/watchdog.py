@@ -44,9 +44,7 @@ def main() -> int:
     _adopt_orphans()
     signal.signal(signal.SIGTERM, lambda *_: _tell(second))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-    status = os.waitstatus_to_exitcode(os.waitpid(second, 0)[1])
-    _kill_the_rest()
-    return status if status >= 0 else 128 - status
+    return _end(os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]))
 
 
 def _run(stop_s: float, command: list[str], first: int) -> int:
@@ -71,9 +69,7 @@ def _run(stop_s: float, command: list[str], first: int) -> int:
         while server.poll() is None and time.monotonic() < deadline:
             time.sleep(_LOOK_EVERY_S)
     server.kill()
-    status = server.wait()
-    _kill_the_rest()
-    return status if status >= 0 else 128 - status
+    return _end(server.wait())
 
 
 def _tell(second: int) -> None:
@@ -92,8 +88,9 @@ def _wait_for_parent(ending: threading.Event) -> None:
     ending.set()
 
 
-def _kill_the_rest() -> None:
-    """Kill every process below this one, and those that they started meanwhile."""
+def _end(status: int) -> int:
+    """Kill every process below this one, and those that they started meanwhile; the exit status,
+    by that of the process that has ended."""
     while left := psutil.Process().children(recursive=True):
         for process in left:
             try:
@@ -101,6 +98,7 @@ def _kill_the_rest() -> None:
             except psutil.Error:
                 continue
         psutil.wait_procs(left, timeout=1)
+    return status if status >= 0 else 128 - status
 
 
 def _end_with_parent() -> None:
