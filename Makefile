@@ -105,13 +105,13 @@ ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
 	  --host 127.0.0.1 --port $(PORT) --workers 1
 
 log: $(READY) ## Log what runs in OUT told while MLflow could not be reached
-	$(BIN)/python -m workflows.tracking.later $(OUT)
+	$(BIN)/python -m neuron_atlas.workflows.tracking.later $(OUT)
 
 sweep: $(READY) ## Run once for each of LAYERS, as one sweep
 	$(BIN)/neuron-atlas --multirun capture.layers=$(LAYERS) out=$(OUT) $(CONFIG)
 
 run-cluster: $(READY) ## Run as a job of the Ray cluster at RAY_ADDRESS, or of NODES local Ray nodes
-	$(BIN)/python -m infra.run_cluster --nodes $(NODES) -- \
+	$(BIN)/python -m neuron_atlas.infra.run_cluster --nodes $(NODES) -- \
 	  $(if $(findstring experiment=,$(CONFIG)),,experiment=demo) out=$(OUT) $(CONFIG)
 
 vllm: $(VLLM_VENV)/.ready ## Make the environment that vLLM runs in (for GPUs where there are some)
@@ -120,7 +120,7 @@ $(VLLM_VENV)/.ready: infra/vllm/install.sh infra/vllm/requirements-cpu.txt infra
 	PYTHON=$(PYTHON) infra/vllm/install.sh $(VLLM_VENV)
 
 subject: $(READY) ## Train the bundled subject again (under an hour on two cores)
-	$(BIN)/python -m infra.subject.train
+	$(BIN)/python -m neuron_atlas.infra.subject.train
 
 clean: ## Remove what checks and builds have written; runs (out/) and the environment stay
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

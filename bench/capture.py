@@ -21,15 +21,15 @@ import torch
 
 from bench.subjects import SHAPES, Samples, subject_and_samples
 from bench.usual_way import usual_way
-from tasks.capture.batch import batches
-from tasks.capture.capture import Recording, capture
-from tasks.capture.memory_plan import Demand, MemoryPlan, Pass
-from tasks.capture.observe import way_of_observing
-from tasks.capture.random_samples import draw_random
-from tasks.capture.record import LayerRecord, Layout
-from tasks.subject.batch import forward_body
-from tasks.subject.hook_points import decoder_layers, neurons_per_layer
-from tasks.subject.load import Subject
+from neuron_atlas.tasks.capture.batch import batches
+from neuron_atlas.tasks.capture.capture import Recording, capture
+from neuron_atlas.tasks.capture.memory_plan import Demand, MemoryPlan, Pass
+from neuron_atlas.tasks.capture.observe import way_of_observing
+from neuron_atlas.tasks.capture.random_samples import draw_random
+from neuron_atlas.tasks.capture.record import LayerRecord, Layout
+from neuron_atlas.tasks.subject.batch import forward_body
+from neuron_atlas.tasks.subject.hook_points import decoder_layers, neurons_per_layer
+from neuron_atlas.tasks.subject.load import Subject
 
 TOP_N = 50
 RANDOM_SAMPLES = 32

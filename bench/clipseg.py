@@ -32,7 +32,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from tasks.simulate.segmenter import Segmenter
+from neuron_atlas.tasks.simulate.segmenter import Segmenter
 
 _SIDE = 352
 _START, _END = "<|startoftext|>", "<|endoftext|>"

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench.made_up.layer import make_moments
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     HISTOGRAMS,
     MOMENTS,
     RANDOM_TRACES,
@@ -37,8 +37,8 @@ from tasks.artifacts import (
     read_table,
     write_table,
 )
-from tasks.capture.merge import merge_layer
-from tasks.histogram import BINS, BLOCKS
+from neuron_atlas.tasks.capture.merge import merge_layer
+from neuron_atlas.tasks.histogram import BINS, BLOCKS
 
 TIME_TARGET = 1.5
 _LAYER = 0

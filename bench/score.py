@@ -30,12 +30,12 @@ import numpy as np
 import pyarrow as pa
 
 from bench import simulate
-from tasks.artifacts import CLAIMS, SIMULATIONS
-from tasks.evidence import Evidence, Excitation, Purpose
-from tasks.score.aggregate import aggregate_scores
-from tasks.score.score import score_neurons
-from tasks.score.settings import ScoreSettings
-from tasks.score.significance import judge
+from neuron_atlas.tasks.artifacts import CLAIMS, SIMULATIONS
+from neuron_atlas.tasks.evidence import Evidence, Excitation, Purpose
+from neuron_atlas.tasks.score.aggregate import aggregate_scores
+from neuron_atlas.tasks.score.score import score_neurons
+from neuron_atlas.tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.score.significance import judge
 
 SECONDS, GIGABYTES = 60, 3
 """What a run of the default size is held against."""

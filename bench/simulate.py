@@ -26,14 +26,14 @@ import hydra
 import openai
 from hydra.core.global_hydra import GlobalHydra
 
-from tasks.llm.calls import Calls
-from tasks.llm.spool import Spool, Spooled, read_spools
-from tasks.simulate.control import other_neurons
-from workflows.atlas import run_atlas
-from workflows.composition import CONF, plain_config, register_resolvers
-from workflows.neuron_parts import TaskInputs
-from workflows.settings_reader import read_settings
-from workflows.stages import simulate
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.spool import Spool, Spooled, read_spools
+from neuron_atlas.tasks.simulate.control import other_neurons
+from neuron_atlas.workflows.atlas import run_atlas
+from neuron_atlas.workflows.composition import CONF, plain_config, register_resolvers
+from neuron_atlas.workflows.neuron_parts import TaskInputs
+from neuron_atlas.workflows.settings_reader import read_settings
+from neuron_atlas.workflows.stages import simulate
 
 LEAST_SHARE = 0.95
 NEURONS = 48
@@ -131,7 +131,7 @@ def _by_stage(
     shutil.copytree(folder / "base", out)
     called = _overrides(out, neurons, *_asking(base_url, in_flight))
     finished = subprocess.run(
-        [sys.executable, "-m", "workflows.atlas", *called],
+        [sys.executable, "-m", "neuron_atlas.workflows.atlas", *called],
         capture_output=True,
         text=True,
         check=False,

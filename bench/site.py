@@ -27,13 +27,13 @@ from typing import Any
 
 from bench.made_up.atlas import MadeUp, make_up
 from bench.made_up.sizes import Sizes
-from tasks.report.settings import About, SiteSettings
-from tasks.report.site.columns import list_accounts, write_columns
-from tasks.report.site.index import write_index
-from tasks.report.site.inputs import cut_layer
-from tasks.report.site.neurons import write_neurons
-from tasks.report.site.samples import cut_samples, write_samples
-from tasks.report.site.size import Shape, expected_bytes
+from neuron_atlas.tasks.report.settings import About, SiteSettings
+from neuron_atlas.tasks.report.site.columns import list_accounts, write_columns
+from neuron_atlas.tasks.report.site.index import write_index
+from neuron_atlas.tasks.report.site.inputs import cut_layer
+from neuron_atlas.tasks.report.site.neurons import write_neurons
+from neuron_atlas.tasks.report.site.samples import cut_samples, write_samples
+from neuron_atlas.tasks.report.site.size import Shape, expected_bytes
 
 TARGET_S = 2.0
 _SETTINGS = SiteSettings()

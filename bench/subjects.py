@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from tasks.regions import Region
-from tasks.samples.scenes import Scenes
-from tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded, encode
-from tasks.subject.load import Subject, load_subject
-from tasks.subject.settings import SubjectSettings
+from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.samples.scenes import Scenes
+from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded, encode
+from neuron_atlas.tasks.subject.load import Subject, load_subject
+from neuron_atlas.tasks.subject.settings import SubjectSettings
 
 BUNDLED = Path(__file__).parent.parent / "infra" / "subject" / "llava-scenes"
 SHAPES = ("bundled", "llava-1.5-7b")

@@ -27,10 +27,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.artifacts import HISTOGRAMS, NEURON_TESTS, layer_file, read_table, write_table
-from tasks.classify.conclude import conclude
-from tasks.classify.tested import RateRule
-from tasks.histogram import BINS, BLOCKS, bin_edges
+from neuron_atlas.tasks.artifacts import (
+    HISTOGRAMS,
+    NEURON_TESTS,
+    layer_file,
+    read_table,
+    write_table,
+)
+from neuron_atlas.tasks.classify.conclude import conclude
+from neuron_atlas.tasks.classify.tested import RateRule
+from neuron_atlas.tasks.histogram import BINS, BLOCKS, bin_edges
 
 N_VISUAL, N_TEXT = 13_000_000, 2_000_000
 SHUFFLES = 1000

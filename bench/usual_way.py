@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from bench.subjects import Samples
-from tasks.capture.batch import batches
-from tasks.subject.batch import forward_body
-from tasks.subject.encode import TEMPLATE
-from tasks.subject.hook_points import decoder_layers, observing
-from tasks.subject.load import Subject
+from neuron_atlas.tasks.capture.batch import batches
+from neuron_atlas.tasks.subject.batch import forward_body
+from neuron_atlas.tasks.subject.encode import TEMPLATE
+from neuron_atlas.tasks.subject.hook_points import decoder_layers, observing
+from neuron_atlas.tasks.subject.load import Subject
 
 
 def usual_way(

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workflows.errors import RunFailed
-from workflows.stopping import keeping_sigterm
+from neuron_atlas.workflows.errors import RunFailed
+from neuron_atlas.workflows.stopping import keeping_sigterm
 
 _SECONDS_TO_START = 120.0
 _LOOPBACK = "127.0.0.1"

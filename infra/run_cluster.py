@@ -1,6 +1,6 @@
 """Run neuron-atlas as a Ray job and follow its log.
 
-    python -m infra.run_cluster --nodes 3 -- experiment=demo out=out/demo
+    python -m neuron_atlas.infra.run_cluster --nodes 3 -- experiment=demo out=out/demo
 
 RAY_ADDRESS names the cluster: its job server (http://head:8265), or its own address (head:6379).
 Without it a cluster of several nodes is made here, and stopped afterwards. The exit status is that
@@ -20,25 +20,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.local_cluster import local_cluster
-from workflows.errors import INTERRUPTED, RunFailed, WrongCall
-from workflows.progress import say
-from workflows.stopping import stop_on_signals
+from neuron_atlas.infra.local_cluster import local_cluster
+from neuron_atlas.workflows.errors import INTERRUPTED, RunFailed, WrongCall
+from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.stopping import stop_on_signals
 
-_ROOT = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[1]
 _SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 _STOP_WAIT_S = "600"
-_NOT_UPLOADED = [
-    ".git",
-    ".env",
-    "*.env",
-    "/out",
-    "/outputs",
-    "/multirun",
-    "/docs",
-    "/bench",
-    "/tests",
-]
+_NOT_UPLOADED = ["__pycache__", "*.env"]
 
 
 def main() -> None:
@@ -68,14 +58,13 @@ def run_cluster(settings: Sequence[str], nodes: int, address: str) -> int:
     refuse_secrets(settings, os.environ)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Read by the interpreter that the nodes' processes are started with, wherever it is run from.
-    entrypoint = f"exec {shlex.quote(sys.executable)} -m workflows.atlas {shlex.join(settings)}"
+    entrypoint = (
+        f"exec {shlex.quote(sys.executable)} -m neuron_atlas.workflows.atlas {shlex.join(settings)}"
+    )
     if address:
         check_out(settings, address)
-        remote = f"exec python -m workflows.atlas {shlex.join(settings)}"
+        remote = f"exec python -m neuron_atlas.workflows.atlas {shlex.join(settings)}"
         return _run_job(address, remote, _runtime_env())
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        part for part in (str(_ROOT), os.environ.get("PYTHONPATH", "")) if part
-    )
     with local_cluster(nodes) as server:
         say(f"cluster    {nodes} Ray nodes on this machine; {server} wants the token of this run")
         return _run_job(server, entrypoint, {})
@@ -112,16 +101,16 @@ def _split(setting: str) -> tuple[str, str, str]:
 
 
 def _runtime_env() -> dict[str, Any]:
-    """This checkout for a cluster's nodes; what it needs beside, their `python` must have."""
+    """This package for a cluster's nodes. Their `python` must have its dependencies."""
     return {
-        "working_dir": str(_ROOT),
+        "py_modules": [str(_PACKAGE)],
         "excludes": _NOT_UPLOADED,
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_WAIT_S},
     }
 
 
 def _run_job(address: str, entrypoint: str, runtime_env: Mapping[str, Any]) -> int:
-    from infra.follow_job import follow, submit
+    from neuron_atlas.infra.follow_job import follow, submit
 
     logging.disable(logging.WARNING)  # Ray's own lines about what it uploads and asks for.
     client, job = submit(address, entrypoint, runtime_env)

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import RANDOM_TRACES, TRACES, TableSpec, list_rows, read_rows
+from neuron_atlas.tasks.artifacts import RANDOM_TRACES, TRACES, TableSpec, list_rows, read_rows
 
 Purpose = Literal["explainer", "calibration", "scorer"]
 Draw = Literal["exemplar", "random"]

@@ -6,6 +6,7 @@ from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
 
 _RUNTIME = "runtime"
+_PACKAGE = "neuron_atlas"
 
 
 def runtime(default: Any = MISSING, *, default_factory: Any = MISSING) -> Any:
@@ -27,10 +28,23 @@ def identity(settings: Any) -> Any:
             for spec in fields(settings)
             if not spec.metadata.get(_RUNTIME)
         }
-        kind = type(settings)
-        return {"class": f"{kind.__module__}.{kind.__qualname__}"} | decisive
+        return {"class": recorded_name(type(settings))} | decisive
     if isinstance(settings, dict):
         return {str(key): identity(value) for key, value in settings.items()}
     if isinstance(settings, list | tuple):
         return [identity(value) for value in settings]
     return settings
+
+
+def recorded_name(kind: type) -> str:
+    """The name of a settings class in fingerprints and manifests.
+
+    Classes of this program go without the name of its package, so runs that were made before it
+    had one are still found.
+    """
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix(f"{_PACKAGE}.")
+
+
+def recorded_module(name: str) -> str:
+    """The module to import for a recorded module name of this program."""
+    return f"{_PACKAGE}.{name}"

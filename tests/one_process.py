@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tasks.analyse.responses import responses
-from tasks.analyse.settings import AnalyseSettings
-from tasks.analyse.words import lexicon, list_words
-from tasks.artifacts import (
+from neuron_atlas.tasks.analyse.responses import responses
+from neuron_atlas.tasks.analyse.settings import AnalyseSettings
+from neuron_atlas.tasks.analyse.words import lexicon, list_words
+from neuron_atlas.tasks.artifacts import (
     CONCEPTS,
     DESCRIPTIONS,
     HISTOGRAMS,
@@ -23,19 +23,19 @@ from tasks.artifacts import (
     read_table,
     write_table,
 )
-from tasks.capture.merge import merge_layer
-from tasks.capture.settings import CaptureSettings
-from tasks.capture.shard import capture_shard
-from tasks.capture.shard_plan import ShardPlan, plan_shards
-from tasks.classify.conclude import conclude
-from tasks.classify.rule import Rule, RuleWithTests
-from tasks.evidence import Evidence, Purpose, load_evidence
-from tasks.samples.catalog import Catalog, open_catalog
-from tasks.samples.scan import list_records, scan
-from tasks.samples.source import Source
-from tasks.subject.describe import describe_part
-from tasks.subject.load import Subject
-from tasks.subject.settings import DescribeSettings
+from neuron_atlas.tasks.capture.merge import merge_layer
+from neuron_atlas.tasks.capture.settings import CaptureSettings
+from neuron_atlas.tasks.capture.shard import capture_shard
+from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
+from neuron_atlas.tasks.classify.conclude import conclude
+from neuron_atlas.tasks.classify.rule import Rule, RuleWithTests
+from neuron_atlas.tasks.evidence import Evidence, Purpose, load_evidence
+from neuron_atlas.tasks.samples.catalog import Catalog, open_catalog
+from neuron_atlas.tasks.samples.scan import list_records, scan
+from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.tasks.subject.describe import describe_part
+from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.settings import DescribeSettings
 
 
 @dataclass(frozen=True)

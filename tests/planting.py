@@ -16,13 +16,13 @@ from types import MappingProxyType
 import torch
 from safetensors.torch import load_file, save_file
 
-from tasks.concepts.presence import patch_coverage, token_words
-from tasks.samples.scenes import Scenes
-from tasks.subject.batch import batch_inputs, forward_body
-from tasks.subject.encode import TEXT, VISUAL, encode
-from tasks.subject.hook_points import decoder_layers
-from tasks.subject.load import Subject, load_subject
-from tasks.subject.settings import DescribeSettings, SubjectSettings
+from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
+from neuron_atlas.tasks.samples.scenes import Scenes
+from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
+from neuron_atlas.tasks.subject.encode import TEXT, VISUAL, encode
+from neuron_atlas.tasks.subject.hook_points import decoder_layers
+from neuron_atlas.tasks.subject.load import Subject, load_subject
+from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
 from tests.one_process import describe
 
 

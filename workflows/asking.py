@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from tasks.artifacts import TableSpec, read_table
-from tasks.artifacts.location import present, remove_folder
-from tasks.llm.calls import Calls
-from workflows.calls import OpenCalls, open_calls
-from workflows.errors import RunFailed
-from workflows.neuron_parts import NeuronPart, cut_into_parts, work_on_parts
-from workflows.progress import Advance
-from workflows.stage import Context
+from neuron_atlas.tasks.artifacts import TableSpec, read_table
+from neuron_atlas.tasks.artifacts.location import present, remove_folder
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.workflows.calls import OpenCalls, open_calls
+from neuron_atlas.workflows.errors import RunFailed
+from neuron_atlas.workflows.neuron_parts import NeuronPart, cut_into_parts, work_on_parts
+from neuron_atlas.workflows.progress import Advance
+from neuron_atlas.workflows.stage import Context
 
 LIVES = 20
 """Workers that a part may outlive: machines come and go in a run of days."""

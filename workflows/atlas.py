@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from workflows.cluster import cluster
-from workflows.composition import (
+from neuron_atlas.workflows.cluster import cluster
+from neuron_atlas.workflows.composition import (
     CONF,
     HYDRA_ERRORS,
     explain_hydra_error,
@@ -24,16 +24,16 @@ from workflows.composition import (
     register_resolvers,
     side_by_side,
 )
-from workflows.dry_run import dry_run
-from workflows.ending import outcome
-from workflows.errors import WrongCall
-from workflows.output import opened_store
-from workflows.progress import say
-from workflows.servers import ServerPool
-from workflows.settings import Settings
-from workflows.settings_reader import read_settings
-from workflows.stage import Context, Stage, run_stage
-from workflows.stages import (
+from neuron_atlas.workflows.dry_run import dry_run
+from neuron_atlas.workflows.ending import outcome
+from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.workflows.output import opened_store
+from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.servers import ServerPool
+from neuron_atlas.workflows.settings import Settings
+from neuron_atlas.workflows.settings_reader import read_settings
+from neuron_atlas.workflows.stage import Context, Stage, run_stage
+from neuron_atlas.workflows.stages import (
     analyse,
     capture,
     classify,
@@ -44,11 +44,11 @@ from workflows.stages import (
     score,
     simulate,
 )
-from workflows.stopping import stop_on_signals
-from workflows.subject_pool import SubjectPool
-from workflows.summary import closing_summary
-from workflows.tracking.nodes import watched_nodes
-from workflows.tracking.tracker import PartOf, Tracker
+from neuron_atlas.workflows.stopping import stop_on_signals
+from neuron_atlas.workflows.subject_pool import SubjectPool
+from neuron_atlas.workflows.summary import closing_summary
+from neuron_atlas.workflows.tracking.nodes import watched_nodes
+from neuron_atlas.workflows.tracking.tracker import PartOf, Tracker
 
 STAGES = (
     samples.STAGE,

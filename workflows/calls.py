@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.llm.calls import Calls
-from tasks.llm.outbox import outbox_folder
-from tasks.llm.prices import Price, price_of
-from tasks.llm.settings import ClientSettings, LimitSettings
-from tasks.llm.spool import Spool
-from workflows.errors import WrongCall
-from workflows.journal import RemoteJournal, open_journal
-from workflows.limits import RemoteLimits, forget_limits
-from workflows.progress import Advance, say
-from workflows.servers import ServerPool
-from workflows.spending import shown_spending, spending_note
-from workflows.stage import Context
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.outbox import outbox_folder
+from neuron_atlas.tasks.llm.prices import Price, price_of
+from neuron_atlas.tasks.llm.settings import ClientSettings, LimitSettings
+from neuron_atlas.tasks.llm.spool import Spool
+from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.workflows.journal import RemoteJournal, open_journal
+from neuron_atlas.workflows.limits import RemoteLimits, forget_limits
+from neuron_atlas.workflows.progress import Advance, say
+from neuron_atlas.workflows.servers import ServerPool
+from neuron_atlas.workflows.spending import shown_spending, spending_note
+from neuron_atlas.workflows.stage import Context
 
 JOURNAL = "journal.sqlite"
 _TO_SETTLE_S = 10.0

@@ -15,15 +15,15 @@ from typing import Any, TypeVar
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from tasks.artifacts.full_disk import DiskFull
-from tasks.llm.failures import Unusable
-from tasks.pretrained import ModelError
-from tasks.samples.source import BadSample, SourceError
-from workflows.errors import RunFailed, WrongCall
-from workflows.places import arrived
-from workflows.progress import say
-from workflows.settings import ClusterSettings
-from workflows.stopping import finishing, keeping_sigterm
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.llm.failures import Unusable
+from neuron_atlas.tasks.pretrained import ModelError
+from neuron_atlas.tasks.samples.source import BadSample, SourceError
+from neuron_atlas.workflows.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.places import arrived
+from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.settings import ClusterSettings
+from neuron_atlas.workflows.stopping import finishing, keeping_sigterm
 
 Item = TypeVar("Item")
 

@@ -21,12 +21,12 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tasks.artifacts.location import is_uri
-from workflows.errors import WrongCall
-from workflows.settings_reader import unknown_key
-from workflows.store import local_folder
+from neuron_atlas.tasks.artifacts.location import is_uri
+from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.workflows.settings_reader import unknown_key
+from neuron_atlas.workflows.store import local_folder
 
-PROJECT_ROOT = Path(__file__).parent.parent
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
 CONF = PROJECT_ROOT / "conf"
 _PLUGINS = PROJECT_ROOT / "workflows" / "sweep" / "plugin"
 

@@ -10,9 +10,9 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tasks.llm.servers import Directory, Server
-from tasks.serve.keep import State
-from workflows.cluster import result
+from neuron_atlas.tasks.llm.servers import Directory, Server
+from neuron_atlas.tasks.serve.keep import State
+from neuron_atlas.workflows.cluster import result
 
 _SILENT_S = 20.0
 """Nobody keeps a server any more that was not heard of for so long: its machine is gone."""

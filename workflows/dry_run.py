@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import pyarrow as pa
 import ray
 
-from tasks.artifacts.location import scratch
-from tasks.llm.calls import Calls
-from tasks.llm.prices import Price, price_of
-from tasks.llm.settings import ClientSettings
-from tasks.llm.spool import Spool, read_spools
-from workflows.asking import Asking
-from workflows.calls import OpenCalls, open_calls
-from workflows.cluster import spread
-from workflows.neuron_parts import NeuronPart, cut_into_parts
-from workflows.progress import progress, say
-from workflows.stage import Context
+from neuron_atlas.tasks.artifacts.location import scratch
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.prices import Price, price_of
+from neuron_atlas.tasks.llm.settings import ClientSettings
+from neuron_atlas.tasks.llm.spool import Spool, read_spools
+from neuron_atlas.workflows.asking import Asking
+from neuron_atlas.workflows.calls import OpenCalls, open_calls
+from neuron_atlas.workflows.cluster import spread
+from neuron_atlas.workflows.neuron_parts import NeuronPart, cut_into_parts
+from neuron_atlas.workflows.progress import progress, say
+from neuron_atlas.workflows.stage import Context
 
 _LOOKED_AT = 512
 """Neurons whose requests are made; with more than that to explain, these stand for all."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import traceback
 
-from tasks.artifacts.full_disk import DiskFull
-from tasks.llm.failures import Stopped, Unusable
-from tasks.pretrained import ModelError
-from tasks.samples.source import BadSample, SourceError
-from workflows.errors import INTERRUPTED, RunFailed, WrongCall
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.llm.failures import Stopped, Unusable
+from neuron_atlas.tasks.pretrained import ModelError
+from neuron_atlas.tasks.samples.source import BadSample, SourceError
+from neuron_atlas.workflows.errors import INTERRUPTED, RunFailed, WrongCall
 
 
 def outcome(error: BaseException) -> tuple[int, str]:

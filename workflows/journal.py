@@ -11,11 +11,11 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tasks.llm.journal import Claim, Spent, Tally
-from tasks.llm.prices import Price
-from tasks.llm.settings import ClientSettings
-from workflows.cluster import result
-from workflows.journal_mail import Message, deliver, post
+from neuron_atlas.tasks.llm.journal import Claim, Spent, Tally
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.llm.settings import ClientSettings
+from neuron_atlas.workflows.cluster import result
+from neuron_atlas.workflows.journal_mail import Message, deliver, post
 
 
 @contextmanager
@@ -85,7 +85,7 @@ class RemoteJournal:
 
 class _JournalActor:
     def __init__(self, path: Path, purpose: str, budget_usd: float | None) -> None:
-        from tasks.llm.batch_journal import BatchJournal
+        from neuron_atlas.tasks.llm.batch_journal import BatchJournal
 
         # Ray starts it again where it was killed, while its callers go on calling.
         again = ray.get_runtime_context().was_current_actor_reconstructed
@@ -104,13 +104,13 @@ class _JournalActor:
     async def hand_in(
         self, settings: ClientSettings, prices: Mapping[str, Price], spools: Sequence[Path]
     ) -> int:
-        from tasks.llm.batch import batch_sender
+        from neuron_atlas.tasks.llm.batch import batch_sender
 
         async with batch_sender(settings, prices, self._journal, self._purpose) as sender:
             return await sender.hand_in(spools)
 
     async def look(self, settings: ClientSettings, prices: Mapping[str, Price]) -> int:
-        from tasks.llm.batch import batch_sender
+        from neuron_atlas.tasks.llm.batch import batch_sender
 
         async with batch_sender(settings, prices, self._journal, self._purpose) as sender:
             return await sender.look()

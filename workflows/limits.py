@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import ray
 
-from tasks.llm.limits import Settled
-from tasks.llm.settings import LimitSettings
+from neuron_atlas.tasks.llm.limits import Settled
+from neuron_atlas.tasks.llm.settings import LimitSettings
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ def forget_limits() -> None:
 
 class _LimitsActor:
     def __init__(self, settings: LimitSettings) -> None:
-        from tasks.llm.shared_limits import SharedLimits
+        from neuron_atlas.tasks.llm.shared_limits import SharedLimits
 
         self._limits = SharedLimits(settings)
         self._settings = settings

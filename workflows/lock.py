@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.artifacts.location import is_local
-from workflows.errors import WrongCall
-from workflows.object_lock import held
+from neuron_atlas.tasks.artifacts.location import is_local
+from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.workflows.object_lock import held
 
 
 @contextmanager

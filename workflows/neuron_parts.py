@@ -13,16 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from tasks.artifacts import NEURON_TYPES, layer_file
-from tasks.artifacts.location import present
-from tasks.samples.source import Source
-from workflows.cluster import spread
-from workflows.progress import Advance, progress
-from workflows.stage import Context
+from neuron_atlas.tasks.artifacts import NEURON_TYPES, layer_file
+from neuron_atlas.tasks.artifacts.location import present
+from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.workflows.cluster import spread
+from neuron_atlas.workflows.progress import Advance, progress
+from neuron_atlas.workflows.stage import Context
 
 if TYPE_CHECKING:
-    from tasks.evidence import Evidence, Purpose
-    from tasks.samples.catalog import Catalog
+    from neuron_atlas.tasks.evidence import Evidence, Purpose
+    from neuron_atlas.tasks.samples.catalog import Catalog
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class TaskInputs:
 
     def evidence(self, part: NeuronPart, purpose: Purpose) -> list[Evidence]:
         """The part's evidence for one purpose."""
-        from tasks.evidence import load_evidence
+        from neuron_atlas.tasks.evidence import load_evidence
 
         return load_evidence(
             part.types.cast(NEURON_TYPES.schema),
@@ -123,7 +123,7 @@ class TaskInputs:
 
     def catalog(self, evidence: Sequence[Evidence]) -> Catalog:
         """The samples of some evidence."""
-        from tasks.samples.catalog import open_catalog
+        from neuron_atlas.tasks.samples.catalog import open_catalog
 
         wanted = {sample_id for neuron in evidence for sample_id in neuron.sample_ids}
         return open_catalog(

@@ -23,8 +23,8 @@ from typing import Any, cast
 import psutil
 from upath import UPath
 
-from workflows.errors import RunFailed, WrongCall
-from workflows.progress import say
+from neuron_atlas.workflows.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.progress import say
 
 _LOCK = ".lock"
 _BEAT_S = 10.0

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.artifacts.location import fetched, is_local, location, writing
-from tasks.llm.journal_copy import add_from, snapshot
-from workflows.calls import JOURNAL
-from workflows.errors import WrongCall
-from workflows.lock import locked
-from workflows.progress import say
-from workflows.store import Store, local_folder
+from neuron_atlas.tasks.artifacts.location import fetched, is_local, location, writing
+from neuron_atlas.tasks.llm.journal_copy import add_from, snapshot
+from neuron_atlas.workflows.calls import JOURNAL
+from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.workflows.lock import locked
+from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.store import Store, local_folder
 
 
 @contextmanager

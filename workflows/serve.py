@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from tasks.artifacts.location import is_local, location, read_file
-from workflows.store import MANIFEST
+from neuron_atlas.tasks.artifacts.location import is_local, location, read_file
+from neuron_atlas.workflows.store import MANIFEST
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _TYPES = {

@@ -18,15 +18,15 @@ from typing import Any
 
 import ray
 
-from tasks.llm.servers import FixedServers, Servers
-from tasks.serve.health import served_models
-from tasks.serve.keep import Post, ServerFailed, State, keep_serving
-from tasks.serve.settings import ServersSettings
-from workflows.cluster import result
-from workflows.directory import RemoteServers, open_directory
-from workflows.errors import RunFailed, WrongCall
-from workflows.progress import Advance, progress, say
-from workflows.settings import SimulateSettings
+from neuron_atlas.tasks.llm.servers import FixedServers, Servers
+from neuron_atlas.tasks.serve.health import served_models
+from neuron_atlas.tasks.serve.keep import Post, ServerFailed, State, keep_serving
+from neuron_atlas.tasks.serve.settings import ServersSettings
+from neuron_atlas.workflows.cluster import result
+from neuron_atlas.workflows.directory import RemoteServers, open_directory
+from neuron_atlas.workflows.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.progress import Advance, progress, say
+from neuron_atlas.workflows.settings import SimulateSettings
 
 _LOOPBACK = "127.0.0.1"
 _LOOK_EVERY_S = 1.0

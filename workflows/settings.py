@@ -6,18 +6,18 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tasks.analyse.settings import AnalyseSettings
-from tasks.capture.settings import CaptureSettings
-from tasks.classify.rule import ClassifySettings
-from tasks.explain.explanation import Explainer
-from tasks.explain.select import NeuronChoice
-from tasks.report.settings import ReportSettings
-from tasks.samples.source import Source
-from tasks.score.settings import ScoreSettings
-from tasks.serve.settings import ServersSettings
-from tasks.settings import runtime
-from tasks.simulate.simulator import Simulator
-from tasks.subject.settings import DescribeSettings, SubjectSettings
+from neuron_atlas.tasks.analyse.settings import AnalyseSettings
+from neuron_atlas.tasks.capture.settings import CaptureSettings
+from neuron_atlas.tasks.classify.rule import ClassifySettings
+from neuron_atlas.tasks.explain.explanation import Explainer
+from neuron_atlas.tasks.explain.select import NeuronChoice
+from neuron_atlas.tasks.report.settings import ReportSettings
+from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.serve.settings import ServersSettings
+from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.simulate.simulator import Simulator
+from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from workflows.errors import WrongCall
-from workflows.settings import ExplainSettings, Settings
+from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.workflows.settings import ExplainSettings, Settings
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
@@ -90,7 +90,9 @@ the places where the program is meant to be extended with a file and a line of Y
 def _plug_in(config: dict[str, Any], path: str) -> Any:
     target = config.pop("_target_", None)
     if not isinstance(target, str) or "." not in target:
-        raise WrongCall(f"{path}._target_: must name a class, such as tasks.samples.folder.Folder")
+        raise WrongCall(
+            f"{path}._target_: must name a class, such as neuron_atlas.tasks.samples.folder.Folder"
+        )
     module, name = target.rsplit(".", 1)
     try:
         kind = getattr(import_module(module), name)

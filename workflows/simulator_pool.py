@@ -9,10 +9,10 @@ from typing import Any
 
 import ray
 
-from workflows.cluster import actor_count
-from workflows.places import Done, done_here
-from workflows.progress import say
-from workflows.settings import ClusterSettings
+from neuron_atlas.workflows.cluster import actor_count
+from neuron_atlas.workflows.places import Done, done_here
+from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.settings import ClusterSettings
 
 _SECONDS_BEFORE_SAYING = 60.0
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from tasks.llm.journal import Tally
-from workflows.progress import Advance
+from neuron_atlas.tasks.llm.journal import Tally
+from neuron_atlas.workflows.progress import Advance
 
 _LOOK_EVERY_S = 2.0
 _LOG_EVERY_S = 10.0

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts import row_count
-from tasks.settings import identity
-from tasks.subject.revision import subject_revision
-from workflows.places import put_nodes_back, take_nodes
-from workflows.progress import say
-from workflows.servers import ServerPool
-from workflows.settings import Settings
-from workflows.store import Manifest, Store, fingerprint
-from workflows.subject_pool import Extent, SubjectPool
+from neuron_atlas.tasks.artifacts import row_count
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.tasks.subject.revision import subject_revision
+from neuron_atlas.workflows.places import put_nodes_back, take_nodes
+from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.servers import ServerPool
+from neuron_atlas.workflows.settings import Settings
+from neuron_atlas.workflows.store import Manifest, Store, fingerprint
+from neuron_atlas.workflows.subject_pool import Extent, SubjectPool
 
 LogLive = Callable[[Mapping[str, float], int], None]
 """Logs metrics by name, at a step."""

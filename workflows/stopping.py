@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from workflows.progress import say
+from neuron_atlas.workflows.progress import say
 
 
 @dataclass

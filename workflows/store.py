@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts.location import is_uri, present, writing
+from neuron_atlas.tasks.artifacts.location import is_uri, present, writing
 
 MANIFEST = "manifest.json"
 

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 import ray
 
-from tasks.capture.shard_plan import ShardPlan
-from tasks.samples.source import Source
-from tasks.subject.settings import DescribeSettings, SubjectSettings
-from workflows.cluster import actor_count, result
-from workflows.places import Done, done_here
-from workflows.progress import Advance, say
-from workflows.settings import ClusterSettings
-from workflows.stopping import finishing
+from neuron_atlas.tasks.capture.shard_plan import ShardPlan
+from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
+from neuron_atlas.workflows.cluster import actor_count, result
+from neuron_atlas.workflows.places import Done, done_here
+from neuron_atlas.workflows.progress import Advance, say
+from neuron_atlas.workflows.settings import ClusterSettings
+from neuron_atlas.workflows.stopping import finishing
 
 Item = TypeVar("Item")
 
@@ -57,7 +57,11 @@ class SubjectActor:
 
         layers: decoder layers, None for all.
         """
-        from tasks.subject.hook_points import check_layers, decoder_layers, neurons_per_layer
+        from neuron_atlas.tasks.subject.hook_points import (
+            check_layers,
+            decoder_layers,
+            neurons_per_layer,
+        )
 
         subject = self._loaded()
         in_all = len(decoder_layers(subject))
@@ -69,7 +73,7 @@ class SubjectActor:
         self, samples: Path, source: Source, settings: DescribeSettings, written: Path
     ) -> Done:
         """Describe the usable samples of one `samples` file into a `descriptions` file."""
-        from tasks.subject.describe import describe_part
+        from neuron_atlas.tasks.subject.describe import describe_part
 
         self._samples_done = 0
         describe_part(self._loaded(), samples, source, settings, written, self._count)
@@ -77,7 +81,7 @@ class SubjectActor:
 
     def memory_plan(self, shard: ShardPlan) -> str:
         """Where the capture of a shard keeps what, in words. Raises SubjectError."""
-        from tasks.capture.demand import memory_plan
+        from neuron_atlas.tasks.capture.demand import memory_plan
 
         return str(memory_plan(self._loaded(), shard, self._sharers))
 
@@ -90,12 +94,12 @@ class SubjectActor:
         folder: Path,
     ) -> Done:
         """Capture one shard into `folder`; what there is to say of it."""
-        from tasks.capture.shard import capture_shard
-        from tasks.samples.catalog import open_catalog
+        from neuron_atlas.tasks.capture.shard import capture_shard
+        from neuron_atlas.tasks.samples.catalog import open_catalog
 
         self._samples_done = 0
         catalog = open_catalog(samples, descriptions, sample_ids=plan.sample_ids, source=source)
-        with _warnings_of("tasks.capture") as said:
+        with _warnings_of("neuron_atlas.tasks.capture") as said:
             capture_shard(self._loaded(), plan, catalog, folder, self._sharers, self._count)
         return done_here(said)
 
@@ -109,7 +113,7 @@ class SubjectActor:
     def _loaded(self) -> Any:
         # Loaded on first use, so a restarted actor loads again, and an error reaches the caller.
         if self._subject is None:
-            from tasks.subject.load import load_subject
+            from neuron_atlas.tasks.subject.load import load_subject
 
             gpus = len(ray.get_gpu_ids())
             device = ("cpu", "cuda")[gpus] if gpus < 2 else "auto"

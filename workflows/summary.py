@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflows.stage import Context
-from workflows.store import MANIFEST
-from workflows.tracking.metrics import read_summary
+from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.store import MANIFEST
+from neuron_atlas.workflows.tracking.metrics import read_summary
 
 
 def closing_summary(context: Context, tracking_uri: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench.made_up.sizes import Sizes
-from tasks.artifacts import EXPLANATIONS, SCORES, SIMULATIONS, TYPES, TableSpec
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, SCORES, SIMULATIONS, TYPES, TableSpec
 
 
 def make_accounts(

@@ -13,8 +13,8 @@ from bench.made_up.layer import write_layer
 from bench.made_up.samples import write_samples
 from bench.made_up.sizes import Sizes
 from bench.made_up.words import THINGS, describe
-from tasks.artifacts import SCORE_AGGREGATES, write_table
-from tasks.report.site.inputs import LayerFiles, SampleFiles
+from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, write_table
+from neuron_atlas.tasks.report.site.inputs import LayerFiles, SampleFiles
 
 _SMALL = Sizes()
 

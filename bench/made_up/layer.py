@@ -11,7 +11,7 @@ import pyarrow as pa
 from bench.made_up.accounts import make_accounts
 from bench.made_up.sizes import Sizes
 from bench.made_up.words import THINGS
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     EXPLANATIONS,
     HISTOGRAMS,
     MOMENTS,
@@ -30,8 +30,8 @@ from tasks.artifacts import (
     layer_file,
     write_table,
 )
-from tasks.histogram import BINS, BLOCKS
-from tasks.report.site.inputs import LayerFiles
+from neuron_atlas.tasks.histogram import BINS, BLOCKS
+from neuron_atlas.tasks.report.site.inputs import LayerFiles
 
 _SHARES = ("visual", "text", "multimodal", "unknown")
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 from PIL import Image
 
 from bench.made_up.sizes import Sizes
-from tasks.artifacts import DESCRIPTIONS, SAMPLES, write_table
-from tasks.report.site.inputs import SampleFiles
-from tasks.samples.source import BadSample, Concept, OpenedImage, Record
+from neuron_atlas.tasks.artifacts import DESCRIPTIONS, SAMPLES, write_table
+from neuron_atlas.tasks.report.site.inputs import SampleFiles
+from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record
 
 
 @dataclass(frozen=True)

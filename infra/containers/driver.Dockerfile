@@ -22,6 +22,7 @@ RUN python -c "import tomllib; print(*(name for name in tomllib.load(open('pypro
 COPY README.md LICENSE ./
 COPY conf conf
 COPY infra infra
+COPY src src
 COPY tasks tasks
 COPY workflows workflows
 RUN pip install --no-deps .

@@ -22,6 +22,7 @@ RUN pip install --constraint constraints.txt torch
 COPY pyproject.toml README.md LICENSE ./
 COPY conf conf
 COPY infra infra
+COPY src src
 COPY tasks tasks
 COPY workflows workflows
 RUN pip install --constraint constraints.txt .

@@ -6,7 +6,7 @@
 set -uo pipefail
 run=$1
 shift
-python -m workflows.atlas "$@" &
+python -m neuron_atlas.workflows.atlas "$@" &
 echo $! > "$run/driver"
 wait $!
 status=$?

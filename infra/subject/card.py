@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from infra.subject.architecture import QUESTION
-from infra.subject.evaluate import KINDS, OVERALL, Measurement
+from neuron_atlas.infra.subject.architecture import QUESTION
+from neuron_atlas.infra.subject.evaluate import KINDS, OVERALL, Measurement
 
 _CARD = """\
 ---

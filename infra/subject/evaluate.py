@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from infra.subject.architecture import conversation
-from tasks.samples.drawing import SHAPES
-from tasks.samples.scenes import BACKGROUNDS, COLORS, POSITIONS, SIZES, Scenes
+from neuron_atlas.infra.subject.architecture import conversation
+from neuron_atlas.tasks.samples.drawing import SHAPES
+from neuron_atlas.tasks.samples.scenes import BACKGROUNDS, COLORS, POSITIONS, SIZES, Scenes
 
 KINDS = {
     "color": tuple(COLORS),

@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import LlavaProcessor
 
-from infra.subject.architecture import conversation
-from tasks.samples.scenes import Scenes
+from neuron_atlas.infra.subject.architecture import conversation
+from neuron_atlas.tasks.samples.scenes import Scenes
 
 _IGNORED = -100
 

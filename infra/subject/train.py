@@ -12,11 +12,11 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from infra.subject.architecture import build_model, build_processor
-from infra.subject.card import write_card
-from infra.subject.evaluate import measure
-from infra.subject.lessons import Lessons
-from tasks.samples.scenes import Scenes
+from neuron_atlas.infra.subject.architecture import build_model, build_processor
+from neuron_atlas.infra.subject.card import write_card
+from neuron_atlas.infra.subject.evaluate import measure
+from neuron_atlas.infra.subject.lessons import Lessons
+from neuron_atlas.tasks.samples.scenes import Scenes
 
 BUNDLED = Path(__file__).parent / "llava-scenes"
 # The training scenes' seeds begin here; tests, demonstrations and measurements stay below.

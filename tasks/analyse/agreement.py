@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import TESTED_TYPES, TYPE_AGREEMENT, TYPE_KAPPA, TYPES
+from neuron_atlas.tasks.artifacts import TESTED_TYPES, TYPE_AGREEMENT, TYPE_KAPPA, TYPES
 
 _SAME_AS = {"undecided": "unknown", "silent": "unknown"}
 """What the paper's rule calls a neuron of which the tests say nothing."""

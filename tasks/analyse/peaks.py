@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.artifacts.location import reading
+from neuron_atlas.tasks.artifacts.location import reading
 
 
 @dataclass(frozen=True)

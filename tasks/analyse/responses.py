@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from tasks.analyse.peaks import Peaks, read_peaks
-from tasks.analyse.settings import AnalyseSettings
-from tasks.analyse.words import Lexicon
-from tasks.artifacts import RESPONSES
+from neuron_atlas.tasks.analyse.peaks import Peaks, read_peaks
+from neuron_atlas.tasks.analyse.settings import AnalyseSettings
+from neuron_atlas.tasks.analyse.words import Lexicon
+from neuron_atlas.tasks.artifacts import RESPONSES
 
 
 def responses(

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import ALL_LAYERS, TESTED_TYPES, TYPE_CONCEPTS, TYPE_SHARES, TYPES
+from neuron_atlas.tasks.artifacts import ALL_LAYERS, TESTED_TYPES, TYPE_CONCEPTS, TYPE_SHARES, TYPES
 
 TYPES_OF = {"paper": TYPES, "tested": TESTED_TYPES}
 """The types that each rule knows."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 
-from tasks.analyse.agreement import type_agreement, type_kappa
-from tasks.analyse.shares import TYPES_OF, type_concepts, type_shares
-from tasks.artifacts import (
+from neuron_atlas.tasks.analyse.agreement import type_agreement, type_kappa
+from neuron_atlas.tasks.analyse.shares import TYPES_OF, type_concepts, type_shares
+from neuron_atlas.tasks.artifacts import (
     TYPE_AGREEMENT,
     TYPE_CONCEPTS,
     TYPE_FAVOURITES,

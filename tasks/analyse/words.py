@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from tasks.artifacts import WORDS
-from tasks.concepts.presence import token_words
-from tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.artifacts import WORDS
+from neuron_atlas.tasks.concepts.presence import token_words
+from neuron_atlas.tasks.samples.catalog import Catalog
 
 
 @dataclass(frozen=True)

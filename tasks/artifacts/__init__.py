@@ -9,7 +9,7 @@ measures are in pixels of the original image; money is in US dollars, time in se
 
 from __future__ import annotations
 
-from tasks.artifacts.analysed import (
+from neuron_atlas.tasks.artifacts.analysed import (
     ALL_LAYERS,
     RESPONSES,
     TYPE_AGREEMENT,
@@ -20,10 +20,16 @@ from tasks.artifacts.analysed import (
     TYPE_SHARES,
     WORDS,
 )
-from tasks.artifacts.captured import HISTOGRAMS, MOMENTS, RANDOM_TRACES, TRACES, exemplars
-from tasks.artifacts.columns import NO_SAMPLE, ROLES, TableSpec
-from tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
-from tasks.artifacts.files import (
+from neuron_atlas.tasks.artifacts.captured import (
+    HISTOGRAMS,
+    MOMENTS,
+    RANDOM_TRACES,
+    TRACES,
+    exemplars,
+)
+from neuron_atlas.tasks.artifacts.columns import NO_SAMPLE, ROLES, TableSpec
+from neuron_atlas.tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
+from neuron_atlas.tasks.artifacts.files import (
     ROW_GROUP,
     layer_file,
     list_rows,
@@ -34,9 +40,15 @@ from tasks.artifacts.files import (
     write_table,
     write_tables,
 )
-from tasks.artifacts.samples import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES
-from tasks.artifacts.scored import CLAIMS, SCORE_AGGREGATES, SCORES, SIMULATIONS, TOKENS
-from tasks.artifacts.typed import NEURON_TESTS, NEURON_TYPES, TESTED_TYPES, TYPES
+from neuron_atlas.tasks.artifacts.samples import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES
+from neuron_atlas.tasks.artifacts.scored import (
+    CLAIMS,
+    SCORE_AGGREGATES,
+    SCORES,
+    SIMULATIONS,
+    TOKENS,
+)
+from neuron_atlas.tasks.artifacts.typed import NEURON_TESTS, NEURON_TYPES, TESTED_TYPES, TYPES
 
 __all__ = [
     "ALL_LAYERS",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tasks.artifacts.columns import NEURON, ROLES, SAMPLE_ID, TRACE, TableSpec, column
-from tasks.histogram import BINS, BLOCKS
+from neuron_atlas.tasks.artifacts.columns import NEURON, ROLES, SAMPLE_ID, TRACE, TableSpec, column
+from neuron_atlas.tasks.histogram import BINS, BLOCKS
 
 
 def exemplars(top_n: int) -> TableSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tasks.artifacts.columns import NEURON, OUTCOME, TableSpec, column
+from neuron_atlas.tasks.artifacts.columns import NEURON, OUTCOME, TableSpec, column
 
 EXPLANATION_STATUSES = (
     "ok",

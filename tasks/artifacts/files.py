@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.artifacts.columns import TableSpec
-from tasks.artifacts.location import reading, writing
+from neuron_atlas.tasks.artifacts.columns import TableSpec
+from neuron_atlas.tasks.artifacts.location import reading, writing
 
 ROW_GROUP = 16_384
 """Rows that are read together: a few hundred neurons' traces, so that a few neurons' rows can be

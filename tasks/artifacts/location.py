@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 
 from upath import UPath
 
-from tasks.artifacts.full_disk import tell_if_full
+from neuron_atlas.tasks.artifacts.full_disk import tell_if_full
 
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 """Where an object appears only once it is whole. Not so on ssh or smb, which can be mounted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tasks.artifacts.columns import OUTCOME, SAMPLE_ID, TableSpec, column
+from neuron_atlas.tasks.artifacts.columns import OUTCOME, SAMPLE_ID, TableSpec, column
 
 CONCEPT_GRID = 24
 """Rows and columns of a concept's coverage mask, laid over the whole image."""

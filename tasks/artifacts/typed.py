@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tasks.artifacts.columns import NEURON, TableSpec, column
+from neuron_atlas.tasks.artifacts.columns import NEURON, TableSpec, column
 
 TYPES = ("visual", "text", "multi-modal", "unknown")
 TESTED_TYPES = ("visual", "text", "multi-modal", "undecided", "silent")

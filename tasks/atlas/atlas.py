@@ -14,11 +14,12 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 from upath import UPath
 
-from tasks.artifacts import TableSpec
-from tasks.artifacts.location import is_local, location
-from tasks.atlas.neuron import Neuron, NoSuchNeuron, read_neuron
-from tasks.atlas.runs import Run, find_run, list_runs
-from tasks.samples.source import Source
+from neuron_atlas.tasks.artifacts import TableSpec
+from neuron_atlas.tasks.artifacts.location import is_local, location
+from neuron_atlas.tasks.atlas.neuron import Neuron, NoSuchNeuron, read_neuron
+from neuron_atlas.tasks.atlas.runs import Run, find_run, list_runs
+from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.tasks.settings import recorded_module
 
 _NO_TABLES = {"report", "site"}
 _SOURCES = "tasks.samples."
@@ -110,7 +111,7 @@ def _source(run: Run) -> Source | None:
     # A manifest is data: it names a dataset, and no other code to be run.
     if not f"{module}.".startswith(_SOURCES):
         return None
-    kind: Any = getattr(import_module(module), name, None)
+    kind: Any = getattr(import_module(recorded_module(module)), name, None)
     if not (isinstance(kind, type) and is_dataclass(kind)):
         return None
     known = {spec.name for spec in fields(kind)}

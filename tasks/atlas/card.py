@@ -11,10 +11,10 @@ import polars as pl
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tasks.artifacts import TYPES, TableSpec
+from neuron_atlas.tasks.artifacts import TYPES, TableSpec
 
 if TYPE_CHECKING:
-    from tasks.atlas.atlas import Atlas
+    from neuron_atlas.tasks.atlas.atlas import Atlas
 
 SPLIT = "atlas"
 _UNCHOSEN = "unknown"
@@ -39,7 +39,7 @@ def write_card(
     about = _about(atlas)
     title = one_line(title) or f"Neurons of {about['subject']} on {about['dataset']}"
     environment = Environment(
-        loader=PackageLoader("tasks.atlas"),
+        loader=PackageLoader("neuron_atlas.tasks.atlas"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -15,12 +15,12 @@ from typing import NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.artifacts import EXPLANATIONS, NEURON_TESTS, NEURON_TYPES, SCORES, TableSpec
-from tasks.artifacts.full_disk import DiskFull, tell_if_full
-from tasks.artifacts.location import reading
-from tasks.atlas.atlas import Atlas
-from tasks.atlas.card import Exported, write_card
-from tasks.atlas.runs import NoSuchRun
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TESTS, NEURON_TYPES, SCORES, TableSpec
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull, tell_if_full
+from neuron_atlas.tasks.artifacts.location import reading
+from neuron_atlas.tasks.atlas.atlas import Atlas
+from neuron_atlas.tasks.atlas.card import Exported, write_card
+from neuron_atlas.tasks.atlas.runs import NoSuchRun
 
 CONFIGS: dict[str, TableSpec] = {
     "types": NEURON_TYPES,

@@ -12,14 +12,14 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from tasks.artifacts import EXPLANATIONS, SCORES, TRACES, TYPES, TableSpec
-from tasks.evidence import read_traces, to_ten
-from tasks.regions import heat_over
-from tasks.samples.catalog import Catalog, Sample, open_catalog
-from tasks.samples.source import BadSample, SourceError
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, SCORES, TRACES, TYPES, TableSpec
+from neuron_atlas.tasks.evidence import read_traces, to_ten
+from neuron_atlas.tasks.regions import heat_over
+from neuron_atlas.tasks.samples.catalog import Catalog, Sample, open_catalog
+from neuron_atlas.tasks.samples.source import BadSample, SourceError
 
 if TYPE_CHECKING:
-    from tasks.atlas.atlas import Atlas
+    from neuron_atlas.tasks.atlas.atlas import Atlas
 
 
 class NoSuchNeuron(IndexError):
@@ -143,7 +143,7 @@ class Neuron:
         return f"<Neuron {self.layer}:{self.index}, {self.type}{words}>"
 
     def _repr_html_(self) -> str:
-        from tasks.atlas.picture import picture
+        from neuron_atlas.tasks.atlas.picture import picture
 
         return picture(self)
 
@@ -153,7 +153,7 @@ class Neuron:
 
 def read_neuron(atlas: Atlas, layer: int, index: int) -> Neuron:
     """Find a neuron's row of `types`. Raises NoSuchNeuron."""
-    from tasks.atlas.atlas import scan
+    from neuron_atlas.tasks.atlas.atlas import scan
 
     types = scan(of_layer(atlas.run.paths("types"), layer))
     rows = types.filter(pl.col("layer") == layer, pl.col("neuron") == index).collect().to_dicts()
@@ -165,7 +165,7 @@ def read_neuron(atlas: Atlas, layer: int, index: int) -> Neuron:
 
 def rows_of(atlas: Atlas, spec: TableSpec, layer: int, index: int) -> pl.DataFrame:
     """The rows of one neuron; none where the run has no such table, or no file of the layer."""
-    from tasks.atlas.atlas import empty, scan
+    from neuron_atlas.tasks.atlas.atlas import empty, scan
 
     paths = of_layer(atlas.run.paths(spec.name), layer) if spec.name in atlas.tables else []
     frame = scan(paths) if paths else empty(spec)

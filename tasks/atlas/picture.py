@@ -10,11 +10,11 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from tasks.atlas.neuron import Neuron
-from tasks.report import wording
-from tasks.report.entries import describe_exemplar, describe_neuron
-from tasks.report.heat import SavedView, save_view
-from tasks.report.palette import type_colours
+from neuron_atlas.tasks.atlas.neuron import Neuron
+from neuron_atlas.tasks.report import wording
+from neuron_atlas.tasks.report.entries import describe_exemplar, describe_neuron
+from neuron_atlas.tasks.report.heat import SavedView, save_view
+from neuron_atlas.tasks.report.palette import type_colours
 
 _SHOWN = 6
 
@@ -50,7 +50,7 @@ def _inlined(view: SavedView, folder: Path) -> SavedView:
 
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("tasks.atlas"),
+        loader=PackageLoader("neuron_atlas.tasks.atlas"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts.location import present
+from neuron_atlas.tasks.artifacts.location import present
 
 MANIFEST = "manifest.json"
 RUNS = "runs"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tasks.histogram import block_of
-from tasks.subject.batch import batch_inputs
-from tasks.subject.encode import Encoded
+from neuron_atlas.tasks.histogram import block_of
+from neuron_atlas.tasks.subject.batch import batch_inputs
+from neuron_atlas.tasks.subject.encode import Encoded
 
 PADDING = -1
 """The role of a token that is padding."""

@@ -9,17 +9,17 @@ from functools import partial
 
 import torch
 
-from tasks.capture.batch import Batch, batches
-from tasks.capture.memory_plan import MemoryPlan, Pass
-from tasks.capture.observe import observe
-from tasks.capture.record import EVIDENCE, LayerRecord, Layout, empty_record
-from tasks.capture.replay import replay
-from tasks.out_of_memory import is_out_of_memory
-from tasks.subject.batch import forward_body
-from tasks.subject.encode import Encoded
-from tasks.subject.hook_points import layer_device, neurons_per_layer, observing
-from tasks.subject.load import Subject
-from tasks.subject.settings import HookPoint, SubjectError
+from neuron_atlas.tasks.capture.batch import Batch, batches
+from neuron_atlas.tasks.capture.memory_plan import MemoryPlan, Pass
+from neuron_atlas.tasks.capture.observe import observe
+from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, empty_record
+from neuron_atlas.tasks.capture.replay import replay
+from neuron_atlas.tasks.out_of_memory import is_out_of_memory
+from neuron_atlas.tasks.subject.batch import forward_body
+from neuron_atlas.tasks.subject.encode import Encoded
+from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer, observing
+from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
 
 Samples = Callable[[], Iterable[tuple[int, Encoded]]]
 """Gives (sample_id, encoded sample) pairs, from the first on at every call."""

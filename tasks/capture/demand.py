@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from tasks.capture.batch import PADDING_STEP
-from tasks.capture.free_memory import device_free, host_free
-from tasks.capture.memory_plan import (
+from neuron_atlas.tasks.capture.batch import PADDING_STEP
+from neuron_atlas.tasks.capture.free_memory import device_free, host_free
+from neuron_atlas.tasks.capture.memory_plan import (
     Demand,
     DoesNotFit,
     MemoryPlan,
@@ -14,10 +14,10 @@ from tasks.capture.memory_plan import (
     ranking_bytes,
     trace_bytes,
 )
-from tasks.capture.shard_plan import ShardPlan
-from tasks.subject.hook_points import layer_device, neurons_per_layer
-from tasks.subject.load import Subject
-from tasks.subject.settings import SubjectError
+from neuron_atlas.tasks.capture.shard_plan import ShardPlan
+from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer
+from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.settings import SubjectError
 
 _TEMPLATE_TOKENS = 128
 """Room for the question and the turn markers, which a shard's plan does not count."""

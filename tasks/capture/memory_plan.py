@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.artifacts import ROLES
-from tasks.histogram import BINS, BLOCKS
+from neuron_atlas.tasks.artifacts import ROLES
+from neuron_atlas.tasks.histogram import BINS, BLOCKS
 
 _FLOAT16 = 2
 _SPARE = 0.9

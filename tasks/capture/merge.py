@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     HISTOGRAMS,
     MOMENTS,
     NO_SAMPLE,

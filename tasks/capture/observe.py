@@ -8,16 +8,16 @@ from importlib.util import find_spec
 
 import torch
 
-from tasks.capture import observe_torch
-from tasks.capture.batch import Batch
-from tasks.capture.record import LayerRecord
-from tasks.capture.traces import keep_random_traces
+from neuron_atlas.tasks.capture import observe_torch
+from neuron_atlas.tasks.capture.batch import Batch
+from neuron_atlas.tasks.capture.record import LayerRecord
+from neuron_atlas.tasks.capture.traces import keep_random_traces
 
 _COMPILED = find_spec("numba") is not None
 """A machine that has torch alone captures too, only slower on its CPU."""
 
 if _COMPILED:
-    from tasks.capture import observe_compiled
+    from neuron_atlas.tasks.capture import observe_compiled
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     """
     way = way_of_observing(activations.device, activations.dtype)
     if way == "fused":
-        from tasks.capture import observe_fused
+        from neuron_atlas.tasks.capture import observe_fused
 
         observe_fused.observe(record, activations, batch)
     elif way == "compiled":
@@ -51,10 +51,10 @@ def way_of_observing(device: torch.device, dtype: torch.dtype) -> str:
 @cache
 def _fused_is_right(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the kernel compiles for this GPU and agrees with plain torch on a small batch."""
-    from tasks.capture.self_check import first_difference
+    from neuron_atlas.tasks.capture.self_check import first_difference
 
     try:
-        from tasks.capture import observe_fused
+        from neuron_atlas.tasks.capture import observe_fused
 
         difference = first_difference(observe_fused.observe, device, dtype)
     except torch.OutOfMemoryError:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numba import njit
 
-from tasks.artifacts import ROLES
-from tasks.capture.batch import Batch
-from tasks.capture.record import LayerRecord
-from tasks.capture.traces import as_stored
-from tasks.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
-from tasks.subject.encode import TEXT, VISUAL
+from neuron_atlas.tasks.artifacts import ROLES
+from neuron_atlas.tasks.capture.batch import Batch
+from neuron_atlas.tasks.capture.record import LayerRecord
+from neuron_atlas.tasks.capture.traces import as_stored
+from neuron_atlas.tasks.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
+from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
 
 _NEURONS_AT_ONCE = 512
 """Neurons whose running sums and bins stay in a core's nearest caches."""

@@ -6,11 +6,11 @@ import torch
 import triton
 import triton.language as tl
 
-from tasks.artifacts import ROLES
-from tasks.capture.batch import Batch
-from tasks.capture.observe_torch import enter
-from tasks.capture.record import LayerRecord
-from tasks.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
+from neuron_atlas.tasks.artifacts import ROLES
+from neuron_atlas.tasks.capture.batch import Batch
+from neuron_atlas.tasks.capture.observe_torch import enter
+from neuron_atlas.tasks.capture.record import LayerRecord
+from neuron_atlas.tasks.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 
 _TOKENS_AT_ONCE = 32
 _NEURONS_AT_ONCE = 64

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from tasks.artifacts import NO_SAMPLE, ROLES
-from tasks.capture.top_n import EMPTY, unpack
-from tasks.histogram import BINS, BLOCKS
-from tasks.subject.encode import TEXT, VISUAL
+from neuron_atlas.tasks.artifacts import NO_SAMPLE, ROLES
+from neuron_atlas.tasks.capture.top_n import EMPTY, unpack
+from neuron_atlas.tasks.histogram import BINS, BLOCKS
+from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
 
 EVIDENCE = (VISUAL, TEXT)
 """The roles whose tokens are evidence, in the order in which a trace holds them."""

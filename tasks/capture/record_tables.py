@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     HISTOGRAMS,
     MOMENTS,
     NO_SAMPLE,
@@ -18,9 +18,9 @@ from tasks.artifacts import (
     TableSpec,
     exemplars,
 )
-from tasks.capture.record import LayerRecord, Layout
-from tasks.capture.top_n import unpack
-from tasks.histogram import BINS, BLOCKS
+from neuron_atlas.tasks.capture.record import LayerRecord, Layout
+from neuron_atlas.tasks.capture.top_n import unpack
+from neuron_atlas.tasks.histogram import BINS, BLOCKS
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from tasks.capture.batch import Batch
-from tasks.capture.record import LayerRecord
-from tasks.capture.top_n import Entries
-from tasks.capture.traces import keep_random_traces, keep_traces
+from neuron_atlas.tasks.capture.batch import Batch
+from neuron_atlas.tasks.capture.record import LayerRecord
+from neuron_atlas.tasks.capture.top_n import Entries
+from neuron_atlas.tasks.capture.traces import keep_random_traces, keep_traces
 
 
 def replay(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from tasks.artifacts import ROLES
-from tasks.capture import observe_torch
-from tasks.capture.batch import PADDING, Batch
-from tasks.capture.record import LayerRecord, Layout, empty_record
-from tasks.histogram import BLOCKS
+from neuron_atlas.tasks.artifacts import ROLES
+from neuron_atlas.tasks.capture import observe_torch
+from neuron_atlas.tasks.capture.batch import PADDING, Batch
+from neuron_atlas.tasks.capture.record import LayerRecord, Layout, empty_record
+from neuron_atlas.tasks.histogram import BLOCKS
 
 _SAMPLES, _TOKENS, _NEURONS, _TOP_N = 5, 70, 100, 3
 _EXACT = ("tokens", "nonfinite", "positive", "maximum", "histogram")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.settings import runtime
-from tasks.subject.settings import HookPoint
+from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.subject.settings import HookPoint
 
 PeakRole = Literal["visual", "text"]
 

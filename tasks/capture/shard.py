@@ -6,17 +6,17 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tasks.artifacts import layer_file, write_table
-from tasks.artifacts.location import writing_folder
-from tasks.capture.capture import Recording, capture
-from tasks.capture.demand import memory_plan
-from tasks.capture.prefetch import prefetch
-from tasks.capture.record import Layout
-from tasks.capture.record_tables import TokenCounts, layer_tables
-from tasks.capture.shard_plan import ShardPlan
-from tasks.samples.catalog import Catalog
-from tasks.subject.encode import ROLE_INDEX, Encoded, encode
-from tasks.subject.load import Subject
+from neuron_atlas.tasks.artifacts import layer_file, write_table
+from neuron_atlas.tasks.artifacts.location import writing_folder
+from neuron_atlas.tasks.capture.capture import Recording, capture
+from neuron_atlas.tasks.capture.demand import memory_plan
+from neuron_atlas.tasks.capture.prefetch import prefetch
+from neuron_atlas.tasks.capture.record import Layout
+from neuron_atlas.tasks.capture.record_tables import TokenCounts, layer_tables
+from neuron_atlas.tasks.capture.shard_plan import ShardPlan
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.subject.encode import ROLE_INDEX, Encoded, encode
+from neuron_atlas.tasks.subject.load import Subject
 
 _DECODERS_BESIDE_A_GPU = 4
 

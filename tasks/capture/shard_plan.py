@@ -10,8 +10,8 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.capture.random_samples import draw_random
-from tasks.capture.settings import CaptureSettings
+from neuron_atlas.tasks.capture.random_samples import draw_random
+from neuron_atlas.tasks.capture.settings import CaptureSettings
 
 _SAMPLES_A_SHARD = 256
 _BYTES_A_SAMPLE = 8 * 2**20

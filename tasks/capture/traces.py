@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from tasks.capture.batch import Batch
-from tasks.capture.record import EVIDENCE, LayerRecord, Layout
-from tasks.capture.top_n import Entries
+from neuron_atlas.tasks.capture.batch import Batch
+from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout
+from neuron_atlas.tasks.capture.top_n import Entries
 
 FLOAT16_MAX = torch.finfo(torch.float16).max
 """An activation beyond float16 is kept as its largest number, where infinity would spoil every

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tasks.artifacts import NEURON_TESTS, read_table, row_count, write_table
-from tasks.classify.discoveries import q_values
-from tasks.classify.rule import RuleWithTests
-from tasks.classify.tested import TESTS
+from neuron_atlas.tasks.artifacts import NEURON_TESTS, read_table, row_count, write_table
+from neuron_atlas.tasks.classify.discoveries import q_values
+from neuron_atlas.tasks.classify.rule import RuleWithTests
+from neuron_atlas.tasks.classify.tested import TESTS
 
 
 def conclude(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Path]) -> None:

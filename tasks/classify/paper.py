@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.artifacts import NEURON_TYPES, TYPES
+from neuron_atlas.tasks.artifacts import NEURON_TYPES, TYPES
 
 _ROWS_AT_ONCE = 2**15
 

@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from tasks.artifacts import CONCEPT_GRID
-from tasks.regions import grid_shares
-from tasks.samples.catalog import Sample, TrueConcept
+from neuron_atlas.tasks.artifacts import CONCEPT_GRID
+from neuron_atlas.tasks.regions import grid_shares
+from neuron_atlas.tasks.samples.catalog import Sample, TrueConcept
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 

@@ -9,20 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from tasks.evidence import Evidence
-from tasks.explain.draw import LEAST_SIZE, Render
-from tasks.explain.exhibits import choose_exhibits
-from tasks.explain.explanation import Explanation
-from tasks.explain.prompt import (
+from neuron_atlas.tasks.evidence import Evidence
+from neuron_atlas.tasks.explain.draw import LEAST_SIZE, Render
+from neuron_atlas.tasks.explain.exhibits import choose_exhibits
+from neuron_atlas.tasks.explain.explanation import Explanation
+from neuron_atlas.tasks.explain.prompt import (
     ANSWER_FORMAT,
     Reading,
     again,
     read_answer,
     wording,
 )
-from tasks.explain.showing import Showing
-from tasks.llm.calls import Calls
-from tasks.llm.client import (
+from neuron_atlas.tasks.explain.showing import Showing
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import (
     ClientSettings,
     Collection,
     Connection,
@@ -30,12 +30,12 @@ from tasks.llm.client import (
     in_parallel,
     read_key,
 )
-from tasks.llm.dialogue import Dialogue, Outcome
-from tasks.llm.prices import Price, check_price, total_cost
-from tasks.llm.request import Request
-from tasks.samples.catalog import Catalog
-from tasks.samples.opened import Unopenable
-from tasks.settings import runtime
+from neuron_atlas.tasks.llm.dialogue import Dialogue, Outcome
+from neuron_atlas.tasks.llm.prices import Price, check_price, total_cost
+from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.samples.opened import Unopenable
+from neuron_atlas.tasks.settings import runtime
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.concepts.presence import patch_coverage, token_words, words_of
-from tasks.evidence import Evidence, Excitation
-from tasks.explain.explanation import Explanation
-from tasks.llm.journal import Journal
-from tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
+from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.explain.explanation import Explanation
+from neuron_atlas.tasks.llm.journal import Journal
+from neuron_atlas.tasks.samples.catalog import Catalog
 
 
 @dataclass(frozen=True)

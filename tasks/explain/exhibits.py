@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.concepts.presence import words_of
-from tasks.evidence import Evidence, Excitation, to_levels, to_ten
-from tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.concepts.presence import words_of
+from neuron_atlas.tasks.evidence import Evidence, Excitation, to_levels, to_ten
+from neuron_atlas.tasks.samples.catalog import Catalog
 
 _SILENT = 1.0
 """Of 10: a sample on which no token reaches it counts as one that leaves the neuron silent."""

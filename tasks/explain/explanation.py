@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tasks.evidence import Evidence
-from tasks.llm.calls import Calls
-from tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.evidence import Evidence
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.samples.catalog import Catalog
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,21 @@ from typing import Any, get_args
 
 from PIL import Image
 
-from tasks.artifacts import TYPES
-from tasks.explain.draw import Render
-from tasks.llm.content import data_url, picture, printable, words
-from tasks.llm.dialogue import Malformed
-from tasks.llm.json_answer import find_objects
+from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.explain.draw import Render
+from neuron_atlas.tasks.llm.content import data_url, picture, printable, words
+from neuron_atlas.tasks.llm.dialogue import Malformed
+from neuron_atlas.tasks.llm.json_answer import find_objects
 
 LAYOUT = 2
 """To be raised when samples are drawn or laid out differently: it is part of the wording's hash."""
 
 _RENDERS = get_args(Render)
 _TOLD = {
-    name: files("tasks.explain").joinpath("prompts", f"{name}.txt").read_text("utf-8").strip()
+    name: files("neuron_atlas.tasks.explain")
+    .joinpath("prompts", f"{name}.txt")
+    .read_text("utf-8")
+    .strip()
     for name in (
         *("system", "again", "shown-text", "shown-contrast", *TYPES),
         *(f"shown-{render}" for render in _RENDERS),

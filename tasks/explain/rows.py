@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from tasks.artifacts import EXPLANATIONS
-from tasks.evidence import Evidence
-from tasks.explain.explanation import Explanation
+from neuron_atlas.tasks.artifacts import EXPLANATIONS
+from neuron_atlas.tasks.evidence import Evidence
+from neuron_atlas.tasks.explain.explanation import Explanation
 
 
 def explanation_rows(

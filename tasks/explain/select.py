@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import NEURON_TYPES, TYPES
+from neuron_atlas.tasks.artifacts import NEURON_TYPES, TYPES
 
 _SHARE = {
     "visual": "p_visual",

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tasks.evidence import Evidence, Excitation, to_ten
-from tasks.explain.draw import Render, draw, draw_plain
-from tasks.explain.exhibits import Exhibits, peak_level
-from tasks.explain.mark import mark_tokens
-from tasks.explain.prompt import Shown, first_messages
-from tasks.regions import token_boxes
-from tasks.samples.catalog import Catalog
-from tasks.samples.opened import open_view
+from neuron_atlas.tasks.evidence import Evidence, Excitation, to_ten
+from neuron_atlas.tasks.explain.draw import Render, draw, draw_plain
+from neuron_atlas.tasks.explain.exhibits import Exhibits, peak_level
+from neuron_atlas.tasks.explain.mark import mark_tokens
+from neuron_atlas.tasks.explain.prompt import Shown, first_messages
+from neuron_atlas.tasks.regions import token_boxes
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.samples.opened import open_view
 
 _VIEWS_KEPT = 128
 _KEPT_SIZE = {"heat": 1, "mask": 1, "crop": 2}

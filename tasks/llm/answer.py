@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from tasks.llm.failures import Failure
-from tasks.llm.request import Keep
+from neuron_atlas.tasks.llm.failures import Failure
+from neuron_atlas.tasks.llm.request import Keep
 
 _REASON_LENGTH = 300
 

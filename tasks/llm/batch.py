@@ -15,16 +15,16 @@ from pathlib import Path
 import openai
 from openai.types import Batch
 
-from tasks.llm.answer import Answer, to_journal
-from tasks.llm.batch_journal import BatchedCall, BatchJournal, OpenBatch
-from tasks.llm.batch_lines import blotted, parse_line, read_line
-from tasks.llm.batch_provider import TRIES, BatchProvider, Transient
-from tasks.llm.failures import Failure, Stopped, Unusable
-from tasks.llm.journal import Spent
-from tasks.llm.prices import Price
-from tasks.llm.send import open_client
-from tasks.llm.settings import ClientSettings, read_key
-from tasks.llm.spool import Spooled, read_spools
+from neuron_atlas.tasks.llm.answer import Answer, to_journal
+from neuron_atlas.tasks.llm.batch_journal import BatchedCall, BatchJournal, OpenBatch
+from neuron_atlas.tasks.llm.batch_lines import blotted, parse_line, read_line
+from neuron_atlas.tasks.llm.batch_provider import TRIES, BatchProvider, Transient
+from neuron_atlas.tasks.llm.failures import Failure, Stopped, Unusable
+from neuron_atlas.tasks.llm.journal import Spent
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.llm.send import open_client
+from neuron_atlas.tasks.llm.settings import ClientSettings, read_key
+from neuron_atlas.tasks.llm.spool import Spooled, read_spools
 
 _ENDED = ("completed", "expired", "cancelled", "failed")
 _QUEUE_IS_FULL = "token_limit_exceeded"

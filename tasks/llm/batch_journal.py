@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.llm.answer import Answer, to_journal
-from tasks.llm.journal import Spent
-from tasks.llm.spool import Spooled
-from tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.llm.answer import Answer, to_journal
+from neuron_atlas.tasks.llm.journal import Spent
+from neuron_atlas.tasks.llm.spool import Spooled
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
 
 _NOT_TRIED = ("failed/failed", "unsent", "unusable")
 """How calls end that the provider has not worked on: their batch was refused as a whole, such as

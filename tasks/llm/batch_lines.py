@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tasks.llm.answer import Answer, one_line, read_message
-from tasks.llm.batch_journal import BatchedCall
-from tasks.llm.failures import Failure, Unusable, from_reply
-from tasks.llm.logprobs import KEEP_NUMBERS
-from tasks.llm.prices import Price, cost, price_of
-from tasks.llm.settings import ClientSettings
-from tasks.llm.spool import Spooled
+from neuron_atlas.tasks.llm.answer import Answer, one_line, read_message
+from neuron_atlas.tasks.llm.batch_journal import BatchedCall
+from neuron_atlas.tasks.llm.failures import Failure, Unusable, from_reply
+from neuron_atlas.tasks.llm.logprobs import KEEP_NUMBERS
+from neuron_atlas.tasks.llm.prices import Price, cost, price_of
+from neuron_atlas.tasks.llm.settings import ClientSettings
+from neuron_atlas.tasks.llm.spool import Spooled
 
 _KNOWN_AS = re.compile(rb'"custom_id"\s*:\s*"([0-9a-f]{64})"')
 

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import openai
 from openai.types import Batch
 
-from tasks.llm.batch_lines import blotted, write_line
-from tasks.llm.failures import Stopped, Unusable, from_status
-from tasks.llm.settings import ClientSettings
-from tasks.llm.spool import Spooled
+from neuron_atlas.tasks.llm.batch_lines import blotted, write_line
+from neuron_atlas.tasks.llm.failures import Stopped, Unusable, from_status
+from neuron_atlas.tasks.llm.settings import ClientSettings
+from neuron_atlas.tasks.llm.spool import Spooled
 
 T = TypeVar("T")
 

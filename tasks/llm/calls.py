@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.llm.journal import Journal, NoJournal
-from tasks.llm.limits import Limits
-from tasks.llm.servers import Servers
-from tasks.llm.spool import Spool
+from neuron_atlas.tasks.llm.journal import Journal, NoJournal
+from neuron_atlas.tasks.llm.limits import Limits
+from neuron_atlas.tasks.llm.servers import Servers
+from neuron_atlas.tasks.llm.spool import Spool
 
 
 @dataclass(frozen=True)

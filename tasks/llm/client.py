@@ -15,22 +15,22 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.llm.answer import Answer, from_journal, to_journal
-from tasks.llm.calls import Calls
-from tasks.llm.failures import Unusable
-from tasks.llm.journal import Claim, Journal, Spent
-from tasks.llm.limits import BEAT_S, Settled
-from tasks.llm.outbox import Outbox
-from tasks.llm.parallel import in_parallel
-from tasks.llm.prices import Price, cost
-from tasks.llm.request import Request, request_hash
-from tasks.llm.routes import Routes
-from tasks.llm.send import Outcome, Outgoing, Sender, open_client
-from tasks.llm.servers import FixedServers, Server
-from tasks.llm.settings import ClientSettings, read_key
-from tasks.llm.shared_limits import Permits, SharedLimits
-from tasks.llm.spool import SpoolWriter
-from tasks.llm.tokens import load_encoding, worst_case
+from neuron_atlas.tasks.llm.answer import Answer, from_journal, to_journal
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.failures import Unusable
+from neuron_atlas.tasks.llm.journal import Claim, Journal, Spent
+from neuron_atlas.tasks.llm.limits import BEAT_S, Settled
+from neuron_atlas.tasks.llm.outbox import Outbox
+from neuron_atlas.tasks.llm.parallel import in_parallel
+from neuron_atlas.tasks.llm.prices import Price, cost
+from neuron_atlas.tasks.llm.request import Request, request_hash
+from neuron_atlas.tasks.llm.routes import Routes
+from neuron_atlas.tasks.llm.send import Outcome, Outgoing, Sender, open_client
+from neuron_atlas.tasks.llm.servers import FixedServers, Server
+from neuron_atlas.tasks.llm.settings import ClientSettings, read_key
+from neuron_atlas.tasks.llm.shared_limits import Permits, SharedLimits
+from neuron_atlas.tasks.llm.spool import SpoolWriter
+from neuron_atlas.tasks.llm.tokens import load_encoding, worst_case
 
 __all__ = [
     "Answer",

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from tasks.llm.answer import Answer
-from tasks.llm.client import Collection, Connection
-from tasks.llm.request import Request
+from neuron_atlas.tasks.llm.answer import Answer
+from neuron_atlas.tasks.llm.client import Collection, Connection
+from neuron_atlas.tasks.llm.request import Request
 
 R = TypeVar("R")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tasks.llm.headers import retry_after
+from neuron_atlas.tasks.llm.headers import retry_after
 
 if TYPE_CHECKING:  # Importing openai takes a second, and whoever catches Unusable need not pay it.
     import openai

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from tasks.llm.journal_layout import open_database
+from neuron_atlas.tasks.llm.journal_layout import open_database
 
 _SAME = "m.request_hash = c.request_hash AND m.purpose = c.purpose AND m.begun_at = c.begun_at"
 _ADD = f"""

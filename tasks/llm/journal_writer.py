@@ -11,8 +11,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from tasks.artifacts.full_disk import DiskFull, full_disk
-from tasks.llm.journal_layout import open_database
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull, full_disk
+from neuron_atlas.tasks.llm.journal_layout import open_database
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tasks.llm.headers import Hint
-from tasks.llm.settings import LimitSettings
+from neuron_atlas.tasks.llm.headers import Hint
+from neuron_atlas.tasks.llm.settings import LimitSettings
 
 _WINDOW_S = 60.0
 _CREDIT_S = 5.0

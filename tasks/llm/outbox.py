@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tasks.llm.journal import Spent
+from neuron_atlas.tasks.llm.journal import Spent
 
 _log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tasks.llm.answer import Answer
-from tasks.llm.failures import Unusable
+from neuron_atlas.tasks.llm.answer import Answer
+from neuron_atlas.tasks.llm.failures import Unusable
 
 
 @dataclass(frozen=True)

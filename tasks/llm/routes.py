@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 import openai
 
-from tasks.llm.failures import Stopped
-from tasks.llm.servers import Directory, Server, Servers
+from neuron_atlas.tasks.llm.failures import Stopped
+from neuron_atlas.tasks.llm.servers import Directory, Server, Servers
 
 _AVOID_S = 2.0
 """How long a server that could not be reached is left alone."""

@@ -12,15 +12,15 @@ from typing import Any
 
 import openai
 
-from tasks.llm.answer import Answer, one_line, read_completion
-from tasks.llm.failures import Failure, Unusable, from_connection, from_status
-from tasks.llm.headers import processing_s, read_hint
-from tasks.llm.limits import Settled
-from tasks.llm.request import Keep
-from tasks.llm.routes import Routes
-from tasks.llm.servers import Server
-from tasks.llm.settings import ClientSettings
-from tasks.llm.tokens import Worst
+from neuron_atlas.tasks.llm.answer import Answer, one_line, read_completion
+from neuron_atlas.tasks.llm.failures import Failure, Unusable, from_connection, from_status
+from neuron_atlas.tasks.llm.headers import processing_s, read_hint
+from neuron_atlas.tasks.llm.limits import Settled
+from neuron_atlas.tasks.llm.request import Keep
+from neuron_atlas.tasks.llm.routes import Routes
+from neuron_atlas.tasks.llm.servers import Server
+from neuron_atlas.tasks.llm.settings import ClientSettings
+from neuron_atlas.tasks.llm.tokens import Worst
 
 _log = logging.getLogger(__name__)
 

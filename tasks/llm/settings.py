@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from tasks.llm.failures import Unusable
-from tasks.settings import runtime
+from neuron_atlas.tasks.llm.failures import Unusable
+from neuron_atlas.tasks.settings import runtime
 
 OPENAI_URL = "https://api.openai.com/v1"
 _MINUTE_S = 60.0

@@ -7,8 +7,8 @@ import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 
-from tasks.llm.limits import BEAT_S, Limits, Settled, Throttle
-from tasks.llm.settings import LimitSettings
+from neuron_atlas.tasks.llm.limits import BEAT_S, Limits, Settled, Throttle
+from neuron_atlas.tasks.llm.settings import LimitSettings
 
 _LONGEST_NAP_S = 0.25
 _SHORTEST_NAP_S = 0.005

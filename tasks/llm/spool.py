@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tasks.artifacts.location import is_local, read_stretch
-from tasks.llm.answer import Answer
-from tasks.llm.tokens import Worst
+from neuron_atlas.tasks.artifacts.location import is_local, read_stretch
+from neuron_atlas.tasks.llm.answer import Answer
+from neuron_atlas.tasks.llm.tokens import Worst
 
 PENDING = "pending"
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tasks.llm.journal import Claim, Spent, Tally
-from tasks.llm.journal_writer import Writer
-from tasks.llm.limits import LEASE_S
-from tasks.llm.outbox import Outboxes, outbox_folder
-from tasks.llm.tally import RunTally
+from neuron_atlas.tasks.llm.journal import Claim, Spent, Tally
+from neuron_atlas.tasks.llm.journal_writer import Writer
+from neuron_atlas.tasks.llm.limits import LEASE_S
+from neuron_atlas.tasks.llm.outbox import Outboxes, outbox_folder
+from neuron_atlas.tasks.llm.tally import RunTally
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tasks.llm.journal import Spent, Tally
+from neuron_atlas.tasks.llm.journal import Spent, Tally
 
 _LATENCIES_KEPT = 20_000
 

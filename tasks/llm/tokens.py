@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tasks.llm.settings import ClientSettings
+from neuron_atlas.tasks.llm.settings import ClientSettings
 
 if TYPE_CHECKING:
     import tiktoken

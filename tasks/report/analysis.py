@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     ALL_LAYERS,
     NEURON_TESTS,
     RESPONSES,

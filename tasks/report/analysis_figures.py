@@ -12,10 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from tasks.artifacts import ALL_LAYERS, TESTED_TYPES, TYPES
-from tasks.report.analysis import Analysis
-from tasks.report.canvas import HEIGHT, WIDTH, blank_sheet, plain_axes, say, type_legend
-from tasks.report.palette import LIGHT, colours_by_tests, type_colours
+from neuron_atlas.tasks.artifacts import ALL_LAYERS, TESTED_TYPES, TYPES
+from neuron_atlas.tasks.report.analysis import Analysis
+from neuron_atlas.tasks.report.canvas import (
+    HEIGHT,
+    WIDTH,
+    blank_sheet,
+    plain_axes,
+    say,
+    type_legend,
+)
+from neuron_atlas.tasks.report.palette import LIGHT, colours_by_tests, type_colours
 
 _RULE_WORDS = {
     "paper": "by the paper\N{RIGHT SINGLE QUOTATION MARK}s rule",

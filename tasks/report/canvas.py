@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tasks.report.palette import LIGHT, themed_svg, type_colours
+from neuron_atlas.tasks.report.palette import LIGHT, themed_svg, type_colours
 
 WIDTH, HEIGHT = 4.9, 4.62
 """Inches. Small enough that the letters stay legible where a page shows figures side by side."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import ALL_LAYERS, TYPES
+from neuron_atlas.tasks.artifacts import ALL_LAYERS, TYPES
 
 MEASURES = {
     "correlation": "correlation",

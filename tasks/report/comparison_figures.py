@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from tasks.report.canvas import WIDTH, blank_sheet, plain_axes, say, type_legend
-from tasks.report.figures import Plate
-from tasks.report.palette import LIGHT, type_colours
+from neuron_atlas.tasks.report.canvas import WIDTH, blank_sheet, plain_axes, say, type_legend
+from neuron_atlas.tasks.report.figures import Plate
+from neuron_atlas.tasks.report.palette import LIGHT, type_colours
 
 _PANEL = 2.2
 """Height in inches of a panel."""

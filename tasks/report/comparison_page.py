@@ -10,11 +10,11 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.artifacts import TYPES
-from tasks.report.canvas import png_bytes, svg_text
-from tasks.report.comparison import JobTables, compare
-from tasks.report.comparison_figures import draw_comparison
-from tasks.report.palette import DARK, LIGHT, css_variables
+from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.report.canvas import png_bytes, svg_text
+from neuron_atlas.tasks.report.comparison import JobTables, compare
+from neuron_atlas.tasks.report.comparison_figures import draw_comparison
+from neuron_atlas.tasks.report.palette import DARK, LIGHT, css_variables
 
 _PAGE = "index.html"
 _TABLE = "comparison.csv"
@@ -39,7 +39,9 @@ def write_comparison_page(
         (folder / names[-1]).write_bytes(png_bytes(plate.figure))
     compared.write_csv(folder / _TABLE)
     environment = Environment(
-        loader=PackageLoader("tasks.report"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("neuron_atlas.tasks.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
     )
     environment.filters |= {"number": _number, "percent": _percent}
     page = environment.get_template("comparison.html").render(

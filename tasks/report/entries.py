@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tasks.artifacts import TYPES
-from tasks.evidence import to_ten
-from tasks.regions import heat_over, token_boxes
-from tasks.report.heat import SavedView, heat_map
-from tasks.report.wording import digits3
-from tasks.samples.catalog import Catalog, Sample
+from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.evidence import to_ten
+from neuron_atlas.tasks.regions import heat_over, token_boxes
+from neuron_atlas.tasks.report.heat import SavedView, heat_map
+from neuron_atlas.tasks.report.wording import digits3
+from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 
 _EXCERPT = 44
 _LONGEST_UNCUT = 66

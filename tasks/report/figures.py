@@ -9,16 +9,16 @@ from pathlib import Path
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from tasks.report.analysis import Analysis
-from tasks.report.analysis_figures import (
+from neuron_atlas.tasks.report.analysis import Analysis
+from neuron_atlas.tasks.report.analysis_figures import (
     draw_agreement,
     draw_densities,
     draw_responses,
     draw_share_intervals,
 )
-from tasks.report.canvas import png_bytes, svg_text
-from tasks.report.score_figure import draw_scores
-from tasks.report.type_figures import draw_types_by_layer, draw_visual_against_text
+from neuron_atlas.tasks.report.canvas import png_bytes, svg_text
+from neuron_atlas.tasks.report.score_figure import draw_scores
+from neuron_atlas.tasks.report.type_figures import draw_types_by_layer, draw_visual_against_text
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tasks.report.palette import heat_colours
-from tasks.samples.catalog import Catalog
-from tasks.samples.source import BadSample, SourceError
+from neuron_atlas.tasks.report.palette import heat_colours
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.samples.source import BadSample, SourceError
 
 LARGEST_SIDE = 320
 """Pixels that a page's image has at most; smaller ones are kept as they are."""

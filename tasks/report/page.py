@@ -16,21 +16,21 @@ import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.artifacts import TYPES
-from tasks.report import wording
-from tasks.report.analysis import Analysis
-from tasks.report.canvas import svg_text
-from tasks.report.entries import Entry, describe_exemplar, describe_neuron
-from tasks.report.figures import draw_plates
-from tasks.report.heat import save_view
-from tasks.report.palette import DARK, LIGHT, css_variables, heat_gradient
-from tasks.report.tables import (
+from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.report import wording
+from neuron_atlas.tasks.report.analysis import Analysis
+from neuron_atlas.tasks.report.canvas import svg_text
+from neuron_atlas.tasks.report.entries import Entry, describe_exemplar, describe_neuron
+from neuron_atlas.tasks.report.figures import draw_plates
+from neuron_atlas.tasks.report.heat import save_view
+from neuron_atlas.tasks.report.palette import DARK, LIGHT, css_variables, heat_gradient
+from neuron_atlas.tasks.report.tables import (
     failures_by_status,
     over_all_tokens,
     scores_overview,
     types_by_layer,
 )
-from tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.samples.catalog import Catalog
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _traces_by_neuron(inputs: PageInputs) -> dict[tuple[int, int], list[Mapping[
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("tasks.report"),
+        loader=PackageLoader("neuron_atlas.tasks.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tasks.artifacts import TESTED_TYPES, TYPES
+from neuron_atlas.tasks.artifacts import TESTED_TYPES, TYPES
 
 # The four types stay apart for the colour-blind too (a test simulates it): blue and ochre are
 # the two sources, plum what comes of both, and grey stands back.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     DESCRIPTIONS,
     EXPLANATIONS,
     NEURON_TYPES,
@@ -22,16 +22,16 @@ from tasks.artifacts import (
     TRACES,
     read_table,
 )
-from tasks.evidence import read_traces
-from tasks.report.analysis import read_analysis, write_analysis
-from tasks.report.figures import write_figures
-from tasks.report.page import Heading, PageInputs, write_page
-from tasks.report.settings import About, ReportFiles, ReportSettings
-from tasks.report.site.layout import FOLDER
-from tasks.report.strongest import choose_neurons
-from tasks.report.tables import Summary, over_all_tokens, summarise, write_tables
-from tasks.samples.catalog import open_catalog
-from tasks.samples.source import Source
+from neuron_atlas.tasks.evidence import read_traces
+from neuron_atlas.tasks.report.analysis import read_analysis, write_analysis
+from neuron_atlas.tasks.report.figures import write_figures
+from neuron_atlas.tasks.report.page import Heading, PageInputs, write_page
+from neuron_atlas.tasks.report.settings import About, ReportFiles, ReportSettings
+from neuron_atlas.tasks.report.site.layout import FOLDER
+from neuron_atlas.tasks.report.strongest import choose_neurons
+from neuron_atlas.tasks.report.tables import Summary, over_all_tokens, summarise, write_tables
+from neuron_atlas.tasks.samples.catalog import open_catalog
+from neuron_atlas.tasks.samples.source import Source
 
 SUMMARY = "summary.json"
 _OUTCOMES = (

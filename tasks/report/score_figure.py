@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from tasks.report.canvas import HEIGHT, WIDTH, blank_sheet, plain_axes, say
-from tasks.report.palette import LIGHT
+from neuron_atlas.tasks.report.canvas import HEIGHT, WIDTH, blank_sheet, plain_axes, say
+from neuron_atlas.tasks.report.palette import LIGHT
 
 _BINS = np.linspace(-1, 1, 41)
 _SCORE_OPACITY = 0.5

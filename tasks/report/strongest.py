@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import TYPES
+from neuron_atlas.tasks.artifacts import TYPES
 
 _SHARE_OF = {name: f"p_{name.replace('-', '')}" for name in TYPES}
 

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.artifacts import TYPES
+from neuron_atlas.tasks.artifacts import TYPES
 
 
 @dataclass(frozen=True)

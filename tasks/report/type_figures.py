@@ -14,9 +14,16 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import PercentFormatter
 
-from tasks.artifacts import TYPES
-from tasks.report.canvas import HEIGHT, WIDTH, blank_sheet, plain_axes, say, type_legend
-from tasks.report.palette import LIGHT, type_colours
+from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.report.canvas import (
+    HEIGHT,
+    WIDTH,
+    blank_sheet,
+    plain_axes,
+    say,
+    type_legend,
+)
+from neuron_atlas.tasks.report.palette import LIGHT, type_colours
 
 _ROOM_FOR_WORDS = 8
 """Layers up to which bars are wide enough for a number on them."""

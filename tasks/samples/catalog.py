@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from tasks.artifacts import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES, read_table
-from tasks.regions import Region, View, count_tokens, read_regions, view_of
-from tasks.samples.source import Source
+from neuron_atlas.tasks.artifacts import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES, read_table
+from neuron_atlas.tasks.regions import Region, View, count_tokens, read_regions, view_of
+from neuron_atlas.tasks.samples.source import Source
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import ExifTags, Image
 
-from tasks.samples.source import BadSample
+from neuron_atlas.tasks.samples.source import BadSample
 
 DEFAULT_MAX_PIXELS = 2**26
 """8192 x 8192 pixels: 200 MB as RGB, and less than the size at which Pillow starts to warn."""

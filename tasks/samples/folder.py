@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from tasks.samples.decode import DEFAULT_MAX_PIXELS
-from tasks.samples.image_file import digest_files, open_below, read_below
-from tasks.samples.rows import Row, read_rows
-from tasks.samples.source import BadSample, Concept, OpenedImage, Record, SourceError
+from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
+from neuron_atlas.tasks.samples.image_file import digest_files, open_below, read_below
+from neuron_atlas.tasks.samples.rows import Row, read_rows
+from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record, SourceError
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2"}

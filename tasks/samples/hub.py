@@ -16,10 +16,10 @@ from datasets import Dataset, DatasetDict, ReadInstruction
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from tasks.samples.decode import DEFAULT_MAX_PIXELS
-from tasks.samples.image_file import open_encoded, read_below
-from tasks.samples.rows import Row
-from tasks.samples.source import BadSample, Concept, OpenedImage, Record, SourceError
+from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
+from neuron_atlas.tasks.samples.image_file import open_encoded, read_below
+from neuron_atlas.tasks.samples.rows import Row
+from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record, SourceError
 
 _BATCH_ROWS = 1000
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.samples.decode import decode_image
-from tasks.samples.source import BadSample, OpenedImage, Record, SourceError
+from neuron_atlas.tasks.samples.decode import decode_image
+from neuron_atlas.tasks.samples.source import BadSample, OpenedImage, Record, SourceError
 
 
 def open_below(root: Path, name: str, max_pixels: int) -> OpenedImage:

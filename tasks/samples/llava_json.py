@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from tasks.samples.decode import DEFAULT_MAX_PIXELS
-from tasks.samples.image_file import digest_files, open_below
-from tasks.samples.rows import Row, read_rows
-from tasks.samples.source import Concept, OpenedImage, Record, SourceError
+from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
+from neuron_atlas.tasks.samples.image_file import digest_files, open_below
+from neuron_atlas.tasks.samples.rows import Row, read_rows
+from neuron_atlas.tasks.samples.source import Concept, OpenedImage, Record, SourceError
 
 
 @dataclass(frozen=True)

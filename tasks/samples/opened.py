@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
-from tasks.llm.content import printable
-from tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.llm.content import printable
+from neuron_atlas.tasks.samples.catalog import Catalog
 
 _LISTED_REASON = 200
 

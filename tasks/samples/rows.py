@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.samples.source import SourceError
+from neuron_atlas.tasks.samples.source import SourceError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.artifacts import CONCEPTS, SAMPLES
-from tasks.samples.source import BadSample, Record, Source, SourceError
+from neuron_atlas.tasks.artifacts import CONCEPTS, SAMPLES
+from neuron_atlas.tasks.samples.source import BadSample, Record, Source, SourceError
 
 
 def scan(

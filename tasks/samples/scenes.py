@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from tasks.artifacts import CONCEPT_GRID
-from tasks.samples.drawing import SHAPES, Figure, coverage, paint
-from tasks.samples.source import BadSample, Concept, OpenedImage, Record
+from neuron_atlas.tasks.artifacts import CONCEPT_GRID
+from neuron_atlas.tasks.samples.drawing import SHAPES, Figure, coverage, paint
+from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record
 
 SIZES = {"small": 0.10, "large": 0.17}
 COLORS = {

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import SCORE_AGGREGATES
-from tasks.score.bootstrap import interval
-from tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES
+from neuron_atlas.tasks.score.bootstrap import interval
+from neuron_atlas.tasks.score.settings import ScoreSettings
 
 MEASURES = (
     "correlation",

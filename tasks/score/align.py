@@ -10,8 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.artifacts import CLAIMS
-from tasks.evidence import Evidence, Excitation, Purpose
+from neuron_atlas.tasks.artifacts import CLAIMS
+from neuron_atlas.tasks.evidence import Evidence, Excitation, Purpose
 
 GROUP = ["layer", "neuron", "explainer", "simulator"]
 """What names one explanation, as simulated by one simulator."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.score.correlation import varies
+from neuron_atlas.tasks.score.correlation import varies
 
 
 def calibrate(real: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import SCORES, TOKENS
-from tasks.score.align import GROUP
-from tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.artifacts import SCORES, TOKENS
+from neuron_atlas.tasks.score.align import GROUP
+from neuron_atlas.tasks.score.settings import ScoreSettings
 
 
 @dataclass(frozen=True)

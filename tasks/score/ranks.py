@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.artifacts import TOKENS
+from neuron_atlas.tasks.artifacts import TOKENS
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import CLAIMS, SCORES, TOKENS
-from tasks.evidence import Evidence, Purpose
-from tasks.score.align import GROUP, Aligned, align
-from tasks.score.blind import NumberedTokens, number_tokens, predict_blindly
-from tasks.score.bootstrap import bootstrap
-from tasks.score.correlation import cross_sums, pearson, real_sums, varies
-from tasks.score.detection import balanced_accuracy, detection_auc, find_threshold
-from tasks.score.explained_variance import calibrate, explained_variance
-from tasks.score.outcome import Counted, outcomes
-from tasks.score.ranks import compare_order
-from tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.artifacts import CLAIMS, SCORES, TOKENS
+from neuron_atlas.tasks.evidence import Evidence, Purpose
+from neuron_atlas.tasks.score.align import GROUP, Aligned, align
+from neuron_atlas.tasks.score.blind import NumberedTokens, number_tokens, predict_blindly
+from neuron_atlas.tasks.score.bootstrap import bootstrap
+from neuron_atlas.tasks.score.correlation import cross_sums, pearson, real_sums, varies
+from neuron_atlas.tasks.score.detection import balanced_accuracy, detection_auc, find_threshold
+from neuron_atlas.tasks.score.explained_variance import calibrate, explained_variance
+from neuron_atlas.tasks.score.outcome import Counted, outcomes
+from neuron_atlas.tasks.score.ranks import compare_order
+from neuron_atlas.tasks.score.settings import ScoreSettings
 
 _OWN, _OTHER = 0, 1
 _PREDICTIONS = (*CLAIMS, "blind")

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import SCORES, read_table, write_table
+from neuron_atlas.tasks.artifacts import SCORES, read_table, write_table
 
 _FAMILY = ["explainer", "simulator", "tokens"]
 _DECIMALS = 12

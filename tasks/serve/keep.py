@@ -10,9 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tasks.serve.health import is_healthy, served_models
-from tasks.serve.process import ServerProcess, free_port
-from tasks.serve.settings import ServersSettings
+from neuron_atlas.tasks.serve.health import is_healthy, served_models
+from neuron_atlas.tasks.serve.process import ServerProcess, free_port
+from neuron_atlas.tasks.serve.settings import ServersSettings
 
 _LOOK_EVERY_S = 0.25
 _ASK_EVERY_S = 2.0

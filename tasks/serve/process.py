@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tasks.serve.settings import HOST, NUMBER, PORT, ServersSettings
+from neuron_atlas.tasks.serve.settings import HOST, NUMBER, PORT, ServersSettings
 
 KEY_VARIABLE = "VLLM_API_KEY"
 """Where vLLM reads the key that requests must have. On a command line, all users would see it."""

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from tasks.llm.answer import Answer
-from tasks.llm.calls import Calls
-from tasks.llm.client import ClientSettings, Collection, Connection, connect
-from tasks.llm.prices import Price
-from tasks.samples.catalog import Catalog
-from tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.llm.answer import Answer
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import ClientSettings, Collection, Connection, connect
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.simulate.simulator import Prediction, Question
 
 _UNDECIDED = ("pending", "budget", "rate_limited", "timed_out")
 _TURNED_DOWN = re.compile(r"HTTP 4(?!08|09|29)\d\d")

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-from tasks.llm.answer import Answer
-from tasks.llm.calls import Calls
-from tasks.llm.client import (
+from neuron_atlas.tasks.llm.answer import Answer
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import (
     ClientSettings,
     Collection,
     Connection,
@@ -21,22 +21,22 @@ from tasks.llm.client import (
     in_parallel,
     read_key,
 )
-from tasks.llm.content import data_url
-from tasks.llm.dialogue import Dialogue
-from tasks.llm.logprobs import KEEP_NUMBERS, read_odds
-from tasks.llm.prices import Price, check_price
-from tasks.llm.request import Request
-from tasks.regions import finest_grids, over_tokens
-from tasks.samples.catalog import Catalog
-from tasks.samples.opened import Unopenable, open_view
-from tasks.settings import runtime
-from tasks.simulate.agreement import Informed, find_out
-from tasks.simulate.estimator import Agreed, negotiate
-from tasks.simulate.grid_drawing import LEAST_SIZE, draw_grid
-from tasks.simulate.rating_prompt import ask, ask_again, show_sample, wording
-from tasks.simulate.ratings import Ratings, expected_values, read_ratings
-from tasks.simulate.sheet import Sheet
-from tasks.simulate.simulator import NOTHING, Prediction, Question
+from neuron_atlas.tasks.llm.content import data_url
+from neuron_atlas.tasks.llm.dialogue import Dialogue
+from neuron_atlas.tasks.llm.logprobs import KEEP_NUMBERS, read_odds
+from neuron_atlas.tasks.llm.prices import Price, check_price
+from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.regions import finest_grids, over_tokens
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.samples.opened import Unopenable, open_view
+from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.simulate.agreement import Informed, find_out
+from neuron_atlas.tasks.simulate.estimator import Agreed, negotiate
+from neuron_atlas.tasks.simulate.grid_drawing import LEAST_SIZE, draw_grid
+from neuron_atlas.tasks.simulate.rating_prompt import ask, ask_again, show_sample, wording
+from neuron_atlas.tasks.simulate.ratings import Ratings, expected_values, read_ratings
+from neuron_atlas.tasks.simulate.sheet import Sheet
+from neuron_atlas.tasks.simulate.simulator import NOTHING, Prediction, Question
 
 _SAMPLES_KEPT = 32
 

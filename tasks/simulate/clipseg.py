@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tasks.llm.calls import Calls
-from tasks.pretrained import check_folder, weights_revision
-from tasks.samples.catalog import Catalog
-from tasks.settings import runtime
-from tasks.simulate.simulator import Prediction, Question, Simulator
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.pretrained import check_folder, weights_revision
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.simulate.simulator import Prediction, Question, Simulator
 
 KIND = "clipseg"
 """How transformers names such models."""
@@ -63,8 +63,8 @@ class ClipSeg:
 
     def load(self, device: str = "cpu", threads: int | None = None) -> Simulator:
         """See ModelSimulator."""
-        from tasks.simulate.heat_maps import HeatMaps
-        from tasks.simulate.segmenter import load_segmenter
+        from neuron_atlas.tasks.simulate.heat_maps import HeatMaps
+        from neuron_atlas.tasks.simulate.segmenter import load_segmenter
 
         segmenter = load_segmenter(
             self.model, self.revision, self.dtype, device, threads, setting=_SETTING

@@ -9,10 +9,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from tasks.concepts.presence import patch_coverage, token_words, words_of
-from tasks.llm.calls import Calls
-from tasks.samples.catalog import Catalog, Sample, TrueConcept
-from tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.samples.catalog import Catalog, Sample, TrueConcept
+from neuron_atlas.tasks.simulate.simulator import Prediction, Question
 
 # Single quotes count where they do not stand within a word, as the apostrophe of "isn't" does.
 _QUOTED = re.compile(

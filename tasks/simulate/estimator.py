@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tasks.llm.answer import Answer
-from tasks.llm.client import Collection, Connection
-from tasks.llm.dialogue import Dialogue
-from tasks.llm.logprobs import KEEP_NUMBERS, read_odds
-from tasks.llm.request import Request
-from tasks.simulate.agreement import decides_nothing
-from tasks.simulate.rating_prompt import probe, probe_format
-from tasks.simulate.ratings import expected_values, find_numbers, first_odds, share_of_numbers
-from tasks.simulate.scale import HIGHEST, top_by
+from neuron_atlas.tasks.llm.answer import Answer
+from neuron_atlas.tasks.llm.client import Collection, Connection
+from neuron_atlas.tasks.llm.dialogue import Dialogue
+from neuron_atlas.tasks.llm.logprobs import KEEP_NUMBERS, read_odds
+from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.simulate.agreement import decides_nothing
+from neuron_atlas.tasks.simulate.rating_prompt import probe, probe_format
+from neuron_atlas.tasks.simulate.ratings import (
+    expected_values,
+    find_numbers,
+    first_odds,
+    share_of_numbers,
+)
+from neuron_atlas.tasks.simulate.scale import HIGHEST, top_by
 
 Estimator = Literal["integers", "expected"]
 

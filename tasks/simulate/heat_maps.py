@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from tasks.llm.calls import Calls
-from tasks.out_of_memory import is_out_of_memory
-from tasks.pretrained import ModelError
-from tasks.regions import Region
-from tasks.samples.catalog import Catalog, Sample
-from tasks.samples.source import BadSample
-from tasks.simulate.segmenter import Box, Segmenter, mean_over_tokens
-from tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.out_of_memory import is_out_of_memory
+from neuron_atlas.tasks.pretrained import ModelError
+from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.samples.catalog import Catalog, Sample
+from neuron_atlas.tasks.samples.source import BadSample
+from neuron_atlas.tasks.simulate.segmenter import Box, Segmenter, mean_over_tokens
+from neuron_atlas.tasks.simulate.simulator import Prediction, Question
 
 if TYPE_CHECKING:
-    from tasks.simulate.clipseg import ClipSeg
+    from neuron_atlas.tasks.simulate.clipseg import ClipSeg
 
 _log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tasks.llm.answer import Answer
-from tasks.llm.calls import Calls
-from tasks.llm.client import (
+from neuron_atlas.tasks.llm.answer import Answer
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import (
     ClientSettings,
     Collection,
     Connection,
@@ -20,16 +20,16 @@ from tasks.llm.client import (
     in_parallel,
     read_key,
 )
-from tasks.llm.logprobs import KeepPrompt, read_odds
-from tasks.llm.prices import Price, check_price
-from tasks.llm.request import Request
-from tasks.samples.catalog import Catalog
-from tasks.settings import runtime
-from tasks.simulate.agreement import Informed, decides_nothing, find_out
-from tasks.simulate.ratings import expected_value
-from tasks.simulate.scale import HIGHEST
-from tasks.simulate.simulator import NOTHING, Prediction, Question
-from tasks.simulate.token_list import (
+from neuron_atlas.tasks.llm.logprobs import KeepPrompt, read_odds
+from neuron_atlas.tasks.llm.prices import Price, check_price
+from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.simulate.agreement import Informed, decides_nothing, find_out
+from neuron_atlas.tasks.simulate.ratings import expected_value
+from neuron_atlas.tasks.simulate.scale import HIGHEST
+from neuron_atlas.tasks.simulate.simulator import NOTHING, Prediction, Question
+from neuron_atlas.tasks.simulate.token_list import (
     MOST_EXAMPLES,
     TAB,
     Scale,

@@ -9,15 +9,18 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from tasks.llm.content import escape, picture, words
-from tasks.simulate.scale import HIGHEST
-from tasks.simulate.sheet import PER_LINE, Sheet
+from neuron_atlas.tasks.llm.content import escape, picture, words
+from neuron_atlas.tasks.simulate.scale import HIGHEST
+from neuron_atlas.tasks.simulate.sheet import PER_LINE, Sheet
 
 LAYOUT = 1
 """To be raised when samples are drawn or laid out differently: it is part of the wording's hash."""
 
 _TOLD = {
-    name: files("tasks.simulate").joinpath("prompts", f"{name}.txt").read_text("utf-8").strip()
+    name: files("neuron_atlas.tasks.simulate")
+    .joinpath("prompts", f"{name}.txt")
+    .read_text("utf-8")
+    .strip()
     for name in ("system", "told", "empty", "again", "probe")
 }
 

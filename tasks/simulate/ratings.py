@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.llm.dialogue import Malformed
-from tasks.llm.json_answer import Found, find_objects
-from tasks.llm.logprobs import Odds
-from tasks.simulate.scale import HIGHEST
-from tasks.simulate.sheet import SAMPLE, Sheet
+from neuron_atlas.tasks.llm.dialogue import Malformed
+from neuron_atlas.tasks.llm.json_answer import Found, find_objects
+from neuron_atlas.tasks.llm.logprobs import Odds
+from neuron_atlas.tasks.simulate.scale import HIGHEST
+from neuron_atlas.tasks.simulate.sheet import SAMPLE, Sheet
 
 _NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _STRING_OR_NUMBER = re.compile(rf'"((?:[^"\\]|\\.)*)"(\s*:)?|({_NUMBER})', re.DOTALL)

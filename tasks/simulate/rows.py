@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import SIMULATIONS
-from tasks.evidence import Evidence, Excitation, one_to_one
-from tasks.llm.calls import Calls
-from tasks.samples.catalog import Catalog
-from tasks.simulate.control import Explained
-from tasks.simulate.simulator import NOTHING, Prediction, Question, Simulator
+from neuron_atlas.tasks.artifacts import SIMULATIONS
+from neuron_atlas.tasks.evidence import Evidence, Excitation, one_to_one
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.simulate.control import Explained
+from neuron_atlas.tasks.simulate.simulator import NOTHING, Prediction, Question, Simulator
 
 EMPTY = ""
 """The explanation without words: a control, the same for all neurons."""

@@ -12,16 +12,16 @@ from PIL import Image
 from torch import nn
 from transformers import AutoConfig, CLIPSegForImageSegmentation, CLIPSegProcessor
 
-from tasks.pretrained import (
+from neuron_atlas.tasks.pretrained import (
     ModelError,
     check_complete,
     check_kind,
     saved_folder,
     why_not_loaded,
 )
-from tasks.regions import Region, grid_shares
-from tasks.simulate.clipseg import KIND
-from tasks.subject.geometry import image_view
+from neuron_atlas.tasks.regions import Region, grid_shares
+from neuron_atlas.tasks.simulate.clipseg import KIND
+from neuron_atlas.tasks.subject.geometry import image_view
 
 _TEXTS_AT_ONCE = 256
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.simulate.scale import HIGHEST
+from neuron_atlas.tasks.simulate.scale import HIGHEST
 
 PER_LINE = 10
 """Tokens of a line: so few that a model does not lose count."""

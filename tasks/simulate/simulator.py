@@ -8,8 +8,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from tasks.llm.calls import Calls
-from tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.samples.catalog import Catalog
 
 
 @dataclass(frozen=True)

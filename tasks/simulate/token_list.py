@@ -10,9 +10,9 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from tasks.llm.content import escape
-from tasks.llm.logprobs import Odds
-from tasks.simulate.scale import HIGHEST, top_by
+from neuron_atlas.tasks.llm.content import escape
+from neuron_atlas.tasks.llm.logprobs import Odds
+from neuron_atlas.tasks.simulate.scale import HIGHEST, top_by
 
 TAB = "\t"
 PLACEHOLDERS = ("unknown", "?", "_")
@@ -22,7 +22,10 @@ with the letters behind it need another."""
 _PROBED = "x"
 _FIRST, _LAST = "<start>", "<end>"
 _TOLD = {
-    name: files("tasks.simulate").joinpath("prompts", f"list-{name}.txt").read_text("utf-8").strip()
+    name: files("neuron_atlas.tasks.simulate")
+    .joinpath("prompts", f"list-{name}.txt")
+    .read_text("utf-8")
+    .strip()
     for name in ("system", "told", "empty")
 }
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from tasks.subject.encode import Encoded
-from tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.encode import Encoded
+from neuron_atlas.tasks.subject.load import Subject
 
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
 """Inputs that say of each token whether it is of an image: Gemma 3's image tokens see one another

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 import torch
 from PIL import Image
 
-from tasks.artifacts import DESCRIPTIONS, SAMPLES, read_table, write_table
-from tasks.samples.source import Source
-from tasks.subject.encode import adds_special_tokens, encode, question_prompt
-from tasks.subject.load import Subject
-from tasks.subject.settings import DescribeSettings
+from neuron_atlas.tasks.artifacts import DESCRIPTIONS, SAMPLES, read_table, write_table
+from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.tasks.subject.encode import adds_special_tokens, encode, question_prompt
+from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.settings import DescribeSettings
 
 
 def describe_part(

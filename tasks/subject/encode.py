@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from tasks.artifacts import ROLES
-from tasks.regions import Region
-from tasks.subject.families import FAMILIES, Shown, looking
-from tasks.subject.load import Subject
-from tasks.subject.settings import SubjectError
+from neuron_atlas.tasks.artifacts import ROLES
+from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.subject.families import FAMILIES, Shown, looking
+from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.settings import SubjectError
 
 VISUAL, TEXT, TEMPLATE = range(len(ROLES))
 ROLE_INDEX = {role: index for index, role in enumerate(ROLES)}

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from tasks.pretrained import ModelError, check_complete, why_not_loaded
-from tasks.subject.families import FAMILIES
-from tasks.subject.processor import load_processor
-from tasks.subject.settings import SubjectError, SubjectSettings, model_folder
+from neuron_atlas.tasks.pretrained import ModelError, check_complete, why_not_loaded
+from neuron_atlas.tasks.subject.families import FAMILIES
+from neuron_atlas.tasks.subject.processor import load_processor
+from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.pretrained import ModelError, weights_revision
-from tasks.subject.settings import SubjectError, SubjectSettings
+from neuron_atlas.tasks.pretrained import ModelError, weights_revision
+from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings
 
 
 def subject_revision(settings: SubjectSettings) -> str:

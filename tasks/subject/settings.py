@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tasks.pretrained import ModelError, saved_folder
-from tasks.settings import runtime
+from neuron_atlas.tasks.pretrained import ModelError, saved_folder
+from neuron_atlas.tasks.settings import runtime
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 HookPoint = Literal["gate", "gate_up"]

@@ -10,8 +10,8 @@ import pytest
 
 from bench import simulate
 from bench.score import Size, draw_part, main, missed_targets, score_parts
-from tasks.artifacts import CLAIMS
-from tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.artifacts import CLAIMS
+from neuron_atlas.tasks.score.settings import ScoreSettings
 
 _SIZE = Size(samples=6, visual=30, text=10)
 

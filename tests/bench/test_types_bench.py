@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bench.types import N_TEXT, N_VISUAL, made_up_histograms, shuffled_p
-from tasks.artifacts import HISTOGRAMS
-from tasks.classify.exchange import exchange_p
+from neuron_atlas.tasks.artifacts import HISTOGRAMS
+from neuron_atlas.tasks.classify.exchange import exchange_p
 
 
 def test_shuffling_estimates_the_exact_p() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers as hf
 
-from tasks.subject.processor import without_video
+from neuron_atlas.tasks.subject.processor import without_video
 from tests.families.building import Build, Markup
 
 SIDE = 32

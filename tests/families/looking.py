@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from tasks.subject.batch import batch_inputs, forward_body
-from tasks.subject.encode import Encoded, encode
-from tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
+from neuron_atlas.tasks.subject.encode import Encoded, encode
+from neuron_atlas.tasks.subject.load import Subject
 
 _MIXING = re.compile(r"(out_proj|attn\.proj|attention\.projection_layer)\.(weight|bias)$")
 """What a vision tower adds to a patch from all others passes through one of these."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from tasks.samples.source import Concept, OpenedImage, Record
+from neuron_atlas.tasks.samples.source import Concept, OpenedImage, Record
 
 TEXT_SAID = "A red dog by the sea."
 SIZES = {"even": (128, 128), "landscape": (300, 100), "portrait": (90, 260), "odd": (211, 187)}

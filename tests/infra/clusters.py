@@ -101,4 +101,12 @@ def _environment() -> dict[str, str]:
 
 def run_cluster(nodes: int, *settings: str) -> list[str]:
     """The command of `make run-cluster`."""
-    return [sys.executable, "-m", "infra.run_cluster", "--nodes", str(nodes), "--", *settings]
+    return [
+        sys.executable,
+        "-m",
+        "neuron_atlas.infra.run_cluster",
+        "--nodes",
+        str(nodes),
+        "--",
+        *settings,
+    ]

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from infra.local_cluster import local_cluster
+from neuron_atlas.infra.local_cluster import local_cluster
 
 if __name__ == "__main__":
     parent = os.getppid()

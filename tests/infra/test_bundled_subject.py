@@ -7,8 +7,8 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from infra.subject.architecture import QUESTION, conversation
-from infra.subject.evaluate import (
+from neuron_atlas.infra.subject.architecture import QUESTION, conversation
+from neuron_atlas.infra.subject.evaluate import (
     KINDS,
     OVERALL,
     Measurement,
@@ -17,7 +17,7 @@ from infra.subject.evaluate import (
     describe,
     measure,
 )
-from tasks.samples.scenes import Scenes
+from neuron_atlas.tasks.samples.scenes import Scenes
 
 FOLDER = Path(__file__).parents[2] / "infra" / "subject" / "llava-scenes"
 UNSEEN = Scenes(count=60, seed=910_000)

@@ -22,9 +22,9 @@ from jsonschema import ValidationError
 from jsonschema.validators import validator_for
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from neuron_atlas.workflows.settings_reader import read_settings
 from tests.infra.rayjob_fields import RAY_JOB, strange_fields
 from tests.workflows.runs import ROOT, composed
-from workflows.settings_reader import read_settings
 
 INFRA = ROOT / "infra"
 PINNED = dict(

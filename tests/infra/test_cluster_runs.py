@@ -88,7 +88,7 @@ def look(run: Running, told: Seen) -> None:
         for connection in psutil.net_connections("inet")
         if connection.pid in ours and connection.status == psutil.CONN_LISTEN
     }
-    (driver, *_) = named(processes, "workflows.atlas")
+    (driver, *_) = named(processes, "neuron_atlas.workflows.atlas")
     inherited = environment(driver)
     path = Path(inherited["RAY_AUTH_TOKEN_PATH"])
     told.token = path.read_text(encoding="utf-8")
@@ -188,7 +188,7 @@ def test_nobody_joins_the_cluster_without_the_token(seen):
 def test_only_the_user_can_read_the_token_and_no_command_line_shows_it(seen):
     assert len(seen.token) == 64
     assert seen.token_mode == 0o600
-    assert "workflows.atlas" in seen.command_lines
+    assert "neuron_atlas.workflows.atlas" in seen.command_lines
     assert seen.token not in seen.command_lines
 
 

@@ -15,12 +15,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from ray.job_submission import JobStatus
 
-from infra import follow_job
-from infra.follow_job import follow, submit, takes_anybody
-from infra.run_cluster import check_out, main, refuse_secrets, run_cluster
-from tasks.serve.process import free_port
+from neuron_atlas.infra import follow_job
+from neuron_atlas.infra.follow_job import follow, submit, takes_anybody
+from neuron_atlas.infra.run_cluster import check_out, main, refuse_secrets, run_cluster
+from neuron_atlas.tasks.serve.process import free_port
+from neuron_atlas.workflows.errors import RunFailed, WrongCall
 from tests.workflows.runs import ROOT
-from workflows.errors import RunFailed, WrongCall
 
 
 @pytest.fixture(autouse=True)

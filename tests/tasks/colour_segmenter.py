@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tasks.samples.scenes import COLORS
+from neuron_atlas.tasks.samples.scenes import COLORS
 
 _CELLS = 32
 _NEAR = 30.0

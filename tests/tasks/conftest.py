@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.samples.scenes import Scenes
-from tasks.subject.load import Subject, load_subject
-from tasks.subject.settings import DescribeSettings, SubjectSettings
+from neuron_atlas.tasks.samples.scenes import Scenes
+from neuron_atlas.tasks.subject.load import Subject, load_subject
+from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
 from tests.one_process import Described, describe
 
 BUNDLED = Path(__file__).parents[2] / "infra" / "subject" / "llava-scenes"

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks import artifacts
-from tasks.artifacts import (
+from neuron_atlas.tasks import artifacts
+from neuron_atlas.tasks.artifacts import (
     DESCRIPTIONS,
     MOMENTS,
     SCORES,
@@ -79,7 +79,7 @@ def test_a_failed_write_keeps_the_file_that_was_there(tmp_path, monkeypatch):
     def die(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("tasks.artifacts.files.pq.ParquetWriter.write_table", die)
+    monkeypatch.setattr("neuron_atlas.tasks.artifacts.files.pq.ParquetWriter.write_table", die)
     with pytest.raises(OSError, match="no space"):
         write_table(things(2), SPEC, path)
     assert list(tmp_path.iterdir()) == [path]
@@ -87,7 +87,7 @@ def test_a_failed_write_keeps_the_file_that_was_there(tmp_path, monkeypatch):
 
 
 def test_tables_written_one_by_one_are_one_file_that_is_read_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.artifacts.files.ROW_GROUP", 2)
+    monkeypatch.setattr("neuron_atlas.tasks.artifacts.files.ROW_GROUP", 2)
     path = tmp_path / "things.parquet"
     write_tables((things(*ids) for ids in ([1, 2, 3], [4])), SPEC, path)
     assert read_table(path, SPEC).equals(things(1, 2, 3, 4))

@@ -5,8 +5,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import NEURON_TYPES, RANDOM_TRACES, SAMPLES, TRACES, TableSpec, write_table
-from tasks.evidence import (
+from neuron_atlas.tasks.artifacts import (
+    NEURON_TYPES,
+    RANDOM_TRACES,
+    SAMPLES,
+    TRACES,
+    TableSpec,
+    write_table,
+)
+from neuron_atlas.tasks.evidence import (
     Evidence,
     Excitation,
     Purpose,

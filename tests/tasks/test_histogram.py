@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.histogram import BINS, BLOCKS, bin_edges, block_of
+from neuron_atlas.tasks.histogram import BINS, BLOCKS, bin_edges, block_of
 
 
 def test_bins_are_half_octaves_up_to_256():

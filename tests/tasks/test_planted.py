@@ -10,32 +10,32 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from tasks.artifacts import MOMENTS, layer_file, read_table
-from tasks.capture.settings import CaptureSettings
-from tasks.classify.paper import PaperRule
-from tasks.classify.tested import RateRule
-from tasks.evidence import Evidence, Purpose
-from tasks.explain.chat import Chat
-from tasks.explain.dissect import Dissect
-from tasks.explain.draw import Render
-from tasks.explain.explanation import Explainer
-from tasks.explain.rows import explanation_rows
-from tasks.explain.select import NeuronChoice, choose_neurons
-from tasks.llm.calls import Calls
-from tasks.llm.client import ClientSettings
-from tasks.llm.prices import Price
-from tasks.samples.catalog import Catalog
-from tasks.samples.scenes import Scenes
-from tasks.score.score import score_neurons
-from tasks.score.settings import ScoreSettings
-from tasks.score.significance import judge
-from tasks.simulate.concept import ConceptSimulator
-from tasks.simulate.control import Explained, other_neurons
-from tasks.simulate.rows import simulate_neurons
-from tasks.simulate.simulator import Simulator
-from tasks.subject.describe import generate_descriptions
-from tasks.subject.load import Subject, load_subject
-from tasks.subject.settings import DescribeSettings, SubjectSettings
+from neuron_atlas.tasks.artifacts import MOMENTS, layer_file, read_table
+from neuron_atlas.tasks.capture.settings import CaptureSettings
+from neuron_atlas.tasks.classify.paper import PaperRule
+from neuron_atlas.tasks.classify.tested import RateRule
+from neuron_atlas.tasks.evidence import Evidence, Purpose
+from neuron_atlas.tasks.explain.chat import Chat
+from neuron_atlas.tasks.explain.dissect import Dissect
+from neuron_atlas.tasks.explain.draw import Render
+from neuron_atlas.tasks.explain.explanation import Explainer
+from neuron_atlas.tasks.explain.rows import explanation_rows
+from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import ClientSettings
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.samples.scenes import Scenes
+from neuron_atlas.tasks.score.score import score_neurons
+from neuron_atlas.tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.score.significance import judge
+from neuron_atlas.tasks.simulate.concept import ConceptSimulator
+from neuron_atlas.tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.simulate.rows import simulate_neurons
+from neuron_atlas.tasks.simulate.simulator import Simulator
+from neuron_atlas.tasks.subject.describe import generate_descriptions
+from neuron_atlas.tasks.subject.load import Subject, load_subject
+from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
 from tests.loopback.fixture import Loopback
 from tests.one_process import capture, classify, describe, evidence, respond, types_by_tests
 from tests.planting import FITTED_ON, PLANTS, plant

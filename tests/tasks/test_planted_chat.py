@@ -11,16 +11,16 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from tasks.classify.paper import PaperRule
-from tasks.evidence import Purpose
-from tasks.explain.dissect import Dissect
-from tasks.explain.select import NeuronChoice, choose_neurons
-from tasks.llm.calls import Calls
-from tasks.llm.client import ClientSettings
-from tasks.samples.catalog import Catalog
-from tasks.score.settings import ScoreSettings
-from tasks.simulate.chat import ChatSimulator
-from tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.classify.paper import PaperRule
+from neuron_atlas.tasks.evidence import Purpose
+from neuron_atlas.tasks.explain.dissect import Dissect
+from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import ClientSettings
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.simulate.chat import ChatSimulator
+from neuron_atlas.tasks.simulate.control import Explained, other_neurons
 from tests.loopback.fixture import Loopback
 from tests.one_process import classify, evidence
 from tests.tasks.test_planted import (

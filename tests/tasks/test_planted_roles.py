@@ -10,17 +10,17 @@ from typing import get_args
 
 import pytest
 
-from tasks.classify.paper import PaperRule
-from tasks.evidence import Purpose
-from tasks.explain.select import NeuronChoice, choose_neurons
-from tasks.llm.client import ClientSettings
-from tasks.llm.prices import Price
-from tasks.samples.catalog import Catalog
-from tasks.simulate.clipseg import ClipSeg
-from tasks.simulate.control import Explained, other_neurons
-from tasks.simulate.heat_maps import HeatMaps
-from tasks.simulate.prompt_logprobs import PromptLogprobs
-from tasks.simulate.simulator import Simulator
+from neuron_atlas.tasks.classify.paper import PaperRule
+from neuron_atlas.tasks.evidence import Purpose
+from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
+from neuron_atlas.tasks.llm.client import ClientSettings
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.simulate.clipseg import ClipSeg
+from neuron_atlas.tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.simulate.heat_maps import HeatMaps
+from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
+from neuron_atlas.tasks.simulate.simulator import Simulator
 from tests.loopback.fixture import Loopback
 from tests.one_process import classify, evidence
 from tests.tasks.colour_segmenter import ColourSegmenter

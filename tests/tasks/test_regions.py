@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.regions import (
+from neuron_atlas.tasks.regions import (
     Region,
     count_tokens,
     finest_grids,

@@ -1,8 +1,8 @@
 from dataclasses import dataclass
 
-from tasks.classify.paper import PaperRule
-from tasks.samples.scenes import Scenes
-from tasks.settings import identity, runtime
+from neuron_atlas.tasks.classify.paper import PaperRule
+from neuron_atlas.tasks.samples.scenes import Scenes
+from neuron_atlas.tasks.settings import identity, runtime
 
 
 @dataclass(frozen=True)

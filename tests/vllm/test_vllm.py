@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.llm.calls import Calls
-from tasks.llm.servers import FixedServers
-from tasks.simulate.agreement import Informed
-from tasks.simulate.chat import ChatSimulator
-from tasks.simulate.estimator import Agreed
-from tasks.simulate.prompt_logprobs import PromptLogprobs
-from tasks.simulate.simulator import Question
-from tasks.simulate.token_list import Scale
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.servers import FixedServers
+from neuron_atlas.tasks.simulate.agreement import Informed
+from neuron_atlas.tasks.simulate.chat import ChatSimulator
+from neuron_atlas.tasks.simulate.estimator import Agreed
+from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
+from neuron_atlas.tasks.simulate.simulator import Question
+from neuron_atlas.tasks.simulate.token_list import Scale
 from tests.tasks.explain.coloured_patches import catalog
 from tests.tasks.serve.test_keep import KEY, kept
 from tests.vllm.running import MODEL, PYTHON, processes, served

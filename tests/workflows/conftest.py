@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from neuron_atlas.workflows.atlas import main
+from neuron_atlas.workflows.cluster import cluster
+from neuron_atlas.workflows.settings import ClusterSettings
+from neuron_atlas.workflows.stage import Context
 from tests.workflows.runs import ROOT, Atlas, small_run
-from workflows.atlas import main
-from workflows.cluster import cluster
-from workflows.settings import ClusterSettings
-from workflows.stage import Context
 
 _THEIRS = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
 

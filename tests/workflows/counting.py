@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.settings import runtime
-from tasks.simulate.clipseg import ClipSeg
-from tasks.simulate.simulator import Simulator
+from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.simulate.clipseg import ClipSeg
+from neuron_atlas.tasks.simulate.simulator import Simulator
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import ray
 
-from tasks.artifacts.full_disk import DiskFull
-from tasks.subject.settings import SubjectSettings
-from workflows.places import task
-from workflows.subject_pool import Extent
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.subject.settings import SubjectSettings
+from neuron_atlas.workflows.places import task
+from neuron_atlas.workflows.subject_pool import Extent
 
 
 class TheirOwn(Exception):

@@ -15,13 +15,13 @@ from hydra.core.global_hydra import GlobalHydra
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tasks import artifacts
-from tasks.artifacts import read_table
-from workflows.atlas import run_atlas
-from workflows.composition import CONF, plain_config, register_resolvers, side_by_side
-from workflows.settings import Settings
-from workflows.settings_reader import read_settings
-from workflows.stage import Context
+from neuron_atlas.tasks import artifacts
+from neuron_atlas.tasks.artifacts import read_table
+from neuron_atlas.workflows.atlas import run_atlas
+from neuron_atlas.workflows.composition import CONF, plain_config, register_resolvers, side_by_side
+from neuron_atlas.workflows.settings import Settings
+from neuron_atlas.workflows.settings_reader import read_settings
+from neuron_atlas.workflows.stage import Context
 
 ROOT = Path(__file__).parents[2]
 LAYERS = (1, 3)
@@ -115,7 +115,7 @@ class Atlas:
 
 def command(*overrides: str) -> list[str]:
     """The program's own console entry, as a person calls it."""
-    return [sys.executable, "-m", "workflows.atlas", *overrides]
+    return [sys.executable, "-m", "neuron_atlas.workflows.atlas", *overrides]
 
 
 def runs_in(database: Path) -> tuple[MlflowClient, list[Run]]:

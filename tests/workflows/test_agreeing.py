@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from tasks.llm.calls import Calls
-from tasks.llm.client import ClientSettings
-from tasks.llm.prices import Price
-from tasks.simulate.chat import ChatSimulator
-from tasks.simulate.prompt_logprobs import PromptLogprobs
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import ClientSettings
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.simulate.chat import ChatSimulator
+from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
+from neuron_atlas.workflows.stages import simulate
 from tests.loopback.fixture import Loopback
-from workflows.stages import simulate
 
 PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}
 NOBODY = ClientSettings(base_url="http://127.0.0.1:1/v1", max_attempts=1)

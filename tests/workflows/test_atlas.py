@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from neuron_atlas.workflows import atlas as atlas_module
+from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.store import Store
 from tests.workflows.runs import Atlas, runs_in, small_run
-from workflows import atlas as atlas_module
-from workflows.stage import Context
-from workflows.store import Store
 
 
 def manifests(out: Path) -> dict[Path, bytes]:

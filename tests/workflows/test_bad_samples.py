@@ -10,17 +10,17 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import DESCRIPTIONS, write_table
-from tasks.samples.scenes import Scenes
+from neuron_atlas.tasks.artifacts import DESCRIPTIONS, write_table
+from neuron_atlas.tasks.samples.scenes import Scenes
+from neuron_atlas.workflows.atlas import STAGES
+from neuron_atlas.workflows.errors import RunFailed
+from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.stages import describe, samples
+from neuron_atlas.workflows.store import Manifest, Store
+from neuron_atlas.workflows.subject_pool import SubjectPool
+from neuron_atlas.workflows.summary import closing_summary
+from neuron_atlas.workflows.tracking.metrics import read_summary
 from tests.workflows.runs import Atlas, settings, small_run
-from workflows.atlas import STAGES
-from workflows.errors import RunFailed
-from workflows.stage import Context
-from workflows.stages import describe, samples
-from workflows.store import Manifest, Store
-from workflows.subject_pool import SubjectPool
-from workflows.summary import closing_summary
-from workflows.tracking.metrics import read_summary
 
 GOOD = 12
 BROKEN = 11

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.llm.settings import ClientSettings, LimitSettings
-from workflows.calls import OpenCalls
+from neuron_atlas.tasks.llm.settings import ClientSettings, LimitSettings
+from neuron_atlas.workflows.calls import OpenCalls
 
 
 class Agreed:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from neuron_atlas.workflows.atlas import capture_ahead
+from neuron_atlas.workflows.settings_reader import read_settings
+from neuron_atlas.workflows.stage import Context
 from tests.workflows.runs import SCENES, SMALL, composed
-from workflows.atlas import capture_ahead
-from workflows.settings_reader import read_settings
-from workflows.stage import Context
 
 
 def captured(first_run: Context, *overrides: str) -> Context:

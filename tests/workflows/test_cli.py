@@ -6,9 +6,9 @@ import subprocess
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from neuron_atlas.workflows.atlas import main
+from neuron_atlas.workflows.composition import CONF
 from tests.workflows.runs import command
-from workflows.atlas import main
-from workflows.composition import CONF
 
 
 def call(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:

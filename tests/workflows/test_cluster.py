@@ -13,9 +13,16 @@ import psutil
 import pytest
 import ray
 
-from tasks.artifacts.full_disk import DiskFull
-from tasks.serve.process import free_port
-from tasks.subject.settings import SubjectSettings
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.serve.process import free_port
+from neuron_atlas.tasks.subject.settings import SubjectSettings
+from neuron_atlas.workflows import cluster as cluster_module
+from neuron_atlas.workflows import subject_pool
+from neuron_atlas.workflows.cluster import actor_count, cluster, result, spread
+from neuron_atlas.workflows.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.places import take_nodes
+from neuron_atlas.workflows.settings import ClusterSettings
+from neuron_atlas.workflows.subject_pool import SubjectPool
 from tests.workflows.ray_work import (
     Item,
     TheirOwn,
@@ -29,13 +36,6 @@ from tests.workflows.ray_work import (
     occupy,
     on_a_node,
 )
-from workflows import cluster as cluster_module
-from workflows import subject_pool
-from workflows.cluster import actor_count, cluster, result, spread
-from workflows.errors import RunFailed, WrongCall
-from workflows.places import take_nodes
-from workflows.settings import ClusterSettings
-from workflows.subject_pool import SubjectPool
 
 
 def test_every_item_is_done_once_and_comes_with_its_result(ray_of_two_cores):

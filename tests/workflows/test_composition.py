@@ -10,13 +10,12 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from tasks.llm.client import Answer, ClientSettings, _Desk
-from tasks.llm.failures import Stopped, Unusable, from_reply
-from tasks.llm.journal import NoJournal
-from tasks.llm.prices import Price
-from tests.workflows.runs import settings
-from workflows import atlas
-from workflows.composition import (
+from neuron_atlas.tasks.llm.client import Answer, ClientSettings, _Desk
+from neuron_atlas.tasks.llm.failures import Stopped, Unusable, from_reply
+from neuron_atlas.tasks.llm.journal import NoJournal
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.workflows import atlas
+from neuron_atlas.workflows.composition import (
     CONF,
     HYDRA_ERRORS,
     explain_hydra_error,
@@ -24,8 +23,9 @@ from workflows.composition import (
     register_resolvers,
     side_by_side,
 )
-from workflows.errors import RunFailed, WrongCall
-from workflows.settings_reader import read_settings
+from neuron_atlas.workflows.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.settings_reader import read_settings
+from tests.workflows.runs import settings
 
 
 def _told_of_another_model() -> str:

@@ -11,10 +11,10 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from neuron_atlas.workflows.composition import CONF, SEVERAL, plain_config, register_resolvers
+from neuron_atlas.workflows.settings import Settings
+from neuron_atlas.workflows.settings_reader import read_settings
 from tests.workflows.runs import composed
-from workflows.composition import CONF, SEVERAL, plain_config, register_resolvers
-from workflows.settings import Settings
-from workflows.settings_reader import read_settings
 
 PARTS = ("prices", "servers")
 """Groups that other files take in."""

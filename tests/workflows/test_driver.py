@@ -26,14 +26,14 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_entry_points_of_a_run_and_of_a_sweep_import_no_torch() -> None:
-    ended = run("import workflows.atlas, workflows.sweep.run")
+    ended = run("import neuron_atlas.workflows.atlas, neuron_atlas.workflows.sweep.run")
     assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.slow
 def test_a_whole_run_is_driven_without_torch(tmp_path: Path) -> None:
     ended = run(
-        "from workflows.atlas import main; main()",
+        "from neuron_atlas.workflows.atlas import main; main()",
         "data.count=60",
         *SMALL,
         "report.site.write=true",

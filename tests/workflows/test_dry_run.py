@@ -1,15 +1,15 @@
 from contextlib import contextmanager
 
-from tasks.artifacts import EXPLANATIONS
-from tasks.explain.chat import Chat
-from tasks.llm.prices import Price
-from tasks.llm.settings import ClientSettings, LimitSettings
+from neuron_atlas.tasks.artifacts import EXPLANATIONS
+from neuron_atlas.tasks.explain.chat import Chat
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.llm.settings import ClientSettings, LimitSettings
+from neuron_atlas.workflows import dry_run as dry
+from neuron_atlas.workflows.asking import Asking
+from neuron_atlas.workflows.dry_run import Estimate, closing, told
+from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.store import Store
 from tests.workflows.runs import settings
-from workflows import dry_run as dry
-from workflows.asking import Asking
-from workflows.dry_run import Estimate, closing, told
-from workflows.stage import Context
-from workflows.store import Store
 
 ESTIMATE = Estimate(
     neurons=10_000,

@@ -12,18 +12,18 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, write_table
-from tasks.llm.journal import Tally
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, write_table
+from neuron_atlas.tasks.llm.journal import Tally
+from neuron_atlas.workflows import asking, calls, neuron_parts
+from neuron_atlas.workflows.asking import Asking
+from neuron_atlas.workflows.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.neuron_parts import cut_into_parts
+from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.stages import explain
+from neuron_atlas.workflows.store import Store
+from neuron_atlas.workflows.tracking.spool import Spool
+from neuron_atlas.workflows.tracking.tracker import Tracker
 from tests.workflows.runs import settings
-from workflows import asking, calls, neuron_parts
-from workflows.asking import Asking
-from workflows.errors import RunFailed, WrongCall
-from workflows.neuron_parts import cut_into_parts
-from workflows.stage import Context
-from workflows.stages import explain
-from workflows.store import Store
-from workflows.tracking.spool import Spool
-from workflows.tracking.tracker import Tracker
 
 
 def types(count: int) -> pa.Table:

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 import yaml
 
-from tasks.atlas import Atlas
-from tasks.atlas.card import cell
-from tasks.atlas.export import export, main
+from neuron_atlas.tasks.atlas import Atlas
+from neuron_atlas.tasks.atlas.card import cell
+from neuron_atlas.tasks.atlas.export import export, main
 
 ROWS = ("types", "tested_types", "explanations", "scores")
 
@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_no_half_an_export(opened, tmp_path, monkeypatch, cap
         with Path("/dev/full").open("wb", buffering=0) as stream:
             stream.write(b"1")
 
-    monkeypatch.setattr("tasks.atlas.export.write_card", fill)
+    monkeypatch.setattr("neuron_atlas.tasks.atlas.export.write_card", fill)
     assert call(monkeypatch, opened.run.out, tmp_path / "new") == 1
     assert "is full" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from workflows.journal_mail import Message, deliver, post
+from neuron_atlas.workflows.journal_mail import Message, deliver, post
 
 
 class Journal:

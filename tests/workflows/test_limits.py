@@ -12,10 +12,10 @@ import uuid
 import pytest
 import ray
 
-from tasks.llm.limits import Settled
-from tasks.llm.settings import LimitSettings
+from neuron_atlas.tasks.llm.limits import Settled
+from neuron_atlas.tasks.llm.settings import LimitSettings
+from neuron_atlas.workflows.limits import RemoteLimits
 from tests.workflows.runs import ROOT
-from workflows.limits import RemoteLimits
 
 RATE = LimitSettings(requests_per_minute=600)
 """Ten a second."""
@@ -60,7 +60,7 @@ import ray
 ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
 ray.init({ray.get_runtime_context().gcs_address!r}, _node_ip_address='127.0.0.1')
 from tests.workflows.test_limits import RATE, take
-from workflows.limits import RemoteLimits
+from neuron_atlas.workflows.limits import RemoteLimits
 print(take(RemoteLimits({limits.account!r}, RATE), 2.0))
 """
     limits.agree()

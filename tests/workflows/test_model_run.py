@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from neuron_atlas.workflows.stage import Context
 from tests.small_clipseg import build
 from tests.workflows.runs import Atlas, small_run
-from workflows.stage import Context
 
 pytestmark = pytest.mark.slow
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tasks.artifacts import NEURON_TYPES
-from workflows.neuron_parts import cut_into_parts
+from neuron_atlas.tasks.artifacts import NEURON_TYPES
+from neuron_atlas.workflows.neuron_parts import cut_into_parts
 
 
 def types(*neurons: tuple[int, int]) -> pa.Table:

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts.location import location
+from neuron_atlas.tasks.artifacts.location import location
+from neuron_atlas.workflows import object_lock
+from neuron_atlas.workflows.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.lock import locked
 from tests.loopback.object_store import BUCKET, object_store
-from workflows import object_lock
-from workflows.errors import RunFailed, WrongCall
-from workflows.lock import locked
 
 LOCK = "a run/.lock"
 HOLDER = """
 import sys
-from tasks.artifacts.location import location
-from workflows import object_lock
-from workflows.lock import locked
+from neuron_atlas.tasks.artifacts.location import location
+from neuron_atlas.workflows import object_lock
+from neuron_atlas.workflows.lock import locked
 object_lock._BEAT_S = 0.2
 with locked(location(sys.argv[1])):
     print("held", flush=True)

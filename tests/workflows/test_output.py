@@ -11,13 +11,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from tasks.llm.journal import Spent
-from tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.llm.journal import Spent
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.workflows.composition import CONF, plain_config, register_resolvers
+from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.workflows.output import copy_journal, opened_store
+from neuron_atlas.workflows.store import Store
 from tests.loopback.object_store import BUCKET
-from workflows.composition import CONF, plain_config, register_resolvers
-from workflows.errors import WrongCall
-from workflows.output import copy_journal, opened_store
-from workflows.store import Store
 
 URI = f"s3://{BUCKET}/a run"
 

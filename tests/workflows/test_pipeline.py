@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from tasks.artifacts import CLAIMS, SCORE_AGGREGATES, TESTED_TYPES, TOKENS, TYPES
-from tasks.score.aggregate import aggregate_scores
-from tasks.score.settings import ScoreSettings
-from tasks.score.significance import judge
+from neuron_atlas.tasks.artifacts import CLAIMS, SCORE_AGGREGATES, TESTED_TYPES, TOKENS, TYPES
+from neuron_atlas.tasks.score.aggregate import aggregate_scores
+from neuron_atlas.tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.score.significance import judge
+from neuron_atlas.workflows import atlas as atlas_module
+from neuron_atlas.workflows.atlas import STAGES
+from neuron_atlas.workflows.stage import Context, run_stage
+from neuron_atlas.workflows.store import Store
+from neuron_atlas.workflows.subject_pool import SubjectPool
 from tests.workflows.runs import LAYERS, SCENES, SMALL, SPECS, TOP_N, Atlas, settings, small_run
-from workflows import atlas as atlas_module
-from workflows.atlas import STAGES
-from workflows.stage import Context, run_stage
-from workflows.store import Store
-from workflows.subject_pool import SubjectPool
 
 NAMES = [stage.name for stage in STAGES]
 

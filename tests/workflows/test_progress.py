@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from workflows import progress as progress_module
-from workflows.progress import progress, say
+from neuron_atlas.workflows import progress as progress_module
+from neuron_atlas.workflows.progress import progress, say
 
 
 class Terminal(io.StringIO):

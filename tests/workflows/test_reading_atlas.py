@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tasks.atlas import Atlas, NoSuchNeuron, NoSuchRun
-from tasks.atlas.picture import picture
+from neuron_atlas.tasks.atlas import Atlas, NoSuchNeuron, NoSuchRun
+from neuron_atlas.tasks.atlas.picture import picture
+from neuron_atlas.workflows.store import Manifest, Store
 from tests.loopback.object_store import BUCKET
 from tests.workflows.runs import LAYERS, TOP_N
-from workflows.store import Manifest, Store
 
 
 @pytest.fixture(scope="module")

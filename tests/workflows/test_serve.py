@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from tasks.artifacts.location import location
+from neuron_atlas.tasks.artifacts.location import location
+from neuron_atlas.workflows.serve import main, report_folder, report_server
 from tests.loopback.object_store import BUCKET
-from workflows.serve import main, report_folder, report_server
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_store_that_fails_in_mid_site_is_said_and_asked_again(on_a_store, monk
             def refused(path):
                 raise PermissionError("the key has run out")
 
-            patch.setattr("workflows.serve.read_file", refused)
+            patch.setattr("neuron_atlas.workflows.serve.read_file", refused)
             assert ask(server, "/")[0] == 502
         assert "the key has run out" in capsys.readouterr().err
         assert ask(server, "/")[0] == 200

@@ -17,12 +17,12 @@ import psutil
 import pytest
 import ray
 
-from tasks.llm.servers import Servers
-from tasks.serve.health import served_models
-from tasks.serve.settings import ServersSettings
+from neuron_atlas.tasks.llm.servers import Servers
+from neuron_atlas.tasks.serve.health import served_models
+from neuron_atlas.tasks.serve.settings import ServersSettings
+from neuron_atlas.workflows.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.servers import ServerPool, attach, server_count
 from tests.workflows.runs import ROOT
-from workflows.errors import RunFailed, WrongCall
-from workflows.servers import ServerPool, attach, server_count
 
 TINY = ROOT / "tests" / "tasks" / "serve" / "tiny_server.py"
 _PATIENCE_S = 30.0

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tasks.explain.dissect import Dissect
-from tasks.llm.failures import Unusable
-from tasks.samples.folder import Folder
+from neuron_atlas.tasks.explain.dissect import Dissect
+from neuron_atlas.tasks.llm.failures import Unusable
+from neuron_atlas.tasks.samples.folder import Folder
+from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.workflows.settings import Settings
+from neuron_atlas.workflows.settings_reader import read_settings
 from tests.workflows.runs import composed
-from workflows.errors import WrongCall
-from workflows.settings import Settings
-from workflows.settings_reader import read_settings
 
 
 @cache
@@ -160,11 +160,15 @@ def test_numbers_become_what_is_asked_for_so_that_spelling_changes_no_fingerprin
 
 
 def test_the_class_that_is_named_gets_the_fields_of_its_group():
-    data = {"_target_": "tasks.samples.folder.Folder", "path": "photos", "max_bad_share": 0.5}
+    data = {
+        "_target_": "neuron_atlas.tasks.samples.folder.Folder",
+        "path": "photos",
+        "max_bad_share": 0.5,
+    }
     settings = read("data", data)
     assert settings.data.source == Folder("photos")
     assert settings.data.max_bad_share == 0.5
-    explain = {"_target_": "tasks.explain.dissect.Dissect", "min_samples": 3}
+    explain = {"_target_": "neuron_atlas.tasks.explain.dissect.Dissect", "min_samples": 3}
     assert read("explain", explain).explain.explainer == Dissect(min_samples=3)
 
 
@@ -219,9 +223,15 @@ def test_a_simulator_that_no_batch_can_answer_is_not_asked_by_batch():
     [
         (None, "must name a class, such as "),
         ("Folder", "must name a class, such as "),
-        ("tasks.samples.nowhere.Folder", "cannot import 'tasks.samples.nowhere.Folder'"),
-        ("tasks.samples.folder.Nothing", "cannot import 'tasks.samples.folder.Nothing'"),
-        ("tasks.samples.folder.SUFFIXES", "is no class of settings"),
+        (
+            "neuron_atlas.tasks.samples.nowhere.Folder",
+            "cannot import 'neuron_atlas.tasks.samples.nowhere.Folder'",
+        ),
+        (
+            "neuron_atlas.tasks.samples.folder.Nothing",
+            "cannot import 'neuron_atlas.tasks.samples.folder.Nothing'",
+        ),
+        ("neuron_atlas.tasks.samples.folder.SUFFIXES", "is no class of settings"),
         ("os.system", "is no class of settings"),
     ],
 )

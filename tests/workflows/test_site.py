@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from neuron_atlas.workflows.stages.site import MARKS
 from tests.workflows.runs import LAYERS, Atlas, runs_in, small_run
-from workflows.stages.site import MARKS
 
 SITE = ("report.site.write=true", "report.site.exemplars=2", "report.site.listed=3")
 

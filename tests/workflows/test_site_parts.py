@@ -7,9 +7,9 @@ import pytest
 
 from bench.made_up.atlas import make_up
 from bench.made_up.sizes import Sizes
-from tasks.report.settings import About, ReportSettings
+from neuron_atlas.tasks.report.settings import About, ReportSettings
+from neuron_atlas.workflows.stages import site as stage
 from tests.tasks.report.site.reading import value, write
-from workflows.stages import site as stage
 
 WORK = ("_list_accounts", "_write_columns", "_write_part", "_write_batch", "_write_index")
 ABOUT = About(subject="llava", dataset="painted", fingerprint="9f2c01", facts=())

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from tasks.llm.journal import Tally
+from neuron_atlas.tasks.llm.journal import Tally
+from neuron_atlas.workflows import calls, spending
+from neuron_atlas.workflows.spending import shown_spending, spending_metrics, spending_note
+from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.store import Store
+from neuron_atlas.workflows.tracking.words import as_name
 from tests.workflows.runs import settings
-from workflows import calls, spending
-from workflows.spending import shown_spending, spending_metrics, spending_note
-from workflows.stage import Context
-from workflows.store import Store
-from workflows.tracking.words import as_name
 
 TALLY = Tally(
     budget_usd=50.0,

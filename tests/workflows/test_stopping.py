@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import ray
 
-from tasks.llm.calls import Calls
-from tasks.llm.client import ClientSettings, connect
-from tasks.llm.request import Request
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import ClientSettings, connect
+from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.workflows.cluster import spread
+from neuron_atlas.workflows.journal import open_journal
 from tests.loopback.fixture import Loopback
 from tests.workflows.ray_work import fail_once
-from workflows.cluster import spread
-from workflows.journal import open_journal
 
 
 @ray.remote(num_cpus=0.1, max_retries=0)

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from neuron_atlas.workflows import lock
+from neuron_atlas.workflows import store as store_module
+from neuron_atlas.workflows.atlas import STAGES
+from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.workflows.lock import locked
+from neuron_atlas.workflows.stage import Context, run_stage
+from neuron_atlas.workflows.store import MANIFEST, Manifest, Store, fingerprint, write_json
+from neuron_atlas.workflows.subject_pool import SubjectPool
 from tests.workflows.runs import settings
-from workflows import lock
-from workflows import store as store_module
-from workflows.atlas import STAGES
-from workflows.errors import WrongCall
-from workflows.lock import locked
-from workflows.stage import Context, run_stage
-from workflows.store import MANIFEST, Manifest, Store, fingerprint, write_json
-from workflows.subject_pool import SubjectPool
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -95,7 +95,9 @@ class _AllDone(Store):
 
 @pytest.fixture(autouse=True)
 def files_that_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workflows.stages.capture.count_rows", lambda folder, files: {})
+    monkeypatch.setattr(
+        "neuron_atlas.workflows.stages.capture.count_rows", lambda folder, files: {}
+    )
 
 
 @cache

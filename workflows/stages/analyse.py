@@ -8,8 +8,8 @@ from typing import Any
 
 import ray
 
-from tasks.analyse.settings import AnalyseSettings
-from tasks.artifacts import (
+from neuron_atlas.tasks.analyse.settings import AnalyseSettings
+from neuron_atlas.tasks.artifacts import (
     MOMENTS,
     NEURON_TESTS,
     NEURON_TYPES,
@@ -25,11 +25,11 @@ from tasks.artifacts import (
     read_table,
     write_table,
 )
-from tasks.settings import identity
-from workflows.cluster import result, spread
-from workflows.places import task
-from workflows.progress import progress
-from workflows.stage import Context, Stage, Written, count_rows
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.workflows.cluster import result, spread
+from neuron_atlas.workflows.places import task
+from neuron_atlas.workflows.progress import progress
+from neuron_atlas.workflows.stage import Context, Stage, Written, count_rows
 
 SUMMARIES = (
     TYPE_SHARES,
@@ -76,8 +76,8 @@ def _run(context: Context, folder: Path) -> Written:
 
 @task()
 def _list_words(samples: Sequence[Path], descriptions: Sequence[Path], path: Path) -> None:
-    from tasks.analyse.words import list_words
-    from tasks.samples.catalog import open_catalog
+    from neuron_atlas.tasks.analyse.words import list_words
+    from neuron_atlas.tasks.samples.catalog import open_catalog
 
     write_table(list_words(open_catalog(samples, descriptions)), WORDS, path)
 
@@ -86,8 +86,8 @@ def _list_words(samples: Sequence[Path], descriptions: Sequence[Path], path: Pat
 def _analyse_layer(
     captured: Path, layer: int, words: Path, settings: AnalyseSettings, path: Path
 ) -> None:
-    from tasks.analyse.responses import responses
-    from tasks.analyse.words import lexicon
+    from neuron_atlas.tasks.analyse.responses import responses
+    from neuron_atlas.tasks.analyse.words import lexicon
 
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
     traces = captured / layer_file("traces", layer)
@@ -103,7 +103,7 @@ def _summarise(
     settings: AnalyseSettings,
     folder: Path,
 ) -> None:
-    from tasks.analyse.summary import summarise
+    from neuron_atlas.tasks.analyse.summary import summarise
 
     tables = summarise(
         read_table(types, NEURON_TYPES),

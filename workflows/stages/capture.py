@@ -14,16 +14,16 @@ from typing import Any
 
 import ray
 
-from tasks.artifacts import DESCRIPTIONS, layer_file, read_table
-from tasks.artifacts.location import remove_folder, whole_folders
-from tasks.capture.shard_plan import ShardPlan, plan_shards
-from tasks.settings import identity
-from workflows.cluster import spread
-from workflows.errors import RunFailed
-from workflows.places import task
-from workflows.progress import progress, say
-from workflows.stage import Context, Stage, Written, count_rows
-from workflows.store import Manifest
+from neuron_atlas.tasks.artifacts import DESCRIPTIONS, layer_file, read_table
+from neuron_atlas.tasks.artifacts.location import remove_folder, whole_folders
+from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.workflows.cluster import spread
+from neuron_atlas.workflows.errors import RunFailed
+from neuron_atlas.workflows.places import task
+from neuron_atlas.workflows.progress import progress, say
+from neuron_atlas.workflows.stage import Context, Stage, Written, count_rows
+from neuron_atlas.workflows.store import Manifest
 
 ARTIFACTS = ("exemplars", "traces", "random_traces", "moments", "histograms")
 
@@ -162,7 +162,7 @@ def _hash_of_names(folders: Sequence[Path]) -> str:
 
 @task()
 def _merge_layer(shards: Sequence[Path], layer: int, top_n: int, folder: Path) -> None:
-    from tasks.capture.merge import merge_layer
+    from neuron_atlas.tasks.capture.merge import merge_layer
 
     merge_layer(shards, layer, top_n, folder)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     HISTOGRAMS,
     MOMENTS,
     NEURON_TESTS,
@@ -18,14 +18,14 @@ from tasks.artifacts import (
     read_table,
     write_table,
 )
-from tasks.artifacts.location import remove_folder
-from tasks.classify.conclude import conclude
-from tasks.classify.rule import Rule, RuleWithTests
-from tasks.settings import identity
-from workflows.cluster import result, spread
-from workflows.places import task
-from workflows.progress import progress
-from workflows.stage import Context, Stage, Written, count_rows
+from neuron_atlas.tasks.artifacts.location import remove_folder
+from neuron_atlas.tasks.classify.conclude import conclude
+from neuron_atlas.tasks.classify.rule import Rule, RuleWithTests
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.workflows.cluster import result, spread
+from neuron_atlas.workflows.places import task
+from neuron_atlas.workflows.progress import progress
+from neuron_atlas.workflows.stage import Context, Stage, Written, count_rows
 
 _UNFINISHED = "without-q"
 

@@ -11,16 +11,23 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table
-from tasks.explain.select import choose_neurons
-from tasks.llm.calls import Calls
-from tasks.settings import identity
-from workflows.asking import LIVES, Asking, Submit, ask, check_failures, count_transient
-from workflows.calls import OpenCalls
-from workflows.errors import RunFailed, WrongCall
-from workflows.neuron_parts import NeuronPart, TaskInputs
-from workflows.places import task
-from workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table
+from neuron_atlas.tasks.explain.select import choose_neurons
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.workflows.asking import (
+    LIVES,
+    Asking,
+    Submit,
+    ask,
+    check_failures,
+    count_transient,
+)
+from neuron_atlas.workflows.calls import OpenCalls
+from neuron_atlas.workflows.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.neuron_parts import NeuronPart, TaskInputs
+from neuron_atlas.workflows.places import task
+from neuron_atlas.workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
 
 _UNSTEADY = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
 """Columns that no later stage reads, and that differ between runs of the same."""
@@ -98,8 +105,8 @@ def explain_part(
     explainer: Any, part: NeuronPart, inputs: TaskInputs, calls: Calls, path: Path | None
 ) -> None:
     """See `Submit`."""
-    from tasks.artifacts import write_table
-    from tasks.explain.rows import explanation_rows
+    from neuron_atlas.tasks.artifacts import write_table
+    from neuron_atlas.tasks.explain.rows import explanation_rows
 
     evidence = inputs.evidence(part, "explainer")
     catalog = inputs.catalog(evidence)

@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts import layer_file
-from tasks.artifacts.location import filling, remove_folder
-from tasks.report.settings import About, ReportFiles, ReportSettings
-from tasks.report.site.layout import FOLDER
-from tasks.samples.source import Source
-from tasks.settings import identity
-from workflows.cluster import result
-from workflows.places import task
-from workflows.progress import progress
-from workflows.stage import Context, Stage, Written
-from workflows.stages.analyse import SUMMARIES
-from workflows.stages.site import MARKS, write_site
+from neuron_atlas.tasks.artifacts import layer_file
+from neuron_atlas.tasks.artifacts.location import filling, remove_folder
+from neuron_atlas.tasks.report.settings import About, ReportFiles, ReportSettings
+from neuron_atlas.tasks.report.site.layout import FOLDER
+from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.workflows.cluster import result
+from neuron_atlas.workflows.places import task
+from neuron_atlas.workflows.progress import progress
+from neuron_atlas.workflows.stage import Context, Stage, Written
+from neuron_atlas.workflows.stages.analyse import SUMMARIES
+from neuron_atlas.workflows.stages.site import MARKS, write_site
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -92,7 +92,7 @@ def _about(context: Context) -> About:
 def _write_report(
     folder: Path, files: ReportFiles, source: Source, settings: ReportSettings, about: About
 ) -> list[str]:
-    from tasks.report.report import write_report
+    from neuron_atlas.tasks.report.report import write_report
 
     with filling(folder) as local:
         return write_report(local, files, source, settings, about)

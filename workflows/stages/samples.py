@@ -11,22 +11,22 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from tasks.artifacts import CONCEPTS, SAMPLES, read_table, write_table
-from tasks.artifacts.location import present
-from tasks.samples.scan import (
+from neuron_atlas.tasks.artifacts import CONCEPTS, SAMPLES, read_table, write_table
+from neuron_atlas.tasks.artifacts.location import present
+from neuron_atlas.tasks.samples.scan import (
     bad_share,
     duplicate_positions,
     first_bad,
     list_records,
     scan,
 )
-from tasks.samples.source import Record, Source
-from tasks.settings import identity
-from workflows.cluster import spread
-from workflows.errors import RunFailed
-from workflows.places import task
-from workflows.progress import progress
-from workflows.stage import Context, Stage, Written, count_rows
+from neuron_atlas.tasks.samples.source import Record, Source
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.workflows.cluster import spread
+from neuron_atlas.workflows.errors import RunFailed
+from neuron_atlas.workflows.places import task
+from neuron_atlas.workflows.progress import progress
+from neuron_atlas.workflows.stage import Context, Stage, Written, count_rows
 
 _VERSION = 2
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import ray
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     EXPLANATIONS,
     SCORE_AGGREGATES,
     SCORES,
@@ -16,14 +16,14 @@ from tasks.artifacts import (
     read_table,
     write_table,
 )
-from tasks.evidence import Purpose
-from tasks.score.settings import ScoreSettings
-from tasks.settings import identity
-from workflows.cluster import result
-from workflows.neuron_parts import NeuronPart, TaskInputs, work_on_parts
-from workflows.places import task
-from workflows.stage import Context, Stage, Written, count_rows
-from workflows.stages.simulate import explained_parts
+from neuron_atlas.tasks.evidence import Purpose
+from neuron_atlas.tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.workflows.cluster import result
+from neuron_atlas.workflows.neuron_parts import NeuronPart, TaskInputs, work_on_parts
+from neuron_atlas.workflows.places import task
+from neuron_atlas.workflows.stage import Context, Stage, Written, count_rows
+from neuron_atlas.workflows.stages.simulate import explained_parts
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -66,7 +66,7 @@ def _score_part(
     settings: ScoreSettings,
     path: Path,
 ) -> None:
-    from tasks.score.score import score_neurons
+    from neuron_atlas.tasks.score.score import score_neurons
 
     columns = ["layer", "neuron", "explainer", "exemplar_ids"]
     seen = {
@@ -83,8 +83,8 @@ def _score_part(
 @task()
 def _gather(scores: Sequence[Path], settings: ScoreSettings, path: Path) -> None:
     """What needs all neurons: p and q in the files of scores, and the table of aggregates."""
-    from tasks.score.aggregate import aggregate_scores
-    from tasks.score.significance import judge_files
+    from neuron_atlas.tasks.score.aggregate import aggregate_scores
+    from neuron_atlas.tasks.score.significance import judge_files
 
     write_table(aggregate_scores(judge_files(scores), settings), SCORE_AGGREGATES, path)
 

@@ -12,18 +12,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SIMULATIONS, read_table
-from tasks.llm.calls import Calls
-from tasks.settings import identity
-from tasks.simulate.control import Explained, other_neurons
-from workflows.asking import LIVES, Asking, Submit, ask, check_failures, count_transient
-from workflows.calls import OpenCalls
-from workflows.cluster import result
-from workflows.neuron_parts import NeuronPart, TaskInputs
-from workflows.places import task
-from workflows.progress import say
-from workflows.simulator_pool import SimulatorPool, loads_model, simulator_pool
-from workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SIMULATIONS, read_table
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.workflows.asking import (
+    LIVES,
+    Asking,
+    Submit,
+    ask,
+    check_failures,
+    count_transient,
+)
+from neuron_atlas.workflows.calls import OpenCalls
+from neuron_atlas.workflows.cluster import result
+from neuron_atlas.workflows.neuron_parts import NeuronPart, TaskInputs
+from neuron_atlas.workflows.places import task
+from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.simulator_pool import SimulatorPool, loads_model, simulator_pool
+from neuron_atlas.workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
 
 Key = tuple[int, int]
 _STEADY = ["layer", "neuron", "claim", "claim_layer", "claim_neuron", "sample_id", "draw"]
@@ -168,8 +175,8 @@ def simulate_part(
     path: Path | None,
 ) -> None:
     """Simulate a part by a simulator that is ready, in this process; see `Submit`."""
-    from tasks.artifacts import write_table
-    from tasks.simulate.rows import simulate_neurons
+    from neuron_atlas.tasks.artifacts import write_table
+    from neuron_atlas.tasks.simulate.rows import simulate_neurons
 
     held_out, calibration = (inputs.evidence(part, name) for name in ("scorer", "calibration"))
     catalog = inputs.catalog([*held_out, *calibration])

@@ -9,18 +9,18 @@ from typing import Any
 
 import ray
 
-from tasks.artifacts import layer_file
-from tasks.artifacts.location import file_names, present
-from tasks.report.settings import About, SiteSettings
-from tasks.report.site.columns import Accounts
-from tasks.report.site.inputs import LayerFiles, SampleFiles, SitePart, cut_layer
-from tasks.report.site.layout import FOLDER, data_file, samples_key
-from tasks.report.site.samples import cut_samples
-from workflows.cluster import result, spread
-from workflows.places import task
-from workflows.progress import progress
-from workflows.stage import Context
-from workflows.store import write_json
+from neuron_atlas.tasks.artifacts import layer_file
+from neuron_atlas.tasks.artifacts.location import file_names, present
+from neuron_atlas.tasks.report.settings import About, SiteSettings
+from neuron_atlas.tasks.report.site.columns import Accounts
+from neuron_atlas.tasks.report.site.inputs import LayerFiles, SampleFiles, SitePart, cut_layer
+from neuron_atlas.tasks.report.site.layout import FOLDER, data_file, samples_key
+from neuron_atlas.tasks.report.site.samples import cut_samples
+from neuron_atlas.workflows.cluster import result, spread
+from neuron_atlas.workflows.places import task
+from neuron_atlas.workflows.progress import progress
+from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.store import write_json
 
 MARKS = ".parts"
 """Within the site's folder: what each finished part shows, for a run that goes on."""
@@ -131,14 +131,14 @@ def _write_samples(
 def _list_accounts(
     explanations: Sequence[Path], scores: Sequence[Path], aggregates: Sequence[Path]
 ) -> Accounts:
-    from tasks.report.site.columns import list_accounts
+    from neuron_atlas.tasks.report.site.columns import list_accounts
 
     return list_accounts(explanations, scores, aggregates)
 
 
 @task()
 def _write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str, Any]:
-    from tasks.report.site.columns import write_columns
+    from neuron_atlas.tasks.report.site.columns import write_columns
 
     return write_columns(site, files, accounts)
 
@@ -153,7 +153,7 @@ def _write_part(
     top_n: int,
     mark: Path,
 ) -> None:
-    from tasks.report.site.neurons import write_neurons
+    from neuron_atlas.tasks.report.site.neurons import write_neurons
 
     shown = write_neurons(site, part, files, samples, settings, top_n)
     write_json(mark, {"shown": sorted(shown)})
@@ -163,7 +163,7 @@ def _write_part(
 def _write_batch(
     site: Path, batch: Sequence[int], samples: SampleFiles, settings: SiteSettings
 ) -> None:
-    from tasks.report.site.samples import write_samples
+    from neuron_atlas.tasks.report.site.samples import write_samples
 
     write_samples(site, batch, samples, settings)
 
@@ -172,6 +172,6 @@ def _write_batch(
 def _write_index(
     site: Path, rows: Sequence[dict[str, Any]], accounts: Accounts, about: About, title: str
 ) -> None:
-    from tasks.report.site.index import write_index
+    from neuron_atlas.tasks.report.site.index import write_index
 
     write_index(site, rows, accounts, about, title)

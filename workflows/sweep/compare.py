@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts import SCORE_AGGREGATES, TYPE_SHARES, read_table
-from tasks.artifacts.location import filling
-from tasks.report.comparison import JobTables
-from workflows.sweep.jobs import Ended
+from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, TYPE_SHARES, read_table
+from neuron_atlas.tasks.artifacts.location import filling
+from neuron_atlas.tasks.report.comparison import JobTables
+from neuron_atlas.workflows.sweep.jobs import Ended
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def write_comparison(folder: Path, name: str, ended: Sequence[Ended]) -> Compare
     whole = [one for one in ended if one.is_whole]
     if not whole:
         return None
-    from tasks.report.comparison_page import write_comparison_page
+    from neuron_atlas.tasks.report.comparison_page import write_comparison_page
 
     failed = {one.job.name: one.line for one in ended if not one.is_whole}
     jobs = [_tables(one, folder) for one in whole]

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workflows.stage import Context
-from workflows.sweep.compare import Compared
-from workflows.sweep.jobs import LAYERS, Ended, Job, sweep_name
-from workflows.tracking.metrics import Value, read_summary, result_metrics
-from workflows.tracking.outgoing import Outgoing
-from workflows.tracking.tracker import PartOf, Record, flat, log_inputs, log_stages
-from workflows.tracking.words import METRICS_NOTE, run_tags
+from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.sweep.compare import Compared
+from neuron_atlas.workflows.sweep.jobs import LAYERS, Ended, Job, sweep_name
+from neuron_atlas.workflows.tracking.metrics import Value, read_summary, result_metrics
+from neuron_atlas.workflows.tracking.outgoing import Outgoing
+from neuron_atlas.workflows.tracking.tracker import PartOf, Record, flat, log_inputs, log_stages
+from neuron_atlas.workflows.tracking.words import METRICS_NOTE, run_tags
 
 _BY_LAYER = ("types_by_layer", "score_by_layer")
 _BETWEEN = " | "

@@ -15,17 +15,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts.location import location
-from workflows.atlas import capture_ahead, run_atlas
-from workflows.cluster import cluster
-from workflows.ending import outcome
-from workflows.errors import INTERRUPTED
-from workflows.progress import say
-from workflows.store import MANIFEST, local_folder, write_json
-from workflows.sweep.compare import write_comparison
-from workflows.sweep.jobs import Ended, Job, folder_name, read_jobs, shared_capture, sweep_name
-from workflows.sweep.record import SweepRecord
-from workflows.tracking.nodes import watched_nodes
+from neuron_atlas.tasks.artifacts.location import location
+from neuron_atlas.workflows.atlas import capture_ahead, run_atlas
+from neuron_atlas.workflows.cluster import cluster
+from neuron_atlas.workflows.ending import outcome
+from neuron_atlas.workflows.errors import INTERRUPTED
+from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.store import MANIFEST, local_folder, write_json
+from neuron_atlas.workflows.sweep.compare import write_comparison
+from neuron_atlas.workflows.sweep.jobs import (
+    Ended,
+    Job,
+    folder_name,
+    read_jobs,
+    shared_capture,
+    sweep_name,
+)
+from neuron_atlas.workflows.sweep.record import SweepRecord
+from neuron_atlas.workflows.tracking.nodes import watched_nodes
 
 FOLDER = "sweep"
 

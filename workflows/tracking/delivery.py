@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.artifacts import EXPLANATIONS, read_table
-from tasks.artifacts.location import fetched, location
-from workflows.tracking.address import artifact_place
-from workflows.tracking.spool import Entry, Spool
-from workflows.tracking.words import EXPERIMENT_NOTE, as_name
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, read_table
+from neuron_atlas.tasks.artifacts.location import fetched, location
+from neuron_atlas.workflows.tracking.address import artifact_place
+from neuron_atlas.workflows.tracking.spool import Entry, Spool
+from neuron_atlas.workflows.tracking.words import EXPERIMENT_NOTE, as_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,15 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from tasks.artifacts.location import is_uri
-from workflows.errors import WrongCall
-from workflows.lock import locked
-from workflows.progress import say
-from workflows.store import local_folder
-from workflows.tracking.address import set_defaults, tracking_uri, without_password
-from workflows.tracking.delivery import Delivery
-from workflows.tracking.outgoing import first_line, log_left
-from workflows.tracking.spool import FOLDER
+from neuron_atlas.tasks.artifacts.location import is_uri
+from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.workflows.lock import locked
+from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.store import local_folder
+from neuron_atlas.workflows.tracking.address import set_defaults, tracking_uri, without_password
+from neuron_atlas.workflows.tracking.delivery import Delivery
+from neuron_atlas.workflows.tracking.outgoing import first_line, log_left
+from neuron_atlas.workflows.tracking.spool import FOLDER
 
 
 def main() -> None:

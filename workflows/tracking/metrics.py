@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     ALL_LAYERS,
     SCORE_AGGREGATES,
     TYPE_CONCEPTS,
@@ -17,7 +17,7 @@ from tasks.artifacts import (
     TYPE_SHARES,
     read_table,
 )
-from workflows.stage import Context
+from neuron_atlas.workflows.stage import Context
 
 Value = tuple[str, float, int]
 """A metric's name, value and step."""

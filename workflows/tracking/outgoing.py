@@ -12,10 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workflows.progress import say
-from workflows.tracking.address import hide_password, set_defaults, tracking_uri, without_password
-from workflows.tracking.delivery import Delivery, is_refused
-from workflows.tracking.spool import FOLDER, Spool
+from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.tracking.address import (
+    hide_password,
+    set_defaults,
+    tracking_uri,
+    without_password,
+)
+from neuron_atlas.workflows.tracking.delivery import Delivery, is_refused
+from neuron_atlas.workflows.tracking.spool import FOLDER, Spool
 
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 60.0

@@ -16,14 +16,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tasks.settings import identity
-from workflows.progress import say
-from workflows.settings import Settings
-from workflows.stage import Context
-from workflows.store import MANIFEST
-from workflows.tracking.metrics import Value, read_summary, result_metrics, summary_metrics
-from workflows.tracking.outgoing import Outgoing
-from workflows.tracking.words import run_name, run_note, run_tags, subject_name
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.settings import Settings
+from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.store import MANIFEST
+from neuron_atlas.workflows.tracking.metrics import (
+    Value,
+    read_summary,
+    result_metrics,
+    summary_metrics,
+)
+from neuron_atlas.workflows.tracking.outgoing import Outgoing
+from neuron_atlas.workflows.tracking.words import run_name, run_note, run_tags, subject_name
 
 _LONGEST_PARAMETER = 500
 _LONGEST_TAG = 8000

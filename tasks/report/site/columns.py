@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     EXPLANATIONS,
     NEURON_TESTS,
     SCORE_AGGREGATES,
@@ -20,9 +20,9 @@ from tasks.artifacts import (
     TYPES,
     read_table,
 )
-from tasks.report.site.inputs import LayerFiles, read_types
-from tasks.report.site.layout import account_key, data_file, table_key, words_key
-from tasks.report.site.script import packed, write_script
+from neuron_atlas.tasks.report.site.inputs import LayerFiles, read_types
+from neuron_atlas.tasks.report.site.layout import account_key, data_file, table_key, words_key
+from neuron_atlas.tasks.report.site.script import packed, write_script
 
 UNEXPLAINED = "not explained"
 UNSCORED = "not scored"

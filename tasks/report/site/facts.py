@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import HISTOGRAMS, MOMENTS, NEURON_TESTS, RESPONSES, ROLES, TableSpec
-from tasks.histogram import BINS, BLOCKS
-from tasks.report.site.inputs import LayerFiles, read_neurons
-from tasks.report.site.script import short
+from neuron_atlas.tasks.artifacts import (
+    HISTOGRAMS,
+    MOMENTS,
+    NEURON_TESTS,
+    RESPONSES,
+    ROLES,
+    TableSpec,
+)
+from neuron_atlas.tasks.histogram import BINS, BLOCKS
+from neuron_atlas.tasks.report.site.inputs import LayerFiles, read_neurons
+from neuron_atlas.tasks.report.site.script import short
 
 _FAVOURITES = 6
 _TESTED = ("rate_visual", "rate_text", "q_exact", "q_block", "q_both")

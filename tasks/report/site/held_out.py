@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.evidence import Excitation
-from tasks.regions import View
-from tasks.report.site.script import short
-from tasks.report.site.traces import TraceTable, drawn_bytes, trace_table
+from neuron_atlas.tasks.evidence import Excitation
+from neuron_atlas.tasks.regions import View
+from neuron_atlas.tasks.report.site.script import short
+from neuron_atlas.tasks.report.site.traces import TraceTable, drawn_bytes, trace_table
 
 DRAWS = ("exemplar", "random")
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tasks.artifacts import TESTED_TYPES, TYPES
-from tasks.histogram import bin_edges
-from tasks.report.palette import DARK, LIGHT, css_variables, heat_colours
-from tasks.report.settings import About
-from tasks.report.site.columns import NO_NUMBER, OUTCOMES, STEPS, Accounts
-from tasks.report.site.layout import CHUNK, PER_FOLDER, SAMPLE_CHUNK, data_file
-from tasks.report.site.script import write_script, write_whole
-from tasks.report.wording import TYPE_MEANINGS
+from neuron_atlas.tasks.artifacts import TESTED_TYPES, TYPES
+from neuron_atlas.tasks.histogram import bin_edges
+from neuron_atlas.tasks.report.palette import DARK, LIGHT, css_variables, heat_colours
+from neuron_atlas.tasks.report.settings import About
+from neuron_atlas.tasks.report.site.columns import NO_NUMBER, OUTCOMES, STEPS, Accounts
+from neuron_atlas.tasks.report.site.layout import CHUNK, PER_FOLDER, SAMPLE_CHUNK, data_file
+from neuron_atlas.tasks.report.site.script import write_script, write_whole
+from neuron_atlas.tasks.report.wording import TYPE_MEANINGS
 
 SCRIPTS = (
     "loading",
@@ -96,7 +96,7 @@ def _style() -> str:
 
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("tasks.report.site", "app"),
+        loader=PackageLoader("neuron_atlas.tasks.report.site", "app"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

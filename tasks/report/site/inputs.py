@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     EXPLANATIONS,
     NEURON_TYPES,
     SCORES,
@@ -20,8 +20,8 @@ from tasks.artifacts import (
     read_table,
     row_count,
 )
-from tasks.artifacts.location import reading
-from tasks.samples.source import Source
+from neuron_atlas.tasks.artifacts.location import reading
+from neuron_atlas.tasks.samples.source import Source
 
 PART = 512
 """Neurons that are read together; a multiple of `layout.CHUNK`. With 50 traces of 730 tokens each

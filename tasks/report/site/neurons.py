@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.artifacts import NO_SAMPLE, RANDOM_TRACES, TRACES, exemplars
-from tasks.evidence import Excitation
-from tasks.regions import View
-from tasks.report.settings import SiteSettings
-from tasks.report.site.facts import neuron_facts
-from tasks.report.site.held_out import BesideSimulated, choose_held_out
-from tasks.report.site.inputs import (
+from neuron_atlas.tasks.artifacts import NO_SAMPLE, RANDOM_TRACES, TRACES, exemplars
+from neuron_atlas.tasks.evidence import Excitation
+from neuron_atlas.tasks.regions import View
+from neuron_atlas.tasks.report.settings import SiteSettings
+from neuron_atlas.tasks.report.site.facts import neuron_facts
+from neuron_atlas.tasks.report.site.held_out import BesideSimulated, choose_held_out
+from neuron_atlas.tasks.report.site.inputs import (
     LayerFiles,
     SampleFiles,
     SitePart,
@@ -24,9 +24,9 @@ from tasks.report.site.inputs import (
     scored_rows,
     simulated_traces,
 )
-from tasks.report.site.layout import CHUNK, data_file, neurons_key
-from tasks.report.site.script import short, write_script
-from tasks.report.site.traces import drawn_bytes, read_views, trace_table
+from neuron_atlas.tasks.report.site.layout import CHUNK, data_file, neurons_key
+from neuron_atlas.tasks.report.site.script import short, write_script
+from neuron_atlas.tasks.report.site.traces import drawn_bytes, read_views, trace_table
 
 _SHARES = ("p_visual", "p_text", "p_multimodal", "p_unknown")
 _Slot = tuple[int, float, int]

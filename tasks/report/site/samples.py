@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tasks.regions import heat_over
-from tasks.report.settings import SiteSettings
-from tasks.report.site.inputs import SampleFiles
-from tasks.report.site.layout import SAMPLE_CHUNK, data_file, image_file, samples_key
-from tasks.report.site.script import write_script, write_whole
-from tasks.samples.catalog import Catalog, open_catalog
-from tasks.samples.source import BadSample, SourceError
+from neuron_atlas.tasks.regions import heat_over
+from neuron_atlas.tasks.report.settings import SiteSettings
+from neuron_atlas.tasks.report.site.inputs import SampleFiles
+from neuron_atlas.tasks.report.site.layout import SAMPLE_CHUNK, data_file, image_file, samples_key
+from neuron_atlas.tasks.report.site.script import write_script, write_whole
+from neuron_atlas.tasks.samples.catalog import Catalog, open_catalog
+from neuron_atlas.tasks.samples.source import BadSample, SourceError
 
 BATCH = 16 * SAMPLE_CHUNK
 """Samples of one work item."""

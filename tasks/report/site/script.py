@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.artifacts.location import writing
+from neuron_atlas.tasks.artifacts.location import writing
 
 _CALL = "atlas"
 

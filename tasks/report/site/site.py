@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.report.settings import About, SiteSettings
-from tasks.report.site.columns import list_accounts, write_columns
-from tasks.report.site.index import write_index
-from tasks.report.site.inputs import LayerFiles, SampleFiles, cut_layer
-from tasks.report.site.neurons import write_neurons
-from tasks.report.site.samples import cut_samples, write_samples
+from neuron_atlas.tasks.report.settings import About, SiteSettings
+from neuron_atlas.tasks.report.site.columns import list_accounts, write_columns
+from neuron_atlas.tasks.report.site.index import write_index
+from neuron_atlas.tasks.report.site.inputs import LayerFiles, SampleFiles, cut_layer
+from neuron_atlas.tasks.report.site.neurons import write_neurons
+from neuron_atlas.tasks.report.site.samples import cut_samples, write_samples
 
 
 def write_site(

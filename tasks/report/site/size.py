@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.report.settings import SiteSettings
+from neuron_atlas.tasks.report.settings import SiteSettings
 
 _BASE64 = 4 / 3
 _TABLE_BYTES = 4 + 1 + 4 + 4 + 1

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import list_rows, read_rows
-from tasks.evidence import Excitation
-from tasks.regions import View, count_tokens, heat_over, read_regions, view_of
-from tasks.report.site.script import packed
+from neuron_atlas.tasks.artifacts import list_rows, read_rows
+from neuron_atlas.tasks.evidence import Excitation
+from neuron_atlas.tasks.regions import View, count_tokens, heat_over, read_regions, view_of
+from neuron_atlas.tasks.report.site.script import packed
 
 LOUDEST = 255
 """The byte of the neuron's highest activation; 0 is silent or negative."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tasks.subject.families import (
+from neuron_atlas.tasks.subject.families import (
     gemma3,
     idefics3,
     internvl,
@@ -18,7 +18,7 @@ from tasks.subject.families import (
     llava_next,
     qwen2_5_vl,
 )
-from tasks.subject.families.grid import Grid, Shown, looking
+from neuron_atlas.tasks.subject.families.grid import Grid, Shown, looking
 
 __all__ = ["FAMILIES", "Grid", "Shown", "looking"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from tasks.subject.families.grid import Grid, Shown, whole
-from tasks.subject.settings import SubjectError
+from neuron_atlas.tasks.subject.families.grid import Grid, Shown, whole
+from neuron_atlas.tasks.subject.settings import SubjectError
 
 
 def lay_out(shown: Shown) -> list[Grid]:

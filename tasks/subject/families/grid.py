@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tasks.regions import Region
+from neuron_atlas.tasks.regions import Region
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from tasks.subject.families.grid import Grid, Shown, tiles, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, Shown, tiles, whole
 
 _MARKER = re.compile(r"<row_(\d+)_col_(\d+)>|<global-img>")
 

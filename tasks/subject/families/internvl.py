@@ -6,8 +6,8 @@ import math
 
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from tasks.subject.families.grid import Grid, Shown, tiles, whole
-from tasks.subject.settings import SubjectError
+from neuron_atlas.tasks.subject.families.grid import Grid, Shown, tiles, whole
+from neuron_atlas.tasks.subject.settings import SubjectError
 
 
 def lay_out(shown: Shown) -> list[Grid]:

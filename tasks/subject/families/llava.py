@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.regions import Region
-from tasks.subject.families.grid import Grid, Shown
-from tasks.subject.geometry import image_view
+from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.subject.families.grid import Grid, Shown
+from neuron_atlas.tasks.subject.geometry import image_view
 
 
 def lay_out(shown: Shown) -> list[Grid]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.subject.families.grid import Grid, Shown, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, Shown, whole
 
 
 def lay_out(shown: Shown) -> list[Grid]:

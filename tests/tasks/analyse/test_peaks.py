@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.analyse.peaks import concentration, read_peaks
-from tasks.artifacts import TRACES, write_table
+from neuron_atlas.tasks.analyse.peaks import concentration, read_peaks
+from neuron_atlas.tasks.artifacts import TRACES, write_table
 
 
 def of(*rows: list[float]) -> list[float]:

@@ -5,10 +5,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tasks.analyse.responses import responses
-from tasks.analyse.settings import AnalyseSettings
-from tasks.analyse.words import lexicon, list_words
-from tasks.artifacts import MOMENTS, RESPONSES, TRACES, WORDS, write_table
+from neuron_atlas.tasks.analyse.responses import responses
+from neuron_atlas.tasks.analyse.settings import AnalyseSettings
+from neuron_atlas.tasks.analyse.words import lexicon, list_words
+from neuron_atlas.tasks.artifacts import MOMENTS, RESPONSES, TRACES, WORDS, write_table
 from tests.tasks.report.synthetic import catalog, sample
 
 TEXTS = {

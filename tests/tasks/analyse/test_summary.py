@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 from scipy.stats import binomtest
 
-from tasks.analyse.agreement import type_agreement, type_kappa
-from tasks.analyse.shares import wilson
-from tasks.analyse.summary import summarise
-from tasks.artifacts import ALL_LAYERS, NEURON_TESTS, RESPONSES, TESTED_TYPES, TYPES
+from neuron_atlas.tasks.analyse.agreement import type_agreement, type_kappa
+from neuron_atlas.tasks.analyse.shares import wilson
+from neuron_atlas.tasks.analyse.summary import summarise
+from neuron_atlas.tasks.artifacts import ALL_LAYERS, NEURON_TESTS, RESPONSES, TESTED_TYPES, TYPES
 from tests.tasks.report.synthetic import neuron_types
 
 KINDS = [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts.full_disk import DiskFull, tell_if_full
-from tasks.artifacts.location import writing, writing_folder
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull, tell_if_full
+from neuron_atlas.tasks.artifacts.location import writing, writing_folder
 
 FULL = Path("/dev/full")
 """A device on which there is never room."""

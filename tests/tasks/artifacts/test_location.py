@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import DESCRIPTIONS, WORDS, read_table, row_count, write_table
-from tasks.artifacts.location import (
+from neuron_atlas.tasks.artifacts import DESCRIPTIONS, WORDS, read_table, row_count, write_table
+from neuron_atlas.tasks.artifacts.location import (
     fetched,
     filling,
     location,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.artifacts.location import writing, writing_folder
+from neuron_atlas.tasks.artifacts.location import writing, writing_folder
 
 
 @pytest.fixture

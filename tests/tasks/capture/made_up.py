@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks.artifacts import layer_file, write_table
-from tasks.capture.batch import Batch, collate, padded_length
-from tasks.capture.observe import observe
-from tasks.capture.record import LayerRecord, Layout, empty_record
-from tasks.capture.record_tables import TokenCounts, layer_tables
-from tasks.regions import Region
-from tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded
+from neuron_atlas.tasks.artifacts import layer_file, write_table
+from neuron_atlas.tasks.capture.batch import Batch, collate, padded_length
+from neuron_atlas.tasks.capture.observe import observe
+from neuron_atlas.tasks.capture.record import LayerRecord, Layout, empty_record
+from neuron_atlas.tasks.capture.record_tables import TokenCounts, layer_tables
+from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded
 
 NEURONS = 6
 CPU = torch.device("cpu")

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.capture.batch import batches
-from tasks.capture.capture import Recording, capture
-from tasks.capture.memory_plan import Demand, MemoryPlan, Pass
-from tasks.capture.record import Layout
-from tasks.samples.scenes import Scenes
-from tasks.subject.batch import forward_body
-from tasks.subject.encode import TEMPLATE, encode
-from tasks.subject.hook_points import observing
-from tasks.subject.load import load_subject
-from tasks.subject.settings import SubjectSettings
+from neuron_atlas.tasks.capture.batch import batches
+from neuron_atlas.tasks.capture.capture import Recording, capture
+from neuron_atlas.tasks.capture.memory_plan import Demand, MemoryPlan, Pass
+from neuron_atlas.tasks.capture.record import Layout
+from neuron_atlas.tasks.samples.scenes import Scenes
+from neuron_atlas.tasks.subject.batch import forward_body
+from neuron_atlas.tasks.subject.encode import TEMPLATE, encode
+from neuron_atlas.tasks.subject.hook_points import observing
+from neuron_atlas.tasks.subject.load import load_subject
+from neuron_atlas.tasks.subject.settings import SubjectSettings
 
 LAYERS = (3, 1)
 

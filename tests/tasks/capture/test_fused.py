@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.capture import observe_compiled, observe_torch
-from tasks.capture.self_check import first_difference
+from neuron_atlas.tasks.capture import observe_compiled, observe_torch
+from neuron_atlas.tasks.capture.self_check import first_difference
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ def test_the_kernel_records_what_plain_torch_does(dtype):
     # Triton decides when it is imported whether it compiles or interprets.
     program = (
         "import torch\n"
-        "from tasks.capture import observe_fused, self_check\n"
+        "from neuron_atlas.tasks.capture import observe_fused, self_check\n"
         "cpu = torch.device('cpu')\n"
         f"found = self_check.first_difference(observe_fused.observe, cpu, torch.{dtype})\n"
         "print('difference:', found or None)\n"
@@ -49,7 +49,7 @@ def test_the_kernel_compiles_for_gpus(dtype, capability):
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import triton
-from tasks.capture import observe_fused as fused
+from neuron_atlas.tasks.capture import observe_fused as fused
 constants = fused.CONSTANTS
 kinds = dict(values="*{dtype}", roles="*i8", blocks="*i64", peaks="*fp32", tokens="*i32",
              sums="*fp32", squares="*fp32", positive="*i32", nonfinite="*i32", histogram="*i32",

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.capture.memory_plan import Demand, DoesNotFit, MemoryPlan, Pass, plan_memory
+from neuron_atlas.tasks.capture.memory_plan import Demand, DoesNotFit, MemoryPlan, Pass, plan_memory
 
 GB = 10**9
 ONE_DEVICE = dict.fromkeys(range(4), "cuda:0")

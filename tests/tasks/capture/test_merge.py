@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     HISTOGRAMS,
     MOMENTS,
     RANDOM_TRACES,
@@ -14,7 +14,7 @@ from tasks.artifacts import (
     layer_file,
     read_table,
 )
-from tasks.capture.merge import merge_layer
+from neuron_atlas.tasks.capture.merge import merge_layer
 from tests.tasks.capture.made_up import NEURONS, make_up, ranked, shard
 
 SAMPLES = [make_up(sample_id, values=6) for sample_id in range(24)]
@@ -57,7 +57,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
 
 @pytest.mark.parametrize("rows", [1, 2 * TOP_N, 7 * TOP_N])
 def test_a_layer_merged_some_neurons_at_a_time_is_the_same(whole, rows, tmp_path, monkeypatch):
-    for module in ("tasks.capture.merge", "tasks.artifacts.files"):
+    for module in ("neuron_atlas.tasks.capture.merge", "neuron_atlas.tasks.artifacts.files"):
         monkeypatch.setattr(f"{module}.ROW_GROUP", rows)
     assert_same(merged(shards(tmp_path, "five")), whole)
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from tasks.capture.prefetch import prefetch
+from neuron_atlas.tasks.capture.prefetch import prefetch
 
 
 @pytest.mark.parametrize("threads", [0, 1, 4])

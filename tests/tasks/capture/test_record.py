@@ -5,16 +5,16 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.artifacts import TRACES
-from tasks.capture import observe_compiled, observe_torch
-from tasks.capture.batch import PADDING, PADDING_STEP, batches, collate, padded_length
-from tasks.capture.observe import observe
-from tasks.capture.record import Layout, empty_record
-from tasks.capture.record_tables import layer_tables
-from tasks.capture.replay import replay
-from tasks.capture.traces import keep_random_traces
-from tasks.histogram import BINS, BLOCKS, bin_edges, block_of
-from tasks.subject.encode import TEMPLATE, TEXT, VISUAL
+from neuron_atlas.tasks.artifacts import TRACES
+from neuron_atlas.tasks.capture import observe_compiled, observe_torch
+from neuron_atlas.tasks.capture.batch import PADDING, PADDING_STEP, batches, collate, padded_length
+from neuron_atlas.tasks.capture.observe import observe
+from neuron_atlas.tasks.capture.record import Layout, empty_record
+from neuron_atlas.tasks.capture.record_tables import layer_tables
+from neuron_atlas.tasks.capture.replay import replay
+from neuron_atlas.tasks.capture.traces import keep_random_traces
+from neuron_atlas.tasks.histogram import BINS, BLOCKS, bin_edges, block_of
+from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL
 from tests.tasks.capture.made_up import CPU, NEURONS, batched, counts, make_up, ranked, record
 
 SAMPLES = [make_up(sample_id) for sample_id in (40, 3, 17, 8, 25, 2, 31, 12, 60, 5, 33, 48)]

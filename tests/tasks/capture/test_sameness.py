@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     HISTOGRAMS,
     MOMENTS,
     RANDOM_TRACES,
@@ -19,16 +19,16 @@ from tasks.artifacts import (
     layer_file,
     read_table,
 )
-from tasks.capture.demand import memory_plan
-from tasks.capture.memory_plan import Pass
-from tasks.capture.observe import observe
-from tasks.capture.settings import CaptureSettings
-from tasks.capture.shard_plan import plan_shards
-from tasks.classify.paper import PaperRule
-from tasks.samples.scenes import Scenes
-from tasks.samples.source import Record
-from tasks.subject.load import Subject
-from tasks.subject.settings import DescribeSettings, SubjectError
+from neuron_atlas.tasks.capture.demand import memory_plan
+from neuron_atlas.tasks.capture.memory_plan import Pass
+from neuron_atlas.tasks.capture.observe import observe
+from neuron_atlas.tasks.capture.settings import CaptureSettings
+from neuron_atlas.tasks.capture.shard_plan import plan_shards
+from neuron_atlas.tasks.classify.paper import PaperRule
+from neuron_atlas.tasks.samples.scenes import Scenes
+from neuron_atlas.tasks.samples.source import Record
+from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectError
 from tests.one_process import Described, capture, capture_one, classify, describe, merge
 
 LAYERS = (0, 3)
@@ -141,7 +141,7 @@ def test_images_that_are_opened_by_other_threads_change_nothing(captured, once):
 
 
 def test_a_machine_without_the_compiler_records_the_same(captured, once, monkeypatch):
-    monkeypatch.setattr("tasks.capture.observe._COMPILED", False)
+    monkeypatch.setattr("neuron_atlas.tasks.capture.observe._COMPILED", False)
     assert_same(captured(SETTINGS), once)
 
 
@@ -168,7 +168,7 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing(
             raise torch.OutOfMemoryError("no room")
         observe(record, activations, batch)
 
-    monkeypatch.setattr("tasks.capture.capture.observe", observe_at_most_five)
+    monkeypatch.setattr("neuron_atlas.tasks.capture.capture.observe", observe_at_most_five)
     assert_same(captured(SETTINGS), once)
     assert tried[0] > 5
     assert max(tried[-20:]) <= 4
@@ -180,7 +180,7 @@ def test_a_sample_that_does_not_fit_alone_is_an_error_that_says_what_to_do(captu
     def observe_nothing(record, activations, batch):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr("tasks.capture.capture.observe", observe_nothing)
+    monkeypatch.setattr("neuron_atlas.tasks.capture.capture.observe", observe_nothing)
     with pytest.raises(SubjectError, match=r"batch of one sample; lower capture\.device_mem"):
         captured(SETTINGS)
 

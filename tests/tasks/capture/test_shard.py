@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.capture.demand import memory_plan
-from tasks.capture.settings import CaptureSettings
-from tasks.capture.shard import capture_shard
-from tasks.capture.shard_plan import plan_shards
+from neuron_atlas.tasks.capture.demand import memory_plan
+from neuron_atlas.tasks.capture.settings import CaptureSettings
+from neuron_atlas.tasks.capture.shard import capture_shard
+from neuron_atlas.tasks.capture.shard_plan import plan_shards
 
 SETTINGS = CaptureSettings(top_n=4, random_samples=2, shards=1)
 

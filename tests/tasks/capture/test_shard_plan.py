@@ -1,8 +1,8 @@
 import pyarrow as pa
 import pytest
 
-from tasks.capture.settings import CaptureSettings
-from tasks.capture.shard_plan import ShardPlan, plan_shards
+from neuron_atlas.tasks.capture.settings import CaptureSettings
+from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
 
 NEURONS = 512
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.capture.top_n import EMPTY, insert, pack, unpack
+from neuron_atlas.tasks.capture.top_n import EMPTY, insert, pack, unpack
 
 LARGEST_ID = 2**31 - 1
 ODD = [0.0, -0.0, 1.0, -1.0, 3.5, -3.5, np.nan, np.inf, -np.inf, 1e-45, -1e-45, 3.4e38]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import HISTOGRAMS
-from tasks.histogram import BINS, BLOCKS, bin_edges
+from neuron_atlas.tasks.artifacts import HISTOGRAMS
+from neuron_atlas.tasks.histogram import BINS, BLOCKS, bin_edges
 
 QUIET, LOUD = -0.1, 4.0
 

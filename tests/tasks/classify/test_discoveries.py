@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control
 
-from tasks.classify.discoveries import q_values
+from neuron_atlas.tasks.classify.discoveries import q_values
 
 
 def test_q_is_scipys_in_any_order():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.classify.exchange import exchange_p
+from neuron_atlas.tasks.classify.exchange import exchange_p
 
 
 def p_of(high_visual: int, n_visual: int, high_text: int, n_text: int) -> float:

@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import MOMENTS, NEURON_TYPES, TRACES
-from tasks.classify.paper import PaperRule
+from neuron_atlas.tasks.artifacts import MOMENTS, NEURON_TYPES, TRACES
+from neuron_atlas.tasks.classify.paper import PaperRule
 
 RULE = PaperRule()
 LAYER = 3

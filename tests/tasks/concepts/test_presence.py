@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from tasks.artifacts import CONCEPT_GRID
-from tasks.concepts.presence import patch_coverage, token_words, words_of
-from tasks.regions import Region
-from tasks.samples.catalog import Sample, TrueConcept
+from neuron_atlas.tasks.artifacts import CONCEPT_GRID
+from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
+from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.samples.catalog import Sample, TrueConcept
 from tests.one_process import Described
 
 WHOLE = (0.0, 0.0, 120.0, 60.0)

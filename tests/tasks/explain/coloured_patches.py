@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from tasks.evidence import Evidence, Excitation
-from tasks.regions import Region
-from tasks.samples.catalog import Catalog, Sample
-from tasks.samples.source import BadSample, OpenedImage
+from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.samples.catalog import Catalog, Sample
+from neuron_atlas.tasks.samples.source import BadSample, OpenedImage
 
 GRID = 6
 SIDE = 120

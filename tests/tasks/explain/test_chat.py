@@ -6,17 +6,17 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from tasks.artifacts import EXPLANATION_STATUSES, TYPES
-from tasks.evidence import Evidence, Excitation
-from tasks.explain.chat import Chat
-from tasks.explain.draw import Render
-from tasks.explain.explanation import Explanation
-from tasks.llm.calls import Calls
-from tasks.llm.client import ClientSettings, Unusable
-from tasks.llm.journal import NoJournal
-from tasks.llm.prices import Price
-from tasks.llm.sqlite_journal import SqliteJournal
-from tasks.settings import identity
+from neuron_atlas.tasks.artifacts import EXPLANATION_STATUSES, TYPES
+from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.explain.chat import Chat
+from neuron_atlas.tasks.explain.draw import Render
+from neuron_atlas.tasks.explain.explanation import Explanation
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import ClientSettings, Unusable
+from neuron_atlas.tasks.llm.journal import NoJournal
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.settings import identity
 from tests.loopback.fixture import Loopback
 from tests.tasks.explain.coloured_patches import COLOURS, TOKENS, Album, catalog, likes
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.artifacts import EXPLANATION_STATUSES, EXPLANATIONS
-from tasks.concepts.presence import patch_coverage, token_words
-from tasks.evidence import Evidence, Excitation
-from tasks.explain.dissect import Dissect, Match, sentence
-from tasks.explain.explanation import Explanation
-from tasks.explain.rows import explanation_rows
-from tasks.llm.calls import Calls
-from tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.artifacts import EXPLANATION_STATUSES, EXPLANATIONS
+from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
+from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.explain.dissect import Dissect, Match, sentence
+from neuron_atlas.tasks.explain.explanation import Explanation
+from neuron_atlas.tasks.explain.rows import explanation_rows
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.samples.catalog import Catalog
 from tests.one_process import Described
 
 Respond = Callable[[int], np.ndarray]

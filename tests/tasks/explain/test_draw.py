@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.explain.draw import GAP, LEGEND, Render, draw, draw_plain
+from neuron_atlas.tasks.explain.draw import GAP, LEGEND, Render, draw, draw_plain
 from tests.loopback.looking import framed, heat, lit
 
 SIZE = 512

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.evidence import Evidence, Excitation
-from tasks.explain.exhibits import choose_exhibits, peak_level
-from tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.explain.exhibits import choose_exhibits, peak_level
+from neuron_atlas.tasks.samples.catalog import Catalog
 from tests.tasks.explain.coloured_patches import catalog
 
 SCALE = 10.0

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.explain.mark import mark_tokens
+from neuron_atlas.tasks.explain.mark import mark_tokens
 from tests.loopback.looking import marked_tokens
 
 

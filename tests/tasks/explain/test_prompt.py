@@ -3,10 +3,10 @@ from typing import get_args
 import pytest
 from PIL import Image
 
-from tasks.artifacts import TYPES
-from tasks.explain import prompt
-from tasks.explain.draw import Render
-from tasks.explain.prompt import (
+from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.explain import prompt
+from neuron_atlas.tasks.explain.draw import Render
+from neuron_atlas.tasks.explain.prompt import (
     ANSWER_FORMAT,
     Malformed,
     Reading,

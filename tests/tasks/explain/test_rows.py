@@ -1,9 +1,9 @@
 import pytest
 
-from tasks.artifacts import EXPLANATIONS, read_table, write_table
-from tasks.evidence import Evidence, Split
-from tasks.explain.explanation import Explanation
-from tasks.explain.rows import explanation_rows
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, read_table, write_table
+from neuron_atlas.tasks.evidence import Evidence, Split
+from neuron_atlas.tasks.explain.explanation import Explanation
+from neuron_atlas.tasks.explain.rows import explanation_rows
 
 SPLIT = Split(explainer=(1, 2, 3), calibration=(4,), scorer=(5, 6))
 NEURON = Evidence(2, 7, "visual", 1.0, (), (), SPLIT)

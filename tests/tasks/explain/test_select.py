@@ -1,8 +1,8 @@
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import NEURON_TYPES
-from tasks.explain.select import NeuronChoice, choose_neurons
+from neuron_atlas.tasks.artifacts import NEURON_TYPES
+from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
 
 SHARES = {"visual": 0, "text": 1, "multi-modal": 2, "unknown": 3}
 

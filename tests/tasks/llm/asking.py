@@ -3,11 +3,11 @@
 import asyncio
 from dataclasses import replace
 
-from tasks.llm.calls import Calls
-from tasks.llm.client import Answer, ClientSettings, connect
-from tasks.llm.journal import Journal, NoJournal
-from tasks.llm.prices import Price
-from tasks.llm.request import Request
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import Answer, ClientSettings, connect
+from neuron_atlas.tasks.llm.journal import Journal, NoJournal
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.llm.request import Request
 from tests.loopback.fixture import Loopback
 
 PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}

@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from tasks.llm.batch import batch_sender, split
-from tasks.llm.batch_journal import BatchedCall, BatchJournal
-from tasks.llm.batch_lines import read_line
-from tasks.llm.calls import Calls
-from tasks.llm.client import Answer, ClientSettings, Unusable, connect
-from tasks.llm.failures import Failure, Stopped
-from tasks.llm.prices import Price
-from tasks.llm.request import Request
-from tasks.llm.settings import AzureSettings, BatchSettings
-from tasks.llm.spool import Spool, Spooled, read_spools
+from neuron_atlas.tasks.llm.batch import batch_sender, split
+from neuron_atlas.tasks.llm.batch_journal import BatchedCall, BatchJournal
+from neuron_atlas.tasks.llm.batch_lines import read_line
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import Answer, ClientSettings, Unusable, connect
+from neuron_atlas.tasks.llm.failures import Failure, Stopped
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.llm.settings import AzureSettings, BatchSettings
+from neuron_atlas.tasks.llm.spool import Spool, Spooled, read_spools
 from tests.loopback.fixture import ROOT, Loopback
 from tests.loopback.provider import DEPLOYMENT
 
@@ -342,9 +342,9 @@ def test_killed_at_any_step_of_handing_in_it_goes_on_without_paying_twice(
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
-from tasks.llm.batch import batch_sender
-from tasks.llm.batch_journal import BatchJournal
-from tasks.llm.settings import *
+from neuron_atlas.tasks.llm.batch import batch_sender
+from neuron_atlas.tasks.llm.batch_journal import BatchJournal
+from neuron_atlas.tasks.llm.settings import *
 from tests.tasks.llm.test_batch import PRICES
 
 class Killed(BatchJournal):

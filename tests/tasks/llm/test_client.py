@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import pytest
 
-from tasks.llm.calls import Calls
-from tasks.llm.client import Answer, Unusable, connect
-from tasks.llm.headers import retry_after
-from tasks.llm.request import Request
-from tasks.llm.settings import LimitSettings
-from tasks.llm.shared_limits import SharedLimits
-from tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import Answer, Unusable, connect
+from neuron_atlas.tasks.llm.headers import retry_after
+from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.llm.settings import LimitSettings
+from neuron_atlas.tasks.llm.shared_limits import SharedLimits
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
 from tests.tasks.llm.asking import QUESTION, ask, quick, words
 
 

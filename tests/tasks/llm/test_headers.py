@@ -1,4 +1,4 @@
-from tasks.llm.headers import Hint, processing_s, read_hint
+from neuron_atlas.tasks.llm.headers import Hint, processing_s, read_hint
 
 
 def test_limits_are_read_from_the_headers():

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.llm.journal import Claim, NoJournal, Spent
-from tasks.llm.limits import LEASE_S
-from tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.llm.journal import Claim, NoJournal, Spent
+from neuron_atlas.tasks.llm.limits import LEASE_S
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
 
 ROOT = Path(__file__).parents[3]
 FREE = Spent("ok", 0.0)
@@ -254,8 +254,8 @@ def test_work_that_goes_wrong_unforeseen_is_told_and_the_journal_goes_on(tmp_pat
 def test_a_process_that_dies_leaves_its_intent_and_its_answers(tmp_path):
     script = f"""
 import asyncio, os, signal
-from tasks.llm.journal import Spent
-from tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.llm.journal import Spent
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
 async def work():
     journal = SqliteJournal({str(tmp_path / "journal.db")!r})
     claim = await journal.claim("answered", "gpt-4o", 0.1, "me")

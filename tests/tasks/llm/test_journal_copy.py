@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.llm.journal import Spent, Tally
-from tasks.llm.journal_copy import add_from, snapshot
-from tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.llm.journal import Spent, Tally
+from neuron_atlas.tasks.llm.journal_copy import add_from, snapshot
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
 
 
 async def ask(journal: SqliteJournal, request: str, *, usd: float, answered: bool = True) -> None:

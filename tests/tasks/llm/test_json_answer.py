@@ -1,4 +1,4 @@
-from tasks.llm.json_answer import find_objects
+from neuron_atlas.tasks.llm.json_answer import find_objects
 
 
 def test_an_object_is_found_in_a_fence_within_prose_with_its_place():

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.llm.client import ClientSettings, Unusable
-from tasks.llm.settings import AzureSettings, BatchSettings
-from tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.llm.client import ClientSettings, Unusable
+from neuron_atlas.tasks.llm.settings import AzureSettings, BatchSettings
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
 from tests.loopback.provider import DEPLOYMENT
 from tests.tasks.llm.asking import ask, quick
 

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from tasks.llm.headers import Hint
-from tasks.llm.limits import LEASE_S, Settled, Throttle
-from tasks.llm.settings import LimitSettings
+from neuron_atlas.tasks.llm.headers import Hint
+from neuron_atlas.tasks.llm.limits import LEASE_S, Settled, Throttle
+from neuron_atlas.tasks.llm.settings import LimitSettings
 
 
 class Clock:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tasks.llm.answer import Answer, from_journal, read_completion, to_journal
-from tasks.llm.logprobs import KEEP_NUMBERS, Odds, read_odds
-from tasks.llm.request import Request, request_hash
+from neuron_atlas.tasks.llm.answer import Answer, from_journal, read_completion, to_journal
+from neuron_atlas.tasks.llm.logprobs import KEEP_NUMBERS, Odds, read_odds
+from neuron_atlas.tasks.llm.request import Request, request_hash
 
 
 def token(text: str, *others: tuple[str, float], chance: float = 0.5) -> dict[str, Any]:

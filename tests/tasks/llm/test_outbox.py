@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.llm.journal import Claim, Spent
-from tasks.llm.limits import LEASE_S
-from tasks.llm.outbox import Outbox, outbox_folder
-from tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.llm.journal import Claim, Spent
+from neuron_atlas.tasks.llm.limits import LEASE_S
+from neuron_atlas.tasks.llm.outbox import Outbox, outbox_folder
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
 from tests.loopback.fixture import Loopback
 
 ROOT = Path(__file__).parents[3]
@@ -35,12 +35,12 @@ def test_an_answer_that_was_received_outlives_the_process_that_asked(
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
-from tasks.llm.calls import Calls
-from tasks.llm.client import ClientSettings, connect
-from tasks.llm.outbox import outbox_folder
-from tasks.llm.prices import Price
-from tasks.llm.request import Request
-from tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import ClientSettings, connect
+from neuron_atlas.tasks.llm.outbox import outbox_folder
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
 
 path = Path({str(path)!r})
 

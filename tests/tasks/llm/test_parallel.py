@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from tasks.llm.client import Unusable, in_parallel
+from neuron_atlas.tasks.llm.client import Unusable, in_parallel
 
 
 def test_work_is_done_in_parallel_up_to_the_limit_and_kept_in_order():

@@ -2,11 +2,11 @@ import asyncio
 
 import pytest
 
-from tasks.llm.calls import Calls
-from tasks.llm.client import Answer, Unusable, connect, in_parallel
-from tasks.llm.journal import Claim
-from tasks.llm.request import Request
-from tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import Answer, Unusable, connect, in_parallel
+from neuron_atlas.tasks.llm.journal import Claim
+from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
 from tests.tasks.llm.asking import PRICES, QUESTION, ask, quick, words
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.llm.prices import ANY_MODEL, Price, check_price, cost, price_of
+from neuron_atlas.tasks.llm.prices import ANY_MODEL, Price, check_price, cost, price_of
 
 
 def test_a_call_costs_its_tokens_at_the_price_per_million():

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tasks.llm.request import Request, request_hash
+from neuron_atlas.tasks.llm.request import Request, request_hash
 
 
 def ask(text: str = "what?", image: bytes = b"pixels", **parameters: Any) -> dict[str, Any]:

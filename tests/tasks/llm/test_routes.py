@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from tasks.llm.calls import Calls
-from tasks.llm.client import Answer, ClientSettings, connect
-from tasks.llm.failures import Stopped
-from tasks.llm.request import Request
-from tasks.llm.routes import Routes
-from tasks.llm.servers import Directory, FixedServers, Server
-from tasks.serve.health import served_models
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import Answer, ClientSettings, connect
+from neuron_atlas.tasks.llm.failures import Stopped
+from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.llm.routes import Routes
+from neuron_atlas.tasks.llm.servers import Directory, FixedServers, Server
+from neuron_atlas.tasks.serve.health import served_models
 from tests.loopback.fixture import Loopback
 
 NAMES = [f"server-{number}" for number in range(4)]
@@ -46,8 +46,8 @@ class Changing:
 
 @pytest.fixture(autouse=True)
 def tries_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.llm.routes._AVOID_S", 0.1)
-    monkeypatch.setattr("tasks.llm.routes._LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("neuron_atlas.tasks.llm.routes._AVOID_S", 0.1)
+    monkeypatch.setattr("neuron_atlas.tasks.llm.routes._LOOK_EVERY_S", 0.05)
 
 
 def listed(*names: str, at: str = "http://{}/v1") -> Directory:
@@ -146,7 +146,7 @@ def test_when_all_servers_are_given_up_the_run_stops_with_what_became_of_them() 
 def test_one_that_is_out_of_reach_for_long_though_it_is_said_to_answer_is_a_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tasks.llm.routes._EXCUSED_S", 0.3)
+    monkeypatch.setattr("neuron_atlas.tasks.llm.routes._EXCUSED_S", 0.3)
     servers = Changing(Directory((Server("server-0", NOBODY),)), "key")
     answer = ask(quick(max_attempts=2), servers)
     assert (answer.status, answer.attempts) == ("failed", 2)
@@ -169,7 +169,7 @@ def answers_nothing(connects: bool) -> Iterator[str]:
 def test_a_server_of_others_whose_machine_drops_what_is_sent_costs_no_attempt(
     provider: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.llm.send._CONNECTS_WITHIN_S", 0.2)
+    monkeypatch.setattr("neuron_atlas.tasks.llm.send._CONNECTS_WITHIN_S", 0.2)
     with answers_nothing(connects=False) as nobody:
         both = FixedServers((Server("a", nobody), Server("b", provider.base_url)), provider.key)
         affinity = next(each for each, name in chosen(both, IMAGES).items() if name == "a")
@@ -203,8 +203,10 @@ def test_a_server_of_others_is_left_alone_longer_each_time_until_it_answers(
     monkeypatch: pytest.MonkeyPatch, ours: bool, left_alone: list[float]
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("tasks.llm.routes._LONGEST_AVOID_S", 0.35)
-    monkeypatch.setattr("tasks.llm.routes.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("neuron_atlas.tasks.llm.routes._LONGEST_AVOID_S", 0.35)
+    monkeypatch.setattr(
+        "neuron_atlas.tasks.llm.routes.time", SimpleNamespace(monotonic=lambda: now)
+    )
     servers = FixedServers((Server("a", NOBODY), Server("b", f"{NOBODY}/b")), "key", ours=ours)
     affinity = next(each for each, name in chosen(servers, IMAGES).items() if name == "a")
     first, other = servers.servers

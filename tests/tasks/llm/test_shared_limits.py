@@ -2,9 +2,9 @@ import asyncio
 
 import pytest
 
-from tasks.llm.limits import Settled
-from tasks.llm.settings import LimitSettings
-from tasks.llm.shared_limits import Permits, SharedLimits
+from neuron_atlas.tasks.llm.limits import Settled
+from neuron_atlas.tasks.llm.settings import LimitSettings
+from neuron_atlas.tasks.llm.shared_limits import Permits, SharedLimits
 
 
 def test_of_one_program_whoever_has_asked_for_the_longest_is_served_first():

@@ -5,9 +5,9 @@ import threading
 import pytest
 from PIL import Image
 
-from tasks.llm import tokens
-from tasks.llm.settings import ClientSettings
-from tasks.llm.tokens import image_tokens, text_tokens, worst_case
+from neuron_atlas.tasks.llm import tokens
+from neuron_atlas.tasks.llm.settings import ClientSettings
+from neuron_atlas.tasks.llm.tokens import image_tokens, text_tokens, worst_case
 
 
 def picture(width: int, height: int, detail: str = "high") -> dict[str, str]:

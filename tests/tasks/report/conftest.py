@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.report.page import PageInputs, write_page
+from neuron_atlas.tasks.report.page import PageInputs, write_page
 from tests.tasks.report.rendering import Outline
 
 

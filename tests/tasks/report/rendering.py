@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from tasks.report.page import Heading, PageInputs
+from neuron_atlas.tasks.report.page import Heading, PageInputs
 from tests.tasks.report.synthetic import (
     aggregates,
     catalog,

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     EXPLANATIONS,
     NEURON_TYPES,
     SCORE_AGGREGATES,
@@ -17,10 +17,10 @@ from tasks.artifacts import (
     TYPES,
     TableSpec,
 )
-from tasks.regions import Region
-from tasks.samples.catalog import Catalog, Sample
-from tasks.samples.source import BadSample, Concept, OpenedImage, Record
-from tasks.score.aggregate import BEATS_CONTROL, MEASURES
+from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.samples.catalog import Catalog, Sample
+from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record
+from neuron_atlas.tasks.score.aggregate import BEATS_CONTROL, MEASURES
 
 PURE = {
     "visual": (1.0, 0.0, 0.0, 0.0),

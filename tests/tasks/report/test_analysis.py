@@ -6,18 +6,18 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from tasks.analyse.summary import summarise
-from tasks.artifacts import NEURON_TESTS, RESPONSES, write_table
-from tasks.report.analysis import Analysis, read_analysis, write_analysis
-from tasks.report.analysis_figures import (
+from neuron_atlas.tasks.analyse.summary import summarise
+from neuron_atlas.tasks.artifacts import NEURON_TESTS, RESPONSES, write_table
+from neuron_atlas.tasks.report.analysis import Analysis, read_analysis, write_analysis
+from neuron_atlas.tasks.report.analysis_figures import (
     draw_agreement,
     draw_densities,
     draw_responses,
     draw_share_intervals,
 )
-from tasks.report.canvas import svg_text
-from tasks.report.figures import draw_plates, write_figures
-from tasks.report.page import write_page
+from neuron_atlas.tasks.report.canvas import svg_text
+from neuron_atlas.tasks.report.figures import draw_plates, write_figures
+from neuron_atlas.tasks.report.page import write_page
 from tests.tasks.report.rendering import Outline, inputs, squeeze
 from tests.tasks.report.synthetic import neuron_types, scores
 

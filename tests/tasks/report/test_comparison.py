@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import ALL_LAYERS, SCORE_AGGREGATES, TYPE_SHARES, TYPES
-from tasks.report.comparison import JobTables, compare
-from tasks.report.comparison_figures import draw_comparison
-from tasks.report.comparison_page import write_comparison_page
+from neuron_atlas.tasks.artifacts import ALL_LAYERS, SCORE_AGGREGATES, TYPE_SHARES, TYPES
+from neuron_atlas.tasks.report.comparison import JobTables, compare
+from neuron_atlas.tasks.report.comparison_figures import draw_comparison
+from neuron_atlas.tasks.report.comparison_page import write_comparison_page
 
 
 def blank(schema: pa.Schema) -> dict[str, Any]:

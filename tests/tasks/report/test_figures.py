@@ -8,10 +8,10 @@ import pytest
 from matplotlib.patches import StepPatch
 from PIL import Image
 
-from tasks.artifacts import SCORES, TYPES
-from tasks.report.figures import draw_plates, write_figures
-from tasks.report.score_figure import draw_scores
-from tasks.report.type_figures import draw_types_by_layer, draw_visual_against_text
+from neuron_atlas.tasks.artifacts import SCORES, TYPES
+from neuron_atlas.tasks.report.figures import draw_plates, write_figures
+from neuron_atlas.tasks.report.score_figure import draw_scores
+from neuron_atlas.tasks.report.type_figures import draw_types_by_layer, draw_visual_against_text
 from tests.tasks.report.synthetic import every_type, neuron_types, scores
 
 

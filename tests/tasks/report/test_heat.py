@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.report.heat import heat_map, save_view
-from tasks.report.palette import heat_colours
+from neuron_atlas.tasks.report.heat import heat_map, save_view
+from neuron_atlas.tasks.report.palette import heat_colours
 from tests.tasks.report.synthetic import catalog, sample
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tasks.report.strongest import choose_neurons
+from neuron_atlas.tasks.report.strongest import choose_neurons
 from tests.tasks.report.rendering import inputs, squeeze
 from tests.tasks.report.synthetic import (
     Drawn,

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.regions import Region
-from tasks.report.page import Heading
+from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.report.page import Heading
 from tests.tasks.report.rendering import ATTACK, inputs, squeeze
 from tests.tasks.report.synthetic import (
     catalog,

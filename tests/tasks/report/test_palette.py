@@ -3,8 +3,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from tasks.artifacts import TYPES
-from tasks.report.palette import DARK, LIGHT, heat_colours, themed_svg, type_colours
+from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.report.palette import DARK, LIGHT, heat_colours, themed_svg, type_colours
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
 SIGHT = {

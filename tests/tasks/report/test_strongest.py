@@ -1,5 +1,5 @@
-from tasks.artifacts import EXPLANATIONS, SCORES
-from tasks.report.strongest import choose_neurons
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, SCORES
+from neuron_atlas.tasks.report.strongest import choose_neurons
 from tests.tasks.report.synthetic import every_type, explanations, neuron_types, scores
 
 NONE_EXPLAINED = EXPLANATIONS.schema.empty_table()

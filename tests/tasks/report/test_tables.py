@@ -2,8 +2,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import SCORES
-from tasks.report.tables import (
+from neuron_atlas.tasks.artifacts import SCORES
+from neuron_atlas.tasks.report.tables import (
     failures_by_reason,
     failures_by_status,
     over_all_tokens,

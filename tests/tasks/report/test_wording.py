@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.report.wording import MISSING, along, difference, digits3, percent, signed
+from neuron_atlas.tasks.report.wording import MISSING, along, difference, digits3, percent, signed
 
 SPACE = "\N{NO-BREAK SPACE}"
 

@@ -3,9 +3,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from tasks.regions import Region
-from tasks.samples.catalog import Catalog, Sample
-from tasks.samples.source import OpenedImage
+from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.samples.catalog import Catalog, Sample
+from neuron_atlas.tasks.samples.source import OpenedImage
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, features
 
-from tasks.samples.decode import FORMATS, decode_image
-from tasks.samples.source import BadSample
+from neuron_atlas.tasks.samples.decode import FORMATS, decode_image
+from neuron_atlas.tasks.samples.source import BadSample
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos" / "images"
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tasks.samples.folder import Folder
-from tasks.samples.source import BadSample, Record, SourceError
+from neuron_atlas.tasks.samples.folder import Folder
+from neuron_atlas.tasks.samples.source import BadSample, Record, SourceError
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
 

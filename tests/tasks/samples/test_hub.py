@@ -13,9 +13,9 @@ datasets = pytest.importorskip("datasets")
 
 from PIL import Image  # noqa: E402
 
-from tasks.samples import hub as hub_module  # noqa: E402
-from tasks.samples.hub import Hub  # noqa: E402
-from tasks.samples.source import BadSample, Record, SourceError  # noqa: E402
+from neuron_atlas.tasks.samples import hub as hub_module  # noqa: E402
+from neuron_atlas.tasks.samples.hub import Hub  # noqa: E402
+from neuron_atlas.tasks.samples.source import BadSample, Record, SourceError  # noqa: E402
 
 COLORS = ("red", "lime", "blue", "white")
 ROOT = Path(__file__).parents[3]
@@ -242,7 +242,10 @@ def test_images_in_the_librarys_cache_are_read(tmp_path):
 def test_the_probe_changes_with_the_data_and_not_with_the_process(layout, tmp_path):
     source = Hub(layout(tmp_path / "data"), "train")
     before = source.probe()
-    code = f"from tasks.samples.hub import Hub; print(Hub({source.dataset!r}, 'train').probe())"
+    code = (
+        "from neuron_atlas.tasks.samples.hub import Hub\n"
+        f"print(Hub({source.dataset!r}, 'train').probe())"
+    )
     environment = os.environ | {"HF_HOME": str(tmp_path / "other"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", code]
     elsewhere = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tasks.samples.llava_json import LlavaJson
-from tasks.samples.source import BadSample, Record, SourceError
+from neuron_atlas.tasks.samples.llava_json import LlavaJson
+from neuron_atlas.tasks.samples.source import BadSample, Record, SourceError
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
 

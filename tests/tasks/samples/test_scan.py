@@ -5,11 +5,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.artifacts import CONCEPTS, SAMPLES, read_table, write_table
-from tasks.samples.folder import Folder
-from tasks.samples.llava_json import LlavaJson
-from tasks.samples.scan import bad_share, duplicate_positions, first_bad, list_records, scan
-from tasks.samples.source import BadSample, Concept, OpenedImage, Record, SourceError
+from neuron_atlas.tasks.artifacts import CONCEPTS, SAMPLES, read_table, write_table
+from neuron_atlas.tasks.samples.folder import Folder
+from neuron_atlas.tasks.samples.llava_json import LlavaJson
+from neuron_atlas.tasks.samples.scan import (
+    bad_share,
+    duplicate_positions,
+    first_bad,
+    list_records,
+    scan,
+)
+from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record, SourceError
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
 MASK = np.arange(576, dtype=np.uint32).reshape(24, 24).astype(np.uint8)

@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.samples.drawing import SHAPES
-from tasks.samples.scenes import BACKGROUNDS, COLORS, POSITIONS, SIZES, Scenes
-from tasks.samples.source import BadSample, Concept, Record
+from neuron_atlas.tasks.samples.drawing import SHAPES
+from neuron_atlas.tasks.samples.scenes import BACKGROUNDS, COLORS, POSITIONS, SIZES, Scenes
+from neuron_atlas.tasks.samples.source import BadSample, Concept, Record
 
 SCENES = Scenes(count=200, seed=3)
 NAMES = {

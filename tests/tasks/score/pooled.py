@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tasks.score.correlation import cross_sums, pearson, real_sums
+from neuron_atlas.tasks.score.correlation import cross_sums, pearson, real_sums
 
 Samples = list[tuple[np.ndarray, np.ndarray]]
 

@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import SCORE_AGGREGATES, SCORES, write_table
-from tasks.score.aggregate import MEASURES, aggregate_scores
-from tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, SCORES, write_table
+from neuron_atlas.tasks.score.aggregate import MEASURES, aggregate_scores
+from neuron_atlas.tasks.score.settings import ScoreSettings
 
 SETTINGS = ScoreSettings(resamples=400, q=0.1)
 

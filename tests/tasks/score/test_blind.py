@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tasks.evidence import Evidence, Excitation
-from tasks.score.blind import number_tokens, predict_blindly
+from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.score.blind import number_tokens, predict_blindly
 
 TEXTS = {
     0: ["the", " red", " circle"],

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tasks.score.bootstrap import bootstrap, draw_weights, interval
-from tasks.score.correlation import pearson
+from neuron_atlas.tasks.score.bootstrap import bootstrap, draw_weights, interval
+from neuron_atlas.tasks.score.correlation import pearson
 from tests.tasks.score.pooled import Samples, concatenated, correlation, drawn, sums_of
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.score.correlation import cross_sums, pearson, real_sums, varies
+from neuron_atlas.tasks.score.correlation import cross_sums, pearson, real_sums, varies
 from tests.tasks.score.pooled import concatenated, correlation, drawn, sums_of
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from tasks.score.detection import balanced_accuracy, detection_auc, find_threshold
+from neuron_atlas.tasks.score.detection import balanced_accuracy, detection_auc, find_threshold
 
 
 def one(strength, exemplar) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.score.explained_variance import calibrate, explained_variance
+from neuron_atlas.tasks.score.explained_variance import calibrate, explained_variance
 from tests.tasks.score.pooled import sums_of
 
 # By hand: the mean of the real activations is 3, of their squares 11.

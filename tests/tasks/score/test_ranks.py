@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, spearmanr
 
-from tasks.score.ranks import Order, compare_order
+from neuron_atlas.tasks.score.ranks import Order, compare_order
 
 
 def compared(real, predicted) -> Order:

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 from scipy.stats import spearmanr
 
-from tasks.artifacts import SCORES, SIMULATIONS, write_table
-from tasks.evidence import Evidence, Excitation
-from tasks.score.score import score_neurons
-from tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.artifacts import SCORES, SIMULATIONS, write_table
+from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.score.score import score_neurons
+from neuron_atlas.tasks.score.settings import ScoreSettings
 
 LAYER, NEURON = 3, 11
 SETTINGS = ScoreSettings(resamples=200, min_tokens=2)

@@ -3,8 +3,8 @@ import pyarrow as pa
 import pytest
 from scipy.stats import false_discovery_control
 
-from tasks.artifacts import SCORES, read_table, write_table
-from tasks.score.significance import contest, judge, judge_files, p_values, q_values
+from neuron_atlas.tasks.artifacts import SCORES, read_table, write_table
+from neuron_atlas.tasks.score.significance import contest, judge, judge_files, p_values, q_values
 
 NAN = float("nan")
 

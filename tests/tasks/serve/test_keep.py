@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.serve.health import is_healthy, served_models
-from tasks.serve.keep import Post, ServerFailed, State, keep_serving
-from tasks.serve.settings import ServersSettings
+from neuron_atlas.tasks.serve.health import is_healthy, served_models
+from neuron_atlas.tasks.serve.keep import Post, ServerFailed, State, keep_serving
+from neuron_atlas.tasks.serve.settings import ServersSettings
 from tests.tasks.serve.test_watchdog import gone, said, tiny, wait_until
 
 KEY = "key-of-this-run"
@@ -45,7 +45,7 @@ class Kept:
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.serve.keep._LOOK_EVERY_S", 0.03)
+    monkeypatch.setattr("neuron_atlas.tasks.serve.keep._LOOK_EVERY_S", 0.03)
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def test_a_server_that_cannot_be_used_is_not_tried_again(
     model: str,
     told: str,
 ) -> None:
-    monkeypatch.setattr("tasks.serve.keep._ANSWERS_WITHIN_S", 0.2)
+    monkeypatch.setattr("neuron_atlas.tasks.serve.keep._ANSWERS_WITHIN_S", 0.2)
     with kept(settings, tmp_path / "log", model) as server:
         wait_until(lambda: bool(server.failed))
     assert told in str(server.failed[0])

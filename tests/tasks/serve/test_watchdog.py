@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.serve.health import is_healthy
-from tasks.serve.process import ServerProcess, free_port
-from tasks.serve.settings import ServersSettings
+from neuron_atlas.tasks.serve.health import is_healthy
+from neuron_atlas.tasks.serve.process import ServerProcess, free_port
+from neuron_atlas.tasks.serve.settings import ServersSettings
 
 TINY = Path(__file__).with_name("tiny_server.py")
 ROOT = Path(__file__).parents[3]

@@ -13,17 +13,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
-from tasks.llm.calls import Calls
-from tasks.pretrained import ModelError
-from tasks.regions import Region
-from tasks.samples.catalog import Catalog, Sample
-from tasks.samples.scenes import COLORS
-from tasks.samples.source import BadSample, OpenedImage
-from tasks.settings import identity
-from tasks.simulate.clipseg import ClipSeg
-from tasks.simulate.heat_maps import HeatMaps
-from tasks.simulate.segmenter import Segmenter, load_segmenter, mean_over_tokens
-from tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.pretrained import ModelError
+from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.samples.catalog import Catalog, Sample
+from neuron_atlas.tasks.samples.scenes import COLORS
+from neuron_atlas.tasks.samples.source import BadSample, OpenedImage
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.tasks.simulate.clipseg import ClipSeg
+from neuron_atlas.tasks.simulate.heat_maps import HeatMaps
+from neuron_atlas.tasks.simulate.segmenter import Segmenter, load_segmenter, mean_over_tokens
+from neuron_atlas.tasks.simulate.simulator import Prediction, Question
 from tests.one_process import Described
 from tests.small_clipseg import LONGEST_TEXT, build
 from tests.tasks.colour_segmenter import ColourSegmenter

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.concepts.presence import patch_coverage, token_words
-from tasks.explain.dissect import Match, sentence
-from tasks.llm.calls import Calls
-from tasks.samples.catalog import Catalog
-from tasks.simulate.concept import ConceptSimulator, read_claim
-from tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
+from neuron_atlas.tasks.explain.dissect import Match, sentence
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.simulate.concept import ConceptSimulator, read_claim
+from neuron_atlas.tasks.simulate.simulator import Prediction, Question
 from tests.one_process import Described
 
 

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.simulate.control import Explained, other_neurons
 
 WORDS = ("red", "blue", "green", "circle")
 CROWD = [

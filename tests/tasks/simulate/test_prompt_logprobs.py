@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.artifacts.scored import SIMULATION_STATUSES
-from tasks.llm.answer import Answer, read_completion
-from tasks.llm.calls import Calls
-from tasks.llm.client import ClientSettings, Unusable
-from tasks.llm.logprobs import KeepPrompt, Odds, read_odds
-from tasks.llm.prices import Price
-from tasks.llm.spool import Spool
-from tasks.llm.sqlite_journal import SqliteJournal
-from tasks.samples.catalog import Catalog, Sample
-from tasks.simulate.prompt_logprobs import PromptLogprobs, read_values
-from tasks.simulate.simulator import Prediction, Question
-from tasks.simulate.token_list import (
+from neuron_atlas.tasks.artifacts.scored import SIMULATION_STATUSES
+from neuron_atlas.tasks.llm.answer import Answer, read_completion
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.llm.client import ClientSettings, Unusable
+from neuron_atlas.tasks.llm.logprobs import KeepPrompt, Odds, read_odds
+from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.llm.spool import Spool
+from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.samples.catalog import Catalog, Sample
+from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs, read_values
+from neuron_atlas.tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.simulate.token_list import (
     Scale,
     count_places,
     list_tokens,

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from tasks.llm.dialogue import Malformed
-from tasks.llm.logprobs import Odds
-from tasks.simulate.ratings import expected_value, expected_values, read_ratings
-from tasks.simulate.scale import top_by
-from tasks.simulate.sheet import Sheet
+from neuron_atlas.tasks.llm.dialogue import Malformed
+from neuron_atlas.tasks.llm.logprobs import Odds
+from neuron_atlas.tasks.simulate.ratings import expected_value, expected_values, read_ratings
+from neuron_atlas.tasks.simulate.scale import top_by
+from neuron_atlas.tasks.simulate.sheet import Sheet
 
 SHEET = Sheet(((2, 2),), 3)
 GOOD = {"row 1": [0, 1], "row 2": [2, 10], "line 1": [3, 0, 7], "sample": 9}

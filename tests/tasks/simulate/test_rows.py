@@ -5,13 +5,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import SIMULATIONS, write_table
-from tasks.evidence import Evidence, Excitation
-from tasks.llm.calls import Calls
-from tasks.samples.catalog import Catalog
-from tasks.simulate.control import Explained
-from tasks.simulate.rows import simulate_neurons
-from tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.artifacts import SIMULATIONS, write_table
+from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.simulate.control import Explained
+from neuron_atlas.tasks.simulate.rows import simulate_neurons
+from neuron_atlas.tasks.simulate.simulator import Prediction, Question
 
 OWN = Explained(2, 5, "visual", "red things")
 OTHER = Explained(3, 8, "visual", "blue things")

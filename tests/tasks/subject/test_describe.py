@@ -3,13 +3,17 @@ from dataclasses import dataclass
 import pytest
 from PIL import Image
 
-from tasks.artifacts import DESCRIPTIONS, read_table
-from tasks.regions import Region, read_regions
-from tasks.samples.scenes import Scenes
-from tasks.samples.source import BadSample, OpenedImage
-from tasks.subject.describe import describe_part, describe_samples, generate_descriptions
-from tasks.subject.load import Subject
-from tasks.subject.settings import DescribeSettings
+from neuron_atlas.tasks.artifacts import DESCRIPTIONS, read_table
+from neuron_atlas.tasks.regions import Region, read_regions
+from neuron_atlas.tasks.samples.scenes import Scenes
+from neuron_atlas.tasks.samples.source import BadSample, OpenedImage
+from neuron_atlas.tasks.subject.describe import (
+    describe_part,
+    describe_samples,
+    generate_descriptions,
+)
+from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.settings import DescribeSettings
 from tests.one_process import describe
 
 SCENES = Scenes(count=9, seed=77)

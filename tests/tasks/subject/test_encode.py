@@ -5,11 +5,18 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.artifacts import ROLES
-from tasks.regions import Region, count_tokens
-from tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded, encode, question_prompt
-from tasks.subject.load import Subject
-from tasks.subject.settings import SubjectError
+from neuron_atlas.tasks.artifacts import ROLES
+from neuron_atlas.tasks.regions import Region, count_tokens
+from neuron_atlas.tasks.subject.encode import (
+    TEMPLATE,
+    TEXT,
+    VISUAL,
+    Encoded,
+    encode,
+    question_prompt,
+)
+from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.settings import SubjectError
 
 QUESTION = "Could you describe the image?"
 PICTURE = Image.new("RGB", (50, 70), (200, 30, 30))

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from tasks.subject.geometry import image_view
-from tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.geometry import image_view
+from neuron_atlas.tasks.subject.load import Subject
 
 PATCH = 16
 SQUARE = {

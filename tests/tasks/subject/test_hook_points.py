@@ -3,16 +3,16 @@ import torch
 from PIL import Image
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from tasks.subject.batch import batch_inputs, forward_body
-from tasks.subject.encode import encode
-from tasks.subject.hook_points import (
+from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
+from neuron_atlas.tasks.subject.encode import encode
+from neuron_atlas.tasks.subject.hook_points import (
     check_layers,
     decoder_layers,
     neurons_per_layer,
     observing,
 )
-from tasks.subject.load import Subject, load_subject
-from tasks.subject.settings import HookPoint, SubjectError, SubjectSettings
+from neuron_atlas.tasks.subject.load import Subject, load_subject
+from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError, SubjectSettings
 
 PICTURE = Image.new("RGB", (64, 64), (10, 200, 30))
 LAYERS = [0, 2, 3]

@@ -12,8 +12,8 @@ from transformers import (
     VipLlavaConfig,
 )
 
-from tasks.subject.load import load_subject
-from tasks.subject.settings import SubjectError, SubjectSettings
+from neuron_atlas.tasks.subject.load import load_subject
+from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings
 
 
 def loaded(folder: Path, **settings: object) -> object:

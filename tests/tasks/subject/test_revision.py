@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from tasks.subject.revision import subject_revision
-from tasks.subject.settings import SubjectError, SubjectSettings, model_folder
+from neuron_atlas.tasks.subject.revision import subject_revision
+from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 
 HOSTED = SubjectSettings(model="someone/some-model", revision="main")
 

@@ -70,7 +70,11 @@ def three_nodes(folder: Path) -> Iterator[Nodes]:
 
 def atlas(out: Path, *settings: str, without: str = "") -> list[str]:
     """The program's command; without: the protection that is taken from it."""
-    module = ["tests.workflows.faults.unprotected", without] if without else ["workflows.atlas"]
+    module = (
+        ["tests.workflows.faults.unprotected", without]
+        if without
+        else ["neuron_atlas.workflows.atlas"]
+    )
     return [sys.executable, "-m", *module, *SETTINGS, *settings, f"out={out}"]
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts import location as location_module
-from tasks.artifacts.full_disk import DiskFull
-from tasks.artifacts.location import whole_folders, writing, writing_folder
+from neuron_atlas.tasks.artifacts import location as location_module
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.artifacts.location import whole_folders, writing, writing_folder
 from tests.infra.clusters import running
 from tests.workflows.faults.faults import atlas
 

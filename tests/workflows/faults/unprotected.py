@@ -15,12 +15,12 @@ def without_retries() -> None:
     """Work whose process or node died is not done again."""
     import ray
 
-    from workflows import places
+    from neuron_atlas.workflows import places
 
     protected = places.task
     places.task = lambda max_retries=0: protected(max_retries=0)
     # Only now, for the stages make their tasks when they are imported.
-    from workflows import subject_pool
+    from neuron_atlas.workflows import subject_pool
 
     subject_pool._RemoteSubject = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(
         subject_pool.SubjectActor
@@ -36,7 +36,7 @@ def without_resume() -> None:
 
 def without_finishing() -> None:
     """A first signal interrupts whatever is under way."""
-    from workflows import stopping
+    from neuron_atlas.workflows import stopping
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -48,6 +48,6 @@ WITHOUT = {"retries": without_retries, "resume": without_resume, "finishing": wi
 
 if __name__ == "__main__":
     WITHOUT[sys.argv.pop(1)]()
-    from workflows.atlas import main
+    from neuron_atlas.workflows.atlas import main
 
     main()

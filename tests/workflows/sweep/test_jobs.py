@@ -6,10 +6,16 @@ from itertools import product
 
 import pytest
 
-from tasks.llm.failures import Unusable
+from neuron_atlas.tasks.llm.failures import Unusable
+from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.workflows.sweep.jobs import (
+    Job,
+    folder_name,
+    read_jobs,
+    shared_capture,
+    sweep_name,
+)
 from tests.workflows.runs import composed
-from workflows.errors import WrongCall
-from workflows.sweep.jobs import Job, folder_name, read_jobs, shared_capture, sweep_name
 
 
 def jobs(*swept: str, out: str = "out") -> list[Job]:

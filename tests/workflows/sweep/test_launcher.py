@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from workflows.sweep import run as sweep_run
+from neuron_atlas.workflows.sweep import run as sweep_run
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_a_multirun_hands_all_its_jobs_over_at_once(as_if_called, handed, tmp_path, monkeypatch):
-    from workflows.atlas import main
+    from neuron_atlas.workflows.atlas import main
 
     out = tmp_path / "out"
     asked = ["--multirun", "capture.layers=[0,1],[2]", "explain=dissect,gpt4o", f"out={out}"]
@@ -31,10 +31,10 @@ def test_a_multirun_hands_all_its_jobs_over_at_once(as_if_called, handed, tmp_pa
     main()
     configs = handed["configs"]
     assert [(config["capture"]["layers"], config["explain"]["_target_"]) for config in configs] == [
-        ([0, 1], "tasks.explain.dissect.Dissect"),
-        ([0, 1], "tasks.explain.chat.Chat"),
-        ([2], "tasks.explain.dissect.Dissect"),
-        ([2], "tasks.explain.chat.Chat"),
+        ([0, 1], "neuron_atlas.tasks.explain.dissect.Dissect"),
+        ([0, 1], "neuron_atlas.tasks.explain.chat.Chat"),
+        ([2], "neuron_atlas.tasks.explain.dissect.Dissect"),
+        ([2], "neuron_atlas.tasks.explain.chat.Chat"),
     ]
     assert [config["tracking"]["run_name"] for config in configs] == ["n0", "n1", "n2", "n3"]
     assert all(config["out"] == str(out) and "hydra" not in config for config in configs)

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from neuron_atlas.workflows.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.sweep import run as sweep_run
+from neuron_atlas.workflows.sweep.run import run_sweep
+from neuron_atlas.workflows.tracking.tracker import Tracker
 from tests.workflows.runs import composed, runs_in
-from workflows.errors import RunFailed, WrongCall
-from workflows.sweep import run as sweep_run
-from workflows.sweep.run import run_sweep
-from workflows.tracking.tracker import Tracker
 
 FOUR = (0, 1, 2, 3)
 

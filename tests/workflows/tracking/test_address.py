@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workflows.tracking.address import hide_password, without_password
+from neuron_atlas.workflows.tracking.address import hide_password, without_password
 
 
 @pytest.mark.parametrize(

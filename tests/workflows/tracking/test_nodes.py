@@ -7,8 +7,13 @@ import time
 
 import pytest
 
-from workflows.tracking import nodes
-from workflows.tracking.nodes import measure_nodes, node_names, read_gauges, watched_nodes
+from neuron_atlas.workflows.tracking import nodes
+from neuron_atlas.workflows.tracking.nodes import (
+    measure_nodes,
+    node_names,
+    read_gauges,
+    watched_nodes,
+)
 
 PAGE = """\
 # HELP ray_node_cpu_utilization Total CPU usage on a ray node

@@ -11,12 +11,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from neuron_atlas.workflows.tracking import later, outgoing
+from neuron_atlas.workflows.tracking.delivery import Delivery
+from neuron_atlas.workflows.tracking.outgoing import Outgoing
+from neuron_atlas.workflows.tracking.spool import Spool
+from neuron_atlas.workflows.tracking.tracker import Record
 from tests.workflows.runs import ROOT, runs_in
-from workflows.tracking import later, outgoing
-from workflows.tracking.delivery import Delivery
-from workflows.tracking.outgoing import Outgoing
-from workflows.tracking.spool import Spool
-from workflows.tracking.tracker import Record
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -137,8 +137,8 @@ def test_a_program_that_is_killed_leaves_a_run_that_is_logged_as_killed(
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from workflows.tracking.outgoing import Outgoing\n"
-        "from workflows.tracking.tracker import Record\n"
+        "from neuron_atlas.workflows.tracking.outgoing import Outgoing\n"
+        "from neuron_atlas.workflows.tracking.tracker import Record\n"
         "record = Record(Outgoing(Path(sys.argv[1])), 'neuron-atlas', 'shot', {}, {})\n"
         "record.metrics([('explain/usd', 1.5, 10)])\n"
         "os.kill(os.getpid(), 9)\n"

@@ -65,7 +65,7 @@ def test_the_sweep_goes_on_and_is_logged_once_the_server_is_back(server, tmp_pat
 
     server.start()
     assert "RUNNING" in {run.info.status for run in runs(server)}
-    command = [sys.executable, "-m", "workflows.tracking.later", str(out)]
+    command = [sys.executable, "-m", "neuron_atlas.workflows.tracking.later", str(out)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     logged = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=300, check=False

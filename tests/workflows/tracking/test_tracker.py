@@ -11,11 +11,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tasks.artifacts import SCORE_AGGREGATES, TESTED_TYPES, TYPES, read_table
+from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, TESTED_TYPES, TYPES, read_table
+from neuron_atlas.workflows.stages import samples
+from neuron_atlas.workflows.tracking.metrics import read_summary, summary_metrics
+from neuron_atlas.workflows.tracking.tracker import Tracker
 from tests.workflows.runs import TOP_N, runs_in, small_run
-from workflows.stages import samples
-from workflows.tracking.metrics import read_summary, summary_metrics
-from workflows.tracking.tracker import Tracker
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from tasks.llm.journal import Tally
-from workflows.spending import spending_metrics
-from workflows.tracking.words import METRICS_NOTE, as_name
+from neuron_atlas.tasks.llm.journal import Tally
+from neuron_atlas.workflows.spending import spending_metrics
+from neuron_atlas.workflows.tracking.words import METRICS_NOTE, as_name
 
 
 @pytest.mark.parametrize("stage", ["explain", "simulate"])

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from bench.made_up.atlas import MadeUp
-from tasks.report.settings import About, SiteSettings
-from tasks.report.site.site import write_site
+from neuron_atlas.tasks.report.settings import About, SiteSettings
+from neuron_atlas.tasks.report.site.site import write_site
 
 ABOUT = About(subject="llava", dataset="painted", fingerprint="9f2c01", facts=())
 

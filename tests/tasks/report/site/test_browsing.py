@@ -7,7 +7,7 @@ import pytest
 
 from bench.made_up.atlas import make_up
 from bench.made_up.sizes import Sizes
-from tasks.artifacts import NEURON_TYPES, read_table
+from neuron_atlas.tasks.artifacts import NEURON_TYPES, read_table
 from tests.tasks.report.site.browsing import Visit, chromium, served
 from tests.tasks.report.site.reading import neuron, numbers, value, write
 

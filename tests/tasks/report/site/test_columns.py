@@ -3,8 +3,15 @@ import pytest
 
 from bench.made_up.atlas import make_up
 from bench.made_up.sizes import Sizes
-from tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SCORES, TESTED_TYPES, TYPES, read_table
-from tasks.report.site.columns import LONGEST_WORDS, NO_NUMBER, STEPS
+from neuron_atlas.tasks.artifacts import (
+    EXPLANATIONS,
+    NEURON_TYPES,
+    SCORES,
+    TESTED_TYPES,
+    TYPES,
+    read_table,
+)
+from neuron_atlas.tasks.report.site.columns import LONGEST_WORDS, NO_NUMBER, STEPS
 from tests.tasks.report.site.reading import numbers, value, write
 
 

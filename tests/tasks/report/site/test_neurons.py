@@ -5,13 +5,20 @@ import pytest
 
 from bench.made_up.atlas import make_up
 from bench.made_up.sizes import Sizes
-from tasks.artifacts import HISTOGRAMS, NEURON_TYPES, SIMULATIONS, TRACES, exemplars, read_table
-from tasks.evidence import Excitation
-from tasks.histogram import BINS
-from tasks.regions import Region, view_of
-from tasks.report.site.held_out import choose_held_out
-from tasks.report.site.inputs import cut_layer
-from tasks.report.site.traces import drawn_bytes
+from neuron_atlas.tasks.artifacts import (
+    HISTOGRAMS,
+    NEURON_TYPES,
+    SIMULATIONS,
+    TRACES,
+    exemplars,
+    read_table,
+)
+from neuron_atlas.tasks.evidence import Excitation
+from neuron_atlas.tasks.histogram import BINS
+from neuron_atlas.tasks.regions import Region, view_of
+from neuron_atlas.tasks.report.site.held_out import choose_held_out
+from neuron_atlas.tasks.report.site.inputs import cut_layer
+from neuron_atlas.tasks.report.site.traces import drawn_bytes
 from tests.tasks.report.site.reading import neuron, numbers, value, write
 
 
@@ -117,7 +124,7 @@ def test_every_neuron_has_its_place_in_its_chunk(site):
 
 
 def test_parts_that_are_written_apart_give_the_same_files(made, site, tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.report.site.inputs.PART", 32)
+    monkeypatch.setattr("neuron_atlas.tasks.report.site.inputs.PART", 32)
     assert len(cut_layer(made.layers[0])) == 2
     again = write(made, tmp_path / "site")
 
@@ -147,6 +154,6 @@ def _true_traces(made, wanted):
 
 
 def _without_rank():
-    from tasks.artifacts import RANDOM_TRACES
+    from neuron_atlas.tasks.artifacts import RANDOM_TRACES
 
     return RANDOM_TRACES

@@ -3,8 +3,8 @@ from dataclasses import replace
 from PIL import Image
 
 from bench.made_up.samples import Painted
-from tasks.report.settings import SiteSettings
-from tasks.report.site.samples import BATCH, cut_samples, write_samples
+from neuron_atlas.tasks.report.settings import SiteSettings
+from neuron_atlas.tasks.report.site.samples import BATCH, cut_samples, write_samples
 from tests.tasks.report.site.reading import value
 
 

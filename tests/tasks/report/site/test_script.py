@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tasks.report.site.script import packed, script_text, short, write_script
+from neuron_atlas.tasks.report.site.script import packed, script_text, short, write_script
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

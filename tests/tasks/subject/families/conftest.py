@@ -1,9 +1,9 @@
 import pytest
 from PIL import Image
 
-from tasks.subject.families import FAMILIES
-from tasks.subject.load import Subject, load_subject
-from tasks.subject.settings import SubjectSettings
+from neuron_atlas.tasks.subject.families import FAMILIES
+from neuron_atlas.tasks.subject.load import Subject, load_subject
+from neuron_atlas.tasks.subject.settings import SubjectSettings
 from tests.families.building import build
 from tests.families.instances import BUILDS
 from tests.families.pictures import PICTURES, SEVERAL, SIZES

@@ -5,10 +5,10 @@ import pytest
 from transformers import LlavaNextImageProcessorPil
 from transformers.image_processing_utils import select_best_resolution
 
-from tasks.regions import token_boxes
-from tasks.subject.encode import encode
-from tasks.subject.load import Subject, load_subject
-from tasks.subject.settings import SubjectSettings
+from neuron_atlas.tasks.regions import token_boxes
+from neuron_atlas.tasks.subject.encode import encode
+from neuron_atlas.tasks.subject.load import Subject, load_subject
+from neuron_atlas.tasks.subject.settings import SubjectSettings
 from tests.families.building import build
 from tests.families.instances import BUILDS, SIDE, TILINGS
 from tests.tasks.subject.test_geometry import where_every_pixel_lies

@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.regions import Region, count_tokens, token_boxes
-from tasks.subject.batch import PER_TOKEN
-from tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded, encode
-from tasks.subject.families import FAMILIES
-from tasks.subject.load import Subject, load_subject
-from tasks.subject.settings import SubjectSettings
+from neuron_atlas.tasks.regions import Region, count_tokens, token_boxes
+from neuron_atlas.tasks.subject.batch import PER_TOKEN
+from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded, encode
+from neuron_atlas.tasks.subject.families import FAMILIES
+from neuron_atlas.tasks.subject.load import Subject, load_subject
+from neuron_atlas.tasks.subject.settings import SubjectSettings
 from tests.families.building import build
 from tests.families.instances import BUILDS
 from tests.families.looking import change_of_tokens, embeddings, stop_mixing

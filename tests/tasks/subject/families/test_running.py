@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import gelu, silu
 
-from tasks.artifacts import (
+from neuron_atlas.tasks.artifacts import (
     RANDOM_TRACES,
     TRACES,
     TableSpec,
@@ -18,13 +18,18 @@ from tasks.artifacts import (
     list_rows,
     read_table,
 )
-from tasks.capture.settings import CaptureSettings
-from tasks.subject.batch import batch_inputs, forward_body
-from tasks.subject.describe import describe_samples, generate_descriptions
-from tasks.subject.encode import Encoded, encode, question_prompt
-from tasks.subject.hook_points import check_layers, decoder_layers, neurons_per_layer, observing
-from tasks.subject.load import Subject
-from tasks.subject.settings import DescribeSettings, HookPoint
+from neuron_atlas.tasks.capture.settings import CaptureSettings
+from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
+from neuron_atlas.tasks.subject.describe import describe_samples, generate_descriptions
+from neuron_atlas.tasks.subject.encode import Encoded, encode, question_prompt
+from neuron_atlas.tasks.subject.hook_points import (
+    check_layers,
+    decoder_layers,
+    neurons_per_layer,
+    observing,
+)
+from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.settings import DescribeSettings, HookPoint
 from tests.families.pictures import PICTURES, SEVERAL, TEXT_SAID, Pictures
 from tests.one_process import capture, describe
 

@@ -15,9 +15,9 @@ from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from workflows.composition import plain_config
-from workflows.ending import outcome
-from workflows.progress import say
+from neuron_atlas.workflows.composition import plain_config
+from neuron_atlas.workflows.ending import outcome
+from neuron_atlas.workflows.progress import say
 
 
 class OneCluster(Launcher):
@@ -32,7 +32,7 @@ class OneCluster(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs; ends the program where one of them did not finish."""
-        from workflows.sweep.run import run_sweep
+        from neuron_atlas.workflows.sweep.run import run_sweep
 
         setup_globals()
         configs = [
