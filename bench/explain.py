@@ -33,16 +33,16 @@ from typing import Any
 import openai
 import ray
 
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.llm.client import connect, in_parallel
-from neuron_atlas.tasks.llm.prices import Price
-from neuron_atlas.tasks.llm.request import Request
-from neuron_atlas.tasks.llm.settings import ClientSettings, LimitSettings
-from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
-from neuron_atlas.workflows.cluster import cluster
-from neuron_atlas.workflows.journal import open_journal
-from neuron_atlas.workflows.limits import RemoteLimits
-from neuron_atlas.workflows.settings import ClusterSettings
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.client import connect, in_parallel
+from neuron_atlas.tasks.models.prices import Price
+from neuron_atlas.tasks.models.request import Request
+from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
+from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
+from neuron_atlas.workflows.cluster.cluster import cluster
+from neuron_atlas.workflows.config.settings import ClusterSettings
+from neuron_atlas.workflows.models.journal import open_journal
+from neuron_atlas.workflows.models.limits import RemoteLimits
 
 REQUESTS_PER_MINUTE = 3_000
 TOKENS_PER_MINUTE = 2_000_000

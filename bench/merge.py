@@ -37,8 +37,8 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
     write_table,
 )
+from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 from neuron_atlas.tasks.capture.merge import merge_layer
-from neuron_atlas.tasks.histogram import BINS, BLOCKS
 
 TIME_TARGET = 1.5
 _LAYER = 0

@@ -31,7 +31,7 @@ import pyarrow as pa
 
 from bench import simulate
 from neuron_atlas.tasks.artifacts import CLAIMS, SIMULATIONS
-from neuron_atlas.tasks.evidence import Evidence, Excitation, Purpose
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, Purpose
 from neuron_atlas.tasks.score.aggregate import aggregate_scores
 from neuron_atlas.tasks.score.score import score_neurons
 from neuron_atlas.tasks.score.settings import ScoreSettings

@@ -26,13 +26,13 @@ import hydra
 import openai
 from hydra.core.global_hydra import GlobalHydra
 
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.llm.spool import Spool, Spooled, read_spools
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.spool import Spool, Spooled, read_spools
 from neuron_atlas.tasks.simulate.control import other_neurons
 from neuron_atlas.workflows.atlas import run_atlas
-from neuron_atlas.workflows.composition import CONF, plain_config, register_resolvers
-from neuron_atlas.workflows.neuron_parts import TaskInputs
-from neuron_atlas.workflows.settings_reader import read_settings
+from neuron_atlas.workflows.config.composition import CONF, plain_config, register_resolvers
+from neuron_atlas.workflows.config.reader import read_settings
+from neuron_atlas.workflows.run.neuron_parts import TaskInputs
 from neuron_atlas.workflows.stages import simulate
 
 LEAST_SHARE = 0.95

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded, encode
 from neuron_atlas.tasks.subject.load import Subject, load_subject

@@ -34,9 +34,9 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
     write_table,
 )
+from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges
 from neuron_atlas.tasks.classify.conclude import conclude
 from neuron_atlas.tasks.classify.tested import RateRule
-from neuron_atlas.tasks.histogram import BINS, BLOCKS, bin_edges
 
 N_VISUAL, N_TEXT = 13_000_000, 2_000_000
 SHUFFLES = 1000

@@ -15,8 +15,8 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from neuron_atlas.workflows.errors import INTERRUPTED, RunFailed, WrongCall
-from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.run.errors import INTERRUPTED, RunFailed, WrongCall
 
 _SECONDS_TO_ANSWER = 5.0
 _SECONDS_BETWEEN_TRIES = 1.0

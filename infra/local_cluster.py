@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.workflows.errors import RunFailed
-from neuron_atlas.workflows.stopping import keeping_sigterm
+from neuron_atlas.workflows.cluster.signals import keeping_sigterm
+from neuron_atlas.workflows.run.errors import RunFailed
 
 _SECONDS_TO_START = 120.0
 _LOOPBACK = "127.0.0.1"

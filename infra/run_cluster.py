@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.infra.local_cluster import local_cluster
-from neuron_atlas.workflows.errors import INTERRUPTED, RunFailed, WrongCall
-from neuron_atlas.workflows.progress import say
-from neuron_atlas.workflows.stopping import stop_on_signals
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.signals import stop_on_signals
+from neuron_atlas.workflows.run.errors import INTERRUPTED, RunFailed, WrongCall
 
 _PACKAGE = Path(__file__).parents[1]
 _SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")

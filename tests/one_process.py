@@ -29,7 +29,7 @@ from neuron_atlas.tasks.capture.shard import capture_shard
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
 from neuron_atlas.tasks.classify.conclude import conclude
 from neuron_atlas.tasks.classify.rule import Rule, RuleWithTests
-from neuron_atlas.tasks.evidence import Evidence, Purpose, load_evidence
+from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose, load_evidence
 from neuron_atlas.tasks.samples.catalog import Catalog, open_catalog
 from neuron_atlas.tasks.samples.scan import list_records, scan
 from neuron_atlas.tasks.samples.source import Source

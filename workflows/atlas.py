@@ -14,8 +14,11 @@ from typing import Any, NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from neuron_atlas.workflows.cluster import cluster
-from neuron_atlas.workflows.composition import (
+from neuron_atlas.workflows.cluster.cluster import cluster
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.signals import stop_on_signals
+from neuron_atlas.workflows.cluster.subject_pool import SubjectPool
+from neuron_atlas.workflows.config.composition import (
     CONF,
     HYDRA_ERRORS,
     explain_hydra_error,
@@ -24,15 +27,15 @@ from neuron_atlas.workflows.composition import (
     register_resolvers,
     side_by_side,
 )
-from neuron_atlas.workflows.dry_run import dry_run
-from neuron_atlas.workflows.ending import outcome
-from neuron_atlas.workflows.errors import WrongCall
-from neuron_atlas.workflows.output import opened_store
-from neuron_atlas.workflows.progress import say
-from neuron_atlas.workflows.servers import ServerPool
-from neuron_atlas.workflows.settings import Settings
-from neuron_atlas.workflows.settings_reader import read_settings
-from neuron_atlas.workflows.stage import Context, Stage, run_stage
+from neuron_atlas.workflows.config.reader import read_settings
+from neuron_atlas.workflows.config.settings import Settings
+from neuron_atlas.workflows.models.dry_run import dry_run
+from neuron_atlas.workflows.models.servers import ServerPool
+from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.exit_status import outcome
+from neuron_atlas.workflows.run.output import opened_store
+from neuron_atlas.workflows.run.stage import Context, Stage, run_stage
+from neuron_atlas.workflows.run.summary import closing_summary
 from neuron_atlas.workflows.stages import (
     analyse,
     capture,
@@ -44,9 +47,6 @@ from neuron_atlas.workflows.stages import (
     score,
     simulate,
 )
-from neuron_atlas.workflows.stopping import stop_on_signals
-from neuron_atlas.workflows.subject_pool import SubjectPool
-from neuron_atlas.workflows.summary import closing_summary
 from neuron_atlas.workflows.tracking.nodes import watched_nodes
 from neuron_atlas.workflows.tracking.tracker import PartOf, Tracker
 

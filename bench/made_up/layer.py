@@ -30,7 +30,7 @@ from neuron_atlas.tasks.artifacts import (
     layer_file,
     write_table,
 )
-from neuron_atlas.tasks.histogram import BINS, BLOCKS
+from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 from neuron_atlas.tasks.report.site.inputs import LayerFiles
 
 _SHARES = ("visual", "text", "multimodal", "unknown")

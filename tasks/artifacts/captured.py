@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts.columns import NEURON, ROLES, SAMPLE_ID, TRACE, TableSpec, column
-from neuron_atlas.tasks.histogram import BINS, BLOCKS
+from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 
 
 def exemplars(top_n: int) -> TableSpec:
@@ -66,7 +66,7 @@ HISTOGRAMS = TableSpec(
                     role,
                     pa.list_(pa.int32(), BLOCKS * BINS),
                     f"{role} tokens by block of samples and bin of activation, block-major "
-                    "(see tasks/histogram.py)",
+                    "(see tasks/artifacts/histogram.py)",
                     "tokens",
                 )
                 for role in ("visual", "text")

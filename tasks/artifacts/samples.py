@@ -31,7 +31,7 @@ REGION = pa.struct(
         ),
     ]
 )
-"""A grid of visual tokens over a box of an image; see tasks/regions.py."""
+"""A grid of visual tokens over a box of an image; see tasks/artifacts/regions.py."""
 
 SAMPLES = TableSpec(
     "samples",

@@ -13,8 +13,8 @@ import polars as pl
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, SCORES, TRACES, TYPES, TableSpec
-from neuron_atlas.tasks.evidence import read_traces, to_ten
-from neuron_atlas.tasks.regions import heat_over
+from neuron_atlas.tasks.artifacts.regions import heat_over
+from neuron_atlas.tasks.evidence.evidence import read_traces, to_ten
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample, open_catalog
 from neuron_atlas.tasks.samples.source import BadSample, SourceError
 

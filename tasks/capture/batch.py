@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from neuron_atlas.tasks.histogram import block_of
+from neuron_atlas.tasks.artifacts.histogram import block_of
 from neuron_atlas.tasks.subject.batch import batch_inputs
 from neuron_atlas.tasks.subject.encode import Encoded
 
@@ -27,8 +27,8 @@ class Batch:
 
     inputs: what the subject's body takes (see tasks/subject/batch.py).
     roles: int8 [batch, tokens], index into ROLES or PADDING. sample_ids, blocks: int64 [batch],
-    the samples and their blocks (see tasks/histogram.py). ids: the sample_ids without asking the
-    device for them.
+    the samples and their blocks (see tasks/artifacts/histogram.py). ids: the sample_ids without
+    asking the device for them.
     """
 
     ids: tuple[int, ...]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from neuron_atlas.tasks.artifacts import ROLES
-from neuron_atlas.tasks.histogram import BINS, BLOCKS
+from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 
 _FLOAT16 = 2
 _SPARE = 0.9

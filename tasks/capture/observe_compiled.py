@@ -11,10 +11,10 @@ import torch
 from numba import njit
 
 from neuron_atlas.tasks.artifacts import ROLES
+from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.record import LayerRecord
 from neuron_atlas.tasks.capture.traces import as_stored
-from neuron_atlas.tasks.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
 
 _NEURONS_AT_ONCE = 512

@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 
 from neuron_atlas.tasks.artifacts import ROLES
+from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.observe_torch import enter
 from neuron_atlas.tasks.capture.record import LayerRecord
-from neuron_atlas.tasks.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 
 _TOKENS_AT_ONCE = 32
 _NEURONS_AT_ONCE = 64

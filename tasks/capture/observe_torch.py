@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from neuron_atlas.tasks.artifacts import ROLES
+from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, Tally
 from neuron_atlas.tasks.capture.top_n import EMPTY, insert, pack
 from neuron_atlas.tasks.capture.traces import keep_traces
-from neuron_atlas.tasks.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.subject.encode import TEXT
 
 _COUNTED_AT_ONCE = 2**25

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from neuron_atlas.tasks.artifacts import NO_SAMPLE, ROLES
+from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 from neuron_atlas.tasks.capture.top_n import EMPTY, unpack
-from neuron_atlas.tasks.histogram import BINS, BLOCKS
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
 
 EVIDENCE = (VISUAL, TEXT)
@@ -36,7 +36,7 @@ class Tally:
     tokens: int64 [roles], tokens seen. nonfinite, positive: int64 [roles, neurons], activations
     that are no finite number, and those above 0. total, squares: float64 [roles, neurons], sums
     over the finite ones. maximum: float32 [roles, neurons]. histogram: int32 [visual and text,
-    BLOCKS * BINS, neurons], see tasks/histogram.py.
+    BLOCKS * BINS, neurons], see tasks/artifacts/histogram.py.
 
     The sums of one sample are in float32 and those of samples in float64, so a mean is known to
     about a millionth of the largest activations.

@@ -18,9 +18,9 @@ from neuron_atlas.tasks.artifacts import (
     TableSpec,
     exemplars,
 )
+from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 from neuron_atlas.tasks.capture.record import LayerRecord, Layout
 from neuron_atlas.tasks.capture.top_n import unpack
-from neuron_atlas.tasks.histogram import BINS, BLOCKS
 
 
 @dataclass(frozen=True)

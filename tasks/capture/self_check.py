@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 
 from neuron_atlas.tasks.artifacts import ROLES
+from neuron_atlas.tasks.artifacts.histogram import BLOCKS
 from neuron_atlas.tasks.capture import observe_torch
 from neuron_atlas.tasks.capture.batch import PADDING, Batch
 from neuron_atlas.tasks.capture.record import LayerRecord, Layout, empty_record
-from neuron_atlas.tasks.histogram import BLOCKS
 
 _SAMPLES, _TOKENS, _NEURONS, _TOP_N = 5, 70, 100, 3
 _EXACT = ("tokens", "nonfinite", "positive", "maximum", "histogram")

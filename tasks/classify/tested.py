@@ -34,11 +34,11 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import NEURON_TESTS
+from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges
 from neuron_atlas.tasks.classify.blocks import two_sided_p, upper_p
 from neuron_atlas.tasks.classify.exchange import exchange_p
 from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.classify.threshold import otsu_bin, quantile_bin
-from neuron_atlas.tasks.histogram import BINS, BLOCKS, bin_edges
 
 TESTS = ("exact", "block", "both")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuron_atlas.tasks.histogram import BINS, bin_edges
+from neuron_atlas.tasks.artifacts.histogram import BINS, bin_edges
 
 
 def otsu_bin(counts: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from neuron_atlas.tasks.artifacts import CONCEPT_GRID
-from neuron_atlas.tasks.regions import grid_shares
+from neuron_atlas.tasks.artifacts.regions import grid_shares
 from neuron_atlas.tasks.samples.catalog import Sample, TrueConcept
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")

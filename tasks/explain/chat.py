@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from neuron_atlas.tasks.evidence import Evidence
+from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.explain.draw import LEAST_SIZE, Render
 from neuron_atlas.tasks.explain.exhibits import choose_exhibits
 from neuron_atlas.tasks.explain.explanation import Explanation
@@ -21,8 +21,8 @@ from neuron_atlas.tasks.explain.prompt import (
     wording,
 )
 from neuron_atlas.tasks.explain.showing import Showing
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.llm.client import (
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.client import (
     ClientSettings,
     Collection,
     Connection,
@@ -30,9 +30,9 @@ from neuron_atlas.tasks.llm.client import (
     in_parallel,
     read_key,
 )
-from neuron_atlas.tasks.llm.dialogue import Dialogue, Outcome
-from neuron_atlas.tasks.llm.prices import Price, check_price, total_cost
-from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.models.dialogue import Dialogue, Outcome
+from neuron_atlas.tasks.models.prices import Price, check_price, total_cost
+from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import Unopenable
 from neuron_atlas.tasks.settings import runtime

@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
-from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
 from neuron_atlas.tasks.explain.explanation import Explanation
-from neuron_atlas.tasks.llm.journal import Journal
+from neuron_atlas.tasks.models.journal import Journal
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from neuron_atlas.tasks.evidence import to_levels
+from neuron_atlas.tasks.evidence.evidence import to_levels
 
 Render = Literal["heat", "mask", "crop"]
 

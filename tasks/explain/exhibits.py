@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuron_atlas.tasks.concepts.presence import words_of
-from neuron_atlas.tasks.evidence import Evidence, Excitation, to_levels, to_ten
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, to_levels, to_ten
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 _SILENT = 1.0

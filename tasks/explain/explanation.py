@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from neuron_atlas.tasks.evidence import Evidence
-from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.evidence.evidence import Evidence
+from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 
@@ -47,7 +47,7 @@ class Explainer(Protocol):
         """Hash of the prompts; empty where a model is not asked. Another one explains anew."""
 
     def check(self) -> None:
-        """Raise `tasks.llm.failures.Unusable` where no call could succeed, such as for want of a
+        """Raise `tasks.models.failures.Unusable` where no call could succeed, such as for want of a
         key: asked before hours of capture, which would be in vain."""
 
     def explain(
@@ -58,5 +58,5 @@ class Explainer(Protocol):
         Where `calls` are written down instead of being sent, those that wait for an answer are of
         the status `pending`, which no table takes.
 
-        Raises `tasks.llm.client.Unusable` where no call can succeed (wrong key, unknown model).
+        Raises `tasks.models.client.Unusable` where no call can succeed (wrong key, unknown model).
         """

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from neuron_atlas.tasks.evidence import to_levels
-from neuron_atlas.tasks.llm.content import escape
+from neuron_atlas.tasks.evidence.evidence import to_levels
+from neuron_atlas.tasks.models.content import escape
 
 
 def mark_tokens(tokens: Sequence[str], activations: np.ndarray) -> str:

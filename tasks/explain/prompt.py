@@ -15,9 +15,9 @@ from PIL import Image
 
 from neuron_atlas.tasks.artifacts import TYPES
 from neuron_atlas.tasks.explain.draw import Render
-from neuron_atlas.tasks.llm.content import data_url, picture, printable, words
-from neuron_atlas.tasks.llm.dialogue import Malformed
-from neuron_atlas.tasks.llm.json_answer import find_objects
+from neuron_atlas.tasks.models.content import data_url, picture, printable, words
+from neuron_atlas.tasks.models.dialogue import Malformed
+from neuron_atlas.tasks.models.json_answer import find_objects
 
 LAYOUT = 2
 """To be raised when samples are drawn or laid out differently: it is part of the wording's hash."""

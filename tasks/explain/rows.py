@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS
-from neuron_atlas.tasks.evidence import Evidence
+from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.explain.explanation import Explanation
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from neuron_atlas.tasks.evidence import Evidence, Excitation, to_ten
+from neuron_atlas.tasks.artifacts.regions import token_boxes
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, to_ten
 from neuron_atlas.tasks.explain.draw import Render, draw, draw_plain
 from neuron_atlas.tasks.explain.exhibits import Exhibits, peak_level
 from neuron_atlas.tasks.explain.mark import mark_tokens
 from neuron_atlas.tasks.explain.prompt import Shown, first_messages
-from neuron_atlas.tasks.regions import token_boxes
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import open_view
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from neuron_atlas.tasks.artifacts import TYPES
-from neuron_atlas.tasks.evidence import to_ten
-from neuron_atlas.tasks.regions import heat_over, token_boxes
+from neuron_atlas.tasks.artifacts.regions import heat_over, token_boxes
+from neuron_atlas.tasks.evidence.evidence import to_ten
 from neuron_atlas.tasks.report.heat import SavedView, heat_map
 from neuron_atlas.tasks.report.wording import digits3
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample

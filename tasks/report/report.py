@@ -22,7 +22,7 @@ from neuron_atlas.tasks.artifacts import (
     TRACES,
     read_table,
 )
-from neuron_atlas.tasks.evidence import read_traces
+from neuron_atlas.tasks.evidence.evidence import read_traces
 from neuron_atlas.tasks.report.analysis import read_analysis, write_analysis
 from neuron_atlas.tasks.report.figures import write_figures
 from neuron_atlas.tasks.report.page import Heading, PageInputs, write_page

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES, read_table
-from neuron_atlas.tasks.regions import Region, View, count_tokens, read_regions, view_of
+from neuron_atlas.tasks.artifacts.regions import Region, View, count_tokens, read_regions, view_of
 from neuron_atlas.tasks.samples.source import Source
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from neuron_atlas.tasks.llm.content import printable
+from neuron_atlas.tasks.models.content import printable
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 _LISTED_REASON = 200

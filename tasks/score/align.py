@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import CLAIMS
-from neuron_atlas.tasks.evidence import Evidence, Excitation, Purpose
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, Purpose
 
 GROUP = ["layer", "neuron", "explainer", "simulator"]
 """What names one explanation, as simulated by one simulator."""

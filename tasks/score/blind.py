@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
 
 
 @dataclass(frozen=True)

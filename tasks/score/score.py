@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import CLAIMS, SCORES, TOKENS
-from neuron_atlas.tasks.evidence import Evidence, Purpose
+from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose
 from neuron_atlas.tasks.score.align import GROUP, Aligned, align
 from neuron_atlas.tasks.score.blind import NumberedTokens, number_tokens, predict_blindly
 from neuron_atlas.tasks.score.bootstrap import bootstrap

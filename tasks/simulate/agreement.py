@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from neuron_atlas.tasks.llm.answer import Answer
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.llm.client import ClientSettings, Collection, Connection, connect
-from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.models.answer import Answer
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.client import ClientSettings, Collection, Connection, connect
+from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.simulator import Prediction, Question
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-from neuron_atlas.tasks.llm.answer import Answer
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.llm.client import (
+from neuron_atlas.tasks.artifacts.regions import finest_grids, over_tokens
+from neuron_atlas.tasks.models.answer import Answer
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.client import (
     ClientSettings,
     Collection,
     Connection,
@@ -21,12 +22,11 @@ from neuron_atlas.tasks.llm.client import (
     in_parallel,
     read_key,
 )
-from neuron_atlas.tasks.llm.content import data_url
-from neuron_atlas.tasks.llm.dialogue import Dialogue
-from neuron_atlas.tasks.llm.logprobs import KEEP_NUMBERS, read_odds
-from neuron_atlas.tasks.llm.prices import Price, check_price
-from neuron_atlas.tasks.llm.request import Request
-from neuron_atlas.tasks.regions import finest_grids, over_tokens
+from neuron_atlas.tasks.models.content import data_url
+from neuron_atlas.tasks.models.dialogue import Dialogue
+from neuron_atlas.tasks.models.logprobs import KEEP_NUMBERS, read_odds
+from neuron_atlas.tasks.models.prices import Price, check_price
+from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import Unopenable, open_view
 from neuron_atlas.tasks.settings import runtime
@@ -47,8 +47,8 @@ class ChatSimulator:
 
     grid: rows and columns laid over each image, or full for those of the subject's own patches; a
     finer grid than that is never drawn. A visual token is predicted by the mean over the cells that
-    its patch lies in (`tasks.regions.over_tokens`). The sample as a whole is rated last, when the
-    places have been, so that it cannot sway them.
+    its patch lies in (`tasks.artifacts.regions.over_tokens`). The sample as a whole is rated last,
+    so that it cannot sway the places.
 
     estimator: integers takes the ratings as they are written; expected, for each, the expected
     value over the numbers that might have been written (`tasks.simulate.ratings`), on the scale

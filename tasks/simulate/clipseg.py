@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.pretrained import check_folder, weights_revision
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.pretrained import check_folder, weights_revision
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import runtime
 from neuron_atlas.tasks.simulate.simulator import Prediction, Question, Simulator

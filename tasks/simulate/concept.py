@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
-from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample, TrueConcept
 from neuron_atlas.tasks.simulate.simulator import Prediction, Question
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from neuron_atlas.tasks.llm.answer import Answer
-from neuron_atlas.tasks.llm.client import Collection, Connection
-from neuron_atlas.tasks.llm.dialogue import Dialogue
-from neuron_atlas.tasks.llm.logprobs import KEEP_NUMBERS, read_odds
-from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.models.answer import Answer
+from neuron_atlas.tasks.models.client import Collection, Connection
+from neuron_atlas.tasks.models.dialogue import Dialogue
+from neuron_atlas.tasks.models.logprobs import KEEP_NUMBERS, read_odds
+from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.simulate.agreement import decides_nothing
 from neuron_atlas.tasks.simulate.rating_prompt import probe, probe_format
 from neuron_atlas.tasks.simulate.ratings import (

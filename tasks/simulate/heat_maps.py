@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.out_of_memory import is_out_of_memory
-from neuron_atlas.tasks.pretrained import ModelError
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.artifacts.regions import Region
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.out_of_memory import is_out_of_memory
+from neuron_atlas.tasks.models.pretrained import ModelError
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.source import BadSample
 from neuron_atlas.tasks.simulate.segmenter import Box, Segmenter, mean_over_tokens

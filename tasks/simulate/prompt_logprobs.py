@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from neuron_atlas.tasks.llm.answer import Answer
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.llm.client import (
+from neuron_atlas.tasks.models.answer import Answer
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.client import (
     ClientSettings,
     Collection,
     Connection,
@@ -20,9 +20,9 @@ from neuron_atlas.tasks.llm.client import (
     in_parallel,
     read_key,
 )
-from neuron_atlas.tasks.llm.logprobs import KeepPrompt, read_odds
-from neuron_atlas.tasks.llm.prices import Price, check_price
-from neuron_atlas.tasks.llm.request import Request
+from neuron_atlas.tasks.models.logprobs import KeepPrompt, read_odds
+from neuron_atlas.tasks.models.prices import Price, check_price
+from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import runtime
 from neuron_atlas.tasks.simulate.agreement import Informed, decides_nothing, find_out

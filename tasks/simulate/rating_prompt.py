@@ -9,7 +9,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from neuron_atlas.tasks.llm.content import escape, picture, words
+from neuron_atlas.tasks.models.content import escape, picture, words
 from neuron_atlas.tasks.simulate.scale import HIGHEST
 from neuron_atlas.tasks.simulate.sheet import PER_LINE, Sheet
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuron_atlas.tasks.llm.dialogue import Malformed
-from neuron_atlas.tasks.llm.json_answer import Found, find_objects
-from neuron_atlas.tasks.llm.logprobs import Odds
+from neuron_atlas.tasks.models.dialogue import Malformed
+from neuron_atlas.tasks.models.json_answer import Found, find_objects
+from neuron_atlas.tasks.models.logprobs import Odds
 from neuron_atlas.tasks.simulate.scale import HIGHEST
 from neuron_atlas.tasks.simulate.sheet import SAMPLE, Sheet
 

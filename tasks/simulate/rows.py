@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import SIMULATIONS
-from neuron_atlas.tasks.evidence import Evidence, Excitation, one_to_one
-from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, one_to_one
+from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.control import Explained
 from neuron_atlas.tasks.simulate.simulator import NOTHING, Prediction, Question, Simulator

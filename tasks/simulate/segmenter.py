@@ -12,14 +12,14 @@ from PIL import Image
 from torch import nn
 from transformers import AutoConfig, CLIPSegForImageSegmentation, CLIPSegProcessor
 
-from neuron_atlas.tasks.pretrained import (
+from neuron_atlas.tasks.artifacts.regions import Region, grid_shares
+from neuron_atlas.tasks.models.pretrained import (
     ModelError,
     check_complete,
     check_kind,
     saved_folder,
     why_not_loaded,
 )
-from neuron_atlas.tasks.regions import Region, grid_shares
 from neuron_atlas.tasks.simulate.clipseg import KIND
 from neuron_atlas.tasks.subject.geometry import image_view
 

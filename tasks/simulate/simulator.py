@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 
@@ -61,7 +61,7 @@ class Simulator(Protocol):
         """Hash of the prompts; empty where a model is not asked. Another one simulates anew."""
 
     def check(self) -> None:
-        """Raise `tasks.llm.failures.Unusable` where no call could succeed, such as for want of a
+        """Raise `tasks.models.failures.Unusable` where no call could succeed, such as for want of a
         key: asked before hours of capture, which would be in vain."""
 
     def simulate(
@@ -74,7 +74,7 @@ class Simulator(Protocol):
         `calls` are written down instead of being sent, those that wait for an answer are of the
         status `pending`, which no table takes.
 
-        Raises `tasks.llm.failures.Unusable` where no call can succeed (wrong key, unknown model).
+        Raises `tasks.models.failures.Unusable` where no call can succeed (wrong key or model).
         """
 
 
@@ -86,8 +86,8 @@ class ModelSimulator(Simulator, Protocol):
     loads_model: ClassVar[bool]
 
     def weights(self) -> str:
-        """What identifies the model's weights. Raises `tasks.pretrained.ModelError`."""
+        """What identifies the model's weights. Raises `tasks.models.pretrained.ModelError`."""
 
     def load(self, device: str, threads: int | None) -> Simulator:
         """The simulator with its model in memory. device: `cpu` or `cuda`. threads: on a CPU; None
-        leaves them as they are. Raises `tasks.pretrained.ModelError`."""
+        leaves them as they are. Raises `tasks.models.pretrained.ModelError`."""

@@ -10,8 +10,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from neuron_atlas.tasks.llm.content import escape
-from neuron_atlas.tasks.llm.logprobs import Odds
+from neuron_atlas.tasks.models.content import escape
+from neuron_atlas.tasks.models.logprobs import Odds
 from neuron_atlas.tasks.simulate.scale import HIGHEST, top_by
 
 TAB = "\t"

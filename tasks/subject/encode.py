@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import ROLES
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.subject.families import FAMILIES, Shown, looking
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import SubjectError

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from neuron_atlas.tasks.pretrained import ModelError, check_complete, why_not_loaded
+from neuron_atlas.tasks.models.pretrained import ModelError, check_complete, why_not_loaded
 from neuron_atlas.tasks.subject.families import FAMILIES
 from neuron_atlas.tasks.subject.processor import load_processor
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder

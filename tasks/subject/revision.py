@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuron_atlas.tasks.pretrained import ModelError, weights_revision
+from neuron_atlas.tasks.models.pretrained import ModelError, weights_revision
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from neuron_atlas.tasks.pretrained import ModelError, saved_folder
+from neuron_atlas.tasks.models.pretrained import ModelError, saved_folder
 from neuron_atlas.tasks.settings import runtime
 
 Dtype = Literal["float32", "bfloat16", "float16"]

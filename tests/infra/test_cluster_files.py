@@ -22,7 +22,7 @@ from jsonschema import ValidationError
 from jsonschema.validators import validator_for
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from neuron_atlas.workflows.settings_reader import read_settings
+from neuron_atlas.workflows.config.reader import read_settings
 from tests.infra.rayjob_fields import RAY_JOB, strange_fields
 from tests.workflows.runs import ROOT, composed
 

@@ -14,16 +14,16 @@ from neuron_atlas.tasks.artifacts import MOMENTS, layer_file, read_table
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.classify.tested import RateRule
-from neuron_atlas.tasks.evidence import Evidence, Purpose
+from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose
 from neuron_atlas.tasks.explain.chat import Chat
 from neuron_atlas.tasks.explain.dissect import Dissect
 from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.rows import explanation_rows
 from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.llm.client import ClientSettings
-from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.client import ClientSettings
+from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.tasks.score.score import score_neurons

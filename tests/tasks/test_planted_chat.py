@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from neuron_atlas.tasks.classify.paper import PaperRule
-from neuron_atlas.tasks.evidence import Purpose
+from neuron_atlas.tasks.evidence.evidence import Purpose
 from neuron_atlas.tasks.explain.dissect import Dissect
 from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.llm.client import ClientSettings
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.simulate.chat import ChatSimulator

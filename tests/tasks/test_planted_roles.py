@@ -11,10 +11,10 @@ from typing import get_args
 import pytest
 
 from neuron_atlas.tasks.classify.paper import PaperRule
-from neuron_atlas.tasks.evidence import Purpose
+from neuron_atlas.tasks.evidence.evidence import Purpose
 from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
-from neuron_atlas.tasks.llm.client import ClientSettings
-from neuron_atlas.tasks.llm.prices import Price
+from neuron_atlas.tasks.models.client import ClientSettings
+from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.clipseg import ClipSeg
 from neuron_atlas.tasks.simulate.control import Explained, other_neurons

@@ -18,10 +18,15 @@ from mlflow.entities import Run
 from neuron_atlas.tasks import artifacts
 from neuron_atlas.tasks.artifacts import read_table
 from neuron_atlas.workflows.atlas import run_atlas
-from neuron_atlas.workflows.composition import CONF, plain_config, register_resolvers, side_by_side
-from neuron_atlas.workflows.settings import Settings
-from neuron_atlas.workflows.settings_reader import read_settings
-from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.config.composition import (
+    CONF,
+    plain_config,
+    register_resolvers,
+    side_by_side,
+)
+from neuron_atlas.workflows.config.reader import read_settings
+from neuron_atlas.workflows.config.settings import Settings
+from neuron_atlas.workflows.run.stage import Context
 
 ROOT = Path(__file__).parents[2]
 LAYERS = (1, 3)

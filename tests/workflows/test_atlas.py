@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from neuron_atlas.workflows import atlas as atlas_module
-from neuron_atlas.workflows.stage import Context
-from neuron_atlas.workflows.store import Store
+from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.store import Store
 from tests.workflows.runs import Atlas, runs_in, small_run
 
 

@@ -13,12 +13,12 @@ import pytest
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, write_table
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.workflows.atlas import STAGES
-from neuron_atlas.workflows.errors import RunFailed
-from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.cluster.subject_pool import SubjectPool
+from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.store import Manifest, Store
+from neuron_atlas.workflows.run.summary import closing_summary
 from neuron_atlas.workflows.stages import describe, samples
-from neuron_atlas.workflows.store import Manifest, Store
-from neuron_atlas.workflows.subject_pool import SubjectPool
-from neuron_atlas.workflows.summary import closing_summary
 from neuron_atlas.workflows.tracking.metrics import read_summary
 from tests.workflows.runs import Atlas, settings, small_run
 

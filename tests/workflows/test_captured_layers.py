@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from neuron_atlas.workflows.atlas import capture_ahead
-from neuron_atlas.workflows.settings_reader import read_settings
-from neuron_atlas.workflows.stage import Context
+from neuron_atlas.workflows.config.reader import read_settings
+from neuron_atlas.workflows.run.stage import Context
 from tests.workflows.runs import SCENES, SMALL, composed
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from neuron_atlas.workflows.atlas import main
-from neuron_atlas.workflows.composition import CONF
+from neuron_atlas.workflows.config.composition import CONF
 from tests.workflows.runs import command
 
 

@@ -13,14 +13,15 @@ import pyarrow as pa
 import pytest
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, write_table
-from neuron_atlas.tasks.llm.journal import Tally
-from neuron_atlas.workflows import asking, calls, neuron_parts
-from neuron_atlas.workflows.asking import Asking
-from neuron_atlas.workflows.errors import RunFailed, WrongCall
-from neuron_atlas.workflows.neuron_parts import cut_into_parts
-from neuron_atlas.workflows.stage import Context
+from neuron_atlas.tasks.models.journal import Tally
+from neuron_atlas.workflows.models import asking, calls
+from neuron_atlas.workflows.models.asking import Asking
+from neuron_atlas.workflows.run import neuron_parts
+from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.run.neuron_parts import cut_into_parts
+from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.store import Store
 from neuron_atlas.workflows.stages import explain
-from neuron_atlas.workflows.store import Store
 from neuron_atlas.workflows.tracking.spool import Spool
 from neuron_atlas.workflows.tracking.tracker import Tracker
 from tests.workflows.runs import settings

@@ -16,9 +16,9 @@ from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.score.significance import judge
 from neuron_atlas.workflows import atlas as atlas_module
 from neuron_atlas.workflows.atlas import STAGES
-from neuron_atlas.workflows.stage import Context, run_stage
-from neuron_atlas.workflows.store import Store
-from neuron_atlas.workflows.subject_pool import SubjectPool
+from neuron_atlas.workflows.cluster.subject_pool import SubjectPool
+from neuron_atlas.workflows.run.stage import Context, run_stage
+from neuron_atlas.workflows.run.store import Store
 from tests.workflows.runs import LAYERS, SCENES, SMALL, SPECS, TOP_N, Atlas, settings, small_run
 
 NAMES = [stage.name for stage in STAGES]

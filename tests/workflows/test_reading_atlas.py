@@ -11,7 +11,7 @@ import pytest
 
 from neuron_atlas.tasks.atlas import Atlas, NoSuchNeuron, NoSuchRun
 from neuron_atlas.tasks.atlas.picture import picture
-from neuron_atlas.workflows.store import Manifest, Store
+from neuron_atlas.workflows.run.store import Manifest, Store
 from tests.loopback.object_store import BUCKET
 from tests.workflows.runs import LAYERS, TOP_N
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from neuron_atlas.workflows.stopping import finishing, stop_on_signals
+from neuron_atlas.workflows.cluster.signals import finishing, stop_on_signals
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 

@@ -26,10 +26,10 @@ from neuron_atlas.tasks.artifacts import (
     write_table,
 )
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster import result, spread
-from neuron_atlas.workflows.places import task
-from neuron_atlas.workflows.progress import progress
-from neuron_atlas.workflows.stage import Context, Stage, Written, count_rows
+from neuron_atlas.workflows.cluster.cluster import result, spread
+from neuron_atlas.workflows.cluster.nodes_used import task
+from neuron_atlas.workflows.cluster.progress import progress
+from neuron_atlas.workflows.run.stage import Context, Stage, Written, count_rows
 
 SUMMARIES = (
     TYPE_SHARES,

@@ -12,9 +12,9 @@ import ray
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, read_table, row_count
 from neuron_atlas.tasks.artifacts.location import present
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.errors import RunFailed
-from neuron_atlas.workflows.progress import progress
-from neuron_atlas.workflows.stage import Context, Stage, Written, count_rows
+from neuron_atlas.workflows.cluster.progress import progress
+from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.stage import Context, Stage, Written, count_rows
 
 
 def check_descriptions(context: Context) -> None:

@@ -13,9 +13,10 @@ import ray
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table
 from neuron_atlas.tasks.explain.select import choose_neurons
-from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.asking import (
+from neuron_atlas.workflows.cluster.nodes_used import task
+from neuron_atlas.workflows.models.asking import (
     LIVES,
     Asking,
     Submit,
@@ -23,11 +24,10 @@ from neuron_atlas.workflows.asking import (
     check_failures,
     count_transient,
 )
-from neuron_atlas.workflows.calls import OpenCalls
-from neuron_atlas.workflows.errors import RunFailed, WrongCall
-from neuron_atlas.workflows.neuron_parts import NeuronPart, TaskInputs
-from neuron_atlas.workflows.places import task
-from neuron_atlas.workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
+from neuron_atlas.workflows.models.calls import OpenCalls
+from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.run.neuron_parts import NeuronPart, TaskInputs
+from neuron_atlas.workflows.run.stage import ASK_AGAIN, Context, Stage, Written, count_rows
 
 _UNSTEADY = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
 """Columns that no later stage reads, and that differ between runs of the same."""

@@ -22,11 +22,11 @@ from neuron_atlas.tasks.samples.scan import (
 )
 from neuron_atlas.tasks.samples.source import Record, Source
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster import spread
-from neuron_atlas.workflows.errors import RunFailed
-from neuron_atlas.workflows.places import task
-from neuron_atlas.workflows.progress import progress
-from neuron_atlas.workflows.stage import Context, Stage, Written, count_rows
+from neuron_atlas.workflows.cluster.cluster import spread
+from neuron_atlas.workflows.cluster.nodes_used import task
+from neuron_atlas.workflows.cluster.progress import progress
+from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.stage import Context, Stage, Written, count_rows
 
 _VERSION = 2
 

@@ -13,10 +13,18 @@ import pyarrow.compute as pc
 import ray
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SIMULATIONS, read_table
-from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.control import Explained, other_neurons
-from neuron_atlas.workflows.asking import (
+from neuron_atlas.workflows.cluster.cluster import result
+from neuron_atlas.workflows.cluster.nodes_used import task
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.simulator_pool import (
+    SimulatorPool,
+    loads_model,
+    simulator_pool,
+)
+from neuron_atlas.workflows.models.asking import (
     LIVES,
     Asking,
     Submit,
@@ -24,13 +32,9 @@ from neuron_atlas.workflows.asking import (
     check_failures,
     count_transient,
 )
-from neuron_atlas.workflows.calls import OpenCalls
-from neuron_atlas.workflows.cluster import result
-from neuron_atlas.workflows.neuron_parts import NeuronPart, TaskInputs
-from neuron_atlas.workflows.places import task
-from neuron_atlas.workflows.progress import say
-from neuron_atlas.workflows.simulator_pool import SimulatorPool, loads_model, simulator_pool
-from neuron_atlas.workflows.stage import ASK_AGAIN, Context, Stage, Written, count_rows
+from neuron_atlas.workflows.models.calls import OpenCalls
+from neuron_atlas.workflows.run.neuron_parts import NeuronPart, TaskInputs
+from neuron_atlas.workflows.run.stage import ASK_AGAIN, Context, Stage, Written, count_rows
 
 Key = tuple[int, int]
 _STEADY = ["layer", "neuron", "claim", "claim_layer", "claim_neuron", "sample_id", "draw"]

@@ -17,11 +17,11 @@ from typing import Any
 
 from neuron_atlas.tasks.artifacts.location import location
 from neuron_atlas.workflows.atlas import capture_ahead, run_atlas
-from neuron_atlas.workflows.cluster import cluster
-from neuron_atlas.workflows.ending import outcome
-from neuron_atlas.workflows.errors import INTERRUPTED
-from neuron_atlas.workflows.progress import say
-from neuron_atlas.workflows.store import MANIFEST, local_folder, write_json
+from neuron_atlas.workflows.cluster.cluster import cluster
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.run.errors import INTERRUPTED
+from neuron_atlas.workflows.run.exit_status import outcome
+from neuron_atlas.workflows.run.store import MANIFEST, local_folder, write_json
 from neuron_atlas.workflows.sweep.compare import write_comparison
 from neuron_atlas.workflows.sweep.jobs import (
     Ended,

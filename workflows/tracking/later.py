@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from neuron_atlas.tasks.artifacts.location import is_uri
-from neuron_atlas.workflows.errors import WrongCall
-from neuron_atlas.workflows.lock import locked
-from neuron_atlas.workflows.progress import say
-from neuron_atlas.workflows.store import local_folder
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.lock import locked
+from neuron_atlas.workflows.run.store import local_folder
 from neuron_atlas.workflows.tracking.address import set_defaults, tracking_uri, without_password
 from neuron_atlas.workflows.tracking.delivery import Delivery
 from neuron_atlas.workflows.tracking.outgoing import first_line, log_left

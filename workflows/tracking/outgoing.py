@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.tracking.address import (
     hide_password,
     set_defaults,

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.progress import say
-from neuron_atlas.workflows.settings import Settings
-from neuron_atlas.workflows.stage import Context
-from neuron_atlas.workflows.store import MANIFEST
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.config.settings import Settings
+from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.store import MANIFEST
 from neuron_atlas.workflows.tracking.metrics import (
     Value,
     read_summary,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.workflows.settings import Settings
+from neuron_atlas.workflows.config.settings import Settings
 
 METRICS_NOTE = """\
 | metrics | what they say | unit |

@@ -16,7 +16,7 @@ from neuron_atlas.tasks.artifacts import (
     ROLES,
     TableSpec,
 )
-from neuron_atlas.tasks.histogram import BINS, BLOCKS
+from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 from neuron_atlas.tasks.report.site.inputs import LayerFiles, read_neurons
 from neuron_atlas.tasks.report.site.script import short
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from neuron_atlas.tasks.evidence import Excitation
-from neuron_atlas.tasks.regions import View
+from neuron_atlas.tasks.artifacts.regions import View
+from neuron_atlas.tasks.evidence.evidence import Excitation
 from neuron_atlas.tasks.report.site.script import short
 from neuron_atlas.tasks.report.site.traces import TraceTable, drawn_bytes, trace_table
 

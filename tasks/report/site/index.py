@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from neuron_atlas.tasks.artifacts import TESTED_TYPES, TYPES
-from neuron_atlas.tasks.histogram import bin_edges
+from neuron_atlas.tasks.artifacts.histogram import bin_edges
 from neuron_atlas.tasks.report.palette import DARK, LIGHT, css_variables, heat_colours
 from neuron_atlas.tasks.report.settings import About
 from neuron_atlas.tasks.report.site.columns import NO_NUMBER, OUTCOMES, STEPS, Accounts

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import NO_SAMPLE, RANDOM_TRACES, TRACES, exemplars
-from neuron_atlas.tasks.evidence import Excitation
-from neuron_atlas.tasks.regions import View
+from neuron_atlas.tasks.artifacts.regions import View
+from neuron_atlas.tasks.evidence.evidence import Excitation
 from neuron_atlas.tasks.report.settings import SiteSettings
 from neuron_atlas.tasks.report.site.facts import neuron_facts
 from neuron_atlas.tasks.report.site.held_out import BesideSimulated, choose_held_out

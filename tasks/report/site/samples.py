@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from neuron_atlas.tasks.regions import heat_over
+from neuron_atlas.tasks.artifacts.regions import heat_over
 from neuron_atlas.tasks.report.settings import SiteSettings
 from neuron_atlas.tasks.report.site.inputs import SampleFiles
 from neuron_atlas.tasks.report.site.layout import SAMPLE_CHUNK, data_file, image_file, samples_key

@@ -10,8 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import list_rows, read_rows
-from neuron_atlas.tasks.evidence import Excitation
-from neuron_atlas.tasks.regions import View, count_tokens, heat_over, read_regions, view_of
+from neuron_atlas.tasks.artifacts.regions import (
+    View,
+    count_tokens,
+    heat_over,
+    read_regions,
+    view_of,
+)
+from neuron_atlas.tasks.evidence.evidence import Excitation
 from neuron_atlas.tasks.report.site.script import packed
 
 LOUDEST = 255

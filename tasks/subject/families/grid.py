@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.artifacts.regions import Region
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.subject.families.grid import Grid, Shown
 from neuron_atlas.tasks.subject.geometry import image_view
 

@@ -8,7 +8,7 @@ import torch
 from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.subject.families.grid import Grid, Shown, whole
 
 _LARGEST_UNSHRUNK = 1.1

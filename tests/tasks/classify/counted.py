@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import HISTOGRAMS
-from neuron_atlas.tasks.histogram import BINS, BLOCKS, bin_edges
+from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges
 
 QUIET, LOUD = -0.1, 4.0
 

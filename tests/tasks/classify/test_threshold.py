@@ -2,8 +2,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from neuron_atlas.tasks.artifacts.histogram import BINS, bin_edges
 from neuron_atlas.tasks.classify.threshold import otsu_bin, quantile_bin
-from neuron_atlas.tasks.histogram import BINS, bin_edges
 
 EDGES = bin_edges()
 

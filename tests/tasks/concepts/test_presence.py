@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from neuron_atlas.tasks.artifacts import CONCEPT_GRID
+from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
-from neuron_atlas.tasks.regions import Region
 from neuron_atlas.tasks.samples.catalog import Sample, TrueConcept
 from tests.one_process import Described
 

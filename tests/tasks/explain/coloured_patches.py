@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from neuron_atlas.tasks.evidence import Evidence, Excitation
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.artifacts.regions import Region
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.source import BadSample, OpenedImage
 

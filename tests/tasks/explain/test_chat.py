@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from neuron_atlas.tasks.artifacts import EXPLANATION_STATUSES, TYPES
-from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
 from neuron_atlas.tasks.explain.chat import Chat
 from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.explain.explanation import Explanation
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.llm.client import ClientSettings, Unusable
-from neuron_atlas.tasks.llm.journal import NoJournal
-from neuron_atlas.tasks.llm.prices import Price
-from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.client import ClientSettings, Unusable
+from neuron_atlas.tasks.models.journal import NoJournal
+from neuron_atlas.tasks.models.prices import Price
+from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
 from neuron_atlas.tasks.settings import identity
 from tests.loopback.fixture import Loopback
 from tests.tasks.explain.coloured_patches import COLOURS, TOKENS, Album, catalog, likes

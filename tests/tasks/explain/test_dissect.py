@@ -6,11 +6,11 @@ import pytest
 
 from neuron_atlas.tasks.artifacts import EXPLANATION_STATUSES, EXPLANATIONS
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
-from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
 from neuron_atlas.tasks.explain.dissect import Dissect, Match, sentence
 from neuron_atlas.tasks.explain.explanation import Explanation
 from neuron_atlas.tasks.explain.rows import explanation_rows
-from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 from tests.one_process import Described
 

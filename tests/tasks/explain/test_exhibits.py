@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
 from neuron_atlas.tasks.explain.exhibits import choose_exhibits, peak_level
 from neuron_atlas.tasks.samples.catalog import Catalog
 from tests.tasks.explain.coloured_patches import catalog

@@ -1,7 +1,7 @@
 import pytest
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, read_table, write_table
-from neuron_atlas.tasks.evidence import Evidence, Split
+from neuron_atlas.tasks.evidence.evidence import Evidence, Split
 from neuron_atlas.tasks.explain.explanation import Explanation
 from neuron_atlas.tasks.explain.rows import explanation_rows
 

@@ -17,7 +17,7 @@ from neuron_atlas.tasks.artifacts import (
     TYPES,
     TableSpec,
 )
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record
 from neuron_atlas.tasks.score.aggregate import BEATS_CONTROL, MEASURES

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.report.page import Heading
 from tests.tasks.report.rendering import ATTACK, inputs, squeeze
 from tests.tasks.report.synthetic import (

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.source import OpenedImage
 

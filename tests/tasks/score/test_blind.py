@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
 from neuron_atlas.tasks.score.blind import number_tokens, predict_blindly
 
 TEXTS = {

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from neuron_atlas.tasks.artifacts import SCORES, SIMULATIONS, write_table
-from neuron_atlas.tasks.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
 from neuron_atlas.tasks.score.score import score_neurons
 from neuron_atlas.tasks.score.settings import ScoreSettings
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.artifacts.scored import SIMULATION_STATUSES
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.llm.client import ClientSettings, Unusable
-from neuron_atlas.tasks.llm.journal import NoJournal
-from neuron_atlas.tasks.llm.prices import Price
-from neuron_atlas.tasks.llm.spool import Spool, read_spools
-from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.client import ClientSettings, Unusable
+from neuron_atlas.tasks.models.journal import NoJournal
+from neuron_atlas.tasks.models.prices import Price
+from neuron_atlas.tasks.models.spool import Spool, read_spools
+from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
 from neuron_atlas.tasks.simulate.grid_drawing import RULER, draw_grid
@@ -128,7 +128,7 @@ def test_all_about_a_picture_is_asked_one_after_the_other(provider):
 
 
 def test_requests_about_a_picture_belong_together(provider, monkeypatch):
-    from neuron_atlas.tasks.llm import dialogue
+    from neuron_atlas.tasks.models import dialogue
 
     belonging = []
     ask = dialogue.Dialogue.ask

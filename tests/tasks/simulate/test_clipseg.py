@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.pretrained import ModelError
-from neuron_atlas.tasks.regions import Region
+from neuron_atlas.tasks.artifacts.regions import Region
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.pretrained import ModelError
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.scenes import COLORS
 from neuron_atlas.tasks.samples.source import BadSample, OpenedImage

@@ -5,7 +5,7 @@ import pytest
 
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
 from neuron_atlas.tasks.explain.dissect import Match, sentence
-from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.concept import ConceptSimulator, read_claim
 from neuron_atlas.tasks.simulate.simulator import Prediction, Question

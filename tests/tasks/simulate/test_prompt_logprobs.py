@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from neuron_atlas.tasks.artifacts.scored import SIMULATION_STATUSES
-from neuron_atlas.tasks.llm.answer import Answer, read_completion
-from neuron_atlas.tasks.llm.calls import Calls
-from neuron_atlas.tasks.llm.client import ClientSettings, Unusable
-from neuron_atlas.tasks.llm.logprobs import KeepPrompt, Odds, read_odds
-from neuron_atlas.tasks.llm.prices import Price
-from neuron_atlas.tasks.llm.spool import Spool
-from neuron_atlas.tasks.llm.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.models.answer import Answer, read_completion
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.client import ClientSettings, Unusable
+from neuron_atlas.tasks.models.logprobs import KeepPrompt, Odds, read_odds
+from neuron_atlas.tasks.models.prices import Price
+from neuron_atlas.tasks.models.spool import Spool
+from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs, read_values
 from neuron_atlas.tasks.simulate.simulator import Prediction, Question

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from neuron_atlas.tasks.llm.dialogue import Malformed
-from neuron_atlas.tasks.llm.logprobs import Odds
+from neuron_atlas.tasks.models.dialogue import Malformed
+from neuron_atlas.tasks.models.logprobs import Odds
 from neuron_atlas.tasks.simulate.ratings import expected_value, expected_values, read_ratings
 from neuron_atlas.tasks.simulate.scale import top_by
 from neuron_atlas.tasks.simulate.sheet import Sheet

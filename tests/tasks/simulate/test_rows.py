@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from neuron_atlas.tasks.artifacts import SIMULATIONS, write_table
-from neuron_atlas.tasks.evidence import Evidence, Excitation
-from neuron_atlas.tasks.llm.calls import Calls
+from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
+from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.control import Explained
 from neuron_atlas.tasks.simulate.rows import simulate_neurons

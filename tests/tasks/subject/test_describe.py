@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, read_table
-from neuron_atlas.tasks.regions import Region, read_regions
+from neuron_atlas.tasks.artifacts.regions import Region, read_regions
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.tasks.samples.source import BadSample, OpenedImage
 from neuron_atlas.tasks.subject.describe import (

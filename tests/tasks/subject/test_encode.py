@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import ROLES
-from neuron_atlas.tasks.regions import Region, count_tokens
+from neuron_atlas.tasks.artifacts.regions import Region, count_tokens
 from neuron_atlas.tasks.subject.encode import (
     TEMPLATE,
     TEXT,

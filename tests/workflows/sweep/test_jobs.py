@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 
-from neuron_atlas.tasks.llm.failures import Unusable
-from neuron_atlas.workflows.errors import WrongCall
+from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.workflows.run.errors import WrongCall
 from neuron_atlas.workflows.sweep.jobs import (
     Job,
     folder_name,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from neuron_atlas.workflows.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
 from neuron_atlas.workflows.sweep import run as sweep_run
 from neuron_atlas.workflows.sweep.run import run_sweep
 from neuron_atlas.workflows.tracking.tracker import Tracker

@@ -2,8 +2,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from neuron_atlas.tasks.llm.journal import Tally
-from neuron_atlas.workflows.spending import spending_metrics
+from neuron_atlas.tasks.models.journal import Tally
+from neuron_atlas.workflows.models.spending import spending_metrics
 from neuron_atlas.workflows.tracking.words import METRICS_NOTE, as_name
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.workflows.serve import report_server
+from neuron_atlas.workflows.site_server import report_server
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from neuron_atlas.tasks.artifacts import (
     exemplars,
     read_table,
 )
-from neuron_atlas.tasks.evidence import Excitation
-from neuron_atlas.tasks.histogram import BINS
-from neuron_atlas.tasks.regions import Region, view_of
+from neuron_atlas.tasks.artifacts.histogram import BINS
+from neuron_atlas.tasks.artifacts.regions import Region, view_of
+from neuron_atlas.tasks.evidence.evidence import Excitation
 from neuron_atlas.tasks.report.site.held_out import choose_held_out
 from neuron_atlas.tasks.report.site.inputs import cut_layer
 from neuron_atlas.tasks.report.site.traces import drawn_bytes

@@ -5,7 +5,7 @@ import pytest
 from transformers import LlavaNextImageProcessorPil
 from transformers.image_processing_utils import select_best_resolution
 
-from neuron_atlas.tasks.regions import token_boxes
+from neuron_atlas.tasks.artifacts.regions import token_boxes
 from neuron_atlas.tasks.subject.encode import encode
 from neuron_atlas.tasks.subject.load import Subject, load_subject
 from neuron_atlas.tasks.subject.settings import SubjectSettings

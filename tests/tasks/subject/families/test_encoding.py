@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from neuron_atlas.tasks.regions import Region, count_tokens, token_boxes
+from neuron_atlas.tasks.artifacts.regions import Region, count_tokens, token_boxes
 from neuron_atlas.tasks.subject.batch import PER_TOKEN
 from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded, encode
 from neuron_atlas.tasks.subject.families import FAMILIES

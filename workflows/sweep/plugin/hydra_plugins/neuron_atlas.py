@@ -15,9 +15,9 @@ from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from neuron_atlas.workflows.composition import plain_config
-from neuron_atlas.workflows.ending import outcome
-from neuron_atlas.workflows.progress import say
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.config.composition import plain_config
+from neuron_atlas.workflows.run.exit_status import outcome
 
 
 class OneCluster(Launcher):

@@ -1,0 +1,96 @@
+"""How a request ended, as it is read from a reply and as it is kept in the journal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from neuron_atlas.tasks.models.failures import Failure
+from neuron_atlas.tasks.models.request import Keep
+
+_REASON_LENGTH = 300
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How one request ended: ok, refused, malformed, truncated, filtered, rate_limited, timed_out,
+    budget or failed; in batch mode also pending, which no table ever sees.
+
+    text: what the model said, as far as it got. model: as the provider names what it served.
+    attempts: requests sent. tokens: as billed. usd: their price, None without one. seconds: from
+    asking to outcome, waits included. kept: what the request's `keep` made of the reply, as JSON.
+    replayed: it came from the journal; the other figures are those of the call that was paid.
+    """
+
+    status: str
+    text: str = ""
+    reason: str = ""
+    model: str = ""
+    attempts: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float | None = 0.0
+    seconds: float = 0.0
+    kept: Any = None
+    replayed: bool = field(default=False, compare=False)
+
+
+def read_completion(text: str, keep: Keep | None = None) -> Answer | Failure:
+    """Read the body of a reply with status 200; keep: see `Request`."""
+    try:
+        return read_message(json.loads(text), keep)
+    except ValueError as error:
+        reason = f"the provider's reply is no chat completion: {type(error).__name__}"
+        return Failure("malformed", reason, billed=True)
+
+
+def read_message(body: Any, keep: Keep | None = None) -> Answer | Failure:
+    """Read a chat completion; keep: see `Request`."""
+    try:
+        choice = body["choices"][0]
+        message = choice["message"]
+        said, refusal = message.get("content"), message.get("refusal")
+        finish = choice.get("finish_reason")
+        usage = body.get("usage") or {}
+        answer = Answer(
+            "ok",
+            text=said if isinstance(said, str) else "",
+            model=str(body.get("model") or ""),
+            tokens_in=int(usage.get("prompt_tokens") or 0),
+            tokens_out=int(usage.get("completion_tokens") or 0),
+            kept=None if keep is None else keep(body),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = f"the provider's reply is no chat completion: {type(error).__name__}"
+        return Failure("malformed", reason, billed=True)
+    if refusal:
+        return replace(answer, status="refused", reason=one_line(str(refusal)))
+    if finish == "content_filter":
+        return replace(answer, status="filtered", reason="cut off by the provider's filter")
+    if finish == "length":
+        return replace(answer, status="truncated", reason="cut off at the limit on its length")
+    if not answer.text.strip():
+        return replace(answer, status="malformed", reason="the answer is empty")
+    return answer
+
+
+def one_line(text: str) -> str:
+    """The text on one line, shortened to what a table's reason holds."""
+    return " ".join(text.split())[:_REASON_LENGTH]
+
+
+def to_journal(answer: Answer) -> str:
+    """The answer as JSON."""
+    kept = asdict(answer)
+    del kept["replayed"]
+    if answer.kept is None:  # As most answers are, and all were once.
+        del kept["kept"]
+    return json.dumps(kept, sort_keys=True)
+
+
+def from_journal(kept: str) -> Answer:
+    """The answer that was kept, marked as replayed."""
+    known = {part.name for part in fields(Answer)}
+    read = {name: value for name, value in json.loads(kept).items() if name in known}
+    return Answer(**{"usd": None, **read}, replayed=True)

@@ -1,0 +1,238 @@
+"""Batch mode: requests handed in as files, at a share of the price, answered within a day.
+
+A batch is journaled before anything of it is sent, and its ids as soon as they are known. It
+carries the name that it has in the journal, so a batch whose id was lost with the process that made
+it is found again at the provider's.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import openai
+from openai.types import Batch
+
+from neuron_atlas.tasks.models.answer import Answer, to_journal
+from neuron_atlas.tasks.models.batch_journal import BatchedCall, BatchJournal, OpenBatch
+from neuron_atlas.tasks.models.batch_lines import blotted, parse_line, read_line
+from neuron_atlas.tasks.models.batch_provider import TRIES, BatchProvider, Transient
+from neuron_atlas.tasks.models.failures import Failure, Stopped, Unusable
+from neuron_atlas.tasks.models.journal import Spent
+from neuron_atlas.tasks.models.prices import Price
+from neuron_atlas.tasks.models.send import open_client
+from neuron_atlas.tasks.models.settings import ClientSettings, read_key
+from neuron_atlas.tasks.models.spool import Spooled, read_spools
+
+_ENDED = ("completed", "expired", "cancelled", "failed")
+_QUEUE_IS_FULL = "token_limit_exceeded"
+
+
+class BatchSender:
+    """Hands batches in and fetches their answers, for one model."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        prices: Mapping[str, Price],
+        journal: BatchJournal,
+        client: openai.AsyncOpenAI,
+        key: str,
+        group: str,
+    ) -> None:
+        self._settings, self._prices, self._journal = settings, prices, journal
+        self._provider, self._key = BatchProvider(settings, client, key, group), key
+        self._account, self._group = settings.model_at, group
+
+    async def hand_in(self, spools: Sequence[Path]) -> int:
+        """Hand in the requests of some spools as batches; the number of requests.
+
+        They are split by count and bytes. Those over the budget are left out, which is their
+        outcome. Raises Unusable, or Stopped where the provider cannot be had for long.
+        """
+        handed_in = 0
+        for group in split(read_spools(spools), self._settings):
+            try:
+                handed_in += await self._hand_in(group)
+            except Transient as error:
+                raise Stopped(
+                    f"no batch could be handed in, {TRIES} times: {error}; what was handed in "
+                    "before is kept, and the same call goes on"
+                ) from None
+        return handed_in
+
+    async def look(self) -> int:
+        """Fetch what has been answered; the number of requests that are still under way.
+
+        A batch that cannot be asked for now is still under way. Raises Unusable, or Stopped where
+        the provider has taken a batch and then refused what is in it.
+        """
+        under_way = 0
+        for batch in await self._journal.open_batches(self._account):
+            try:
+                ended = await self._fetch(batch)
+            except Transient:
+                ended = False
+            under_way += 0 if ended else len(batch.calls)
+        return under_way
+
+    async def _hand_in(self, group: Sequence[Spooled]) -> int:
+        name = uuid.uuid4().hex
+        granted = await self._journal.begin_batch(name, self._account, self._settings.model, group)
+        if granted:
+            input_file = await self._provider.upload(name, granted)
+            await self._journal.note_file(name, input_file)
+            await self._create(name, input_file)
+        return len(granted)
+
+    async def _create(self, name: str, input_file: str) -> str:
+        provider_id = await self._provider.create(name, input_file)
+        await self._journal.note_batch(name, provider_id)
+        return provider_id
+
+    async def _fetch(self, batch: OpenBatch) -> bool:
+        """Settle what there is of a batch if it has ended; whether it has."""
+        provider_id = batch.provider_id or await self._recover(batch)
+        if provider_id is None:
+            return True
+        known = await self._provider.retrieve(provider_id)
+        if known.status not in _ENDED:
+            return False
+        lines: list[bytes] = []
+        for file_id in (known.output_file_id, known.error_file_id):
+            if file_id:
+                lines += await self._provider.lines(file_id)
+        unusable, torn = await self._settle(batch, lines)
+        if known.status in ("failed", "expired", "cancelled") and "" not in torn:
+            # What was not answered was not billed; of what is torn, nobody knows.
+            await self._journal.settle_many(
+                [],
+                [
+                    (call.call, f"failed/{known.status}")
+                    for known_as, call in (await self._left(batch)).items()
+                    if known_as not in torn
+                ],
+            )
+        await self._journal.end_batch(batch.name)
+        if unusable is not None:
+            raise Stopped(str(unusable))
+        if known.status == "failed":
+            await self._judge_failure(known)
+        await self._give_up(batch)
+        return True
+
+    async def _left(self, batch: OpenBatch) -> dict[str, BatchedCall]:
+        """A batch's calls that have not been settled."""
+        batches = await self._journal.open_batches(self._account)
+        return next((one.calls for one in batches if one.name == batch.name), {})
+
+    async def _recover(self, batch: OpenBatch) -> str | None:
+        """The provider's id of a batch that was being handed in when the program was killed."""
+        found = await self._provider.find(batch.name)
+        if found is not None:
+            await self._journal.note_batch(batch.name, found)
+            return found
+        if batch.input_file is not None:
+            return await self._create(batch.name, batch.input_file)
+        await self._journal.settle_many(
+            [], [(call.call, "unsent") for call in batch.calls.values()]
+        )
+        await self._journal.end_batch(batch.name)
+        return None
+
+    async def _settle(
+        self, batch: OpenBatch, lines: Iterable[bytes]
+    ) -> tuple[Unusable | None, set[str]]:
+        """Settle calls by the lines that tell of them.
+
+        What stops the run, if one of them says so, and the calls whose lines are torn ("" where it
+        is not known whose).
+        """
+        settled: list[tuple[int, str, Spent]] = []
+        failed: list[tuple[int, str]] = []
+        ruled: list[tuple[str, Failure]] = []
+        torn: set[str] = set()
+        unusable: Unusable | None = None
+        for line in lines:
+            known_as, told = parse_line(line)
+            if told is None:
+                torn.add(known_as)
+                continue
+            call = batch.calls.get(known_as)
+            if call is None:
+                continue
+            outcome = read_line(told, call, self._settings, self._prices, self._key, self._group)
+            if isinstance(outcome, Unusable):
+                unusable = unusable or outcome
+                failed.append((call.call, "unusable"))
+            elif isinstance(outcome, Answer):
+                spent = Spent(outcome.status, outcome.usd, outcome.tokens_in, outcome.tokens_out)
+                settled.append((call.call, to_journal(outcome), spent))
+            else:
+                failed.append((call.call, outcome.kind))
+                if not outcome.transient:
+                    ruled.append((known_as, outcome))
+        await self._journal.settle_many(settled, failed)
+        for known_as, failure in ruled:
+            await self._rule(known_as, failure)
+        return unusable, torn
+
+    async def _judge_failure(self, known: Batch) -> None:
+        """Raise Unusable where handing the same in again cannot help."""
+        errors = (known.errors.data if known.errors else None) or []
+        codes = {error.code or "" for error in errors}
+        said = "; ".join(error.message or "" for error in errors) or "it does not say why"
+        said = blotted(said, self._key)
+        if codes == {_QUEUE_IS_FULL}:
+            if await self._journal.open_batches(self._account):
+                return  # It is handed in again once the others are through.
+            raise Unusable(
+                "a batch is too large for the account's queue: lower "
+                f"{self._group}.client.batch.max_requests ({said})"
+            )
+        raise Stopped(f"the provider refuses a batch: {said}")
+
+    async def _give_up(self, batch: OpenBatch) -> None:
+        """Let those requests rest that have come back without an answer too often."""
+        for known_as in batch.calls:
+            if await self._journal.answer(known_as) is not None:
+                continue
+            if await self._journal.attempts(known_as) >= self._settings.max_attempts:
+                reason = f"not answered by {self._settings.max_attempts} batches"
+                await self._rule(known_as, Failure("timed_out", reason))
+
+    async def _rule(self, known_as: str, failure: Failure) -> None:
+        attempts = await self._journal.attempts(known_as)
+        answer = Answer(failure.status, reason=failure.reason, attempts=attempts)
+        await self._journal.rule(known_as, to_journal(answer))
+
+
+@asynccontextmanager
+async def batch_sender(
+    settings: ClientSettings,
+    prices: Mapping[str, Price],
+    journal: BatchJournal,
+    group: str = "explain",
+) -> AsyncIterator[BatchSender]:
+    """A sender for the running event loop; group: see `Calls`. Raises Unusable where the key cannot
+    be right."""
+    key = read_key(settings.api_key_env, group)
+    async with open_client(settings, key) as client:
+        yield BatchSender(settings, prices, journal, client, key, group)
+
+
+def split(spooled: Iterable[Spooled], settings: ClientSettings) -> Iterable[list[Spooled]]:
+    """Groups that fit a batch by their count and their bytes."""
+    group: list[Spooled] = []
+    size = 0
+    for one in spooled:
+        is_full = len(group) == settings.batch.max_requests
+        if group and (is_full or size + one.length > settings.batch.max_bytes):
+            yield group
+            group, size = [], 0
+        group.append(one)
+        size += one.length
+    if group:
+        yield group

@@ -1,0 +1,190 @@
+"""Sends one attempt of a request, and reads what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import openai
+
+from neuron_atlas.tasks.models.answer import Answer, one_line, read_completion
+from neuron_atlas.tasks.models.failures import Failure, Unusable, from_connection, from_status
+from neuron_atlas.tasks.models.headers import processing_s, read_hint
+from neuron_atlas.tasks.models.limits import Settled
+from neuron_atlas.tasks.models.request import Keep
+from neuron_atlas.tasks.models.routes import Routes
+from neuron_atlas.tasks.models.servers import Server
+from neuron_atlas.tasks.models.settings import ClientSettings
+from neuron_atlas.tasks.models.tokens import Worst
+
+_log = logging.getLogger(__name__)
+
+_ARRIVES_WITHIN_S = 2.0
+"""A call has reached the provider by then, where its reply does not tell how long it worked."""
+_CONNECTS_WITHIN_S = 10.0
+"""The machine of a server that died may answer nothing, not even that nobody is there."""
+_LONGEST_PAUSE_S = 86_400.0
+"""Limits by the day are the longest that there are."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A request that is to be sent. worst: the most tokens that it can take. affinity, keep: see
+    `Request`."""
+
+    request_hash: str
+    body: Mapping[str, Any]
+    worst: Worst
+    affinity: str = ""
+    keep: Keep | None = None
+
+
+Outcome = Answer | Failure | Unusable
+
+_NOBODY = Failure(
+    "failed", "connection: no server answers", transient=True, reached=False, excused=True
+)
+
+
+class Sender:
+    """Sends attempts by `routes`; `key` is blotted out of what the provider says, and `group` is
+    that of the settings."""
+
+    def __init__(self, settings: ClientSettings, routes: Routes, key: str, group: str) -> None:
+        self._settings = settings
+        self._group = group
+        self._routes = routes
+        self._key = key
+
+    async def ready(self) -> None:
+        """Wait until there is somebody to send to. Raises Stopped where there will be nobody."""
+        await self._routes.ready()
+
+    async def send(self, outgoing: Outgoing, permit: int) -> tuple[Outcome, Settled]:
+        """What came of one attempt, and what the limits are to be told of it."""
+        settings = self._settings
+        sent_at = time.monotonic()
+        headers: Mapping[str, str] = {}
+        outcome: Outcome
+        routes = self._routes
+        server = routes.choose(outgoing.affinity or outgoing.request_hash)
+        if server is None:
+            return _NOBODY, Settled(permit, sent=False)
+        body = settings.addressed(outgoing.body)
+        try:
+            async with asyncio.timeout(settings.timeout_s):
+                client = routes.client(server)
+                reply = await client.chat.completions.with_raw_response.create(
+                    model=body["model"],
+                    # What goes there is walked through by its types, pictures and all; what is in
+                    # extra_body goes out as it is, also fields that the library does not know.
+                    messages=[],
+                    extra_body=body,
+                    extra_headers={"X-Client-Request-Id": outgoing.request_hash},
+                )
+        except TimeoutError:
+            outcome = self._timed_out(server)
+        except openai.APITimeoutError as error:
+            outcome = from_connection(error)
+            if outcome.reached:
+                outcome = self._timed_out(server)
+        except openai.APIStatusError as error:
+            routes.reached(server)
+            headers = error.response.headers
+            outcome = from_status(error, settings.model, settings.api_key_env, self._group)
+        except openai.APIConnectionError as error:
+            outcome = from_connection(error)
+        else:
+            routes.reached(server)
+            headers = reply.headers
+            outcome = read_completion(reply.http_response.text, outgoing.keep)
+            if isinstance(outcome, Answer) and not outcome.tokens_in:
+                # A gateway that tells of no usage charges all the same: at most this.
+                worst = outgoing.worst
+                outcome = replace(outcome, tokens_in=worst.tokens_in, tokens_out=worst.tokens_out)
+        if isinstance(outcome, Failure):
+            outcome = self._at(server, outcome)
+            # Some gateways put the request's own headers into their error messages.
+            outcome = replace(outcome, reason=one_line(outcome.reason.replace(self._key, "***")))
+        settled = self._settled(outgoing, permit, outcome, headers, time.monotonic() - sent_at)
+        if isinstance(outcome, Failure) and outcome.status == "filtered":
+            outcome = Answer("filtered", reason=outcome.reason)
+        return outcome, settled
+
+    def wait_s(self, failure: Failure, request_hash: str, attempt: int) -> float | None:
+        """Seconds until the next attempt, or None where there shall be none."""
+        settings = self._settings
+        if not failure.transient or attempt == settings.max_attempts:
+            return None
+        # Drawn from the request as well, or all that fail together would come back together.
+        jitter = random.Random(f"{settings.seed} {request_hash} {attempt}").random()
+        if failure.wait_s is not None:
+            if failure.wait_s > settings.max_wait_s:
+                return None  # It would be turned down again before that.
+            return failure.wait_s + jitter * settings.first_wait_s
+        longest = min(settings.first_wait_s * 2 ** (attempt - 1), settings.max_wait_s)
+        return longest * (1 + jitter) / 2
+
+    def _timed_out(self, server: Server) -> Failure:
+        self._routes.silent(server)
+        reason = f"no answer within {self._settings.timeout_s:g} s"
+        return Failure("timed_out", reason, transient=True, billed=True)
+
+    def _at(self, server: Server, failure: Failure) -> Failure:
+        """What a failure is, given where it happened: a server of one's own bills nothing, and one
+        that cannot be reached is not the only one, or will be back."""
+        if not failure.reached:
+            failure = replace(failure, excused=self._routes.missed(server))
+        return replace(failure, billed=False) if self._routes.ours else failure
+
+    def _settled(
+        self,
+        outgoing: Outgoing,
+        permit: int,
+        outcome: Outcome,
+        headers: Mapping[str, str],
+        took_s: float,
+    ) -> Settled:
+        worked_s = processing_s(headers)
+        # So long ago, at least, had it reached the provider.
+        age_s = took_s - _ARRIVES_WITHIN_S if worked_s is None else min(worked_s, took_s)
+        settled = Settled(permit, age_s=max(age_s, 0.0), hint=read_hint(headers))
+        if isinstance(outcome, Answer) and outcome.tokens_in:
+            is_asked = self._settings.limits.counted == "asked"
+            out = outgoing.worst.tokens_out if is_asked else outcome.tokens_out
+            return replace(settled, tokens=outcome.tokens_in + out)
+        if isinstance(outcome, Failure) and not outcome.reached:
+            return replace(settled, sent=False)
+        if isinstance(outcome, Failure) and outcome.status == "rate_limited":
+            pause_s = self.wait_s(outcome, outgoing.request_hash, 0)
+            if pause_s is None:  # Too long for this request, but it holds for all that follow.
+                pause_s = min(outcome.wait_s or 0.0, _LONGEST_PAUSE_S)
+                _log.warning("the provider asks to be left alone for %.0f s: obeyed", pause_s)
+            return replace(settled, pause_s=pause_s)
+        return settled
+
+
+def open_client(
+    settings: ClientSettings, key: str, base_url: str | None = None, *, direct: bool = False
+) -> openai.AsyncOpenAI:
+    """The library's client for these settings, its own retries off.
+
+    base_url: instead of that of the settings. direct: never by way of a proxy.
+    """
+    timeout = openai.Timeout(settings.timeout_s, connect=_CONNECTS_WITHIN_S)
+    common: dict[str, Any] = {"api_key": key, "timeout": timeout, "max_retries": 0}
+    if direct:
+        common["http_client"] = openai.DefaultAsyncHttpxClient(trust_env=False)
+    if settings.azure is not None:
+        return openai.AsyncAzureOpenAI(
+            azure_endpoint=settings.azure.endpoint,
+            api_version=settings.azure.api_version,
+            **common,
+        )
+    # Given always, for the library would else take it from the environment, unseen in the config.
+    return openai.AsyncOpenAI(base_url=base_url or settings.url, **common)

@@ -1,0 +1,203 @@
+"""The most tokens that a request can count for, known before it is sent.
+
+Pictures count by the rule that OpenAI publishes for the model's family; text is counted by
+tiktoken. Where the model's encoding is not known or not at hand (tiktoken fetches it once, from the
+network), every byte of UTF-8 counts as a token, which no byte-level encoding exceeds: the
+reservation is then up to some four times too large until the answer comes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from neuron_atlas.tasks.models.settings import ClientSettings
+
+if TYPE_CHECKING:
+    import tiktoken
+
+_log = logging.getLogger(__name__)
+
+_PER_MESSAGE = 8
+"""What a chat format puts around a message, at most: OpenAI's is 3, and 3 before the answer."""
+_LONGEST_ANSWERS = {
+    "gpt-4o": 16_384,
+    "chatgpt-4o": 16_384,
+    "gpt-4.5": 16_384,
+    "gpt-4.1": 32_768,
+    "o1": 100_000,
+    "o3": 100_000,
+    "o4": 100_000,
+    "gpt-5": 128_000,
+}
+"""Tokens of an answer, where a request sets no limit of its own, by what a model's name begins
+with. Source: OpenAI's pages of its models."""
+_LONGEST_OF_ALL = 131_072
+"""Taken for a model that is not known here."""
+_SQUARE_PX, _SHORT_PX, _TILE_PX = 2048, 768, 512
+_PATCH_PX, _MOST_PATCHES = 32, 1536
+
+_TILES = {
+    "gpt-4o-mini": (2833, 5667),
+    "gpt-4o": (85, 170),
+    "gpt-4.1": (85, 170),
+    "chatgpt-4o": (85, 170),
+    "gpt-4.5": (85, 170),
+    "gpt-5": (70, 140),
+    "o1": (75, 150),
+    "o3": (75, 150),
+}
+"""Tokens of a picture, and of each tile of 512 px, by what a model's name begins with."""
+_PATCHES = {
+    "gpt-4.1-mini": 1.62,
+    "gpt-4.1-nano": 2.46,
+    "gpt-5-mini": 1.62,
+    "gpt-5-nano": 2.46,
+    "o4-mini": 1.72,
+}
+"""Tokens of each patch of 32 px."""
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The most tokens of a prompt, and of its answer."""
+
+    tokens_in: int
+    tokens_out: int
+
+    @property
+    def total(self) -> int:
+        """What a limit on tokens counts."""
+        return self.tokens_in + self.tokens_out
+
+
+def worst_case(body: Mapping[str, Any], settings: ClientSettings) -> Worst:
+    """The most tokens that a request's body can count for."""
+    count = 0
+    for message in body["messages"]:
+        content = message["content"]
+        parts: list[Any] = (
+            [{"type": "text", "text": content}] if isinstance(content, str) else content
+        )
+        count += _PER_MESSAGE
+        for part in parts:
+            if part["type"] == "image_url":
+                count += image_tokens(
+                    settings.model, part["image_url"], otherwise=settings.image_tokens
+                )
+            else:
+                count += text_tokens(settings.model, part["text"])
+    if "response_format" in body:  # The schema is shown to the model.
+        count += text_tokens(settings.model, json.dumps(body["response_format"]))
+    answer = body.get("max_completion_tokens") or body.get("max_tokens")
+    if not answer:
+        answer = _of_family(settings.model, _LONGEST_ANSWERS) or _LONGEST_OF_ALL
+    return Worst(count, int(answer))
+
+
+def text_tokens(model: str, text: str) -> int:
+    """The tokens of a text; where the encoding is not at hand, the most that they can be."""
+    encoding = _encoding(model)
+    if encoding is None:
+        return len(text.encode("utf-8", "replace"))
+    return len(encoding.encode(text, disallowed_special=()))
+
+
+def image_tokens(model: str, image: Mapping[str, Any], otherwise: int) -> int:
+    """The tokens of a picture (`image_url` of the protocol, a data URL).
+
+    Source: OpenAI's guide to images and vision. A picture of detail `auto` counts as `high`.
+    otherwise: those of a model whose rule is not known.
+    """
+    patch_factor = _of_family(model, _PATCHES)
+    if patch_factor is not None:
+        return math.ceil(_patches(*_size(image["url"])) * patch_factor)
+    tiles = _of_family(model, _TILES)
+    if tiles is None:
+        return otherwise
+    base, each = tiles
+    if image.get("detail", "auto") == "low":
+        return base
+    return base + each * _tiles(*_size(image["url"]))
+
+
+def _tiles(width: int, height: int) -> int:
+    """Tiles of 512 px, once it fits a square of 2,048 px and its shorter side is at most 768."""
+    scale = min(1.0, _SQUARE_PX / max(width, height))
+    scale = min(scale, _SHORT_PX / min(width, height))
+    # Rounded up only after the noise of the division is gone.
+    across, down = (math.ceil(round(side * scale, 6) / _TILE_PX) for side in (width, height))
+    return across * down
+
+
+def _patches(width: int, height: int) -> int:
+    return min(math.ceil(width / _PATCH_PX) * math.ceil(height / _PATCH_PX), _MOST_PATCHES)
+
+
+def _of_family(model: str, table: Mapping[str, Any]) -> Any:
+    for name in sorted(table, key=len, reverse=True):
+        if model.startswith(name):
+            return table[name]
+    return None
+
+
+def _size(url: str) -> tuple[int, int]:
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(";base64,")[2]))) as picture:
+        return picture.size
+
+
+def load_encoding(model: str, wait_s: float) -> bool:
+    """Begin to load what counts the texts of `model` exactly, if it has not begun, and wait for it
+    up to so many seconds; whether it is there. Fetching it can hang where there is no network."""
+    loading = _loading.setdefault(model, _Loading(model))
+    loading.begin()
+    loading.ended.wait(wait_s)
+    return loading.encoding is not None
+
+
+class _Loading:
+    """An encoding that a thread of its own loads."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._thread = threading.Thread(target=self._load, name="tiktoken", daemon=True)
+        self._lock = threading.Lock()
+        self.ended = threading.Event()
+        self.encoding: tiktoken.Encoding | None = None
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._thread.ident is None:
+                self._thread.start()
+
+    def _load(self) -> None:
+        import tiktoken
+
+        try:
+            self.encoding = tiktoken.encoding_for_model(self._model)
+        except KeyError:
+            self._warn(f"tiktoken knows no encoding for {self._model!r}")
+        except Exception as error:  # By whatever library it fetches, and checks what it got.
+            kind = type(error).__name__
+            self._warn(f"tiktoken could not load the encoding of {self._model!r} ({kind})")
+        self.ended.set()
+
+    def _warn(self, why: str) -> None:
+        _log.warning("%s: until it is answered, a request counts one token a byte of text", why)
+
+
+_loading: dict[str, _Loading] = {}
+
+
+def _encoding(model: str) -> tiktoken.Encoding | None:
+    loading = _loading.get(model)
+    return None if loading is None else loading.encoding

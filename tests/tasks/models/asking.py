@@ -1,0 +1,34 @@
+"""One question, asked of a provider on loopback."""
+
+import asyncio
+from dataclasses import replace
+
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.client import Answer, ClientSettings, connect
+from neuron_atlas.tasks.models.journal import Journal, NoJournal
+from neuron_atlas.tasks.models.prices import Price
+from neuron_atlas.tasks.models.request import Request
+from tests.loopback.fixture import Loopback
+
+PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}
+QUESTION = Request([{"role": "user", "content": "What does the neuron like?"}], {"seed": 0})
+
+
+def quick(loopback: Loopback, /, **changes: object) -> ClientSettings:
+    settings = ClientSettings(base_url=loopback.base_url, first_wait_s=0.01, timeout_s=5.0)
+    return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def ask(
+    settings: ClientSettings, journal: Journal | None = None, request: Request = QUESTION
+) -> Answer:
+    async def once() -> Answer:
+        calls = Calls(journal or NoJournal())
+        async with connect(settings, calls, PRICES) as connection:
+            return await connection.ask(request)
+
+    return asyncio.run(once())
+
+
+def words(text: str) -> Request:
+    return Request([{"role": "user", "content": text}], {"seed": 0})

@@ -1,0 +1,127 @@
+import logging
+import math
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from neuron_atlas.tasks.models.client import ClientSettings, Unusable
+from neuron_atlas.tasks.models.settings import AzureSettings, BatchSettings
+from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
+from tests.loopback.provider import DEPLOYMENT
+from tests.tasks.models.asking import ask, quick
+
+
+def test_a_missing_key_is_noticed_before_anything_is_sent(provider, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(Unusable, match="OPENAI_API_KEY is not set"):
+        ask(quick(provider))
+    monkeypatch.setenv("OPENAI_API_KEY", "two\nlines")
+    with pytest.raises(Unusable, match="does not hold a key"):
+        ask(quick(provider))
+    assert provider.requests() == []
+
+
+def test_a_key_in_the_address_is_refused_before_it_is_logged_anywhere():
+    with pytest.raises(ValueError, match="OPENAI_API_KEY") as raised:
+        ClientSettings(base_url="http://user:hush@127.0.0.1/v1")
+    assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize("rest", ["?api-key=hush", "#hush", "/v1?hush"])
+def test_a_key_behind_the_address_is_refused_before_it_is_logged_anywhere(rest):
+    with pytest.raises(ValueError, match=r"base_url: .*OPENAI_API_KEY") as raised:
+        ClientSettings(base_url=f"http://127.0.0.1{rest}")
+    assert "hush" not in str(raised.value)
+    with pytest.raises(ValueError, match="endpoint: ") as raised:
+        ClientSettings(azure=AzureSettings(f"https://mine.openai.azure.com{rest}", "2024", "a"))
+    assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize("wrong", ["sk-proj-hush", "hush hush", "1hush", ""])
+def test_a_key_in_the_place_of_its_variable_is_refused_without_repeating_it(wrong):
+    with pytest.raises(ValueError, match=r"api_key_env: .*name of an environment") as raised:
+        ClientSettings(api_key_env=wrong)
+    assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("served", "is_it"),
+    [
+        ("gpt-4o", True),
+        ("gpt-4o-2024-08-06", True),
+        ("gpt-4o-mini-2024-07-18", False),
+        ("gpt-4o-audio-preview", False),
+        ("gpt-4", False),
+    ],
+)
+def test_a_model_is_served_by_itself_and_by_its_dated_versions_only(served, is_it):
+    assert ClientSettings(model="gpt-4o").is_served_by(served) == is_it
+    assert ClientSettings(model="gpt-4o", served_as="gpt-4").is_served_by(served)
+
+
+def test_the_key_is_nowhere_but_in_the_request(provider, tmp_path, monkeypatch, caplog):
+    secret = "sk-a-wrong-but-secret-key"
+    monkeypatch.setenv("OPENAI_API_KEY", secret)
+    caplog.set_level(logging.DEBUG)
+    journal = SqliteJournal(tmp_path / "journal.db")
+    settings = quick(provider)
+    with pytest.raises(Unusable) as raised:
+        ask(settings, journal)
+    shown = [str(raised.value), repr(settings), caplog.text, provider.log.read_text()]
+    linked: BaseException | None = raised.value
+    while linked is not None:
+        shown.append(repr(linked) + repr(vars(linked)))
+        linked = linked.__cause__ or linked.__context__
+    journal.close()
+    monkeypatch.setenv("OPENAI_API_KEY", provider.key)
+    journal = SqliteJournal(tmp_path / "journal.db")
+    assert ask(settings, journal).status == "ok"
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.db") as database:
+        shown.append("\n".join(database.iterdump()))
+    kept = b"".join(path.read_bytes() for path in Path(tmp_path).iterdir())
+    for key in (secret, provider.key):
+        assert not any(key in text for text in shown)
+        assert key.encode() not in kept
+
+
+def test_a_key_that_a_gateway_repeats_in_its_error_is_blotted_out(provider):
+    provider.misbehave("repeats_key")
+    answer = ask(quick(provider))
+    assert answer.status == "failed"
+    assert answer.reason.endswith("Bearer ***")
+    assert provider.key[:6] not in answer.reason
+
+
+def test_settings_that_cannot_work_are_turned_down():
+    with pytest.raises(ValueError, match="concurrency"):
+        ClientSettings(concurrency=0)
+    for wrong in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="timeout_s: must be above 0"):
+            ClientSettings(timeout_s=wrong)
+    for name in ("first_wait_s", "max_wait_s"):
+        for wrong in (-1.0, math.nan, math.inf):
+            with pytest.raises(ValueError, match=f"{name}: must be 0 or more"):
+                ClientSettings(**{name: wrong})
+    with pytest.raises(ValueError, match="poll_s: must be above 0"):
+        BatchSettings(poll_s=math.nan)
+
+
+def test_azure_is_asked_by_deployment_with_its_own_key(provider, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", provider.key)
+    azure = AzureSettings(provider.root, "2024-10-21", DEPLOYMENT)
+    settings = quick(provider, base_url=None, azure=azure, api_key_env="AZURE_OPENAI_API_KEY")
+    assert ask(settings).status == "ok"
+    assert provider.requests()[0]["body"]["model"] == DEPLOYMENT
+    with pytest.raises(Unusable, match="HTTP 404"):
+        ask(replace(settings, azure=replace(azure, deployment="no-such")))
+
+
+def test_azure_settings_that_cannot_work_are_turned_down():
+    with pytest.raises(ValueError, match="deployment: must be given"):
+        AzureSettings("https://mine.openai.azure.com", "2024-10-21", "")
+    with pytest.raises(ValueError, match="endpoint: must be a whole address"):
+        AzureSettings("mine", "2024-10-21", "a")

@@ -1,0 +1,241 @@
+"""Settings: checked in full before anything runs, each complaint one line with the setting."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import pytest
+
+from neuron_atlas.tasks.explain.dissect import Dissect
+from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.samples.folder import Folder
+from neuron_atlas.workflows.config.reader import read_settings
+from neuron_atlas.workflows.config.settings import Settings
+from neuron_atlas.workflows.run.errors import WrongCall
+from tests.workflows.runs import composed
+
+
+@cache
+def default_config() -> dict[str, Any]:
+    return composed("explain=gpt4o")
+
+
+def config_with(path: str, value: Any) -> dict[str, Any]:
+    config = deepcopy(default_config())
+    *groups, name = path.split(".")
+    place = config
+    for group in groups:
+        place = place[group]
+    place[name] = value
+    return config
+
+
+def complaint(path: str, value: Any) -> str:
+    with pytest.raises(WrongCall) as caught:
+        read_settings(config_with(path, value))
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def read(path: str, value: Any) -> Settings:
+    return read_settings(config_with(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "allowed"),
+    [
+        ("capture.batch_size", "many", "must be a whole number, not 'many'"),
+        ("capture.batch_size", 2.5, "must be a whole number, not 2.5"),
+        ("capture.batch_size", True, "must be a whole number, not True"),
+        ("capture.batch_size", None, "must be a whole number, not None"),
+        ("classify.t_visual", "high", "must be a number, not 'high'"),
+        ("classify.include_template", 1, "must be true or false, not 1"),
+        ("out", None, "must be text, not None"),
+        ("report.title", ["a"], "must be text, not ['a']"),
+        ("capture.hook_point", "middle", "'middle' is not one of gate, gate_up"),
+        ("describe.text", "mine", "'mine' is not one of generated, given"),
+        ("subject.dtype", "int8", "'int8' is not one of float32, bfloat16, float16"),
+        ("cluster", 3, "must be a group of settings, not 3"),
+        ("explain.prices", 3, "must be a mapping, not 3"),
+        ("explain.client.model", None, "must be text, not None"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_with_the_right_one(path, value, allowed):
+    assert complaint(path, value) == f"{path}: {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "allowed"),
+    [
+        ("capture.top_n", 0, "must be at least 1"),
+        ("capture.random_samples", -1, "must be at least 0"),
+        ("capture.shards", 0, "must be at least 1"),
+        ("capture.layers", [-1], "name at least one layer, each 0 or above, or null for all"),
+        ("capture.layers", [], "name at least one layer, each 0 or above, or null for all"),
+        ("capture.layers", [1, 2, 1], "name each layer once"),
+        ("describe.batch_size", 0, "must be at least 1"),
+        ("data.max_bad_share", 1.5, "must be a share from 0 to 1"),
+        ("data.max_bad_share", math.nan, "must be a share from 0 to 1"),
+        ("explain.budget_usd", -1.0, "must be at least 0, or null for no limit"),
+        ("explain.budget_usd", math.nan, "must be at least 0, or null for no limit"),
+        ("explain.budget_usd", math.inf, "must be at least 0, or null for no limit"),
+        ("simulate.budget_usd", -1.0, "must be at least 0, or null for no limit"),
+        ("simulate.max_failed_share", 2.0, "must be a share from 0 to 1"),
+        ("explain.max_failed_share", -0.1, "must be a share from 0 to 1"),
+        ("explain.neurons_per_task", 0, "must be at least 1"),
+        ("explain.neurons.count", 0, "must be at least 1, or null for no limit"),
+        ("explain.neurons.types", ["loud"], "'loud' is no type; allowed: visual, text, "),
+        ("explain.neurons.only", ["7"], "'7' is no neuron; write layer:neuron, such as 3:417"),
+        ("explain.client.concurrency", 0, "must be at least 1"),
+        ("score.resamples", 1, "must be at least 100"),
+        ("score.min_samples", 1, "must be at least 2"),
+        ("score.active_visual", 11, "must be from 0 to less than 10"),
+        ("score.q", 1, "must be between 0 and 1"),
+        ("cluster.cpus", 0, "must be at least 1"),
+        ("cluster.actors", -1, "must be at least 1"),
+        ("cluster.threads", 0, "must be at least 1"),
+    ],
+)
+def test_a_value_out_of_range_is_told_with_the_range(path, value, allowed):
+    assert complaint(path, value).startswith(f"{path}: {allowed}")
+
+
+@pytest.mark.parametrize(
+    "rule", [["classify.top_n=60"], ["classify=tested", "classify.paper.top_n=60"]]
+)
+def test_more_exemplars_cannot_vote_than_are_captured(rule):
+    with pytest.raises(WrongCall, match=r"^classify: 60 exemplars .* capture\.top_n keeps 50"):
+        read_settings(composed(*rule))
+
+
+def test_a_wrong_value_within_a_list_or_a_table_is_told_with_its_place():
+    assert complaint("capture.layers", [0, "one"]).startswith("capture.layers[1]: ")
+    assert complaint("explain.prices.gpt-4o.input", "much").startswith(
+        "explain.prices.gpt-4o.input: must be a number"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "some_allowed"),
+    [
+        ("colour", "capture, classify, cluster"),
+        ("capture.colour", "batch_size, decoders, device_memory_gb"),
+        ("data.colour", "count, seed, size"),
+        ("explain.neurons.colour", "count, only, per_layer_and_type, types"),
+        ("explain.client.colour", "api_key_env, azure, base_url"),
+    ],
+)
+def test_a_setting_that_does_not_exist_is_told_with_those_that_do(path, some_allowed):
+    line = complaint(path, 1)
+    assert line.startswith(f"{path}: no such setting; allowed here: ")
+    assert some_allowed in line
+
+
+def test_a_setting_without_a_default_must_be_given():
+    config = deepcopy(default_config())
+    del config["out"]
+    with pytest.raises(WrongCall, match=r"^out: must be given$"):
+        read_settings(config)
+
+
+def test_a_setting_that_is_left_out_has_its_default():
+    config = deepcopy(default_config())
+    del config["capture"]["top_n"]
+    assert read_settings(config).capture.top_n == 50
+
+
+def test_one_value_serves_where_a_list_is_asked_for():
+    assert read("capture.layers", 3).capture.layers == (3,)
+    assert read("explain.neurons.types", "visual").explain.neurons.types == ("visual",)
+
+
+def test_numbers_become_what_is_asked_for_so_that_spelling_changes_no_fingerprint():
+    rule = read("classify.t_visual", 2).classify.rule
+    assert isinstance(rule.t_visual, float)
+    assert read("report.title", 2024).report.title == "2024"
+
+
+def test_the_class_that_is_named_gets_the_fields_of_its_group():
+    data = {
+        "_target_": "neuron_atlas.tasks.samples.folder.Folder",
+        "path": "photos",
+        "max_bad_share": 0.5,
+    }
+    settings = read("data", data)
+    assert settings.data.source == Folder("photos")
+    assert settings.data.max_bad_share == 0.5
+    explain = {"_target_": "neuron_atlas.tasks.explain.dissect.Dissect", "min_samples": 3}
+    assert read("explain", explain).explain.explainer == Dissect(min_samples=3)
+
+
+def several(*overrides: str) -> Settings:
+    return read_settings(composed("explain=[gpt4o,mini:gpt4o,dissect]", *overrides))
+
+
+def test_several_explainers_are_read_in_order_each_by_its_own_name():
+    explain = several("explain.explainers.mini.client.model=gpt-4o-mini").explain
+    assert explain.names == ("gpt4o", "mini", "dissect")
+    assert [type(one.explainer).__name__ for one in explain.each] == ["Chat", "Chat", "Dissect"]
+    assert [one.explainer.client.model for one in explain.each[:2]] == ["gpt-4o", "gpt-4o-mini"]
+    assert [one.neurons.count for one in explain.each] == [100, 100, None]
+    assert all(one.beside == () for one in explain.each)
+
+
+def test_one_explainer_of_several_is_read_as_it_is_alone():
+    alone = read_settings(composed("explain=gpt4o")).explain
+    assert several().explain.each[0] == alone == alone.each[0]
+
+
+def test_a_setting_for_all_explainers_goes_to_those_that_have_it():
+    explain = several("explain.neurons.count=7", "explain.client.timeout_s=9").explain
+    assert [one.neurons.count for one in explain.each] == [7, 7, 7]
+    assert [one.neurons.types for one in explain.each] == [explain.neurons.types] * 3
+    assert [one.explainer.client.timeout_s for one in explain.each[:2]] == [9, 9]
+
+
+def test_an_experiments_setting_goes_to_all_explainers_too():
+    explain = several("experiment=gpt4o").explain
+    assert [one.neurons.count for one in explain.each] == [30, 30, 30]
+
+
+def test_what_every_explainer_needs_is_asked_of_all(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+    explain = several("explain.explainers.mini.client.api_key_env=NO_SUCH_KEY").explain
+    with pytest.raises(Unusable, match="NO_SUCH_KEY"):
+        explain.check()
+
+
+def test_a_simulator_that_no_batch_can_answer_is_not_asked_by_batch():
+    config = composed("simulate=prompt_logprobs", "simulate.mode=batch")
+    with pytest.raises(
+        WrongCall, match=r"^simulate\.mode: prompt_logprobs cannot be asked by batch"
+    ):
+        read_settings(config)
+    read_settings(composed("simulate=chat", "simulate.mode=batch"))
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (None, "must name a class, such as "),
+        ("Folder", "must name a class, such as "),
+        (
+            "neuron_atlas.tasks.samples.nowhere.Folder",
+            "cannot import 'neuron_atlas.tasks.samples.nowhere.Folder'",
+        ),
+        (
+            "neuron_atlas.tasks.samples.folder.Nothing",
+            "cannot import 'neuron_atlas.tasks.samples.folder.Nothing'",
+        ),
+        ("neuron_atlas.tasks.samples.folder.SUFFIXES", "is no class of settings"),
+        ("os.system", "is no class of settings"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_told_by_name(target, said):
+    line = complaint("data._target_", target)
+    assert line.startswith("data._target_: ")
+    assert said in line

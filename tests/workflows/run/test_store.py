@@ -1,0 +1,331 @@
+"""The store: what decides a fingerprint, and when an artifact counts as complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from neuron_atlas.workflows import store as store_module
+from neuron_atlas.workflows.atlas import STAGES
+from neuron_atlas.workflows.cluster.subject_pool import SubjectPool
+from neuron_atlas.workflows.run import lock
+from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.lock import locked
+from neuron_atlas.workflows.run.stage import Context, run_stage
+from neuron_atlas.workflows.run.store import MANIFEST, Manifest, Store, fingerprint, write_json
+from tests.workflows.runs import settings
+
+NAMES = [stage.name for stage in STAGES]
+
+
+def manifest(mark: str = "f" * 64, **given) -> Manifest:
+    filled = {
+        "stage": "classify",
+        "version": 1,
+        "fingerprint": mark,
+        "parameters": {"t": 2.0},
+        "made_from": {"capture": "c"},
+        "files": {"types": ["a.parquet", "b.parquet"]},
+        "rows": {"types": 3},
+        "seconds": {"classify": 0.1},
+    }
+    return Manifest(**filled | given)
+
+
+def write_files(store: Store, done: Manifest) -> list[Path]:
+    paths = store.paths(done, "types")
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"rows")
+    return paths
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"stage": "b"},
+        {"version": 2},
+        {"parameters": {"x": 2}},
+        {"parameters": {"y": 1}},
+        {"made_from": {"samples": "other"}},
+        {"made_from": {}},
+    ],
+)
+def test_a_fingerprint_is_of_stage_version_parameters_and_inputs(other):
+    call = {"stage": "a", "version": 1, "parameters": {"x": 1}, "made_from": {"samples": "s"}}
+    assert fingerprint(**call) == fingerprint(**call)
+    assert fingerprint(**call) != fingerprint(**call | other)
+
+
+def test_the_manifest_of_a_run_joins_what_several_explainers_left(tmp_path):
+    store = Store(tmp_path)
+    rows = {"scores": 3}
+    given = [
+        manifest(mark * 64, stage="score", files={"scores": [f"{mark}.parquet"]}, rows=rows)
+        for mark in "ab"
+    ]
+    path = store.write_run([manifest(files={"types": []}, rows={"types": 0}), *given])
+    artifacts = json.loads(path.read_text())["artifacts"]
+    assert artifacts["scores"] == {
+        "stage": "score",
+        "fingerprint": f"{'a' * 64}+{'b' * 64}",
+        "rows": 6,
+        "files": [f"artifacts/score/{mark * 16}/{mark}.parquet" for mark in "ab"],
+    }
+    assert artifacts["types"]["fingerprint"] == "f" * 64
+
+
+def test_a_fingerprint_does_not_depend_on_the_order_of_settings():
+    first, second = {"x": 1, "y": {"a": 1, "b": 2}}, {"y": {"b": 2, "a": 1}, "x": 1}
+    assert fingerprint("s", 1, first, {}) == fingerprint("s", 1, second, {})
+
+
+class _AllDone(Store):
+    """A store in which every stage is complete, and all layers are captured."""
+
+    def find(self, stage: str, fingerprint: str) -> Manifest:
+        about = {"layers": [0, 1, 2, 3], "layers_in_all": 4}
+        return manifest(fingerprint, stage=stage, files={}, rows={}, about=about)
+
+
+@pytest.fixture(autouse=True)
+def files_that_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "neuron_atlas.workflows.stages.capture.count_rows", lambda folder, files: {}
+    )
+
+
+@cache
+def marks(*overrides: str) -> dict[str, str]:
+    """The fingerprint of every stage of a call."""
+    given = settings(*overrides)
+
+    def no_cluster() -> None:
+        raise AssertionError("everything is done")
+
+    pool = SubjectPool(given.subject, given.cluster)
+    context = Context(given, _AllDone(Path(given.out)), pool, no_cluster)
+    for stage in STAGES:
+        run_stage(stage, context)
+    return {name: done.fingerprint for name, done in context.done.items()}
+
+
+def changed(*overrides: str, since: tuple[str, ...] = ()) -> list[str]:
+    before, after = marks(*since), marks(*since, *overrides)
+    return [name for name in NAMES if before[name] != after[name]]
+
+
+def marks_by_explainer(*overrides: str) -> dict[str, dict[str, str]]:
+    given = settings(*overrides)
+    pool = SubjectPool(given.subject, given.cluster)
+    context = Context(given, _AllDone(Path(given.out)), pool, lambda: None)
+    for stage in STAGES:
+        run_stage(stage, context)
+    return {
+        name: {stage: done.fingerprint for stage, done in apart.done.items()}
+        for name, apart in context.by_explainer.items()
+    } | {"report": {"report": context.done["report"].fingerprint}}
+
+
+def test_explainers_side_by_side_are_each_what_they_are_alone():
+    both = marks_by_explainer("explain=[dissect,gpt4o]")
+    assert list(both) == ["dissect", "gpt4o", "report"]
+    for name in ("dissect", "gpt4o"):
+        alone = marks(f"explain={name}")
+        assert both[name] == {stage: alone[stage] for stage in both[name]}
+        assert {"explain", "simulate", "score"} <= set(both[name])
+        assert both["report"]["report"] != alone["report"]
+
+
+def test_a_setting_of_one_explainer_leaves_the_other_as_it_was():
+    before = marks_by_explainer("explain=[dissect,gpt4o]")
+    after = marks_by_explainer("explain=[dissect,gpt4o]", "explain.explainers.gpt4o.render=mask")
+    assert after["dissect"] == before["dissect"]
+    changed = {stage for stage in NAMES[:-1] if after["gpt4o"][stage] != before["gpt4o"][stage]}
+    assert changed == {"explain", "simulate", "score"}
+    assert after["report"] != before["report"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "capture.batch_size=1",
+        "capture.shards=5",
+        "describe.batch_size=2",
+        "explain.neurons_per_task=3",
+        "explain.max_failed_share=1",
+        "data.max_bad_share=0.5",
+        "cluster.address=10.0.0.1:6379",
+        "cluster.cpus=7",
+        "cluster.actors=3",
+        "cluster.threads=2",
+        "tracking.experiment=another",
+        "tracking.run_name=another",
+        "out=elsewhere",
+    ],
+)
+def test_how_and_where_a_run_is_done_redoes_nothing(override):
+    assert changed(override) == []
+
+
+def test_another_analysis_redoes_itself_and_the_report():
+    assert changed("analyse.min_lift=3") == ["analyse", "report"]
+    assert changed("classify.max_q=0.01", since=("classify=tested",)) == NAMES[3:]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "explain.client.concurrency=1",
+        "explain.client.timeout_s=3",
+        "explain.client.max_attempts=1",
+        "explain.client.api_key_env=MY_KEY",
+    ],
+)
+def test_how_a_model_is_called_redoes_nothing(override):
+    assert changed(override, since=("explain=gpt4o",)) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "first"),
+    [
+        ("data.count=999", "samples"),
+        ("data.seed=1", "samples"),
+        ("describe.max_new_tokens=9", "describe"),
+        ("subject.question='What is there?'", "describe"),
+        ("subject.dtype=bfloat16", "describe"),
+        ("capture.layers=[0]", "classify"),  # Of what is captured, another part is read.
+        ("capture.hook_point=gate_up", "capture"),
+        ("capture.top_n=9", "capture"),
+        ("capture.random_samples=9", "capture"),
+        ("capture.seed=1", "capture"),
+        ("classify.t_visual=5", "classify"),
+        ("classify.include_template=true", "classify"),
+        ("classify=tested", "classify"),
+        ("explain.min_samples=3", "explain"),
+        ("explain.neurons.count=9", "explain"),
+        ("explain=gpt4o", "explain"),
+        ("simulate.seed=1", "simulate"),
+        ("score.resamples=500", "score"),
+        ("report.title=another", "report"),
+    ],
+)
+def test_a_setting_that_decides_a_result_redoes_its_stage_and_all_that_follow(override, first):
+    assert changed(override) == NAMES[NAMES.index(first) :]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["explain.client.model=gpt-5", "explain.exemplars=3", "explain.client.base_url=http://x/v1"],
+)
+def test_another_model_or_another_question_explains_again(override):
+    assert changed(override, since=("explain=gpt4o",)) == NAMES[NAMES.index("explain") :]
+
+
+def test_the_subject_counts_by_its_content_not_by_its_place(tmp_path):
+    here = Path(settings().subject.model)
+    there = tmp_path / here.name
+    shutil.copytree(here, there)
+    assert changed(f"subject.model={there}") == []
+    config = there / "config.json"
+    config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    marks.cache_clear()
+    assert changed(f"subject.model={there}") == NAMES[NAMES.index("describe") :]
+
+
+def test_what_was_committed_is_found_again_as_it_was(tmp_path):
+    store = Store(tmp_path)
+    done = manifest(about={"layers": [0, 3]}, content="abc")
+    write_files(store, done)
+    assert store.find("classify", done.fingerprint) is None
+    store.commit(done)
+    assert store.find("classify", done.fingerprint) == done
+
+
+def test_an_artifact_is_complete_only_while_all_its_files_are_there(tmp_path):
+    store = Store(tmp_path)
+    done = manifest()
+    _, second = write_files(store, done)
+    store.commit(done)
+    second.unlink()
+    assert store.find("classify", done.fingerprint) is None
+
+
+def test_fingerprints_that_share_a_folder_name_are_told_apart(tmp_path):
+    store = Store(tmp_path)
+    done = manifest("a" * 64)
+    write_files(store, done)
+    store.commit(done)
+    other = "a" * 63 + "b"
+    assert store.folder("classify", other) == store.folder("classify", done.fingerprint)
+    assert store.find("classify", other) is None
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[]", '{"stage": "classify"}', '{"new_field": 1}'])
+def test_a_manifest_that_cannot_be_read_counts_as_absent(tmp_path, damaged):
+    store = Store(tmp_path)
+    done = manifest()
+    write_files(store, done)
+    store.commit(done)
+    (store.folder("classify", done.fingerprint) / MANIFEST).write_text(damaged, encoding="utf-8")
+    assert store.find("classify", done.fingerprint) is None
+
+
+def test_later_fingerprints_follow_the_content_where_a_stage_states_it():
+    assert manifest().identity == manifest().fingerprint
+    assert manifest(content="rows").identity == "rows"
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "below" / "some.json"
+    write_json(path, {"a": 1})
+
+    def power_cut(*_):
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module.os, "replace", power_cut)
+        with pytest.raises(OSError, match="power cut"):
+            write_json(path, {"a": 2})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
+    write_json(path, {"a": 3})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 3}
+    assert [file.name for file in path.parent.iterdir() if file.suffix == ".json"] == ["some.json"]
+
+
+def test_the_runs_manifest_maps_artifacts_to_files_below_the_output_folder(tmp_path):
+    store = Store(tmp_path)
+    done = manifest()
+    paths = write_files(store, done)
+    other = dataclasses.replace(done, stage="score", files={"scores": []}, rows={})
+    written = json.loads(store.write_run([done, other], note=1).read_text(encoding="utf-8"))
+    assert written["note"] == 1
+    types = written["artifacts"]["types"]
+    assert [tmp_path / name for name in types["files"]] == paths
+    assert (types["stage"], types["fingerprint"], types["rows"]) == ("classify", "f" * 64, 3)
+    assert written["artifacts"]["scores"]["files"] == []
+
+
+def test_one_run_at_a_time_holds_an_output_folder(tmp_path):
+    with (
+        locked(tmp_path),
+        pytest.raises(WrongCall, match=r"^out: another run is writing to "),
+        locked(tmp_path),
+    ):
+        pytest.fail("two runs hold one folder")
+    with locked(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    with locked(tmp_path):
+        pass

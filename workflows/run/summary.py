@@ -1,0 +1,75 @@
+"""The lines that close a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.store import MANIFEST
+from neuron_atlas.workflows.tracking.metrics import read_summary
+
+
+def closing_summary(context: Context, tracking_uri: str) -> str:
+    """Neurons by type, scores beside their control, failures, seconds, nodes, and where to look."""
+    summary = read_summary(context)
+    page = context.folder("report") / "index.html"
+    lines = [
+        "",
+        _neurons(summary),
+        _scores(summary),
+        _failures(summary),
+        _seconds(context),
+        *_nodes(context),
+        f"page       {page}",
+        f"artifacts  {context.store.out / MANIFEST}",
+        f"mlflow     {tracking_uri}",
+    ]
+    return "\n".join(lines)
+
+
+def _neurons(summary: dict[str, Any]) -> str:
+    counts = summary["neurons"]
+    total = sum(counts.values())
+    by_type = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return f"neurons    {total:,}: {by_type}"
+
+
+def _scores(summary: dict[str, Any]) -> str:
+    if summary["mean_score"] is None:
+        return "scores     none could be computed"
+    several = len(summary["by_explainer"]) > 1
+    return "\n".join(_score_line(row, summary["level"], several) for row in summary["by_explainer"])
+
+
+def _score_line(row: dict[str, Any], level: float | None, several: bool) -> str:
+    beside = "no control" if row["control"] is None else f"control {row['control']:.3f}"
+    if row["margin"] is not None:
+        beside += f", margin {row['margin']:.3f}"
+    if row["tested"]:
+        beside += (
+            f"; {row['beat_control']:,} of {row['tested']:,} tested beat their controls "
+            f"at q {level:g}"
+        )
+    who = f", {row['explainer']} simulated by {row['simulator']}" if several else ""
+    return f"scores     mean {row['mean']:.3f} over {row['n']:,} ({beside}){who}"
+
+
+def _failures(summary: dict[str, Any]) -> str:
+    if not summary["failures"]:
+        return "failures   none"
+    counted = (f"{row['count']:,} {row['table']} {row['status']}" for row in summary["failures"])
+    return f"failures   {', '.join(counted)}"
+
+
+def _seconds(context: Context) -> str:
+    if not context.seconds:
+        return "seconds    none: everything was already done"
+    spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in context.seconds.items())
+    return f"seconds    {spent}"
+
+
+def _nodes(context: Context) -> list[str]:
+    """How many nodes of a cluster worked on what; nothing where it was one."""
+    if max(context.nodes.values(), default=0) < 2:
+        return []
+    return ["nodes      " + ", ".join(f"{name} {count}" for name, count in context.nodes.items())]
