@@ -39,7 +39,7 @@ from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
 from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
-from neuron_atlas.workflows.cluster.cluster import cluster
+from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.models.journal import open_journal
 from neuron_atlas.workflows.models.limits import RemoteLimits

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from neuron_atlas.workflows.cluster.cluster import cluster
+from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.signals import stop_on_signals
 from neuron_atlas.workflows.cluster.subject_pool import SubjectPool

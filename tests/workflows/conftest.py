@@ -12,7 +12,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from neuron_atlas.workflows.atlas import main
-from neuron_atlas.workflows.cluster.cluster import cluster
+from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.stage import Context
 from tests.workflows.runs import ROOT, Atlas, small_run

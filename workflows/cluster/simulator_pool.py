@@ -9,9 +9,9 @@ from typing import Any
 
 import ray
 
-from neuron_atlas.workflows.cluster.cluster import actor_count
 from neuron_atlas.workflows.cluster.nodes_used import Done, done_here
 from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.spread import actor_count
 from neuron_atlas.workflows.config.settings import ClusterSettings
 
 _SECONDS_BEFORE_SAYING = 60.0

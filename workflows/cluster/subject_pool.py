@@ -16,10 +16,10 @@ import ray
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
-from neuron_atlas.workflows.cluster.cluster import actor_count, result
 from neuron_atlas.workflows.cluster.nodes_used import Done, done_here
 from neuron_atlas.workflows.cluster.progress import Advance, say
 from neuron_atlas.workflows.cluster.signals import finishing
+from neuron_atlas.workflows.cluster.spread import actor_count, result
 from neuron_atlas.workflows.config.settings import ClusterSettings
 
 Item = TypeVar("Item")

@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from neuron_atlas.tasks.models.servers import Directory, Server
 from neuron_atlas.tasks.serve.keep import State
-from neuron_atlas.workflows.cluster.cluster import result
+from neuron_atlas.workflows.cluster.spread import result
 
 _SILENT_S = 20.0
 """Nobody keeps a server any more that was not heard of for so long: its machine is gone."""

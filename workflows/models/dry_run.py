@@ -13,8 +13,8 @@ from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.prices import Price, price_of
 from neuron_atlas.tasks.models.settings import ClientSettings
 from neuron_atlas.tasks.models.spool import Spool, read_spools
-from neuron_atlas.workflows.cluster.cluster import spread
 from neuron_atlas.workflows.cluster.progress import progress, say
+from neuron_atlas.workflows.cluster.spread import spread
 from neuron_atlas.workflows.models.asking import Asking
 from neuron_atlas.workflows.models.calls import OpenCalls, open_calls
 from neuron_atlas.workflows.run.neuron_parts import NeuronPart, cut_into_parts

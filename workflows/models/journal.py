@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from neuron_atlas.tasks.models.journal import Claim, Spent, Tally
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.settings import ClientSettings
-from neuron_atlas.workflows.cluster.cluster import result
+from neuron_atlas.workflows.cluster.spread import result
 from neuron_atlas.workflows.models.journal_mail import Message, deliver, post
 
 

@@ -22,8 +22,8 @@ from neuron_atlas.tasks.models.servers import FixedServers, Servers
 from neuron_atlas.tasks.serve.health import served_models
 from neuron_atlas.tasks.serve.keep import Post, ServerFailed, State, keep_serving
 from neuron_atlas.tasks.serve.settings import ServersSettings
-from neuron_atlas.workflows.cluster.cluster import result
 from neuron_atlas.workflows.cluster.progress import Advance, progress, say
+from neuron_atlas.workflows.cluster.spread import result
 from neuron_atlas.workflows.config.settings import SimulateSettings
 from neuron_atlas.workflows.models.directory import RemoteServers, open_directory
 from neuron_atlas.workflows.run.errors import RunFailed, WrongCall

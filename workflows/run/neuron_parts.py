@@ -16,8 +16,8 @@ import ray
 from neuron_atlas.tasks.artifacts import NEURON_TYPES, layer_file
 from neuron_atlas.tasks.artifacts.location import present
 from neuron_atlas.tasks.samples.source import Source
-from neuron_atlas.workflows.cluster.cluster import spread
 from neuron_atlas.workflows.cluster.progress import Advance, progress
+from neuron_atlas.workflows.cluster.spread import spread
 from neuron_atlas.workflows.run.stage import Context
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from neuron_atlas.tasks.artifacts import (
     write_table,
 )
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.cluster import result, spread
 from neuron_atlas.workflows.cluster.nodes_used import task
 from neuron_atlas.workflows.cluster.progress import progress
+from neuron_atlas.workflows.cluster.spread import result, spread
 from neuron_atlas.workflows.run.stage import Context, Stage, Written, count_rows
 
 SUMMARIES = (

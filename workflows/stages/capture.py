@@ -18,9 +18,9 @@ from neuron_atlas.tasks.artifacts import DESCRIPTIONS, layer_file, read_table
 from neuron_atlas.tasks.artifacts.location import remove_folder, whole_folders
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.cluster import spread
 from neuron_atlas.workflows.cluster.nodes_used import task
 from neuron_atlas.workflows.cluster.progress import progress, say
+from neuron_atlas.workflows.cluster.spread import spread
 from neuron_atlas.workflows.run.errors import RunFailed
 from neuron_atlas.workflows.run.stage import Context, Stage, Written, count_rows
 from neuron_atlas.workflows.run.store import Manifest

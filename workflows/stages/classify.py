@@ -22,9 +22,9 @@ from neuron_atlas.tasks.artifacts.location import remove_folder
 from neuron_atlas.tasks.classify.conclude import conclude
 from neuron_atlas.tasks.classify.rule import Rule, RuleWithTests
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.cluster import result, spread
 from neuron_atlas.workflows.cluster.nodes_used import task
 from neuron_atlas.workflows.cluster.progress import progress
+from neuron_atlas.workflows.cluster.spread import result, spread
 from neuron_atlas.workflows.run.stage import Context, Stage, Written, count_rows
 
 _UNFINISHED = "without-q"

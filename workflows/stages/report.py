@@ -13,9 +13,9 @@ from neuron_atlas.tasks.report.settings import About, ReportFiles, ReportSetting
 from neuron_atlas.tasks.report.site.layout import FOLDER
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.cluster import result
 from neuron_atlas.workflows.cluster.nodes_used import task
 from neuron_atlas.workflows.cluster.progress import progress
+from neuron_atlas.workflows.cluster.spread import result
 from neuron_atlas.workflows.run.stage import Context, Stage, Written
 from neuron_atlas.workflows.stages.analyse import SUMMARIES
 from neuron_atlas.workflows.stages.site import MARKS, write_site

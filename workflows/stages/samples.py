@@ -22,9 +22,9 @@ from neuron_atlas.tasks.samples.scan import (
 )
 from neuron_atlas.tasks.samples.source import Record, Source
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.cluster import spread
 from neuron_atlas.workflows.cluster.nodes_used import task
 from neuron_atlas.workflows.cluster.progress import progress
+from neuron_atlas.workflows.cluster.spread import spread
 from neuron_atlas.workflows.run.errors import RunFailed
 from neuron_atlas.workflows.run.stage import Context, Stage, Written, count_rows
 

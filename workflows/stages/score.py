@@ -19,8 +19,8 @@ from neuron_atlas.tasks.artifacts import (
 from neuron_atlas.tasks.evidence.evidence import Purpose
 from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.cluster import result
 from neuron_atlas.workflows.cluster.nodes_used import task
+from neuron_atlas.workflows.cluster.spread import result
 from neuron_atlas.workflows.run.neuron_parts import NeuronPart, TaskInputs, work_on_parts
 from neuron_atlas.workflows.run.stage import Context, Stage, Written, count_rows
 from neuron_atlas.workflows.stages.simulate import explained_parts

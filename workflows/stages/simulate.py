@@ -16,7 +16,6 @@ from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SIMULATIONS
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.control import Explained, other_neurons
-from neuron_atlas.workflows.cluster.cluster import result
 from neuron_atlas.workflows.cluster.nodes_used import task
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.simulator_pool import (
@@ -24,6 +23,7 @@ from neuron_atlas.workflows.cluster.simulator_pool import (
     loads_model,
     simulator_pool,
 )
+from neuron_atlas.workflows.cluster.spread import result
 from neuron_atlas.workflows.models.asking import (
     LIVES,
     Asking,

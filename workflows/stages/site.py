@@ -16,9 +16,9 @@ from neuron_atlas.tasks.report.site.columns import Accounts
 from neuron_atlas.tasks.report.site.inputs import LayerFiles, SampleFiles, SitePart, cut_layer
 from neuron_atlas.tasks.report.site.layout import FOLDER, data_file, samples_key
 from neuron_atlas.tasks.report.site.samples import cut_samples
-from neuron_atlas.workflows.cluster.cluster import result, spread
 from neuron_atlas.workflows.cluster.nodes_used import task
 from neuron_atlas.workflows.cluster.progress import progress
+from neuron_atlas.workflows.cluster.spread import result, spread
 from neuron_atlas.workflows.run.stage import Context
 from neuron_atlas.workflows.run.store import write_json
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from neuron_atlas.tasks.artifacts.location import location
 from neuron_atlas.workflows.atlas import capture_ahead, run_atlas
-from neuron_atlas.workflows.cluster.cluster import cluster
+from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.run.errors import INTERRUPTED
 from neuron_atlas.workflows.run.exit_status import outcome

@@ -12,7 +12,7 @@ import ray
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import ClientSettings, connect
 from neuron_atlas.tasks.models.request import Request
-from neuron_atlas.workflows.cluster.cluster import spread
+from neuron_atlas.workflows.cluster.spread import spread
 from neuron_atlas.workflows.models.journal import open_journal
 from tests.loopback.fixture import Loopback
 from tests.workflows.cluster.ray_work import fail_once

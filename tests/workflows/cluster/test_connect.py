@@ -17,9 +17,10 @@ from neuron_atlas.tasks.artifacts.full_disk import DiskFull
 from neuron_atlas.tasks.serve.process import free_port
 from neuron_atlas.tasks.subject.settings import SubjectSettings
 from neuron_atlas.workflows import subject_pool
-from neuron_atlas.workflows.cluster import cluster as cluster_module
-from neuron_atlas.workflows.cluster.cluster import actor_count, cluster, result, spread
+from neuron_atlas.workflows.cluster import connect
+from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.nodes_used import take_nodes
+from neuron_atlas.workflows.cluster.spread import actor_count, result, spread
 from neuron_atlas.workflows.cluster.subject_pool import SubjectPool
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
@@ -117,10 +118,10 @@ def test_a_cluster_that_is_running_is_left_running(ray_of_two_cores):
 @pytest.fixture
 def no_ray(monkeypatch):
     """As if none had been started in this process."""
-    monkeypatch.setattr(cluster_module.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(connect.ray, "is_initialized", lambda: False)
     started = []
-    monkeypatch.setattr(cluster_module.ray, "init", lambda **given: started.append(given))
-    monkeypatch.setattr(cluster_module.ray, "shutdown", lambda: started.append("shut down"))
+    monkeypatch.setattr(connect.ray, "init", lambda **given: started.append(given))
+    monkeypatch.setattr(connect.ray, "shutdown", lambda: started.append("shut down"))
     return started
 
 
@@ -171,7 +172,7 @@ def test_a_cluster_that_lets_nobody_in_is_told_with_what_it_may_want(no_ray, mon
     def init(**_):
         raise error
 
-    monkeypatch.setattr(cluster_module.ray, "init", init)
+    monkeypatch.setattr(connect.ray, "init", init)
     said = r"^cluster\.address .* 'auto', or it wants a token: set RAY_AUTH_MODE=token, and RAY_AUT"
     with pytest.raises(WrongCall, match=said):
         cluster(ClusterSettings(address="auto")).__enter__()
@@ -181,7 +182,7 @@ def test_ray_does_not_take_sigterm_from_the_program(no_ray, as_if_called, monkey
     def init(**_):
         signal.signal(signal.SIGTERM, lambda *_: None)
 
-    monkeypatch.setattr(cluster_module.ray, "init", init)
+    monkeypatch.setattr(connect.ray, "init", init)
     before = signal.getsignal(signal.SIGTERM)
     with cluster(ClusterSettings()):
         assert signal.getsignal(signal.SIGTERM) is before
@@ -201,7 +202,7 @@ def test_ray_does_not_take_sigterm_from_the_program(no_ray, as_if_called, monkey
 def test_there_is_a_subject_on_each_gpu_or_else_on_each_core(
     monkeypatch, resources, settings, expected
 ):
-    monkeypatch.setattr(cluster_module.ray, "cluster_resources", lambda: resources)
+    monkeypatch.setattr(connect.ray, "cluster_resources", lambda: resources)
     assert actor_count(settings) == expected
 
 
@@ -303,9 +304,9 @@ def test_the_item_of_an_actor_that_is_not_heard_of_is_done_by_another(
 def test_a_cluster_that_grows_is_waited_for_until_it_has_its_gpus(no_ray, monkeypatch, capsys):
     gpus = iter([0.0, 1.0, 2.0])
     asked = []
-    monkeypatch.setattr(cluster_module, "_SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(cluster_module, "request_resources", lambda **given: asked.append(given))
-    monkeypatch.setattr(cluster_module.ray, "cluster_resources", lambda: {"GPU": next(gpus)})
+    monkeypatch.setattr(connect, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(connect, "request_resources", lambda **given: asked.append(given))
+    monkeypatch.setattr(connect.ray, "cluster_resources", lambda: {"GPU": next(gpus)})
     with cluster(ClusterSettings(address="auto", gpus=2)):
         assert next(gpus, None) is None
     assert asked == [{"bundles": [{"GPU": 1}, {"GPU": 1}]}]
