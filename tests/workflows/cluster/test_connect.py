@@ -16,8 +16,7 @@ import ray
 from neuron_atlas.tasks.artifacts.full_disk import DiskFull
 from neuron_atlas.tasks.serve.process import free_port
 from neuron_atlas.tasks.subject.settings import SubjectSettings
-from neuron_atlas.workflows import subject_pool
-from neuron_atlas.workflows.cluster import connect
+from neuron_atlas.workflows.cluster import connect, subject_pool
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.nodes_used import take_nodes
 from neuron_atlas.workflows.cluster.spread import actor_count, result, spread

@@ -15,12 +15,12 @@ def without_retries() -> None:
     """Work whose process or node died is not done again."""
     import ray
 
-    from neuron_atlas.workflows import places
+    from neuron_atlas.workflows.cluster import nodes_used
 
-    protected = places.task
-    places.task = lambda max_retries=0: protected(max_retries=0)
+    protected = nodes_used.task
+    nodes_used.task = lambda max_retries=0: protected(max_retries=0)
     # Only now, for the stages make their tasks when they are imported.
-    from neuron_atlas.workflows import subject_pool
+    from neuron_atlas.workflows.cluster import subject_pool
 
     subject_pool._RemoteSubject = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(
         subject_pool.SubjectActor
@@ -36,12 +36,12 @@ def without_resume() -> None:
 
 def without_finishing() -> None:
     """A first signal interrupts whatever is under way."""
-    from neuron_atlas.workflows import stopping
+    from neuron_atlas.workflows.cluster import signals
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    stopping._ask = interrupt
+    signals._ask = interrupt
 
 
 WITHOUT = {"retries": without_retries, "resume": without_resume, "finishing": without_finishing}

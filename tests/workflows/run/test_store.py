@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.workflows import store as store_module
 from neuron_atlas.workflows.atlas import STAGES
 from neuron_atlas.workflows.cluster.subject_pool import SubjectPool
 from neuron_atlas.workflows.run import lock
+from neuron_atlas.workflows.run import store as store_module
 from neuron_atlas.workflows.run.errors import WrongCall
 from neuron_atlas.workflows.run.lock import locked
 from neuron_atlas.workflows.run.stage import Context, run_stage

@@ -29,7 +29,7 @@ def test_a_run_that_finished_says_so_and_what_was_asked(logged):
     assert run.info.status == "FINISHED"
     assert run.data.params["capture.top_n"] == str(TOP_N)
     assert run.data.params["capture.layers"] == "[1, 3]"
-    assert run.data.params["data.class"] == "tasks.samples.scenes.Scenes"
+    assert run.data.params["data.class"] == "neuron_atlas.tasks.samples.scenes.Scenes"
     assert run.data.params["subject.question"] == "Could you describe the image?"
     assert run.data.tags["stages_already_done"] == "none"
 
