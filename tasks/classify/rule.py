@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -32,10 +31,3 @@ class RuleWithTests(Rule, Protocol):
     def decide(self, tested: pa.Table) -> pa.Table:
         """The same rows with their q, now with type_tested."""
         ...
-
-
-@dataclass(frozen=True)
-class ClassifySettings:
-    """The rule by which neurons are typed."""
-
-    rule: Rule

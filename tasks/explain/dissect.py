@@ -19,6 +19,7 @@ from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
 from neuron_atlas.tasks.explain.explanation import Explanation
 from neuron_atlas.tasks.models.journal import Journal
 from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.settings import AtLeastOne
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,7 @@ class Dissect:
     wording: ClassVar[str] = ""
 
     name: str = "dissect"
-    min_samples: int = 2
-
-    def __post_init__(self) -> None:
-        if self.min_samples < 1:
-            raise ValueError("min_samples: must be at least 1")
+    min_samples: AtLeastOne = 2
 
     def check(self) -> None:
         """See Explainer: it needs nothing."""
