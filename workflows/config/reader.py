@@ -158,7 +158,7 @@ def _line(config: Any, problem: Mapping[str, Any], explainers: Sequence[str]) ->
 
 def _path(loc: Sequence[Any], explainers: Sequence[str]) -> str:
     """The setting's path as the config has it."""
-    if explainers and loc[0] == "explain":
+    if explainers and loc[:1] == ("explain",):
         number, loc = (loc[2] + 1, loc[3:]) if loc[1:2] == ("beside",) else (0, loc[1:])
         loc = ("explain", "explainers", explainers[number], *loc)
     keys = (

@@ -167,7 +167,12 @@ def test_all_wrong_settings_are_told_at_once_each_in_a_line_of_its_own():
 
 
 @pytest.mark.parametrize(
-    "rule", [["classify.top_n=60"], ["classify=tested", "classify.paper.top_n=60"]]
+    "rule",
+    [
+        ["classify.top_n=60"],
+        ["classify=tested", "classify.paper.top_n=60"],
+        ["classify.top_n=60", "explain=[gpt4o,dissect]"],
+    ],
 )
 def test_more_exemplars_cannot_vote_than_are_captured(rule):
     with pytest.raises(WrongCall, match=r"^classify: 60 exemplars .* capture\.top_n keeps 50"):
