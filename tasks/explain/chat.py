@@ -7,14 +7,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
 from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.explain.draw import LEAST_SIZE, Render
 from neuron_atlas.tasks.explain.exhibits import choose_exhibits
-from neuron_atlas.tasks.explain.explanation import Explanation
+from neuron_atlas.tasks.explain.explanation import Explainer, Explanation
 from neuron_atlas.tasks.explain.prompt import (
     ANSWER_FORMAT,
     Reading,
@@ -41,7 +41,7 @@ from neuron_atlas.tasks.settings import AtLeastOne, Share, runtime
 
 
 @dataclass(frozen=True)
-class Chat:
+class Chat(Explainer):
     """Settings of the explainer, and the explainer.
 
     exemplars, lower_share, contrasts: see `choose_exhibits`. render: how activations are laid over
@@ -52,8 +52,6 @@ class Chat:
     provider without it is asked without.
     prices: by model; the cost of an unpriced model's calls is None.
     """
-
-    asks_model: ClassVar[bool] = True
 
     name: str = "gpt4o"
     client: ClientSettings = field(default_factory=ClientSettings)

@@ -91,15 +91,15 @@ def open_calls(
     budget_usd: float | None,
     mode: Literal["live", "batch"] = "live",
 ) -> Iterator[OpenCalls | None]:
-    """For an explainer or simulator that asks a model (it says so by `asks_model`), else None.
+    """For an explainer or simulator that has a client, else None.
 
     Raises WrongCall where batches of an earlier run wait for their answers, and it is not batch
     mode that would fetch them: their requests would be paid for twice.
     """
-    if not getattr(asker, "asks_model", False):
+    client: ClientSettings | None = getattr(asker, "client", None)
+    if client is None:
         yield None
         return
-    client: ClientSettings = asker.client
     forget_limits()
     limits = RemoteLimits(client.account, client.limits)
     path = context.store.local / JOURNAL
