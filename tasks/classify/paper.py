@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from annotated_types import Interval
 
 from neuron_atlas.tasks.artifacts import NEURON_TYPES, TYPE_COLUMNS, TYPES
+from neuron_atlas.tasks.classify.rule import Rule
 from neuron_atlas.tasks.settings import AtLeastOne
 
 Threshold = Annotated[float, Interval(ge=0, lt=10)]
@@ -21,7 +22,7 @@ _ROWS_AT_ONCE = 2**15
 
 
 @dataclass(frozen=True)
-class PaperRule:
+class PaperRule(Rule):
     """Thresholds, in activations normalised to 0-10.
 
     An exemplar is visual if at least `n_visual` visual tokens exceed `t_visual`, text if at least

@@ -39,6 +39,7 @@ from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges
 from neuron_atlas.tasks.classify.blocks import two_sided_p, upper_p
 from neuron_atlas.tasks.classify.exchange import exchange_p
 from neuron_atlas.tasks.classify.paper import PaperRule
+from neuron_atlas.tasks.classify.rule import RuleWithTests
 from neuron_atlas.tasks.classify.threshold import otsu_bin, quantile_bin
 from neuron_atlas.tasks.settings import AtLeastOne
 
@@ -47,7 +48,7 @@ TESTS = ("exact", "block", "both")
 
 
 @dataclass(frozen=True)
-class RateRule:
+class RateRule(RuleWithTests):
     """paper: the rule of the `types` table. threshold: how a neuron's high tokens are told, from
     the histogram of its visual and text tokens together; quantile: of these, where it is that.
 

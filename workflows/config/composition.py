@@ -84,7 +84,7 @@ def side_by_side(overrides: Sequence[str]) -> list[str]:
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
-    """Return the config as plain data with absolute paths. Raises WrongCall naming missing values."""
+    """Return the config as plain data with absolute paths. Raises WrongCall for missing values."""
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise WrongCall("\n".join(f"{name}: must be given, such as {name}=..." for name in missing))
     for path in _PATHS:
