@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from annotated_types import Ge
 
 from neuron_atlas.tasks.explain.dissect import Dissect
+from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.models.settings import ClientSettings
 from neuron_atlas.tasks.samples.folder import Folder
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
@@ -320,7 +323,34 @@ class DryRun(Dissect):
     dry_run: int = 0
 
 
+@dataclass(frozen=True)
+class Mine(Explainer):
+    """An explainer of a user's own."""
+
+    name: str = "mine"
+    client: ClientSettings = field(default_factory=ClientSettings)
+    size: Annotated[int, Ge(1)] = 1
+
+
 def test_a_class_with_a_setting_of_its_group_is_refused():
     target = f"{DryRun.__module__}.{DryRun.__qualname__}"
     with pytest.raises(WrongCall, match=r"the group explain both have a setting named 'dry_run'"):
         read_settings(config_with("explain", {"_target_": target}))
+
+
+def test_an_explainer_from_elsewhere_takes_what_its_neighbours_share(tmp_path):
+    (tmp_path / "explain").mkdir()
+    (tmp_path / "explain" / "mine.yaml").write_text(
+        "defaults:\n"
+        "  - /common@_here_: explain\n"
+        "  - /client@client: openai\n"
+        f"_target_: {Mine.__module__}.{Mine.__qualname__}\n"
+        "size: 3\n"
+    )
+    found = f"hydra.searchpath=[file://{tmp_path}]"
+    explain = read_settings(composed(found, "explain=mine", "explain.client.concurrency=2")).explain
+    assert explain.explainer == Mine(size=3, client=explain.explainer.client)
+    assert explain.explainer.client.concurrency == 2
+    assert explain.neurons_per_task == 128
+    with pytest.raises(WrongCall, match=r"^explain\.size: must be at least 1, not 0$"):
+        read_settings(composed(found, "explain=mine", "explain.size=0"))
