@@ -140,7 +140,7 @@ class Context:
                 self.by_explainer[name] = replace(
                     self,
                     settings=replace(self.settings, explain=settings),
-                    apart=name if self.settings.explain.beside else "",
+                    apart=name if self.settings.explain.further else "",
                     done=dict(self.done),
                     by_explainer={},
                 )
@@ -174,7 +174,7 @@ def run_stage(stage: Stage, context: Context) -> None:
     if not stage.per_explainer:
         _run_once(stage, context, stage.name)
         return
-    several = bool(context.settings.explain.beside)
+    several = bool(context.settings.explain.further)
     for name, apart in context.each_explainer():
         _run_once(stage, apart, f"{stage.name} by {name}" if several else stage.name)
         if not several:
