@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from neuron_atlas.workflows.atlas import main
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.config.settings import ClusterSettings
-from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.context import Context
 from tests.workflows.runs import ROOT, Atlas, small_run
 
 _THEIRS = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")

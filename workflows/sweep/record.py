@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.sweep.compare import Compared
 from neuron_atlas.workflows.sweep.jobs import LAYERS, Ended, Job, sweep_name
 from neuron_atlas.workflows.tracking.metrics import Value, read_summary, result_metrics

@@ -17,7 +17,7 @@ from neuron_atlas.tasks.artifacts import (
     TYPE_SHARES,
     read_table,
 )
-from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.context import Context
 
 Value = tuple[str, float, int]
 """A metric's name, value and step."""

@@ -19,7 +19,7 @@ from typing import Any
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.config.settings import Settings
-from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import MANIFEST
 from neuron_atlas.workflows.tracking.metrics import (
     Value,
@@ -166,14 +166,14 @@ class Tracker:
             self._log_report(context, summary)
         log_stages(self._record, context)
         rows: Counter[str] = Counter()
-        for manifest in context.manifests():
+        for manifest in context.done.values():
             rows.update(manifest.rows)
         self._record.metrics((f"table_rows/{name}", float(n), 0) for name, n in rows.items())
         if error:
             self._record.tags({"error": error})
         if "samples" in context.done:
             log_inputs(self._record, context)
-        explained = [*context.paths("explain", "explanations"), *context.unfinished]
+        explained = [*context.paths("explain", "explanations"), *context.record.unfinished]
         if explained:
             self._record.explanations(explained)
         self._record.note(run_note(self._settings, _STATES[status], summary))
@@ -192,8 +192,10 @@ class Tracker:
 
 def log_stages(record: Record, context: Context) -> None:
     """Log the seconds of the stages, and which were done before."""
-    record.metrics((f"seconds/{stage}", spent, 0) for stage, spent in context.seconds.items())
-    record.tags({"stages_already_done": ", ".join(context.skipped) or "none"})
+    record.metrics(
+        (f"seconds/{stage}", spent, 0) for stage, spent in context.record.seconds.items()
+    )
+    record.tags({"stages_already_done": ", ".join(context.record.skipped) or "none"})
 
 
 def log_inputs(record: Record, context: Context) -> None:

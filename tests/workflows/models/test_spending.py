@@ -7,7 +7,7 @@ import pytest
 from neuron_atlas.tasks.models.journal import Tally
 from neuron_atlas.workflows.models import calls, spending
 from neuron_atlas.workflows.models.spending import shown_spending, spending_metrics, spending_note
-from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import Store
 from neuron_atlas.workflows.tracking.words import as_name
 from tests.workflows.runs import settings

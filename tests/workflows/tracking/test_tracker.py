@@ -155,7 +155,7 @@ def test_a_run_that_did_nothing_again_is_logged_with_the_same_results(
     context = small_run(first_run.store.out)
     _, logs = runs_in(shared_mlflow / "mlflow.db")
     run = logs[-1]
-    assert run.data.tags["stages_already_done"] == ", ".join(context.skipped)
+    assert run.data.tags["stages_already_done"] == ", ".join(context.record.skipped)
     assert run.data.metrics["score/correlation"] == logged[1].data.metrics["score/correlation"]
     assert not [name for name in run.data.metrics if name.startswith("seconds/")]
 
@@ -178,7 +178,7 @@ def test_a_server_that_is_not_there_costs_a_line_and_a_few_seconds(first_run, mo
     begun = time.monotonic()
     context = small_run(first_run.store.out)
     assert time.monotonic() - begun < 20
-    assert context.skipped
+    assert context.record.skipped
     said = capsys.readouterr().err
     assert "mlflow     not logged: " in said
     assert "127.0.0.1" in said
