@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, field, fields, is_dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Interval
 
 _RUNTIME = "runtime"
 _PACKAGE = "neuron_atlas"
+
+AtLeastOne = Annotated[int, Ge(1)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+"""Ranges of settings. They are checked where a config is read, not by a class's constructor."""
 
 
 def runtime(default: Any = MISSING, *, default_factory: Any = MISSING) -> Any:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Interval
+
+from neuron_atlas.tasks.settings import AtLeastOne
 
 
 @dataclass(frozen=True)
@@ -15,18 +20,8 @@ class AnalyseSettings:
     each neuron and of each type.
     """
 
-    strong: float = 0.5
-    min_exemplars: int = 5
-    min_share: float = 0.5
-    min_lift: float = 2.0
-    favourites: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("strong", "min_share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name}: must be above 0, and at most 1")
-        if self.min_lift < 1:
-            raise ValueError("min_lift: must be at least 1")
-        for name in ("min_exemplars", "favourites"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1")
+    strong: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    min_exemplars: AtLeastOne = 5
+    min_share: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    min_lift: Annotated[float, Ge(1)] = 2.0
+    favourites: AtLeastOne = 10

@@ -42,7 +42,13 @@ from neuron_atlas.tasks.artifacts.files import (
     write_table,
     write_tables,
 )
-from neuron_atlas.tasks.artifacts.samples import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES
+from neuron_atlas.tasks.artifacts.samples import (
+    CONCEPT_GRID,
+    CONCEPTS,
+    DESCRIPTIONS,
+    SAMPLES,
+    USABLE,
+)
 from neuron_atlas.tasks.artifacts.scored import (
     CLAIMS,
     SCORE_AGGREGATES,
@@ -50,7 +56,13 @@ from neuron_atlas.tasks.artifacts.scored import (
     SIMULATIONS,
     TOKENS,
 )
-from neuron_atlas.tasks.artifacts.typed import NEURON_TESTS, NEURON_TYPES, TESTED_TYPES, TYPES
+from neuron_atlas.tasks.artifacts.typed import (
+    NEURON_TESTS,
+    NEURON_TYPES,
+    TESTED_TYPES,
+    TYPE_COLUMNS,
+    TYPES,
+)
 
 __all__ = [
     "ALL_LAYERS",
@@ -78,12 +90,14 @@ __all__ = [
     "TRACES",
     "TYPES",
     "TYPE_AGREEMENT",
+    "TYPE_COLUMNS",
     "TYPE_CONCEPTS",
     "TYPE_FAVOURITES",
     "TYPE_KAPPA",
     "TYPE_RESPONSES",
     "TYPE_SHARES",
     "TYPE_SUMMARIES",
+    "USABLE",
     "WORDS",
     "TableSpec",
     "exemplars",

@@ -19,6 +19,8 @@ SAMPLE_STATUSES = (
     "duplicate_id",
 )
 DESCRIPTION_STATUSES = ("ok", "truncated", "empty_text")
+USABLE = ("ok", "truncated")
+"""Statuses of the descriptions that later stages work on."""
 
 REGION = pa.struct(
     [

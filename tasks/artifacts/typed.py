@@ -6,7 +6,14 @@ import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts.columns import NEURON, TableSpec, column
 
-TYPES = ("visual", "text", "multi-modal", "unknown")
+TYPE_COLUMNS = {
+    "visual": "p_visual",
+    "text": "p_text",
+    "multi-modal": "p_multimodal",
+    "unknown": "p_unknown",
+}
+"""The column of `types` with each type's share of the exemplars."""
+TYPES = tuple(TYPE_COLUMNS)
 TESTED_TYPES = ("visual", "text", "multi-modal", "undecided", "silent")
 
 NEURON_TYPES = TableSpec(
@@ -15,8 +22,8 @@ NEURON_TYPES = TableSpec(
         [
             *NEURON,
             *(
-                column(f"p_{name}", pa.float32(), f"share of exemplars that are {name}")
-                for name in ("visual", "text", "multimodal", "unknown")
+                column(share, pa.float32(), f"share of exemplars that are {share[2:]}")
+                for share in TYPE_COLUMNS.values()
             ),
             column("type", pa.string(), "visual, text, multi-modal or unknown"),
             column("n_exemplars", pa.int16(), "exemplars that were counted"),

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from neuron_atlas.tasks.artifacts import EXPLANATIONS, SCORES, TRACES, TYPES, TableSpec
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, SCORES, TRACES, TYPE_COLUMNS, TableSpec
 from neuron_atlas.tasks.artifacts.regions import heat_over
 from neuron_atlas.tasks.evidence.evidence import read_traces, to_ten
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample, open_catalog
@@ -95,7 +95,7 @@ class Neuron:
     @property
     def shares(self) -> dict[str, float]:
         """Of its exemplars, the share of each type."""
-        return {name: self.row[f"p_{name.replace('-', '')}"] or 0.0 for name in TYPES}
+        return {name: self.row[column] or 0.0 for name, column in TYPE_COLUMNS.items()}
 
     @property
     def scale(self) -> float:

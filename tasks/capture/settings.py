@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from neuron_atlas.tasks.settings import runtime
+from annotated_types import Ge, Gt
+
+from neuron_atlas.tasks.settings import AtLeastOne, runtime
 from neuron_atlas.tasks.subject.settings import HookPoint
 
 PeakRole = Literal["visual", "text"]
-
-_LEAST = {"top_n": 1, "random_samples": 0, "batch_size": 1, "shards": 1, "decoders": 0}
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class CaptureSettings:
 
     layers: tuple[int, ...] | None = None
     hook_point: HookPoint = "gate"
-    top_n: int = 50
-    random_samples: int = 32
+    top_n: AtLeastOne = 50
+    random_samples: Annotated[int, Ge(0)] = 32
     seed: int = 0
     peak_roles: tuple[PeakRole, ...] = ("visual", "text")
-    batch_size: int = runtime(16)
-    shards: int | None = runtime(None)
-    device_memory_gb: float | None = runtime(None)
-    host_memory_gb: float | None = runtime(None)
-    decoders: int | None = runtime(None)
+    batch_size: AtLeastOne = runtime(16)
+    shards: AtLeastOne | None = runtime(None)
+    device_memory_gb: Annotated[float, Gt(0)] | None = runtime(None)
+    host_memory_gb: Annotated[float, Gt(0)] | None = runtime(None)
+    decoders: Annotated[int, Ge(0)] | None = runtime(None)
 
     def __post_init__(self) -> None:
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
@@ -46,11 +46,3 @@ class CaptureSettings:
             raise ValueError("layers: name each layer once")
         if not self.peak_roles or len(set(self.peak_roles)) < len(self.peak_roles):
             raise ValueError("peak_roles: name visual, text, or each of them once")
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}: must be at least {least}")
-        for name in ("device_memory_gb", "host_memory_gb"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name}: must be above 0")

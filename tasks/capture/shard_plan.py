@@ -10,6 +10,7 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from neuron_atlas.tasks.artifacts import USABLE
 from neuron_atlas.tasks.capture.random_samples import draw_random
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 
@@ -59,7 +60,7 @@ def plan_shards(
     subject and the settings alone, so a run resumed on other machines finds the same shards.
     """
     usable = descriptions.filter(
-        pc.is_in(descriptions["status"], value_set=pa.array(["ok", "truncated"]))
+        pc.is_in(descriptions["status"], value_set=pa.array(USABLE))
     ).sort_by("sample_id")
     sample_ids = usable["sample_id"].to_pylist()
     if not sample_ids:

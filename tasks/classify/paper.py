@@ -6,18 +6,23 @@ Xu et al., "Deciphering Functions of Neurons in Vision-Language Models", arXiv 2
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import Interval
 
-from neuron_atlas.tasks.artifacts import NEURON_TYPES, TYPES
+from neuron_atlas.tasks.artifacts import NEURON_TYPES, TYPE_COLUMNS, TYPES
+from neuron_atlas.tasks.classify.rule import Rule
+from neuron_atlas.tasks.settings import AtLeastOne
 
+Threshold = Annotated[float, Interval(ge=0, lt=10)]
 _ROWS_AT_ONCE = 2**15
 
 
 @dataclass(frozen=True)
-class PaperRule:
+class PaperRule(Rule):
     """Thresholds, in activations normalised to 0-10.
 
     An exemplar is visual if at least `n_visual` visual tokens exceed `t_visual`, text if at least
@@ -27,21 +32,12 @@ class PaperRule:
     serves any smaller number.
     """
 
-    n_visual: int = 4
-    t_visual: float = 2.0
-    n_text: int = 2
-    t_text: float = 3.0
+    n_visual: AtLeastOne = 4
+    t_visual: Threshold = 2.0
+    n_text: AtLeastOne = 2
+    t_text: Threshold = 3.0
     include_template: bool = False
-    top_n: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.n_visual < 1 or self.n_text < 1:
-            raise ValueError("n_visual, n_text: must be at least 1")
-        if self.top_n is not None and self.top_n < 1:
-            raise ValueError("top_n: must be at least 1, or null for all exemplars")
-        for name in ("t_visual", "t_text"):
-            if not 0 <= getattr(self, name) < 10:
-                raise ValueError(f"{name}: must be from 0 to below 10")
+    top_n: AtLeastOne | None = None
 
     def types(self, traces: pa.Table, moments: pa.Table) -> pa.Table:
         """The `types` rows of the neurons in `moments`, from their `traces`.
@@ -65,10 +61,7 @@ class PaperRule:
         columns = {
             "layer": moments["layer"],
             "neuron": moments["neuron"],
-            "p_visual": shares[:, 0],
-            "p_text": shares[:, 1],
-            "p_multimodal": shares[:, 2],
-            "p_unknown": shares[:, 3],
+            **dict(zip(TYPE_COLUMNS.values(), shares.T, strict=True)),
             "type": pa.array(np.asarray(TYPES)[shares.argmax(1)]),
             "n_exemplars": counted.astype(np.int16),
             "scale": scale,

@@ -1,41 +1,32 @@
-"""What a rule of typing must offer. A new one is a file here and a YAML file in conf/classify."""
+"""The protocol of classification rules. A new rule is a file here and one in conf/classify."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
 
 class Rule(Protocol):
-    """How a neuron gets its type from its traces and moments."""
+    """Gives a neuron its type from its traces and moments.
+
+    Implementations are frozen dataclasses of their settings, and subclasses of this class.
+    """
 
     @property
     def top_n(self) -> int | None:
-        """Exemplars that it asks for; None for all that were captured."""
-        ...
+        """Number of exemplars that vote; None for all captured ones."""
 
     def types(self, traces: pa.Table, moments: pa.Table) -> pa.Table:
-        """The `types` rows of one layer's neurons, those in `moments`."""
-        ...
+        """Return the `types` rows of one layer's neurons, those in `moments`."""
 
 
 @runtime_checkable
 class RuleWithTests(Rule, Protocol):
-    """A rule that also tests the neurons, which for q-values takes all layers together."""
+    """A rule that also tests the neurons. Its q-values need all layers together."""
 
     def test(self, histograms: pa.Table) -> pa.Table:
-        """The `tested_types` rows of one layer's neurons, without q and type_tested."""
-        ...
+        """Return the `tested_types` rows of one layer's neurons, without q and type_tested."""
 
     def decide(self, tested: pa.Table) -> pa.Table:
-        """The same rows with their q, now with type_tested."""
-        ...
-
-
-@dataclass(frozen=True)
-class ClassifySettings:
-    """The rule by which neurons are typed."""
-
-    rule: Rule
+        """Fill in type_tested in `tested_types` rows that have their q."""

@@ -28,23 +28,27 @@ The types, by q-values over all neurons of all layers (discoveries.py):
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
+from annotated_types import Interval
 
 from neuron_atlas.tasks.artifacts import NEURON_TESTS
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges
 from neuron_atlas.tasks.classify.blocks import two_sided_p, upper_p
 from neuron_atlas.tasks.classify.exchange import exchange_p
 from neuron_atlas.tasks.classify.paper import PaperRule
+from neuron_atlas.tasks.classify.rule import RuleWithTests
 from neuron_atlas.tasks.classify.threshold import otsu_bin, quantile_bin
+from neuron_atlas.tasks.settings import AtLeastOne
 
+_BetweenZeroAndOne = Annotated[float, Interval(gt=0, lt=1)]
 TESTS = ("exact", "block", "both")
 
 
 @dataclass(frozen=True)
-class RateRule:
+class RateRule(RuleWithTests):
     """paper: the rule of the `types` table. threshold: how a neuron's high tokens are told, from
     the histogram of its visual and text tokens together; quantile: of these, where it is that.
 
@@ -55,18 +59,11 @@ class RateRule:
 
     paper: PaperRule = field(default_factory=PaperRule)
     threshold: Literal["otsu", "quantile"] = "otsu"
-    quantile: float = 0.95
-    min_high: int = 5
-    background: float = 0.2
+    quantile: _BetweenZeroAndOne = 0.95
+    min_high: AtLeastOne = 5
+    background: _BetweenZeroAndOne = 0.2
     decides: Literal["block", "exact"] = "block"
-    max_q: float = 0.05
-
-    def __post_init__(self) -> None:
-        for name in ("quantile", "background", "max_q"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be between 0 and 1")
-        if self.min_high < 1:
-            raise ValueError("min_high: must be at least 1")
+    max_q: _BetweenZeroAndOne = 0.05
 
     @property
     def top_n(self) -> int | None:

@@ -7,12 +7,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.explain.draw import LEAST_SIZE, Render
 from neuron_atlas.tasks.explain.exhibits import choose_exhibits
-from neuron_atlas.tasks.explain.explanation import Explanation
+from neuron_atlas.tasks.explain.explanation import Explainer, Explanation
 from neuron_atlas.tasks.explain.prompt import (
     ANSWER_FORMAT,
     Reading,
@@ -35,11 +37,11 @@ from neuron_atlas.tasks.models.prices import Price, check_price, total_cost
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import Unopenable
-from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.settings import AtLeastOne, Share, runtime
 
 
 @dataclass(frozen=True)
-class Chat:
+class Chat(Explainer):
     """Settings of the explainer, and the explainer.
 
     exemplars, lower_share, contrasts: see `choose_exhibits`. render: how activations are laid over
@@ -51,30 +53,19 @@ class Chat:
     prices: by model; the cost of an unpriced model's calls is None.
     """
 
-    asks_model: ClassVar[bool] = True
-
     name: str = "gpt4o"
     client: ClientSettings = field(default_factory=ClientSettings)
-    exemplars: int = 8
-    lower_share: float = 0.25
-    contrasts: int = 0
+    exemplars: AtLeastOne = 8
+    lower_share: Share = 0.25
+    contrasts: Annotated[int, Ge(0)] = 0
     render: Render = "heat"
-    image_size: int = 512
+    image_size: Annotated[int, Ge(LEAST_SIZE)] = 512
     detail: Literal["low", "high", "auto"] = "low"
     temperature: float | None = 0.0
     seed: int | None = 0
-    max_tokens: int | None = 400
+    max_tokens: AtLeastOne | None = 400
     structured: bool = True
-    prices: dict[str, Price] = runtime(default_factory=dict)  # noqa: RUF009
-
-    def __post_init__(self) -> None:
-        for name, least in (("exemplars", 1), ("contrasts", 0), ("image_size", LEAST_SIZE)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: must be at least {least}")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError("max_tokens: must be at least 1")
-        if not 0 <= self.lower_share <= 1:
-            raise ValueError("lower_share: must be a share from 0 to 1")
+    prices: dict[str, Price] = runtime(default_factory=dict)
 
     @property
     def wording(self) -> str:

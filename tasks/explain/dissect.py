@@ -10,15 +10,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
 from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
-from neuron_atlas.tasks.explain.explanation import Explanation
-from neuron_atlas.tasks.models.journal import Journal
+from neuron_atlas.tasks.explain.explanation import Explainer, Explanation
+from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.settings import AtLeastOne
 
 
 @dataclass(frozen=True)
@@ -30,26 +30,17 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Dissect:
+class Dissect(Explainer):
     """Names the best visual concept, the best word, or both, by the neuron's type.
 
-    min_samples: a concept seen in fewer of the neuron's samples is not considered.
+    min_samples: ignore concepts that are in fewer of the neuron's samples.
     """
 
-    wording: ClassVar[str] = ""
-
     name: str = "dissect"
-    min_samples: int = 2
-
-    def __post_init__(self) -> None:
-        if self.min_samples < 1:
-            raise ValueError("min_samples: must be at least 1")
-
-    def check(self) -> None:
-        """See Explainer: it needs nothing."""
+    min_samples: AtLeastOne = 2
 
     def explain(
-        self, evidence: Sequence[Evidence], catalog: Catalog, journal: Journal
+        self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
     ) -> list[Explanation]:
         """One sentence a neuron; `no_evidence` where it is never active or nothing correlates."""
         presence = _Presence(catalog)

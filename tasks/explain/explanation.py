@@ -1,23 +1,25 @@
-"""What an explainer is, and what it answers."""
+"""The explainer protocol, and an explainer's result for one neuron."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.prices import Price
+from neuron_atlas.tasks.models.settings import ClientSettings
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One explainer's outcome for one neuron; `status` is one of the `explanations` table's.
+    """One explainer's result for one neuron, with a status of the `explanations` table.
 
-    evidence_for, evidence_against: what speaks for and against it, in the explainer's words.
-    confidence: how sure it is, 0 to 1; None where it does not say. exemplar_ids: the samples that
-    it saw.
+    evidence_for, evidence_against: for and against the explanation, in the explainer's words.
+    confidence: 0 to 1; None if the explainer gives none. exemplar_ids: the samples it saw.
     """
 
     text: str
@@ -37,26 +39,33 @@ class Explanation:
 
 
 class Explainer(Protocol):
-    """Says in words what a neuron responds to. Implementations are frozen dataclasses of their
-    settings; `name` is what their rows carry."""
+    """Says in words what a neuron responds to.
+
+    Implementations are frozen dataclasses of their settings, and subclasses of this class.
+    """
 
     name: str
+    """Stored in its rows, so that several explainers can be compared."""
+    client: ClientSettings | None = None
+    """How to call its model; None if it calls no model."""
+    prices: Mapping[str, Price] = MappingProxyType({})
+    """Prices by model name, for explainers that call one."""
 
     @property
     def wording(self) -> str:
-        """Hash of the prompts; empty where a model is not asked. Another one explains anew."""
+        """Hash of the prompts; a changed hash reruns explain. Empty if it calls no model."""
+        return ""
 
     def check(self) -> None:
-        """Raise `tasks.models.failures.Unusable` where no call could succeed, such as for want of a
-        key: asked before hours of capture, which would be in vain."""
+        """Raise Unusable if no call can succeed, such as without a key. Runs before any stage."""
+        return None
 
     def explain(
         self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
     ) -> list[Explanation]:
-        """Answer for every neuron, in order: a failure is an outcome, not an exception.
+        """Explain every neuron, in order. A failure is an Explanation with that status.
 
-        Where `calls` are written down instead of being sent, those that wait for an answer are of
-        the status `pending`, which no table takes.
-
-        Raises `tasks.models.client.Unusable` where no call can succeed (wrong key, unknown model).
+        If `calls` collects requests for the batch API, an unanswered neuron has status `pending`,
+        and the table is not written. Raises Unusable if no call can succeed (wrong key, unknown
+        model).
         """

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import polars as pl
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import NEURON_TYPES, TYPES
+from neuron_atlas.tasks.artifacts import NEURON_TYPES, TYPE_COLUMNS
+from neuron_atlas.tasks.settings import AtLeastOne
 
-_SHARE = {
-    "visual": "p_visual",
-    "text": "p_text",
-    "multi-modal": "p_multimodal",
-    "unknown": "p_unknown",
-}
+NeuronType = Literal["visual", "text", "multi-modal", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -27,21 +24,14 @@ class NeuronChoice:
     """
 
     only: tuple[str, ...] = ()
-    types: tuple[str, ...] = ("visual", "text", "multi-modal")
-    per_layer_and_type: int | None = None
-    count: int | None = None
+    types: tuple[NeuronType, ...] = ("visual", "text", "multi-modal")
+    per_layer_and_type: AtLeastOne | None = None
+    count: AtLeastOne | None = None
 
     def __post_init__(self) -> None:
         for name in self.only:
             if not re.fullmatch(r"\d+:\d+", name):
-                raise ValueError(f"only: {name!r} is no neuron; write layer:neuron, such as 3:417")
-        for name in self.types:
-            if name not in TYPES:
-                raise ValueError(f"types: {name!r} is no type; allowed: {', '.join(TYPES)}")
-        for field in ("per_layer_and_type", "count"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise ValueError(f"{field}: must be at least 1, or null for no limit")
+                raise ValueError(f"only: {name!r} is not layer:neuron, such as 3:417")
 
 
 def choose_neurons(types: pa.Table, choice: NeuronChoice) -> pa.Table:
@@ -69,7 +59,7 @@ def choose_neurons(types: pa.Table, choice: NeuronChoice) -> pa.Table:
 
 def _purest(frame: pl.DataFrame, choice: NeuronChoice) -> pl.DataFrame:
     purity = pl.coalesce(
-        pl.when(pl.col("type") == name).then(pl.col(share)) for name, share in _SHARE.items()
+        pl.when(pl.col("type") == name).then(pl.col(share)) for name, share in TYPE_COLUMNS.items()
     )
     frame = (
         frame.with_columns(purity=purity)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
 
 from neuron_atlas.tasks.models.answer import Answer
 from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.settings import Share
 
 
 @dataclass(frozen=True)
@@ -18,17 +22,10 @@ class Price:
     counted, so a cost is at most too high.
     """
 
-    input: float
-    output: float
+    input: Annotated[float, Ge(0)]
+    output: Annotated[float, Ge(0)]
     date: str
-    batch: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.batch <= 1:
-            raise ValueError("batch: must be a share from 0 to 1")
-        for name in ("input", "output"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}: must be a price in USD, from 0")
+    batch: Share = 0.5
 
 
 ANY_MODEL = "any"

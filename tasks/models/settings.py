@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from annotated_types import Ge, Gt, MinLen
+
 from neuron_atlas.tasks.models.failures import Unusable
-from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.settings import AtLeastOne, runtime
 
 OPENAI_URL = "https://api.openai.com/v1"
 _MINUTE_S = 60.0
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_Given = Annotated[str, MinLen(1)]
+_Seconds = Annotated[float, Gt(0)]
+_Wait = Annotated[float, Ge(0)]
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,11 @@ class LimitSettings:
     provider and the model.
     """
 
-    requests_per_minute: int | None = runtime(None)
-    tokens_per_minute: int | None = runtime(None)
-    concurrency: int = runtime(512)
+    requests_per_minute: AtLeastOne | None = runtime(None)
+    tokens_per_minute: AtLeastOne | None = runtime(None)
+    concurrency: AtLeastOne = runtime(512)
     counted: Literal["asked", "used"] = runtime("asked")
     account: str | None = runtime(None)
-
-    def __post_init__(self) -> None:
-        for name in ("requests_per_minute", "tokens_per_minute", "concurrency"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: must be at least 1")
 
     def hours(self, requests: int, tokens: int) -> float:
         """How long so many requests and tokens take at least; 0 without limits."""
@@ -53,16 +51,13 @@ class LimitSettings:
 
 @dataclass(frozen=True)
 class AzureSettings:
-    """A model of Azure OpenAI: its resource's address, the API's version, the deployment's name."""
+    """A model of Azure OpenAI: its resource's address, the deployment's name, the API's version."""
 
-    endpoint: str = ""
-    api_version: str = runtime("")
-    deployment: str = ""
+    endpoint: _Given
+    deployment: _Given
+    api_version: _Given = runtime()
 
     def __post_init__(self) -> None:
-        for name in ("endpoint", "api_version", "deployment"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: must be given")
         if not _host(self.endpoint):
             raise ValueError(
                 "endpoint: must be a whole address, such as https://NAME.openai.azure.com"
@@ -76,16 +71,9 @@ class BatchSettings:
     max_requests, max_bytes: of OpenAI's limits of 50,000 and 200 MB. poll_s: seconds.
     """
 
-    max_requests: int = runtime(50_000)
-    max_bytes: int = runtime(190_000_000)
-    poll_s: float = runtime(30.0)
-
-    def __post_init__(self) -> None:
-        for name in ("max_requests", "max_bytes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1")
-        if not 0 < self.poll_s < math.inf:
-            raise ValueError("poll_s: must be above 0")
+    max_requests: AtLeastOne = runtime(50_000)
+    max_bytes: AtLeastOne = runtime(190_000_000)
+    poll_s: _Seconds = runtime(30.0)
 
 
 @dataclass(frozen=True)
@@ -111,20 +99,17 @@ class ClientSettings:
     azure: AzureSettings | None = None
     served_as: str | None = runtime(None)
     api_key_env: str = runtime("OPENAI_API_KEY")
-    limits: LimitSettings = runtime(LimitSettings())  # noqa: RUF009
-    batch: BatchSettings = runtime(BatchSettings())  # noqa: RUF009
-    image_tokens: int = runtime(1536)
-    concurrency: int = runtime(16)
-    timeout_s: float = runtime(120.0)
-    max_attempts: int = runtime(6)
-    first_wait_s: float = runtime(0.5)
-    max_wait_s: float = runtime(60.0)
+    limits: LimitSettings = runtime(LimitSettings())
+    batch: BatchSettings = runtime(BatchSettings())
+    image_tokens: AtLeastOne = runtime(1536)
+    concurrency: AtLeastOne = runtime(16)
+    timeout_s: _Seconds = runtime(120.0)
+    max_attempts: AtLeastOne = runtime(6)
+    first_wait_s: _Wait = runtime(0.5)
+    max_wait_s: _Wait = runtime(60.0)
     seed: int = runtime(0)
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "max_attempts", "image_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1")
         if self.base_url is not None and self.azure is not None:
             raise ValueError("azure: cannot be given beside base_url; drop one")
         if self.base_url is not None and not _host(self.base_url):
@@ -147,11 +132,6 @@ class ClientSettings:
                 "base_url: holds a user name or password: keep them out of the settings and "
                 f"put the key into the environment variable {self.api_key_env}"
             )
-        if not 0 < self.timeout_s < math.inf:
-            raise ValueError("timeout_s: must be above 0")
-        for name in ("first_wait_s", "max_wait_s"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: must be 0 or more")
 
     @property
     def url(self) -> str:

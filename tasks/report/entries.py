@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.artifacts import TYPE_COLUMNS
 from neuron_atlas.tasks.artifacts.regions import heat_over, token_boxes
 from neuron_atlas.tasks.evidence.evidence import to_ten
 from neuron_atlas.tasks.report.heat import SavedView, heat_map
@@ -98,7 +98,7 @@ def describe_neuron(
         layer=row["layer"],
         neuron=row["neuron"],
         type=row["type"],
-        shares={name: row[f"p_{name.replace('-', '')}"] or 0.0 for name in TYPES},
+        shares={name: row[column] or 0.0 for name, column in TYPE_COLUMNS.items()},
         n_exemplars=row["n_exemplars"],
         scale=row["scale"],
         accounts=_pair_up(explanations, scores),

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Interval
+
+from neuron_atlas.tasks.settings import AtLeastOne
+
+_Count = Annotated[int, Ge(0)]
 
 
 @dataclass(frozen=True)
@@ -19,35 +26,22 @@ class SiteSettings:
     """
 
     write: bool = True
-    exemplars: int = 8
-    exemplars_of_others: int = 2
-    listed: int = 20
-    held_out: int = 6
-    image_px: int = 336
-    image_quality: int = 82
-
-    def __post_init__(self) -> None:
-        for name in ("exemplars", "exemplars_of_others", "listed", "held_out"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: must be at least 0")
-        if not 16 <= self.image_px <= 4096:
-            raise ValueError("image_px: must be 16 to 4096")
-        if not 1 <= self.image_quality <= 100:
-            raise ValueError("image_quality: must be 1 to 100")
+    exemplars: _Count = 8
+    exemplars_of_others: _Count = 2
+    listed: _Count = 20
+    held_out: _Count = 6
+    image_px: Annotated[int, Interval(ge=16, le=4096)] = 336
+    image_quality: Annotated[int, Interval(ge=1, le=100)] = 82
 
 
 @dataclass(frozen=True)
 class ReportSettings:
     """How much the page shows: neurons of each type, exemplars of each neuron; and the site."""
 
-    neurons_per_type: int = 6
-    exemplars: int = 6
+    neurons_per_type: AtLeastOne = 6
+    exemplars: AtLeastOne = 6
     title: str = "neuron-atlas"
     site: SiteSettings = field(default_factory=SiteSettings)
-
-    def __post_init__(self) -> None:
-        if self.neurons_per_type < 1 or self.exemplars < 1:
-            raise ValueError("neurons_per_type, exemplars: must be at least 1")
 
 
 @dataclass(frozen=True)

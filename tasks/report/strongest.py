@@ -5,9 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import TYPES
-
-_SHARE_OF = {name: f"p_{name.replace('-', '')}" for name in TYPES}
+from neuron_atlas.tasks.artifacts import TYPE_COLUMNS, TYPES
 
 
 def choose_neurons(
@@ -21,10 +19,11 @@ def choose_neurons(
     exemplars have nothing to show and are left out.
     """
     frame = pl.DataFrame(
-        types.select(["layer", "neuron", "type", "n_exemplars", *_SHARE_OF.values()])
+        types.select(["layer", "neuron", "type", "n_exemplars", *TYPE_COLUMNS.values()])
     ).filter(pl.col("n_exemplars") > 0)
     share = pl.coalesce(
-        pl.when(pl.col("type") == name).then(pl.col(column)) for name, column in _SHARE_OF.items()
+        pl.when(pl.col("type") == name).then(pl.col(column))
+        for name, column in TYPE_COLUMNS.items()
     )
     ranked = (
         frame.with_columns(share.fill_nan(0).alias("share"))

@@ -11,7 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from neuron_atlas.tasks.artifacts import CONCEPT_GRID, CONCEPTS, DESCRIPTIONS, SAMPLES, read_table
+from neuron_atlas.tasks.artifacts import (
+    CONCEPT_GRID,
+    CONCEPTS,
+    DESCRIPTIONS,
+    SAMPLES,
+    USABLE,
+    read_table,
+)
 from neuron_atlas.tasks.artifacts.regions import Region, View, count_tokens, read_regions, view_of
 from neuron_atlas.tasks.samples.source import Source
 
@@ -107,9 +114,7 @@ def open_catalog(
             ["sample_id", "source_id", "images", "width", "height"]
         ).to_pylist()
     }
-    usable = described.filter(
-        pc.is_in(described["status"], value_set=pa.array(["ok", "truncated"]))
-    )
+    usable = described.filter(pc.is_in(described["status"], value_set=pa.array(USABLE)))
     by_id = {
         row["sample_id"]: Sample(
             sample_id=row["sample_id"],

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
 from neuron_atlas.tasks.samples.image_file import digest_files, open_below, read_below
 from neuron_atlas.tasks.samples.rows import Row, read_rows
-from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record, SourceError
+from neuron_atlas.tasks.samples.source import BadSample, OpenedImage, Record, Source, SourceError
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2"}
@@ -23,7 +23,7 @@ _TEXT_FIELDS = ("text", "caption")
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Source):
     """All images below `path`, in the order of their relative paths, which are their ids.
 
     captions: the table of captions, relative to `path`, with fields image (or file_name) and
@@ -64,10 +64,6 @@ class Folder:
     def probe(self) -> str:
         """A digest of the captions, and of the size and time of change of every image."""
         return digest_files(self.records(), self._root)
-
-    def concepts(self, image: str) -> list[Concept]:
-        """Nothing: a folder holds no ground truth."""
-        return []
 
     @property
     def _root(self) -> Path:

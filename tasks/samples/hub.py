@@ -19,13 +19,13 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
 from neuron_atlas.tasks.samples.image_file import open_encoded, read_below
 from neuron_atlas.tasks.samples.rows import Row
-from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record, SourceError
+from neuron_atlas.tasks.samples.source import BadSample, OpenedImage, Record, Source, SourceError
 
 _BATCH_ROWS = 1000
 
 
 @dataclass(frozen=True)
-class Hub:
+class Hub(Source):
     """One split of a dataset that the `datasets` library reads without running its code.
 
     dataset: a name on the Hub, or a local folder of data files, of images, or of `save_to_disk`;
@@ -78,10 +78,6 @@ class Hub:
         _open.cache_clear()
         columns = repr((self.image_column, self.text_column, self.id_column, self.limit))
         return hashlib.sha256((_open(self).fingerprint + columns).encode()).hexdigest()
-
-    def concepts(self, image: str) -> list[Concept]:
-        """Nothing: no ground truth is known."""
-        return []
 
 
 @dataclass(frozen=True)

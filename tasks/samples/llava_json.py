@@ -10,11 +10,11 @@ from pathlib import Path
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
 from neuron_atlas.tasks.samples.image_file import digest_files, open_below
 from neuron_atlas.tasks.samples.rows import Row, read_rows
-from neuron_atlas.tasks.samples.source import Concept, OpenedImage, Record, SourceError
+from neuron_atlas.tasks.samples.source import OpenedImage, Record, Source, SourceError
 
 
 @dataclass(frozen=True)
-class LlavaJson:
+class LlavaJson(Source):
     """A .json list (or .jsonl) of `{id, image, conversations: [{from, value}, ...]}`.
 
     `image` is a path, a list of paths for several images in one sample, or absent for a sample of
@@ -49,10 +49,6 @@ class LlavaJson:
     def probe(self) -> str:
         """A digest of the rows, and of the size and time of change of every image they name."""
         return digest_files(self.records(), self._folder)
-
-    def concepts(self, image: str) -> list[Concept]:
-        """Nothing: the layout holds no ground truth."""
-        return []
 
     @property
     def _folder(self) -> Path:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from neuron_atlas.tasks.artifacts import CONCEPT_GRID
 from neuron_atlas.tasks.samples.drawing import SHAPES, Figure, coverage, paint
-from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record
+from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record, Source
 
 SIZES = {"small": 0.10, "large": 0.17}
 COLORS = {
@@ -44,7 +44,7 @@ _PROBED_SCENES = 16
 
 
 @dataclass(frozen=True)
-class Scenes:
+class Scenes(Source):
     """A source of `count` drawn scenes of `size` x `size` pixels, the same for the same seed.
 
     A scene is one or two objects on a coloured background. It depends on the seed and on its own

@@ -65,12 +65,15 @@ class SourceError(Exception):
 
 
 class Source(Protocol):
-    """An image-text dataset. Implementations are frozen dataclasses of their own settings, so
-    they can be named in a config, hashed, and sent to a worker."""
+    """An image-text dataset.
+
+    Implementations are frozen dataclasses of their settings, and subclasses of this class. So a
+    config can name them, and they can be hashed and sent to workers.
+    """
 
     @property
     def title(self) -> str:
-        """What people call the dataset, without the path it lies at."""
+        """The dataset's name, without its path."""
 
     def records(self) -> Iterable[Record]:
         """List the dataset in its own order without opening an image. Raises SourceError."""
@@ -79,7 +82,8 @@ class Source(Protocol):
         """Open a record's image. Raises BadSample. Called on workers."""
 
     def probe(self) -> str:
-        """A digest, cheap to take, that changes whenever the dataset may have changed."""
+        """Return a cheap digest that changes whenever the dataset may have changed."""
 
     def concepts(self, image: str) -> list[Concept]:
-        """The ground truth of an image; empty where the source knows none."""
+        """Return the ground truth of an image; empty if the source has none."""
+        return []

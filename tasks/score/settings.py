@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Interval
 
 
 @dataclass(frozen=True)
@@ -16,20 +19,10 @@ class ScoreSettings:
     which neurons are said to beat their control.
     """
 
-    resamples: int = 1000
+    resamples: Annotated[int, Ge(100)] = 1000
     seed: int = 0
-    min_samples: int = 4
-    min_tokens: int = 10
-    active_visual: float = 2.0
-    active_text: float = 3.0
-    q: float = 0.05
-
-    def __post_init__(self) -> None:
-        for name, least in (("resamples", 100), ("min_samples", 2), ("min_tokens", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: must be at least {least}")
-        for name in ("active_visual", "active_text"):
-            if not 0 <= getattr(self, name) < 10:
-                raise ValueError(f"{name}: must be from 0 to less than 10")
-        if not 0 < self.q < 1:
-            raise ValueError("q: must be between 0 and 1")
+    min_samples: Annotated[int, Ge(2)] = 4
+    min_tokens: Annotated[int, Ge(2)] = 10
+    active_visual: Annotated[float, Interval(ge=0, lt=10)] = 2.0
+    active_text: Annotated[float, Interval(ge=0, lt=10)] = 3.0
+    q: Annotated[float, Interval(gt=0, lt=1)] = 0.05

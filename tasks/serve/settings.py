@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+
+from neuron_atlas.tasks.settings import AtLeastOne
 
 PORT, HOST, NUMBER = "{port}", "{host}", "{number}"
 """What stands in a command for what is only known once a server is started."""
+
+_Seconds = Annotated[float, Gt(0)]
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,12 @@ class ServersSettings:
     command: tuple[str, ...]
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str | None] = field(default_factory=dict)
-    count: int | None = None
-    gpus: int = 1
-    start_s: float = 900.0
-    unhealthy_s: float = 60.0
-    max_restarts: int = 5
-    stop_s: float = 10.0
+    count: AtLeastOne | None = None
+    gpus: Annotated[int, Ge(0)] = 1
+    start_s: _Seconds = 900.0
+    unhealthy_s: _Seconds = 60.0
+    max_restarts: Annotated[int, Ge(0)] = 5
+    stop_s: _Seconds = 10.0
 
     def __post_init__(self) -> None:
         if not self.command:
@@ -41,13 +47,6 @@ class ServersSettings:
             raise ValueError(
                 f"command: must tell the server its port, such as with --port and {PORT} behind it"
             )
-        for name, least in (("count", 1), ("gpus", 0), ("max_restarts", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}: must be at least {least}")
-        for name in ("start_s", "unhealthy_s", "stop_s"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: must be above 0")
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge
 
 from neuron_atlas.tasks.artifacts.regions import finest_grids, over_tokens
 from neuron_atlas.tasks.models.answer import Answer
@@ -29,7 +31,7 @@ from neuron_atlas.tasks.models.prices import Price, check_price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import Unopenable, open_view
-from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.settings import AtLeastOne, runtime
 from neuron_atlas.tasks.simulate.agreement import Informed, find_out
 from neuron_atlas.tasks.simulate.estimator import Agreed, negotiate
 from neuron_atlas.tasks.simulate.grid_drawing import LEAST_SIZE, draw_grid
@@ -68,23 +70,19 @@ class ChatSimulator:
     client: ClientSettings = field(default_factory=ClientSettings)
     grid: str = "4"
     estimator: Literal["auto", "integers", "expected"] = "auto"
-    image_size: int = 512
+    image_size: Annotated[int, Ge(LEAST_SIZE)] = 512
     detail: Literal["low", "high", "auto"] = "low"
     temperature: float | None = 0.0
     request_seed: int | None = 0
-    max_tokens: int | None = None
+    max_tokens: AtLeastOne | None = None
     structured: bool = True
-    prices: dict[str, Price] = runtime(default_factory=dict)  # noqa: RUF009
+    prices: dict[str, Price] = runtime(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.grid != "full" and not (self.grid.isascii() and self.grid.isdecimal()):
             raise ValueError("grid: must be the number of rows and columns, or full")
         if self.grid == "0":
             raise ValueError("grid: must be at least 1")
-        if self.image_size < LEAST_SIZE:
-            raise ValueError(f"image_size: must be at least {LEAST_SIZE}")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError("max_tokens: must be at least 1")
 
     @property
     def wording(self) -> str:

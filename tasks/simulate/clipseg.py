@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.pretrained import check_folder, weights_revision
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.settings import AtLeastOne, runtime
 from neuron_atlas.tasks.simulate.simulator import Prediction, Question, Simulator
 
 KIND = "clipseg"
@@ -38,14 +39,8 @@ class ClipSeg:
     model: str = runtime("CIDAS/clipseg-rd64-refined")
     revision: str | None = runtime(None)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    batch_size: int = runtime(64)
-    features_gb: float = runtime(0.5)
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError("batch_size: must be at least 1")
-        if not 0 <= self.features_gb < math.inf:
-            raise ValueError("features_gb: must be 0 or more")
+    batch_size: AtLeastOne = runtime(64)
+    features_gb: Annotated[float, Ge(0)] = runtime(0.5)
 
     @property
     def wording(self) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Interval
 
 from neuron_atlas.tasks.models.answer import Answer
 from neuron_atlas.tasks.models.calls import Calls
@@ -24,7 +25,7 @@ from neuron_atlas.tasks.models.logprobs import KeepPrompt, read_odds
 from neuron_atlas.tasks.models.prices import Price, check_price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.settings import AtLeastOne, runtime
 from neuron_atlas.tasks.simulate.agreement import Informed, decides_nothing, find_out
 from neuron_atlas.tasks.simulate.ratings import expected_value
 from neuron_atlas.tasks.simulate.scale import HIGHEST
@@ -65,15 +66,9 @@ class PromptLogprobs:
 
     name: str = "prompt_logprobs"
     client: ClientSettings = field(default_factory=ClientSettings)
-    alternatives: int = 20
-    examples: int = MOST_EXAMPLES
-    prices: dict[str, Price] = runtime(default_factory=dict)  # noqa: RUF009
-
-    def __post_init__(self) -> None:
-        if self.alternatives < 1:
-            raise ValueError("alternatives: must be at least 1")
-        if not 0 <= self.examples <= MOST_EXAMPLES:
-            raise ValueError(f"examples: must be from 0 to {MOST_EXAMPLES}")
+    alternatives: AtLeastOne = 20
+    examples: Annotated[int, Interval(ge=0, le=MOST_EXAMPLES)] = MOST_EXAMPLES
+    prices: dict[str, Price] = runtime(default_factory=dict)
 
     @property
     def wording(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from neuron_atlas.tasks.models.pretrained import ModelError, saved_folder
-from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.settings import AtLeastOne, Share, runtime
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 HookPoint = Literal["gate", "gate_up"]
@@ -37,17 +37,9 @@ class DescribeSettings:
     """
 
     text: TextSource = "generated"
-    max_new_tokens: int = 512
-    batch_size: int = runtime(16)
-    max_failed_share: float = runtime(0.05)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_failed_share <= 1:
-            raise ValueError("max_failed_share: must be a share from 0 to 1")
-        if self.max_new_tokens < 1:
-            raise ValueError("max_new_tokens: must be at least 1")
-        if self.batch_size < 1:
-            raise ValueError("batch_size: must be at least 1")
+    max_new_tokens: AtLeastOne = 512
+    batch_size: AtLeastOne = runtime(16)
+    max_failed_share: Share = runtime(0.05)
 
 
 class SubjectError(ModelError):

@@ -21,7 +21,7 @@ class OtherRecipe:
 
 @dataclass(frozen=True)
 class Stocked:
-    stock: dict[str, int] = runtime(default_factory=dict)  # noqa: RUF009
+    stock: dict[str, int] = runtime(default_factory=dict)
 
 
 def test_a_runtime_field_has_its_default_and_is_no_part_of_the_identity():

@@ -1,4 +1,4 @@
-"""From a composed Hydra config to checked settings, and from Hydra's errors to one line."""
+"""Turn a composed Hydra config into plain data, and Hydra's errors into one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import (
-    ConfigCompositionException,
     HydraException,
     MissingConfigException,
     OverrideParseException,
@@ -31,9 +30,9 @@ CONF = PROJECT_ROOT / "conf"
 _PLUGINS = PROJECT_ROOT / "workflows" / "sweep" / "plugin"
 
 SEVERAL = "several"
-"""The choice of `explain` that several explainers are laid into."""
+"""The choice of `explain` that holds several explainers."""
 
-_EXPLAINERS = re.compile(r"explain=\[([\w\s,:-]*)\]")
+_EXPLAINERS = re.compile(r"^explain=\[([\w\s,:-]*)\]$")
 _PATHS = (
     "out",
     "local",
@@ -43,11 +42,11 @@ _PATHS = (
     "data.dataset",
     "subject.model",
 )
-"""Settings that may name a file or folder: workers run elsewhere, so they are made absolute."""
+"""Settings that may be paths. They are made absolute because workers run in other folders."""
 
 
 def register_resolvers() -> None:
-    """Make ${project_root:} and ${local_folder:out,local} known to configs."""
+    """Register ${project_root:} and ${local_folder:out,local}."""
     OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
     OmegaConf.register_new_resolver(
         "local_folder", lambda out, local: str(local_folder(out, local)), replace=True
@@ -55,45 +54,39 @@ def register_resolvers() -> None:
 
 
 def register_launcher() -> None:
-    """Make the launcher of sweeps known to Hydra, which takes plugins from packages of one name."""
+    """Register the launcher of sweeps. Hydra reads plugins only from packages of one name."""
     if str(_PLUGINS) not in sys.path:
         sys.path.append(str(_PLUGINS))
     Plugins.instance().register(import_module("hydra_plugins.neuron_atlas").OneCluster)
 
 
 def side_by_side(overrides: Sequence[str]) -> list[str]:
-    """Turn explain=[gpt4o,dissect] into what composes both, each below explain.explainers.
+    """Turn explain=[gpt4o,dissect] into overrides that put each below explain.explainers.
 
-    Hydra itself lays the files of a group's list over each other. name:choice in the list gives a
-    choice another name. Other settings of `explain` are then for all explainers that have them,
-    which is decided when the settings are read. Raises WrongCall where a name stands twice.
+    Hydra itself would merge the files of a list into one group. NAME:CHOICE in the list names a
+    choice. Other settings of `explain` are forced: the reader gives them to every explainer that
+    has them. Raises WrongCall if two explainers have one name.
     """
-    listed = [found for text in overrides if (found := _EXPLAINERS.fullmatch(text))]
+    listed = [found[1] for text in overrides if (found := _EXPLAINERS.fullmatch(text))]
     if not listed:
         return list(overrides)
-    chosen = []
-    for text in overrides:
-        if _EXPLAINERS.fullmatch(text):
-            chosen.append(f"explain={SEVERAL}")
-        elif text.startswith("explain.") and not text.startswith("explain.explainers."):
-            chosen.append(f"++{text}")
-        else:
-            chosen.append(text)
-    names: set[str] = set()
-    for item in filter(None, (part.strip() for part in listed[-1][1].split(","))):
-        name, _, choice = item.partition(":")
-        if name in names:
+    composed = [_EXPLAINERS.sub(f"explain={SEVERAL}", text) for text in overrides]
+    composed = [re.sub(r"^explain\.(?!explainers\.)", "++explain.", text) for text in composed]
+    items = [item.strip() for item in listed[-1].split(",") if item.strip()]
+    explainers: dict[str, str] = {}
+    for name, _, choice in (item.partition(":") for item in items):
+        if name in explainers:
             raise WrongCall(f"explain: {name!r} is named twice; write NAME:{choice or name}")
-        names.add(name)
-        chosen.append(f"+explain@explain.explainers.{name}={choice or name}")
-    return chosen
+        explainers[name] = choice or name
+    return composed + [
+        f"+explain@explain.explainers.{name}={choice}" for name, choice in explainers.items()
+    ]
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
-    """The config as plain data with absolute paths. Raises WrongCall where a value is missing."""
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise WrongCall(f"{missing[0]}: must be given, such as {missing[0]}=...")
+    """Return the config as plain data with absolute paths. Raises WrongCall for missing values."""
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise WrongCall("\n".join(f"{name}: must be given, such as {name}=..." for name in missing))
     for path in _PATHS:
         value = OmegaConf.select(config, path)
         if not isinstance(value, str) or is_uri(value):
@@ -106,21 +99,15 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
 
 
 def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> WrongCall:
-    """The one line that says which setting is wrong and what is allowed."""
+    """Return the error in one line: which setting is wrong, and what is allowed."""
     message = str(error)
     if isinstance(error, MissingConfigException):
         return _wrong_choice(message)
     if isinstance(error, OverrideParseException):
         first = message.strip().splitlines()[0]
         return WrongCall(f"{error.override}: cannot be read ({first}); write setting=value")
-    absent = re.search(
-        r"[Kk]ey '([^']+)' (?:is )?not in struct|Could not override '([^']+)'", message
-    )
-    cause = error.__cause__
-    full_key = getattr(cause, "full_key", None)
-    if isinstance(error, ConfigCompositionException | OmegaConfBaseException) and absent:
-        key = full_key or next(group for group in absent.groups()[::-1] if group)
-        return _wrong_key(str(key), overrides)
+    if unknown := re.search(r"Could not override '([^']+)'", message):
+        return _wrong_key(unknown[1], overrides)
     line = " ".join(line.strip() for line in message.splitlines() if line.strip())
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return WrongCall(f"{error.full_key}: {line.split(' full_key: ')[0]}")
@@ -130,7 +117,7 @@ def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> WrongCall
 
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
-"""What composing a config raises; ValueError where a group's choice is no name."""
+"""Errors of composing a config; ValueError if a group's choice is not a name."""
 
 
 def _wrong_choice(message: str) -> WrongCall:
@@ -146,9 +133,9 @@ def _choices(group: str) -> list[str]:
 
 
 def _wrong_key(key: str, overrides: Sequence[str]) -> WrongCall:
-    """Compose again without the settings below groups, to see what the key's group allows."""
-    groups = [text.split("=")[0].lstrip("+~").split("@")[0] for text in overrides]
-    choices = [text for text, name in zip(overrides, groups, strict=True) if (CONF / name).is_dir()]
+    """Compose again from the choices of groups alone, to see which settings the key's group has."""
+    groups = {text: text.split("=")[0].lstrip("+~").split("@")[0] for text in overrides}
+    choices = [text for text, name in groups.items() if (CONF / name).is_dir() and name != key]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("atlas", overrides=choices)

@@ -1,154 +1,189 @@
-"""Reads a composed config into the dataclasses of `settings`, every value checked by its type."""
+"""Read a composed config into the dataclasses of `settings`, with every error in one message."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass, replace
-from importlib import import_module
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Any, get_args, get_type_hints
 
-from neuron_atlas.workflows.config.settings import ExplainSettings, Settings
+from pydantic import ValidationError
+
+from neuron_atlas.workflows.config.plug_in import field_names, named_class, validate
+from neuron_atlas.workflows.config.settings import (
+    ClassifySettings,
+    DataSettings,
+    ExplainSettings,
+    Settings,
+    SimulateSettings,
+)
 from neuron_atlas.workflows.run.errors import WrongCall
+
+_GROUPS: dict[str, tuple[type, str]] = {
+    "data": (DataSettings, "source"),
+    "classify": (ClassifySettings, "rule"),
+    "explain": (ExplainSettings, "explainer"),
+    "simulate": (SimulateSettings, "simulator"),
+}
+"""Groups with a plug-in, and its field. In a config the plug-in's fields are the group's own."""
+_PLUG_INS = {field for _, field in _GROUPS.values()}
+
+_MESSAGES = {
+    "missing": "must be given",
+    "string_too_short": "must be given",
+    "bool_type": "must be true or false, not {input!r}",
+    "int_type": "must be a whole number, not {input!r}",
+    "float_type": "must be a number, not {input!r}",
+    "finite_number": "must be a finite number, not {input!r}",
+    "string_type": "must be text, not {input!r}",
+    "tuple_type": "must be a list, not {input!r}",
+    "dict_type": "must be a mapping, not {input!r}",
+    "dataclass_type": "must be a group of settings, not {input!r}",
+    "greater_than_equal": "must be at least {ge:g}, not {input!r}",
+    "greater_than": "must be above {gt:g}, not {input!r}",
+    "less_than_equal": "must be at most {le:g}, not {input!r}",
+    "less_than": "must be below {lt:g}, not {input!r}",
+}
+"""What to say of pydantic's error types."""
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
-    """Check a composed config against the dataclasses. Raises WrongCall with one line."""
-    return _build(Settings, config, "")
+    """Build the settings of a composed config. Raises WrongCall with one line for each error."""
+    nested = json.loads(json.dumps(config))
+    explainers = _list_explainers(nested)
+    for name, (kind, field) in _GROUPS.items():
+        if isinstance(nested.get(name), dict):
+            nested[name] = _nest(kind, field, nested[name], name)
+    while True:
+        try:
+            return validate(Settings, nested)
+        except ValidationError as error:
+            problems = error.errors()
+        if not any(_respell(nested, problem) for problem in problems):
+            lines = [_line(nested, problem, explainers) for problem in problems]
+            raise WrongCall("\n".join(lines))
 
 
-def _explain_settings(config: Mapping[str, Any], path: str) -> ExplainSettings:
-    """Several explainers, each a whole group of settings below its name in `explainers`.
+def unknown_key(where: str, allowed: Iterable[str]) -> str:
+    """The message for a setting that does not exist."""
+    return f"{where}: no such setting; allowed here: {', '.join(sorted(allowed))}"
 
-    What stands beside `explainers` holds for every one of them that has such a setting.
+
+def _list_explainers(config: dict[str, Any]) -> list[str]:
+    """Replace `explain.explainers` by the first explainer's group, with the further ones in it.
+
+    A setting next to `explainers` goes to every explainer that has it. Returns their names; none
+    where the config has one explainer only.
     """
-    named, where = config["explainers"], f"{path}.explainers"
-    if not isinstance(named, Mapping) or not named:
-        raise WrongCall(f"{where}: must name explainers, such as explain=[gpt4o,dissect]")
-    groups = {str(name): group for name, group in named.items()}
+    explain = config.get("explain")
+    if not isinstance(explain, dict) or "explainers" not in explain:
+        return []
+    groups = explain.pop("explainers")
+    if not isinstance(groups, dict) or not groups:
+        raise WrongCall("explain.explainers: must name explainers, such as explain=[gpt4o,dissect]")
     for name, group in groups.items():
-        if not isinstance(group, Mapping):
-            raise WrongCall(f"{where}.{name}: must be a group of settings, not {group!r}")
-    shared = {key: value for key, value in config.items() if key != "explainers"}
+        if not isinstance(group, dict):
+            raise WrongCall(
+                f"explain.explainers.{name}: must be a group of settings, not {group!r}"
+            )
     known = {key for group in groups.values() for key in group}
-    for key in shared.keys() - known:
-        raise WrongCall(unknown_key(f"{path}.{key}", known - {"_target_", "name"}))
-    built = [
-        _build(
-            ExplainSettings,
-            _merged(group, {key: value for key, value in shared.items() if key in group})
-            | {"name": name},
-            f"{where}.{name}",
-        )
+    if unknown := sorted(explain.keys() - known):
+        raise WrongCall(unknown_key(f"explain.{unknown[0]}", known - {"_target_", "name"}))
+    first, *further = (
+        _merged(group, {key: value for key, value in explain.items() if key in group})
+        | {"name": name}
         for name, group in groups.items()
-    ]
-    return replace(built[0], beside=tuple(built[1:]))
+    )
+    config["explain"] = first | {"beside": further}
+    return list(groups)
 
 
 def _merged(group: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(group)
     for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merged(merged[key], value) if both else value
     return merged
 
 
-def _build(kind: Any, config: Any, path: str) -> Any:
-    """An instance of the dataclass `kind` from a mapping, every value checked by its type hint."""
-    if not isinstance(config, Mapping):
-        raise WrongCall(f"{path}: must be a group of settings, not {config!r}")
-    if kind is ExplainSettings and "explainers" in config:
-        return _explain_settings(config, path)
-    hints = get_type_hints(kind)
-    known = {spec.name: spec for spec in fields(kind)}
-    values: dict[str, Any] = {}
-    remaining = dict(config)
-    for name, spec in known.items():
-        where = f"{path}.{name}" if path else name
-        if name in remaining:
-            values[name] = _convert(hints[name], remaining.pop(name), where)
-        elif name in _PLUGS:
-            continue
-        elif spec.default is MISSING and spec.default_factory is MISSING:
-            raise WrongCall(f"{where}: must be given")
-    for name in _PLUGS & known.keys():
-        values[name] = _plug_in(remaining, path)
-        remaining = {}
-    if remaining:
-        raise WrongCall(unknown_key(f"{path}.{min(remaining)}" if path else min(remaining), known))
+def _nest(kind: type, field: str, group: dict[str, Any], where: str) -> dict[str, Any]:
+    """Move all that is not the group's own, and so its plug-in's, below the plug-in's field."""
+    own = field_names(kind) - {field}
     try:
-        return kind(**values)
-    except ValueError as error:
-        raise WrongCall(f"{path}.{error}" if path else str(error)) from error
-
-
-_PLUGS = {"source", "rule", "explainer", "simulator"}
-"""Settings whose class the config names with `_target_`, their own fields flat beside the group's:
-the places where the program is meant to be extended with a file and a line of YAML."""
-
-
-def _plug_in(config: dict[str, Any], path: str) -> Any:
-    target = config.pop("_target_", None)
-    if not isinstance(target, str) or "." not in target:
+        both = own & field_names(named_class(group.get("_target_")))
+    except ValueError:
+        both = set()  # The plug-in's own error, which comes with all others.
+    if both:
         raise WrongCall(
-            f"{path}._target_: must name a class, such as neuron_atlas.tasks.samples.folder.Folder"
+            f"{where}: {group['_target_']} and the group {where} both have a setting named "
+            f"{min(both)!r}; rename the one of the class"
         )
-    module, name = target.rsplit(".", 1)
-    try:
-        kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise WrongCall(f"{path}._target_: cannot import {target!r}: {error}") from error
-    if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise WrongCall(f"{path}._target_: {target!r} is no class of settings (a dataclass)")
-    return _build(kind, config, path)
+    nested = {key: value for key, value in group.items() if key in own}
+    if isinstance(further := nested.get("beside"), list):
+        nested["beside"] = [_nest(kind, field, one, where) for one in further]
+    return nested | {field: {key: value for key, value in group.items() if key not in own}}
 
 
-def unknown_key(where: str, allowed: Any) -> str:
-    """The one line for a setting that does not exist."""
-    return f"{where}: no such setting; allowed here: {', '.join(sorted(allowed))}"
+def _respell(config: Any, problem: Mapping[str, Any]) -> bool:
+    """Correct what only YAML's spelling makes wrong: a name such as 2024, a list of one value."""
+    value, kind = problem["input"], problem["type"]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "string_type" and is_number:
+        value = str(value)
+    elif kind == "tuple_type" and (is_number or isinstance(value, str)):
+        value = [value]
+    else:
+        return False
+    *groups, name = problem["loc"]
+    for key in groups:
+        config = config[key]
+    config[name] = value
+    return True
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if hasattr(hint, "__dataclass_fields__"):
-        return _build(hint, value, where)
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return _optional(arguments, value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise WrongCall(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        items = value if isinstance(value, list | tuple) else [value]
-        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
-    if origin in (dict, Mapping):
-        if not isinstance(value, Mapping):
-            raise WrongCall(f"{where}: must be a mapping, not {value!r}")
-        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    return _plain(hint, value, where)
+def _line(config: Any, problem: Mapping[str, Any], explainers: Sequence[str]) -> str:
+    where, details = _path(problem["loc"], explainers), problem.get("ctx", {})
+    if problem["type"] == "value_error":
+        return f"{where}.{details['error']}".lstrip(".")
+    if problem["type"] == "unexpected_keyword_argument":
+        return unknown_key(where, _allowed(config, problem["loc"]))
+    if problem["type"] == "literal_error":
+        allowed = details["expected"].replace(" or ", ", ").replace("'", "")
+        return f"{where}: {problem['input']!r} is not one of {allowed}"
+    if problem["type"] not in _MESSAGES:
+        return f"{where}: {problem['msg']}"
+    message = _MESSAGES[problem["type"]].format(input=problem["input"], **details)
+    return f"{where}: {message}"
 
 
-def _optional(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and NoneType in arguments:
-        return None
-    (hint,) = [argument for argument in arguments if argument is not NoneType]
-    return _convert(hint, value, where)
+def _path(loc: Sequence[Any], explainers: Sequence[str]) -> str:
+    """The setting's path as the config has it."""
+    if explainers and loc[:1] == ("explain",):
+        number, loc = (loc[2] + 1, loc[3:]) if loc[1:2] == ("beside",) else (0, loc[1:])
+        loc = ("explain", "explainers", explainers[number], *loc)
+    keys = (
+        f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc if key not in _PLUG_INS
+    )
+    return "".join(keys).lstrip(".")
 
 
-_PLAIN: dict[type, tuple[str, Callable[[Any], bool]]] = {
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
-    float: ("a number", lambda v: isinstance(v, int | float) and not isinstance(v, bool)),
-    str: ("text", lambda value: isinstance(value, str)),
-}
+def _allowed(config: Any, loc: Sequence[Any]) -> set[str]:
+    """The names of the settings at the place of an unknown one."""
+    kind: Any = Settings
+    names = field_names(kind)
+    for key in loc[:-1]:
+        config = config[key]
+        if key in _PLUG_INS:
+            kind = named_class(config["_target_"])
+            names = names - {key, "beside"} | field_names(kind)
+        elif key in names:
+            kind = _settings_in(get_type_hints(kind)[key])
+            names = field_names(kind)
+    return names
 
 
-def _plain(hint: Any, value: Any, where: str) -> Any:
-    if hint not in _PLAIN:
-        return value
-    expected, fits = _PLAIN[hint]
-    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # A name such as 2024 reads as a number in YAML.
-    if not fits(value):
-        raise WrongCall(f"{where}: must be {expected}, not {value!r}")
-    return hint(value)
+def _settings_in(hint: Any) -> Any:
+    """The settings class in a type such as `AzureSettings | None` or `dict[str, Price]`."""
+    if is_dataclass(hint):
+        return hint
+    return next(filter(None, map(_settings_in, get_args(hint))), None)

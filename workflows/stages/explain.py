@@ -68,7 +68,7 @@ def _prepare(context: Context) -> None:
 
 def _needs(settings: ExplainSettings, title: str, context: Context) -> Needs:
     explainer = settings.explainer
-    if not getattr(explainer, "asks_model", False):
+    if explainer.client is None:
         return Needs()
     return Needs(
         model=ModelUse(

@@ -17,6 +17,7 @@ from neuron_atlas.tasks.artifacts import (
     SCORE_AGGREGATES,
     SCORES,
     TESTED_TYPES,
+    TYPE_COLUMNS,
     TYPES,
     read_table,
 )
@@ -43,7 +44,6 @@ LONGEST_WORDS = 600
 """Characters of an explanation that the table shows and searches; the neuron's page has all."""
 
 _MEASURES = ("correlation", "ci_low", "ci_high", "control_other", "margin")
-_SHARES = ("p_visual", "p_text", "p_multimodal", "p_unknown")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,9 @@ def _typed(types: pl.DataFrame, files: LayerFiles) -> Mapping[str, str]:
         "type": _coded(types["type"], TYPES),
         "scale": packed(types["scale"].fill_null(0).to_numpy().astype(np.float32)),
         "shares": packed(
-            np.rint(types.select(_SHARES).fill_null(0).to_numpy().clip(0, 1) * 255).astype(np.uint8)
+            np.rint(
+                types.select(TYPE_COLUMNS.values()).fill_null(0).to_numpy().clip(0, 1) * 255
+            ).astype(np.uint8)
         ),
     }
     if files.tested_types is not None:

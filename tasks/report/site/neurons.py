@@ -8,7 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import NO_SAMPLE, RANDOM_TRACES, TRACES, exemplars
+from neuron_atlas.tasks.artifacts import (
+    NO_SAMPLE,
+    RANDOM_TRACES,
+    TRACES,
+    TYPE_COLUMNS,
+    exemplars,
+)
 from neuron_atlas.tasks.artifacts.regions import View
 from neuron_atlas.tasks.evidence.evidence import Excitation
 from neuron_atlas.tasks.report.settings import SiteSettings
@@ -28,7 +34,6 @@ from neuron_atlas.tasks.report.site.layout import CHUNK, data_file, neurons_key
 from neuron_atlas.tasks.report.site.script import short, write_script
 from neuron_atlas.tasks.report.site.traces import drawn_bytes, read_views, trace_table
 
-_SHARES = ("p_visual", "p_text", "p_multimodal", "p_unknown")
 _Slot = tuple[int, float, int]
 """An exemplar: its sample id, its peak, and 0 for a peak in the image, 1 for one in the text."""
 
@@ -78,7 +83,7 @@ def write_neurons(
         return {
             "neuron": neuron,
             "type": row["type"],
-            "shares": [short(row[name], 3) or 0 for name in _SHARES],
+            "shares": [short(row[name], 3) or 0 for name in TYPE_COLUMNS.values()],
             "n_exemplars": row["n_exemplars"],
             "scale": short(row["scale"], 6),
             **facts[neuron],

@@ -183,20 +183,3 @@ def test_a_part_of_a_table_is_counted_like_a_whole_one():
     assert RULE.types(part, moments({2: (10.0, 10.0, 10.0)})).to_pylist() == [
         RULE.types(traces(of), moments(dict.fromkeys(of, (10.0, 10.0, 10.0)))).to_pylist()[1]
     ]
-
-
-@pytest.mark.parametrize("wrong", [{"t_visual": 10.0}, {"t_text": -1.0}])
-def test_a_threshold_outside_the_scale_is_refused_by_name(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: must be from 0 to below 10"):
-        PaperRule(**wrong)
-
-
-@pytest.mark.parametrize("wrong", [{"n_visual": 0}, {"n_text": 0}])
-def test_a_rule_that_needs_no_token_is_refused(wrong):
-    with pytest.raises(ValueError, match="must be at least 1"):
-        PaperRule(**wrong)
-
-
-def test_no_exemplars_at_all_are_refused():
-    with pytest.raises(ValueError, match="top_n: must be at least 1"):
-        PaperRule(top_n=0)

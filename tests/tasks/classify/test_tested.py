@@ -238,15 +238,3 @@ def test_a_neuron_at_its_background_is_seldom_called_multi_modal():
     p = RULE.test(two_levels(visual, 36 * full, text, 18 * full))["p_both"].to_numpy()
     for a in (0.01, 0.05, 0.2):
         assert (p <= a).mean() <= a + 4 * np.sqrt(a * (1 - a) / 2000)
-
-
-@pytest.mark.parametrize("name", ["quantile", "background", "max_q"])
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_a_share_that_is_none_is_refused_by_name(name, value):
-    with pytest.raises(ValueError, match=f"{name}: must be between 0 and 1"):
-        RateRule(**{name: value})
-
-
-def test_a_rule_that_needs_no_high_token_is_refused():
-    with pytest.raises(ValueError, match="min_high: must be at least 1"):
-        RateRule(min_high=0)

@@ -322,19 +322,6 @@ def test_every_type_of_neuron_has_its_prompt(provider):
     assert len(set(sent(provider))) == len(TYPES)
 
 
-def test_settings_that_cannot_work_are_turned_down():
-    with pytest.raises(ValueError, match="exemplars"):
-        Chat(exemplars=0)
-    with pytest.raises(ValueError, match="contrasts"):
-        Chat(contrasts=-1)
-    with pytest.raises(ValueError, match="lower_share"):
-        Chat(lower_share=1.1)
-    with pytest.raises(ValueError, match="image_size: must be at least 128"):
-        Chat(image_size=100)
-    with pytest.raises(ValueError, match="max_tokens"):
-        Chat(max_tokens=0)
-
-
 def test_what_decides_no_answer_is_not_part_of_the_settings_identity():
     patient = Chat(client=ClientSettings(concurrency=1, timeout_s=9.0, api_key_env="OTHER_KEY"))
     assert identity(patient) == identity(Chat())

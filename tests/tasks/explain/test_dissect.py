@@ -196,8 +196,3 @@ def test_neurons_are_answered_in_order_and_written_one_a_row(catalog):
 )
 def test_a_sentence_says_what_was_found_and_the_figures_it_rests_on(visual, text, said):
     assert sentence(visual, text, 25) == said
-
-
-def test_a_share_of_no_samples_is_refused_by_name():
-    with pytest.raises(ValueError, match="min_samples: must be at least 1"):
-        Dissect(min_samples=0)

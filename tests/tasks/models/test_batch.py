@@ -376,7 +376,7 @@ asyncio.run(work())
 
 def test_azure_is_spoken_to_in_its_own_way(provider, journal, tmp_path, monkeypatch):
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", provider.key)
-    azure = AzureSettings(provider.root, "2024-10-21", DEPLOYMENT)
+    azure = AzureSettings(provider.root, DEPLOYMENT, "2024-10-21")
     settings = settings_for(
         provider, base_url=None, azure=azure, api_key_env="AZURE_OPENAI_API_KEY"
     )

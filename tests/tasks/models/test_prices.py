@@ -19,9 +19,3 @@ def test_a_price_for_any_model_is_that_of_those_that_are_not_named():
     assert price_of(prices, "my-own") is any_other
     assert cost(prices, "my-own", 1000, 1000) == 0
     check_price(prices, "my-own", "simulate.prices")
-
-
-@pytest.mark.parametrize("wrong", [-1.0, float("nan")])
-def test_a_price_that_is_none_is_turned_down(wrong):
-    with pytest.raises(ValueError, match="output: must be a price"):
-        Price(input=1.0, output=wrong, date="2026-04-01")

@@ -276,16 +276,3 @@ def test_the_places_of_a_prompt_are_those_of_the_examples_and_of_the_tokens():
         tabs = sum(message["content"].count("\t") for message in messages)
         assert tabs == count_places(TOKENS, examples)
         assert len(messages) == 3 + 2 * examples
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"alternatives": 0}, "alternatives: must be at least 1"),
-        ({"examples": 3}, "examples: must be from 0 to 2"),
-        ({"examples": -1}, "examples: must be from 0 to 2"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused_by_name(wrong, said):
-    with pytest.raises(ValueError, match=f"^{said}"):
-        PromptLogprobs(**wrong)

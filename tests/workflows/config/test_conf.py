@@ -21,12 +21,12 @@ from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
 from tests.workflows.runs import composed
 
-PARTS = ("prices", "servers")
-"""Groups that other files take in."""
+SHARED = ("client", "common", "prices", "served", "servers")
+"""Groups that other files include."""
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in PARTS
+    if path.parent.name not in SHARED
     and path.stem not in ("__init__", SEVERAL)  # Which waits for explainers to be named.
 )
 GIVEN = {"explain.client.azure.endpoint": "https://mine.openai.azure.com"}
@@ -34,14 +34,18 @@ FLAT = ("source", "rule", "explainer", "simulator")
 """Settings whose fields stand beside those of their group."""
 
 
-def read_with_mandatory_values(*overrides: str) -> Settings:
+def config_with_mandatory_values(*overrides: str) -> dict[str, Any]:
     register_resolvers()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("atlas", overrides=list(overrides))
     for name in OmegaConf.missing_keys(config):
         OmegaConf.update(config, name, GIVEN.get(name, "given"))
-    return read_settings(plain_config(config))
+    return plain_config(config)
+
+
+def read_with_mandatory_values(*overrides: str) -> Settings:
+    return read_settings(config_with_mandatory_values(*overrides))
 
 
 def test_there_are_the_choices_that_the_readme_promises():
@@ -86,17 +90,9 @@ def test_an_experiment_gives_way_to_what_the_call_says():
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if "experiment" not in choice])
 def test_conf_names_every_setting_that_the_program_has(choice):
-    group, name = choice.split("=")
-    written = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
-    assert isinstance(written, dict)
-    if any(isinstance(taken_in, str) for taken_in in written.get("defaults", ())):
-        return  # It only changes another file, which has its own turn.
-    for taken_in in written.get("defaults", ()):
-        ((part, file),) = taken_in.items()
-        source, _, place = part.lstrip("/").partition("@")
-        written[place] = OmegaConf.to_container(OmegaConf.load(CONF / source / f"{file}.yaml"))
-    settings = getattr(read_with_mandatory_values(choice), group)
-    assert unnamed(settings, written) == []
+    group = choice.split("=")[0]
+    config = config_with_mandatory_values(choice)
+    assert unnamed(getattr(read_settings(config), group), config[group]) == []
 
 
 def test_the_main_file_names_every_setting_that_belongs_to_no_group():

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from annotated_types import Ge
 
 from neuron_atlas.tasks.explain.dissect import Dissect
+from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.models.settings import ClientSettings
 from neuron_atlas.tasks.samples.folder import Folder
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
@@ -78,23 +82,44 @@ def test_a_value_of_the_wrong_kind_is_told_with_the_right_one(path, value, allow
         ("capture.layers", [], "name at least one layer, each 0 or above, or null for all"),
         ("capture.layers", [1, 2, 1], "name each layer once"),
         ("describe.batch_size", 0, "must be at least 1"),
-        ("data.max_bad_share", 1.5, "must be a share from 0 to 1"),
-        ("data.max_bad_share", math.nan, "must be a share from 0 to 1"),
-        ("explain.budget_usd", -1.0, "must be at least 0, or null for no limit"),
-        ("explain.budget_usd", math.nan, "must be at least 0, or null for no limit"),
-        ("explain.budget_usd", math.inf, "must be at least 0, or null for no limit"),
-        ("simulate.budget_usd", -1.0, "must be at least 0, or null for no limit"),
-        ("simulate.max_failed_share", 2.0, "must be a share from 0 to 1"),
-        ("explain.max_failed_share", -0.1, "must be a share from 0 to 1"),
+        ("data.max_bad_share", 1.5, "must be at most 1, not 1.5"),
+        ("data.max_bad_share", math.nan, "must be a finite number, not nan"),
+        ("explain.budget_usd", -1.0, "must be at least 0, not -1.0"),
+        ("explain.budget_usd", math.nan, "must be a finite number, not nan"),
+        ("explain.budget_usd", math.inf, "must be a finite number, not inf"),
+        ("simulate.budget_usd", -1.0, "must be at least 0"),
+        ("simulate.max_failed_share", 2.0, "must be at most 1"),
+        ("explain.max_failed_share", -0.1, "must be at least 0"),
         ("explain.neurons_per_task", 0, "must be at least 1"),
-        ("explain.neurons.count", 0, "must be at least 1, or null for no limit"),
-        ("explain.neurons.types", ["loud"], "'loud' is no type; allowed: visual, text, "),
-        ("explain.neurons.only", ["7"], "'7' is no neuron; write layer:neuron, such as 3:417"),
+        ("explain.neurons.count", 0, "must be at least 1"),
+        ("explain.neurons.per_layer_and_type", 0, "must be at least 1"),
+        ("explain.neurons.only", ["7"], "'7' is not layer:neuron, such as 3:417"),
         ("explain.client.concurrency", 0, "must be at least 1"),
+        ("explain.client.timeout_s", 0.0, "must be above 0"),
+        ("explain.client.timeout_s", math.inf, "must be a finite number"),
+        ("explain.client.first_wait_s", -1.0, "must be at least 0"),
+        ("explain.client.max_wait_s", math.nan, "must be a finite number"),
+        ("explain.client.batch.poll_s", 0.0, "must be above 0"),
+        ("explain.prices.gpt-4o.output", -1.0, "must be at least 0"),
+        ("explain.prices.gpt-4o.output", math.nan, "must be a finite number"),
+        ("explain.exemplars", 0, "must be at least 1"),
+        ("explain.contrasts", -1, "must be at least 0"),
+        ("explain.lower_share", 1.1, "must be at most 1"),
+        ("explain.image_size", 100, "must be at least 128"),
+        ("explain.max_tokens", 0, "must be at least 1"),
+        ("classify.n_visual", 0, "must be at least 1"),
+        ("classify.t_text", -1.0, "must be at least 0"),
+        ("classify.t_visual", 10.0, "must be below 10"),
+        ("classify.top_n", 0, "must be at least 1"),
+        ("describe.max_new_tokens", 0, "must be at least 1"),
+        ("report.site.image_quality", 101, "must be at most 100"),
         ("score.resamples", 1, "must be at least 100"),
         ("score.min_samples", 1, "must be at least 2"),
-        ("score.active_visual", 11, "must be from 0 to less than 10"),
-        ("score.q", 1, "must be between 0 and 1"),
+        ("score.min_tokens", 1, "must be at least 2"),
+        ("score.active_visual", 10, "must be below 10"),
+        ("score.active_text", -1, "must be at least 0"),
+        ("score.q", 1, "must be below 1"),
+        ("score.q", 0, "must be above 0"),
         ("cluster.cpus", 0, "must be at least 1"),
         ("cluster.actors", -1, "must be at least 1"),
         ("cluster.threads", 0, "must be at least 1"),
@@ -105,7 +130,52 @@ def test_a_value_out_of_range_is_told_with_the_range(path, value, allowed):
 
 
 @pytest.mark.parametrize(
-    "rule", [["classify.top_n=60"], ["classify=tested", "classify.paper.top_n=60"]]
+    ("choice", "setting", "allowed"),
+    [
+        ("classify=tested", "classify.quantile=0.0", "must be above 0"),
+        ("classify=tested", "classify.max_q=1.0", "must be below 1"),
+        ("classify=tested", "classify.min_high=0", "must be at least 1"),
+        ("explain=dissect", "explain.min_samples=0", "must be at least 1"),
+        ("simulate=chat", "simulate.image_size=100", "must be at least 128"),
+        ("simulate=chat", "simulate.grid=-1", "must be the number of rows and columns, or full"),
+        ("simulate=clipseg", "simulate.batch_size=0", "must be at least 1"),
+        ("simulate=clipseg", "simulate.features_gb=-0.1", "must be at least 0"),
+        ("simulate=prompt_logprobs", "simulate.alternatives=0", "must be at least 1"),
+        ("simulate=prompt_logprobs", "simulate.examples=3", "must be at most 2"),
+        ("simulate=vllm", "simulate.servers.count=0", "must be at least 1"),
+        ("explain=gpt4o-azure", "explain.client.azure.deployment=''", "must be given"),
+    ],
+)
+def test_a_plug_ins_value_out_of_range_is_told_with_the_range(choice, setting, allowed):
+    azure = "explain.client.azure.endpoint=https://mine.openai.azure.com"
+    with pytest.raises(WrongCall) as caught:
+        read_settings(composed(choice, *([azure] if "azure" in choice else []), setting))
+    assert str(caught.value).startswith(f"{setting.split('=')[0]}: {allowed}")
+
+
+def test_all_wrong_settings_are_told_at_once_each_in_a_line_of_its_own():
+    config = composed("explain=[gpt4o,mini:gpt4o]", "+capture.colour=1", "capture.top_n=0")
+    config["explain"]["explainers"]["mini"]["client"]["concurrency"] = True
+    config["data"]["seed"] = "one"
+    del config["out"]
+    with pytest.raises(WrongCall) as caught:
+        read_settings(config)
+    assert sorted(line.split(";")[0] for line in str(caught.value).splitlines()) == [
+        "capture.colour: no such setting",
+        "capture.top_n: must be at least 1, not 0",
+        "data.seed: must be a whole number, not 'one'",
+        "explain.explainers.mini.client.concurrency: must be a whole number, not True",
+        "out: must be given",
+    ]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ["classify.top_n=60"],
+        ["classify=tested", "classify.paper.top_n=60"],
+        ["classify.top_n=60", "explain=[gpt4o,dissect]"],
+    ],
 )
 def test_more_exemplars_cannot_vote_than_are_captured(rule):
     with pytest.raises(WrongCall, match=r"^classify: 60 exemplars .* capture\.top_n keeps 50"):
@@ -114,6 +184,9 @@ def test_more_exemplars_cannot_vote_than_are_captured(rule):
 
 def test_a_wrong_value_within_a_list_or_a_table_is_told_with_its_place():
     assert complaint("capture.layers", [0, "one"]).startswith("capture.layers[1]: ")
+    assert complaint("explain.neurons.types", ["visual", "loud"]) == (
+        "explain.neurons.types[1]: 'loud' is not one of visual, text, multi-modal, unknown"
+    )
     assert complaint("explain.prices.gpt-4o.input", "much").startswith(
         "explain.prices.gpt-4o.input: must be a number"
     )
@@ -124,7 +197,8 @@ def test_a_wrong_value_within_a_list_or_a_table_is_told_with_its_place():
     [
         ("colour", "capture, classify, cluster"),
         ("capture.colour", "batch_size, decoders, device_memory_gb"),
-        ("data.colour", "count, seed, size"),
+        ("data.colour", "count, max_bad_share, seed, size"),
+        ("report.site.colour", "exemplars, exemplars_of_others, held_out"),
         ("explain.neurons.colour", "count, only, per_layer_and_type, types"),
         ("explain.client.colour", "api_key_env, azure, base_url"),
     ],
@@ -212,7 +286,7 @@ def test_what_every_explainer_needs_is_asked_of_all(monkeypatch):
 def test_a_simulator_that_no_batch_can_answer_is_not_asked_by_batch():
     config = composed("simulate=prompt_logprobs", "simulate.mode=batch")
     with pytest.raises(
-        WrongCall, match=r"^simulate\.mode: prompt_logprobs cannot be asked by batch"
+        WrongCall, match=r"^simulate\.mode: prompt_logprobs cannot use the batch API; set live"
     ):
         read_settings(config)
     read_settings(composed("simulate=chat", "simulate.mode=batch"))
@@ -231,11 +305,52 @@ def test_a_simulator_that_no_batch_can_answer_is_not_asked_by_batch():
             "neuron_atlas.tasks.samples.folder.Nothing",
             "cannot import 'neuron_atlas.tasks.samples.folder.Nothing'",
         ),
-        ("neuron_atlas.tasks.samples.folder.SUFFIXES", "is no class of settings"),
-        ("os.system", "is no class of settings"),
+        ("neuron_atlas.tasks.samples.folder.SUFFIXES", "is not a settings class"),
+        ("os.system", "is not a settings class"),
+        ("tasks.samples.folder.Folder", "write neuron_atlas.tasks.samples.folder.Folder"),
     ],
 )
 def test_a_class_that_cannot_be_used_is_told_by_name(target, said):
     line = complaint("data._target_", target)
     assert line.startswith("data._target_: ")
     assert said in line
+
+
+@dataclass(frozen=True)
+class DryRun(Dissect):
+    """An explainer with a setting that its group has too."""
+
+    dry_run: int = 0
+
+
+@dataclass(frozen=True)
+class Mine(Explainer):
+    """An explainer of a user's own."""
+
+    name: str = "mine"
+    client: ClientSettings = field(default_factory=ClientSettings)
+    size: Annotated[int, Ge(1)] = 1
+
+
+def test_a_class_with_a_setting_of_its_group_is_refused():
+    target = f"{DryRun.__module__}.{DryRun.__qualname__}"
+    with pytest.raises(WrongCall, match=r"the group explain both have a setting named 'dry_run'"):
+        read_settings(config_with("explain", {"_target_": target}))
+
+
+def test_an_explainer_from_elsewhere_takes_what_its_neighbours_share(tmp_path):
+    (tmp_path / "explain").mkdir()
+    (tmp_path / "explain" / "mine.yaml").write_text(
+        "defaults:\n"
+        "  - /common@_here_: explain\n"
+        "  - /client@client: openai\n"
+        f"_target_: {Mine.__module__}.{Mine.__qualname__}\n"
+        "size: 3\n"
+    )
+    found = f"hydra.searchpath=[file://{tmp_path}]"
+    explain = read_settings(composed(found, "explain=mine", "explain.client.concurrency=2")).explain
+    assert explain.explainer == Mine(size=3, client=explain.explainer.client)
+    assert explain.explainer.client.concurrency == 2
+    assert explain.neurons_per_task == 128
+    with pytest.raises(WrongCall, match=r"^explain\.size: must be at least 1, not 0$"):
+        read_settings(composed(found, "explain=mine", "explain.size=0"))
