@@ -47,7 +47,6 @@ from neuron_atlas.workflows.stages import (
     score,
     simulate,
 )
-from neuron_atlas.workflows.tracking.nodes import watched_nodes
 from neuron_atlas.workflows.tracking.tracker import PartOf, Tracker
 
 STAGES = (
@@ -96,7 +95,7 @@ def run_atlas(config: Mapping[str, Any], part_of: PartOf | None = None) -> Conte
     part_of: the sweep that it is a job of.
     """
     settings = read_settings(config)
-    with _opened(settings, is_watched=part_of is not None) as context:
+    with _opened(settings) as context:
         tracker = Tracker(settings, context.store.local, config, part_of)
         context.log_live = tracker.log_live
         try:
@@ -115,15 +114,14 @@ def run_atlas(config: Mapping[str, Any], part_of: PartOf | None = None) -> Conte
 
 def capture_ahead(settings: Settings) -> Context:
     """Run the stages up to capture, for all the runs that will then find them done."""
-    with _opened(settings, is_watched=True) as context:
+    with _opened(settings) as context:
         _run_stages(context, last=capture.STAGE)
     return context
 
 
 @contextmanager
-def _opened(settings: Settings, is_watched: bool) -> Iterator[Context]:
-    """What the stages of a run share, while it holds its output folder; is_watched: whether the
-    nodes are watched by a sweep, whose own run then shows what they measure."""
+def _opened(settings: Settings) -> Iterator[Context]:
+    """What the stages of a run share, while it holds its output folder."""
     with ExitStack() as opened:
         store = opened.enter_context(opened_store(settings.out, settings.local))
         pool = SubjectPool(settings.subject, settings.cluster)
@@ -132,8 +130,6 @@ def _opened(settings: Settings, is_watched: bool) -> Iterator[Context]:
         @cache
         def start_cluster() -> None:
             opened.enter_context(cluster(settings.cluster))
-            if not is_watched:
-                opened.enter_context(watched_nodes(lambda *told: context.log_live(*told)))
             opened.callback(pool.close)
             opened.callback(servers.close)
 

@@ -22,9 +22,8 @@ from neuron_atlas.workflows.run.neuron_parts import cut_into_parts
 from neuron_atlas.workflows.run.stage import Context
 from neuron_atlas.workflows.run.store import Store
 from neuron_atlas.workflows.stages import explain
-from neuron_atlas.workflows.tracking.spool import Spool
 from neuron_atlas.workflows.tracking.tracker import Tracker
-from tests.workflows.runs import settings
+from tests.workflows.runs import runs_in, settings
 
 
 def types(count: int) -> pa.Table:
@@ -147,8 +146,7 @@ def test_the_explanations_of_a_run_with_too_many_failures_are_logged_all_the_sam
     with pytest.raises(RunFailed, match=r"100\.0% of 4 explanations failed"):
         explain._run(apart, tmp_path)
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     Tracker(several.settings, tmp_path, {}).finish(several, "FAILED", "too many")
-    (left,) = Spool.left_in(tmp_path / "tracking")
-    (told,) = [entry for entry in left.waiting() if entry.kind == "explanations"]
-    assert told.content["paths"] == [str(tmp_path / "part.parquet")]
+    client, (run,) = runs_in(tmp_path / "mlflow.db")
+    logged = client.load_table(run.info.experiment_id, "explanations.json", [run.info.run_id])
+    assert list(logged["status"]) == ["malformed"] * 4
