@@ -148,5 +148,5 @@ def test_the_explanations_of_a_run_with_too_many_failures_are_logged_all_the_sam
 
     Tracker(several.settings, tmp_path, {}).finish(several, "FAILED", "too many")
     client, (run,) = runs_in(tmp_path / "mlflow.db")
-    logged = client.load_table(run.info.experiment_id, "explanations.json", [run.info.run_id])
-    assert list(logged["status"]) == ["malformed"] * 4
+    logged = Path(client.download_artifacts(run.info.run_id, "explanations.json"))
+    assert logged.read_text(encoding="utf-8").count('"malformed"') == 4
