@@ -6,10 +6,10 @@ import pytest
 
 from neuron_atlas.tasks.models.journal import Tally
 from neuron_atlas.workflows.models import calls, spending
-from neuron_atlas.workflows.models.spending import shown_spending, spending_metrics, spending_note
+from neuron_atlas.workflows.models.spending import shown_spending, spending_note
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import Store
-from neuron_atlas.workflows.tracking.words import as_name
+from neuron_atlas.workflows.tracking.metrics import spending_metrics, valid_name
 from tests.workflows.runs import settings
 
 TALLY = Tally(
@@ -45,7 +45,7 @@ def test_the_tally_is_logged_under_names_that_mlflow_takes():
     assert metrics["explain/usd"] == 2.0
     assert metrics["explain/usd_of_all_runs"] == 12.345
     assert metrics["explain/calls/rate_limited/HTTP 429"] == 1
-    assert {as_name(name) for name in metrics} >= {"explain/calls/failed/  "}
+    assert {valid_name(name) for name in metrics} >= {"explain/calls/failed/  "}
     assert "explain/latency_p90_s" not in metrics
 
 
