@@ -68,19 +68,29 @@ def build(sources: Path, folder: Path, hook: str) -> Path:
     return wheel
 
 
+def bare_environment(folder: Path) -> Path:
+    """Make a virtual environment that has the dependencies and no neuron_atlas."""
+    _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+    # Of a folder that is named in a .pth file, Python reads no .pth files: the dependencies are
+    # there, and the checkout that is installed beside them is not.
+    dependencies = sysconfig.get_path("purelib") + "\n"
+    (_packages(folder) / "dependencies.pth").write_text(dependencies, encoding="utf-8")
+    return folder
+
+
 def environment_with(wheel: Path, folder: Path, package: Path | None = None) -> Environment:
     """Make a virtual environment with this wheel in it.
 
     package: the folder that an editable wheel points to; None where it holds the package itself.
     """
-    _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
-    site = folder / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
-    made = Environment(folder, package or site / "neuron_atlas")
-    made.pip("install", "--no-deps", "--no-index", str(wheel))
-    # Of a folder that is named in a .pth file, Python reads no .pth files: the dependencies are
-    # there, and the checkout that is installed beside them is not.
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    made = Environment(bare_environment(folder), package or _packages(folder) / "neuron_atlas")
+    # pip would take the checkout's distribution, which it sees there, for an installed one.
+    made.pip("install", "--no-deps", "--no-index", "--ignore-installed", str(wheel))
     return made
+
+
+def _packages(folder: Path) -> Path:
+    return folder / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
 
 
 def foreign_wheel(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""One import package: nothing that lies in a user's folder or is installed next to it touches it."""
+"""One import package: files of the user's and other distributions do not touch it."""
 
 from __future__ import annotations
 
