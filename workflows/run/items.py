@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.workflows.cluster.actor_pool import ActorPool
-
 from neuron_atlas.tasks.artifacts.location import present
 from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.workflows.cluster.actor_pool import ActorPool
 from neuron_atlas.workflows.cluster.nodes_used import task
 from neuron_atlas.workflows.cluster.progress import Advance, say
 from neuron_atlas.workflows.cluster.spread import spread

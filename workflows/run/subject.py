@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from neuron_atlas.workflows.cluster.actor_pool import Placement
-
 from neuron_atlas.tasks.subject.settings import SubjectSettings
+from neuron_atlas.workflows.cluster.actor_pool import Placement
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.stage import Holding, Needs
 
