@@ -130,6 +130,9 @@ class Runner:
         if needs.model is None:
             self._work_on_items(step, items, folder, logs)
             return items
+        is_batch = needs.model.mode == "batch" and not step.is_live
+        if not (is_batch or unfinished_items(items, folder)):
+            return items
         with open_calls(needs.model, self._context.store.local) as calls:
             work = partial(
                 self._work_on_items,
@@ -139,9 +142,9 @@ class Runner:
                 logs,
                 shown=lambda advance: calls.shown(advance, self._log_live),
             )
-            if needs.model.mode == "batch":
+            if is_batch:
                 work_by_batch(calls, folder / "spools", work)
-            elif unfinished_items(items, folder):  # A server is started for work alone.
+            else:
                 live = calls.live()
                 work(calls=lambda item: live, ending_s=calls.ending_s)
         return items

@@ -77,7 +77,8 @@ class Step:
 
     name: shown on the bar and timed. unit: what sizes count. items: lists them, once the steps
     before are done; some may be complete. should_retry: whether a complete item is to be done
-    again, for it holds a failure that may have passed.
+    again, for it holds a failure that may have passed. is_live: its calls never go through the
+    batch API.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Step:
     work: Work
     needs: Callable[[Context], Needs] = lambda context: Needs()
     should_retry: Callable[[Item, Path], bool] = lambda item, folder: False
+    is_live: bool = False
 
 
 Files = Mapping[str, Sequence[str]]

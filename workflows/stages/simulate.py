@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, SIMULATIONS, read_table, write_table
+from neuron_atlas.tasks.artifacts.location import present, read_file, writing
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.control import Explained, other_neurons
-from neuron_atlas.tasks.simulate.simulator import Simulator
+from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
 from neuron_atlas.workflows.cluster.actor_pool import Placement
 from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.run.context import Context
@@ -35,6 +36,7 @@ from neuron_atlas.workflows.run.stage import (
 )
 
 Key = tuple[int, int]
+_PROBED = "capabilities.json"
 _STEADY = ["layer", "neuron", "claim", "claim_layer", "claim_neuron", "sample_id", "draw"]
 _STEADY += ["purpose", "estimator", "status"]
 
@@ -42,18 +44,20 @@ _STEADY += ["purpose", "estimator", "status"]
 def stage_of(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> Stage:
     """The stage for the explanations of one explainer."""
     key = explainer if is_one_of_several else ""
+    needs = partial(_needs, f"simulate/{key}" if key else "simulate")
     return Stage(
         "simulate",
         3,
         ("samples", "describe", "capture", "classify", "explain"),
         _parameters,
         (
+            Step("probe", "", _probe_item, _probe, needs, is_live=True),
             Step(
                 "simulate",
                 "neurons",
-                partial(_items, explainer, key),
+                partial(_items, explainer, key, is_dry_run),
                 _simulate,
-                partial(_needs, f"simulate/{key}" if key else "simulate"),
+                needs,
                 should_retry=_has_transient_failures,
             ),
         ),
@@ -66,7 +70,7 @@ def stage_of(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> St
 def _parameters(context: Context) -> Mapping[str, Any]:
     settings = context.settings.simulate
     simulator = settings.simulator
-    loaded = {"weights": simulator.weights()} if getattr(simulator, "loads_model", False) else {}
+    loaded = {"weights": simulator.weights()} if simulator.loads_model else {}
     return {
         "simulator": identity(simulator),
         "wording": simulator.wording,
@@ -80,19 +84,17 @@ def _needs(title: str, context: Context) -> Needs:
     simulator = settings.simulator
     return Needs(
         # A simulator's layers are never spread over several GPUs, as a subject's are.
-        Holding("simulate", partial(_load, simulator), gpus=1)
-        if getattr(simulator, "loads_model", False)
-        else None,
-        ModelUse(
+        Holding("simulate", partial(_load, simulator), gpus=1) if simulator.loads_model else None,
+        None
+        if simulator.client is None
+        else ModelUse(
             "simulate",
             title,
             simulator.client,
             simulator.prices,
             settings.budget_usd,
             settings.mode,
-        )
-        if getattr(simulator, "asks_model", False)
-        else None,
+        ),
     )
 
 
@@ -100,9 +102,34 @@ def _load(simulator: Simulator, placement: Placement) -> Simulator:
     return simulator.load(placement.device, placement.threads)
 
 
+def _probe_item(context: Context, folder: Path) -> list[Item]:
+    simulator = context.settings.simulate.simulator
+    return [] if simulator.client is None else [Item("probe", 1, (_PROBED,), simulator)]
+
+
+def _probe(item: Item, folder: Path, worker: Worker) -> list[str]:
+    """Write what the simulator's server can do, if it has capabilities and can answer now."""
+    simulator: Simulator = worker.held or item.inputs
+    found = simulator.probe(worker.calls)
+    if found is None:
+        has_capabilities = simulator.assumed() is not None
+        unknown = "simulate   estimator: not known yet: the server did not answer"
+        return [unknown] if has_capabilities else []
+    with writing(folder / _PROBED) as path:
+        path.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    return [f"simulate   estimator: {found.estimator}"]
+
+
+def _probed(folder: Path) -> Capabilities | None:
+    if not present(folder, {_PROBED}):
+        return None
+    return Capabilities(**json.loads(read_file(folder / _PROBED)))
+
+
 @dataclass(frozen=True)
 class _Part:
     simulator: Simulator
+    capabilities: Capabilities | None
     explainer: str
     neurons: NeuronPart
     evidence: EvidenceFiles
@@ -110,8 +137,11 @@ class _Part:
     controls: Mapping[Key, Explained]
 
 
-def _items(explainer: str, key: str, context: Context, folder: Path) -> list[Item]:
+def _items(
+    explainer: str, key: str, is_dry_run: bool, context: Context, folder: Path
+) -> list[Item]:
     settings = context.settings.simulate
+    capabilities = settings.simulator.assumed() if is_dry_run else _probed(folder)
     explained = _explained(context, key)
     controls = other_neurons(list(explained.values()), settings.seed)
     evidence = EvidenceFiles.of(context)
@@ -125,6 +155,7 @@ def _items(explainer: str, key: str, context: Context, folder: Path) -> list[Ite
                 files=(part.file("simulations"),),
                 inputs=_Part(
                     settings.simulator,
+                    capabilities,
                     explainer,
                     part,
                     evidence,
@@ -159,6 +190,7 @@ def _simulate(item: Item, folder: Path, worker: Worker) -> None:
         part.controls,
         part.evidence.catalog([*held_out, *calibration]),
         worker.calls,
+        part.capabilities,
     )
     if not pc.any(pc.equal(rows["status"], "pending")).as_py():
         write_table(rows, SIMULATIONS, folder / part.neurons.file("simulations"))
