@@ -28,11 +28,10 @@ from hydra.core.global_hydra import GlobalHydra
 
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.spool import Spool, Spooled, read_spools
-from neuron_atlas.tasks.simulate.control import other_neurons
 from neuron_atlas.workflows.atlas import run_atlas
 from neuron_atlas.workflows.config.composition import CONF, plain_config, register_resolvers
 from neuron_atlas.workflows.config.reader import read_settings
-from neuron_atlas.workflows.run.neuron_parts import TaskInputs
+from neuron_atlas.workflows.run.stage import Worker
 from neuron_atlas.workflows.stages import simulate
 
 LEAST_SHARE = 0.95
@@ -107,20 +106,12 @@ def _prepare(folder: Path, neurons: int, in_flight: int) -> list[Spooled]:
     context = run_atlas(_composed(_overrides(base, neurons)))
     asking = _composed(_overrides(base, neurons, *_asking("http://127.0.0.1:1/v1", in_flight)))
     context.settings = replace(context.settings, simulate=read_settings(asking).simulate)
-    explained = simulate._explained(context)
-    controls = other_neurons(list(explained.values()), context.settings.simulate.seed)
-    for part in simulate.explained_parts(context):
-        spool = Spool(folder / "spools" / f"{part.file('requests')}.jsonl")
-        simulate.simulate_part(
-            context.settings.simulate.simulator,
-            context.settings.explain.explainer.name,
-            part,
-            TaskInputs.of(context),
-            explained,
-            controls,
-            Calls(spool=spool),
-            None,
-        )
+    explainer = context.settings.explain.explainer.name
+    stage = simulate.stage_of(explainer, is_one_of_several=False, is_dry_run=False)
+    step = stage.steps[-1]
+    for item in step.items(context, folder / "none"):
+        spool = Spool(folder / "spools" / f"{item.key}.jsonl")
+        step.work(item, folder / "none", Worker(calls=Calls(spool=spool)))
     return list(read_spools(sorted((folder / "spools").glob("*.jsonl"))))
 
 

@@ -136,4 +136,4 @@ def evidence(captured: Path, types: pa.Table, purpose: Purpose) -> list[Evidence
         captured / layer_file(name, layer) for name in ("traces", "random_traces")
     )
     samples = [captured / "samples.parquet"]
-    return load_evidence(types, traces, random_traces, samples, purpose)
+    return load_evidence(types, traces, random_traces, samples)[purpose]

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig
 
-from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.signals import stop_on_signals
-from neuron_atlas.workflows.cluster.subject_pool import SubjectPool
 from neuron_atlas.workflows.config.composition import (
     CONF,
     HYDRA_ERRORS,
@@ -29,12 +25,12 @@ from neuron_atlas.workflows.config.composition import (
 )
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
-from neuron_atlas.workflows.models.dry_run import dry_run
-from neuron_atlas.workflows.models.servers import ServerPool
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import WrongCall
 from neuron_atlas.workflows.run.exit_status import outcome
 from neuron_atlas.workflows.run.output import opened_store
-from neuron_atlas.workflows.run.stage import Context, Stage, run_stage
+from neuron_atlas.workflows.run.runner import Runner
+from neuron_atlas.workflows.run.stage import Stage
 from neuron_atlas.workflows.run.summary import closing_summary
 from neuron_atlas.workflows.stages import (
     analyse,
@@ -47,19 +43,14 @@ from neuron_atlas.workflows.stages import (
     score,
     simulate,
 )
-from neuron_atlas.workflows.tracking.nodes import watched_nodes
 from neuron_atlas.workflows.tracking.tracker import PartOf, Tracker
 
-STAGES = (
+BEFORE_EXPLAINING = (
     samples.STAGE,
     describe.STAGE,
     capture.STAGE,
     classify.STAGE,
     analyse.STAGE,
-    explain.STAGE,
-    simulate.STAGE,
-    score.STAGE,
-    report.STAGE,
 )
 
 
@@ -81,7 +72,7 @@ def main() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="atlas")
 def _atlas(config: DictConfig) -> None:
-    # Errors end the program here, for Hydra would print its own account of them.
+    # Errors end the program here: Hydra would print its own account of them.
     try:
         run_atlas(plain_config(config))
     except (Exception, KeyboardInterrupt) as error:
@@ -93,15 +84,19 @@ def _atlas(config: DictConfig) -> None:
 def run_atlas(config: Mapping[str, Any], part_of: PartOf | None = None) -> Context:
     """Run all stages for a plain config, and log the run. Raises WrongCall or RunFailed.
 
-    part_of: the sweep that it is a job of.
+    part_of: the sweep that the run is a job of.
     """
     settings = read_settings(config)
-    with _opened(settings, is_watched=part_of is not None) as context:
-        tracker = Tracker(settings, context.store.local, config, part_of)
-        context.log_live = tracker.log_live
+    with opened_store(settings.out, settings.local) as store:
+        context = Context(settings, store)
+        tracker = Tracker(settings, store.local, config, part_of)
+        stages = stages_of(settings)
         try:
-            is_whole = _run_stages(context)
-            if is_whole:  # What a dry run leaves out must not take the place of a finished run.
+            with Runner(context, stages, tracker.log_live) as runner:
+                for stage in stages:
+                    runner.run(stage)
+                is_whole = runner.finish()
+            if is_whole:  # A dry run must not take the place of a finished run.
                 _write_run(context)
         except BaseException as error:
             killed = isinstance(error, KeyboardInterrupt)
@@ -115,61 +110,43 @@ def run_atlas(config: Mapping[str, Any], part_of: PartOf | None = None) -> Conte
 
 def capture_ahead(settings: Settings) -> Context:
     """Run the stages up to capture, for all the runs that will then find them done."""
-    with _opened(settings, is_watched=True) as context:
-        _run_stages(context, last=capture.STAGE)
+    stages = BEFORE_EXPLAINING[: BEFORE_EXPLAINING.index(capture.STAGE) + 1]
+    with opened_store(settings.out, settings.local) as store:
+        context = Context(settings, store)
+        with Runner(context, stages, lambda metrics, step: None) as runner:
+            for stage in stages:
+                runner.run(stage)
     return context
 
 
-@contextmanager
-def _opened(settings: Settings, is_watched: bool) -> Iterator[Context]:
-    """What the stages of a run share, while it holds its output folder; is_watched: whether the
-    nodes are watched by a sweep, whose own run then shows what they measure."""
-    with ExitStack() as opened:
-        store = opened.enter_context(opened_store(settings.out, settings.local))
-        pool = SubjectPool(settings.subject, settings.cluster)
-        servers = ServerPool(settings.simulate, store.local / "servers")
-
-        @cache
-        def start_cluster() -> None:
-            opened.enter_context(cluster(settings.cluster))
-            if not is_watched:
-                opened.enter_context(watched_nodes(lambda *told: context.log_live(*told)))
-            opened.callback(pool.close)
-            opened.callback(servers.close)
-
-        context = Context(settings, store, pool, start_cluster, servers=servers)
-        yield context
-
-
-def _run_stages(context: Context, last: Stage | None = None) -> bool:
-    """Run all stages, or up to the `last`, or those before a dry run; whether it was all."""
-    for stage in STAGES:
-        if stage is explain.STAGE and context.settings.explain.is_dry_run:
-            dry_run(context, explain.asking)
-            return False
-        if stage is simulate.STAGE and context.settings.simulate.dry_run:
-            dry_run(context, partial(simulate.asking, is_rehearsal=True))
-            return False
-        run_stage(stage, context)
-        if stage is samples.STAGE:
-            samples.check_samples(context)
-        if stage is describe.STAGE:
-            describe.check_descriptions(context)
-        if stage is capture.STAGE:
-            context.pool.close()  # The later stages need no subject, and its cores.
-        if stage is simulate.STAGE and context.servers is not None:
-            context.servers.close()
-        if stage is last:
-            return False
-    return True
+def stages_of(settings: Settings) -> tuple[Stage, ...]:
+    """Return the stages of a run, in order. A dry run ends with the stage that it estimates."""
+    explainers = settings.explain.each
+    several = len(explainers) > 1
+    is_dry_run = settings.explain.is_dry_run
+    explaining = [
+        explain.stage_of(one, is_one_of_several=several, is_dry_run=is_dry_run)
+        for one in explainers
+    ]
+    simulating = [
+        simulate.stage_of(name, is_one_of_several=several, is_dry_run=settings.simulate.dry_run)
+        for name in settings.explain.names
+    ]
+    scoring = [score.stage_of(name, is_one_of_several=several) for name in settings.explain.names]
+    if is_dry_run:
+        return (*BEFORE_EXPLAINING, *explaining)
+    if settings.simulate.dry_run:
+        return (*BEFORE_EXPLAINING, *explaining, *simulating)
+    return (*BEFORE_EXPLAINING, *explaining, *simulating, *scoring, report.STAGE)
 
 
 def _write_run(context: Context) -> None:
+    stats = context.stats
     context.store.write_run(
-        context.manifests(),
-        seconds={name: round(value, 3) for name, value in context.seconds.items()},
-        nodes=context.nodes,
-        already_done=context.skipped,
+        list(context.done.values()),
+        seconds={name: round(value, 3) for name, value in stats.seconds.items()},
+        nodes=stats.nodes,
+        already_done=stats.skipped,
         subject=Path(context.settings.subject.model).name,
         dataset=context.settings.data.source.title,
     )

@@ -18,6 +18,7 @@ from neuron_atlas.tasks.artifacts.analysed import (
     TYPE_KAPPA,
     TYPE_RESPONSES,
     TYPE_SHARES,
+    TYPE_SUMMARIES,
     WORDS,
 )
 from neuron_atlas.tasks.artifacts.captured import (
@@ -37,6 +38,7 @@ from neuron_atlas.tasks.artifacts.files import (
     read_rows,
     read_table,
     row_count,
+    rows_with,
     write_table,
     write_tables,
 )
@@ -94,6 +96,7 @@ __all__ = [
     "TYPE_KAPPA",
     "TYPE_RESPONSES",
     "TYPE_SHARES",
+    "TYPE_SUMMARIES",
     "USABLE",
     "WORDS",
     "TableSpec",
@@ -104,6 +107,7 @@ __all__ = [
     "read_rows",
     "read_table",
     "row_count",
+    "rows_with",
     "write_table",
     "write_tables",
 ]

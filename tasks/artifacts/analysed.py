@@ -152,3 +152,13 @@ TYPE_FAVOURITES = TableSpec(
     ),
     key=("rule", "type", "word"),
 )
+
+TYPE_SUMMARIES = (
+    TYPE_SHARES,
+    TYPE_AGREEMENT,
+    TYPE_KAPPA,
+    TYPE_RESPONSES,
+    TYPE_CONCEPTS,
+    TYPE_FAVOURITES,
+)
+"""The tables that sum up all neurons of a type."""

@@ -12,7 +12,16 @@ from typing import Literal, get_args
 import numpy as np
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import RANDOM_TRACES, TRACES, TableSpec, list_rows, read_rows
+from neuron_atlas.tasks.artifacts import (
+    RANDOM_TRACES,
+    SAMPLES,
+    TRACES,
+    TableSpec,
+    list_rows,
+    read_rows,
+    read_table,
+    rows_with,
+)
 
 Purpose = Literal["explainer", "calibration", "scorer"]
 Draw = Literal["exemplar", "random"]
@@ -114,13 +123,7 @@ def read_traces(path: Path, spec: TableSpec, neurons: Sequence[int]) -> pa.Table
     wanted = [int(neuron) for neuron in neurons]
     if not wanted:
         return spec.schema.empty_table()
-    # The range lets the reader pass over whole row groups, which it cannot do for a set.
-    filters = [
-        ("neuron", ">=", min(wanted)),
-        ("neuron", "<=", max(wanted)),
-        ("neuron", "in", wanted),
-    ]
-    return read_rows(path, filters=filters).cast(spec.schema)
+    return read_rows(path, filters=rows_with("neuron", wanted)).cast(spec.schema)
 
 
 def load_evidence(
@@ -128,16 +131,14 @@ def load_evidence(
     traces: Path,
     random_traces: Path,
     samples: Sequence[Path],
-    purpose: Purpose,
-) -> list[Evidence]:
-    """The evidence of the neurons in `types` (rows of one layer), in their order.
+) -> dict[Purpose, list[Evidence]]:
+    """Load the evidence of the neurons in `types` (rows of one layer) by purpose, in their order.
 
-    samples: the files of the `samples` artifact, which tell the images of each sample. Samples
-    that share an image have one purpose for a neuron, for a scorer that saw the explainer's pixels
-    under another caption would prove nothing. Purposes take turns down the ranking, so that
-    explainer and scorer see equally strong samples; then they take turns among the random samples.
-    Images are the same where their bytes or their references are: copies that were encoded anew
-    count as others.
+    samples: the files of the `samples` artifact, which name the images of each sample. Samples
+    that share an image have one purpose for a neuron: a score on pixels that the explainer saw
+    under another caption would prove nothing. Purposes take turns down the ranking, so explainer
+    and scorer see equally strong samples; then they take turns among the random samples. Images
+    are the same if their bytes or their references are: re-encoded copies count as different.
     """
     neurons = types["neuron"].to_pylist()
     ranked = _by_neuron(
@@ -148,7 +149,7 @@ def load_evidence(
     drawn = _by_neuron(read_traces(random_traces, RANDOM_TRACES, neurons))
     everything = (*ranked.values(), *drawn.values())
     images = _images(samples, {seen.sample_id for group in everything for seen in group})
-    evidence = []
+    evidence: dict[Purpose, list[Evidence]] = {purpose: [] for purpose in get_args(Purpose)}
     for row in types.to_pylist():
         exemplars = ranked.get(row["neuron"], [])
         used = {seen.sample_id for seen in exemplars}
@@ -161,17 +162,20 @@ def load_evidence(
             }
         )
         split.check_images(images)
-        evidence.append(
-            Evidence(
-                layer=row["layer"],
-                neuron=row["neuron"],
-                type=row["type"],
-                scale=row["scale"],
-                exemplars=tuple(seen for seen in exemplars if purposes[seen.sample_id] == purpose),
-                random=tuple(seen for seen in random if purposes[seen.sample_id] == purpose),
-                split=split,
+        for purpose, neurons_evidence in evidence.items():
+            neurons_evidence.append(
+                Evidence(
+                    layer=row["layer"],
+                    neuron=row["neuron"],
+                    type=row["type"],
+                    scale=row["scale"],
+                    exemplars=tuple(
+                        seen for seen in exemplars if purposes[seen.sample_id] == purpose
+                    ),
+                    random=tuple(seen for seen in random if purposes[seen.sample_id] == purpose),
+                    split=split,
+                )
             )
-        )
     return evidence
 
 
@@ -214,14 +218,12 @@ def _images(samples: Sequence[Path], wanted: Collection[int]) -> dict[int, froze
     """What each wanted sample's images are known by: their references, and the hash of their
     bytes. A sample may have none."""
     columns = ["sample_id", "images", "image_sha256"]
-    only = [("sample_id", "in", list(wanted))]
     images: dict[int, frozenset[str]] = dict.fromkeys(wanted, frozenset())
-    for path in samples if wanted else ():
-        table = read_rows(path, columns=columns, filters=only)
-        for sample_id, references, digest in zip(
-            *(table[name].to_pylist() for name in columns), strict=True
-        ):
-            images[sample_id] = frozenset(filter(None, (*(references or ()), digest)))
+    table = read_table(samples, SAMPLES, columns, sample_ids=wanted)
+    for sample_id, references, digest in zip(
+        *(table[name].to_pylist() for name in columns), strict=True
+    ):
+        images[sample_id] = frozenset(filter(None, (*(references or ()), digest)))
     return images
 
 

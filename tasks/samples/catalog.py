@@ -64,7 +64,7 @@ class TrueConcept:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Samples by id. Reads only the ids asked for, so it stays small beside a large dataset."""
+    """Samples by id."""
 
     samples: dict[int, Sample]
     truths: dict[int, tuple[TrueConcept, ...]] = field(default_factory=dict)
@@ -105,9 +105,9 @@ def open_catalog(
     sample_ids: Collection[int] | None = None,
     source: Source | None = None,
 ) -> Catalog:
-    """Read the usable samples, all or only `sample_ids`, from their artifacts."""
-    described = _only(read_table(descriptions, DESCRIPTIONS), sample_ids)
-    listed = _only(read_table(samples, SAMPLES), described["sample_id"].to_pylist())
+    """Read the usable samples from their artifacts: all, or no more than `sample_ids`."""
+    described = read_table(descriptions, DESCRIPTIONS, sample_ids=sample_ids)
+    listed = read_table(samples, SAMPLES, sample_ids=described["sample_id"].to_pylist())
     images = {
         row["sample_id"]: row
         for row in listed.select(
@@ -128,7 +128,7 @@ def open_catalog(
         )
         for row in usable.to_pylist()
     }
-    truths = _truths(_only(read_table(concepts, CONCEPTS), by_id))
+    truths = _truths(read_table(concepts, CONCEPTS, sample_ids=by_id))
     return Catalog(by_id, truths, source)
 
 
@@ -141,10 +141,3 @@ def _truths(concepts: pa.Table) -> dict[int, tuple[TrueConcept, ...]]:
         truth = TrueConcept(row["concept"], row["kind"], tuple(row["words"]), mask)
         truths.setdefault(row["sample_id"], []).append(truth)
     return {sample_id: tuple(found) for sample_id, found in truths.items()}
-
-
-def _only(table: pa.Table, sample_ids: Collection[int] | None) -> pa.Table:
-    if sample_ids is None:
-        return table
-    wanted = pa.array(list(sample_ids), type=pa.int32())
-    return table.filter(pc.is_in(table["sample_id"], value_set=wanted))

@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
@@ -32,19 +32,25 @@ from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import Unopenable, open_view
 from neuron_atlas.tasks.settings import AtLeastOne, runtime
-from neuron_atlas.tasks.simulate.agreement import Informed, find_out
-from neuron_atlas.tasks.simulate.estimator import Agreed, negotiate
+from neuron_atlas.tasks.simulate.capabilities import probe_server
+from neuron_atlas.tasks.simulate.estimator import ChatCapabilities, probe_estimator
 from neuron_atlas.tasks.simulate.grid_drawing import LEAST_SIZE, draw_grid
 from neuron_atlas.tasks.simulate.rating_prompt import ask, ask_again, show_sample, wording
 from neuron_atlas.tasks.simulate.ratings import Ratings, expected_values, read_ratings
 from neuron_atlas.tasks.simulate.sheet import Sheet
-from neuron_atlas.tasks.simulate.simulator import NOTHING, Prediction, Question
+from neuron_atlas.tasks.simulate.simulator import (
+    NOTHING,
+    Capabilities,
+    Prediction,
+    Question,
+    Simulator,
+)
 
 _SAMPLES_KEPT = 32
 
 
 @dataclass(frozen=True)
-class ChatSimulator:
+class ChatSimulator(Simulator):
     """Settings of the simulator, and the simulator.
 
     grid: rows and columns laid over each image, or full for those of the subject's own patches; a
@@ -63,8 +69,6 @@ class ChatSimulator:
     are asked for. temperature, request_seed: None leaves them to the provider. structured: ask for
     the answer by JSON schema; a provider without it is asked without. prices: by model.
     """
-
-    asks_model: ClassVar[bool] = True
 
     name: str = "chat"
     client: ClientSettings = field(default_factory=ClientSettings)
@@ -94,53 +98,52 @@ class ChatSimulator:
         check_price(self.prices, self.client.model, "simulate.prices")
         read_key(self.client.api_key_env, "simulate")
 
-    def agree(self, calls: Calls) -> ChatSimulator | Informed[Agreed]:
-        """Find out what can be had of the server, once for all who will simulate by what is
-        returned; itself where that cannot be known now. Raises Unusable."""
-        agreed = find_out(self._agree, self.client, calls, self.prices)
-        return Informed(self, agreed) if isinstance(agreed, Agreed) else self
+    def probe(self, calls: Calls) -> Capabilities | None:
+        """See `Simulator`."""
+        found = probe_server(self._probe, self.client, calls, self.prices)
+        return None if found is None else _shared(found)
 
-    def assume(self) -> ChatSimulator:
-        """As if its server could do the least, without asking it."""
-        return replace(self, estimator="integers")
+    def assumed(self) -> Capabilities:
+        """See `Simulator`: the least that a server can do."""
+        return _shared(ChatCapabilities("integers"))
 
     def simulate(
         self,
         questions: Sequence[Question],
         catalog: Catalog,
         calls: Calls,
-        known: Agreed | None = None,
+        capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         """See `Simulator`. Runs an event loop of its own until every question has its outcome.
 
-        All about a sample is asked one after the other, and all about samples of the same images.
-        known: what was found out of the server, if it was.
+        All questions about a sample, and all about samples of the same images, follow each other.
         """
         check_price(self.prices, self.client.model, "simulate.prices")
-        return asyncio.run(self._simulate_all(questions, catalog, calls, known))
+        server = None if capabilities is None else ChatCapabilities(**capabilities.details)
+        return asyncio.run(self._simulate_all(questions, catalog, calls, server))
 
     def parameters(self) -> dict[str, Any]:
         """The fields that all requests have in common."""
         return {"temperature": self.temperature, "seed": self.request_seed}
 
-    async def _agree(self, connection: Connection | Collection) -> Agreed | Answer:
+    async def _probe(self, connection: Connection | Collection) -> ChatCapabilities | Answer:
         if self.estimator == "integers":
-            return Agreed("integers")
-        agreed = await negotiate(connection, self.parameters(), self.structured)
-        if self.estimator == "expected" and agreed == Agreed("integers"):
+            return ChatCapabilities("integers")
+        found = await probe_estimator(connection, self.parameters(), self.structured)
+        if self.estimator == "expected" and found == ChatCapabilities("integers"):
             raise Unusable(
-                f"the server of {self.client.model!r} does not tell the probabilities of the "
+                f"the server of {self.client.model!r} does not return the probabilities of the "
                 "numbers that it writes (logprobs, top_logprobs), or they are next to none: set "
                 "simulate.estimator to integers or auto"
             )
-        return agreed
+        return found
 
     async def _simulate_all(
         self,
         questions: Sequence[Question],
         catalog: Catalog,
         calls: Calls,
-        known: Agreed | None,
+        server: ChatCapabilities | None,
     ) -> list[Prediction]:
         def by_image(place: int) -> tuple[Any, ...]:
             sample_id = questions[place].sample_id
@@ -149,11 +152,11 @@ class ChatSimulator:
         # One thread draws, so that drawing holds up no call, and no source has to be thread-safe.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw") as drawing:
             async with connect(self.client, calls, self.prices) as connection:
-                agreed = known or await self._agree(connection)
-                if not isinstance(agreed, Agreed):
-                    undecided = replace(NOTHING, status=agreed.status, reason=agreed.reason)
+                found = server or await self._probe(connection)
+                if isinstance(found, Answer):
+                    undecided = replace(NOTHING, status=found.status, reason=found.reason)
                     return [undecided] * len(questions)
-                rating = _Rating(self, agreed, catalog, connection, drawing)
+                rating = _Rating(self, found, catalog, connection, drawing)
                 order = sorted(range(len(questions)), key=by_image)
                 answers = await in_parallel(
                     rating.simulate, (questions[place] for place in order), self.client.concurrency
@@ -177,12 +180,12 @@ class _Rating:
     def __init__(
         self,
         settings: ChatSimulator,
-        agreed: Agreed,
+        server: ChatCapabilities,
         catalog: Catalog,
         connection: Connection | Collection,
         drawing: ThreadPoolExecutor,
     ) -> None:
-        self._settings, self._agreed, self._catalog = settings, agreed, catalog
+        self._settings, self._server, self._catalog = settings, server, catalog
         self._drawing = drawing
         self._dialogue = Dialogue(connection, settings.structured)
         self._show = lru_cache(maxsize=_SAMPLES_KEPT)(self._draw)
@@ -211,7 +214,7 @@ class _Rating:
         return Prediction(
             visual=over_tokens(sample.view, cells),
             text=text,
-            estimator=self._agreed.read_by("integers" if values is None else "expected"),
+            estimator=self._server.label_of("integers" if values is None else "expected"),
             detected=whole,
         )
 
@@ -219,7 +222,7 @@ class _Rating:
         settings = self._settings
         parameters = {
             **settings.parameters(),
-            **self._agreed.parameters(),
+            **self._server.parameters(),
             "max_completion_tokens": settings.max_tokens or _answer_tokens(shown.sheet),
         }
         return Request(
@@ -227,7 +230,7 @@ class _Rating:
             parameters,
             shown.sheet.response_format(),
             affinity=shown.affinity,
-            keep=KEEP_NUMBERS if self._agreed.top_logprobs else None,
+            keep=KEEP_NUMBERS if self._server.top_logprobs else None,
         )
 
     def _draw(self, sample_id: int) -> _Shown:
@@ -245,7 +248,7 @@ class _Rating:
             grids.append(grid)
         told = "".join(urls) or sample.text
         return _Shown(
-            Sheet(tuple(grids), len(sample.tokens), self._agreed.top),
+            Sheet(tuple(grids), len(sample.tokens), self._server.top),
             show_sample(urls, sample.tokens, settings.detail),
             hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16],
         )
@@ -253,12 +256,16 @@ class _Rating:
     def _expected(self, ratings: Ratings, answer: Answer) -> list[float] | None:
         """The expected values, or None where they are not to be had of this answer."""
         odds = read_odds(answer.kept)
-        if self._agreed.estimator != "expected" or ratings.spans is None or odds is None:
+        if self._server.estimator != "expected" or ratings.spans is None or odds is None:
             return None
-        return expected_values(answer.text, ratings.spans, odds, self._agreed.top)
+        return expected_values(answer.text, ratings.spans, odds, self._server.top)
 
     def _failed(self, status: str, reason: str) -> Prediction:
-        return replace(NOTHING, estimator=self._agreed.told, status=status, reason=reason)
+        return replace(NOTHING, estimator=self._server.label, status=status, reason=reason)
+
+
+def _shared(server: ChatCapabilities) -> Capabilities:
+    return Capabilities(server.label, asdict(server))
 
 
 def _answer_tokens(sheet: Sheet) -> int:

@@ -12,15 +12,15 @@ from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.pretrained import check_folder, weights_revision
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import AtLeastOne, runtime
-from neuron_atlas.tasks.simulate.simulator import Prediction, Question, Simulator
+from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
 
-KIND = "clipseg"
-"""How transformers names such models."""
+_KIND = "clipseg"
+"""The name of such models in transformers."""
 _SETTING = "simulate.model"
 
 
 @dataclass(frozen=True)
-class ClipSeg:
+class ClipSeg(Simulator):
     """Settings of the simulator: CLIPSeg (Lueddecke and Ecker 2022) draws for an explanation a map
     of how probable it is at each pixel, and a visual token is predicted the mean of the map over
     its box. It says nothing of text tokens.
@@ -42,32 +42,33 @@ class ClipSeg:
     batch_size: AtLeastOne = runtime(64)
     features_gb: Annotated[float, Ge(0)] = runtime(0.5)
 
-    @property
-    def wording(self) -> str:
-        """See Simulator: the explanation is all that the model is told."""
-        return ""
-
     def check(self) -> None:
-        """See Simulator: there must be such a model. Raises ModelError."""
-        check_folder(self.model, KIND, _SETTING)
+        """See `Simulator`: there must be such a model. Raises ModelError."""
+        check_folder(self.model, _KIND, _SETTING)
         self.weights()
 
     def weights(self) -> str:
-        """See ModelSimulator."""
+        """See `Simulator`."""
         return weights_revision(self.model, self.revision, _SETTING)
 
     def load(self, device: str = "cpu", threads: int | None = None) -> Simulator:
-        """See ModelSimulator."""
+        """See `Simulator`."""
         from neuron_atlas.tasks.simulate.heat_maps import HeatMaps
         from neuron_atlas.tasks.simulate.segmenter import load_segmenter
 
         segmenter = load_segmenter(
             self.model, self.revision, self.dtype, device, threads, setting=_SETTING
         )
-        return HeatMaps(self, segmenter)
+        return HeatMaps(
+            segmenter, self.name, batch_size=self.batch_size, features_gb=self.features_gb
+        )
 
     def simulate(
-        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
+        self,
+        questions: Sequence[Question],
+        catalog: Catalog,
+        calls: Calls,
+        capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        """See Simulator. Loads the model for these questions alone."""
+        """See `Simulator`. Loads the model for these questions alone."""
         return self.load().simulate(questions, catalog, calls)

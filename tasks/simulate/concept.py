@@ -12,7 +12,7 @@ import numpy as np
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample, TrueConcept
-from neuron_atlas.tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
 
 # Single quotes count where they do not stand within a word, as the apostrophe of "isn't" does.
 _QUOTED = re.compile(
@@ -121,7 +121,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class ConceptSimulator:
+class ConceptSimulator(Simulator):
     """Predicts 1 where a token carries a concept that the explanation names, else 0.
 
     For visual tokens it is the coverage of the true concept; in a source without ground truth, a
@@ -130,16 +130,12 @@ class ConceptSimulator:
 
     name: str = "concept"
 
-    @property
-    def wording(self) -> str:
-        """See Simulator: nobody is asked."""
-        return ""
-
-    def check(self) -> None:
-        """See Simulator: it needs nothing."""
-
     def simulate(
-        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
+        self,
+        questions: Sequence[Question],
+        catalog: Catalog,
+        calls: Calls,
+        capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         """See Simulator. An explanation that names nothing predicts 0 everywhere."""
         claims = {said: read_claim(said) for said in {asked.explanation for asked in questions}}

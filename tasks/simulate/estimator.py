@@ -1,4 +1,4 @@
-"""Finds out from a server whether the numbers of an answer come with their probabilities."""
+"""Probe a chat server: whether the numbers of an answer come with their probabilities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from neuron_atlas.tasks.models.client import Collection, Connection
 from neuron_atlas.tasks.models.dialogue import Dialogue
 from neuron_atlas.tasks.models.logprobs import KEEP_NUMBERS, read_odds
 from neuron_atlas.tasks.models.request import Request
-from neuron_atlas.tasks.simulate.agreement import decides_nothing
+from neuron_atlas.tasks.simulate.capabilities import is_undecided
 from neuron_atlas.tasks.simulate.rating_prompt import probe, probe_format
 from neuron_atlas.tasks.simulate.ratings import (
     expected_values,
@@ -35,21 +35,21 @@ model itself prefers; vLLM tells of what the schema leaves."""
 
 
 @dataclass(frozen=True)
-class Agreed:
-    """What can be had of a server. top_logprobs: alternatives that it tells of, 0 for none. top: of
-    the scale that it is asked to write numbers on; see `tasks.simulate.scale`."""
+class ChatCapabilities:
+    """What a chat server can do. top_logprobs: alternatives that it returns at a token, 0 for none.
+    top: of the scale that it is asked to write numbers on; see `tasks.simulate.scale`."""
 
     estimator: Estimator
     top_logprobs: int = 0
     top: int = HIGHEST
 
     @property
-    def told(self) -> str:
-        """See `Known`."""
-        return self.read_by(self.estimator)
+    def label(self) -> str:
+        """The estimator as rows name it."""
+        return self.label_of(self.estimator)
 
-    def read_by(self, estimator: Estimator) -> str:
-        """How an answer was read, as its row tells it: the scale is named where it is shorter."""
+    def label_of(self, estimator: Estimator) -> str:
+        """Name the estimator of one answer for its row; a shorter scale is part of the name."""
         return estimator if self.top == HIGHEST else f"{estimator} 0-{self.top}"
 
     def parameters(self) -> dict[str, Any]:
@@ -59,29 +59,32 @@ class Agreed:
         return {"logprobs": True, "top_logprobs": self.top_logprobs}
 
 
-async def negotiate(
+async def probe_estimator(
     connection: Connection | Collection, parameters: Mapping[str, Any], structured: bool
-) -> Agreed | Answer:
+) -> ChatCapabilities | Answer:
     """Ask for a few numbers with their alternatives, and see whether they come.
 
-    parameters, structured: of the requests that will follow; see `Dialogue`. Returns what was
-    agreed on, or the answer that decides nothing, such as one that waits for a batch or that there
-    is no money for.
+    parameters, structured: of the requests that will follow; see `Dialogue`. Returns the answer
+    itself if it decides nothing (see `is_undecided`).
     """
     dialogue = Dialogue(connection, structured)
     for most in _MOST:
-        asked = Agreed("expected", most)
+        asked = ChatCapabilities("expected", most)
         limit = {"max_completion_tokens": _ANSWER_TOKENS}
         fields = {**parameters, **limit, **asked.parameters()}
         answer = await dialogue.ask_once(
             Request(probe(), fields, probe_format(), keep=KEEP_NUMBERS)
         )
-        if decides_nothing(answer):
+        if is_undecided(answer):
             return answer
         if answer.status != "failed":
             top = _readable_to(answer)
-            return Agreed("integers") if top is None else Agreed("expected", most, top)
-    return Agreed("integers")
+            return (
+                ChatCapabilities("integers")
+                if top is None
+                else ChatCapabilities("expected", most, top)
+            )
+    return ChatCapabilities("integers")
 
 
 def _readable_to(answer: Answer) -> int | None:

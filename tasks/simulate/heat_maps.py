@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,10 +17,7 @@ from neuron_atlas.tasks.models.pretrained import ModelError
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.source import BadSample
 from neuron_atlas.tasks.simulate.segmenter import Box, Segmenter, mean_over_tokens
-from neuron_atlas.tasks.simulate.simulator import Prediction, Question
-
-if TYPE_CHECKING:
-    from neuron_atlas.tasks.simulate.clipseg import ClipSeg
+from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
 
 _log = logging.getLogger(__name__)
 
@@ -46,23 +42,29 @@ class _Seen:
     covered: Box
 
 
-class HeatMaps:
-    """A simulator whose model is in memory, with what it saw of images so far."""
+class HeatMaps(Simulator):
+    """A simulator with its model in memory, and a cache of image features.
 
-    def __init__(self, settings: ClipSeg, segmenter: Segmenter) -> None:
-        self.name, self.wording = settings.name, settings.wording
+    batch_size, features_gb: see `ClipSeg`.
+    """
+
+    def __init__(
+        self, segmenter: Segmenter, name: str, *, batch_size: int, features_gb: float
+    ) -> None:
+        self.name = name
         self._segmenter = segmenter
-        self._at_once = settings.batch_size
-        self._room = settings.features_gb * 1e9
+        self._at_once = batch_size
+        self._room = features_gb * 1e9
         self._kept: dict[str, _Seen] = {}
 
-    def check(self) -> None:
-        """See Simulator: the model is here."""
-
     def simulate(
-        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
+        self,
+        questions: Sequence[Question],
+        catalog: Catalog,
+        calls: Calls,
+        capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        """See Simulator. Raises ModelError where memory does not suffice for one map."""
+        """See `Simulator`. Raises ModelError where memory does not suffice for one map."""
         texts = list(dict.fromkeys(asked.explanation for asked in questions))
         if not texts:
             return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -26,10 +26,16 @@ from neuron_atlas.tasks.models.prices import Price, check_price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import AtLeastOne, runtime
-from neuron_atlas.tasks.simulate.agreement import Informed, decides_nothing, find_out
+from neuron_atlas.tasks.simulate.capabilities import is_undecided, probe_server
 from neuron_atlas.tasks.simulate.ratings import expected_value
 from neuron_atlas.tasks.simulate.scale import HIGHEST
-from neuron_atlas.tasks.simulate.simulator import NOTHING, Prediction, Question
+from neuron_atlas.tasks.simulate.simulator import (
+    NOTHING,
+    Capabilities,
+    Prediction,
+    Question,
+    Simulator,
+)
 from neuron_atlas.tasks.simulate.token_list import (
     MOST_EXAMPLES,
     TAB,
@@ -46,7 +52,7 @@ _KEEP_NUMBERS = KeepPrompt(TAB, Scale(HIGHEST).numbers)
 
 
 @dataclass(frozen=True)
-class PromptLogprobs:
+class PromptLogprobs(Simulator):
     """Settings of the simulator, and the simulator: that of Bills et al. (2023, "Language models
     can explain neurons in language models") which simulates all tokens at once.
 
@@ -61,7 +67,6 @@ class PromptLogprobs:
     that the model is shown first. prices: by model.
     """
 
-    asks_model: ClassVar[bool] = True
     takes_batches: ClassVar[bool] = False
 
     name: str = "prompt_logprobs"
@@ -80,46 +85,43 @@ class PromptLogprobs:
         check_price(self.prices, self.client.model, "simulate.prices")
         read_key(self.client.api_key_env, "simulate")
 
-    def agree(self, calls: Calls) -> PromptLogprobs | Informed[Scale]:
-        """Find out how the model's tokenizer cuts numbers, once for all who will simulate by what
-        is returned; itself where that cannot be known now. Raises Unusable."""
-        agreed = find_out(self._agree, self.client, calls, self.prices)
-        return Informed(self, agreed) if isinstance(agreed, Scale) else self
+    def probe(self, calls: Calls) -> Capabilities | None:
+        """See `Simulator`: how the model's tokenizer cuts numbers."""
+        scale = probe_server(self._probe, self.client, calls, self.prices)
+        return None if scale is None else _shared(scale)
 
-    def assume(self) -> Informed[Scale]:
-        """As if numbers were cut as its requests are longest, without asking its server."""
-        return Informed(self, Scale())
+    def assumed(self) -> Capabilities:
+        """See `Simulator`: numbers cut so that requests are longest."""
+        return _shared(Scale())
 
     def simulate(
         self,
         questions: Sequence[Question],
         catalog: Catalog,
         calls: Calls,
-        known: Scale | None = None,
+        capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        """See `Simulator`. Runs an event loop of its own until every question has its outcome.
-
-        known: what was found out of the model, if it was.
-        """
+        """See `Simulator`. Runs an event loop of its own until every question has its outcome."""
         check_price(self.prices, self.client.model, "simulate.prices")
-        return asyncio.run(self._simulate_all(questions, catalog, calls, known))
+        scale = None if capabilities is None else Scale(**capabilities.details)
+        return asyncio.run(self._simulate_all(questions, catalog, calls, scale))
 
     async def _simulate_all(
         self,
         questions: Sequence[Question],
         catalog: Catalog,
         calls: Calls,
-        known: Scale | None,
+        scale: Scale | None,
     ) -> list[Prediction]:
         async with connect(self.client, calls, self.prices) as connection:
-            scale = known or await self._agree(connection)
-            if not isinstance(scale, Scale):
-                undecided = replace(NOTHING, status=scale.status, reason=scale.reason)
+            found = scale or await self._probe(connection)
+            if isinstance(found, Answer):
+                undecided = replace(NOTHING, status=found.status, reason=found.reason)
                 return [undecided] * len(questions)
 
             async def predict(question: Question) -> Prediction:
                 tokens = catalog[question.sample_id].tokens
-                return await self._predict(connection, tokens, question.explanation, scale)
+                return await self._predict(connection, tokens, question.explanation, found)
 
             return await in_parallel(predict, questions, self.client.concurrency)
 
@@ -130,7 +132,7 @@ class PromptLogprobs:
         explanation: str,
         scale: Scale,
     ) -> Prediction:
-        nothing = replace(NOTHING, estimator=scale.told)
+        nothing = replace(NOTHING, estimator=scale.label)
         if not tokens:
             return replace(nothing, visual=None)
         messages = list_tokens(tokens, explanation, scale, self.examples)
@@ -143,7 +145,7 @@ class PromptLogprobs:
             return replace(nothing, status="malformed", reason=values)
         return replace(nothing, visual=None, text=values)
 
-    async def _agree(self, connection: Connection | Collection) -> Scale | Answer:
+    async def _probe(self, connection: Connection | Collection) -> Scale | Answer:
         answer = await connection.ask(self._request(list_numbers(), 1))
         places = read_odds(answer.kept)
         if places is not None:
@@ -155,7 +157,7 @@ class PromptLogprobs:
                     "model"
                 )
             return scale
-        if decides_nothing(answer):
+        if is_undecided(answer):
             return answer
         raise Unusable(
             f"the server of {self.client.model!r} does not tell the log probabilities of its "
@@ -197,6 +199,10 @@ def read_values(kept: Any, tokens: int, places: int, scale: Scale) -> np.ndarray
             )
         values.append(value)
     return np.array(values, dtype=np.float32)
+
+
+def _shared(scale: Scale) -> Capabilities:
+    return Capabilities(scale.label, asdict(scale))
 
 
 def _failure(answer: Answer) -> tuple[str, str]:

@@ -13,7 +13,13 @@ from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, one_to_on
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.control import Explained
-from neuron_atlas.tasks.simulate.simulator import NOTHING, Prediction, Question, Simulator
+from neuron_atlas.tasks.simulate.simulator import (
+    NOTHING,
+    Capabilities,
+    Prediction,
+    Question,
+    Simulator,
+)
 
 EMPTY = ""
 """The explanation without words: a control, the same for all neurons."""
@@ -31,13 +37,15 @@ def simulate_neurons(
     controls: Mapping[tuple[int, int], Explained],
     catalog: Catalog,
     calls: Calls,
+    capabilities: Capabilities | None = None,
 ) -> pa.Table:
     """`simulations` rows of the neurons in `held_out`, the scorer's evidence.
 
     Exemplars and random samples, one to one, are the same for every claim: the neuron's own, the
     other neuron's and the empty one. The own claim is simulated on the `calibration` samples too.
     A neuron without an explanation, samples or a control gets one row that says so. Rows whose
-    status is `pending` (see Simulator) are those of no table that may be kept.
+    status is `pending` (see Simulator) belong to no table that may be written. capabilities: what
+    the simulator's probe found.
     """
     aside = {(neuron.layer, neuron.neuron): neuron for neuron in calibration}
     rows: list[dict] = []
@@ -68,7 +76,8 @@ def simulate_neurons(
             rows.append(_absent(common, "other", "no_control", reason))
     # Many claims are asked of the same sample, above all the empty one: each is asked once.
     asked = dict.fromkeys(Question(said, truth.sample_id) for _, said, truth in planned)
-    answers = dict(zip(asked, simulator.simulate(list(asked), catalog, calls), strict=True))
+    predictions = simulator.simulate(list(asked), catalog, calls, capabilities)
+    answers = dict(zip(asked, predictions, strict=True))
     for place, said, truth in planned:
         rows[place] |= _trace(_checked(answers[Question(said, truth.sample_id)], truth))
     return pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)

@@ -10,7 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from transformers import AutoConfig, CLIPSegForImageSegmentation, CLIPSegProcessor
+from transformers import (
+    AutoConfig,
+    CLIPSegConfig,
+    CLIPSegForImageSegmentation,
+    CLIPSegProcessor,
+)
 
 from neuron_atlas.tasks.artifacts.regions import Region, grid_shares
 from neuron_atlas.tasks.models.pretrained import (
@@ -20,7 +25,6 @@ from neuron_atlas.tasks.models.pretrained import (
     saved_folder,
     why_not_loaded,
 )
-from neuron_atlas.tasks.simulate.clipseg import KIND
 from neuron_atlas.tasks.subject.geometry import image_view
 
 _TEXTS_AT_ONCE = 256
@@ -139,7 +143,7 @@ def load_segmenter(
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
-        check_kind(where, config.model_type, KIND, setting)
+        check_kind(where, config.model_type, CLIPSegConfig.model_type, setting)
         loaded, weights = CLIPSegForImageSegmentation.from_pretrained(
             where,
             revision=revision,

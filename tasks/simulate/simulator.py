@@ -1,25 +1,28 @@
-"""What a simulator is, and what it answers."""
+"""The simulator protocol, and a simulator's prediction for one sample."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.prices import Price
+from neuron_atlas.tasks.models.settings import ClientSettings
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predicted trace in any unit (scores are correlations), for one sample; `status` is one of
-    the `simulations` table's.
+    """A predicted trace for one sample, in any unit (scores are correlations), with a status of the
+    `simulations` table.
 
     visual: float32 [n_visual], in the order of the sample's regions. text: float32 [n_text]. Either
-    is None where the simulator has nothing to say of such tokens, which is no prediction of 0.
-    detected: how much the sample as a whole excites the neuron, where that is judged apart.
+    is None if the simulator predicts no such tokens; that is not a prediction of 0.
+    detected: how strongly the sample as a whole activates the neuron; None if it is not rated.
     """
 
     visual: np.ndarray | None
@@ -31,63 +34,94 @@ class Prediction:
 
 
 NOTHING = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
-"""What is predicted where there is nothing to predict, or where it failed."""
+"""The prediction for a sample without tokens, and for a failure."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a neuron of which only `explanation` is known does at every token of a sample.
+    """Predict the trace of a neuron with this explanation on one sample.
 
-    An explanation without words is a control: what is said of such a sample anyway.
+    An empty explanation is a control: the prediction for any neuron.
     """
 
     explanation: str
     sample_id: int
 
 
+@dataclass(frozen=True)
+class Capabilities:
+    """What a simulator's server can do, as its probe found.
+
+    estimator: how predictions will be read off answers, as the rows name it. details: plain JSON
+    data that only the simulator reads.
+    """
+
+    estimator: str
+    details: Mapping[str, Any]
+
+
 class Simulator(Protocol):
     """Predicts a trace from an explanation, seeing only the explanation and the sample.
 
-    Implementations are frozen dataclasses of their settings; `name` is what their rows carry. One
-    that calls a model says so by `asks_model = True`, and has `client` and `prices` as an explainer
-    that does; `takes_batches = False` if its calls cannot go by batch; and, if it has to find out
-    what its server can do, `agree(calls)` and `assume()`, each of which gives the simulator that
-    knows."""
+    Implementations are frozen dataclasses of their settings, and subclasses of this class.
+    """
 
     name: str
+    """Stored in its rows, so that several simulators can be compared."""
+    client: ClientSettings | None = None
+    """How to call its model; None if it calls no model."""
+    prices: Mapping[str, Price] = MappingProxyType({})
+    """Prices by model name, for simulators that call one."""
+    takes_batches: ClassVar[bool] = True
+    """Whether its calls may go through the batch API."""
+    loads_model: ClassVar[bool] = False
+    """Whether it runs a model of its own. Each worker then loads it once, for all its parts."""
 
     @property
     def wording(self) -> str:
-        """Hash of the prompts; empty where a model is not asked. Another one simulates anew."""
+        """Hash of the prompts; a changed hash reruns simulate. Empty if it calls no model."""
+        return ""
 
     def check(self) -> None:
-        """Raise `tasks.models.failures.Unusable` where no call could succeed, such as for want of a
-        key: asked before hours of capture, which would be in vain."""
-
-    def simulate(
-        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
-    ) -> list[Prediction]:
-        """A prediction for every question, in order: a failure is an outcome, not an exception.
-
-        All questions about a part of the neurons come at once and none comes twice, so that a
-        simulator may work on them in any order (such as image by image) and side by side. Where
-        `calls` are written down instead of being sent, those that wait for an answer are of the
-        status `pending`, which no table takes.
-
-        Raises `tasks.models.failures.Unusable` where no call can succeed (wrong key or model).
-        """
-
-
-class ModelSimulator(Simulator, Protocol):
-    """A simulator that runs a model of its own, which says so by `loads_model = True`.
-
-    It is loaded once by each of the workers that keep it, not for every part of the neurons."""
-
-    loads_model: ClassVar[bool]
+        """Raise Unusable if no call can succeed, such as without a key. Runs before any stage."""
+        return None
 
     def weights(self) -> str:
-        """What identifies the model's weights. Raises `tasks.models.pretrained.ModelError`."""
+        """Identify the weights of its own model. Raises `tasks.models.pretrained.ModelError`."""
+        return ""
 
-    def load(self, device: str, threads: int | None) -> Simulator:
-        """The simulator with its model in memory. device: `cpu` or `cuda`. threads: on a CPU; None
-        leaves them as they are. Raises `tasks.models.pretrained.ModelError`."""
+    def load(self, device: str = "cpu", threads: int | None = None) -> Simulator:
+        """Return the simulator with its own model in memory.
+
+        device: `cpu` or `cuda`. threads: on a CPU; None leaves them unchanged. Raises
+        `tasks.models.pretrained.ModelError`.
+        """
+        return self
+
+    def probe(self, calls: Calls) -> Capabilities | None:
+        """Find out what its server can do, once for all parts. Raises Unusable.
+
+        None if there is nothing to find out, or the server cannot answer now: each part then probes
+        again.
+        """
+        return None
+
+    def assumed(self) -> Capabilities | None:
+        """Return the capabilities that a dry run assumes, since it asks no server."""
+        return None
+
+    def simulate(
+        self,
+        questions: Sequence[Question],
+        catalog: Catalog,
+        calls: Calls,
+        capabilities: Capabilities | None = None,
+    ) -> list[Prediction]:
+        """Predict every question, in order. A failure is a Prediction with that status.
+
+        All questions about a part come together, and none comes twice, so a simulator may work on
+        them in any order (such as image by image) and concurrently. capabilities: what `probe`
+        found. If `calls` collects requests for the batch API, an unanswered question has status
+        `pending`, and the table is not written. Raises Unusable if no call can succeed (wrong key,
+        unknown model).
+        """

@@ -71,8 +71,8 @@ class Scale:
         return frozenset(str(number) for number in range(self.top + 1))
 
     @property
-    def told(self) -> str:
-        """See `tasks.simulate.agreement.Known`."""
+    def label(self) -> str:
+        """The estimator as rows name it."""
         return f"expected 0-{self.top}, {self.placeholder} where not told"
 
 

@@ -16,7 +16,6 @@ from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
 from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.simulate.clipseg import ClipSeg
 from neuron_atlas.tasks.simulate.control import Explained, other_neurons
 from neuron_atlas.tasks.simulate.heat_maps import HeatMaps
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
@@ -98,7 +97,7 @@ class Score:
 
 
 def test_a_map_of_the_colour_itself_scores_as_the_truth_does(score):
-    colours = HeatMaps(ClipSeg(), ColourSegmenter())  # type: ignore[arg-type]
+    colours = HeatMaps(ColourSegmenter(), "clipseg", batch_size=64, features_gb=0.5)  # type: ignore[arg-type]
     right = score(colours, "visual")
     for name in SEEING:
         assert right[name]["correlation"] > 0.8

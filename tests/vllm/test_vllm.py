@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from neuron_atlas.tasks.simulate.agreement import Informed
 
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.servers import FixedServers
-from neuron_atlas.tasks.simulate.agreement import Informed
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
 from neuron_atlas.tasks.simulate.estimator import Agreed
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs

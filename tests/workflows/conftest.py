@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from neuron_atlas.workflows.atlas import main
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.config.settings import ClusterSettings
-from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.context import Context
 from tests.workflows.runs import ROOT, Atlas, small_run
 
 _THEIRS = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
@@ -27,7 +27,8 @@ def nobody_elses_servers() -> Iterator[None]:
             patch.delenv(name, raising=False)
         patch.setenv("NO_PROXY", "127.0.0.1,localhost")
         # Of the programs that are started in other folders, and of Ray's workers.
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         yield
 
 

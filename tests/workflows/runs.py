@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 from neuron_atlas.tasks import artifacts
 from neuron_atlas.tasks.artifacts import read_table
-from neuron_atlas.workflows.atlas import run_atlas
+from neuron_atlas.workflows.atlas import run_atlas, stages_of
 from neuron_atlas.workflows.config.composition import (
     CONF,
     plain_config,
@@ -26,7 +26,7 @@ from neuron_atlas.workflows.config.composition import (
 )
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
-from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.context import Context
 
 ROOT = Path(__file__).parents[2]
 LAYERS = (1, 3)
@@ -89,6 +89,10 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def settings(*overrides: str) -> Settings:
     return read_settings(composed(*overrides))
+
+
+NAMES = [stage.name for stage in stages_of(settings())]
+"""The stages of a run with one explainer."""
 
 
 def small_run(out: Path, *overrides: str, data: Sequence[str] = (SCENES,)) -> Context:

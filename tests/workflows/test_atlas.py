@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.workflows import atlas as atlas_module
-from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run import runner
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import Store
 from tests.workflows.runs import Atlas, runs_in, small_run
 
@@ -26,10 +26,10 @@ def test_a_dry_run_does_not_take_the_place_of_a_finished_run(
 ) -> None:
     small_run(atlas.out)
     before = manifests(atlas.out)
-    rehearsed = []
-    monkeypatch.setattr(atlas_module, "dry_run", lambda *about: rehearsed.append(about))
+    estimated = []
+    monkeypatch.setattr(runner, "dry_run", lambda stage, context: estimated.append(stage.name))
     context = small_run(atlas.out, f"{group}.dry_run=true")
-    assert len(rehearsed) == 1
+    assert estimated == [group]
     assert group not in context.done
     assert manifests(atlas.out) == before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,15 +13,14 @@ import pytest
 
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, write_table
 from neuron_atlas.tasks.samples.scenes import Scenes
-from neuron_atlas.workflows.atlas import STAGES
-from neuron_atlas.workflows.cluster.subject_pool import SubjectPool
+from neuron_atlas.workflows import atlas
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunFailed
-from neuron_atlas.workflows.run.stage import Context
 from neuron_atlas.workflows.run.store import Manifest, Store
 from neuron_atlas.workflows.run.summary import closing_summary
 from neuron_atlas.workflows.stages import describe, samples
 from neuron_atlas.workflows.tracking.metrics import read_summary
-from tests.workflows.runs import Atlas, settings, small_run
+from tests.workflows.runs import NAMES, Atlas, settings, small_run
 
 GOOD = 12
 BROKEN = 11
@@ -57,7 +57,7 @@ def test_too_many_bad_samples_end_the_run_before_describe_with_the_first_ten_nam
     said, *named = err.split("neuron-atlas: ")[1].splitlines()
     assert said == (
         "52.0% of 25 samples cannot be used, and data.max_bad_share is 1.0%; "
-        "mend them or raise it. The first:"
+        "fix them or raise data.max_bad_share. The first:"
     )
     assert len(named) == 10
     assert named[0].strip().startswith("broken-00.png: unreadable: ")
@@ -99,7 +99,7 @@ def test_a_dataset_that_moved_is_read_again_and_nothing_else_is_redone(
     shutil.copytree(photos, moved)
     data = ("data=folder", f"data.path={moved}", "data.max_bad_share=0.6")
     context = small_run(completed.store.out, "capture.layers=[1]", data=data)
-    assert context.skipped == [stage.name for stage in STAGES if stage.name != "samples"]
+    assert context.stats.skipped == [name for name in NAMES if name != "samples"]
 
 
 def test_an_image_that_disappears_during_the_run_ends_it_in_one_line(
@@ -107,7 +107,8 @@ def test_an_image_that_disappears_during_the_run_ends_it_in_one_line(
 ):
     here = tmp_path / "photos"
     shutil.copytree(photos, here)
-    monkeypatch.setattr(samples, "check_samples", lambda context: (here / "good-07.png").unlink())
+    lose_a_photo = replace(samples.STAGE, check=lambda context: (here / "good-07.png").unlink())
+    monkeypatch.setattr(atlas, "BEFORE_EXPLAINING", (lose_a_photo, *atlas.BEFORE_EXPLAINING[1:]))
     status, err = ended(
         *("data=folder", f"data.path={here}", "describe=given", f"out={tmp_path / 'out'}")
     )
@@ -133,8 +134,7 @@ def test_too_many_samples_without_a_description_stop_the_run_before_capture(tmp_
     )
     given = settings(f"describe.max_failed_share={limit}")
     store = Store(tmp_path)
-    pool = SubjectPool(given.subject, given.cluster)
-    context = Context(given, store, pool, lambda: None, {"describe": done})
+    context = Context(given, store, {"describe": done})
     rows = [{"sample_id": n, "status": "empty_text" if n == 2 else "ok"} for n in range(4)]
     table = pa.Table.from_pylist(rows, schema=DESCRIPTIONS.schema)
     (path,) = store.paths(done, "descriptions")
@@ -144,4 +144,4 @@ def test_too_many_samples_without_a_description_stop_the_run_before_capture(tmp_
         if fails
         else (nullcontext())
     ):
-        describe.check_descriptions(context)
+        describe.STAGE.check(context)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.context import Context
 from tests.small_clipseg import build
 from tests.workflows.runs import Atlas, small_run
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from neuron_atlas.workflows.stages.site import MARKS
+from neuron_atlas.workflows.stages.report import PARTS
 from tests.workflows.runs import LAYERS, Atlas, runs_in, small_run
 
 SITE = ("report.site.write=true", "report.site.exemplars=2", "report.site.listed=3")
@@ -40,8 +40,8 @@ def test_a_run_leaves_a_site_of_every_neuron_and_lists_its_files(with_site, atla
         assert wanted <= files
     assert {"site/index.html", "site/app/main.js", "site/app/site.css"} <= files
     assert any(name.endswith(".webp") for name in files)
-    assert not any(MARKS in name for name in files)
-    assert not (with_site.folder("report") / "site" / MARKS).exists()
+    assert not any(PARTS in name for name in files)
+    assert not (with_site.folder("report") / "site" / PARTS).exists()
 
 
 def test_the_page_leads_to_the_site_and_stands_without_it_where_none_is_written(

@@ -1,6 +1,6 @@
 """How a site is cut into work, and goes on where it was broken off; the work is done right here."""
 
-import inspect
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,10 +8,11 @@ import pytest
 from bench.made_up.atlas import make_up
 from bench.made_up.sizes import Sizes
 from neuron_atlas.tasks.report.settings import About, ReportSettings
-from neuron_atlas.workflows.stages import site as stage
+from neuron_atlas.workflows.run.items import unfinished_items
+from neuron_atlas.workflows.run.stage import Worker
+from neuron_atlas.workflows.stages import report
 from tests.tasks.report.site.reading import value, write
 
-WORK = ("_list_accounts", "_write_columns", "_write_part", "_write_batch", "_write_index")
 ABOUT = About(subject="llava", dataset="painted", fingerprint="9f2c01", facts=())
 
 
@@ -22,23 +23,19 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def done(monkeypatch):
-    """Each piece of work as it is done, by its name and what it is of."""
-    done = []
+def work_on_the_site(context, monkeypatch):
+    """Works on what is not finished; gives the files of the site, and the keys of the items."""
+    monkeypatch.setattr(report, "_about", lambda context: ABOUT)
 
-    def here(name, work):
-        def call(*given):
-            done.append((name, given[1] if name in ("_write_part", "_write_batch") else None))
-            return work(*given)
+    def work(folder: Path) -> tuple[set[str], list[str]]:
+        done = []
+        for step in report.STAGE.steps[1:]:  # The first writes the page.
+            for item in unfinished_items(step.items(context, folder), folder):
+                step.work(item, folder, Worker())
+                done.append(item.key)
+        return set(report.STAGE.finish(context, folder, {}).files["site"]), done
 
-        return SimpleNamespace(remote=call)
-
-    for name in WORK:
-        work = inspect.unwrap(getattr(stage, name)._function)
-        monkeypatch.setattr(stage, name, here(name, work))
-    monkeypatch.setattr(stage, "result", lambda value: value)
-    monkeypatch.setattr(stage, "spread", lambda items, call: [(one, call(one)) for one in items])
-    return done
+    return work
 
 
 @pytest.fixture
@@ -63,35 +60,34 @@ def content(folder):
     return {
         path.relative_to(folder): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and stage.MARKS not in path.parts
+        if path.is_file() and ".parts" not in path.parts
     }
 
 
-def test_work_in_parts_gives_the_site_that_one_process_writes(done, context, made, tmp_path):
-    files = stage.write_site(context, tmp_path / "parts", ABOUT)
+def test_work_in_parts_gives_the_site_that_one_process_writes(work_on_the_site, made, tmp_path):
+    files, done = work_on_the_site(tmp_path / "parts")
     whole = write(made, tmp_path / "whole" / "site")
-    assert content(tmp_path / "parts" / "site") == content(whole)
-    assert set(files) == {f"site/{name.as_posix()}" for name in content(whole)}
-    assert [name for name, _ in done][-1] == "_write_index"
+    parts = tmp_path / "parts" / "site"
+    assert value(parts, "index") == value(whole, "index")
+    (parts / "data" / "index.js").write_bytes((whole / "data" / "index.js").read_bytes())
+    assert content(parts) == content(whole)
+    assert files == {f"site/{name.as_posix()}" for name in content(whole)}
+    assert done[-1] == "index"
     assert len(value(whole, "index")["layers"]) == 2
 
 
-def test_a_site_that_was_broken_off_goes_on_with_what_is_missing(done, context, tmp_path):
-    files = stage.write_site(context, tmp_path, ABOUT)
+def test_a_site_that_was_broken_off_goes_on_with_what_is_missing(work_on_the_site, tmp_path):
+    files, _ = work_on_the_site(tmp_path)
     before = content(tmp_path)
-    site = tmp_path / "site"
     for lost in (
-        site / stage.MARKS / "003-000000.json",
-        site / "data" / "neurons" / "3" / "1.js",
-        site / "data" / "samples" / "0" / "1.js",
+        f"{report.PARTS}/003-000000.json",
+        "site/data/neurons/3/1.js",
+        "site/data/samples/0/1.js",
     ):
-        lost.unlink()
-    done.clear()
-    assert stage.write_site(context, tmp_path, ABOUT) == files
-    parts = [(part.layer, part.start) for name, part in done if name == "_write_part"]
-    assert parts == [(3, 0)]
-    assert len([name for name, _ in done if name == "_write_batch"]) == 1
+        (tmp_path / lost).unlink()
+    assert work_on_the_site(tmp_path) == (
+        files,
+        ["neurons-003-000000", "samples-00000000", "index"],
+    )
     assert content(tmp_path) == before
-    done.clear()
-    stage.write_site(context, tmp_path, ABOUT)
-    assert {name for name, _ in done} == set(WORK) - {"_write_part", "_write_batch"}
+    assert work_on_the_site(tmp_path) == (files, ["index"])

@@ -34,8 +34,13 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(name: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Show how far `name` is, with rate and time left; `done` units were finished earlier."""
-    if sys.stderr.isatty():
+    """Show how far `name` is, with rate and time left; `done` units were finished earlier.
+
+    Without a unit nothing is shown: of short work that has no use for a bar.
+    """
+    if not unit:
+        yield _Nothing()
+    elif sys.stderr.isatty():
         with _bar() as bar:
             task = bar.add_task(name, total=total, completed=done, unit=unit, begun=done, note="")
             yield _BarAdvance(bar, task)
@@ -60,6 +65,14 @@ def _bar() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
+
+
+class _Nothing:
+    def __call__(self, count: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
 
 
 class _BarAdvance:

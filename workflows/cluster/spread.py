@@ -14,7 +14,6 @@ from neuron_atlas.tasks.samples.source import BadSample, SourceError
 from neuron_atlas.workflows.cluster.nodes_used import arrived
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.signals import finishing
-from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
 
 Item = TypeVar("Item")
@@ -86,15 +85,3 @@ def result(reference: ray.ObjectRef) -> Any:
     except ray.exceptions.RayError as error:
         first = str(error).strip().splitlines()[0]
         raise RunFailed(f"Ray could not finish the work: {first}") from error
-
-
-def actor_count(settings: ClusterSettings) -> tuple[int, dict[str, float]]:
-    """How many subject actors to start, and what each asks of Ray."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    if gpus:
-        each = settings.gpus_per_actor
-        return settings.actors or max(1, gpus // each), {"num_gpus": each, "num_cpus": 1}
-    cores = int(resources.get("CPU", 1))
-    actors = settings.actors or max(1, cores // settings.threads)
-    return actors, {"num_cpus": min(settings.threads, max(1, cores // actors))}

@@ -102,10 +102,10 @@ class SimulateSettings:
     base_urls: tuple[str, ...] = runtime(())
 
     def __post_init__(self) -> None:
-        if self.mode == "batch" and not getattr(self.simulator, "takes_batches", True):
+        if self.mode == "batch" and not self.simulator.takes_batches:
             raise ValueError(f"mode: {self.simulator.name} cannot use the batch API; set live")
         if self.servers or self.base_urls:
-            if not getattr(self.simulator, "asks_model", False):
+            if self.simulator.client is None:
                 raise ValueError(f"servers: the simulator {self.simulator.name!r} calls no model")
             if self.mode == "batch":
                 raise ValueError("mode: servers and base_urls have no batch API; set live")

@@ -1,4 +1,4 @@
-"""How a run that raised ends: with which exit status, and which line."""
+"""The exit status of a run that raised, and the line that says why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from neuron_atlas.workflows.run.errors import INTERRUPTED, RunFailed, WrongCall
 
 
 def outcome(error: BaseException) -> tuple[int, str]:
-    """The exit status and the line for a person; an error nobody foresaw is printed in full."""
+    """Return the exit status and the message for the user. Prints the traceback of an unexpected
+    error."""
+    status, message = _status_and_message(error)
+    notes: list[str] = getattr(error, "__notes__", [])  # Such as the log file of a work item.
+    return status, "\n".join([message, *notes])
+
+
+def _status_and_message(error: BaseException) -> tuple[int, str]:
     match error:
         case RunFailed() | Stopped() | DiskFull():
             return 1, str(error)
@@ -22,7 +29,7 @@ def outcome(error: BaseException) -> tuple[int, str]:
             return 1, f"an image that could be read before cannot be read now: {error.reason}"
         case KeyboardInterrupt():
             return INTERRUPTED, (
-                "interrupted; what was finished is kept, and the same call goes on from there"
+                "interrupted; finished work is kept, and the same command goes on from there"
             )
     traceback.print_exception(error)
-    return 1, "stopped by an error that was not foreseen; what was finished is kept"
+    return 1, "unexpected error (traceback above); finished work is kept"

@@ -1,226 +1,166 @@
-"""What a stage is, and the one way in which stages are run, skipped and kept."""
+"""What a stage is: its work items, what each of them needs, and what they leave."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.tasks.artifacts import row_count
-from neuron_atlas.tasks.settings import identity
-from neuron_atlas.tasks.subject.revision import subject_revision
-from neuron_atlas.workflows.cluster.nodes_used import put_nodes_back, take_nodes
-from neuron_atlas.workflows.cluster.progress import say
-from neuron_atlas.workflows.cluster.subject_pool import Extent, SubjectPool
-from neuron_atlas.workflows.config.settings import Settings
-from neuron_atlas.workflows.models.servers import ServerPool
-from neuron_atlas.workflows.run.store import Manifest, Store, fingerprint
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.workflows.cluster.actor_pool import Placement
+from neuron_atlas.workflows.models.calls import ModelUse
+from neuron_atlas.workflows.run.context import Context
+from neuron_atlas.workflows.run.store import Manifest
 
-LogLive = Callable[[Mapping[str, float], int], None]
-"""Logs metrics by name, at a step."""
 
-ASK_AGAIN = "may_pass_later"
-"""In a manifest's `about`: the number of rows whose failure was transient. A later call does not
-take such a stage for done, and its parts with such rows are done again."""
+@dataclass(frozen=True)
+class Item:
+    """One piece of work.
+
+    key: names it, within its step, and its log file. size: the units that it counts for on the
+    progress bar. files: what it leaves, relative to the stage's folder; the item is complete when
+    all are there, and without any it is done in every run. inputs: what its work is given.
+    level: items of a level begin when those of the level below are done.
+    """
+
+    key: str
+    size: int
+    files: tuple[str, ...]
+    inputs: Any = None
+    level: int = 0
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What an item's work finds where it runs.
+
+    held: what its actor holds, None on a CPU. calls: the way to the model of the stage. count:
+    call it with a number of units that are done, within a long item.
+    """
+
+    held: Any = None
+    calls: Calls = field(default_factory=Calls)
+    count: Callable[[int], None] = lambda units: None
+
+
+Work = Callable[[Item, Path, Worker], Sequence[str] | None]
+"""Does one item: (item, the stage's folder, worker). Returns lines for the user, if any. A function
+of a module, for it is sent to the nodes of the cluster. Doing an item twice changes nothing."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """An actor that keeps something in memory from item to item: a subject, a model, a server.
+
+    name: what the step's actors are called, and shared by. load: loads it, within the actor.
+    gpus: of each actor, where the cluster has GPUs; None is the setting of the subject.
+    """
+
+    name: str
+    load: Callable[[Placement], Any]
+    gpus: int | None = None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the items of a step run on. holding: an actor; None is a CPU of any node. model: the
+    model that they call; None if they call none."""
+
+    holding: Holding | None = None
+    model: ModelUse | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """Items of one kind, which are worked on in any order and on any node.
+
+    name: shown on the bar and timed. unit: what sizes count. items: lists them, once the steps
+    before are done; some may be complete. should_retry: whether a complete item is to be done
+    again, for it holds a failure that may have passed. is_live: its calls never go through the
+    batch API.
+    """
+
+    name: str
+    unit: str
+    items: Callable[[Context, Path], Sequence[Item]]
+    work: Work
+    needs: Callable[[Context], Needs] = lambda context: Needs()
+    should_retry: Callable[[Item, Path], bool] = lambda item, folder: False
+    is_live: bool = False
+
+
+Files = Mapping[str, Sequence[str]]
+"""The files of each artifact, relative to the stage's folder."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a stage's `run` left in its folder (see Manifest)."""
+    """What a stage left in its folder: see Manifest."""
 
-    files: Mapping[str, list[str]]
-    rows: Mapping[str, int]
+    files: Files
     content: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
+def tables_of(items: Sequence[Item]) -> dict[str, list[str]]:
+    """Return the tables that items leave for later stages, by artifact.
+
+    A table's file is named after its artifact, up to the first "-", and lies at the top of the
+    stage's folder. What lies below, or is no Parquet file, is the stage's own.
+    """
+    files: dict[str, list[str]] = {}
+    for item in items:
+        for name in item.files:
+            if name.endswith(".parquet") and "/" not in name:
+                artifact = name.removesuffix(".parquet").split("-")[0]
+                files.setdefault(artifact, []).append(name)
+    return files
+
+
+def _nothing(context: Context) -> None:
+    pass
+
+
+def _only_files(context: Context, folder: Path, files: Files) -> Written:
+    return Written(files)
+
+
 @dataclass(frozen=True)
 class Stage:
-    """One step of the pipeline.
+    """One step of the pipeline, from artifacts to an artifact.
 
-    reads: the stages whose artifacts it reads. parameters: of the settings, what decides its
-    content. version: raised when its code computes something else. run: does the work.
+    name: of its folder. version: raised when its code computes something else. reads: the stages
+    whose artifacts it reads. parameters: the settings that decide its content. steps: its work.
+    finish: given the folder and the tables of all items (see tables_of), says what was written;
+    raises RunFailed where that is not good enough. prepare: raises before any work begins what
+    would stop the run later. check: raises
+    RunFailed for a finished stage, also one of an earlier run, that the run must not go on with.
+    select: of all that was ever written with a fingerprint, what this run asks for; None where some
+    of it is missing. temporary: what is removed from the folder once the stage is complete.
+    explainer: whose stage it is, where it runs for each of several explainers. is_dry_run: only say
+    what its model calls would take.
     """
 
     name: str
     version: int
     reads: tuple[str, ...]
     parameters: Callable[[Context], Mapping[str, Any]]
-    run: Callable[[Context, Path], Written]
-    tidy: Callable[[Path], None] | None = None
-    """Called once the stage is complete: removes what only resuming it needed."""
-    per_explainer: bool = False
-    """Whether it is run, kept and skipped for each explainer apart."""
+    steps: tuple[Step, ...]
+    finish: Callable[[Context, Path, Files], Written] = _only_files
+    prepare: Callable[[Context], None] = _nothing
+    check: Callable[[Context], None] = _nothing
     select: Callable[[Context, Manifest], Manifest | None] = lambda context, manifest: manifest
-    """Of all that was ever written with a fingerprint, what this run asked for; None where some of
-    it is not there yet, and the stage must be run to add it."""
+    temporary: tuple[str, ...] = ()
+    explainer: str = ""
+    is_dry_run: bool = False
 
+    @property
+    def title(self) -> str:
+        """What it is called at the terminal."""
+        return f"{self.name} by {self.explainer}" if self.explainer else self.name
 
-@dataclass
-class Context:
-    """What the stages of one run share."""
-
-    settings: Settings
-    store: Store
-    pool: SubjectPool
-    start_cluster: Callable[[], None]
-    done: dict[str, Manifest] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    nodes: dict[str, int] = field(default_factory=dict)
-    """Of the cluster, that worked on each part of the run."""
-    skipped: list[str] = field(default_factory=list)
-    by_explainer: dict[str, Context] = field(default_factory=dict)
-    """The context of each explainer: its settings alone, and what was done for it."""
-    log_live: LogLive = lambda metrics, step: None
-    """Metrics of a stage that is running, by their step."""
-    apart: str = ""
-    """The explainer whose context this is, in a run of several."""
-    servers: ServerPool | None = None
-    """Of the simulator's model."""
-    unfinished: list[Path] = field(default_factory=list)
-    """Explanations that were written by a run that then failed, of all explainers."""
-    kept: Manifest | None = None
-    """What the stage that is being run left earlier, where this run adds to it."""
-    _revision: str | None = None
-    _extent: Extent | None = None
-
-    def subject_identity(self) -> dict[str, Any]:
-        """What of the subject decides activations: weights, number format and question."""
-        subject = self.settings.subject
-        if self._revision is None:
-            self._revision = subject_revision(subject)
-        return identity(subject) | {"revision": self._revision}
-
-    def layers(self) -> tuple[int, ...]:
-        """The layers to capture. Loads the subject unless they are known from an earlier run."""
-        captured = self.done.get("capture")
-        if captured is not None:
-            return tuple(captured.about["layers"])
-        return self.extent().layers
-
-    def extent(self) -> Extent:
-        """What is captured of the subject, which is loaded to know it. Raises SubjectError."""
-        if self._extent is None:
-            self._extent = self.pool.check(self.settings.capture.layers)
-        return self._extent
-
-    def folder(self, stage: str) -> Path:
-        """Where an earlier stage of this run left its files."""
-        return self.store.folder(stage, self.done[stage].fingerprint)
-
-    def paths(self, stage: str, artifact: str) -> list[Path]:
-        """The files of an artifact that an earlier stage of this run left, for all explainers."""
-        made = [manifest for manifest in self.manifests() if manifest.stage == stage]
-        return [path for manifest in made for path in self.store.paths(manifest, artifact)]
-
-    def identity(self, stage: str) -> str:
-        """What the fingerprints of later stages are made from, of an earlier stage of this run."""
-        made = [manifest.identity for manifest in self.manifests() if manifest.stage == stage]
-        return made[0] if len(made) == 1 else hashlib.sha256("+".join(made).encode()).hexdigest()
-
-    def manifests(self) -> list[Manifest]:
-        """Those of all stages that are complete, and of all explainers."""
-        apart = [
-            manifest
-            for context in self.by_explainer.values()
-            for name, manifest in context.done.items()
-            if name not in self.done
-        ]
-        return [*self.done.values(), *apart]
-
-    def each_explainer(self) -> Iterator[tuple[str, Context]]:
-        """The name and the context of each; what is done for all so far is done for it."""
-        for settings in self.settings.explain.each:
-            name = settings.explainer.name
-            if name not in self.by_explainer:
-                self.by_explainer[name] = replace(
-                    self,
-                    settings=replace(self.settings, explain=settings),
-                    apart=name if self.settings.explain.further else "",
-                    done=dict(self.done),
-                    by_explainer={},
-                )
-            yield name, self.by_explainer[name]
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Count the seconds of a part of the run under `name`, less those of parts within it, and
-        the nodes that worked on it."""
-        start = time.monotonic()
-        counted = sum(self.seconds.values())
-        around = take_nodes()
-        yield
-        self.nodes[name] = max(self.nodes.get(name, 0), len(take_nodes()))
-        put_nodes_back(around)
-        within = sum(self.seconds.values()) - counted
-        spent = time.monotonic() - start - within
-        self.seconds[name] = self.seconds.get(name, 0.0) + spent
-
-
-def count_rows(folder: Path, files: Mapping[str, list[str]]) -> dict[str, int]:
-    """Rows of each artifact, read from the footers of its files."""
-    return {
-        artifact: sum(row_count(folder / name) for name in names)
-        for artifact, names in files.items()
-    }
-
-
-def run_stage(stage: Stage, context: Context) -> None:
-    """Run a stage unless a complete artifact of the same fingerprint is there."""
-    if not stage.per_explainer:
-        _run_once(stage, context, stage.name)
-        return
-    several = bool(context.settings.explain.further)
-    for name, apart in context.each_explainer():
-        _run_once(stage, apart, f"{stage.name} by {name}" if several else stage.name)
-        if not several:
-            context.done[stage.name] = apart.done[stage.name]
-
-
-def _run_once(stage: Stage, context: Context, title: str) -> None:
-    made_from = {name: context.identity(name) for name in stage.reads}
-    parameters = stage.parameters(context)
-    mark = fingerprint(stage.name, stage.version, parameters, made_from)
-    manifest = context.store.find(stage.name, mark)
-    if manifest is not None and manifest.about.get(ASK_AGAIN):
-        say(f"{title:<10} {manifest.about[ASK_AGAIN]:,} failures may pass now: tried again")
-        context.store.reopen(manifest)
-        manifest = None
-    context.kept, manifest = manifest, manifest and stage.select(context, manifest)
-    if manifest is not None:
-        context.skipped.append(title)
-        say(f"{title:<10} already done ({mark[:8]})")
-    else:
-        if title != stage.name:
-            say(title)
-        context.start_cluster()
-        before = dict(context.seconds)
-        with context.timed(stage.name):
-            written = stage.run(context, context.store.folder(stage.name, mark))
-        spent = {
-            name: round(value - before.get(name, 0.0), 3)
-            for name, value in context.seconds.items()
-            if value != before.get(name)
-        }
-        manifest = Manifest(
-            stage=stage.name,
-            version=stage.version,
-            fingerprint=mark,
-            parameters=parameters,
-            made_from=made_from,
-            files=written.files,
-            rows=written.rows,
-            seconds=spent,
-            content=written.content,
-            about=written.about,
-        )
-        context.store.commit(manifest)
-        manifest = stage.select(context, manifest)
-        assert manifest is not None, f"{stage.name} did not write what it was asked for"
-    if stage.tidy is not None:  # Also where a run was killed between the commit and this.
-        stage.tidy(context.store.folder(stage.name, mark))
-    context.done[stage.name] = manifest
+    @property
+    def key(self) -> str:
+        """Its key in Context.done."""
+        return f"{self.name}/{self.explainer}" if self.explainer else self.name

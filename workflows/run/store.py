@@ -4,6 +4,7 @@
       artifacts/<stage>/<fingerprint>/    the stage's files, then manifest.json
       manifest.json                       the last run: every artifact and its files
       runs/<name>.json                    the same of each run that finished
+      logs/<stage>/<item>.log             of each work item, its warnings and its traceback
 
 A file appears under its name only when it is whole (see `tasks.artifacts.write_table`), and the
 manifest last. So whatever kills a run, a later one finds finished parts and nothing half-written.
@@ -20,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from neuron_atlas.tasks.artifacts import row_count
 from neuron_atlas.tasks.artifacts.location import is_uri, present, writing
 
 MANIFEST = "manifest.json"
@@ -68,16 +70,18 @@ class Store:
         """Where a stage with this fingerprint keeps its files."""
         return self.out / "artifacts" / stage / fingerprint[:16]
 
+    def logs(self, key: str) -> Path:
+        """Where the log files of a stage's work items lie."""
+        return self.out / "logs" / key
+
     def find(self, stage: str, fingerprint: str) -> Manifest | None:
         """The manifest of a complete stage, or None."""
-        path = self.folder(stage, fingerprint) / MANIFEST
-        try:
-            manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):  # Absent, damaged, of another version.
+        folder = self.folder(stage, fingerprint)
+        manifest = read_manifest(folder)
+        if manifest is None or manifest.fingerprint != fingerprint:
             return None
         files = {name for names in manifest.files.values() for name in names}
-        is_whole = present(path.parent, files) == files
-        return manifest if manifest.fingerprint == fingerprint and is_whole else None
+        return manifest if present(folder, files) == files else None
 
     def commit(self, manifest: Manifest) -> None:
         """Declare a stage complete."""
@@ -125,6 +129,24 @@ class Store:
         return path
 
 
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read a stage's manifest from its folder; None where it is absent, damaged, or of another
+    version."""
+    try:
+        return Manifest(**read_json(folder / MANIFEST))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def count_rows(folder: Path, files: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Count the rows of each artifact that consists of tables, from the footers of its files."""
+    return {
+        artifact: sum(row_count(folder / name) for name in names)
+        for artifact, names in files.items()
+        if all(name.endswith(".parquet") for name in names)
+    }
+
+
 def local_folder(out: str, local: str | None) -> Path:
     """Where the driver keeps what must lie on its own disk: `local`, if it is named; else `out`
     or, where that is on an object store, a folder of the user's cache that is named after it."""
@@ -147,6 +169,11 @@ def fingerprint(
         "made_from": made_from,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Read what write_json wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from neuron_atlas.workflows.run.stage import Context
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import MANIFEST
 from neuron_atlas.workflows.tracking.metrics import read_summary
 
@@ -62,14 +62,16 @@ def _failures(summary: dict[str, Any]) -> str:
 
 
 def _seconds(context: Context) -> str:
-    if not context.seconds:
+    if not context.stats.seconds:
         return "seconds    none: everything was already done"
-    spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in context.seconds.items())
+    spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in context.stats.seconds.items())
     return f"seconds    {spent}"
 
 
 def _nodes(context: Context) -> list[str]:
     """How many nodes of a cluster worked on what; nothing where it was one."""
-    if max(context.nodes.values(), default=0) < 2:
+    if max(context.stats.nodes.values(), default=0) < 2:
         return []
-    return ["nodes      " + ", ".join(f"{name} {count}" for name, count in context.nodes.items())]
+    return [
+        "nodes      " + ", ".join(f"{name} {count}" for name, count in context.stats.nodes.items())
+    ]

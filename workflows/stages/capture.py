@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, layer_file, read_table
-from neuron_atlas.tasks.artifacts.location import remove_folder, whole_folders
+from neuron_atlas.tasks.artifacts.location import present
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
+from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.nodes_used import task
-from neuron_atlas.workflows.cluster.progress import progress, say
-from neuron_atlas.workflows.cluster.spread import spread
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunFailed
-from neuron_atlas.workflows.run.stage import Context, Stage, Written, count_rows
-from neuron_atlas.workflows.run.store import Manifest
+from neuron_atlas.workflows.run.items import unfinished_items
+from neuron_atlas.workflows.run.stage import Files, Item, Stage, Step, Worker, Written
+from neuron_atlas.workflows.run.store import (
+    Manifest,
+    count_rows,
+    read_json,
+    read_manifest,
+    write_json,
+)
+from neuron_atlas.workflows.run.subject import on_the_subject
 
-ARTIFACTS = ("exemplars", "traces", "random_traces", "moments", "histograms")
+TABLES = ("exemplars", "traces", "random_traces", "moments", "histograms")
 
-_MERGED_AT_ONCE = 8
+_SHARDS = "shards"
+_EXTENT = "extent.json"
+_MERGED_TOGETHER = 8
 """Shards that one task merges: with more of them the merge is a tree, and no task waits for, or
 reads, more than these."""
 
@@ -38,33 +46,152 @@ def _parameters(context: Context) -> Mapping[str, Any]:
     return {"subject": context.subject_identity(), "capture": settings}
 
 
-def _run(context: Context, folder: Path) -> Written:
-    settings = context.settings.capture
-    described = context.paths("describe", "descriptions")
-    columns = ["sample_id", "n_visual", "n_text", "status"]
-    context.settings.check()  # For want of a key, hours would be in vain.
-    extent = context.extent()
-    known = () if context.kept is None else context.kept.about["layers"]
-    layers = [layer for layer in extent.layers if layer not in known]
-    if known:
-        say(f"{'capture':<10} adds layers {_words(layers)} to {_words(known)}")
-    plans = plan_shards(
-        read_table(described, DESCRIPTIONS, columns),
-        layers,
-        settings,
-        extent.neurons_per_layer,
-    )
+def _prepare(context: Context) -> None:
+    context.settings.check()  # A missing key must show before hours of capture.
+
+
+def _extent_items(context: Context, folder: Path) -> list[Item]:
+    return [Item("extent", 1, (_EXTENT,))]
+
+
+def _write_extent(item: Item, folder: Path, worker: Worker) -> None:
+    """Write how many layers the subject has, and how many neurons each of them."""
+    from neuron_atlas.tasks.subject.hook_points import decoder_layers, neurons_per_layer
+
+    subject = worker.held.subject
+    extent = {"layers": len(decoder_layers(subject)), "neurons": neurons_per_layer(subject)}
+    write_json(folder / _EXTENT, extent)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    plan: ShardPlan
+    samples: Sequence[Path]
+    descriptions: Sequence[Path]
+    source: Source
+
+
+def _shard_items(context: Context, folder: Path) -> list[Item]:
+    """The shards of the layers that are not captured yet."""
+    layers, captured = _missing(context, folder), _captured(folder)
+    if captured and layers:
+        say(f"{'capture':<10} adds layers {_words(layers)} to {_words(captured)}")
+    plans = _plans(context, folder, layers)
     if not plans:
         raise RunFailed("no sample has a text to capture; see the failures of describe")
-    shards = [folder / "shards" / plan.name for plan in plans]
-    _capture(context, plans, shards, described)
-    context.pool.close()
-    with context.timed("merge"):
-        _merge(layers, shards, folder, settings.top_n)
-    together = sorted({*known, *layers})
-    files = {name: [layer_file(name, layer) for layer in together] for name in ARTIFACTS}
-    about = {"layers": together, "layers_in_all": extent.layers_in_all}
-    return Written(files, count_rows(folder, files), about=about)
+    samples = tuple(context.paths("samples", "samples"))
+    descriptions = tuple(context.paths("describe", "descriptions"))
+    return [
+        Item(
+            key=plan.name,
+            size=len(plan.sample_ids),
+            files=_tables(layers, f"{_SHARDS}/{plan.name}/"),
+            inputs=_Shard(plan, samples, descriptions, context.settings.data.source),
+        )
+        for plan in plans
+    ]
+
+
+def _plan_items(context: Context, folder: Path) -> list[Item]:
+    """The shard that takes the most memory, of those to come."""
+    waiting = [item.inputs.plan for item in unfinished_items(_shard_items(context, folder), folder)]
+    if not waiting:
+        return []
+    largest = max(waiting, key=lambda one: (one.max_visual + one.max_text, len(one.random_ids)))
+    return [Item("memory-plan", 1, (), largest)]
+
+
+def _plan_memory(item: Item, folder: Path, worker: Worker) -> list[str]:
+    """Say where the capture of a shard keeps what. Raises SubjectError where it does not fit, and
+    for a layer that the subject does not have."""
+    from neuron_atlas.tasks.capture.demand import memory_plan
+    from neuron_atlas.tasks.subject.hook_points import check_layers
+
+    check_layers(worker.held.subject, item.inputs.layers)
+    plan = memory_plan(worker.held.subject, item.inputs, worker.held.sharers)
+    return [f"{'capture':<10} {plan}"]
+
+
+def _capture(item: Item, folder: Path, worker: Worker) -> None:
+    from neuron_atlas.tasks.capture.shard import capture_shard
+    from neuron_atlas.tasks.samples.catalog import open_catalog
+
+    shard: _Shard = item.inputs
+    catalog = open_catalog(
+        shard.samples, shard.descriptions, sample_ids=shard.plan.sample_ids, source=shard.source
+    )
+    capture_shard(
+        worker.held.subject,
+        shard.plan,
+        catalog,
+        folder / _SHARDS / shard.plan.name,
+        worker.held.sharers,
+        worker.count,
+    )
+
+
+@dataclass(frozen=True)
+class _Merge:
+    layer: int
+    folders: tuple[str, ...]
+    into: str
+    top_n: int
+
+
+def _merge_items(context: Context, folder: Path) -> list[Item]:
+    """Merges of every layer, level by level; complete ones for layers of an earlier run."""
+    layers = _missing(context, folder)
+    shards = [f"{_SHARDS}/{plan.name}/" for plan in _plans(context, folder, layers)]
+    top_n = context.settings.capture.top_n
+    complete = [
+        Item(f"merge-layer-{layer:03d}", 1, _tables([layer])) for layer in _captured(folder)
+    ]
+    return complete + [
+        Item(
+            key=f"{into.removeprefix(_SHARDS).strip('/') or 'merge'}-layer-{layer:03d}",
+            size=1,
+            files=_tables([layer], into),
+            inputs=_Merge(layer, tuple(group), into, top_n),
+            level=level,
+        )
+        for level, merges in enumerate(_merge_tree(shards))
+        for group, into in merges
+        for layer in layers
+    ]
+
+
+def _merge(item: Item, folder: Path, worker: Worker) -> None:
+    from neuron_atlas.tasks.capture.merge import merge_layer
+
+    merge: _Merge = item.inputs
+    shards = [folder / name for name in merge.folders]
+    merge_layer(shards, merge.layer, merge.top_n, folder / merge.into)
+
+
+def _merge_tree(shards: Sequence[str]) -> list[list[tuple[Sequence[str], str]]]:
+    """What is merged into what: levels of (folders, result), of which the last gives ""."""
+    levels = []
+    while len(shards) > _MERGED_TOGETHER:
+        groups = [
+            shards[start : start + _MERGED_TOGETHER]
+            for start in range(0, len(shards), _MERGED_TOGETHER)
+        ]
+        merged = [f"{_SHARDS}/merged-{_hash_of_names(group)}/" for group in groups]
+        levels.append(list(zip(groups, merged, strict=True)))
+        shards = merged
+    return [*levels, [(shards, "")]]
+
+
+def _hash_of_names(folders: Sequence[str]) -> str:
+    return hashlib.sha256(repr(list(folders)).encode()).hexdigest()[:16]
+
+
+def _finish(context: Context, folder: Path, files: Files) -> Written:
+    together = sorted({*_captured(folder), *_missing(context, folder)})
+    return Written(
+        {name: [layer_file(name, layer) for layer in together] for name in TABLES},
+        about={"layers": together, "layers_in_all": _extent(folder)["layers"]},
+    )
 
 
 def _select(context: Context, manifest: Manifest) -> Manifest | None:
@@ -73,103 +200,67 @@ def _select(context: Context, manifest: Manifest) -> Manifest | None:
     wanted = sorted(range(manifest.about["layers_in_all"]) if asked is None else asked)
     if not set(wanted) <= set(manifest.about["layers"]):
         return None
-    files = {name: [layer_file(name, layer) for layer in wanted] for name in ARTIFACTS}
-    folder = context.store.folder(manifest.stage, manifest.fingerprint)
+    files = {name: [layer_file(name, layer) for layer in wanted] for name in TABLES}
     return replace(
         manifest,
         files=files,
-        rows=count_rows(folder, files),
+        rows=count_rows(context.store.folder(manifest.stage, manifest.fingerprint), files),
         # What comes after is made from these layers alone.
         content=hashlib.sha256(repr((manifest.fingerprint, wanted)).encode()).hexdigest(),
         about=dict(manifest.about) | {"layers": wanted},
     )
 
 
+def _tables(layers: Sequence[int], folder: str = "") -> tuple[str, ...]:
+    return tuple(f"{folder}{layer_file(name, layer)}" for layer in layers for name in TABLES)
+
+
+def _plans(context: Context, folder: Path, layers: Sequence[int]) -> list[ShardPlan]:
+    columns = ["sample_id", "n_visual", "n_text", "status"]
+    described = read_table(context.paths("describe", "descriptions"), DESCRIPTIONS, columns)
+    return plan_shards(described, layers, context.settings.capture, _extent(folder)["neurons"])
+
+
+def _wanted(context: Context, folder: Path) -> list[int]:
+    """The layers that this run asks for."""
+    layers = context.settings.capture.layers
+    return sorted(range(_extent(folder)["layers"]) if layers is None else layers)
+
+
+def _captured(folder: Path) -> list[int]:
+    """The layers that an earlier run captured, and of which no file is lost."""
+    manifest = read_manifest(folder)
+    layers = [] if manifest is None else manifest.about["layers"]
+    there = present(folder, _tables(layers))
+    return [layer for layer in layers if there.issuperset(_tables([layer]))]
+
+
+def _missing(context: Context, folder: Path) -> list[int]:
+    captured = _captured(folder)
+    return [layer for layer in _wanted(context, folder) if layer not in captured]
+
+
+def _extent(folder: Path) -> dict[str, int]:
+    return read_json(folder / _EXTENT)
+
+
 def _words(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers))
 
 
-def _capture(
-    context: Context, plans: Sequence[ShardPlan], shards: Sequence[Path], described: list[Path]
-) -> None:
-    folders = dict(zip(plans, shards, strict=True))
-    captured = whole_folders(shards[0].parent, [plan.name for plan in plans])
-    waiting = [plan for plan in plans if plan.name not in captured]
-    listed = context.paths("samples", "samples")
-    source = context.settings.data.source
-
-    def call(actor: Any, plan: ShardPlan) -> ray.ObjectRef:
-        return actor.capture.remote(plan, listed, described, source, folders[plan])
-
-    def size(plan: ShardPlan) -> int:
-        return len(plan.sample_ids)
-
-    if waiting:
-        largest = max(
-            waiting, key=lambda plan: (plan.max_visual + plan.max_text, len(plan.random_ids))
-        )
-        say(f"{'capture':<10} {context.pool.memory_plan(largest)}")
-    total = sum(map(size, plans))
-    done = total - sum(map(size, waiting))
-    with progress("capture", total, "samples", done) as advance:
-        context.pool.each(waiting, call, size, advance)
-
-
-Step = tuple[int, Sequence[Path], Path]
-"""One merge: the layer, the folders that are merged, and the folder of the result."""
-
-
-def _merge(layers: Sequence[int], shards: Sequence[Path], folder: Path, top_n: int) -> None:
-    levels = [
-        [(layer, group, into) for layer in layers for group, into in level]
-        for level in _merge_tree(shards, folder)
-    ]
-
-    def is_whole(step: Step) -> bool:
-        layer, _, into = step
-        # The moments are written last, so a layer that has them is whole.
-        return (into / layer_file("moments", layer)).is_file()
-
-    def submit(step: Step) -> ray.ObjectRef:
-        layer, group, into = step
-        return _merge_layer.remote(group, layer, top_n, into)
-
-    waiting = [[step for step in level if not is_whole(step)] for level in levels]
-    total = sum(map(len, levels))
-    with progress("merge", total, "layers", total - sum(map(len, waiting))) as advance:
-        for level in waiting:
-            for _ in spread(level, submit):
-                advance(1)
-
-
-def _merge_tree(shards: Sequence[Path], folder: Path) -> list[list[tuple[Sequence[Path], Path]]]:
-    """What is merged into what: levels of (folders, result), of which the last fills `folder`."""
-    levels = []
-    while len(shards) > _MERGED_AT_ONCE:
-        groups = [
-            shards[start : start + _MERGED_AT_ONCE]
-            for start in range(0, len(shards), _MERGED_AT_ONCE)
-        ]
-        merged = [shards[0].parent / f"merged-{_hash_of_names(group)}" for group in groups]
-        levels.append(list(zip(groups, merged, strict=True)))
-        shards = merged
-    return [*levels, [(shards, folder)]]
-
-
-def _hash_of_names(folders: Sequence[Path]) -> str:
-    return hashlib.sha256(repr([folder.name for folder in folders]).encode()).hexdigest()[:16]
-
-
-@task()
-def _merge_layer(shards: Sequence[Path], layer: int, top_n: int, folder: Path) -> None:
-    from neuron_atlas.tasks.capture.merge import merge_layer
-
-    merge_layer(shards, layer, top_n, folder)
-
-
-def _tidy(folder: Path) -> None:
-    """The merged layers hold all that the shards held."""
-    remove_folder(folder / "shards")
-
-
-STAGE = Stage("capture", 3, ("samples", "describe"), _parameters, _run, _tidy, select=_select)
+STAGE = Stage(
+    "capture",
+    3,
+    ("samples", "describe"),
+    _parameters,
+    (
+        Step("capture", "", _extent_items, _write_extent, on_the_subject),
+        Step("capture", "", _plan_items, _plan_memory, on_the_subject),
+        Step("capture", "samples", _shard_items, _capture, on_the_subject),
+        Step("merge", "layers", _merge_items, _merge),
+    ),
+    _finish,
+    prepare=_prepare,
+    select=_select,
+    temporary=(_SHARDS,),
+)

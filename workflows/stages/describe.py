@@ -3,21 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import ray
 
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, read_table, row_count
-from neuron_atlas.tasks.artifacts.location import present
+from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.progress import progress
+from neuron_atlas.tasks.subject.settings import DescribeSettings
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunFailed
-from neuron_atlas.workflows.run.stage import Context, Stage, Written, count_rows
+from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
+from neuron_atlas.workflows.run.subject import on_the_subject
 
 
-def check_descriptions(context: Context) -> None:
+def _parameters(context: Context) -> Mapping[str, Any]:
+    return {
+        "subject": context.subject_identity(),
+        "describe": identity(context.settings.describe),
+    }
+
+
+def _prepare(context: Context) -> None:
+    # What would stop the run later must show before the subject writes for hours.
+    context.settings.check()
+
+
+def _wanted_layers(context: Context, folder: Path) -> list[Item]:
+    return [Item("layers", 1, (), context.settings.capture.layers)]
+
+
+def _check_layers(item: Item, folder: Path, worker: Worker) -> None:
+    """Raise SubjectError for a layer that the subject does not have, hours before its capture."""
+    from neuron_atlas.tasks.subject.hook_points import check_layers
+
+    check_layers(worker.held.subject, item.inputs or ())
+
+
+@dataclass(frozen=True)
+class _Part:
+    samples: Path
+    source: Source
+    settings: DescribeSettings
+
+
+def _items(context: Context, folder: Path) -> list[Item]:
+    settings = context.settings
+    return [
+        Item(
+            key=path.stem.removeprefix("samples-"),
+            size=row_count(path),
+            files=(path.name.replace("samples-", "descriptions-"),),
+            inputs=_Part(path, settings.data.source, settings.describe),
+        )
+        for path in context.paths("samples", "samples")
+    ]
+
+
+def _describe(item: Item, folder: Path, worker: Worker) -> None:
+    from neuron_atlas.tasks.subject.describe import describe_part
+
+    part: _Part = item.inputs
+    (name,) = item.files
+    describe_part(
+        worker.held.subject,
+        part.samples,
+        part.source,
+        part.settings,
+        folder / name,
+        worker.count,
+    )
+
+
+def _check(context: Context) -> None:
     """Raise RunFailed where too many samples have no text to capture."""
     described = read_table(context.paths("describe", "descriptions"), DESCRIPTIONS, ["status"])
     empty = pc.sum(pc.equal(described["status"], "empty_text")).as_py() or 0
@@ -29,33 +89,15 @@ def check_descriptions(context: Context) -> None:
         )
 
 
-def _parameters(context: Context) -> Mapping[str, Any]:
-    return {
-        "subject": context.subject_identity(),
-        "describe": identity(context.settings.describe),
-    }
-
-
-def _run(context: Context, folder: Path) -> Written:
-    # What would stop the run later must show before the subject writes for hours.
-    context.settings.check()
-    context.layers()
-    sources = context.paths("samples", "samples")
-    written = {path: folder / path.name.replace("samples-", "descriptions-") for path in sources}
-    sizes = {path: row_count(path) for path in sources}
-    done_before = present(folder, [path.name for path in written.values()])
-    waiting = [path for path in sources if written[path].name not in done_before]
-    settings = context.settings
-
-    def call(actor: Any, path: Path) -> ray.ObjectRef:
-        return actor.describe.remote(path, settings.data.source, settings.describe, written[path])
-
-    total = sum(sizes.values())
-    done = total - sum(sizes[path] for path in waiting)
-    with progress("describe", total, "samples", done) as advance:
-        context.pool.each(waiting, call, sizes.__getitem__, advance)
-    files = {"descriptions": [path.name for path in written.values()]}
-    return Written(files, count_rows(folder, files))
-
-
-STAGE = Stage("describe", 2, ("samples",), _parameters, _run)
+STAGE = Stage(
+    "describe",
+    2,
+    ("samples",),
+    _parameters,
+    (
+        Step("describe", "", _wanted_layers, _check_layers, on_the_subject),
+        Step("describe", "samples", _items, _describe, on_the_subject),
+    ),
+    prepare=_prepare,
+    check=_check,
+)

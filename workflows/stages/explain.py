@@ -5,64 +5,56 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import ray
 
-from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table, write_table
+from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.select import choose_neurons
-from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.nodes_used import task
-from neuron_atlas.workflows.models.asking import (
-    LIVES,
-    Asking,
-    Submit,
-    ask,
-    check_failures,
-    count_transient,
-)
-from neuron_atlas.workflows.models.calls import OpenCalls
+from neuron_atlas.workflows.config.settings import ExplainSettings
+from neuron_atlas.workflows.models.calls import ModelUse
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
-from neuron_atlas.workflows.run.neuron_parts import NeuronPart, TaskInputs
-from neuron_atlas.workflows.run.stage import ASK_AGAIN, Context, Stage, Written, count_rows
+from neuron_atlas.workflows.run.failures import check_failures, count_transient
+from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, cut_into_parts
+from neuron_atlas.workflows.run.runner import MAY_PASS_LATER
+from neuron_atlas.workflows.run.stage import Files, Item, Needs, Stage, Step, Worker, Written
 
 _UNSTEADY = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
 """Columns that no later stage reads, and that differ between runs of the same."""
 
 
-def asking(context: Context) -> Asking:
-    """What is asked of the explainer. Raises WrongCall."""
-    settings = context.settings.explain
-    types = read_table(context.paths("classify", "types"), NEURON_TYPES)
-    try:
-        chosen = choose_neurons(types, settings.neurons)
-    except ValueError as error:
-        raise WrongCall(f"explain.neurons.{error}") from error
-
-    def begin(_: OpenCalls | None) -> Submit:
-        inputs = TaskInputs.of(context)
-
-        def submit(part: NeuronPart, calls: Calls, path: Path | None) -> ray.ObjectRef:
-            return explain_part.remote(settings.explainer, part, inputs, calls, path)
-
-        return submit
-
-    return Asking(
+def stage_of(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run: bool) -> Stage:
+    """The stage for one explainer."""
+    name = settings.explainer.name
+    return Stage(
         "explain",
-        EXPLANATIONS,
-        settings.explainer,
-        settings,
-        chosen,
-        settings.neurons_per_task,
-        begin,
+        2,
+        ("samples", "describe", "capture", "classify"),
+        partial(_parameters, settings),
+        (
+            Step(
+                "explain",
+                "neurons",
+                partial(_items, settings),
+                _explain,
+                partial(_needs, settings, f"explain/{name}" if is_one_of_several else "explain"),
+                should_retry=_has_transient_failures,
+            ),
+        ),
+        partial(_finish, settings),
+        prepare=_prepare,
+        explainer=name if is_one_of_several else "",
+        is_dry_run=is_dry_run,
     )
 
 
-def _parameters(context: Context) -> Mapping[str, Any]:
-    settings = context.settings.explain
+def _parameters(settings: ExplainSettings, context: Context) -> Mapping[str, Any]:
     return {
         "explainer": identity(settings.explainer),
         "wording": settings.explainer.wording,
@@ -70,23 +62,81 @@ def _parameters(context: Context) -> Mapping[str, Any]:
     }
 
 
-def _run(context: Context, folder: Path) -> Written:
-    context.settings.simulate.check()  # For want of its key, explaining might be paid in vain.
-    about = asking(context)
-    written = ask(about, context, folder)
+def _prepare(context: Context) -> None:
+    context.settings.simulate.check()  # Without its key, explaining might be paid for in vain.
+
+
+def _needs(settings: ExplainSettings, title: str, context: Context) -> Needs:
+    explainer = settings.explainer
+    if explainer.client is None:
+        return Needs()
+    return Needs(
+        model=ModelUse(
+            "explain",
+            title,
+            explainer.client,
+            explainer.prices,
+            settings.budget_usd,
+            settings.mode,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    explainer: Explainer
+    neurons: NeuronPart
+    evidence: EvidenceFiles
+
+
+def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[Item]:
+    types = read_table(context.paths("classify", "types"), NEURON_TYPES)
     try:
-        check_failures(about, written)
+        chosen = choose_neurons(types, settings.neurons)
+    except ValueError as error:
+        raise WrongCall(f"explain.neurons.{error}") from error
+    evidence = EvidenceFiles.of(context)
+    return [
+        Item(
+            key=part.key,
+            size=len(part.neurons),
+            files=(part.file("explanations"),),
+            inputs=_Part(settings.explainer, part, evidence),
+        )
+        for part in cut_into_parts(chosen, settings.neurons_per_task)
+    ]
+
+
+def _explain(item: Item, folder: Path, worker: Worker) -> None:
+    """Write the explanations of a part, unless answers of a batch are pending."""
+    from neuron_atlas.tasks.explain.rows import explanation_rows
+
+    part: _Part = item.inputs
+    evidence = part.evidence.load(part.neurons)["explainer"]
+    catalog = part.evidence.catalog(evidence)
+    explanations = part.explainer.explain(evidence, catalog, worker.calls)
+    if not any(one.status == "pending" for one in explanations):
+        rows = explanation_rows(part.explainer.name, evidence, explanations)
+        write_table(rows, EXPLANATIONS, folder / part.neurons.file("explanations"))
+
+
+def _has_transient_failures(item: Item, folder: Path) -> bool:
+    return count_transient([folder / name for name in item.files], EXPLANATIONS) > 0
+
+
+def _finish(settings: ExplainSettings, context: Context, folder: Path, files: Files) -> Written:
+    paths = [folder / name for name in files.get("explanations", ())]
+    try:
+        check_failures(paths, EXPLANATIONS, "explain", settings.max_failed_share)
     except RunFailed:
-        context.unfinished.extend(written)
+        context.stats.unfinished.extend(paths)
         raise
-    files = {"explanations": [path.name for path in written]}
     return Written(
-        files,
-        count_rows(folder, files),
-        content=_content(read_table(written, EXPLANATIONS)),
+        {"explanations": [path.name for path in paths]},
+        content=_content(read_table(paths, EXPLANATIONS)),
         about={
-            "neurons_per_task": about.neurons_per_task,
-            ASK_AGAIN: count_transient(about, written),
+            "neurons_per_task": settings.neurons_per_task,
+            MAY_PASS_LATER: count_transient(paths, EXPLANATIONS),
         },
     )
 
@@ -98,28 +148,3 @@ def _content(explanations: pa.Table) -> str:
     for batch in explanations.select(columns).to_batches(max_chunksize=4096):
         digest.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
     return digest.hexdigest()
-
-
-@task(max_retries=LIVES)
-def explain_part(
-    explainer: Any, part: NeuronPart, inputs: TaskInputs, calls: Calls, path: Path | None
-) -> None:
-    """See `Submit`."""
-    from neuron_atlas.tasks.artifacts import write_table
-    from neuron_atlas.tasks.explain.rows import explanation_rows
-
-    evidence = inputs.evidence(part, "explainer")
-    catalog = inputs.catalog(evidence)
-    explanations = explainer.explain(evidence, catalog, calls)
-    if path is not None and not any(one.status == "pending" for one in explanations):
-        write_table(explanation_rows(explainer.name, evidence, explanations), EXPLANATIONS, path)
-
-
-STAGE = Stage(
-    "explain",
-    2,
-    ("samples", "describe", "capture", "classify"),
-    _parameters,
-    _run,
-    per_explainer=True,
-)

@@ -1,12 +1,12 @@
-"""Score: how far each explanation predicts its neuron, beside its controls."""
+"""Score: how far each explanation predicts its neuron, next to its controls."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
-
-import ray
+from typing import Any
 
 from neuron_atlas.tasks.artifacts import (
     EXPLANATIONS,
@@ -16,84 +16,102 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
     write_table,
 )
-from neuron_atlas.tasks.evidence.evidence import Purpose
 from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.nodes_used import task
-from neuron_atlas.workflows.cluster.spread import result
-from neuron_atlas.workflows.run.neuron_parts import NeuronPart, TaskInputs, work_on_parts
-from neuron_atlas.workflows.run.stage import Context, Stage, Written, count_rows
-from neuron_atlas.workflows.stages.simulate import explained_parts
+from neuron_atlas.workflows.run.context import Context
+from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, explained_parts
+from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
+
+_AGGREGATES = "score_aggregates.parquet"
+
+
+def stage_of(explainer: str, *, is_one_of_several: bool) -> Stage:
+    """The stage for the explanations of one explainer."""
+    key = explainer if is_one_of_several else ""
+    return Stage(
+        "score",
+        3,
+        ("samples", "describe", "capture", "classify", "explain", "simulate"),
+        _parameters,
+        (
+            Step("score", "neurons", partial(_parts, key), _score),
+            Step("score", "", partial(_all_neurons, key), _aggregate),
+        ),
+        explainer=key,
+    )
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
     return {"score": identity(context.settings.score)}
 
 
-def _run(context: Context, folder: Path) -> Written:
-    settings = context.settings.score
-    inputs = TaskInputs.of(context)
-    explanations = context.folder("explain")
-    simulations = context.folder("simulate")
+@dataclass(frozen=True)
+class _Part:
+    neurons: NeuronPart
+    evidence: EvidenceFiles
+    explanations: Path
+    simulations: Path
+    settings: ScoreSettings
 
-    def submit(part: NeuronPart, path: Path) -> ray.ObjectRef:
-        return _score_part.remote(
-            part,
-            inputs,
-            explanations / part.file("explanations"),
-            simulations / part.file("simulations"),
-            settings,
-            path,
+
+def _parts(explainer: str, context: Context, folder: Path) -> list[Item]:
+    evidence = EvidenceFiles.of(context)
+    files = {
+        path.name: path
+        for stage, artifact in (("explain", "explanations"), ("simulate", "simulations"))
+        for path in context.paths(stage, artifact, explainer)
+    }
+    return [
+        Item(
+            key=part.key,
+            size=len(part.neurons),
+            files=(part.file("scores"),),
+            inputs=_Part(
+                part,
+                evidence,
+                files[part.file("explanations")],
+                files[part.file("simulations")],
+                context.settings.score,
+            ),
         )
-
-    files = work_on_parts("score", "scores", explained_parts(context), folder, submit)
-    result(
-        _gather.remote([folder / name for name in files["scores"]], settings, folder / _GATHERED)
-    )
-    files |= {"score_aggregates": [_GATHERED]}
-    return Written(files, count_rows(folder, files))
+        for part in explained_parts(context, explainer)
+    ]
 
 
-_GATHERED = "score_aggregates.parquet"
-
-
-@task()
-def _score_part(
-    part: NeuronPart,
-    inputs: TaskInputs,
-    explanations: Path,
-    simulations: Path,
-    settings: ScoreSettings,
-    path: Path,
-) -> None:
+def _score(item: Item, folder: Path, worker: Worker) -> None:
     from neuron_atlas.tasks.score.score import score_neurons
 
+    part: _Part = item.inputs
     columns = ["layer", "neuron", "explainer", "exemplar_ids"]
     seen = {
         (row["layer"], row["neuron"], row["explainer"]): frozenset(row["exemplar_ids"])
-        for row in read_table(explanations, EXPLANATIONS, columns).to_pylist()
+        for row in read_table(part.explanations, EXPLANATIONS, columns).to_pylist()
     }
-    evidence = {purpose: inputs.evidence(part, purpose) for purpose in get_args(Purpose)}
-    shown = [neuron for purpose in ("explainer", "scorer") for neuron in evidence[purpose]]
-    texts = {key: sample.tokens for key, sample in inputs.catalog(shown).samples.items()}
-    simulated = read_table(simulations, SIMULATIONS)
-    write_table(score_neurons(simulated, evidence, texts, seen, settings), SCORES, path)
+    evidence = part.evidence.load(part.neurons)
+    shown = [*evidence["explainer"], *evidence["scorer"]]
+    texts = {key: one.tokens for key, one in part.evidence.catalog(shown).samples.items()}
+    simulated = read_table(part.simulations, SIMULATIONS)
+    rows = score_neurons(simulated, evidence, texts, seen, part.settings)
+    write_table(rows, SCORES, folder / part.neurons.file("scores"))
 
 
-@task()
-def _gather(scores: Sequence[Path], settings: ScoreSettings, path: Path) -> None:
-    """What needs all neurons: p and q in the files of scores, and the table of aggregates."""
+@dataclass(frozen=True)
+class _AllNeurons:
+    scores: Sequence[str]
+    settings: ScoreSettings
+
+
+def _all_neurons(explainer: str, context: Context, folder: Path) -> list[Item]:
+    scores = [part.file("scores") for part in explained_parts(context, explainer)]
+    inputs = _AllNeurons(scores, context.settings.score)
+    return [Item("aggregates", 1, (_AGGREGATES,), inputs)]
+
+
+def _aggregate(item: Item, folder: Path, worker: Worker) -> None:
+    """Write what needs all neurons: p and q in the files of scores, and the aggregates."""
     from neuron_atlas.tasks.score.aggregate import aggregate_scores
     from neuron_atlas.tasks.score.significance import judge_files
 
-    write_table(aggregate_scores(judge_files(scores), settings), SCORE_AGGREGATES, path)
-
-
-STAGE = Stage(
-    "score",
-    3,
-    ("samples", "describe", "capture", "classify", "explain", "simulate"),
-    _parameters,
-    _run,
-    per_explainer=True,
-)
+    of: _AllNeurons = item.inputs
+    judged = judge_files([folder / name for name in of.scores])
+    write_table(aggregate_scores(judged, of.settings), SCORE_AGGREGATES, folder / _AGGREGATES)

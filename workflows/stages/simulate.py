@@ -5,100 +5,72 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
-from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SIMULATIONS, read_table
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, SIMULATIONS, read_table, write_table
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.control import Explained, other_neurons
-from neuron_atlas.workflows.cluster.nodes_used import task
-from neuron_atlas.workflows.cluster.progress import say
-from neuron_atlas.workflows.cluster.simulator_pool import (
-    SimulatorPool,
-    loads_model,
-    simulator_pool,
+from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
+from neuron_atlas.workflows.cluster.actor_pool import Placement
+from neuron_atlas.workflows.models.calls import ModelUse
+from neuron_atlas.workflows.run.context import Context
+from neuron_atlas.workflows.run.failures import check_failures, count_transient
+from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, explained_parts
+from neuron_atlas.workflows.run.runner import MAY_PASS_LATER
+from neuron_atlas.workflows.run.stage import (
+    Files,
+    Holding,
+    Item,
+    Needs,
+    Stage,
+    Step,
+    Worker,
+    Written,
 )
-from neuron_atlas.workflows.cluster.spread import result
-from neuron_atlas.workflows.models.asking import (
-    LIVES,
-    Asking,
-    Submit,
-    ask,
-    check_failures,
-    count_transient,
-)
-from neuron_atlas.workflows.models.calls import OpenCalls
-from neuron_atlas.workflows.run.neuron_parts import NeuronPart, TaskInputs
-from neuron_atlas.workflows.run.stage import ASK_AGAIN, Context, Stage, Written, count_rows
+from neuron_atlas.workflows.run.store import read_json, write_json
 
 Key = tuple[int, int]
+_PROBED = "capabilities.json"
 _STEADY = ["layer", "neuron", "claim", "claim_layer", "claim_neuron", "sample_id", "draw"]
 _STEADY += ["purpose", "estimator", "status"]
 
 
-def explained_parts(context: Context) -> list[NeuronPart]:
-    """The neurons that were explained, cut as they were when they were explained."""
-    return asking(context).parts()
-
-
-def asking(
-    context: Context, pool: SimulatorPool | None = None, *, is_rehearsal: bool = False
-) -> Asking:
-    """What is asked of the simulator. pool: where its model is kept, if it loads one. is_rehearsal:
-    nothing will be sent."""
-    settings = context.settings.simulate
-    types = read_table(context.paths("classify", "types"), NEURON_TYPES)
-    keys = ["layer", "neuron"]
-    known = read_table(context.paths("explain", "explanations"), EXPLANATIONS, keys)
-    chosen = types.join(known, keys=keys, join_type="left semi")
-    chosen = chosen.sort_by([(key, "ascending") for key in keys]).select(types.column_names)
-
-    def begin(calls: OpenCalls | None) -> Submit:
-        explained = _explained(context)
-        controls = other_neurons(list(explained.values()), settings.seed)
-        inputs = TaskInputs.of(context)
-        simulator = settings.simulator
-        if calls is not None:
-            simulator = _assume(simulator) if is_rehearsal else _agree(simulator, calls)
-
-        def submit(part: NeuronPart, told: Calls, path: Path | None) -> ray.ObjectRef:
-            mine = [(part.layer, neuron) for neuron in part.neurons]
-            arguments = (
-                context.settings.explain.explainer.name,
-                part,
-                inputs,
-                {key: explained[key] for key in mine if key in explained},
-                {key: controls[key] for key in mine if key in controls},
-                told,
-                path,
-            )
-            if pool is not None:
-                return pool.submit(simulate_part, *arguments)
-            return _simulate_task.remote(simulator, *arguments)
-
-        return submit
-
-    return Asking(
+def stage_of(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> Stage:
+    """The stage for the explanations of one explainer."""
+    key = explainer if is_one_of_several else ""
+    needs = partial(_needs, f"simulate/{key}" if key else "simulate")
+    return Stage(
         "simulate",
-        SIMULATIONS,
-        settings.simulator,
-        settings,
-        chosen,
-        context.done["explain"].about["neurons_per_task"],
-        begin,
-        abreast=None if pool is None else pool.size,
+        3,
+        ("samples", "describe", "capture", "classify", "explain"),
+        _parameters,
+        (
+            Step("simulate", "", _probe_item, _probe, needs, is_live=True),
+            Step(
+                "simulate",
+                "neurons",
+                partial(_items, explainer, key, is_dry_run),
+                _simulate,
+                needs,
+                should_retry=_has_transient_failures,
+            ),
+        ),
+        _finish,
+        explainer=key,
+        is_dry_run=is_dry_run,
     )
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
     settings = context.settings.simulate
-    simulator: Any = settings.simulator
-    loaded = {"weights": simulator.weights()} if loads_model(simulator) else {}
+    simulator = settings.simulator
+    loaded = {"weights": simulator.weights()} if simulator.loads_model else {}
     return {
         "simulator": identity(simulator),
         "wording": simulator.wording,
@@ -107,48 +79,142 @@ def _parameters(context: Context) -> Mapping[str, Any]:
     }
 
 
-def _run(context: Context, folder: Path) -> Written:
-    with simulator_pool(context.settings.simulate.simulator, context.settings.cluster) as pool:
-        about = asking(context, pool)
-        written = ask(about, context, folder)
-    check_failures(about, written)
-    files = {"simulations": [path.name for path in written]}
-    return Written(
-        files,
-        count_rows(folder, files),
-        content=_content(written),
-        about={ASK_AGAIN: count_transient(about, written)},
+def _needs(title: str, context: Context) -> Needs:
+    settings = context.settings.simulate
+    simulator = settings.simulator
+    return Needs(
+        # A simulator's layers are never spread over several GPUs, as a subject's are.
+        Holding("simulate", partial(_load, simulator), gpus=1) if simulator.loads_model else None,
+        None
+        if simulator.client is None
+        else ModelUse(
+            "simulate",
+            title,
+            simulator.client,
+            simulator.prices,
+            settings.budget_usd,
+            settings.mode,
+        ),
     )
 
 
-def _agree(simulator: Any, calls: OpenCalls) -> Any:
-    """The simulator once it has found out what its server can do, before all parts begin."""
-    if not hasattr(simulator, "agree"):
-        return simulator
-    agreed = result(_agree_on_a_worker.remote(simulator, calls.live()))
-    # One that could not is as it was: every part then finds out for itself, or says why it cannot.
-    is_known = agreed != simulator
-    said = agreed.estimator if is_known else "not known yet: the server did not answer"
-    say(f"simulate   estimator: {said}")
-    return agreed
+def _load(simulator: Simulator, placement: Placement) -> Simulator:
+    return simulator.load(placement.device, placement.threads)
 
 
-def _assume(simulator: Any) -> Any:
-    """The simulator as if it had found out; its requests then are as many and as long as any."""
-    return simulator.assume() if hasattr(simulator, "agree") else simulator
+def _probe_item(context: Context, folder: Path) -> list[Item]:
+    simulator = context.settings.simulate.simulator
+    return [] if simulator.client is None else [Item("probe", 1, (_PROBED,), simulator)]
 
 
-def _explained(context: Context) -> dict[Key, Explained]:
+def _probe(item: Item, folder: Path, worker: Worker) -> list[str]:
+    """Write what the simulator's server can do, if it has capabilities and can answer now."""
+    simulator: Simulator = worker.held or item.inputs
+    found = simulator.probe(worker.calls)
+    if found is None:
+        has_capabilities = simulator.assumed() is not None
+        unknown = "simulate   estimator: not known yet: the server did not answer"
+        return [unknown] if has_capabilities else []
+    write_json(folder / _PROBED, asdict(found))
+    return [f"simulate   estimator: {found.estimator}"]
+
+
+def _probed(folder: Path) -> Capabilities | None:
+    try:
+        return Capabilities(**read_json(folder / _PROBED))
+    except FileNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Part:
+    simulator: Simulator
+    capabilities: Capabilities | None
+    explainer: str
+    neurons: NeuronPart
+    evidence: EvidenceFiles
+    explained: Mapping[Key, Explained]
+    controls: Mapping[Key, Explained]
+
+
+def _items(
+    explainer: str, key: str, is_dry_run: bool, context: Context, folder: Path
+) -> list[Item]:
+    settings = context.settings.simulate
+    capabilities = settings.simulator.assumed() if is_dry_run else _probed(folder)
+    explained = _explained(context, key)
+    controls = other_neurons(list(explained.values()), settings.seed)
+    evidence = EvidenceFiles.of(context)
+    items = []
+    for part in explained_parts(context, key):
+        neurons = [(part.layer, neuron) for neuron in part.neurons]
+        items.append(
+            Item(
+                key=part.key,
+                size=len(neurons),
+                files=(part.file("simulations"),),
+                inputs=_Part(
+                    settings.simulator,
+                    capabilities,
+                    explainer,
+                    part,
+                    evidence,
+                    {neuron: explained[neuron] for neuron in neurons if neuron in explained},
+                    {neuron: controls[neuron] for neuron in neurons if neuron in controls},
+                ),
+            )
+        )
+    return items
+
+
+def _explained(context: Context, explainer: str) -> dict[Key, Explained]:
     columns = ["layer", "neuron", "type", "text", "status"]
-    table = read_table(context.paths("explain", "explanations"), EXPLANATIONS, columns)
+    table = read_table(context.paths("explain", "explanations", explainer), EXPLANATIONS, columns)
     rows = table.filter(pc.equal(table["status"], "ok")).drop_columns("status").to_pylist()
     return {(row["layer"], row["neuron"]): Explained(**row) for row in rows}
 
 
-def _content(written: Sequence[Path]) -> str:
+def _simulate(item: Item, folder: Path, worker: Worker) -> None:
+    """Write the simulations of a part, unless answers of a batch are pending."""
+    from neuron_atlas.tasks.simulate.rows import simulate_neurons
+
+    part: _Part = item.inputs
+    evidence = part.evidence.load(part.neurons)
+    held_out, calibration = evidence["scorer"], evidence["calibration"]
+    rows = simulate_neurons(
+        worker.held or part.simulator,
+        part.explainer,
+        held_out,
+        calibration,
+        part.explained,
+        part.controls,
+        part.evidence.catalog([*held_out, *calibration]),
+        worker.calls,
+        part.capabilities,
+    )
+    if not pc.any(pc.equal(rows["status"], "pending")).as_py():
+        write_table(rows, SIMULATIONS, folder / part.neurons.file("simulations"))
+
+
+def _has_transient_failures(item: Item, folder: Path) -> bool:
+    return count_transient([folder / name for name in item.files], SIMULATIONS) > 0
+
+
+def _finish(context: Context, folder: Path, files: Files) -> Written:
+    paths = [folder / name for name in files.get("simulations", ())]
+    limit = context.settings.simulate.max_failed_share
+    check_failures(paths, SIMULATIONS, "simulate", limit)
+    return Written(
+        {"simulations": [path.name for path in paths]},
+        content=_content(paths),
+        about={MAY_PASS_LATER: count_transient(paths, SIMULATIONS)},
+    )
+
+
+def _content(paths: Sequence[Path]) -> str:
     """What was predicted, however often it had to be asked for."""
     digest = hashlib.sha256()
-    for path in written:
+    for path in paths:
         table = read_table(path, SIMULATIONS)
         digest.update(json.dumps(table.select(_STEADY).to_pydict(), sort_keys=True).encode())
         for name in ("visual", "text"):
@@ -161,44 +227,3 @@ def _content(written: Sequence[Path]) -> str:
 
 def _bytes(values: pa.Array) -> bytes:
     return values.to_numpy(zero_copy_only=False).tobytes()
-
-
-@task(max_retries=LIVES)
-def _agree_on_a_worker(simulator: Any, calls: Calls) -> Any:
-    return simulator.agree(calls)
-
-
-def simulate_part(
-    simulator: Any,
-    explainer: str,
-    part: NeuronPart,
-    inputs: TaskInputs,
-    explained: Mapping[Key, Explained],
-    controls: Mapping[Key, Explained],
-    calls: Calls,
-    path: Path | None,
-) -> None:
-    """Simulate a part by a simulator that is ready, in this process; see `Submit`."""
-    from neuron_atlas.tasks.artifacts import write_table
-    from neuron_atlas.tasks.simulate.rows import simulate_neurons
-
-    held_out, calibration = (inputs.evidence(part, name) for name in ("scorer", "calibration"))
-    catalog = inputs.catalog([*held_out, *calibration])
-    table = simulate_neurons(
-        simulator, explainer, held_out, calibration, explained, controls, catalog, calls
-    )
-    if path is not None and not pc.any(pc.equal(table["status"], "pending")).as_py():
-        write_table(table, SIMULATIONS, path)
-
-
-_simulate_task = task(max_retries=LIVES)(simulate_part)
-
-
-STAGE = Stage(
-    "simulate",
-    3,
-    ("samples", "describe", "capture", "classify", "explain"),
-    _parameters,
-    _run,
-    per_explainer=True,
-)

@@ -12,8 +12,8 @@ from neuron_atlas.tasks.models.failures import Unusable
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import WrongCall
-from neuron_atlas.workflows.run.stage import Context
 
 LAYERS = "capture.layers"
 _LONGEST_NAME = 100

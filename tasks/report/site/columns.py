@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,16 @@ class Accounts:
     pairs: tuple[tuple[str, str], ...]
     """Each explainer with each simulator that scored it; "" where none did."""
     level: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, for from_json."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> Accounts:
+        """Return what to_json was given."""
+        pairs = tuple((explainer, simulator) for explainer, simulator in plain["pairs"])
+        return Accounts(tuple(plain["explainers"]), pairs, plain["level"])
 
 
 def list_accounts(

@@ -106,7 +106,8 @@ def types(*neurons: int) -> pa.Table:
 
 
 def by_purpose(files: Files, neuron: int) -> dict[str, Evidence]:
-    return {purpose: load_evidence(types(neuron), *files, purpose)[0] for purpose in PURPOSES}
+    loaded = load_evidence(types(neuron), *files)
+    return {purpose: loaded[purpose][0] for purpose in PURPOSES}
 
 
 @pytest.mark.parametrize("neuron", EXEMPLARS)
@@ -205,7 +206,7 @@ def test_samples_of_several_images_are_held_together_by_any_that_they_share(file
 
 
 def test_neurons_come_in_the_order_asked_for_each_with_its_own_traces(files):
-    loaded = load_evidence(types(3, 7), *files, "explainer")
+    loaded = load_evidence(types(3, 7), *files)["explainer"]
     assert [evidence.neuron for evidence in loaded] == [3, 7]
     for evidence in loaded:
         assert (evidence.layer, evidence.type, evidence.scale) == (
@@ -220,7 +221,7 @@ def test_neurons_come_in_the_order_asked_for_each_with_its_own_traces(files):
 
 
 def test_a_neuron_without_exemplars_still_has_its_random_samples(files):
-    evidence = load_evidence(types(5), *files, "scorer")[0]
+    evidence = load_evidence(types(5), *files)["scorer"][0]
     assert evidence.exemplars == ()
     assert evidence.random
 

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
 from neuron_atlas.tasks.simulate.grid_drawing import RULER, draw_grid
-from neuron_atlas.tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question
 from tests.loopback.fixture import Loopback
 from tests.tasks.explain.coloured_patches import GRID, SIDE, TOKENS, Album, catalog, patch_of
 
@@ -190,7 +190,7 @@ def test_a_model_that_writes_ten_in_two_tokens_is_asked_on_a_scale_that_ends_wit
 
 def test_a_model_that_does_not_show_how_it_writes_ten_is_asked_for_none(provider):
     provider.misbehave("no_ten")
-    assert chat(provider).agree(Calls()).estimator == "expected 0-9"
+    assert chat(provider).probe(Calls()).estimator == "expected 0-9"
 
 
 def test_integers_are_asked_from_nought_to_ten_however_a_ten_is_cut(provider):
@@ -215,8 +215,8 @@ def test_what_a_server_can_do_is_found_out_in_the_form_that_it_will_be_asked_in(
 ):
     """A weak model writes numbers where a schema holds it to them, and elsewhere it may not."""
     provider.misbehave("unruly", times=-1)
-    agreed = chat(provider, structured=structured).agree(Calls())
-    assert agreed.estimator == ("expected" if structured else "integers")
+    found = chat(provider, structured=structured).probe(Calls())
+    assert found.estimator == ("expected" if structured else "integers")
     (body,) = (line["body"] for line in provider.requests())
     assert ("response_format" in body) == structured
 
@@ -224,7 +224,7 @@ def test_what_a_server_can_do_is_found_out_in_the_form_that_it_will_be_asked_in(
 @pytest.mark.slow
 def test_where_the_schema_is_refused_it_is_found_out_without(provider):
     provider.misbehave("no_json_schema", times=-1)
-    assert chat(provider).agree(Calls()).estimator == "expected"
+    assert chat(provider).probe(Calls()).estimator == "expected"
     asked = ["response_format" in line["body"] for line in provider.requests()]
     assert asked == [True, False]
 
@@ -232,7 +232,7 @@ def test_where_the_schema_is_refused_it_is_found_out_without(provider):
 def test_numbers_that_only_the_schema_makes_a_model_write_are_taken_as_they_are_written(provider):
     """It would rather have said something else: which number is then likelier means nothing."""
     provider.misbehave("reluctant", times=-1)
-    assert chat(provider).agree(Calls()).estimator == "integers"
+    assert chat(provider).probe(Calls()).estimator == "integers"
 
 
 @pytest.mark.slow
@@ -245,14 +245,11 @@ def test_a_server_that_tells_of_fewer_alternatives_is_asked_for_fewer(provider):
 
 def test_what_a_server_can_do_is_found_out_once_for_all(provider):
     simulator = chat(provider)
-    agreed = simulator.agree(Calls(NoJournal()))
-    assert (agreed.name, agreed.estimator, agreed.wording) == (
-        "chat",
-        "expected",
-        simulator.wording,
-    )
+    found = simulator.probe(Calls())
+    assert found.estimator == "expected"
+    shared = Capabilities(**json.loads(json.dumps(asdict(found))))
     assert len(provider.requests()) == 1
-    (prediction,) = agreed.simulate([Question(RED, 3)], catalog(), Calls())
+    (prediction,) = simulator.simulate([Question(RED, 3)], catalog(), Calls(), shared)
     assert prediction.estimator == "expected"
     assert len(provider.requests()) == 2
 
@@ -283,7 +280,7 @@ def test_one_answer_without_probabilities_is_taken_by_its_integers(provider):
 @pytest.mark.parametrize("fault", ["409", "500"])
 def test_a_server_that_fails_for_now_has_decided_nothing(provider, fault):
     provider.misbehave(fault, times=-1)
-    assert chat(provider).agree(Calls()) == chat(provider)
+    assert chat(provider).probe(Calls()) is None
 
 
 @pytest.mark.slow
@@ -292,7 +289,7 @@ def test_where_it_cannot_be_found_out_now_every_question_says_why(provider):
     first, second = simulate(provider, Question(RED, 3), Question(RED, 1))
     assert first.status == second.status == "rate_limited"
     assert "HTTP 429" in first.reason
-    assert chat(provider).agree(Calls()) == chat(provider)
+    assert chat(provider).probe(Calls()) is None
 
 
 def test_a_miscounted_answer_is_asked_for_once_more_with_what_is_wrong(provider):

@@ -207,7 +207,7 @@ SECOND = Region(1, 2, 1, 0, 0, 40, 20)
 
 
 def by_colour(catalog: Catalog, *questions: Question) -> list[Prediction]:
-    simulator = HeatMaps(ClipSeg(batch_size=2), ColourSegmenter())  # type: ignore[arg-type]
+    simulator = HeatMaps(ColourSegmenter(), "clipseg", batch_size=2, features_gb=0.5)  # type: ignore[arg-type]
     return ask(simulator, catalog, *questions)
 
 

@@ -79,23 +79,24 @@ def test_the_expected_value_at_every_token_is_read_off_one_pass(provider, model,
 
 def test_what_the_tokenizer_does_to_numbers_decides_the_scale_and_what_stands_for_them(provider):
     """Of digits-8b "10" is two tokens; numbers-8b puts a tab together with letters behind it."""
-    digits, numbers = (lister(provider, model).agree(Calls()) for model in list(TOKENIZERS)[:2])
-    assert (digits.estimator, numbers.estimator) == (
+    digits, numbers = (lister(provider, model) for model in list(TOKENIZERS)[:2])
+    probed = [digits.probe(Calls()), numbers.probe(Calls())]
+    assert [found.estimator for found in probed] == [
         "expected 0-9, unknown where not told",
         "expected 0-10, ? where not told",
-    )
+    ]
     provider.forget()
-    for agreed, top in ((digits, 9), (numbers, 10)):
-        (said,) = agreed.simulate([Question(CIRCLE, 0)], TWO, Calls())
-        assert said.estimator == agreed.estimator
+    for lists, found, top in ((digits, probed[0], 9), (numbers, probed[1], 10)):
+        (said,) = lists.simulate([Question(CIRCLE, 0)], TWO, Calls(), found)
+        assert said.estimator == found.estimator
         told = provider.requests()[-1]["body"]["messages"]
         assert f"to {top} (as active" in told[0]["content"]
-    assert len(provider.requests()) == 2  # They know, and do not ask again.
+    assert len(provider.requests()) == 2  # Nothing is probed again.
 
 
 def test_a_tokenizer_that_joins_a_number_with_its_tab_is_refused_in_words(provider):
     with pytest.raises(Unusable, match=r"'joined-8b' joins a tab with the number.*simulate=chat"):
-        lister(provider, "joined-8b").agree(Calls())
+        lister(provider, "joined-8b").probe(Calls())
 
 
 def test_tokens_of_any_kind_have_their_own_place(provider):
@@ -140,21 +141,22 @@ def test_the_last_message_is_one_that_the_model_has_begun(provider):
 def test_a_server_that_tells_nothing_of_its_prompts_is_refused_in_words(provider):
     provider.misbehave("without_prompt_logprobs")
     with pytest.raises(Unusable, match=r"does not tell the log probabilities of its prompt"):
-        lister(provider).agree(Calls())
+        lister(provider).probe(Calls())
     with pytest.raises(Unusable, match=r"Unrecognized request argument supplied: .*simulate=chat"):
-        lister(provider, "gpt-4o").agree(Calls())
+        lister(provider, "gpt-4o").probe(Calls())
 
 
 @pytest.mark.parametrize("fault", ["409", "429"])
 def test_a_server_that_fails_for_now_is_not_refused(provider, fault):
     provider.misbehave(fault, times=-1)
-    assert lister(provider).agree(Calls()) == lister(provider)
+    assert lister(provider).probe(Calls()) is None
 
 
 def test_where_nothing_is_sent_every_question_is_one_request(provider, tmp_path):
     calls = Calls(spool=Spool(tmp_path / "spool.jsonl", 1.0))
     questions = [Question(said, 0) for said in (CIRCLE, "", "other")]
-    rehearsed = lister(provider).assume().simulate(questions, TWO, calls)
+    lists = lister(provider)
+    rehearsed = lists.simulate(questions, TWO, calls, lists.assumed())
     assert {one.status for one in rehearsed} == {"pending"}
     assert len((tmp_path / "spool.jsonl").read_text().splitlines()) == 3
     assert provider.requests() == []
@@ -168,9 +170,10 @@ def test_more_alternatives_than_the_server_tells_of_fail_with_what_it_says(provi
 
 @pytest.mark.parametrize("fault", ["500", "without_prompt_logprobs"])
 def test_a_reply_that_cannot_be_used_is_a_row_with_its_reason(provider, fault):
-    agreed = lister(provider).agree(Calls())
+    lists = lister(provider)
+    found = lists.probe(Calls())
     provider.misbehave(fault, times=2, match="circle")
-    failed, fine = agreed.simulate([Question(CIRCLE, 0), Question("", 0)], TWO, Calls())
+    failed, fine = lists.simulate([Question(CIRCLE, 0), Question("", 0)], TWO, Calls(), found)
     assert failed.status in SIMULATION_STATUSES
     assert (failed.status == "ok", failed.reason == "", fine.status) == (False, False, "ok")
     assert len(failed.text) == 0

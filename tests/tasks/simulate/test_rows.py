@@ -11,7 +11,7 @@ from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.control import Explained
 from neuron_atlas.tasks.simulate.rows import simulate_neurons
-from neuron_atlas.tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
 
 OWN = Explained(2, 5, "visual", "red things")
 OTHER = Explained(3, 8, "visual", "blue things")
@@ -25,14 +25,18 @@ ODD = {
 
 
 @dataclass
-class Echo:
+class Echo(Simulator):
     """A simulator whose prediction is the sample_id and how long the explanation is."""
 
     name: str = "echo"
     asked: list[Question] = field(default_factory=list)
 
     def simulate(
-        self, questions: Sequence[Question], catalog: Catalog, calls: Calls
+        self,
+        questions: Sequence[Question],
+        catalog: Catalog,
+        calls: Calls,
+        capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         self.asked += questions
         return [

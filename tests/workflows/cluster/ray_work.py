@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import ray
 
 from neuron_atlas.tasks.artifacts.full_disk import DiskFull
-from neuron_atlas.tasks.subject.settings import SubjectSettings
+from neuron_atlas.workflows.cluster.actor_pool import Count, Placement
 from neuron_atlas.workflows.cluster.nodes_used import task
-from neuron_atlas.workflows.cluster.subject_pool import Extent
 
 
 class TheirOwn(Exception):
@@ -75,46 +74,46 @@ def fail_once(folder: str, others: int) -> None:
 @dataclass(frozen=True)
 class Item:
     number: int
-    samples: int = 4
+    units: int = 4
     seconds: float = 0.0
 
 
-class Worker:
-    """In the place of the subject's actor: counts what it is given."""
+def hold(placement: Placement) -> str:
+    """What an actor holds: the process that loaded it, and where it was placed."""
+    return f"{os.getpid()} {placement.device} {placement.threads} {placement.sharers}"
 
-    def __init__(self, settings: SubjectSettings, threads: int, sharers: int) -> None:
-        self._done = 0
 
-    def check(self, layers: tuple[int, ...]) -> Extent:
-        return Extent(layers, 1, 4)
+def write(folder: str, held: str, item: Item, count: Count) -> str:
+    with open(f"{folder}/{item.number}-{os.getpid()}", "w", encoding="utf-8"):
+        time.sleep(item.seconds)
+    count(item.units)
+    return held
 
-    def samples_done(self) -> int:
-        return self._done
 
-    def work(self, item: Item, folder: str) -> None:
-        with open(f"{folder}/{item.number}-{os.getpid()}", "w", encoding="utf-8"):
-            time.sleep(item.seconds)
-        self._done = item.samples
+def count_slowly(folder: str, held: str, item: Item, count: Count) -> None:
+    for _ in range(item.units):
+        time.sleep(item.seconds)
+        count(1)
 
-    def tell(self, item: Item, folder: str) -> list[str]:
-        return [f"something of {item.number}"]
 
-    def fail(self, item: Item, folder: str) -> None:
-        raise TheirOwn(f"at {item.number}")
+def raise_an_error(folder: str, held: str, item: Item, count: Count) -> None:
+    raise TheirOwn(f"at {item.number}")
 
-    def freeze_once(self, item: Item, folder: str) -> None:
-        """The first is not heard of any more, as if its node were gone."""
-        try:
-            open(f"{folder}/frozen-{os.getpid()}", "x", encoding="utf-8").close()
-            is_first = len([name for name in os.listdir(folder) if "frozen" in name]) == 1
-        except FileExistsError:
-            is_first = False
-        if is_first:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        self.work(item, folder)
 
-    def die_once(self, item: Item, folder: str) -> None:
-        begun = len(os.listdir(folder))
-        self.work(item, folder)
-        if begun == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+def freeze_once(folder: str, held: str, item: Item, count: Count) -> None:
+    """The first process stops answering, as if its node were gone."""
+    try:
+        open(f"{folder}/frozen-{os.getpid()}", "x", encoding="utf-8").close()
+        is_first = len([name for name in os.listdir(folder) if "frozen" in name]) == 1
+    except FileExistsError:
+        is_first = False
+    if is_first:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    write(folder, held, item, count)
+
+
+def die_once(folder: str, held: str, item: Item, count: Count) -> None:
+    begun = len(os.listdir(folder))
+    write(folder, held, item, count)
+    if begun == 2:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -15,25 +15,20 @@ import ray
 
 from neuron_atlas.tasks.artifacts.full_disk import DiskFull
 from neuron_atlas.tasks.serve.process import free_port
-from neuron_atlas.tasks.subject.settings import SubjectSettings
-from neuron_atlas.workflows.cluster import connect, subject_pool
+from neuron_atlas.workflows.cluster import connect
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.nodes_used import take_nodes
-from neuron_atlas.workflows.cluster.spread import actor_count, result, spread
-from neuron_atlas.workflows.cluster.subject_pool import SubjectPool
+from neuron_atlas.workflows.cluster.spread import result, spread
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
 from tests.workflows.cluster.ray_work import (
-    Item,
     TheirOwn,
-    Worker,
     ask_another,
     die,
     double,
     end_slowly,
     fail,
     fail_once,
-    occupy,
     on_a_node,
 )
 
@@ -185,119 +180,6 @@ def test_ray_does_not_take_sigterm_from_the_program(no_ray, as_if_called, monkey
     before = signal.getsignal(signal.SIGTERM)
     with cluster(ClusterSettings()):
         assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.parametrize(
-    ("resources", "settings", "expected"),
-    [
-        ({"CPU": 8.0}, ClusterSettings(), (8, {"num_cpus": 1})),
-        ({"CPU": 8.0}, ClusterSettings(threads=3), (2, {"num_cpus": 3})),
-        ({"CPU": 2.0}, ClusterSettings(threads=4), (1, {"num_cpus": 2})),
-        ({"CPU": 8.0}, ClusterSettings(actors=3), (3, {"num_cpus": 1})),
-        ({"CPU": 8.0, "GPU": 2.0}, ClusterSettings(), (2, {"num_gpus": 1, "num_cpus": 1})),
-        ({"CPU": 8.0, "GPU": 2.0}, ClusterSettings(actors=1), (1, {"num_gpus": 1, "num_cpus": 1})),
-    ],
-)
-def test_there_is_a_subject_on_each_gpu_or_else_on_each_core(
-    monkeypatch, resources, settings, expected
-):
-    monkeypatch.setattr(connect.ray, "cluster_resources", lambda: resources)
-    assert actor_count(settings) == expected
-
-
-@pytest.fixture
-def pool_of(ray_of_two_cores, monkeypatch):
-    remote = ray.remote(max_restarts=-1, max_task_retries=3, max_concurrency=2)(Worker)
-    monkeypatch.setattr(subject_pool, "_RemoteSubject", remote)
-    opened = []
-
-    def open_pool(actors: int) -> SubjectPool:
-        opened.append(SubjectPool(SubjectSettings(), ClusterSettings(actors=actors)))
-        return opened[-1]
-
-    yield open_pool
-    for pool in opened:
-        pool.close()
-
-
-def work(pool: SubjectPool, items: list[Item], folder: object, method: str = "work") -> int:
-    """Have the items done; how many samples progress was told of."""
-    told = []
-    pool.each(
-        items,
-        lambda actor, item: getattr(actor, method).remote(item, str(folder)),
-        lambda item: item.samples,
-        told.append,
-    )
-    assert min(told, default=0) >= 0
-    return sum(told)
-
-
-def numbers(folder) -> list[int]:
-    return sorted({int(path.name.split("-")[0]) for path in folder.iterdir()})
-
-
-def test_actors_pull_items_until_there_are_none(pool_of, tmp_path):
-    items = [Item(number) for number in range(9)]
-    assert work(pool_of(2), items, tmp_path) == 36
-    assert numbers(tmp_path) == list(range(9))
-
-
-def test_all_actors_work(pool_of, tmp_path):
-    work(pool_of(2), [Item(number, seconds=0.3) for number in range(12)], tmp_path)
-    assert len({path.name.split("-")[1] for path in tmp_path.iterdir()}) == 2
-
-
-def test_what_actors_have_to_say_is_said_by_the_program(pool_of, tmp_path, capsys):
-    work(pool_of(1), [Item(4), Item(5)], tmp_path, method="tell")
-    said = capsys.readouterr().err
-    assert "something of 4\n" in said
-    assert "something of 5\n" in said
-
-
-def test_without_items_no_actor_is_started(pool_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(subject_pool, "_RemoteSubject", None)
-    assert work(pool_of(2), [], tmp_path) == 0
-
-
-@pytest.mark.timeout(60)
-def test_an_actor_for_which_there_is_no_room_holds_up_nothing(pool_of, tmp_path):
-    items = [Item(number) for number in range(6)]
-    assert work(pool_of(5), items, tmp_path) == 24
-    assert numbers(tmp_path) == list(range(6))
-
-
-def test_a_run_that_waits_for_a_place_in_the_cluster_says_so(pool_of, capsys, monkeypatch):
-    monkeypatch.setattr(subject_pool, "_SECONDS_BEFORE_SAYING", 0.2)
-    others = [occupy.remote(3) for _ in range(2)]
-    while ray.available_resources().get("CPU", 0) >= 1:
-        time.sleep(0.05)
-    assert pool_of(1).check((0, 2)).layers == (0, 2)
-    assert "subject    waits for a GPU or CPU of the cluster" in capsys.readouterr().err
-    ray.get(others)
-
-
-def test_an_actor_that_dies_is_replaced_and_its_item_done_again(pool_of, tmp_path):
-    items = [Item(number) for number in range(5)]
-    assert work(pool_of(1), items, tmp_path, "die_once") == 20
-    assert numbers(tmp_path) == list(range(5))
-    assert len({path.name.split("-")[1] for path in tmp_path.iterdir()}) == 2
-
-
-def test_an_exception_in_an_actor_is_raised_as_it_is(pool_of, tmp_path):
-    with pytest.raises(TheirOwn, match="at 0"):
-        work(pool_of(1), [Item(0)], tmp_path, "fail")
-
-
-@pytest.mark.timeout(60)
-def test_the_item_of_an_actor_that_is_not_heard_of_is_done_by_another(
-    pool_of, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(subject_pool, "_SECONDS_UNHEARD", 0.5)
-    items = [Item(number) for number in range(4)]
-    assert work(pool_of(2), items, tmp_path, "freeze_once") == 16
-    done = {path.name for path in tmp_path.iterdir() if "frozen" not in path.name}
-    assert sorted({int(name.split("-")[0]) for name in done}) == [0, 1, 2, 3]
 
 
 def test_a_cluster_that_grows_is_waited_for_until_it_has_its_gpus(no_ray, monkeypatch, capsys):

@@ -5,22 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from neuron_atlas.workflows.atlas import STAGES
-from neuron_atlas.workflows.cluster.subject_pool import SubjectPool
+from neuron_atlas.workflows.atlas import stages_of
 from neuron_atlas.workflows.run import lock
 from neuron_atlas.workflows.run import store as store_module
+from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import WrongCall
 from neuron_atlas.workflows.run.lock import locked
-from neuron_atlas.workflows.run.stage import Context, run_stage
+from neuron_atlas.workflows.run.runner import Runner
 from neuron_atlas.workflows.run.store import MANIFEST, Manifest, Store, fingerprint, write_json
-from tests.workflows.runs import settings
-
-NAMES = [stage.name for stage in STAGES]
+from tests.workflows.runs import NAMES, settings
 
 
 def manifest(mark: str = "f" * 64, **given) -> Manifest:
@@ -102,17 +101,21 @@ def files_that_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def marks(*overrides: str) -> dict[str, str]:
-    """The fingerprint of every stage of a call."""
+    """The fingerprint of every stage of a call, by its key."""
     given = settings(*overrides)
+    context = Context(given, _AllDone(Path(given.out)))
+    stages = [replace(stage, check=lambda context: None) for stage in stages_of(given)]
+    with Runner(context, stages, lambda metrics, step: None) as runner:
+        for stage in stages:
+            runner.run(stage)
+    return {key: done.fingerprint for key, done in context.done.items()}
 
-    def no_cluster() -> None:
-        raise AssertionError("everything is done")
 
-    pool = SubjectPool(given.subject, given.cluster)
-    context = Context(given, _AllDone(Path(given.out)), pool, no_cluster)
-    for stage in STAGES:
-        run_stage(stage, context)
-    return {name: done.fingerprint for name, done in context.done.items()}
+def of_one_explainer(found: dict[str, str], explainer: str) -> dict[str, str]:
+    """The fingerprints of what runs for each explainer, by stage."""
+    return {
+        key.partition("/")[0]: mark for key, mark in found.items() if key.endswith(f"/{explainer}")
+    }
 
 
 def changed(*overrides: str, since: tuple[str, ...] = ()) -> list[str]:
@@ -120,35 +123,22 @@ def changed(*overrides: str, since: tuple[str, ...] = ()) -> list[str]:
     return [name for name in NAMES if before[name] != after[name]]
 
 
-def marks_by_explainer(*overrides: str) -> dict[str, dict[str, str]]:
-    given = settings(*overrides)
-    pool = SubjectPool(given.subject, given.cluster)
-    context = Context(given, _AllDone(Path(given.out)), pool, lambda: None)
-    for stage in STAGES:
-        run_stage(stage, context)
-    return {
-        name: {stage: done.fingerprint for stage, done in apart.done.items()}
-        for name, apart in context.by_explainer.items()
-    } | {"report": {"report": context.done["report"].fingerprint}}
-
-
 def test_explainers_side_by_side_are_each_what_they_are_alone():
-    both = marks_by_explainer("explain=[dissect,gpt4o]")
-    assert list(both) == ["dissect", "gpt4o", "report"]
+    both = marks("explain=[dissect,gpt4o]")
     for name in ("dissect", "gpt4o"):
-        alone = marks(f"explain={name}")
-        assert both[name] == {stage: alone[stage] for stage in both[name]}
-        assert {"explain", "simulate", "score"} <= set(both[name])
-        assert both["report"]["report"] != alone["report"]
+        alone, mine = marks(f"explain={name}"), of_one_explainer(both, name)
+        assert set(mine) == {"explain", "simulate", "score"}
+        assert mine == {stage: alone[stage] for stage in mine}
+        assert both["report"] != alone["report"]
 
 
 def test_a_setting_of_one_explainer_leaves_the_other_as_it_was():
-    before = marks_by_explainer("explain=[dissect,gpt4o]")
-    after = marks_by_explainer("explain=[dissect,gpt4o]", "explain.explainers.gpt4o.render=mask")
-    assert after["dissect"] == before["dissect"]
-    changed = {stage for stage in NAMES[:-1] if after["gpt4o"][stage] != before["gpt4o"][stage]}
-    assert changed == {"explain", "simulate", "score"}
-    assert after["report"] != before["report"]
+    before = marks("explain=[dissect,gpt4o]")
+    after = marks("explain=[dissect,gpt4o]", "explain.explainers.gpt4o.render=mask")
+    assert {key for key in before if before[key] != after[key]} == {
+        *("explain/gpt4o", "simulate/gpt4o", "score/gpt4o"),
+        "report",
+    }
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import NEURON_TYPES
-from neuron_atlas.workflows.run.neuron_parts import cut_into_parts
+from neuron_atlas.workflows.run.neurons import cut_into_parts
 
 
 def types(*neurons: tuple[int, int]) -> pa.Table:

@@ -1,0 +1,79 @@
+"""What the stages of one run share: its settings, its store, and what is done."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.tasks.subject.revision import subject_revision
+from neuron_atlas.workflows.config.settings import Settings
+from neuron_atlas.workflows.run.store import Manifest, Store
+
+
+@dataclass
+class RunStats:
+    """What a run did, for its closing lines, its manifest and MLflow.
+
+    seconds: spent on each part of the run. nodes: of the cluster that worked on each part.
+    skipped: titles of the stages that were complete already. unfinished: tables of explanations of
+    a stage that failed after they were written.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    unfinished: list[Path] = field(default_factory=list)
+
+
+@dataclass
+class Context:
+    """What the stages of one run share.
+
+    done: the manifest of each finished stage, by the stage's key: its name, or its name and the
+    explainer for a stage that runs for each explainer. stats: see RunStats.
+    """
+
+    settings: Settings
+    store: Store
+    done: dict[str, Manifest] = field(default_factory=dict)
+    stats: RunStats = field(default_factory=RunStats)
+
+    def layers(self) -> tuple[int, ...]:
+        """The captured layers, ascending."""
+        return tuple(self.done["capture"].about["layers"])
+
+    def folder(self, stage: str) -> Path:
+        """The folder of a finished stage that does not run for each explainer."""
+        return self.store.folder(stage, self.done[stage].fingerprint)
+
+    def paths(self, stage: str, artifact: str, explainer: str = "") -> list[Path]:
+        """The files of an artifact that a finished stage wrote, for one explainer or for all."""
+        return [
+            path
+            for manifest in self.of(stage, explainer)
+            for path in self.store.paths(manifest, artifact)
+        ]
+
+    def identity(self, stage: str, explainer: str = "") -> str:
+        """What the fingerprints of later stages are made from, of a finished stage."""
+        made = [manifest.identity for manifest in self.of(stage, explainer)]
+        return made[0] if len(made) == 1 else hashlib.sha256("+".join(made).encode()).hexdigest()
+
+    def of(self, stage: str, explainer: str = "") -> list[Manifest]:
+        """The manifests of a finished stage: one, or, where it ran for several explainers and none
+        is named, all of them."""
+        if explainer and (stage not in self.done):
+            return [self.done[f"{stage}/{explainer}"]]
+        return [manifest for manifest in self.done.values() if manifest.stage == stage]
+
+    def subject_identity(self) -> dict[str, Any]:
+        """What of the subject decides activations: weights, number format and question."""
+        return identity(self.settings.subject) | {"revision": self._revision}
+
+    @cached_property
+    def _revision(self) -> str:
+        return subject_revision(self.settings.subject)

@@ -1,0 +1,69 @@
+"""The log file of a work item: its warnings, and the traceback of what ended it."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.artifacts.location import writing
+from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.models.pretrained import ModelError
+from neuron_atlas.tasks.samples.source import BadSample, SourceError
+from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
+
+PLAIN_ERRORS = (WrongCall, RunFailed, DiskFull, BadSample, SourceError, ModelError, Unusable)
+"""Errors of the work whose message is all that a user needs."""
+
+
+@contextmanager
+def item_log(path: Path) -> Iterator[list[str]]:
+    """Write a log file for the work done while this is open; gives the program's own warnings so
+    far, each once.
+
+    An error of the work leaves with a note that names the file. One that is not of PLAIN_ERRORS
+    leaves as RunFailed, with its traceback in the file alone.
+    """
+    records = _Records()
+    begun = time.monotonic()
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(records)
+    try:
+        yield records.warnings
+        records.lines.append(f"finished in {time.monotonic() - begun:.1f} s")
+    except PLAIN_ERRORS as error:
+        records.lines.append(traceback.format_exc())
+        error.add_note(f"log: {path}")
+        raise
+    except Exception as error:
+        records.lines.append(traceback.format_exc())
+        failed = RunFailed(f"unexpected error: {type(error).__name__}: {error}")
+        failed.add_note(f"traceback: {path}")
+        raise failed from None
+    finally:
+        logging.getLogger().removeHandler(records)
+        with suppress(OSError):  # A full disk ends the work by itself, with a line of its own.
+            _write(path, records.lines)
+
+
+class _Records(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.lines: list[str] = []
+        self.warnings: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+        message = record.getMessage()
+        if record.name.startswith("neuron_atlas.") and message not in self.warnings:
+            self.warnings.append(message)
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    with writing(path) as unfinished:
+        unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")

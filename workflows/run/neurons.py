@@ -1,0 +1,106 @@
+"""Chosen neurons as work items, and the evidence that such an item reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, layer_file, read_table
+from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.workflows.run.context import Context
+
+if TYPE_CHECKING:
+    from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose
+    from neuron_atlas.tasks.samples.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class NeuronPart:
+    """Neurons of one layer that are worked on together. types: their rows of `types`."""
+
+    layer: int
+    neurons: tuple[int, ...]
+    types: pa.Table
+
+    @property
+    def key(self) -> str:
+        """Names the part by its neurons, so that parts of another cut are not taken for it."""
+        digest = hashlib.sha256(repr(self.neurons).encode()).hexdigest()[:8]
+        return f"layer-{self.layer:03d}-{self.neurons[0]:06d}-{digest}"
+
+    def file(self, artifact: str) -> str:
+        """The part's file of an artifact."""
+        return f"{artifact}-{self.key}.parquet"
+
+
+def cut_into_parts(chosen: pa.Table, size: int) -> list[NeuronPart]:
+    """Cut rows of `types`, sorted by layer and neuron, into parts of one layer each."""
+    parts = []
+    for layer in sorted(set(chosen["layer"].to_pylist())):
+        rows = chosen.filter(pc.equal(chosen["layer"], layer))
+        for start in range(0, len(rows), size):
+            types = rows.slice(start, size)
+            parts.append(NeuronPart(layer, tuple(types["neuron"].to_pylist()), types))
+    return parts
+
+
+def explained_parts(context: Context, explainer: str) -> list[NeuronPart]:
+    """Return the neurons that were explained by an explainer, cut as they were then."""
+    types = read_table(context.paths("classify", "types"), NEURON_TYPES)
+    keys = ["layer", "neuron"]
+    explained = read_table(context.paths("explain", "explanations", explainer), EXPLANATIONS, keys)
+    chosen = types.join(explained, keys=keys, join_type="left semi")
+    chosen = chosen.sort_by([(key, "ascending") for key in keys]).select(types.column_names)
+    (manifest,) = context.of("explain", explainer)
+    return cut_into_parts(chosen, manifest.about["neurons_per_task"])
+
+
+@dataclass(frozen=True)
+class EvidenceFiles:
+    """The files that hold the evidence of neurons, as one value that can be sent to a worker."""
+
+    captured: Path
+    samples: Sequence[Path]
+    descriptions: Sequence[Path]
+    concepts: Sequence[Path]
+    source: Source
+
+    @staticmethod
+    def of(context: Context) -> EvidenceFiles:
+        """The files of this run."""
+        return EvidenceFiles(
+            captured=context.folder("capture"),
+            samples=context.paths("samples", "samples"),
+            descriptions=context.paths("describe", "descriptions"),
+            concepts=context.paths("samples", "concepts"),
+            source=context.settings.data.source,
+        )
+
+    def load(self, part: NeuronPart) -> dict[Purpose, list[Evidence]]:
+        """Load the evidence of a part's neurons, by purpose."""
+        from neuron_atlas.tasks.evidence.evidence import load_evidence
+
+        return load_evidence(
+            part.types.cast(NEURON_TYPES.schema),
+            self.captured / layer_file("traces", part.layer),
+            self.captured / layer_file("random_traces", part.layer),
+            self.samples,
+        )
+
+    def catalog(self, evidence: Sequence[Evidence]) -> Catalog:
+        """Open the samples of some evidence."""
+        from neuron_atlas.tasks.samples.catalog import open_catalog
+
+        return open_catalog(
+            self.samples,
+            self.descriptions,
+            self.concepts,
+            sample_ids={sample_id for neuron in evidence for sample_id in neuron.sample_ids},
+            source=self.source,
+        )

@@ -1,0 +1,224 @@
+"""Run stages: skip what is complete, spread what is not, and commit what was written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+
+from neuron_atlas.tasks.artifacts.location import remove_folder
+from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.workflows.cluster.actor_pool import ActorPool
+from neuron_atlas.workflows.cluster.connect import cluster
+from neuron_atlas.workflows.cluster.nodes_used import take_nodes
+from neuron_atlas.workflows.cluster.progress import Advance, progress, say
+from neuron_atlas.workflows.models.batches import work_by_batch
+from neuron_atlas.workflows.models.calls import LogLive, open_calls
+from neuron_atlas.workflows.run.context import Context
+from neuron_atlas.workflows.run.dry_run import Estimate, closing_lines, dry_run
+from neuron_atlas.workflows.run.items import ItemRunner, chunks, reopen_items, unfinished_items
+from neuron_atlas.workflows.run.stage import Holding, Item, Stage, Step, tables_of
+from neuron_atlas.workflows.run.store import Manifest, count_rows, fingerprint
+
+MAY_PASS_LATER = "may_pass_later"
+"""In a manifest's `about`: the number of rows whose failure may have passed. A later run works on
+such a stage again; its complete items stay, but those with such rows."""
+
+
+class Runner:
+    """Runs the stages of one run, in order, on one cluster. Use as a context manager.
+
+    The cluster is started with the first stage that has work to do. A pool of actors is closed
+    once no later stage needs it.
+    """
+
+    def __init__(self, context: Context, stages: Sequence[Stage], log_live: LogLive) -> None:
+        self._context = context
+        self._stages = stages
+        self._log_live = log_live
+        self._opened = ExitStack()
+        self._has_cluster = False
+        self._pools: dict[str, ActorPool] = {}
+        self._estimates: list[Estimate | None] = []
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for pool in self._pools.values():
+            pool.close()
+        self._opened.close()
+
+    def run(self, stage: Stage) -> None:
+        """Run a stage unless a complete artifact of the same fingerprint is there.
+
+        A stage that runs dry is estimated instead. Raises what its work raises.
+        """
+        if stage.is_dry_run:
+            self._start_cluster()
+            self._estimates.append(dry_run(stage, self._context))
+            return
+        mark = _fingerprint(stage, self._context)
+        manifest = self._find(stage, mark)
+        if manifest is None:
+            manifest = self._work_on(stage, mark)
+        for name in stage.temporary:  # Also where a run was killed between the commit and this.
+            remove_folder(self._context.store.folder(stage.name, mark) / name)
+        self._context.done[stage.key] = manifest
+        stage.check(self._context)
+        self._close_pools(stage, ())
+
+    def finish(self) -> bool:
+        """Return whether all stages ran and none was only estimated. Prints the sum of dry runs."""
+        for line in closing_lines(self._estimates):
+            say(line)
+        return not self._estimates
+
+    def _find(self, stage: Stage, mark: str) -> Manifest | None:
+        manifest = self._context.store.find(stage.name, mark)
+        if manifest is None:
+            return None
+        if failures := manifest.about.get(MAY_PASS_LATER):
+            say(f"{stage.title:<10} {failures:,} failures may have passed; trying them again")
+            self._context.store.reopen(manifest)
+            return None
+        selected = stage.select(self._context, manifest)
+        if selected is not None:
+            self._context.stats.skipped.append(stage.title)
+            say(f"{stage.title:<10} already done ({mark[:8]})")
+        return selected
+
+    def _work_on(self, stage: Stage, mark: str) -> Manifest:
+        context = self._context
+        folder = context.store.folder(stage.name, mark)
+        if stage.title != stage.name:
+            say(stage.title)
+        stage.prepare(context)
+        self._start_cluster()
+        seconds: dict[str, float] = {}
+        items: list[Item] = []
+        for number, step in enumerate(stage.steps):
+            with self._timed(step.name, seconds):
+                items += self._work_on_step(step, folder, context.store.logs(stage.key))
+            self._close_pools(stage, stage.steps[number + 1 :])
+        with self._timed(stage.name, seconds):
+            written = stage.finish(context, folder, tables_of(items))
+        manifest = Manifest(
+            stage=stage.name,
+            version=stage.version,
+            fingerprint=mark,
+            parameters=stage.parameters(context),
+            made_from=_made_from(stage, context),
+            files=written.files,
+            rows=count_rows(folder, written.files),
+            seconds={name: round(spent, 3) for name, spent in seconds.items()},
+            content=written.content,
+            about=written.about,
+        )
+        context.store.commit(manifest)
+        selected = stage.select(context, manifest)
+        assert selected is not None, f"{stage.name} did not write what it was asked for"
+        return selected
+
+    def _work_on_step(self, step: Step, folder: Path, logs: Path) -> Sequence[Item]:
+        """Work on a step until every item is complete; gives the items."""
+        needs = step.needs(self._context)
+        items = step.items(self._context, folder)
+        reopen_items(step, items, folder)
+        if needs.model is None:
+            self._work_on_items(step, items, folder, logs)
+            return items
+        is_batch = needs.model.mode == "batch" and not step.is_live
+        if not (is_batch or unfinished_items(items, folder)):
+            return items
+        with open_calls(needs.model, self._context.store.local) as calls:
+            work = partial(
+                self._work_on_items,
+                step,
+                items,
+                folder,
+                logs,
+                shown=lambda advance: calls.shown(advance, self._log_live),
+            )
+            if is_batch:
+                work_by_batch(calls, folder / "spools", work)
+            else:
+                live = calls.live()
+                work(calls=lambda item: live, ending_s=calls.ending_s)
+        return items
+
+    def _work_on_items(
+        self,
+        step: Step,
+        items: Sequence[Item],
+        folder: Path,
+        logs: Path,
+        *,
+        calls: Callable[[Item], Calls] = lambda item: Calls(),
+        ending_s: float = 0.0,
+        shown: Callable[[Advance], AbstractContextManager[None]] = lambda advance: nullcontext(),
+        chunk_size: int | None = None,
+        after_chunk: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Work on the unfinished items, with a bar. calls, ending_s: see ItemRunner.run. shown: is
+        open meanwhile. after_chunk: called when items of about chunk_size units are done."""
+        unfinished = unfinished_items(items, folder)
+        if not unfinished:
+            return
+        holding = step.needs(self._context).holding
+        total = sum(item.size for item in items)
+        done = total - sum(item.size for item in unfinished)
+        with progress(step.name, total, step.unit, done) as advance, shown(advance):
+            pool = None if holding is None else self._pool(holding)
+            runner = ItemRunner(step.work, folder, logs, advance, pool)
+            for some in chunks(unfinished, chunk_size):
+                runner.run(some, calls, ending_s)
+                after_chunk()
+
+    def _pool(self, holding: Holding) -> ActorPool:
+        if holding.name not in self._pools:
+            self._pools[holding.name] = ActorPool(
+                holding.name,
+                holding.load,
+                self._context.settings.cluster,
+                gpus_per_actor=holding.gpus,
+            )
+        return self._pools[holding.name]
+
+    def _close_pools(self, stage: Stage, later_steps: Sequence[Step]) -> None:
+        """Close the pools that neither the later steps of this stage need nor a later stage."""
+        later = self._stages[self._stages.index(stage) + 1 :]
+        steps = [*later_steps, *(step for one in later for step in one.steps)]
+        needs = [step.needs(self._context).holding for step in steps]
+        needed = {holding.name for holding in needs if holding is not None}
+        for name in self._pools.keys() - needed:
+            self._pools.pop(name).close()
+
+    def _start_cluster(self) -> None:
+        if not self._has_cluster:
+            self._opened.enter_context(cluster(self._context.settings.cluster))
+            self._has_cluster = True
+
+    @contextmanager
+    def _timed(self, name: str, seconds: dict[str, float]) -> Iterator[None]:
+        """Add the time spent to `seconds` and to the stats, with the nodes that worked."""
+        stats = self._context.stats
+        begun = time.monotonic()
+        take_nodes()
+        yield
+        spent = time.monotonic() - begun
+        stats.nodes[name] = max(stats.nodes.get(name, 0), len(take_nodes()))
+        for totals in (stats.seconds, seconds):
+            totals[name] = totals.get(name, 0.0) + spent
+
+
+def _fingerprint(stage: Stage, context: Context) -> str:
+    return fingerprint(
+        stage.name, stage.version, stage.parameters(context), _made_from(stage, context)
+    )
+
+
+def _made_from(stage: Stage, context: Context) -> dict[str, str]:
+    return {name: context.identity(name, stage.explainer) for name in stage.reads}
