@@ -62,7 +62,7 @@ def runs(loopback_process: Loopback, tmp_path_factory: pytest.TempPathFactory) -
 
 def _run(*overrides: str) -> str:
     finished = subprocess.run(
-        command(*overrides), cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+        command(*overrides), cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stderr

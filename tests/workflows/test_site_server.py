@@ -8,6 +8,7 @@ import pytest
 from neuron_atlas.tasks.artifacts.location import location
 from neuron_atlas.workflows.site_server import main, report_folder, report_server
 from tests.loopback.object_store import BUCKET
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def served(root, host="127.0.0.1"):
 
 
 def ask(server, path, method="GET", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=PATIENCE_S)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     return answer.status, answer.headers, answer.read().decode()
