@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from tests.workflows.killing import (
     run_killed,
     without_answers,
 )
-from tests.workflows.runs import command, runs_in
+from tests.workflows.runs import command, run_here, runs_in
 
 _NEURONS = 40
 _KILLS = 3
@@ -36,15 +36,15 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    loopback_process: Loopback, tmp_path_factory: pytest.TempPathFactory
+    ray_of_two_cores: None,
+    loopback_process: Loopback,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Path]:
     out = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_API_KEY", loopback_process.key)
         patch.setenv("NO_PROXY", "127.0.0.1")
-        patch.delenv("RAY_ADDRESS", raising=False)
-        finished = _run(_command(loopback_process, out))
-        assert finished.returncode == 0, finished.stderr
+        run_here(*chat_overrides(loopback_process, out, _NEURONS))
         yield out
 
 
@@ -183,12 +183,17 @@ def _journaled_usd(out: Path) -> float:
 
 
 def test_a_missing_key_stops_the_run_before_the_subject_describes_anything(
-    provider: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_of_two_cores: None,
+    ended: Callable[..., tuple[object, str]],
+    provider: Loopback,
+    tmp_path: Path,
+    shared_mlflow: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
-    finished = _run(_command(provider, tmp_path))
-    assert finished.returncode == 2
-    assert "OPENAI_API_KEY" in finished.stderr.splitlines()[-1]
+    status, said = ended(*chat_overrides(provider, tmp_path, _NEURONS))
+    assert status == 2
+    assert "OPENAI_API_KEY" in said.splitlines()[-1]
     assert not list(tmp_path.glob("artifacts/describe/*/*.parquet"))
 
 
