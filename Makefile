@@ -32,19 +32,15 @@ test-triton: $(READY) ## Run the GPU kernel in Triton's interpreter; fetches Tri
 	$(BIN)/python -m pip install --quiet triton
 	$(BIN)/python -m pytest -m triton tests/tasks/capture/test_fused.py
 
-test-slow: $(READY) ## Run the whole line once more with a killed driver, a spent budget, batches, failures
-	$(BIN)/python -m pytest -m slow tests/workflows
-
-test-simulators: $(READY) ## Run planted neurons and whole runs with every simulator that has a model
-	$(BIN)/python -m pytest -m slow tests/tasks/simulate tests/tasks/test_planted_chat.py \
-	  tests/tasks/test_planted_roles.py tests/workflows/test_simulate_run.py tests/workflows/test_model_run.py
+test-slow: $(READY) ## Run whole runs with failures, batches, budgets, every simulator, an MLflow server
+	$(BIN)/python -m pytest -m slow
 
 test-vllm: $(READY) vllm ## Run the simulators that ask a model against a real vLLM on the CPU, and kill it
 	VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python \
 	  $(BIN)/python -m pytest -m vllm -s tests/vllm
 
-test-browser: $(READY) ## Open, filter and read the site in a headless Chromium, from a folder and from its server
-	$(BIN)/python -m pytest -m browser -rs tests/tasks/report/site
+test-browser: $(READY) ## Read the site, and a sweep's pages in MLflow, in a headless Chromium
+	$(BIN)/python -m pytest -m browser -rs
 
 test-kill: $(READY) ## Kill a run at fifty random moments, and compare it with an undisturbed one
 	$(BIN)/python -m pytest -m kill -s --timeout 10800 tests/workflows/test_kill.py
@@ -63,9 +59,6 @@ test-slurm: $(READY) ## Run infra/slurm on a SLURM of its own; wants root, slurm
 	  PATH=$$PATH:/usr/sbin command -v $$wanted > /dev/null || { \
 	    echo "test-slurm: no $$wanted here; apt-get install slurm-wlm munge" >&2; exit 2; }; done
 	$(BIN)/python -m pytest -m slurm -s tests/infra
-
-test-mlflow: $(READY) ## Sweep against a real MLflow server, and look at its pages in a headless Chromium
-	$(BIN)/python -m pytest -m "browser or slow" tests/workflows/tracking
 
 check: $(READY) ## Check format, lint, types and the walls between rooms
 	$(BIN)/ruff format --check .
