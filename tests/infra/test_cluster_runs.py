@@ -96,7 +96,7 @@ def look(run: Running, told: Seen) -> None:
     told.token = path.read_text(encoding="utf-8")
     told.token_mode = stat.S_IMODE(path.stat().st_mode)
     told.command_lines = "\n".join(" ".join(words(process)) for process in processes)
-    told.of_workers = [environment(one) for one in named(processes, "ray::SubjectActor")]
+    told.of_workers = [environment(one) for one in named(processes, "ray::PoolActor")]
     server = told_server(run)
     for url in (f"{server}/api/jobs/", f"{server}/nodes?view=summary", f"{server}/api/v0/tasks"):
         told.refused[url] = requests.get(url, timeout=PATIENCE_S).status_code

@@ -117,7 +117,7 @@ def _estimate(step: Step, use: ModelUse, calls: OpenCalls, context: Context) -> 
         some = _evenly(items, _LOOKED_AT)
         looked_at = sum(item.size for item in some)
         with progress("dry run", looked_at, "neurons") as advance:
-            runner = ItemRunner(step.work, folder, folder / "logs", advance)
+            runner = ItemRunner(step.name, step.work, folder, folder / "logs", advance)
             runner.run(some, lambda item: calls.rehearsing(folder / f"{item.key}.jsonl"))
         spooled = list(read_spools(sorted(folder.glob("*.jsonl"))))
     neurons = sum(item.size for item in items)

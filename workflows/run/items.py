@@ -58,10 +58,11 @@ def chunks(items: Sequence[Item], size: int | None) -> Iterator[list[Item]]:
 class ItemRunner:
     """Where and how the items of one step are worked on.
 
-    folder: the stage's. logs: the folder of the items' log files. pool: the actors they run on,
-    None for CPUs of any node.
+    name: what Ray calls the work. folder: the stage's. logs: the folder of the items' log files.
+    pool: the actors they run on, None for CPUs of any node.
     """
 
+    name: str
     work: Work
     folder: Path
     logs: Path
@@ -88,7 +89,8 @@ class ItemRunner:
 
     def _on_cpus(self, asked: Sequence[tuple[Item, Calls]], ending_s: float) -> None:
         def begin(pair: tuple[Item, Calls]) -> Any:
-            return _on_a_cpu.remote(self.work, self.folder, self.logs, *pair)
+            named = _on_a_cpu.options(name=f"{self.name}:{pair[0].key}")
+            return named.remote(self.work, self.folder, self.logs, *pair)
 
         shown: set[str] = set()
         for (item, _), lines in spread(asked, begin, ending_s):

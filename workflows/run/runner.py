@@ -172,7 +172,7 @@ class Runner:
         done = total - sum(item.size for item in unfinished)
         with progress(step.name, total, step.unit, done) as advance, shown(advance):
             pool = None if holding is None else self._pool(holding)
-            runner = ItemRunner(step.work, folder, logs, advance, pool)
+            runner = ItemRunner(step.name, step.work, folder, logs, advance, pool)
             for some in chunks(unfinished, chunk_size):
                 runner.run(some, calls, ending_s)
                 after_chunk()

@@ -30,7 +30,7 @@ QUICK = {
     "RAY_health_check_failure_threshold": "4",
 }
 """How soon Ray takes a node that does not answer for dead: seconds, where it is half a minute."""
-MOMENTS = {"capture": "ray::SubjectActor", "explain": "ray::explain_part"}
+MOMENTS = {"capture": "ray::PoolActor", "explain": "ray::explain:"}
 """What the processes that do the work of a stage call themselves while they do it. In the middle of
 capture every actor has a shard; its name is also that of the question how far it is."""
 

@@ -61,7 +61,7 @@ def test_a_node_that_stays_away_is_done_without(tmp_path, strange_tables):
         command = hosts.on_the_head(atlas(out, *TWO))
         with running(command, tmp_path / "log", **hosts.environment) as run:
             wait_for_the_middle(run, out, "capture")
-            assert named(hosts.worker.processes(), "ray::SubjectActor")
+            assert named(hosts.worker.processes(), "ray::PoolActor")
             hosts.cut_off()
             assert run.end() == 0, run.said()
     assert strange_tables(out) == []

@@ -56,7 +56,7 @@ class Counted:
 
 
 def runner_of(work, folder: Path) -> ItemRunner:
-    return ItemRunner(work, folder, folder / "logs", Counted())
+    return ItemRunner("step", work, folder, folder / "logs", Counted())
 
 
 def test_an_item_is_complete_when_all_its_files_are_there(tmp_path):
