@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tests.workflows.runs import ROOT
 
+NEW = ("--others", "--exclude-standard")
+"""Options of git ls-files for files that are not added yet."""
 _INHERITED = ("PYTHON", "RAY_", "MLFLOW_")
 _TRAP = "raise SystemError(f'{__file__} is the user\\'s own, and was imported')\n"
 
@@ -44,16 +46,16 @@ class Environment:
         _run(sys.executable, "-m", "pip", f"--python={self.folder}", "--quiet", *arguments)
 
 
-def tracked_files() -> list[Path]:
-    """Every file of the repository, relative to its root, with those that git does not know yet."""
-    listed = _run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+def repository_files(*options: str) -> list[Path]:
+    """Return the files that git tracks, relative to the root; options: of git ls-files."""
+    listed = _run("git", "ls-files", "-z", "--cached", *options, cwd=ROOT)
     named = map(Path, filter(None, listed.split("\0")))
     return [path for path in named if os.path.lexists(ROOT / path)]
 
 
 def copy_sources(folder: Path) -> Path:
     """Copy the repository's files, links as links: building writes into its folder."""
-    for path in tracked_files():
+    for path in repository_files(*NEW):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, folder / path, follow_symlinks=False)
     return folder

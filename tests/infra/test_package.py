@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.infra.installed import (
+    NEW,
     Environment,
     build,
     copy_sources,
     environment_with,
     foreign_wheel,
+    repository_files,
     set_traps,
-    tracked_files,
 )
 from tests.workflows.runs import ROOT, SMALL
 
@@ -132,7 +133,7 @@ def test_the_wheel_holds_every_file_of_the_installed_folders(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     wanted = {
         f"neuron_atlas/{path.as_posix()}"
-        for path in tracked_files()
+        for path in repository_files(*NEW)
         if path.as_posix().startswith(DATA) or (path.parts[0] == "infra" and path.suffix == ".py")
     }
     held = {name for name in names if ".dist-info/" not in name}
@@ -140,7 +141,7 @@ def test_the_wheel_holds_every_file_of_the_installed_folders(wheel):
 
 
 def test_the_top_of_the_repository_is_what_the_design_lists():
-    assert {path.parts[0] for path in tracked_files()} == TOP_LEVEL
+    assert {path.parts[0] for path in repository_files()} == TOP_LEVEL
 
 
 def test_the_folders_are_imported_as_parts_of_the_package_alone():
@@ -148,7 +149,7 @@ def test_the_folders_are_imported_as_parts_of_the_package_alone():
     here = Path(__file__).relative_to(ROOT)
     found = [
         f"{path}:{number}: {line.strip()}"
-        for path in tracked_files()
+        for path in repository_files(*NEW)
         if path.suffix in suffixes and path not in (here, here.with_name("installed.py"))
         for number, line in enumerate((ROOT / path).read_text("utf-8").splitlines(), start=1)
         if INSIDE_OUT.search(line)

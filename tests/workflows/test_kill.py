@@ -28,8 +28,6 @@ def test_a_run_killed_fifty_times_ends_as_if_nothing_had_happened(
 ) -> None:
     settings = (
         "explain.neurons.types=[visual,text,multi-modal,unknown]",
-        "score.resamples=100",
-        "report.neurons_per_type=1",
     )
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     with program(
