@@ -104,8 +104,8 @@ ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow.db \
 	  --host 127.0.0.1 --port $(PORT) --workers 1
 
-log: $(READY) ## Log what runs in OUT told while MLflow could not be reached
-	$(BIN)/python -m neuron_atlas.workflows.tracking.later $(OUT)
+log: $(READY) ## Send to the server at MLFLOW_TRACKING_URI what it lacks of the runs in OUT
+	$(BIN)/python -m neuron_atlas.workflows.tracking.log_command $(OUT)
 
 sweep: $(READY) ## Run once for each of LAYERS, as one sweep
 	$(BIN)/neuron-atlas --multirun capture.layers=$(LAYERS) out=$(OUT) $(CONFIG)

@@ -8,10 +8,12 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from neuron_atlas.workflows.cluster.signals import keeping_sigterm
+from neuron_atlas.workflows.cluster.start import start_with_retries
 from neuron_atlas.workflows.run.errors import RunFailed
 
 _SECONDS_TO_START = 120.0
@@ -44,7 +46,8 @@ def local_cluster(nodes: int) -> Iterator[str]:
 
 def _start(cluster: Any, nodes: int, cores: int) -> None:
     """Raises RunFailed."""
-    cluster.add_node(
+    head = partial(
+        cluster.add_node,
         num_cpus=cores,
         node_ip_address=_LOOPBACK,
         include_dashboard=True,
@@ -53,8 +56,9 @@ def _start(cluster: Any, nodes: int, cores: int) -> None:
         dashboard_agent_listen_port=0,
         wait=False,
     )
-    for _ in range(nodes - 1):
-        cluster.add_node(num_cpus=cores, node_ip_address=_LOOPBACK, wait=False)
+    worker = partial(cluster.add_node, num_cpus=cores, node_ip_address=_LOOPBACK, wait=False)
+    for add_node in [head, *[worker] * (nodes - 1)]:
+        start_with_retries(add_node)
     try:
         cluster.wait_for_nodes(timeout=_SECONDS_TO_START)
     except TimeoutError as error:

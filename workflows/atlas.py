@@ -141,12 +141,12 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
 
 
 def _write_run(context: Context) -> None:
-    record = context.record
+    stats = context.stats
     context.store.write_run(
         list(context.done.values()),
-        seconds={name: round(value, 3) for name, value in record.seconds.items()},
-        nodes=record.nodes,
-        already_done=record.skipped,
+        seconds={name: round(value, 3) for name, value in stats.seconds.items()},
+        nodes=stats.nodes,
+        already_done=stats.skipped,
         subject=Path(context.settings.subject.model).name,
         dataset=context.settings.data.source.title,
     )

@@ -118,14 +118,6 @@ def read_stretch(path: Path, offset: int, length: int) -> bytes:
         return stream.read(length)
 
 
-def read_file(path: Path) -> bytes:
-    """All of a file. Raises FileNotFoundError also of a prefix, which `read_bytes` takes for an
-    empty file."""
-    if not is_local(path):
-        return _remote(path).fs.cat_file(_remote(path).path)
-    return path.read_bytes()
-
-
 def present(folder: Path, names: Collection[str]) -> set[str]:
     """Those of `names`, relative to the folder, that are whole files; one listing, not a question
     for each, where a question takes long."""

@@ -17,7 +17,7 @@ visual and of its text tokens that are high. Two questions are asked of them:
   The factor is wide, for how often a role's tokens can excite a neuron depends on how often its
   concept is seen and named: equal rates are not to be expected of one that responds to both.
 
-The types, by q-values over all neurons of all layers (discoveries.py):
+The types, by q-values over all neurons of all layers (false_discovery.py):
 
     silent        too few high tokens to say anything
     multi-modal   both roles are shown to excite it

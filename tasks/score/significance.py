@@ -1,4 +1,4 @@
-"""Which neurons' explanations beat their controls, with the false discoveries kept to a share."""
+"""Select neurons whose explanation beats its controls, at a false discovery rate q."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from neuron_atlas.tasks import false_discovery
 from neuron_atlas.tasks.artifacts import SCORES, read_table, write_table
 
 _FAMILY = ["explainer", "simulator", "tokens"]
@@ -49,17 +50,12 @@ def p_values(won: np.ndarray) -> np.ndarray:
 
 
 def q_values(p: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's (1995) adjusted p-values [neurons]; NaN stay NaN and do not count.
+    """Return the Benjamini-Hochberg q-values [neurons], to 12 decimals; NaN stays NaN.
 
-    Calling all neurons with a q of at most 0.05 keeps the expected share of false calls to 5 %.
+    p-values from counts often meet a level exactly. Without rounding, such a neuron could miss the
+    level by a floating-point error.
     """
-    q = np.full(len(p), np.nan)
-    known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    # Who is at a threshold exactly, as counts often are, must not pass it by a rounding error.
-    adjusted = np.round(p[order] * len(order) / np.arange(1, len(order) + 1), _DECIMALS)
-    q[order] = np.minimum(np.minimum.accumulate(adjusted[::-1])[::-1], 1)
-    return q
+    return np.round(false_discovery.q_values(p), _DECIMALS)
 
 
 def judge(scores: pa.Table) -> pa.Table:

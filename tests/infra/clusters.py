@@ -96,7 +96,8 @@ def running(command: list[str], log: Path, **environ: str) -> Iterator[Running]:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1,localhost"}
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    return kept | {"PYTHONPATH": paths, "NO_PROXY": "127.0.0.1,localhost"}
 
 
 def run_cluster(nodes: int, *settings: str) -> list[str]:

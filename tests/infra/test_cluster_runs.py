@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from tests.infra.clusters import Running, environment, named, run_cluster, running
+from tests.infra.installed import bare_environment
 from tests.workflows.programs import program
 from tests.workflows.runs import ROOT, SMALL, SPECS, Atlas
 from tests.workflows.test_resume import same
@@ -255,12 +256,18 @@ def test_nothing_of_the_cluster_outlives_a_kill_and_the_same_call_goes_on(tmp_pa
         assert same(Atlas(out).table(name), alone.table(name))
 
 
-def test_ray_address_names_the_cluster_that_the_run_goes_to(tmp_path, alone):
+def test_ray_address_names_the_cluster_that_the_run_and_the_package_go_to(tmp_path, alone):
     out = tmp_path / "out"
-    # As of nodes whose environment is active where they are started.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    holder = [sys.executable, "-m", "tests.infra.held_cluster", "2"]
-    with running(holder, tmp_path / "cluster.log", PATH=path) as held:
+    # Nodes that have the dependencies and no neuron_atlas, and whose environment is active.
+    bare = bare_environment(tmp_path / "venv") / "bin"
+    path = os.pathsep.join([str(bare), os.environ["PATH"]])
+    code = (
+        f"import runpy, sys; sys.path[:0] = [{str(ROOT / 'src')!r}, {str(ROOT)!r}]; "
+        "sys.argv = ['held_cluster', '2']; "
+        "runpy.run_module('tests.infra.held_cluster', run_name='__main__')"
+    )
+    holder = [str(bare / "python"), "-c", code]
+    with running(holder, tmp_path / "cluster.log", PATH=path, PYTHONPATH="") as held:
         held.run_until(lambda: "ray-token" in held.said())
         server, token = next(
             line.split() for line in held.said().splitlines() if "ray-token" in line
@@ -276,4 +283,3 @@ def test_ray_address_names_the_cluster_that_the_run_goes_to(tmp_path, alone):
         assert len(named(held.processes(), "raylet")) >= 2, "it is left running"
     for name in SPECS:
         assert same(Atlas(out).table(name), alone.table(name))
-    assert ROOT.is_dir()

@@ -184,7 +184,8 @@ def test_a_second_signal_tells_of_a_job_that_was_never_told_to_stop(capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_there_is_a_job_to_follow_ends_with_130_too(number):
     code = (
-        "import signal, sys; from infra import run_cluster as program; sys.argv = ['run-cluster'];"
+        "import signal, sys; from neuron_atlas.infra import run_cluster as program; "
+        "sys.argv = ['run-cluster']; "
         f"program.run_cluster = lambda *_: signal.raise_signal({int(number)}); program.main()"
     )
     ended = subprocess.run(

@@ -43,8 +43,7 @@ def slurm(tmp_path_factory) -> Iterator[Slurm]:
 def home(tmp_path_factory) -> Path:
     """The checkout, with the environment that runs these tests for its .venv."""
     folder = tmp_path_factory.mktemp("home")
-    for name in ("conf", "infra", "tasks", "workflows"):
-        (folder / name).symlink_to(ROOT / name)
+    (folder / "infra").symlink_to(ROOT / "infra")
     (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     return folder
 

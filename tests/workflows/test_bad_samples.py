@@ -99,7 +99,7 @@ def test_a_dataset_that_moved_is_read_again_and_nothing_else_is_redone(
     shutil.copytree(photos, moved)
     data = ("data=folder", f"data.path={moved}", "data.max_bad_share=0.6")
     context = small_run(completed.store.out, "capture.layers=[1]", data=data)
-    assert context.record.skipped == [name for name in NAMES if name != "samples"]
+    assert context.stats.skipped == [name for name in NAMES if name != "samples"]
 
 
 def test_an_image_that_disappears_during_the_run_ends_it_in_one_line(

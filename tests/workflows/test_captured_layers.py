@@ -17,7 +17,7 @@ def captured(first_run: Context, *overrides: str) -> Context:
 
 def test_a_run_of_fewer_layers_finds_them_captured(first_run):
     fewer = captured(first_run, "capture.layers=[3]")
-    assert fewer.record.skipped == ["samples", "describe", "capture"]
+    assert fewer.stats.skipped == ["samples", "describe", "capture"]
     assert fewer.layers() == (3,)
     (traces,) = fewer.paths("capture", "traces")
     assert traces in first_run.paths("capture", "traces")
@@ -40,5 +40,5 @@ def test_a_layer_that_is_not_there_is_added_and_the_others_stay(first_run, capsy
     assert more.layers() == (1, 2)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     everything = captured(first_run, "capture.layers=[1,2,3]")
-    assert everything.record.skipped == ["samples", "describe", "capture"]
+    assert everything.stats.skipped == ["samples", "describe", "capture"]
     assert captured(first_run).layers() == (1, 3)

@@ -34,8 +34,8 @@ from tests.workflows.runs import (
 
 def test_every_stage_ran_and_took_its_time(first_run):
     assert list(first_run.done) == NAMES
-    assert first_run.record.skipped == []
-    assert set(NAMES) <= set(first_run.record.seconds)
+    assert first_run.stats.skipped == []
+    assert set(NAMES) <= set(first_run.stats.seconds)
 
 
 def test_the_manifest_maps_every_artifact_to_files_that_exist(atlas):
@@ -141,7 +141,7 @@ def test_the_same_call_again_does_nothing_starts_nothing_and_says_so(
     before = {path: path.stat().st_mtime_ns for path in atlas.out.rglob("*.parquet")}
     first = atlas.manifest["artifacts"]
     again = small_run(atlas.out)
-    assert again.record.skipped == NAMES
+    assert again.stats.skipped == NAMES
     assert atlas.manifest["artifacts"] == first
     assert atlas.manifest["already_done"] == NAMES
     assert {path: path.stat().st_mtime_ns for path in atlas.out.rglob("*.parquet")} == before
@@ -157,12 +157,12 @@ def test_the_same_call_again_does_nothing_starts_nothing_and_says_so(
 def test_another_way_of_doing_the_same_redoes_nothing(
     first_run, atlas, no_cluster, shared_mlflow, override
 ):
-    assert small_run(atlas.out, override).record.skipped == NAMES
+    assert small_run(atlas.out, override).stats.skipped == NAMES
 
 
 def test_another_threshold_redoes_the_types_and_what_rests_on_them(first_run, atlas, shared_mlflow):
     context = small_run(atlas.out, "classify.paper.t_visual=5")
-    assert context.record.skipped == ["samples", "describe", "capture"]
+    assert context.stats.skipped == ["samples", "describe", "capture"]
     assert context.done["classify"].fingerprint != first_run.done["classify"].fingerprint
     visual = pc.sum(atlas.table("types", ["p_visual"])["p_visual"]).as_py()
     small_run(atlas.out)  # Back, and nothing is lost.
@@ -178,7 +178,7 @@ def test_by_the_papers_rule_alone_the_types_are_the_same_and_nothing_is_tested(
     assert atlas.table("types").equals(types)
     assert "tested_types" not in atlas.manifest["artifacts"]
     assert len(atlas.table("type_agreement")) == 0
-    assert context.record.skipped == ["samples", "describe", "capture"]
+    assert context.stats.skipped == ["samples", "describe", "capture"]
     small_run(atlas.out)  # Back, and nothing is lost.
     assert atlas.table("tested_types", ["type_tested"]).equals(tested)
 
@@ -201,7 +201,7 @@ def test_the_tests_of_single_layers_are_gone_once_they_are_gathered(first_run):
 
 def test_another_title_redoes_the_page_only(first_run, atlas, shared_mlflow):
     context = small_run(atlas.out, "report.title=Another")
-    assert context.record.skipped == NAMES[:-1]
+    assert context.stats.skipped == NAMES[:-1]
     page = (context.folder("report") / "index.html").read_text(encoding="utf-8")
     assert "Another" in page
 
@@ -211,7 +211,7 @@ def test_a_lost_file_is_made_again_as_it_was(first_run, atlas, shared_mlflow):
     before = path.read_bytes()
     path.unlink()
     context = small_run(atlas.out)
-    assert context.record.skipped == [name for name in NAMES if name != "classify"]
+    assert context.stats.skipped == [name for name in NAMES if name != "classify"]
     assert path.read_bytes() == before
 
 
@@ -222,8 +222,8 @@ def test_describing_again_leaves_the_cores_to_the_stages_that_follow(
     for path in [*atlas.files("descriptions"), *atlas.files("types")]:
         path.unlink()
     context = small_run(atlas.out, "cluster.actors=2")
-    assert {"describe", "classify"} & set(context.record.skipped) == set()
-    assert "capture" in context.record.skipped
+    assert {"describe", "classify"} & set(context.stats.skipped) == set()
+    assert "capture" in context.stats.skipped
 
 
 def test_another_cut_of_the_neurons_does_not_confuse_the_stages_after_explaining(
@@ -231,7 +231,7 @@ def test_another_cut_of_the_neurons_does_not_confuse_the_stages_after_explaining
 ):
     scores = atlas.table("scores", ["correlation"])
     context = small_run(atlas.out, "explain.neurons_per_task=3", "simulate.seed=1")
-    assert context.record.skipped == NAMES[: NAMES.index("simulate")]
+    assert context.stats.skipped == NAMES[: NAMES.index("simulate")]
     assert atlas.table("scores", ["correlation"]).equals(scores)
 
 
@@ -255,7 +255,7 @@ def captured_again(first_run: Context, out: Path, *overrides: str) -> Atlas:
     with Runner(context, stages, lambda metrics, step: None) as runs:
         for stage in stages:
             runs.run(stage)
-    assert context.record.skipped == ["samples", "describe"]
+    assert context.stats.skipped == ["samples", "describe"]
     context.store.write_run(list(context.done.values()))
     return Atlas(out)
 

@@ -17,6 +17,7 @@ from ray.autoscaler.sdk import request_resources
 
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.signals import keeping_sigterm
+from neuron_atlas.workflows.cluster.start import start_with_retries
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.errors import WrongCall
 
@@ -59,13 +60,12 @@ def _start(settings: ClusterSettings) -> None:
     # Ray's own switch, which it reads from the environment when it is imported: listen on
     # loopback only. The address alone does not do it.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
-    ray.init(
+    _init(
         address="local",  # Without it, Ray joins whatever cluster it finds running here.
         num_cpus=settings.cpus,
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,
         _node_ip_address="127.0.0.1",
-        **_QUIET,
     )
 
 
@@ -79,12 +79,25 @@ def _attach(address: str) -> None:
         except (OSError, OverflowError) as error:
             raise WrongCall(f"{wrong}: {error}") from error
     try:
-        ray.init(address=address, **_QUIET)
+        _init(address=address)
     except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
         raise WrongCall(
             f"{wrong}, or it wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
             "RAY_AUTH_TOKEN_PATH"
         ) from error
+
+
+def _init(**options: Any) -> None:
+    """Call ray.init, again where a wait of Ray's runs out. Raises RunFailed."""
+
+    def init() -> None:
+        try:
+            ray.init(**options, **_QUIET)
+        except Exception:
+            ray.shutdown()  # Clears what the failed attempt has set up in this process.
+            raise
+
+    start_with_retries(init)
 
 
 def _wait_for_gpus(wanted: int) -> None:

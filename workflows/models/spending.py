@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 from neuron_atlas.tasks.models.journal import Tally
 from neuron_atlas.workflows.cluster.progress import Advance
+from neuron_atlas.workflows.tracking.metrics import spending_metrics
 
 _LOOK_EVERY_S = 2.0
 _LOG_EVERY_S = 10.0
@@ -67,22 +68,3 @@ def spending_note(tally: Tally) -> str:
     if tally.lost:
         words.append(f"{tally.lost:,} without a result")
     return ", ".join(words)
-
-
-def spending_metrics(stage: str, tally: Tally) -> dict[str, float]:
-    """The tally as MLflow metrics; what was not measured is absent."""
-    metrics: dict[str, float | None] = {
-        "usd": tally.run_usd,
-        "usd_of_all_runs": tally.spent_usd,
-        "requests": tally.requests,
-        "answered": tally.answered,
-        "from_journal": tally.replayed,
-        "without_result": tally.lost,
-        "tokens_in": tally.tokens_in,
-        "tokens_out": tally.tokens_out,
-        "latency_p50_s": tally.p50_s,
-        "latency_p90_s": tally.p90_s,
-        "latency_p99_s": tally.p99_s,
-    }
-    metrics |= {f"calls/{name}": count for name, count in tally.outcomes.items()}
-    return {f"{stage}/{name}": float(value) for name, value in metrics.items() if value is not None}

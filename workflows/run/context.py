@@ -15,7 +15,7 @@ from neuron_atlas.workflows.run.store import Manifest, Store
 
 
 @dataclass
-class RunRecord:
+class RunStats:
     """What a run did, for its closing lines, its manifest and MLflow.
 
     seconds: spent on each part of the run. nodes: of the cluster that worked on each part.
@@ -34,13 +34,13 @@ class Context:
     """What the stages of one run share.
 
     done: the manifest of each finished stage, by the stage's key: its name, or its name and the
-    explainer for a stage that runs for each explainer. record: see RunRecord.
+    explainer for a stage that runs for each explainer. stats: see RunStats.
     """
 
     settings: Settings
     store: Store
     done: dict[str, Manifest] = field(default_factory=dict)
-    record: RunRecord = field(default_factory=RunRecord)
+    stats: RunStats = field(default_factory=RunStats)
 
     def layers(self) -> tuple[int, ...]:
         """The captured layers, ascending."""

@@ -86,7 +86,7 @@ class Runner:
             return None
         selected = stage.select(self._context, manifest)
         if selected is not None:
-            self._context.record.skipped.append(stage.title)
+            self._context.stats.skipped.append(stage.title)
             say(f"{stage.title:<10} already done ({mark[:8]})")
         return selected
 
@@ -203,14 +203,14 @@ class Runner:
 
     @contextmanager
     def _timed(self, name: str, seconds: dict[str, float]) -> Iterator[None]:
-        """Add the time spent to `seconds` and to the record, with the nodes that worked."""
-        record = self._context.record
+        """Add the time spent to `seconds` and to the stats, with the nodes that worked."""
+        stats = self._context.stats
         begun = time.monotonic()
         take_nodes()
         yield
         spent = time.monotonic() - begun
-        record.nodes[name] = max(record.nodes.get(name, 0), len(take_nodes()))
-        for totals in (record.seconds, seconds):
+        stats.nodes[name] = max(stats.nodes.get(name, 0), len(take_nodes()))
+        for totals in (stats.seconds, seconds):
             totals[name] = totals.get(name, 0.0) + spent
 
 

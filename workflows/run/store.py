@@ -133,7 +133,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """Read a stage's manifest from its folder; None where it is absent, damaged, or of another
     version."""
     try:
-        return Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+        return Manifest(**read_json(folder / MANIFEST))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
@@ -169,6 +169,11 @@ def fingerprint(
         "made_from": made_from,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Read what write_json wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -62,16 +62,16 @@ def _failures(summary: dict[str, Any]) -> str:
 
 
 def _seconds(context: Context) -> str:
-    if not context.record.seconds:
+    if not context.stats.seconds:
         return "seconds    none: everything was already done"
-    spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in context.record.seconds.items())
+    spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in context.stats.seconds.items())
     return f"seconds    {spent}"
 
 
 def _nodes(context: Context) -> list[str]:
     """How many nodes of a cluster worked on what; nothing where it was one."""
-    if max(context.record.nodes.values(), default=0) < 2:
+    if max(context.stats.nodes.values(), default=0) < 2:
         return []
     return [
-        "nodes      " + ", ".join(f"{name} {count}" for name, count in context.record.nodes.items())
+        "nodes      " + ", ".join(f"{name} {count}" for name, count in context.stats.nodes.items())
     ]

@@ -7,14 +7,13 @@ layers, and a run adds those that are not there yet.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, layer_file, read_table
-from neuron_atlas.tasks.artifacts.location import present, read_file, writing
+from neuron_atlas.tasks.artifacts.location import present
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
@@ -23,7 +22,13 @@ from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunFailed
 from neuron_atlas.workflows.run.items import unfinished_items
 from neuron_atlas.workflows.run.stage import Files, Item, Stage, Step, Worker, Written
-from neuron_atlas.workflows.run.store import Manifest, count_rows, read_manifest
+from neuron_atlas.workflows.run.store import (
+    Manifest,
+    count_rows,
+    read_json,
+    read_manifest,
+    write_json,
+)
 from neuron_atlas.workflows.run.subject import on_the_subject
 
 TABLES = ("exemplars", "traces", "random_traces", "moments", "histograms")
@@ -55,8 +60,7 @@ def _write_extent(item: Item, folder: Path, worker: Worker) -> None:
 
     subject = worker.held.subject
     extent = {"layers": len(decoder_layers(subject)), "neurons": neurons_per_layer(subject)}
-    with writing(folder / _EXTENT) as path:
-        path.write_text(json.dumps(extent), encoding="utf-8")
+    write_json(folder / _EXTENT, extent)
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,7 @@ def _missing(context: Context, folder: Path) -> list[int]:
 
 
 def _extent(folder: Path) -> dict[str, int]:
-    return json.loads(read_file(folder / _EXTENT))
+    return read_json(folder / _EXTENT)
 
 
 def _words(layers: Sequence[int]) -> str:

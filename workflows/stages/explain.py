@@ -129,7 +129,7 @@ def _finish(settings: ExplainSettings, context: Context, folder: Path, files: Fi
     try:
         check_failures(paths, EXPLANATIONS, "explain", settings.max_failed_share)
     except RunFailed:
-        context.record.unfinished.extend(paths)
+        context.stats.unfinished.extend(paths)
         raise
     return Written(
         {"explanations": [path.name for path in paths]},

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.artifacts import TYPE_SUMMARIES, layer_file
-from neuron_atlas.tasks.artifacts.location import file_names, filling, read_file
+from neuron_atlas.tasks.artifacts.location import file_names, filling
 from neuron_atlas.tasks.report.settings import About, ReportFiles, ReportSettings, SiteSettings
 from neuron_atlas.tasks.report.site.columns import Accounts
 from neuron_atlas.tasks.report.site.inputs import LayerFiles, SampleFiles, SitePart, cut_layer
@@ -19,7 +18,7 @@ from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.stage import Files, Item, Stage, Step, Worker, Written
-from neuron_atlas.workflows.run.store import MANIFEST, write_json
+from neuron_atlas.workflows.run.store import MANIFEST, read_json, write_json
 
 PARTS = f"{FOLDER}/.parts"
 """What each finished part of the site found out, for the parts that follow."""
@@ -147,7 +146,7 @@ def _columns_mark(layer: int) -> str:
 def _write_columns(item: Item, folder: Path, worker: Worker) -> None:
     from neuron_atlas.tasks.report.site.columns import write_columns
 
-    accounts = Accounts.from_json(_read(folder / _ACCOUNTS))
+    accounts = Accounts.from_json(read_json(folder / _ACCOUNTS))
     (mark,) = item.files
     write_json(folder / mark, write_columns(folder / FOLDER, item.inputs, accounts))
 
@@ -196,7 +195,7 @@ def _samples(context: Context, folder: Path) -> list[Item]:
     """The samples that the parts of neurons show."""
     shown: set[int] = set()
     for item in _neurons(context, folder):
-        shown.update(_read(folder / item.files[0])["shown"])
+        shown.update(read_json(folder / item.files[0])["shown"])
     files, site = _sample_files(context), context.settings.report.site
     return [
         Item(
@@ -235,8 +234,8 @@ def _write_index(item: Item, folder: Path, worker: Worker) -> None:
     from neuron_atlas.tasks.report.site.index import write_index
 
     of: _Index = item.inputs
-    rows = [_read(folder / _columns_mark(layer)) for layer in of.layers]
-    accounts = Accounts.from_json(_read(folder / _ACCOUNTS))
+    rows = [read_json(folder / _columns_mark(layer)) for layer in of.layers]
+    accounts = Accounts.from_json(read_json(folder / _ACCOUNTS))
     write_index(folder / FOLDER, rows, accounts, of.about, of.title)
 
 
@@ -274,10 +273,6 @@ def _sample_files(context: Context) -> SampleFiles:
         tuple(context.paths("describe", "descriptions")),
         context.settings.data.source,
     )
-
-
-def _read(path: Path) -> Any:
-    return json.loads(read_file(path))
 
 
 def _finish(context: Context, folder: Path, files: Files) -> Written:

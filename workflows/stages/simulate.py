@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, SIMULATIONS, read_table, write_table
-from neuron_atlas.tasks.artifacts.location import present, read_file, writing
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.control import Explained, other_neurons
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
@@ -34,6 +33,7 @@ from neuron_atlas.workflows.run.stage import (
     Worker,
     Written,
 )
+from neuron_atlas.workflows.run.store import read_json, write_json
 
 Key = tuple[int, int]
 _PROBED = "capabilities.json"
@@ -51,7 +51,7 @@ def stage_of(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> St
         ("samples", "describe", "capture", "classify", "explain"),
         _parameters,
         (
-            Step("probe", "", _probe_item, _probe, needs, is_live=True),
+            Step("simulate", "", _probe_item, _probe, needs, is_live=True),
             Step(
                 "simulate",
                 "neurons",
@@ -115,15 +115,15 @@ def _probe(item: Item, folder: Path, worker: Worker) -> list[str]:
         has_capabilities = simulator.assumed() is not None
         unknown = "simulate   estimator: not known yet: the server did not answer"
         return [unknown] if has_capabilities else []
-    with writing(folder / _PROBED) as path:
-        path.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    write_json(folder / _PROBED, asdict(found))
     return [f"simulate   estimator: {found.estimator}"]
 
 
 def _probed(folder: Path) -> Capabilities | None:
-    if not present(folder, {_PROBED}):
+    try:
+        return Capabilities(**read_json(folder / _PROBED))
+    except FileNotFoundError:
         return None
-    return Capabilities(**json.loads(read_file(folder / _PROBED)))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A sweep's own run in MLflow: its jobs are below it, and it holds what they came to together."""
+"""Record a sweep in MLflow: a run that compares its jobs, whose own runs are its children."""
 
 from __future__ import annotations
 
@@ -9,53 +9,55 @@ from typing import Any
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.sweep.compare import Compared
 from neuron_atlas.workflows.sweep.jobs import LAYERS, Ended, Job, sweep_name
-from neuron_atlas.workflows.tracking.metrics import Value, read_summary, result_metrics
-from neuron_atlas.workflows.tracking.outgoing import Outgoing
-from neuron_atlas.workflows.tracking.tracker import PartOf, Record, flat, log_inputs, log_stages
-from neuron_atlas.workflows.tracking.words import METRICS_NOTE, run_tags
+from neuron_atlas.workflows.tracking.descriptions import run_tags
+from neuron_atlas.workflows.tracking.metrics import (
+    BY_LAYER,
+    METRICS_NOTE,
+    Value,
+    read_summary,
+    result_metrics,
+    sweep_metrics,
+)
+from neuron_atlas.workflows.tracking.recorder import Recorder, RunRecord
+from neuron_atlas.workflows.tracking.tracker import PartOf, flat, log_inputs, log_stages
 
-_BY_LAYER = ("types_by_layer", "score_by_layer")
 _BETWEEN = " | "
 
 
 class SweepRecord:
-    """What is told of a sweep."""
+    """The record of a sweep. shown_uri: the MLflow to look at."""
 
     def __init__(self, local: Path, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
-        self._outgoing = Outgoing(local)
-        self.shown_uri = self._outgoing.shown_uri
+        self._recorder = Recorder(local)
+        self.shown_uri = self._recorder.shown_uri
         name = sweep_name(jobs)
         tracking = jobs[0].settings.tracking
         configs = [{path: str(value) for path, value in flat(job.config).items()} for job in jobs]
-        self._record = Record(
-            self._outgoing,
+        self._record = RunRecord(
+            self._recorder,
             tracking.experiment,
             short(f"{tracking.run_name}: {name}" if tracking.run_name else f"sweep: {name}"),
+            self._note("It is running, or was killed.", []),
             _together([run_tags(job.settings) for job in jobs])
             | {"sweep": name, "jobs": str(len(jobs))},
             _together(configs),
         )
         self._logged: set[tuple[str, int]] = set()
         self._has_inputs = False
-        self._record.note(self._note("It is running, or was killed.", []))
 
     def part(self, job: Job) -> PartOf:
-        """What makes a job's run a part of this one."""
+        """Return what makes a job's run a child of this one."""
         tags = {"sweep": sweep_name(self._jobs), "job": job.name}
         return PartOf(self._record, short(job.name), tags)
 
-    def log_live(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics of the whole sweep while it runs."""
-        self._record.metrics((name, value, step) for name, value in metrics.items())
-
     def shared(self, context: Context) -> None:
-        """Log what was computed for all jobs."""
+        """Log what was computed for all jobs together."""
         log_stages(self._record, context)
         self._log_inputs(context)
 
     def job(self, ended: Ended) -> None:
-        """Log what a job found of its layers beside what others found of theirs."""
+        """Log a job's results by layer, next to those of the other jobs."""
         if ended.is_whole:
             assert ended.context is not None
             self._record.metrics(self._by_layer(ended.job, result_metrics(ended.context)))
@@ -68,24 +70,18 @@ class SweepRecord:
         compared: Compared | None = None,
         error: str = "",
     ) -> None:
-        """Log the comparison, and that the sweep is over: FINISHED, FAILED or KILLED."""
+        """Log the comparison, and end the run: FINISHED, FAILED or KILLED."""
         finished = sum(one.status == 0 for one in ended)
-        self._record.metrics(
-            [
-                ("sweep/jobs_finished", float(finished), 0),
-                ("sweep/jobs_failed", float(len(ended) - finished), 0),
-                ("sweep/jobs_not_begun", float(len(self._jobs) - len(ended)), 0),
-            ]
-        )
-        told = [f"{one.job.name}: {one.line}" for one in ended if one.line]
-        if error or told:
-            self._record.tags({"error": error or "\n".join(told)})
+        self._record.metrics(sweep_metrics(len(self._jobs), len(ended), finished))
+        lines = [f"{one.job.name}: {one.line}" for one in ended if one.line]
+        if error or lines:
+            self._record.tags({"error": error or "\n".join(lines)})
         if compared is not None:
             self._record.files(compared.folder, compared.names, "comparison")
             self._record.table(compared.columns, "comparison.json")
         self._record.note(self._note(f"{finished} of {len(self._jobs)} jobs finished.", ended))
         self._record.end(status)
-        self._outgoing.close()
+        self._recorder.close()
 
     def _log_inputs(self, context: Context) -> None:
         """The dataset and the subject, of those that differ the first."""
@@ -101,7 +97,7 @@ class SweepRecord:
         found = []
         for name, value, step in values:
             group, _, rest = name.partition("/")
-            if group in _BY_LAYER:
+            if group in BY_LAYER:
                 name = f"{group}/{apart}/{rest}" if apart else name
                 # Of two jobs that share a layer the first one's is drawn.
                 if (name, step) not in self._logged:
@@ -152,10 +148,10 @@ def _row(ended: Ended) -> str:
     return f"| {' | '.join([ended.job.name, f'{total:,}', *shares, *scores, beat])} |"
 
 
-def _together(told: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """What jobs are told, as one: the same for all, or each of the different ones."""
-    names = sorted({name for one in told for name in one})
+def _together(settings: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Join the settings of all jobs: one value if they agree, else each different one."""
+    names = sorted({name for one in settings for name in one})
     return {
-        name: _BETWEEN.join(dict.fromkeys(one[name] for one in told if name in one))
+        name: _BETWEEN.join(dict.fromkeys(one[name] for one in settings if name in one))
         for name in names
     }

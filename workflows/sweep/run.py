@@ -32,7 +32,6 @@ from neuron_atlas.workflows.sweep.jobs import (
     sweep_name,
 )
 from neuron_atlas.workflows.sweep.record import SweepRecord
-from neuron_atlas.workflows.tracking.nodes import watched_nodes
 
 FOLDER = "sweep"
 
@@ -50,7 +49,7 @@ def run_sweep(overrides: Sequence[Sequence[str]], configs: Sequence[Mapping[str,
     ended: list[Ended] = []
     compared = None
     try:
-        with cluster(settings.cluster), watched_nodes(record.log_live):
+        with cluster(settings.cluster):
             _run_jobs(jobs, ended, record, folder)
         compared = write_comparison(folder, sweep_name(jobs), ended)
     except KeyboardInterrupt as error:

@@ -1,4 +1,4 @@
-"""Which MLflow is used, and how."""
+"""Which MLflow a run is recorded in, and how MLflow is set up."""
 
 from __future__ import annotations
 
@@ -8,36 +8,52 @@ from pathlib import Path
 _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # What is logged lies in a file until it has arrived, so no call need be long in vain.
+    # A tracking server is tried again later anyway, so a call to it fails soon.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # A bar for files that are sent, and where a run can be seen, are no lines of this program.
+    # Progress bars and addresses that MLflow would print between this program's lines.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""How MLflow is used where the user has not said otherwise."""
+"""MLflow's settings where the user has not set them."""
+
+_LONGEST_REASON = 160
 
 
 def set_defaults() -> None:
-    """Tell MLflow, by the environment, what the user has not."""
+    """Set MLflow's environment variables that the user has not set."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
-def tracking_uri(out: Path) -> str:
-    """MLFLOW_TRACKING_URI, or else a database in the output folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out / 'mlflow.db'}"
+def local_uri(folder: Path) -> str:
+    """Return the address of the database in a run's local folder."""
+    return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+
+
+def server_uri(folder: Path) -> str | None:
+    """Return MLFLOW_TRACKING_URI; None if it is not set, or is the folder's own database."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    return None if uri == local_uri(folder) else uri or None
+
+
+def artifact_folder(uri: str) -> str | None:
+    """Return where a new experiment stores artifacts: next to a database that is a file; a server
+    chooses itself (None)."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
 
 
 def without_password(uri: str) -> str:
-    """The address as it may be shown: servers and databases can carry a password in theirs."""
+    """Return the address without login and password, as it may be shown."""
     scheme, slashes, rest = uri.partition("://")
     place, slash, path = rest.partition("/")
     return f"{scheme}{slashes}{place.rpartition('@')[2]}{slash}{path}"
 
 
 def hide_password(text: str, uri: str) -> str:
-    """A message that may quote the address, as it may be shown."""
+    """Return a message that may quote the address, without login and password."""
     place = uri.partition("://")[2].partition("/")[0]
     login, at, host = place.rpartition("@")
     _, colon, password = login.partition(":")
@@ -45,8 +61,15 @@ def hide_password(text: str, uri: str) -> str:
     return text.replace(password, "***") if colon and password else text
 
 
-def artifact_place(uri: str) -> str | None:
-    """Beside a database that is a file; a server has its own place."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+def first_line(failure: Exception, uri: str) -> str:
+    """Return the first line of a failure, without password, at most 160 characters."""
+    lines = str(failure).strip().splitlines()
+    line = hide_password(lines[0] if lines else repr(failure), uri)
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} ..."
+
+
+def error_code(failure: Exception) -> str:
+    """Return MLflow's code of a failure, such as RESOURCE_DOES_NOT_EXIST; empty if it has none."""
+    from mlflow.exceptions import MlflowException
+
+    return str(failure.error_code) if isinstance(failure, MlflowException) else ""

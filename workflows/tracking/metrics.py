@@ -1,10 +1,12 @@
-"""What a run found, as MLflow metrics: values by name, and by step where the step is a layer."""
+"""Every metric that a run logs: names, values, and by step where the step is a layer."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -17,31 +19,73 @@ from neuron_atlas.tasks.artifacts import (
     TYPE_SHARES,
     read_table,
 )
-from neuron_atlas.workflows.run.context import Context
+
+if TYPE_CHECKING:
+    from neuron_atlas.tasks.models.journal import Tally
+    from neuron_atlas.workflows.run.context import Context
 
 Value = tuple[str, float, int]
 """A metric's name, value and step."""
 
+BY_LAYER = ("types_by_layer", "score_by_layer")
+"""Groups of metrics whose step is the layer."""
+
+METRICS_NOTE = """\
+| metrics | meaning | unit |
+|---|---|---|
+| `neurons/*`, `neurons_share/*` | FFN neurons of each type: what excites them most is visual, \
+text, both (multi-modal), or neither clearly (unknown) | neurons; share of all, 0 to 1 |
+| `types_by_layer/<rule>/*` | the same shares in one layer; **the step is the layer** | 0 to 1 |
+| `score/correlation` | how well explanations predict their neurons on samples that the explainer \
+never saw: mean over neurons, 1 is perfect, 0 is chance | correlation, -1 to 1 |
+| `score/correlation_of_control` | the same for explanations of *other* neurons: what a score is \
+worth is its distance from this | correlation |
+| `score/margin_over_control` | that distance, mean over neurons | correlation |
+| `score/share_that_beat_control` | of the neurons that could be tested, those that beat their \
+controls (at the false discovery rate `score.q`) | 0 to 1 |
+| `score_by_layer/<explainer>/<simulator>/*` | scores and controls in one layer; **the step is the \
+layer** | as above |
+| `score_detail/<explainer>/<simulator>/<tokens>/*` | every measure over all, visual or text \
+tokens; `_low` and `_high` bound the mean at 95 %, `_undefined` counts neurons without it | |
+| `responses/*`, `same_concept/*`, `typings_agree/*` | how neurons of a type respond (medians); \
+whether image and text show a multi-modal neuron the same thing; how far the two typings agree | |
+| `failed_rows/<table>/<status>` | what failed, counted | rows |
+| `seconds/*`, `table_rows/*` | time of each stage, absent where it was already done; rows of each \
+table | s; rows |
+| `explain/*`, `simulate/*` | what asking a model took, as it ran; steps are seconds | USD, calls, \
+tokens, s |
+| `sweep/*` | jobs of a sweep that finished, failed, or did not begin | jobs |
+| `system/*` | load of the driver's machine during the run | %, MB |
+"""
+"""Each group of metrics, as MLflow's pages describe it."""
+
 
 def read_summary(context: Context) -> dict[str, Any]:
-    """The closing summary that the report stage wrote."""
+    """Return the closing summary that the report stage wrote."""
     path = context.folder("report") / "summary.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The summary as MLflow metrics; what was not measured is absent."""
+def valid_name(text: str) -> str:
+    """Return a name of a parameter or metric that MLflow accepts: models and explainers may be
+    named with signs that it refuses."""
+    return re.sub(r"[^-a-zA-Z0-9_./: ]", " ", text)
+
+
+def summary_metrics(summary: Mapping[str, Any]) -> Iterator[Value]:
+    """Metrics of the closing summary; what was not measured is absent."""
     neurons = summary["neurons"]
     total = sum(neurons.values())
     tested = summary["n_tested"]
-    metrics: dict[str, float | None] = {
+    values: dict[str, float | None] = {
+        # First: MLflow's compare view opens with the metric that its runs had first.
         "score/correlation": summary["mean_score"],
         "neurons/all": total,
     }
     for name, count in neurons.items():
-        metrics[f"neurons/{name}"] = count
-        metrics[f"neurons_share/{name}"] = count / max(1, total)
-    metrics |= {
+        values[f"neurons/{name}"] = count
+        values[f"neurons_share/{name}"] = count / max(1, total)
+    values |= {
         "score/correlation_of_control": summary["mean_control"],
         "score/margin_over_control": summary["mean_margin"],
         "score/neurons_scored": summary["n_scored"],
@@ -49,15 +93,60 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
         "score/neurons_that_beat_control": summary["n_beat_control"],
         "score/share_that_beat_control": summary["n_beat_control"] / tested if tested else None,
     }
-    metrics |= {
+    values |= {
         f"failed_rows/{failure['table']}/{failure['status']}": failure["count"]
         for failure in summary["failures"]
     }
-    return {name: float(value) for name, value in metrics.items() if value is not None}
+    yield from _measured(values)
+
+
+def stage_metrics(context: Context) -> Iterator[Value]:
+    """Seconds of the stages that ran."""
+    yield from _measured(
+        {f"seconds/{stage}": spent for stage, spent in context.stats.seconds.items()}
+    )
+
+
+def row_metrics(context: Context) -> Iterator[Value]:
+    """Rows of each table."""
+    rows: Counter[str] = Counter()
+    for manifest in context.done.values():
+        rows.update(manifest.rows)
+    yield from _measured({f"table_rows/{name}": count for name, count in rows.items()})
+
+
+def sweep_metrics(jobs: int, ended: int, finished: int) -> Iterator[Value]:
+    """How many jobs of a sweep finished, failed, or did not begin."""
+    yield from _measured(
+        {
+            "sweep/jobs_finished": finished,
+            "sweep/jobs_failed": ended - finished,
+            "sweep/jobs_not_begun": jobs - ended,
+        }
+    )
+
+
+def spending_metrics(stage: str, tally: Tally) -> dict[str, float]:
+    """Return what a stage's calls cost so far; what was not measured is absent."""
+    values: dict[str, float | None] = {
+        "usd": tally.run_usd,
+        "usd_of_all_runs": tally.spent_usd,
+        "requests": tally.requests,
+        "answered": tally.answered,
+        "from_journal": tally.replayed,
+        "without_result": tally.lost,
+        "tokens_in": tally.tokens_in,
+        "tokens_out": tally.tokens_out,
+        "latency_p50_s": tally.p50_s,
+        "latency_p90_s": tally.p90_s,
+        "latency_p99_s": tally.p99_s,
+    }
+    values |= {f"calls/{name}": count for name, count in tally.outcomes.items()}
+    return {f"{stage}/{name}": value for name, value, _ in _measured(values)}
 
 
 def result_metrics(context: Context) -> Iterator[Value]:
-    """Aggregates of scores and of the analysis, of a run that is whole."""
+    """Aggregates of the scores and of the analysis of a finished run."""
     paths = context.paths("score", "score_aggregates")
     yield from score_metrics(read_table(paths, SCORE_AGGREGATES))
     yield from analysis_metrics(context)
@@ -101,3 +190,9 @@ def analysis_metrics(context: Context) -> Iterator[Value]:
     for row in concepts:
         if row["share"] is not None:
             yield f"same_concept/{row['rule']}/{row['type']}", row["share"], 0
+
+
+def _measured(values: Mapping[str, float | None]) -> Iterator[Value]:
+    for name, value in values.items():
+        if value is not None:
+            yield name, float(value), 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from neuron_atlas.workflows.run.object_lock import main as unlock
 from tests.infra.clusters import running
 from tests.loopback.fixture import Loopback
 from tests.loopback.object_store import BUCKET, ObjectStore, object_store
@@ -158,7 +159,7 @@ def test_a_wrong_bucket_ends_with_2_and_a_line(surroundings, tmp_path):
     ]
 
 
-def test_a_run_whose_driver_was_killed_goes_on_and_is_alone_on_its_prefix(
+def test_a_run_whose_driver_was_killed_goes_on_once_unlocked_and_is_alone_on_its_prefix(
     surroundings, tmp_path, strange_tables
 ):
     command = [*atlas(tmp_path, "cluster.actors=1")[:-1], f"out=s3://{BUCKET}/killed"]
@@ -172,11 +173,15 @@ def test_a_run_whose_driver_was_killed_goes_on_and_is_alone_on_its_prefix(
         run.process.kill()
         run.end()
     assert len(captured()) < 12
+    with running(command, tmp_path / "locked.log", **caches) as locked:
+        assert locked.end() == 2
+        assert f"neuron-atlas-unlock s3://{BUCKET}/killed" in locked.said()
+    unlock([f"s3://{BUCKET}/killed"])
     with running(command, tmp_path / "again.log", **caches) as again:
         again.run_until(lambda: "samples were done before" in again.said())
         with running(command, tmp_path / "second.log", **caches) as second:
             assert second.end() == 2
-            assert "is writing to 's3://neurons/killed'; wait for it" in second.said()
+            assert "'s3://neurons/killed' is locked by process" in second.said()
         assert again.end() == 0, again.said()
     surroundings.client.get(f"{BUCKET}/killed", str(tmp_path / "out"), recursive=True)
     assert strange_tables(tmp_path / "out") == []

@@ -19,13 +19,13 @@ def without_retries() -> None:
 
     protected = nodes_used.task
     nodes_used.task = lambda max_retries=0: protected(max_retries=0)
-    # Only now, for the stages make their tasks when they are imported.
-    from neuron_atlas.workflows.cluster import subject_pool
+    # Only now, for the runner makes its task when it is imported.
+    from neuron_atlas.workflows.cluster import actor_pool
 
-    subject_pool._RemoteSubject = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(
-        subject_pool.SubjectActor
+    actor_pool._RemoteActor = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(
+        actor_pool.PoolActor
     )
-    subject_pool._SECONDS_UNHEARD = math.inf
+    actor_pool._MISSED_HEARTBEAT_S = math.inf
 
 
 def without_resume() -> None:

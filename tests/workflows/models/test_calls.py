@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from neuron_atlas.tasks.models.journal import Tally
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
-from neuron_atlas.workflows.models.calls import OpenCalls
+from neuron_atlas.workflows.models import calls as calls_module
+from neuron_atlas.workflows.models.calls import ModelUse, OpenCalls, open_calls
+from neuron_atlas.workflows.run.errors import WrongCall
 
 
 class Agreed:
@@ -26,9 +33,34 @@ def test_the_limits_of_an_account_change_only_for_those_who_call(
 ) -> None:
     limits = Agreed()
     client = ClientSettings(limits=LimitSettings(requests_per_minute=500))
-    calls = OpenCalls("explain", "explain", client, {}, None, limits, tmp_path)  # type: ignore[arg-type]
+    use = ModelUse("explain", "explain", client, {})
+    calls = OpenCalls(use, None, limits, tmp_path)  # type: ignore[arg-type]
     calls.collecting(tmp_path / "requests.jsonl")
     assert limits.times == 0
     calls.live()
     assert limits.times == 1
     assert "500 requests a minute, 512 at once; before, 60 requests" in capsys.readouterr().err
+
+
+def test_only_batches_to_its_own_model_keep_a_live_run_from_calling(monkeypatch, tmp_path):
+    @contextmanager
+    def journal(*_: Any) -> Iterator[Any]:
+        def batches(client: ClientSettings) -> int:
+            return 2 if client.model == "gpt-4o" else 0
+
+        yield SimpleNamespace(batches=batches, tally_now=Tally)
+
+    monkeypatch.setattr(calls_module, "forget_limits", lambda: None)
+    monkeypatch.setattr(calls_module, "open_journal", journal)
+    monkeypatch.setattr(calls_module, "RemoteLimits", lambda account, limits: None)
+    mine, other = (
+        ModelUse("explain", "explain", ClientSettings(model=model), {})
+        for model in ("gpt-4o", "another")
+    )
+    with (
+        pytest.raises(WrongCall, match="2 batches of an earlier run have not been fetched"),
+        open_calls(mine, tmp_path),
+    ):
+        pass
+    with open_calls(other, tmp_path) as opened:
+        assert opened.use == other

@@ -1,15 +1,14 @@
 import time
-from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 
 from neuron_atlas.tasks.models.journal import Tally
-from neuron_atlas.workflows.models import calls, spending
-from neuron_atlas.workflows.models.spending import shown_spending, spending_metrics, spending_note
+from neuron_atlas.workflows.atlas import stages_of
+from neuron_atlas.workflows.models import spending
+from neuron_atlas.workflows.models.spending import shown_spending, spending_note
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import Store
-from neuron_atlas.workflows.tracking.words import as_name
+from neuron_atlas.workflows.tracking.metrics import spending_metrics, valid_name
 from tests.workflows.runs import settings
 
 TALLY = Tally(
@@ -45,7 +44,7 @@ def test_the_tally_is_logged_under_names_that_mlflow_takes():
     assert metrics["explain/usd"] == 2.0
     assert metrics["explain/usd_of_all_runs"] == 12.345
     assert metrics["explain/calls/rate_limited/HTTP 429"] == 1
-    assert {as_name(name) for name in metrics} >= {"explain/calls/failed/  "}
+    assert {valid_name(name) for name in metrics} >= {"explain/calls/failed/  "}
     assert "explain/latency_p90_s" not in metrics
 
 
@@ -70,25 +69,14 @@ def test_a_journal_that_is_gone_does_not_hide_why_the_stage_failed():
         raise RuntimeError("it broke")
 
 
-def test_what_each_of_several_explainers_spends_is_logged_apart(monkeypatch, tmp_path):
+def test_what_each_of_several_explainers_spends_is_logged_apart(tmp_path):
     def titles(*overrides: str) -> list[str]:
-        context = Context(settings(*overrides), Store(tmp_path), None, lambda: None)
-        found = []
-        for _, apart in context.each_explainer():
-            explainer = apart.settings.explain.explainer
-            with calls.open_calls(explainer, apart, "explain", None) as opened:
-                found.append(opened.title)
-        return found
+        given = settings(*overrides)
+        context = Context(given, Store(tmp_path))
+        stages = [stage for stage in stages_of(given) if stage.name == "explain"]
+        uses = [stage.steps[-1].needs(context).model for stage in stages]
+        return [use.title for use in uses if use is not None]
 
-    @contextmanager
-    def journal(*_):
-        yield SimpleNamespace(tally_now=Tally, batches=lambda client: 0)
-
-    monkeypatch.setattr(calls, "forget_limits", lambda: None)
-    monkeypatch.setattr(calls, "open_journal", journal)
-    monkeypatch.setattr(
-        calls, "RemoteLimits", lambda account, limits: SimpleNamespace(agree=lambda: limits)
-    )
     assert titles("explain=gpt4o") == ["explain"]
     assert titles("explain=[gpt4o,masks:gpt4o]") == ["explain/gpt4o", "explain/masks"]
     assert "explain/masks/usd" in spending_metrics("explain/masks", TALLY)

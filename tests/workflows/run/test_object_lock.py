@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
+import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from neuron_atlas.tasks.artifacts.location import location
 from neuron_atlas.workflows.run import object_lock
-from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.run.errors import WrongCall
 from neuron_atlas.workflows.run.lock import locked
 from tests.loopback.object_store import BUCKET, object_store
 
@@ -21,9 +23,7 @@ LOCK = "a run/.lock"
 HOLDER = """
 import sys
 from neuron_atlas.tasks.artifacts.location import location
-from neuron_atlas.workflows.run import object_lock
 from neuron_atlas.workflows.run.lock import locked
-object_lock._BEAT_S = 0.2
 with locked(location(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -31,15 +31,24 @@ with locked(location(sys.argv[1])):
 
 
 @pytest.fixture
-def out(store, monkeypatch) -> Path:
-    for name, seconds in (("_BEAT_S", 0.2), ("_LEASE_S", 2.0), ("_LOOK_EVERY_S", 0.1)):
-        monkeypatch.setattr(object_lock, name, seconds)
+def out(store) -> Path:
     return location(f"s3://{BUCKET}/a run")
 
 
-def write_lock(store, **differing) -> None:
-    holder = json.loads(object_lock._content()) | {"run": "another"} | differing
-    store.client.pipe_file(f"{BUCKET}/{LOCK}", json.dumps(holder).encode())
+@contextmanager
+def holder(out) -> Iterator[subprocess.Popen[str]]:
+    """Another program that holds the lock until it reads the end of its input."""
+    command = [sys.executable, "-c", HOLDER, str(out)]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "held\n"
+        yield program
+
+
+def refusal(out) -> str:
+    with pytest.raises(WrongCall) as caught, locked(out):
+        pass
+    return str(caught.value)
 
 
 def test_the_lock_is_there_while_it_is_held_and_nothing_is_left(out, store):
@@ -48,56 +57,100 @@ def test_the_lock_is_there_while_it_is_held_and_nothing_is_left(out, store):
     assert store.names() == []
 
 
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_run_that_fails_or_is_interrupted_lets_go(out, store, error):
+    with pytest.raises(error), locked(out):
+        raise error
+    assert store.names() == []
+
+
+def test_a_run_interrupted_while_it_takes_the_lock_lets_go(out, store, monkeypatch):
+    create = object_lock._create
+
+    def interrupted(*given):
+        create(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(object_lock, "_create", interrupted)
+    with pytest.raises(KeyboardInterrupt), locked(out):
+        pass
+    assert store.names() == []
+
+
+def test_a_second_run_is_refused_with_the_holder_and_the_way_out(out):
+    with locked(out):
+        message = refusal(out)
+    me = f"process {os.getpid()} on {socket.gethostname()} since 2"
+    assert message.startswith(f"out: 's3://neurons/a run' is locked by {me}")
+    assert message.endswith("neuron-atlas-unlock 's3://neurons/a run'")
+
+
 @pytest.mark.faults
-def test_a_second_run_is_refused_and_the_first_goes_on(out):
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(out)], stdin=-1, stdout=-1, text=True
-    ) as first:
-        assert first.stdout is not None
-        assert first.stdout.readline() == "held\n"
-        holder = f"process {first.pid} on "
-        with pytest.raises(WrongCall) as caught, locked(out):
-            pass
+def test_a_second_program_is_refused_and_the_first_goes_on(out):
+    with holder(out) as first:
+        assert f"process {first.pid} on " in refusal(out)
         first.communicate("")
     assert first.returncode == 0
-    assert str(caught.value).startswith(f"out: another run ({holder}")
-    assert "is writing to 's3://neurons/a run'; wait for it" in str(caught.value)
     with locked(out):
         pass
 
 
 @pytest.mark.faults
-def test_a_run_that_was_killed_on_this_machine_holds_nothing(out, monkeypatch):
-    monkeypatch.setattr(object_lock, "_LEASE_S", 90.0)
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(out)], stdin=-1, stdout=-1, text=True
-    ) as first:
-        assert first.stdout is not None
-        first.stdout.readline()
+def test_the_lock_of_a_killed_run_stays_until_it_is_removed_by_command(out, store, capsys):
+    with holder(out) as first:
         first.kill()
-    begun = time.monotonic()
+    assert f"process {first.pid} on " in refusal(out)
+    object_lock.main([str(out)])
+    assert f"removed the lock of process {first.pid} on " in capsys.readouterr().err
+    assert store.names() == []
     with locked(out):
-        assert time.monotonic() - begun < object_lock._LEASE_S / 2
+        pass
 
 
-@pytest.mark.faults
-def test_one_on_another_machine_holds_it_until_it_is_not_heard_of_for_long(out, store):
-    write_lock(store, host="elsewhere")
-    begun = time.monotonic()
+def test_a_run_whose_lock_was_removed_leaves_the_next_holders_alone(out, store):
     with locked(out):
-        assert time.monotonic() - begun > object_lock._LEASE_S - 1  # The store's times are whole.
+        object_lock.main([str(out)])
+        store.client.pipe_file(f"{BUCKET}/{LOCK}", b"{}")
+    assert store.names() == [LOCK]
+    assert "is locked by an unknown run" in refusal(out)
 
 
-def test_a_run_whose_lock_another_took_over_ends(out, store):
-    def hold() -> None:
-        with locked(out):
-            for _ in range(200):  # The other gives signs of life too, and one may be overwritten.
-                write_lock(store, host="elsewhere")
-                time.sleep(0.1)
+def test_a_lock_that_is_released_meanwhile_is_taken(out, store, monkeypatch):
+    create, tried = object_lock._create, []
 
-    with pytest.raises(RunFailed, match="another began to write"):
-        hold()
-    assert store.names() == [LOCK]  # It is the other's.
+    def in_use_at_first(*given):
+        tried.append(given)
+        return len(tried) > 1 and create(*given)
+
+    monkeypatch.setattr(object_lock, "_create", in_use_at_first)
+    with locked(out):
+        assert store.names() == [LOCK]
+
+
+def test_a_request_that_the_client_repeated_is_no_other_run(out, store, monkeypatch):
+    create = object_lock._create
+    monkeypatch.setattr(object_lock, "_create", lambda *given: create(*given) and create(*given))
+    with locked(out):
+        assert store.names() == [LOCK]
+
+
+def test_unlocking_what_is_not_locked_says_so(out, capsys):
+    object_lock.main([str(out)])
+    assert capsys.readouterr().err == f"neuron-atlas-unlock: {out} is not locked\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("out/demo", "out/demo: the lock of a local folder ends with its run"),
+        ("ftp://x/y", "ftp:// is no object store that is known"),
+    ],
+)
+def test_a_wrong_call_of_unlock_ends_with_2_and_a_line(place, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        object_lock.main([place])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_bucket_that_is_not_there_is_said_in_a_line(out):
@@ -121,11 +174,3 @@ def test_wrong_keys_are_said_in_a_line_that_does_not_show_them(tmp_path, monkeyp
     assert "\n" not in said
     assert "someone" not in said
     assert "something" not in said
-
-
-def test_of_two_that_take_over_what_a_dead_run_left_one_is_refused(out, store, monkeypatch):
-    write_lock(store, process=2**22 + 1)  # Larger than any process number.
-    other = {"host": "elsewhere", "process": 7}
-    monkeypatch.setattr(object_lock.time, "sleep", lambda _: write_lock(store, **other))
-    with pytest.raises(WrongCall, match="process 7 on elsewhere"), locked(out):
-        pass

@@ -37,10 +37,6 @@ class Stage:
         self.clusters += 1
         yield
 
-    @contextmanager
-    def watched_nodes(self, log: object) -> Iterator[None]:
-        yield
-
     def capture_ahead(self, settings: Any) -> Any:
         self.captured.append(settings.capture.layers)
         if self.capture_fails is not None:
@@ -79,7 +75,7 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_mlflow: Path) -> Stage:
     stood_in = Stage(tmp_path)
-    for name in ("cluster", "watched_nodes", "capture_ahead", "run_atlas"):
+    for name in ("cluster", "capture_ahead", "run_atlas"):
         monkeypatch.setattr(sweep_run, name, getattr(stood_in, name))
     return stood_in
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.workflows.site_server import report_server
+from neuron_atlas.workflows.site_server import listen, report_server
 
 
 @contextmanager
@@ -28,11 +28,16 @@ def chromium() -> Iterator:
 
 
 @contextmanager
-def served(root: Path) -> Iterator[str]:
-    with report_server(root, port=0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+def served(root: Path, host: str = "127.0.0.1") -> Iterator[str]:
+    """The address of a server of these files."""
+    listener, server = listen(host), report_server(root, host)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 class Visit:

@@ -1,41 +1,13 @@
-"""What a stranger reads in MLflow: names of runs, their descriptions, and what the metrics mean."""
+"""What MLflow shows of a run in words: its name, its tags, its description."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from neuron_atlas.workflows.config.settings import Settings
-
-METRICS_NOTE = """\
-| metrics | what they say | unit |
-|---|---|---|
-| `neurons/*`, `neurons_share/*` | FFN neurons of each type: what excites them most is visual, \
-text, both (multi-modal), or neither clearly (unknown) | neurons; share of all, 0 to 1 |
-| `types_by_layer/<rule>/*` | the same shares in one layer; **the step is the layer** | 0 to 1 |
-| `score/correlation` | how well explanations predict their neurons on samples that the explainer \
-never saw: mean over neurons, 1 is perfect, 0 is chance | correlation, -1 to 1 |
-| `score/correlation_of_control` | the same for explanations of *other* neurons: what a score is \
-worth is its distance from this | correlation |
-| `score/margin_over_control` | that distance, mean over neurons | correlation |
-| `score/share_that_beat_control` | of the neurons that could be tested, those that beat their \
-controls (at the false discovery rate `score.q`) | 0 to 1 |
-| `score_by_layer/<explainer>/<simulator>/*` | scores and controls in one layer; **the step is the \
-layer** | as above |
-| `score_detail/<explainer>/<simulator>/<tokens>/*` | every measure over all, visual or text \
-tokens; `_low` and `_high` bound the mean at 95 %, `_undefined` counts neurons without it | |
-| `responses/*`, `same_concept/*`, `typings_agree/*` | how neurons of a type respond (medians); \
-whether image and text show a multi-modal neuron the same thing; how far the two typings agree | |
-| `failed_rows/<table>/<status>` | what failed, counted | rows |
-| `seconds/*`, `table_rows/*` | time of each stage, absent where it was already done; rows of each \
-table | s; rows |
-| `explain/*`, `simulate/*` | what asking a model took, as it ran; steps are seconds | USD, calls, \
-tokens, s |
-| `sweep/*` | jobs of a sweep that finished, failed, or did not begin | jobs |
-| `system/<node>/*` | each machine while the run was on it | %, MB |
-"""
+from neuron_atlas.workflows.tracking.metrics import METRICS_NOTE
 
 EXPERIMENT_NOTE = (
     """\
@@ -53,7 +25,7 @@ and `explainer`. Each run's page is among its artifacts: `report/index.html`.
 
 
 def layers_in_words(layers: Sequence[int] | None) -> str:
-    """Such as "layers 0-3, 8", "layer 4" or "all layers"."""
+    """Return layers in words, such as "layers 0-3, 8", "layer 4" or "all layers"."""
     if layers is None:
         return "all layers"
     spans: list[list[int]] = []
@@ -67,18 +39,18 @@ def layers_in_words(layers: Sequence[int] | None) -> str:
 
 
 def subject_name(settings: Settings) -> str:
-    """The subject's short name: the folder's, or the last part of a Hugging Face id."""
+    """Return the subject's short name: its folder's, or the last part of a Hugging Face id."""
     return Path(settings.subject.model).name
 
 
 def run_name(settings: Settings) -> str:
-    """A run's name where the user gave none."""
+    """Return a run's name if the user gave none."""
     explainers = " + ".join(settings.explain.names)
     return f"{subject_name(settings)}, {layers_in_words(settings.capture.layers)}, {explainers}"
 
 
 def run_tags(settings: Settings) -> dict[str, str]:
-    """What tells runs apart, under names that are columns of MLflow's table."""
+    """Return the tags that tell runs apart; they are columns of MLflow's table."""
     return {
         "subject": subject_name(settings),
         "dataset": settings.data.source.title,
@@ -93,7 +65,7 @@ def run_tags(settings: Settings) -> dict[str, str]:
 
 
 def run_note(settings: Settings, state: str, summary: Mapping[str, Any] | None) -> str:
-    """A run's description, in Markdown; summary: of the report, once there is one."""
+    """Return a run's description in Markdown; summary: the report's, once there is one."""
     about = (
         f"**{settings.report.title}**: the neurons of {subject_name(settings)} "
         f"({layers_in_words(settings.capture.layers)}, hook point `{settings.capture.hook_point}`) "
@@ -141,9 +113,3 @@ def _number(value: float | None) -> str:
 
 def _beaten(row: Mapping[str, Any]) -> str:
     return f"{row['beat_control']:,} of {row['tested']:,}" if row["tested"] else ""
-
-
-def as_name(text: str) -> str:
-    """A parameter's or metric's name as MLflow takes it: models and explainers may be named with
-    signs that it refuses."""
-    return re.sub(r"[^-a-zA-Z0-9_./: ]", " ", text)

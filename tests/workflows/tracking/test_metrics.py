@@ -3,8 +3,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from neuron_atlas.tasks.models.journal import Tally
-from neuron_atlas.workflows.models.spending import spending_metrics
-from neuron_atlas.workflows.tracking.words import METRICS_NOTE, as_name
+from neuron_atlas.workflows.tracking.metrics import METRICS_NOTE, spending_metrics, valid_name
 
 
 @pytest.mark.parametrize("stage", ["explain", "simulate"])
@@ -20,12 +19,13 @@ def test_mlflow_takes_a_name_with_any_sign_in_it(name, shared_mlflow):
     client = MlflowClient(f"sqlite:///{shared_mlflow / 'mlflow.db'}")
     run = client.create_run("0").info.run_id
     client.log_batch(
-        run, metrics=[Metric(as_name(name), 1.0, 0, 0)], params=[Param(as_name(name), "x")]
+        run, metrics=[Metric(valid_name(name), 1.0, 0, 0)], params=[Param(valid_name(name), "x")]
     )
-    assert set(client.get_run(run).data.metrics) == {as_name(name)}
+    assert set(client.get_run(run).data.metrics) == {valid_name(name)}
 
 
 def test_a_name_that_mlflow_takes_stays_as_it_is():
     assert (
-        as_name("score_by_layer/gpt-4o/chat/margin 1.5") == "score_by_layer/gpt-4o/chat/margin 1.5"
+        valid_name("score_by_layer/gpt-4o/chat/margin 1.5")
+        == "score_by_layer/gpt-4o/chat/margin 1.5"
     )

@@ -1,0 +1,60 @@
+"""Start Ray on a busy machine: try again when Ray's own waits run out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import psutil
+
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.run.errors import RunFailed
+
+ATTEMPTS = 4
+_TIMEOUT_MESSAGES = ("timed out", "timeout", "deadline exceeded", "failed to get node info")
+_SECONDS_TO_END = 10.0
+
+_Started = TypeVar("_Started")
+
+
+def start_with_retries(start: Callable[[], _Started]) -> _Started:
+    """Call `start`, which starts Ray processes, and return its result.
+
+    Ray waits 30 s for its node and 15 s for its agent. Where one of these waits runs out, the
+    processes of the failed attempt are killed and `start` is called again. Other errors are
+    raised as they are. Raises RunFailed after ATTEMPTS attempts.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        before = set(psutil.Process().children(recursive=True))
+        begun = time.monotonic()
+        try:
+            return start()
+        except Exception as error:
+            if not _is_timeout(error):
+                raise
+            _kill(set(psutil.Process().children(recursive=True)) - before)
+            if attempt == ATTEMPTS:
+                raise RunFailed(
+                    f"Ray did not start in {ATTEMPTS} attempts, the machine is too busy. Run the "
+                    "same command when it is less busy; finished work is kept."
+                ) from error
+            say(
+                f"cluster    Ray did not start within {time.monotonic() - begun:.0f} s, the "
+                f"machine is busy; trying again ({attempt + 1} of {ATTEMPTS})"
+            )
+    raise AssertionError("unreachable")
+
+
+def _is_timeout(error: Exception) -> bool:
+    # Ray raises bare Exception and RuntimeError here, which only their messages tell apart.
+    message = str(error).lower()
+    return isinstance(error, TimeoutError) or any(part in message for part in _TIMEOUT_MESSAGES)
+
+
+def _kill(processes: set[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=_SECONDS_TO_END)

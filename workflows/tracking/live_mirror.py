@@ -1,0 +1,63 @@
+"""Mirror runs to a tracking server in the background, while they go on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.tracking.address import first_line
+from neuron_atlas.workflows.tracking.mirror import Mirror
+
+_EVERY_S = 5.0
+_LONGEST_PAUSE_S = 60.0
+_LATELY_S = 30.0
+"""A program that ends does not try once more what has failed within this time."""
+
+
+class LiveMirror:
+    """Copies runs every few seconds until they have ended. No work waits for it."""
+
+    def __init__(self, mirror: Mirror, runs: Iterable[str]) -> None:
+        self._mirror = mirror
+        self._waiting = list(runs)
+        self._closing = threading.Event()
+        self._reason = ""
+        self._failed_at = 0.0
+        self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
+        self._thread.start()
+
+    def add(self, run_id: str) -> None:
+        """Mirror this run too."""
+        self._waiting.append(run_id)
+
+    def close(self) -> str:
+        """Copy what has not been copied; return why that failed, empty if the server has all."""
+        self._closing.set()
+        self._thread.join()
+        return self._reason
+
+    def _work(self) -> None:
+        pause_s = _EVERY_S
+        while not self._closing.is_set():
+            self._copy_all()
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if self._reason else _EVERY_S
+            self._closing.wait(pause_s)
+        if not self._reason or time.monotonic() - self._failed_at > _LATELY_S:
+            self._copy_all()
+
+    def _copy_all(self) -> None:
+        try:
+            for run_id in list(self._waiting):
+                if self._mirror.copy(run_id):
+                    self._waiting.remove(run_id)
+        except Exception as failure:  # Whatever a tracking server does, the run goes on.
+            reason = first_line(failure, self._mirror.uri)
+            if not self._reason and not self._closing.is_set():
+                say(f"mlflow     cannot be reached: {reason}; the run goes on, and is sent later")
+            self._reason, self._failed_at = reason, time.monotonic()
+        else:
+            if self._reason:
+                say("mlflow     can be reached again")
+            self._reason = ""

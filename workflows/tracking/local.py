@@ -1,0 +1,117 @@
+"""MLflow's database in a run's local folder: every run is recorded here, whatever a server does."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuron_atlas.workflows.tracking.address import artifact_folder, local_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_LOCK = "mlflow.lock"
+_MOST_RUNS = 50_000
+"""As many as MLflow gives at once."""
+
+
+class LocalRuns:
+    """The runs recorded in a folder.
+
+    is_alone: no other program that lives records in this folder, so a run that has not ended is of
+    a program that was killed. Programs share a lock on the folder for as long as they record.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.uri = local_uri(folder)
+        self._file = None
+        self.is_alone = True
+        with suppress(OSError):  # A folder that cannot be written, a file system without locks.
+            self._file = (folder / _LOCK).open("a")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.is_alone = False
+
+    def share(self) -> None:
+        """Let other programs record in the folder too."""
+        with suppress(OSError):
+            if self._file is not None:
+                fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """Give up the lock."""
+        if self._file is not None:
+            self._file.close()
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """The client of the database; its first call makes the database, in about two seconds."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri)
+
+    def runs(self) -> list[Run]:
+        """Return all runs, the oldest first."""
+        experiments = [found.experiment_id for found in self.client.search_experiments()]
+        return list(
+            self.client.search_runs(
+                experiments, order_by=["attributes.start_time ASC"], max_results=_MOST_RUNS
+            )
+        )
+
+    def end_killed(self) -> None:
+        """End the runs whose program was killed. Only for a folder where this program is alone."""
+        for run in self.runs():
+            if run.info.status == "RUNNING":
+                run_id = run.info.run_id
+                times = [
+                    point.timestamp
+                    for name in run.data.metrics
+                    for point in self.client.get_metric_history(run_id, name)
+                ]
+                self.client.set_tag(run_id, "error", "its program was killed")
+                self.client.set_terminated(
+                    run_id, "KILLED", max(times, default=run.info.start_time)
+                )
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str, tags: Mapping[str, str]) -> str:
+    """Return the id of an experiment; create it, with these tags, if it does not exist."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    return str(
+        client.create_experiment(name, artifact_location=artifact_folder(uri), tags=dict(tags))
+    )
+
+
+def log_subject(
+    client: MlflowClient, run_id: str, name: str, content: str, params: Mapping[str, str]
+) -> None:
+    """Log the subject as a model that is stored elsewhere: one for all runs of an experiment.
+
+    content: hash of the subject's weights.
+    """
+    from mlflow.entities import LoggedModelInput, LoggedModelStatus
+
+    experiment = client.get_run(run_id).info.experiment_id
+    known = client.search_logged_models([experiment], f"tags.content = '{content}'", max_results=1)
+    if known:
+        model = known[0]
+    else:
+        model = client.create_logged_model(
+            experiment,
+            name=re.sub(r"[/:.%\"']", "-", name),  # MLflow refuses these.
+            tags={"mlflow.model.isExternal": "true", "content": content},
+            params=dict(params),
+            model_type="subject",
+        )
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.log_inputs(run_id, models=[LoggedModelInput(model.model_id)])

@@ -1,0 +1,64 @@
+"""`neuron-atlas-log`: send what a tracking server lacks of the runs in an output folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import NoReturn
+
+from neuron_atlas.tasks.artifacts.location import is_uri
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.run.store import local_folder
+from neuron_atlas.workflows.tracking.address import (
+    first_line,
+    server_uri,
+    set_defaults,
+    without_password,
+)
+from neuron_atlas.workflows.tracking.local import LocalRuns
+from neuron_atlas.workflows.tracking.mirror import Mirror
+
+
+def main() -> None:
+    """Run the console script. Exit status 1 if the server cannot be reached, 2 for a wrong call."""
+    parser = argparse.ArgumentParser(
+        prog="neuron-atlas-log",
+        description="Send to the MLflow server at MLFLOW_TRACKING_URI what it lacks of the runs in "
+        "an output folder. Running it again sends nothing twice.",
+    )
+    parser.add_argument("out", help="the output folder (the out=... of the runs)")
+    parser.add_argument("--local", help="the runs' local folder, if they had local=...")
+    options = parser.parse_args()
+    out = options.out if is_uri(options.out) else str(Path(options.out).expanduser().resolve())
+    folder = local_folder(out, options.local)
+    if not (folder / "mlflow.db").is_file():
+        _end(2, f"{folder}: no runs are recorded here (no mlflow.db)")
+    uri = server_uri(folder)
+    if uri is None:
+        _end(2, "set MLFLOW_TRACKING_URI to the server's address")
+    set_defaults()
+    with closing(LocalRuns(folder)) as local:
+        if not local.is_alone:
+            _end(2, f"{folder}: a run is going on here; it sends its record itself")
+        local.end_killed()
+        waiting = [run.info.run_id for run in local.runs()]
+        total = len(waiting)
+        try:
+            mirror = Mirror(local.client, uri)
+            while waiting:
+                mirror.copy(waiting[0])
+                del waiting[0]
+        except Exception as failure:
+            _end(1, f"not sent: {first_line(failure, uri)}; {len(waiting):,} runs wait in {folder}")
+    say(f"mlflow     all {total:,} runs are at {without_password(uri)}")
+
+
+def _end(status: int, line: str) -> NoReturn:
+    say(f"neuron-atlas-log: {line}")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

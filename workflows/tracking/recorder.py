@@ -1,0 +1,263 @@
+"""Record runs in MLflow: in the local database, and on a tracking server when it answers.
+
+Recording never costs a run its results: where it fails, a line says so and the run goes on.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, read_table
+from neuron_atlas.tasks.artifacts.location import fetched
+from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.tracking.address import (
+    first_line,
+    server_uri,
+    set_defaults,
+    without_password,
+)
+from neuron_atlas.workflows.tracking.descriptions import EXPERIMENT_NOTE
+from neuron_atlas.workflows.tracking.live_mirror import LiveMirror
+from neuron_atlas.workflows.tracking.local import LocalRuns, experiment_id, log_subject
+from neuron_atlas.workflows.tracking.metrics import Value, valid_name
+from neuron_atlas.workflows.tracking.mirror import Mirror
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+_LONGEST_PARAMETER = 500
+_LONGEST_TAG = 8000
+_LONGEST_TABLE = 20_000
+"""Rows that MLflow's page still shows; all are in the artifact."""
+_NOTE = "mlflow.note.content"
+_EXPERIMENT_TAGS = {
+    _NOTE: EXPERIMENT_NOTE,
+    # Or MLflow's page asks each visitor what kind of experiment this is.
+    "mlflow.experimentKind": "custom_model_development",
+}
+_EXPLANATION_COLUMNS = [
+    *("layer", "neuron", "explainer", "type", "text", "status", "reason"),
+    *("model", "attempts", "tokens_in", "tokens_out", "cost"),
+]
+
+
+class Recorder:
+    """Records the runs of one call: an atlas, or a sweep with all its jobs.
+
+    Runs begin in the background, for making a new database takes seconds in which the first stage
+    can already run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        set_defaults()
+        self._folder = folder
+        self.local = LocalRuns(folder)
+        self._server = server_uri(folder)
+        self.shown_uri = without_password(self._server or self.local.uri)
+        self.mirror: LiveMirror | None = None
+        self._reasons: set[str] = set()
+        self.background = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self.background.submit(self._open)
+
+    @contextmanager
+    def logging(self, what: str) -> Iterator[None]:
+        """Go on where MLflow fails, and say each reason once."""
+        try:
+            yield
+        except Exception as failure:
+            reason = first_line(failure, self.local.uri)
+            if reason not in self._reasons:
+                self._reasons.add(reason)
+                say(f"mlflow     will not log {what}: {reason}")
+
+    def close(self) -> None:
+        """Wait until the server has everything or cannot be reached, and say so."""
+        self.background.shutdown()
+        if self.mirror is not None and (reason := self.mirror.close()):
+            say(
+                f"mlflow     not sent to the server: {reason}; all is in {self._folder}, and the "
+                f"next call, or neuron-atlas-log {self._folder}, sends it"
+            )
+        self.local.close()
+
+    def _open(self) -> None:
+        earlier = []
+        with self.logging("earlier runs"):
+            if self.local.is_alone:
+                self.local.end_killed()
+                earlier = [run.info.run_id for run in self.local.runs()]
+            self.local.share()
+            if self._server is not None:
+                self.mirror = LiveMirror(Mirror(self.local.client, self._server), earlier)
+
+
+class RunRecord:
+    """One run in MLflow.
+
+    note: its description at first. parent: the run of the sweep that it is a job of.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        experiment: str,
+        name: str,
+        note: str,
+        tags: Mapping[str, str],
+        parameters: Mapping[str, str],
+        parent: RunRecord | None = None,
+    ) -> None:
+        self.recorder = recorder
+        self._monitor: SystemMetricsMonitor | None = None
+        self._begun = recorder.background.submit(
+            self._begin, experiment, name, {**tags, _NOTE: note}, parameters, parent, _now_ms()
+        )
+
+    @property
+    def _client(self) -> MlflowClient:
+        return self.recorder.local.client
+
+    @property
+    def run_id(self) -> str:
+        """The run's id in the local database, once it has begun. Raises what MLflow raises."""
+        return self._begun.result()
+
+    def metrics(self, values: Iterable[Value]) -> None:
+        """Log metrics by name, value and step."""
+        with self.recorder.logging("metrics"):
+            run_id, now = self.run_id, _now_ms()
+            from mlflow.entities import Metric
+
+            metrics = [Metric(valid_name(name), value, now, step) for name, value, step in values]
+            self._client.log_batch(run_id, metrics=metrics)
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        with self.recorder.logging("tags"):
+            for name, value in _cut(tags, _LONGEST_TAG).items():
+                self._client.set_tag(self.run_id, name, value)
+
+    def note(self, markdown: str) -> None:
+        """Set the description."""
+        self.tags({_NOTE: markdown})
+
+    def dataset(
+        self, name: str, digest: str, source: str, profile: str, tags: Mapping[str, str]
+    ) -> None:
+        """Log the dataset as an input."""
+        with self.recorder.logging("the dataset"):
+            run_id = self.run_id
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+
+            dataset = Dataset(name, digest, source_type="code", source=source, profile=profile)
+            all_tags = {"mlflow.data.context": "samples", **tags}
+            given = [InputTag(key, value) for key, value in all_tags.items()]
+            self._client.log_inputs(run_id, [DatasetInput(dataset, given)])
+
+    def subject(self, name: str, content: str, params: Mapping[str, str]) -> None:
+        """Log the subject as an input; content: a hash of its weights."""
+        with self.recorder.logging("the subject"):
+            log_subject(self._client, self.run_id, name, content, params)
+
+    def files(self, folder: Path, names: Iterable[str], into: str) -> None:
+        """Log files of a folder, by their names in it, below `into` among the artifacts."""
+        names = list(names)
+        with self.recorder.logging("files"), fetched(folder, names) as here:
+            for name in names:
+                artifact_folder = (Path(into) / name).parent.as_posix()
+                self._client.log_artifact(self.run_id, str(here / name), artifact_folder)
+
+    def text(self, text: str, name: str) -> None:
+        """Log a text as an artifact."""
+        with self.recorder.logging("a text"):
+            self._client.log_text(self.run_id, text, name)
+
+    def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        """Log a table that MLflow's page shows."""
+        with self.recorder.logging("a table"):
+            self._client.log_table(self.run_id, dict(columns), name)
+
+    def explanations(self, paths: Iterable[Path]) -> None:
+        """Log tables of explanations as one."""
+        with self.recorder.logging("explanations"):
+            table = read_table(list(paths), EXPLANATIONS, _EXPLANATION_COLUMNS)
+            rows = table.slice(0, _LONGEST_TABLE).to_pydict()
+            self._client.log_table(self.run_id, rows, "explanations.json")
+
+    def end(self, status: str) -> None:
+        """End the run: FINISHED, FAILED or KILLED."""
+        with self.recorder.logging("the end"):
+            if self._monitor is not None:
+                self._monitor.finish()
+            self._client.set_terminated(self.run_id, status)
+
+    def _begin(
+        self,
+        experiment: str,
+        name: str,
+        tags: Mapping[str, str],
+        parameters: Mapping[str, str],
+        parent: RunRecord | None,
+        now: int,
+    ) -> str:
+        from mlflow.entities import Param
+
+        uri = self.recorder.local.uri
+        above = {} if parent is None else {"mlflow.parentRunId": parent.run_id}
+        run = self._client.create_run(
+            experiment_id(self._client, uri, experiment, _EXPERIMENT_TAGS),
+            start_time=now,
+            tags=_cut(_program_tags() | dict(tags) | above, _LONGEST_TAG),
+            run_name=name,
+        )
+        run_id = str(run.info.run_id)
+        params = _cut(parameters, _LONGEST_PARAMETER).items()
+        self._client.log_batch(
+            run_id, params=[Param(valid_name(key), value) for key, value in params]
+        )
+        if parent is None:
+            self._monitor = _monitor(run_id, uri)
+        if self.recorder.mirror is not None:
+            self.recorder.mirror.add(run_id)
+        return run_id
+
+
+def _monitor(run_id: str, uri: str) -> SystemMetricsMonitor | None:
+    """Log how busy this machine is, as MLflow does, unless the environment turns that off."""
+    if os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() in ("false", "0"):
+        return None
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id, tracking_uri=uri)
+    monitor.start()
+    return monitor
+
+
+def _program_tags() -> dict[str, str]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # A container whose user has no name.
+        user = "unknown"
+    return {
+        "mlflow.source.name": "neuron-atlas",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": user,
+        "neuron_atlas_version": version("neuron-atlas"),
+    }
+
+
+def _cut(texts: Mapping[str, str], length: int) -> dict[str, str]:
+    return {name: value[:length] for name, value in texts.items()}
+
+
+def _now_ms() -> int:
+    return round(time.time() * 1000)
