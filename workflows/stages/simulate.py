@@ -17,8 +17,9 @@ from neuron_atlas.tasks.artifacts import EXPLANATIONS, SIMULATIONS, read_table, 
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.control import Explained, other_neurons
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
-from neuron_atlas.workflows.cluster.actor_pool import Placement
+from neuron_atlas.workflows.cluster.actor_pool import Placement, actor_count
 from neuron_atlas.workflows.models.calls import ModelUse
+from neuron_atlas.workflows.models.servers import served_by_actors, served_elsewhere
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.failures import check_failures, count_transient
 from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, explained_parts
@@ -82,20 +83,29 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 def _needs(title: str, context: Context) -> Needs:
     settings = context.settings.simulate
     simulator = settings.simulator
-    return Needs(
-        # A simulator's layers are never spread over several GPUs, as a subject's are.
-        Holding("simulate", partial(_load, simulator), gpus=1) if simulator.loads_model else None,
-        None
-        if simulator.client is None
-        else ModelUse(
-            "simulate",
-            title,
-            simulator.client,
-            simulator.prices,
-            settings.budget_usd,
-            settings.mode,
-        ),
+    if simulator.client is None:
+        return Needs(_holding(context))
+    use = ModelUse(
+        "simulate",
+        title,
+        simulator.client,
+        simulator.prices,
+        settings.budget_usd,
+        settings.mode,
     )
+    return Needs(_holding(context), use)
+
+
+def _holding(context: Context) -> Holding | None:
+    settings = context.settings.simulate
+    if settings.simulator.loads_model:
+        # A simulator's layers are never spread over several GPUs, as a subject's are.
+        one_gpu = partial(actor_count, gpus_per_actor=1)
+        return Holding("simulate", partial(_load, settings.simulator), actors=one_gpu)
+    if settings.servers is not None and not settings.base_urls:
+        logs = context.store.local / "servers"
+        return served_by_actors(settings.simulator, settings.servers, logs)
+    return None
 
 
 def _load(simulator: Simulator, placement: Placement) -> Simulator:
@@ -103,7 +113,7 @@ def _load(simulator: Simulator, placement: Placement) -> Simulator:
 
 
 def _probe_item(context: Context, folder: Path) -> list[Item]:
-    simulator = context.settings.simulate.simulator
+    simulator = served_elsewhere(context.settings.simulate)
     return [] if simulator.client is None else [Item("probe", 1, (_PROBED,), simulator)]
 
 
@@ -141,7 +151,8 @@ def _items(
     explainer: str, key: str, is_dry_run: bool, context: Context, folder: Path
 ) -> list[Item]:
     settings = context.settings.simulate
-    capabilities = settings.simulator.assumed() if is_dry_run else _probed(folder)
+    simulator = served_elsewhere(settings)
+    capabilities = simulator.assumed() if is_dry_run else _probed(folder)
     explained = _explained(context, key)
     controls = other_neurons(list(explained.values()), settings.seed)
     evidence = EvidenceFiles.of(context)
@@ -154,7 +165,7 @@ def _items(
                 size=len(neurons),
                 files=(part.file("simulations"),),
                 inputs=_Part(
-                    settings.simulator,
+                    simulator,
                     capabilities,
                     explainer,
                     part,
