@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from neuron_atlas.tasks.serve.process import free_port
+from neuron_atlas.workflows.models.server_process import free_port
 from tests.workflows.killing import without_answers
 from tests.workflows.programs import Program, program
 from tests.workflows.runs import ROOT, command
