@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from neuron_atlas.tasks.models.servers import FixedServers, whole_url
-from neuron_atlas.tasks.simulate.served import Served
+from neuron_atlas.tasks.models.servers import FixedServers, Servers, whole_url
 from neuron_atlas.tasks.simulate.simulator import Simulator
 from neuron_atlas.workflows.cluster.actor_pool import Placement
 from neuron_atlas.workflows.config.servers import ServersSettings
@@ -24,17 +23,26 @@ from neuron_atlas.workflows.run.stage import Holding
 _NO_KEY = "none"
 
 
-def served_elsewhere(settings: SimulateSettings) -> Simulator:
-    """Return the simulator, with its calls sent to base_urls if there are any."""
+@dataclass(frozen=True)
+class ReadySimulator:
+    """A simulator that can be called. servers: of its model; None for its client's address."""
+
+    simulator: Simulator
+    servers: Servers | None = None
+
+
+def with_base_urls(settings: SimulateSettings) -> ReadySimulator:
+    """Return the simulator, with the servers at base_urls if there are any."""
     simulator = settings.simulator
     if not settings.base_urls or simulator.client is None:
-        return simulator
+        return ReadySimulator(simulator)
     key = os.environ.get(simulator.client.api_key_env, "").strip() or _NO_KEY
-    return Served(simulator, FixedServers([whole_url(url) for url in settings.base_urls], key))
+    urls = [whole_url(url) for url in settings.base_urls]
+    return ReadySimulator(simulator, FixedServers(urls, key))
 
 
 def served_by_actors(simulator: Simulator, servers: ServersSettings, logs: Path) -> Holding:
-    """Actors that each run a server, and hold the simulator with its calls sent to that server."""
+    """Return the holding of actors that each run a server for the simulator."""
     return Holding(
         "simulate",
         partial(_serve, simulator, _with_whole_paths(servers), logs),
@@ -67,14 +75,14 @@ def _count_on_cluster(
 
 def _serve(
     simulator: Simulator, settings: ServersSettings, logs: Path, placement: Placement
-) -> Served:
+) -> ReadySimulator:
     log = logs / f"server-{placement.number}.log"
-    return Served(simulator, ModelServer(settings, placement.number, log))
+    return ReadySimulator(simulator, ModelServer(settings, placement.number, log))
 
 
-def _stop(served: Served) -> None:
-    assert isinstance(served.servers, ModelServer)
-    served.servers.close()
+def _stop(ready: ReadySimulator) -> None:
+    assert isinstance(ready.servers, ModelServer)
+    ready.servers.close()
 
 
 def _with_whole_paths(settings: ServersSettings) -> ServersSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from neuron_atlas.tasks.simulate.control import Explained, other_neurons
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
 from neuron_atlas.workflows.cluster.actor_pool import Placement, actor_count
 from neuron_atlas.workflows.models.calls import ModelUse
-from neuron_atlas.workflows.models.servers import served_by_actors, served_elsewhere
+from neuron_atlas.workflows.models.servers import ReadySimulator, served_by_actors, with_base_urls
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.failures import check_failures, count_transient
 from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, explained_parts
@@ -108,21 +108,21 @@ def _holding(context: Context) -> Holding | None:
     return None
 
 
-def _load(simulator: Simulator, placement: Placement) -> Simulator:
-    return simulator.load(placement.device, placement.threads)
+def _load(simulator: Simulator, placement: Placement) -> ReadySimulator:
+    return ReadySimulator(simulator.load(placement.device, placement.threads))
 
 
 def _probe_item(context: Context, folder: Path) -> list[Item]:
-    simulator = served_elsewhere(context.settings.simulate)
-    return [] if simulator.client is None else [Item("probe", 1, (_PROBED,), simulator)]
+    ready = with_base_urls(context.settings.simulate)
+    return [] if ready.simulator.client is None else [Item("probe", 1, (_PROBED,), ready)]
 
 
 def _probe(item: Item, folder: Path, worker: Worker) -> list[str]:
     """Write what the simulator's server can do, if it has capabilities and can answer now."""
-    simulator: Simulator = worker.held or item.inputs
-    found = simulator.probe(worker.calls)
+    ready: ReadySimulator = worker.held or item.inputs
+    found = ready.simulator.probe(replace(worker.calls, servers=ready.servers))
     if found is None:
-        has_capabilities = simulator.assumed() is not None
+        has_capabilities = ready.simulator.assumed() is not None
         unknown = "simulate   estimator: not known yet: the server did not answer"
         return [unknown] if has_capabilities else []
     write_json(folder / _PROBED, asdict(found))
@@ -138,7 +138,7 @@ def _probed(folder: Path) -> Capabilities | None:
 
 @dataclass(frozen=True)
 class _Part:
-    simulator: Simulator
+    ready: ReadySimulator
     capabilities: Capabilities | None
     explainer: str
     neurons: NeuronPart
@@ -151,8 +151,8 @@ def _items(
     explainer: str, key: str, is_dry_run: bool, context: Context, folder: Path
 ) -> list[Item]:
     settings = context.settings.simulate
-    simulator = served_elsewhere(settings)
-    capabilities = simulator.assumed() if is_dry_run else _probed(folder)
+    ready = with_base_urls(settings)
+    capabilities = ready.simulator.assumed() if is_dry_run else _probed(folder)
     explained = _explained(context, key)
     controls = other_neurons(list(explained.values()), settings.seed)
     evidence = EvidenceFiles.of(context)
@@ -165,7 +165,7 @@ def _items(
                 size=len(neurons),
                 files=(part.file("simulations"),),
                 inputs=_Part(
-                    simulator,
+                    ready,
                     capabilities,
                     explainer,
                     part,
@@ -190,17 +190,18 @@ def _simulate(item: Item, folder: Path, worker: Worker) -> None:
     from neuron_atlas.tasks.simulate.rows import simulate_neurons
 
     part: _Part = item.inputs
+    ready: ReadySimulator = worker.held or part.ready
     evidence = part.evidence.load(part.neurons)
     held_out, calibration = evidence["scorer"], evidence["calibration"]
     rows = simulate_neurons(
-        worker.held or part.simulator,
+        ready.simulator,
         part.explainer,
         held_out,
         calibration,
         part.explained,
         part.controls,
         part.evidence.catalog([*held_out, *calibration]),
-        worker.calls,
+        replace(worker.calls, servers=ready.servers),
         part.capabilities,
     )
     if not pc.any(pc.equal(rows["status"], "pending")).as_py():

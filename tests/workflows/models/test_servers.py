@@ -15,11 +15,10 @@ import psutil
 import pytest
 
 from neuron_atlas.tasks.simulate.concept import ConceptSimulator
-from neuron_atlas.tasks.simulate.served import Served
 from neuron_atlas.workflows.cluster.actor_pool import ActorPool
 from neuron_atlas.workflows.config.servers import ServersSettings
 from neuron_atlas.workflows.config.settings import ClusterSettings
-from neuron_atlas.workflows.models.servers import served_by_actors, server_count
+from neuron_atlas.workflows.models.servers import ReadySimulator, served_by_actors, server_count
 from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
 from tests.workflows.models.test_server_process import TINY, gone, said, wait_until
 
@@ -45,9 +44,10 @@ def pool(servers: ServersSettings, logs: Path) -> Iterator[ActorPool]:
         opened.close()
 
 
-def models_of(served: Served, item: int, count: Any) -> list[str]:
-    request = urllib.request.Request(f"{served.servers.choose('')}/models")
-    request.add_header("Authorization", f"Bearer {served.servers.key}")
+def models_of(ready: ReadySimulator, item: int, count: Any) -> list[str]:
+    assert ready.servers is not None
+    request = urllib.request.Request(f"{ready.servers.choose('')}/models")
+    request.add_header("Authorization", f"Bearer {ready.servers.key}")
     with urllib.request.urlopen(request, timeout=5) as reply:
         return [model["id"] for model in json.load(reply)["data"]]
 
