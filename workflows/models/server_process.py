@@ -56,8 +56,10 @@ class ServerProcess:
     def exit_status(self, timeout_s: float = 0.0) -> int | None:
         """Wait up to timeout_s for the command to end; None while it runs."""
         assert self._watchdog.stdout is not None
-        if self._status is None and select.select([self._watchdog.stdout], [], [], timeout_s)[0]:
-            # Nothing is written where the watchdog itself was killed.
+        readable = select.poll()
+        readable.register(self._watchdog.stdout)
+        if self._status is None and readable.poll(timeout_s * 1000):
+            # Nothing is written if the watchdog itself was killed.
             self._status = int(self._watchdog.stdout.readline() or _KILLED)
         return self._status
 
@@ -72,18 +74,21 @@ class ServerProcess:
 
     def kill(self) -> None:
         """Kill all its processes."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.session, signal.SIGKILL)
+        if self._watchdog.returncode is None:  # Else its number may be another session's.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.session, signal.SIGKILL)
 
     def close(self) -> None:
-        """Stop it, and wait until nothing of it is left."""
+        """Stop it, and wait until nothing of it is left. Does nothing the second time."""
+        if self._watchdog.returncode is not None:
+            return
         assert self._watchdog.stdin is not None
         with suppress(OSError):
             self._watchdog.stdin.close()
         self.exit_status(self._stop_s + _AFTER_KILL_S)
         self.kill()
         psutil.wait_procs(_processes_of(self.session), _AFTER_KILL_S)
-        self._watchdog.wait()  # Last, so that the session's number is not another's before.
+        self._watchdog.wait()  # Last: the session keeps its number until then.
 
 
 def _processes_of(session: int) -> list[psutil.Process]:
