@@ -13,10 +13,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.waiting import PATIENCE_S, wait_for_end, wait_until
 from tests.workflows.runs import ROOT
 
-_PATIENCE_S = 240.0
-_TO_END_S = 90.0
 MARK = "NEURON_ATLAS_TEST"
 """A variable by which a process and all that it started is known."""
 
@@ -33,21 +32,17 @@ class Running:
         return self.log.read_text(encoding="utf-8")
 
     def run_until(self, reached: Callable[[], object]) -> None:
-        deadline = time.monotonic() + _PATIENCE_S
-        while not reached():
-            assert self.process.poll() is None, f"it ended too early:\n{self.said()}"
-            assert time.monotonic() < deadline, f"it never got there:\n{self.said()}"
-            time.sleep(0.02)
+        wait_until(reached, is_alive=lambda: self.process.poll() is None, log=self.said)
 
     def end(self) -> int:
-        return self.process.wait(_PATIENCE_S)
+        return wait_for_end(self.process, self.said)
 
     def processes(self) -> list[psutil.Process]:
         return [one for one in psutil.process_iter() if environment(one).get(MARK) == self.mark]
 
     def wait_for_nothing_left(self) -> list[psutil.Process]:
         """What is left of it once it had time to end."""
-        deadline = time.monotonic() + _TO_END_S
+        deadline = time.monotonic() + PATIENCE_S
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.2)
         return left

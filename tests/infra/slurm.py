@@ -6,15 +6,15 @@ import os
 import secrets
 import shlex
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.waiting import wait_until
+
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-_PATIENCE_S = 60.0
 _CONFIG = """\
 ClusterName=atlas
 SlurmctldHost=localhost(127.0.0.1)
@@ -74,7 +74,6 @@ class Slurm:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
         )
         assert found.returncode == 0, f"{shlex.join(command)}: {found.stderr}"
         return found.stdout
@@ -84,12 +83,14 @@ class Slurm:
         words = self.call("scontrol", "show", "job", job).split()
         return next(word for word in words if word.startswith(f"{name}=")).partition("=")[2]
 
-    def end_of(self, job: str, patience_s: float) -> str:
-        """Wait for a job; its exit status and signal, such as 0:0."""
-        deadline = time.monotonic() + patience_s
-        while self.field(job, "JobState") in ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING"):
-            assert time.monotonic() < deadline, f"{job} does not end"
-            time.sleep(0.5)
+    def end_of(self, job: str, log: Path) -> str:
+        """Wait for a job as long as it writes to its log; its exit status and signal: 0:0."""
+        going_on = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING")
+        wait_until(
+            lambda: self.field(job, "JobState") not in going_on,
+            log=lambda: log.read_text(encoding="utf-8") if log.is_file() else "",
+            every_s=0.5,
+        )
         return self.field(job, "ExitCode")
 
     def _environment(self) -> dict[str, str]:
@@ -125,11 +126,12 @@ def one_node_slurm(folder: Path) -> Iterator[Slurm]:
     try:
         inner = _child_of(process)
         slurm = Slurm(folder, inner)
-        deadline = time.monotonic() + _PATIENCE_S
-        while not (folder / "begun").exists() or "idle" not in _state(slurm):
-            assert process.poll() is None, _logs(folder)
-            assert time.monotonic() < deadline, _logs(folder)
-            time.sleep(0.5)
+        wait_until(
+            lambda: (folder / "begun").exists() and "idle" in _state(slurm),
+            is_alive=lambda: process.poll() is None,
+            log=lambda: _logs(folder),
+            every_s=0.5,
+        )
         yield slurm
     finally:
         process.kill()
@@ -138,11 +140,9 @@ def one_node_slurm(folder: Path) -> Iterator[Slurm]:
 
 def _child_of(process: subprocess.Popen[bytes]) -> int:
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    deadline = time.monotonic() + _PATIENCE_S
-    while not (children := path.read_text(encoding="utf-8").split()):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    children = wait_until(
+        lambda: path.read_text(encoding="utf-8").split(), is_alive=lambda: process.poll() is None
+    )
     return int(children[0])
 
 

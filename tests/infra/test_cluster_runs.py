@@ -18,6 +18,7 @@ import requests
 
 from tests.infra.clusters import Running, environment, named, run_cluster, running
 from tests.infra.installed import bare_environment
+from tests.waiting import PATIENCE_S
 from tests.workflows.programs import program
 from tests.workflows.runs import ROOT, SMALL, SPECS, Atlas
 from tests.workflows.test_resume import same
@@ -98,10 +99,14 @@ def look(run: Running, told: Seen) -> None:
     told.of_workers = [environment(one) for one in named(processes, "ray::SubjectActor")]
     server = told_server(run)
     for url in (f"{server}/api/jobs/", f"{server}/nodes?view=summary", f"{server}/api/v0/tasks"):
-        told.refused[url] = requests.get(url, timeout=10).status_code
+        told.refused[url] = requests.get(url, timeout=PATIENCE_S).status_code
         wrong = {"Authorization": "Bearer " + "0" * 64}
-        told.refused[f"{url} wrong"] = requests.get(url, headers=wrong, timeout=10).status_code
-    submission = requests.post(f"{server}/api/jobs/", json={"entrypoint": "true"}, timeout=10)
+        told.refused[f"{url} wrong"] = requests.get(
+            url, headers=wrong, timeout=PATIENCE_S
+        ).status_code
+    submission = requests.post(
+        f"{server}/api/jobs/", json={"entrypoint": "true"}, timeout=PATIENCE_S
+    )
     told.refused["submit"] = submission.status_code
     told.joined = join_without_token(inherited["RAY_ADDRESS"])
     right = {"Authorization": f"Bearer {told.token}"}
@@ -113,10 +118,10 @@ def look(run: Running, told: Seen) -> None:
     )
     pages += ("/api/v0/workers?detail=1", "/api/v0/runtime_envs", "/logical/actors")
     for page in pages:
-        answer = requests.get(server + page, headers=right, timeout=20)
+        answer = requests.get(server + page, headers=right, timeout=PATIENCE_S)
         told.pages[page] = answer.status_code
         told.answers += answer.text
-    (told.job,) = requests.get(f"{server}/api/jobs/", headers=right, timeout=10).json()
+    (told.job,) = requests.get(f"{server}/api/jobs/", headers=right, timeout=PATIENCE_S).json()
 
 
 def told_server(run: Running) -> str:
@@ -135,7 +140,7 @@ def join_without_token(address: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     code = (
         "from ray._raylet import GcsClient; "
-        f"print('LET IN', GcsClient(address={address!r}).get_all_node_info(timeout=10))"
+        f"print('LET IN', GcsClient(address={address!r}).get_all_node_info(timeout=60))"
     )
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -143,7 +148,6 @@ def join_without_token(address: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
     )
 
 

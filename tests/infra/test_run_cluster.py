@@ -142,7 +142,7 @@ def interrupted(client: Client, number: int, *again_once: Callable[[], bool]) ->
             os.kill(os.getpid(), number)
         return await running
 
-    return asyncio.run(asyncio.wait_for(work(), timeout=10))
+    return asyncio.run(work())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.infra.slurm import PROGRAMS, Slurm, one_node_slurm
+from tests.waiting import wait_until
 from tests.workflows.programs import program
 from tests.workflows.runs import ROOT, SMALL, SPECS, Atlas
 from tests.workflows.test_resume import same
@@ -23,7 +23,6 @@ _MISSING = [
 ]
 pytestmark = [
     pytest.mark.slurm,
-    pytest.mark.timeout(900),
     pytest.mark.skipif(
         bool(_MISSING), reason=f"no {', '.join(_MISSING)}: apt-get install slurm-wlm munge"
     ),
@@ -58,8 +57,12 @@ def submitted(slurm: Slurm, home: Path, out: Path, *settings: str) -> str:
     return said.strip()
 
 
+def log(out: Path) -> Path:
+    return Path(f"{out}.log")
+
+
 def said(out: Path) -> str:
-    return Path(f"{out}.log").read_text(encoding="utf-8")
+    return log(out).read_text(encoding="utf-8") if log(out).is_file() else ""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def alone(tmp_path_factory) -> Atlas:
 
 def test_the_script_runs_the_whole_line_on_an_allocation(slurm, home, alone, tmp_path):
     out = tmp_path / "out"
-    assert slurm.end_of(submitted(slurm, home, out), 400) == "0:0", said(out)
+    assert slurm.end_of(submitted(slurm, home, out), log(out)) == "0:0", said(out)
     assert "On head node. Starting Ray cluster head" in said(out)
     assert "scores     mean" in said(out)
     for name in SPECS:
@@ -83,14 +86,12 @@ def test_the_script_runs_the_whole_line_on_an_allocation(slurm, home, alone, tmp
 def test_sigterm_reaches_the_driver_and_the_same_call_goes_on(slurm, home, alone, tmp_path):
     out = tmp_path / "out"
     job = submitted(slurm, home, out)
-    deadline = time.monotonic() + 200
-    while len(list(out.glob("artifacts/capture/*/shards/shard-*"))) < 2:
-        assert time.monotonic() < deadline, said(out)
-        time.sleep(0.1)
+    shards = "artifacts/capture/*/shards/shard-*"
+    wait_until(lambda: len(list(out.glob(shards))) >= 2, log=lambda: said(out))
     slurm.call("scancel", "--batch", "--signal=TERM", job)
-    assert slurm.end_of(job, 200) == "130:0", said(out)
+    assert slurm.end_of(job, log(out)) == "130:0", said(out)
     assert "the same call goes on from there" in said(out)
-    assert slurm.end_of(submitted(slurm, home, out), 400) == "0:0", said(out)
+    assert slurm.end_of(submitted(slurm, home, out), log(out)) == "0:0", said(out)
     assert "samples were done before" in said(out)
     for name in SPECS:
         assert same(Atlas(out).table(name), alone.table(name))
@@ -98,11 +99,11 @@ def test_sigterm_reaches_the_driver_and_the_same_call_goes_on(slurm, home, alone
 
 def test_the_status_of_a_wrong_call_is_the_jobs(slurm, home, tmp_path):
     out = tmp_path / "out"
-    assert slurm.end_of(submitted(slurm, home, out, "capture.tpo_n=3"), 200) == "2:0"
+    assert slurm.end_of(submitted(slurm, home, out, "capture.tpo_n=3"), log(out)) == "2:0"
     assert "capture.tpo_n" in said(out)
 
 
 def test_a_checkout_without_its_environment_is_told(slurm, tmp_path):
     out = tmp_path / "out"
-    assert slurm.end_of(submitted(slurm, tmp_path, out), 60) == "2:0"
+    assert slurm.end_of(submitted(slurm, tmp_path, out), log(out)) == "2:0"
     assert "run make setup there, or set ATLAS_HOME" in said(out)

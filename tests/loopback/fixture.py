@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.loopback.provider import KEY
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +64,7 @@ class Loopback:
         url = f"{self.root}/control/{what}"
         request = urllib.request.Request(url, json.dumps(told).encode(), method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        opener.open(request, timeout=10).close()
+        opener.open(request, timeout=PATIENCE_S).close()
 
 
 @pytest.fixture(scope="module")

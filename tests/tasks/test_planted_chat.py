@@ -44,7 +44,7 @@ from tests.tasks.test_planted import (
 
 __all__ = ["captured", "neurons", "planted", "planted_folder"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 CROWD = 60
 
 

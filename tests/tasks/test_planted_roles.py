@@ -40,7 +40,7 @@ from tests.tasks.test_planted import (
 
 __all__ = ["captured", "neurons", "planted", "planted_folder"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 SEEING = ("red patches", "green patches", "red in both", "blue in both")
 READING = ("the word circle", "the word square", "red in both", "blue in both")
 

@@ -114,7 +114,7 @@ def test_a_driver_that_is_killed_leaves_no_server_and_the_same_call_goes_on(
         time.sleep(0.2)
     kept_answers = answered(out)
     with program(tmp_path / "again", *run(model, out, "simulate.estimator=integers")) as running:
-        status = running.end(patience_s=1500)
+        status = running.end()
         assert status == 0, running.said()
     assert {"ok"} <= set(simulations(out)["status"].to_pylist()) <= _NO_FAULT
     assert answered(out) > kept_answers >= 5

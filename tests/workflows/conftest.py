@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from neuron_atlas.workflows.atlas import main
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.context import Context
+from tests.loopback.provider import KEY
 from tests.workflows.runs import ROOT, Atlas, small_run
 
 _THEIRS = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
@@ -62,7 +64,11 @@ def ended(
 
 @pytest.fixture(scope="session")
 def ray_of_two_cores(nobody_elses_servers: None) -> Iterator[None]:
-    with cluster(ClusterSettings(cpus=2)):
+    with ExitStack() as opened:
+        # Workers inherit it; tests say themselves whether the driver has a key.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OPENAI_API_KEY", KEY)
+            opened.enter_context(cluster(ClusterSettings(cpus=2)))
         yield
 
 
@@ -86,12 +92,3 @@ def shared_mlflow(
     folder.mkdir(exist_ok=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
     return folder
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs all that share the Ray of these tests, where several run the suite."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here):
-            item.add_marker(pytest.mark.xdist_group("workflows"))

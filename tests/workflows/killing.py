@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.loopback.fixture import Loopback
+from tests.waiting import wait_until
 from tests.workflows.programs import Program, program
 
-_PATIENCE_S = 300.0
 STEADY = ["layer", "neuron", "explainer", "type", "text", "status", "exemplar_ids"]
 """Columns of an explanation that no kill may change."""
 
@@ -104,7 +104,7 @@ def run_killed(
                 time.sleep(draw.uniform(0, 2))
                 break
             else:
-                status = running.end(patience_s=600)
+                status = running.end()
                 disturbed.said = running.said()
                 assert status == 0, disturbed.said
                 return disturbed
@@ -134,13 +134,17 @@ def check_what_was_sent(provider: Loopback, out: Path) -> tuple[int, int]:
 
 def _goes_on_until(provider: Loopback, running: Program, answered: int) -> bool:
     """Whether the run still goes on once so many requests were answered."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while running.process.poll() is None:
-        if len({line["digest"] for line in provider.requests() if line["answered"]}) >= answered:
-            return True
-        assert time.monotonic() < deadline, f"no calls for long:\n{running.said()}"
-        time.sleep(0.1)
-    raise AssertionError(f"it ended before it could be killed:\n{running.said()}")
+
+    def has_answered() -> bool:
+        digests = {line["digest"] for line in provider.requests() if line["answered"]}
+        return len(digests) >= answered
+
+    return wait_until(
+        has_answered,
+        is_alive=lambda: running.process.poll() is None,
+        log=lambda: f"{running.said()}\n{len(provider.requests())} requests",
+        every_s=0.1,
+    )
 
 
 def _kill_worker(running: Program, draw: random.Random, work: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,11 +11,10 @@ from pathlib import Path
 
 import psutil
 
+from tests.waiting import wait_for_end, wait_until
 from tests.workflows.runs import ROOT, command
 
-_PATIENCE_S = 120
 _LOOK_EVERY_S = 0.005
-_TO_END_S = 20
 _LOOK_FOR_THEIR_HEAD = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 """Of Ray; they do no work, and end a minute after the driver was killed."""
 
@@ -30,11 +28,12 @@ class Program:
 
     def run_until(self, reached: Callable[[], bool]) -> None:
         """Let it run until `reached`, which must come before its end."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while not reached():
-            assert self.process.poll() is None, f"it ended too early:\n{self.said()}"
-            assert time.monotonic() < deadline, "it never got there"
-            time.sleep(_LOOK_EVERY_S)
+        wait_until(
+            reached,
+            is_alive=lambda: self.process.poll() is None,
+            log=self.said,
+            every_s=_LOOK_EVERY_S,
+        )
 
     def kill(self) -> None:
         """SIGKILL the driver, and wait until nothing of it is left."""
@@ -46,13 +45,10 @@ class Program:
         self.process.terminate()
         return self.end()
 
-    def end(self, patience_s: float = _PATIENCE_S) -> int:
+    def end(self) -> int:
         """Wait for it and for what it started; its exit status."""
-        status = self.process.wait(patience_s)
-        deadline = time.monotonic() + _TO_END_S
-        while left := [each for each in self.processes() if _does_work(each)]:
-            assert time.monotonic() < deadline, f"processes are left: {left}"
-            time.sleep(0.1)
+        status = wait_for_end(self.process, self.said)
+        wait_until(lambda: not [each for each in self.processes() if _does_work(each)], every_s=0.1)
         return status
 
     def said(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,14 @@ NAMES = [stage.name for stage in stages_of(settings())]
 def small_run(out: Path, *overrides: str, data: Sequence[str] = (SCENES,)) -> Context:
     """A small run in this process."""
     return run_atlas(composed(*data, *SMALL, *overrides) | {"out": str(out)})
+
+
+def run_here(*overrides: str) -> str:
+    """Run the whole program in this process, on the Ray of the tests; what it said."""
+    said = io.StringIO()
+    with redirect_stderr(said):
+        run_atlas(composed(*overrides))
+    return said.getvalue()
 
 
 @dataclass(frozen=True)

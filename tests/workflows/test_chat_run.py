@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from tests.workflows.killing import (
     run_killed,
     without_answers,
 )
-from tests.workflows.runs import command, runs_in
+from tests.workflows.runs import command, run_here, runs_in
 
 _NEURONS = 40
 _KILLS = 3
@@ -31,22 +31,20 @@ def _command(provider: Loopback, out: Path, *settings: str) -> list[str]:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
-    )
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    loopback_process: Loopback, tmp_path_factory: pytest.TempPathFactory
+    ray_of_two_cores: None,
+    loopback_process: Loopback,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Path]:
     out = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_API_KEY", loopback_process.key)
         patch.setenv("NO_PROXY", "127.0.0.1")
-        patch.delenv("RAY_ADDRESS", raising=False)
-        finished = _run(_command(loopback_process, out))
-        assert finished.returncode == 0, finished.stderr
+        run_here(*chat_overrides(loopback_process, out, _NEURONS))
         yield out
 
 
@@ -73,7 +71,6 @@ def test_the_key_is_in_nothing_that_a_run_writes(undisturbed: Path, provider: Lo
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_run_killed_while_explaining_goes_on_without_asking_again(
     undisturbed: Path, provider: Loopback, tmp_path: Path
 ) -> None:
@@ -186,12 +183,17 @@ def _journaled_usd(out: Path) -> float:
 
 
 def test_a_missing_key_stops_the_run_before_the_subject_describes_anything(
-    provider: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_of_two_cores: None,
+    ended: Callable[..., tuple[object, str]],
+    provider: Loopback,
+    tmp_path: Path,
+    shared_mlflow: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
-    finished = _run(_command(provider, tmp_path))
-    assert finished.returncode == 2
-    assert "OPENAI_API_KEY" in finished.stderr.splitlines()[-1]
+    status, said = ended(*chat_overrides(provider, tmp_path, _NEURONS))
+    assert status == 2
+    assert "OPENAI_API_KEY" in said.splitlines()[-1]
     assert not list(tmp_path.glob("artifacts/describe/*/*.parquet"))
 
 

@@ -12,9 +12,7 @@ from tests.workflows.runs import command
 
 
 def call(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*overrides), cwd=cwd, capture_output=True, text=True, timeout=240, check=False
-    )
+    return subprocess.run(command(*overrides), cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def test_the_installed_command_is_the_entry_point():

@@ -215,7 +215,6 @@ def test_a_lost_file_is_made_again_as_it_was(first_run, atlas, shared_mlflow):
     assert path.read_bytes() == before
 
 
-@pytest.mark.timeout(120)
 def test_describing_again_leaves_the_cores_to_the_stages_that_follow(
     first_run, atlas, shared_mlflow
 ):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from tests.workflows.programs import program
-from tests.workflows.runs import SMALL, SPECS, Atlas, runs_in, small_run
+from tests.workflows.runs import SMALL, SPECS, Atlas, runs_in
 
 SCENES = "data.count=120"
 SHARDS = 12
@@ -59,9 +59,11 @@ def parts(out: Path, artifact: str) -> dict[Path, int]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ray_of_two_cores: None, tmp_path_factory: pytest.TempPathFactory) -> Atlas:
-    out = tmp_path_factory.mktemp("undisturbed")
-    small_run(out, *PARTED, data=(SCENES,))
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    out = folder / "out"
+    with program(folder / "log", SCENES, *SMALL, *PARTED, f"out={out}") as once:
+        assert once.end() == 0, once.said()
     return Atlas(out)
 
 

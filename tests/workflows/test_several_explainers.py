@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from tests.loopback.fixture import ROOT, Loopback
-from tests.workflows.runs import Atlas, command
+from tests.loopback.fixture import Loopback
+from tests.workflows.runs import Atlas, run_here
 
 _NEURONS = 10
 _SMALL = (
@@ -20,6 +19,7 @@ _SMALL = (
     f"explain.neurons.count={_NEURONS}",
     "explain.client.provider=loopback",
     "report.neurons_per_type=2",
+    "report.site.write=false",
     "score.resamples=100",
     "cluster.cpus=2",
 )
@@ -38,18 +38,22 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(loopback_process: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def runs(
+    ray_of_two_cores: None,
+    loopback_process: Loopback,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Runs]:
     out = tmp_path_factory.mktemp("several")
     address = f"explain.client.base_url={loopback_process.base_url}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_API_KEY", loopback_process.key)
         patch.setenv("NO_PROXY", "127.0.0.1")
-        _run("explain=gpt4o", address, *_SMALL, f"out={out}")
+        run_here("explain=gpt4o", address, *_SMALL, f"out={out}")
         atlas = Atlas(out)
         alone = atlas.table("explanations").to_pylist()
         asked_alone = len(loopback_process.requests())
         before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
-        said = _run("explain=[gpt4o,dissect]", address, *_SMALL, f"out={out}")
+        said = run_here("explain=[gpt4o,dissect]", address, *_SMALL, f"out={out}")
         yield Runs(
             atlas,
             alone,
@@ -58,14 +62,6 @@ def runs(loopback_process: Loopback, tmp_path_factory: pytest.TempPathFactory) -
             len(loopback_process.requests()) - asked_alone,
             all(path.stat().st_mtime_ns == then for path, then in before.items()),
         )
-
-
-def _run(*overrides: str) -> str:
-    finished = subprocess.run(
-        command(*overrides), cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stderr
 
 
 def test_one_more_explainer_neither_redoes_nor_asks_again_what_the_first_has_done(runs):

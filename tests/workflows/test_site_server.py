@@ -6,6 +6,7 @@ import pytest
 
 from neuron_atlas.workflows.site_server import listen, main, report_folder
 from tests.tasks.report.site.browsing import served
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def report(tmp_path):
 
 
 def ask(address, path, method="GET", **headers):
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE_S)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     return answer.status, answer.headers, answer.read().decode()

@@ -27,14 +27,14 @@ def start_with_retries(start: Callable[[], _Started]) -> _Started:
     raised as they are. Raises RunFailed after ATTEMPTS attempts.
     """
     for attempt in range(1, ATTEMPTS + 1):
-        before = set(psutil.Process().children(recursive=True))
+        before = set(psutil.Process().children())
         begun = time.monotonic()
         try:
             return start()
         except Exception as error:
             if not _is_timeout(error):
                 raise
-            _kill(set(psutil.Process().children(recursive=True)) - before)
+            _kill(set(psutil.Process().children()) - before)
             if attempt == ATTEMPTS:
                 raise RunFailed(
                     f"Ray did not start in {ATTEMPTS} attempts, the machine is too busy. Run the "
@@ -53,7 +53,11 @@ def _is_timeout(error: Exception) -> bool:
     return isinstance(error, TimeoutError) or any(part in message for part in _TIMEOUT_MESSAGES)
 
 
-def _kill(processes: set[psutil.Process]) -> None:
+def _kill(started: set[psutil.Process]) -> None:
+    processes = set(started)
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            processes |= set(process.children(recursive=True))
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()

@@ -94,7 +94,7 @@ def _list_explainers(config: dict[str, Any]) -> list[str]:
         | {"name": name}
         for name, group in groups.items()
     )
-    config["explain"] = first | {"beside": further}
+    config["explain"] = first | {"further": further}
     return list(groups)
 
 
@@ -119,8 +119,8 @@ def _nest(kind: type, field: str, group: dict[str, Any], where: str) -> dict[str
             f"{min(both)!r}; rename the one of the class"
         )
     nested = {key: value for key, value in group.items() if key in own}
-    if isinstance(further := nested.get("beside"), list):
-        nested["beside"] = [_nest(kind, field, one, where) for one in further]
+    if isinstance(listed := nested.get("further"), list):
+        nested["further"] = [_nest(kind, field, one, where) for one in listed]
     return nested | {field: {key: value for key, value in group.items() if key not in own}}
 
 
@@ -159,7 +159,7 @@ def _line(config: Any, problem: Mapping[str, Any], explainers: Sequence[str]) ->
 def _path(loc: Sequence[Any], explainers: Sequence[str]) -> str:
     """The setting's path as the config has it."""
     if explainers and loc[:1] == ("explain",):
-        number, loc = (loc[2] + 1, loc[3:]) if loc[1:2] == ("beside",) else (0, loc[1:])
+        number, loc = (loc[2] + 1, loc[3:]) if loc[1:2] == ("further",) else (0, loc[1:])
         loc = ("explain", "explainers", explainers[number], *loc)
     keys = (
         f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc if key not in _PLUG_INS
@@ -175,7 +175,7 @@ def _allowed(config: Any, loc: Sequence[Any]) -> set[str]:
         config = config[key]
         if key in _PLUG_INS:
             kind = named_class(config["_target_"])
-            names = names - {key, "beside"} | field_names(kind)
+            names = names - {key, "further"} | field_names(kind)
         elif key in names:
             kind = _settings_in(get_type_hints(kind)[key])
             names = field_names(kind)

@@ -43,7 +43,7 @@ class ClassifySettings:
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """One explainer and the neurons it explains; `beside` holds the settings of further explainers.
+    """One explainer and the neurons it explains. further: the settings of further explainers.
 
     max_failed_share: the run fails if a larger share of neurons fails. budget_usd: the limit on
     spending for all explainers and all runs in this output folder; None for no limit. mode: live,
@@ -57,12 +57,12 @@ class ExplainSettings:
     budget_usd: Budget | None = runtime(None)
     mode: Mode = runtime("live")
     dry_run: bool = runtime(False)
-    beside: tuple[ExplainSettings, ...] = ()
+    further: tuple[ExplainSettings, ...] = ()
 
     @property
     def each(self) -> tuple[ExplainSettings, ...]:
         """The settings of each explainer on its own, this one first."""
-        return (replace(self, beside=()), *self.beside)
+        return (replace(self, further=()), *self.further)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ class SweepRecord:
             log_inputs(self._record, context)
 
     def _by_layer(self, job: Job, values: Any) -> list[Value]:
-        """The metrics whose step is a layer, told apart by what the job has beside its layers."""
+        """Return the metrics whose step is a layer, under a name for the job's other settings."""
         apart = "".join(
             letter if letter.isalnum() or letter in "._- " else " " for letter in job.beside_layers
         )

@@ -15,7 +15,7 @@ Each run is an **atlas**: the FFN neurons of a vision-language model (the *subje
 them, an explanation of each in words, and a score that says how far the explanation can be \
 trusted. A run with others below it is a **sweep**, and compares them.
 
-Columns worth showing: `score/correlation` beside `score/correlation_of_control`, \
+Columns worth showing: `score/correlation` next to `score/correlation_of_control`, \
 `neurons_share/visual`, `neurons_share/text`, `neurons_share/multi-modal`, and the tags `layers` \
 and `explainer`. Each run's page is among its artifacts: `report/index.html`.
 

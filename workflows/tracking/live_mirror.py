@@ -19,31 +19,36 @@ _LATELY_S = 30.0
 class LiveMirror:
     """Copies runs every few seconds until they have ended. No work waits for it."""
 
-    def __init__(self, mirror: Mirror, runs: Iterable[str]) -> None:
+    def __init__(self, mirror: Mirror, earlier: Iterable[str]) -> None:
         self._mirror = mirror
-        self._waiting = list(runs)
-        self._closing = threading.Event()
+        self._waiting = list(earlier)
+        self._wake = threading.Event()
+        self._is_closing = False
         self._reason = ""
         self._failed_at = 0.0
         self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
         self._thread.start()
 
     def add(self, run_id: str) -> None:
-        """Mirror this run too."""
-        self._waiting.append(run_id)
+        """Mirror this run too, before the others."""
+        self._waiting.insert(0, run_id)
+        self._wake.set()
 
     def close(self) -> str:
         """Copy what has not been copied; return why that failed, empty if the server has all."""
-        self._closing.set()
+        self._is_closing = True
+        self._wake.set()
         self._thread.join()
         return self._reason
 
     def _work(self) -> None:
         pause_s = _EVERY_S
-        while not self._closing.is_set():
+        while not self._is_closing:
+            self._wake.clear()
             self._copy_all()
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if self._reason else _EVERY_S
-            self._closing.wait(pause_s)
+            if not self._is_closing:
+                self._wake.wait(pause_s)
         if not self._reason or time.monotonic() - self._failed_at > _LATELY_S:
             self._copy_all()
 
@@ -54,7 +59,7 @@ class LiveMirror:
                     self._waiting.remove(run_id)
         except Exception as failure:  # Whatever a tracking server does, the run goes on.
             reason = first_line(failure, self._mirror.uri)
-            if not self._reason and not self._closing.is_set():
+            if not self._reason and not self._is_closing:
                 say(f"mlflow     cannot be reached: {reason}; the run goes on, and is sent later")
             self._reason, self._failed_at = reason, time.monotonic()
         else:

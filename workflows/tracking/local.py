@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_LOCK = "mlflow.lock"
+_LOCK = ".mlflow.lock"
 _MOST_RUNS = 50_000
 """As many as MLflow gives at once."""
 

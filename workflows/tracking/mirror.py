@@ -63,16 +63,19 @@ class Mirror:
 
     def _copy(self, run_id: str) -> bool:
         run = self._local.get_run(run_id)
-        if run_id not in self._copies:
+        has_ended, is_new = run.info.status != "RUNNING", run_id not in self._copies
+        if is_new:
             self._copies[run_id] = self._find(run) or self._create(run)
         copy = self._copies[run_id]
-        if not copy.is_whole:
+        if copy.is_whole:
+            return True
+        if is_new or has_ended:
             self._send_texts(run, copy)
-            self._send_points(run, copy)
-        if not copy.is_whole and run.info.status != "RUNNING":
+        self._send_points(run, copy)
+        if has_ended:
             self._send_inputs(run, copy)
             self._send_files(run, copy)
-            with self._refusable("end", run):
+            with self._refusable("the end", run):
                 self._server.set_terminated(copy.run_id, run.info.status, run.info.end_time)
             copy.is_whole = True
         return copy.is_whole

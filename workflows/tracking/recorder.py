@@ -118,9 +118,31 @@ class RunRecord:
     ) -> None:
         self.recorder = recorder
         self._monitor: SystemMetricsMonitor | None = None
-        self._begun = recorder.background.submit(
-            self._begin, experiment, name, {**tags, _NOTE: note}, parameters, parent, _now_ms()
-        )
+        now = _now_ms()
+
+        def begin() -> str:
+            from mlflow.entities import Param
+
+            uri = recorder.local.uri
+            above = {} if parent is None else {"mlflow.parentRunId": parent.run_id}
+            run = self._client.create_run(
+                experiment_id(self._client, uri, experiment, _EXPERIMENT_TAGS),
+                start_time=now,
+                tags=_cut({**_program_tags(), **tags, **above, _NOTE: note}, _LONGEST_TAG),
+                run_name=name,
+            )
+            run_id = str(run.info.run_id)
+            params = _cut(parameters, _LONGEST_PARAMETER).items()
+            self._client.log_batch(
+                run_id, params=[Param(valid_name(key), value) for key, value in params]
+            )
+            if parent is None:
+                self._monitor = _monitor(run_id, uri)
+            if recorder.mirror is not None:
+                recorder.mirror.add(run_id)
+            return run_id
+
+        self._begun = recorder.background.submit(begin)
 
     @property
     def _client(self) -> MlflowClient:
@@ -199,36 +221,6 @@ class RunRecord:
             if self._monitor is not None:
                 self._monitor.finish()
             self._client.set_terminated(self.run_id, status)
-
-    def _begin(
-        self,
-        experiment: str,
-        name: str,
-        tags: Mapping[str, str],
-        parameters: Mapping[str, str],
-        parent: RunRecord | None,
-        now: int,
-    ) -> str:
-        from mlflow.entities import Param
-
-        uri = self.recorder.local.uri
-        above = {} if parent is None else {"mlflow.parentRunId": parent.run_id}
-        run = self._client.create_run(
-            experiment_id(self._client, uri, experiment, _EXPERIMENT_TAGS),
-            start_time=now,
-            tags=_cut(_program_tags() | dict(tags) | above, _LONGEST_TAG),
-            run_name=name,
-        )
-        run_id = str(run.info.run_id)
-        params = _cut(parameters, _LONGEST_PARAMETER).items()
-        self._client.log_batch(
-            run_id, params=[Param(valid_name(key), value) for key, value in params]
-        )
-        if parent is None:
-            self._monitor = _monitor(run_id, uri)
-        if self.recorder.mirror is not None:
-            self.recorder.mirror.add(run_id)
-        return run_id
 
 
 def _monitor(run_id: str, uri: str) -> SystemMetricsMonitor | None:

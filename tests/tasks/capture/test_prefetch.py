@@ -4,6 +4,7 @@ import time
 import pytest
 
 from neuron_atlas.tasks.capture.prefetch import prefetch
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @pytest.mark.parametrize("threads", [0, 1, 4])
@@ -19,6 +20,7 @@ def test_no_more_than_asked_for_is_prepared_in_advance():
     prepared: list[int] = []
     stream = prefetch(range(100), prepared.append, threads=2, ahead=5)
     next(stream)
+    wait_until(lambda: len(prepared) == 6)
     time.sleep(0.1)
     assert len(prepared) == 6
 
@@ -28,13 +30,13 @@ def test_preparing_goes_on_while_the_caller_is_busy():
 
     def prepare(item: int) -> None:
         if item == 1:
-            assert first_is_out.wait(5)
+            assert first_is_out.wait(PATIENCE_S)
             second_is_in.set()
 
     stream = prefetch(range(2), prepare, threads=1, ahead=2)
     next(stream)
     first_is_out.set()
-    assert second_is_in.wait(5)
+    assert second_is_in.wait(PATIENCE_S)
     list(stream)
 
 

@@ -252,7 +252,7 @@ def test_an_unforeseen_error_ends_with_status_1_and_where_it_happened(ended, mon
     status, err = ended()
     assert status == 1
     assert "ZeroDivisionError: by chance" in err
-    assert err.splitlines()[-1].startswith("neuron-atlas: stopped by an error that was not fores")
+    assert err.splitlines()[-1].startswith("neuron-atlas: unexpected error (traceback above)")
 
 
 @pytest.mark.parametrize("override", ["explain=null", "data=5"])
@@ -269,7 +269,7 @@ def test_an_interrupted_run_ends_with_status_130_and_says_how_to_go_on(ended, mo
     monkeypatch.setattr(atlas, "run_atlas", interrupt)
     status, err = ended()
     assert status == 130
-    assert "the same call goes on from there" in err
+    assert "the same command goes on from there" in err
 
 
 def test_an_output_folder_that_cannot_be_one_is_a_wrong_call(ended, tmp_path):

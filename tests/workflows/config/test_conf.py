@@ -31,7 +31,7 @@ CHOICES = sorted(
 )
 GIVEN = {"explain.client.azure.endpoint": "https://mine.openai.azure.com"}
 FLAT = ("source", "rule", "explainer", "simulator")
-"""Settings whose fields stand beside those of their group."""
+"""Settings whose fields are in their group in the config."""
 
 
 def config_with_mandatory_values(*overrides: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def unnamed(settings: Any, config: Mapping[str, Any]) -> list[str]:
     absent = []
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if field.name == "beside":
+        if field.name == "further":
             continue
         if field.name in FLAT:
             absent += unnamed(value, config)

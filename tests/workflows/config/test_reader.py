@@ -256,7 +256,7 @@ def test_several_explainers_are_read_in_order_each_by_its_own_name():
     assert [type(one.explainer).__name__ for one in explain.each] == ["Chat", "Chat", "Dissect"]
     assert [one.explainer.client.model for one in explain.each[:2]] == ["gpt-4o", "gpt-4o-mini"]
     assert [one.neurons.count for one in explain.each] == [100, 100, None]
-    assert all(one.beside == () for one in explain.each)
+    assert all(one.further == () for one in explain.each)
 
 
 def test_one_explainer_of_several_is_read_as_it_is_alone():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from tests.infra.clusters import Running, named, running
+from tests.waiting import wait_until
 from tests.workflows.runs import SMALL
 
 SETTINGS = (
@@ -33,7 +33,6 @@ QUICK = {
 MOMENTS = {"capture": "ray::SubjectActor", "explain": "ray::explain_part"}
 """What the processes that do the work of a stage call themselves while they do it. In the middle of
 capture every actor has a shard; its name is also that of the question how far it is."""
-_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,8 @@ def _frozen_at_work(
     nodes: Nodes, stage: str, suits: Callable[[psutil.Process], bool]
 ) -> psutil.Process:
     """A process that is at a stage's work, and stopped, so that it still is when it is killed."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline:
+
+    def frozen() -> psutil.Process | None:
         for process in named(nodes.held.processes(), MOMENTS[stage]):
             with suppress(psutil.NoSuchProcess):
                 if not suits(process):
@@ -122,5 +121,8 @@ def _frozen_at_work(
                 if named([process], MOMENTS[stage]):
                     return process
                 process.send_signal(signal.SIGCONT)
-        time.sleep(0.005)
-    raise AssertionError(f"nobody was seen at {stage}")
+        return None
+
+    found = wait_until(frozen, every_s=0.005)
+    assert found is not None
+    return found

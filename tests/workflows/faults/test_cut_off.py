@@ -15,7 +15,6 @@ from tests.workflows.runs import Atlas
 
 pytestmark = [
     pytest.mark.netns,
-    pytest.mark.timeout(900),
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces want root"),
     pytest.mark.skipif(shutil.which("ip") is None, reason="no ip here: apt-get install iproute2"),
 ]

@@ -22,7 +22,6 @@ from tests.workflows.faults.faults import atlas
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk"),
-    pytest.mark.timeout(900),
 ]
 SIZES = ("100k", "2m", "6m")
 """Too small for the samples, for the captured traces, and for the report and MLflow's runs."""

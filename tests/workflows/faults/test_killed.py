@@ -18,7 +18,7 @@ from tests.workflows.faults.faults import (
 )
 from tests.workflows.runs import Atlas
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.faults
 KILLS = {"worker": kill_worker, "node": kill_node}
 
 

@@ -19,7 +19,7 @@ from tests.workflows.faults.faults import atlas
 from tests.workflows.killing import STEADY, chat_overrides, explanations
 from tests.workflows.programs import program
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.faults
 NEURONS = 30
 URI = f"s3://{BUCKET}/a group/run"
 

@@ -14,7 +14,7 @@ from tests.workflows.faults.faults import atlas
 from tests.workflows.runs import runs_in
 from tests.workflows.test_resume import begun_shards, below, shards
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.faults
 PARTED = ("capture.shards=8", "explain.neurons_per_task=1", "cluster.actors=1")
 FINISHED = {
     "samples": "samples/*/samples-*.parquet",

@@ -68,7 +68,10 @@ def test_jobs_of_the_same_layers_need_nothing_ahead():
 @pytest.mark.parametrize(
     ("swept", "said"),
     [
-        (["capture.top_n=0|5"], r"capture.top_n: must be at least 1 \(in the job capture.top_n=0"),
+        (
+            ["capture.top_n=0|5"],
+            r"capture.top_n: must be at least 1, not 0 \(in the job capture.top_n=0",
+        ),
         (["capture.layers=0|0"], "two jobs of the sweep are the same"),
         (["tracking.experiment=a|b"], "tracking.experiment: must be the same for all jobs"),
         (["cluster.cpus=1|2"], "cluster.cpus: must be the same for all jobs of a sweep"),

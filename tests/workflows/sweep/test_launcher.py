@@ -49,7 +49,9 @@ def test_the_exit_status_is_that_of_the_sweep(handed, ended, tmp_path, status):
 def test_a_wrong_job_is_one_line_and_status_2(ended, tmp_path):
     status, err = ended("--multirun", "capture.top_n=5,0", f"out={tmp_path}")
     assert status == 2
-    assert err == ("neuron-atlas: capture.top_n: must be at least 1 (in the job capture.top_n=0)\n")
+    assert err == (
+        "neuron-atlas: capture.top_n: must be at least 1, not 0 (in the job capture.top_n=0)\n"
+    )
 
 
 def test_the_want_of_a_key_is_one_line_and_status_2(ended, tmp_path, monkeypatch):

@@ -20,9 +20,7 @@ DATA = "data.count=40"
 
 def call(cwd: Path, layers: str, *more: str) -> subprocess.CompletedProcess[str]:
     swept = ("--multirun", DATA, *OF_LAYERS, f"capture.layers={layers}", "out=atlas", *more)
-    return subprocess.run(
-        command(*swept), cwd=cwd, capture_output=True, text=True, timeout=400, check=False
-    )
+    return subprocess.run(command(*swept), cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,6 @@ def test_its_jobs_are_below_its_own_run_which_holds_every_layer(sweep):
     assert {"comparison", "comparison.json"} <= kept
 
 
-@pytest.mark.timeout(900)
 def test_once_more_does_nothing_again_and_a_job_that_cannot_be_costs_no_other(sweep):
     again = call(sweep.folder, "0,1")
     assert again.returncode == 0
@@ -103,7 +100,6 @@ def test_once_more_does_nothing_again_and_a_job_that_cannot_be_costs_no_other(sw
     assert "sweep      2 of 3 jobs finished" in wrong.stderr
 
 
-@pytest.mark.timeout(900)
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path):
     out = tmp_path / "out"
     swept = ("--multirun", DATA, *OF_LAYERS, "capture.layers=0,1,2", f"out={out}")

