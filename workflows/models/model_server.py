@@ -55,7 +55,7 @@ class ModelServer:
         } | {KEY_VARIABLE: self.key}
         self._ended, self._is_up = threading.Event(), threading.Event()
         self._failed, self._missed = "", -math.inf
-        self._progress = self._reached = time.monotonic()
+        self._answered = time.monotonic()
         if problem := self._begin():
             raise RunFailed(self._account(problem))
         self._keeping = threading.Thread(target=self._keep, name="model-server", daemon=True)
@@ -77,17 +77,17 @@ class ModelServer:
 
     def answered(self, base_url: str) -> None:
         """See `Servers`."""
-        self._progress = self._reached = time.monotonic()
+        self._answered = time.monotonic()
 
     def unreachable(self, base_url: str) -> bool:
         """See `Servers`: its process has just ended, or does not accept connections."""
         self._missed = time.monotonic()
-        return self._missed - self._reached < self._settings.start_s
+        return self._missed - self._answered < self._settings.start_s
 
     def timed_out(self, base_url: str, timeout_s: float) -> None:
         """See `Servers`: kill it if it made no progress for so long."""
         written_s = time.time() - self._log.stat().st_mtime
-        if min(time.monotonic() - self._progress, written_s) > timeout_s:
+        if min(time.monotonic() - self._answered, written_s) > timeout_s:
             _log.warning("server %d made no progress for %.0f s", self._number, timeout_s)
             self._process.kill()
 
@@ -115,7 +115,7 @@ class ModelServer:
         if problem:
             self._process.close()
         else:
-            self._progress = self._reached = time.monotonic()
+            self._answered = time.monotonic()
             self._is_up.set()
         return problem
 
