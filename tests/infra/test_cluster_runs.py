@@ -202,7 +202,7 @@ def test_keys_reach_the_workers_by_their_environment_alone(seen):
     assert {one["OPENAI_API_KEY"] for one in seen.of_workers} == {KEY}
     assert seen.job["entrypoint"].endswith(f"out={seen.atlas.out}")
     assert list(seen.pages.values()).count(200) >= 5, seen.pages
-    assert "SubjectActor" in seen.answers
+    assert "PoolActor" in seen.answers
     assert KEY not in seen.answers
     assert seen.token not in seen.answers
     assert KEY not in seen.command_lines
@@ -217,7 +217,7 @@ def test_sigint_stops_the_run_and_the_same_call_goes_on(tmp_path, alone):
         first.process.send_signal(signal.SIGINT)
         assert first.end() == 130
         said = first.said()
-        assert "the same call goes on from there" in said
+        assert "the same command goes on from there" in said
         assert first.wait_for_nothing_left() == []
     with running(call, tmp_path / "2.log") as second:
         assert second.end() == 0, second.said()

@@ -90,7 +90,7 @@ def test_sigterm_reaches_the_driver_and_the_same_call_goes_on(slurm, home, alone
     wait_until(lambda: len(list(out.glob(shards))) >= 2, log=lambda: said(out))
     slurm.call("scancel", "--batch", "--signal=TERM", job)
     assert slurm.end_of(job, log(out)) == "130:0", said(out)
-    assert "the same call goes on from there" in said(out)
+    assert "the same command goes on from there" in said(out)
     assert slurm.end_of(submitted(slurm, home, out), log(out)) == "0:0", said(out)
     assert "samples were done before" in said(out)
     for name in SPECS:

@@ -102,7 +102,7 @@ def test_a_dataset_that_moved_is_read_again_and_nothing_else_is_redone(
     assert context.stats.skipped == [name for name in NAMES if name != "samples"]
 
 
-def test_an_image_that_disappears_during_the_run_ends_it_in_one_line(
+def test_an_image_that_disappears_during_the_run_ends_it_in_one_line_and_its_log(
     ray_of_two_cores, ended, photos, tmp_path, shared_mlflow, monkeypatch
 ):
     here = tmp_path / "photos"
@@ -114,14 +114,17 @@ def test_an_image_that_disappears_during_the_run_ends_it_in_one_line(
     )
     assert status == 1
     assert "Traceback" not in err
-    assert "good-07.png" in err.splitlines()[-1]
+    *_, message, log = err.splitlines()
+    assert "good-07.png" in message
+    assert log.startswith("log: ")
 
 
 def test_a_folder_that_is_not_there_is_a_wrong_call(ended, tmp_path, shared_mlflow):
     status, err = ended("data=folder", f"data.path={tmp_path / 'no'}", f"out={tmp_path / 'out'}")
     assert status == 2
-    assert err.startswith("neuron-atlas: ")
-    assert "no such folder" in err
+    *_, message = err.splitlines()
+    assert message.startswith("neuron-atlas: ")
+    assert "no such folder" in message
 
 
 @pytest.mark.parametrize(("limit", "fails"), [(0.2, True), (0.25, False)])

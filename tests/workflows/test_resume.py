@@ -142,7 +142,7 @@ def test_sigterm_ends_a_run_with_status_130_and_a_line_that_says_how_to_go_on(st
     assert story.status_of_sigterm == 130
     *_, last = story.said[2].splitlines()
     assert last == (
-        "neuron-atlas: interrupted; what was finished is kept, and the same call goes on from there"
+        "neuron-atlas: interrupted; finished work is kept, and the same command goes on from there"
     )
 
 

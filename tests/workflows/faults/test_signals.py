@@ -29,7 +29,7 @@ FINISHED = {
     "report": "report/*",
 }
 """What a stage writes first, which is when the signal comes."""
-LAST = "neuron-atlas: interrupted; what was finished is kept, and the same call goes on from there"
+LAST = "neuron-atlas: interrupted; finished work is kept, and the same command goes on from there"
 GOES_ON = "stopping   once what is under way has ended; another signal stops at once"
 
 

@@ -181,7 +181,7 @@ def test_an_interruption_ends_the_sweep_and_keeps_what_was_finished(
     assert sweep("interrupted") == 130
     assert stage.ran == [0, 1]
     said = capsys.readouterr().err
-    assert "the same call goes on from there" in said
+    assert "the same command goes on from there" in said
     assert "sweep      1 of 4 jobs finished" in said
     parent, _ = logged(shared_mlflow, "interrupted")
     assert parent.info.status == "KILLED"

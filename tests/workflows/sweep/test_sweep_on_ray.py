@@ -106,7 +106,7 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path):
     with program(tmp_path / "1.log", *swept) as first:
         first.run_until(lambda: "job        2/3" in first.said())
         assert first.terminate() == 130
-        assert "the same call goes on from there" in first.said()
+        assert "the same command goes on from there" in first.said()
         assert "sweep      1 of 3 jobs finished" in first.said()
     with program(tmp_path / "2.log", *swept) as second:
         assert second.end() == 0

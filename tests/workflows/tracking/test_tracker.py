@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, TESTED_TYPES, TYPES, read_table
+from neuron_atlas.workflows import atlas
 from neuron_atlas.workflows.stages import samples
 from neuron_atlas.workflows.tracking.metrics import read_summary, summary_metrics
 from neuron_atlas.workflows.tracking.tracker import Tracker
@@ -37,7 +39,7 @@ def test_a_run_that_finished_says_so_and_what_was_asked(logged):
 def test_it_says_what_every_stage_took_and_how_many_rows_there_are(logged, first_run):
     metrics = logged[1].data.metrics
     for stage in first_run.done:
-        assert metrics[f"seconds/{stage}"] == pytest.approx(first_run.seconds[stage])
+        assert metrics[f"seconds/{stage}"] == pytest.approx(first_run.stats.seconds[stage])
     assert metrics["table_rows/samples"] == 150
     assert metrics["table_rows/scores"] == first_run.done["score"].rows["scores"]
 
@@ -212,7 +214,8 @@ def test_a_run_that_does_not_finish_is_logged_as_such_with_its_reason(
     def stop(_):
         raise error
 
-    monkeypatch.setattr(samples, "check_samples", stop)
+    stopped = replace(samples.STAGE, check=stop)
+    monkeypatch.setattr(atlas, "BEFORE_EXPLAINING", (stopped, *atlas.BEFORE_EXPLAINING[1:]))
     with pytest.raises(type(error)):
         small_run(first_run.store.out)
     _, logs = runs_in(shared_mlflow / "mlflow.db")
