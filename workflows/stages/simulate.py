@@ -18,6 +18,7 @@ from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.control import Explained, other_neurons
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
 from neuron_atlas.workflows.cluster.actor_pool import Placement, actor_count
+from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.models.servers import ReadySimulator, served_by_actors, with_base_urls
 from neuron_atlas.workflows.run.context import Context
@@ -63,6 +64,7 @@ def stage_of(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> St
             ),
         ),
         _finish,
+        prepare=_prepare,
         explainer=key,
         is_dry_run=is_dry_run,
     )
@@ -78,6 +80,14 @@ def _parameters(context: Context) -> Mapping[str, Any]:
         "seed": settings.seed,
         **loaded,
     }
+
+
+def _prepare(context: Context) -> None:
+    settings = context.settings.simulate
+    if settings.servers is not None and not settings.base_urls:
+        # Nothing else is shown while a model is fetched and loaded.
+        logs = context.store.local / "servers"
+        say(f"servers    start within {settings.servers.start_s:,.0f} s; their logs: {logs}")
 
 
 def _needs(title: str, context: Context) -> Needs:

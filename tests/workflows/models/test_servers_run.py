@@ -118,6 +118,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("NO_PROXY", raising=False)
         finished = run(*overrides(folder / "out", folder / "logs"))
     assert finished.returncode == 0, finished.stderr
+    logs = folder / "out" / "servers"
+    assert f"servers    start within 900 s; their logs: {logs}" in finished.stderr
     assert "not logged" not in finished.stderr
     return folder
 
