@@ -24,9 +24,8 @@ from neuron_atlas.tasks.models.outbox import Outbox
 from neuron_atlas.tasks.models.parallel import in_parallel
 from neuron_atlas.tasks.models.prices import Price, cost
 from neuron_atlas.tasks.models.request import Request, request_hash
-from neuron_atlas.tasks.models.routes import Routes
 from neuron_atlas.tasks.models.send import Outcome, Outgoing, Sender, open_client
-from neuron_atlas.tasks.models.servers import FixedServers, Server
+from neuron_atlas.tasks.models.servers import FixedServers
 from neuron_atlas.tasks.models.settings import ClientSettings, read_key
 from neuron_atlas.tasks.models.shared_limits import Permits, SharedLimits
 from neuron_atlas.tasks.models.spool import SpoolWriter
@@ -251,18 +250,18 @@ async def connect(
         return
     load_encoding(settings.model, 0.0)
     servers = calls.servers or FixedServers(
-        (Server("", settings.url),), read_key(settings.api_key_env, calls.group)
+        (settings.url,), read_key(settings.api_key_env, calls.group), is_direct=False
     )
 
     def open_at(base_url: str) -> openai.AsyncOpenAI:
-        return open_client(settings, servers.key, base_url, direct=servers.direct)
+        return open_client(settings, servers.key, base_url, direct=servers.is_direct)
 
     owner = uuid.uuid4().hex
     limits = calls.limits or SharedLimits(settings.limits)
-    async with Routes(servers, open_at) as routes, Permits(limits, owner) as permits:
+    async with Permits(limits, owner) as permits:
         beating = asyncio.ensure_future(_beat(calls.journal, owner))
         with closing(Outbox(calls.outbox, owner)) as outbox:
-            sender = Sender(settings, routes, servers.key, calls.group)
+            sender = Sender(settings, servers, open_at, calls.group)
             connection = Connection(desk, sender, permits, outbox, owner)
             try:
                 yield connection
@@ -270,6 +269,7 @@ async def connect(
                 await connection.drain()
                 beating.cancel()
                 await asyncio.gather(beating, return_exceptions=True)
+                await sender.close()
 
 
 async def _beat(journal: Journal, owner: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,7 @@ from neuron_atlas.tasks.models.failures import Failure, Unusable, from_connectio
 from neuron_atlas.tasks.models.headers import processing_s, read_hint
 from neuron_atlas.tasks.models.limits import Settled
 from neuron_atlas.tasks.models.request import Keep
-from neuron_atlas.tasks.models.routes import Routes
-from neuron_atlas.tasks.models.servers import Server
+from neuron_atlas.tasks.models.servers import Servers
 from neuron_atlas.tasks.models.settings import ClientSettings
 from neuron_atlas.tasks.models.tokens import Worst
 
@@ -46,24 +45,32 @@ class Outgoing:
 
 Outcome = Answer | Failure | Unusable
 
-_NOBODY = Failure(
-    "failed", "connection: no server answers", transient=True, reached=False, excused=True
-)
-
 
 class Sender:
-    """Sends attempts by `routes`; `key` is blotted out of what the provider says, and `group` is
-    that of the settings."""
+    """Sends attempts to `servers`, whose key is masked in what they answer.
 
-    def __init__(self, settings: ClientSettings, routes: Routes, key: str, group: str) -> None:
-        self._settings = settings
-        self._group = group
-        self._routes = routes
-        self._key = key
+    open_client: given an address, the library's client for it. group: that of the settings.
+    """
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        servers: Servers,
+        open_client: Callable[[str], openai.AsyncOpenAI],
+        group: str,
+    ) -> None:
+        self._settings, self._servers, self._group = settings, servers, group
+        self._open_client = open_client
+        self._clients: dict[str, openai.AsyncOpenAI] = {}
 
     async def ready(self) -> None:
-        """Wait until there is somebody to send to. Raises Stopped where there will be nobody."""
-        await self._routes.ready()
+        """Wait until there is a server to send to. Raises Stopped if there will be none."""
+        await self._servers.ready()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients.values():
+            await client.close()
 
     async def send(self, outgoing: Outgoing, permit: int) -> tuple[Outcome, Settled]:
         """What came of one attempt, and what the limits are to be told of it."""
@@ -71,14 +78,12 @@ class Sender:
         sent_at = time.monotonic()
         headers: Mapping[str, str] = {}
         outcome: Outcome
-        routes = self._routes
-        server = routes.choose(outgoing.affinity or outgoing.request_hash)
-        if server is None:
-            return _NOBODY, Settled(permit, sent=False)
+        servers = self._servers
+        server = servers.choose(outgoing.affinity or outgoing.request_hash)
         body = settings.addressed(outgoing.body)
         try:
             async with asyncio.timeout(settings.timeout_s):
-                client = routes.client(server)
+                client = self._client(server)
                 reply = await client.chat.completions.with_raw_response.create(
                     model=body["model"],
                     # What goes there is walked through by its types, pictures and all; what is in
@@ -94,13 +99,13 @@ class Sender:
             if outcome.reached:
                 outcome = self._timed_out(server)
         except openai.APIStatusError as error:
-            routes.reached(server)
+            servers.answered(server)
             headers = error.response.headers
             outcome = from_status(error, settings.model, settings.api_key_env, self._group)
         except openai.APIConnectionError as error:
             outcome = from_connection(error)
         else:
-            routes.reached(server)
+            servers.answered(server)
             headers = reply.headers
             outcome = read_completion(reply.http_response.text, outgoing.keep)
             if isinstance(outcome, Answer) and not outcome.tokens_in:
@@ -110,7 +115,7 @@ class Sender:
         if isinstance(outcome, Failure):
             outcome = self._at(server, outcome)
             # Some gateways put the request's own headers into their error messages.
-            outcome = replace(outcome, reason=one_line(outcome.reason.replace(self._key, "***")))
+            outcome = replace(outcome, reason=one_line(outcome.reason.replace(servers.key, "***")))
         settled = self._settled(outgoing, permit, outcome, headers, time.monotonic() - sent_at)
         if isinstance(outcome, Failure) and outcome.status == "filtered":
             outcome = Answer("filtered", reason=outcome.reason)
@@ -130,17 +135,22 @@ class Sender:
         longest = min(settings.first_wait_s * 2 ** (attempt - 1), settings.max_wait_s)
         return longest * (1 + jitter) / 2
 
-    def _timed_out(self, server: Server) -> Failure:
-        self._routes.silent(server)
+    def _client(self, base_url: str) -> openai.AsyncOpenAI:
+        if base_url not in self._clients:
+            self._clients[base_url] = self._open_client(base_url)
+        return self._clients[base_url]
+
+    def _timed_out(self, server: str) -> Failure:
+        self._servers.timed_out(server, self._settings.timeout_s)
         reason = f"no answer within {self._settings.timeout_s:g} s"
         return Failure("timed_out", reason, transient=True, billed=True)
 
-    def _at(self, server: Server, failure: Failure) -> Failure:
+    def _at(self, server: str, failure: Failure) -> Failure:
         """What a failure is, given where it happened: a server of one's own bills nothing, and one
         that cannot be reached is not the only one, or will be back."""
         if not failure.reached:
-            failure = replace(failure, excused=self._routes.missed(server))
-        return replace(failure, billed=False) if self._routes.ours else failure
+            failure = replace(failure, excused=self._servers.unreachable(server))
+        return replace(failure, billed=False) if self._servers.is_own else failure
 
     def _settled(
         self,

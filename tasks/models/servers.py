@@ -1,78 +1,85 @@
-"""Where a model is served: addresses that are known, or servers that come and go during a run."""
+"""The servers of one model: which of them gets a request, and what is done when one fails."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
+import time
+from collections.abc import Sequence
 from typing import Protocol
 from urllib.parse import urlsplit
+from zlib import crc32
 
-_LOOK_AGAIN_S = 60.0
-
-
-@dataclass(frozen=True)
-class Server:
-    """One server. name: the same after a restart. base_url: where the protocol is spoken now."""
-
-    name: str
-    base_url: str
-
-
-@dataclass(frozen=True)
-class Directory:
-    """The servers that answer now. over: why there will be none any more, "" while there may."""
-
-    servers: tuple[Server, ...] = ()
-    over: str = ""
+_SKIP_S = 30.0
 
 
 class Servers(Protocol):
-    """The servers of one model, which all give the same answers.
+    """The servers of one model.
 
-    ours: this program started them, and starts them again. direct: they are never asked by way of a
-    proxy, as they are not when it is looked whether they answer. key: what requests to them carry.
+    key: sent with each request. is_own: this program started them, so they bill nothing. is_direct:
+    they are never reached through a proxy.
     """
 
-    @property
-    def ours(self) -> bool: ...  # noqa: D102
-    @property
-    def direct(self) -> bool: ...  # noqa: D102
-    @property
-    def key(self) -> str: ...  # noqa: D102
+    key: str
+    is_own: bool
+    is_direct: bool
 
-    async def directory(self, known: Directory | None) -> Directory:
-        """The servers that answer, once that is another directory than `known`, or some seconds
-        have passed."""
+    async def ready(self) -> None:
+        """Wait until there is a server to send to. Raises Stopped if there will be none."""
+
+    def choose(self, affinity: str) -> str:
+        """Return the base_url for a request. Requests of one affinity share a server's cache."""
+
+    def answered(self, base_url: str) -> None:
+        """Note that a server answered, with success or not."""
+
+    def unreachable(self, base_url: str) -> bool:
+        """Note that a server could not be reached. Returns whether the request can be sent again at
+        once, without counting an attempt."""
+
+    def timed_out(self, base_url: str, timeout_s: float) -> None:
+        """Note that a server did not answer a request in time."""
 
 
-@dataclass(frozen=True)
 class FixedServers:
-    """Servers that somebody else runs."""
+    """Servers at fixed addresses. One that cannot be reached, or did not answer in time, is skipped
+    for 30 s while there is another."""
 
-    servers: tuple[Server, ...]
-    key: str = field(repr=False)
-    ours: bool = False
-    direct: bool = False
+    is_own = False
 
-    async def directory(self, known: Directory | None) -> Directory:
+    def __init__(self, base_urls: Sequence[str], key: str, *, is_direct: bool = True) -> None:
+        self._base_urls, self.key, self.is_direct = tuple(base_urls), key, is_direct
+        self._skipped: dict[str, float] = {}
+
+    async def ready(self) -> None:
         """See `Servers`."""
-        if known is not None:
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        return Directory(self.servers)
 
-    @staticmethod
-    def at(base_urls: tuple[str, ...], key: str) -> FixedServers:
-        """Servers at these addresses, asked directly, whose path is /v1 where it is not given.
+    def choose(self, affinity: str) -> str:
+        """See `Servers`: the address that the affinity's hash names, or the next one."""
+        first = crc32(affinity.encode("utf-8", "surrogatepass")) % len(self._base_urls)
+        order = self._base_urls[first:] + self._base_urls[:first]
+        return next((url for url in order if not self._is_skipped(url)), order[0])
 
-        Raises ValueError where one is no address.
-        """
-        servers = []
-        for url in base_urls:
-            address = urlsplit(url)
-            if address.scheme not in ("http", "https") or not address.hostname:
-                raise ValueError(f"{url!r} is no whole address, such as http://HOST:PORT/v1")
-            if address.query or address.fragment or "@" in address.netloc:
-                raise ValueError("an address must end with its path, and hold no password or key")
-            base_url = url.rstrip("/") if address.path.strip("/") else f"{url.rstrip('/')}/v1"
-            servers.append(Server(base_url, base_url))
-        return FixedServers(tuple(servers), key, direct=True)
+    def answered(self, base_url: str) -> None:
+        """See `Servers`."""
+        self._skipped.pop(base_url, None)
+
+    def unreachable(self, base_url: str) -> bool:
+        """See `Servers`."""
+        self._skipped[base_url] = time.monotonic() + _SKIP_S
+        return not all(map(self._is_skipped, self._base_urls))
+
+    def timed_out(self, base_url: str, timeout_s: float) -> None:
+        """See `Servers`."""
+        self._skipped[base_url] = time.monotonic() + _SKIP_S
+
+    def _is_skipped(self, base_url: str) -> bool:
+        return self._skipped.get(base_url, 0.0) > time.monotonic()
+
+
+def whole_url(base_url: str) -> str:
+    """Return an address with its path, which is /v1 unless it has one. Raises ValueError."""
+    address = urlsplit(base_url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ValueError(f"{base_url!r} is no whole address, such as http://HOST:PORT/v1")
+    if address.query or address.fragment or "@" in address.netloc:
+        raise ValueError("an address must end with its path, and hold no password or key")
+    return base_url.rstrip("/") if address.path.strip("/") else f"{base_url.rstrip('/')}/v1"

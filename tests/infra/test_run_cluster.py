@@ -18,7 +18,7 @@ from ray.job_submission import JobStatus
 from neuron_atlas.infra import follow_job
 from neuron_atlas.infra.follow_job import follow, submit, takes_anybody
 from neuron_atlas.infra.run_cluster import check_out, main, refuse_secrets, run_cluster
-from neuron_atlas.tasks.serve.process import free_port
+from neuron_atlas.workflows.models.server_process import free_port
 from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
 from tests.workflows.runs import ROOT
 

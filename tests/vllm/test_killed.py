@@ -83,8 +83,7 @@ def test_a_run_whose_server_is_killed_ends_on_the_next_one_and_leaves_none(
     said = log.read_text(encoding="utf-8")
     print(said)
     assert status == 0, said
-    assert "servers    server 0 ended with status 137: started again (1; 5 an hour at most)" in said
-    assert "servers    server 0 answers again" in said
+    assert "server 0 ended with status 137: started again (1; 5 an hour at most)" in said
     rows = simulations(out)
     assert {"ok"} <= set(rows["status"].to_pylist()) <= _NO_FAULT
     rated = rows.filter(pc.equal(rows["status"], "ok"))

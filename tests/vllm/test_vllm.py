@@ -11,30 +11,26 @@ import json
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
-from neuron_atlas.tasks.simulate.agreement import Informed
 
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.tasks.models.servers import FixedServers
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
-from neuron_atlas.tasks.simulate.estimator import Agreed
+from neuron_atlas.tasks.simulate.estimator import ChatCapabilities
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
-from neuron_atlas.tasks.simulate.simulator import Question
-from neuron_atlas.tasks.simulate.token_list import Scale
+from neuron_atlas.tasks.simulate.simulator import Capabilities, Question
+from neuron_atlas.workflows.models.model_server import ModelServer
 from tests.tasks.explain.coloured_patches import catalog
-from tests.tasks.serve.test_keep import KEY, kept
 from tests.vllm.running import MODEL, PYTHON, processes, served
 from tests.vllm.servable import VOCABULARY, make_servable
 from tests.workflows.runs import settings
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
-_START_S = 600.0
 _CLAIMS = ("red regions of a picture", "the word circle in the text", "")
 
 
@@ -49,20 +45,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def base_url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that is kept by a thread of this process, without Ray."""
+def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """A server run by this process, without Ray."""
     servers = settings(*served(model)).simulate.servers
     assert servers is not None
     log = tmp_path_factory.mktemp("log") / "server.log"
     begun = time.monotonic()
-    with kept(servers, log, MODEL) as server:
-        while server.base_url is None:
-            assert not server.failed, server.failed
-            assert time.monotonic() - begun < _START_S
-            time.sleep(0.5)
-        print(f"vLLM answered after {time.monotonic() - begun:.0f} s")
-        yield server.base_url
-        assert KEY not in log.read_text(encoding="utf-8", errors="replace")
+    server = ModelServer(servers, 0, log)
+    print(f"vLLM answered after {time.monotonic() - begun:.0f} s")
+    yield server
+    server.close()
+    assert server.key not in log.read_text(encoding="utf-8", errors="replace")
     assert processes(model) == []
 
 
@@ -72,25 +65,26 @@ def simulator(model: Path, **changes: Any) -> ChatSimulator:
     return replace(composed, **changes)
 
 
-def at(base_url: str) -> Calls:
-    return Calls(servers=FixedServers.at((base_url,), KEY), group="simulate")
+def at(server: ModelServer) -> Calls:
+    return Calls(servers=server, group="simulate")
 
 
-def test_the_server_wants_its_key(base_url: str) -> None:
-    request = urllib.request.Request(f"{base_url}/models")
+def test_the_server_wants_its_key(server: ModelServer) -> None:
+    request = urllib.request.Request(f"{server.choose('')}/models")
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(request, timeout=30)
 
 
 @pytest.mark.parametrize("estimator", ["integers", "expected"])
 def test_every_sample_is_rated_in_the_form_that_was_asked_for(
-    base_url: str, model: Path, estimator: str
+    server: ModelServer, model: Path, estimator: Literal["integers", "expected"]
 ) -> None:
     questions = [Question(claim, sample) for claim in _CLAIMS for sample in range(4)]
     rating = simulator(model, estimator=estimator)
-    # Told, and not found out: this model writes no 10 when it is asked for one.
-    agreed = Agreed("expected", 20) if estimator == "expected" else Agreed("integers")
-    predictions = rating.simulate(questions, catalog(), at(base_url), agreed)
+    # Given, and not probed: this model writes no 10 when it is asked for one.
+    capable = ChatCapabilities(estimator, 20 if estimator == "expected" else 0)
+    found = Capabilities(estimator, asdict(capable))
+    predictions = rating.simulate(questions, catalog(), at(server), found)
     for prediction in predictions:
         assert prediction.status == "ok", prediction.reason
         assert prediction.estimator == estimator
@@ -104,22 +98,24 @@ def test_every_sample_is_rated_in_the_form_that_was_asked_for(
 
 
 def test_numbers_are_read_by_their_probabilities_where_the_server_is_left_to_say(
-    base_url: str, model: Path
+    server: ModelServer, model: Path
 ) -> None:
     """The subject writes numbers for the schema's sake alone, and no 10. vLLM tells the
     probabilities of what the schema leaves, so numbers have all of it."""
-    assert simulator(model, estimator="auto").agree(at(base_url)).estimator == "expected 0-9"
+    assert simulator(model, estimator="auto").probe(at(server)).estimator == "expected 0-9"
 
 
-def test_the_log_probability_of_every_prompt_token_is_told(base_url: str) -> None:
+def test_the_log_probability_of_every_prompt_token_is_told(server: ModelServer) -> None:
     body = {
         "model": MODEL,
         "messages": [{"role": "user", "content": "a\t0\nred\t10\ncircle\t"}],
         "max_completion_tokens": 1,
         "prompt_logprobs": 20,
     }
-    request = urllib.request.Request(f"{base_url}/chat/completions", json.dumps(body).encode())
-    request.add_header("Authorization", f"Bearer {KEY}")
+    request = urllib.request.Request(
+        f"{server.choose('')}/chat/completions", json.dumps(body).encode()
+    )
+    request.add_header("Authorization", f"Bearer {server.key}")
     request.add_header("Content-Type", "application/json")
     reply = json.load(urllib.request.urlopen(request, timeout=120))
     told = reply["prompt_logprobs"]
@@ -130,24 +126,24 @@ def test_the_log_probability_of_every_prompt_token_is_told(base_url: str) -> Non
         assert all(option["logprob"] <= 0 for option in options.values())
 
 
-def test_all_text_tokens_are_read_off_one_pass(base_url: str, model: Path) -> None:
+def test_all_text_tokens_are_read_off_one_pass(server: ModelServer, model: Path) -> None:
     """The subject knows no lists of numbers, which are among the least likely of all it could say:
     so all of its vocabulary has to be told of."""
     client = simulator(model).client
     lister = PromptLogprobs(
         client=client, alternatives=VOCABULARY, examples=1, prices=simulator(model).prices
     )
-    agreed = lister.agree(at(base_url))
-    print("agreed on:", agreed.estimator)
-    assert isinstance(agreed, Informed)
-    assert agreed.known == Scale(9, "unknown")  # Its tokenizer spells out what scenes lack.
+    found = lister.probe(at(server))
+    assert found is not None
+    # Its tokenizer spells out the words that scenes lack.
+    assert found.details == {"top": 9, "placeholder": "unknown"}
     questions = [Question(claim, sample) for claim in _CLAIMS for sample in range(4)]
-    predictions = agreed.simulate(questions, catalog(), at(base_url))
+    predictions = lister.simulate(questions, catalog(), at(server), found)
     for prediction in predictions:
         assert prediction.status == "ok", prediction.reason
         assert prediction.visual is None
         assert prediction.text.shape == (6,)
         assert 0 < prediction.text.min() < prediction.text.max() < 9
-    (few,) = replace(lister, alternatives=20).simulate(questions[:1], catalog(), at(base_url))
+    (few,) = replace(lister, alternatives=20).simulate(questions[:1], catalog(), at(server))
     assert few.status == "malformed"
     assert few.reason.startswith("no number is among the alternatives")

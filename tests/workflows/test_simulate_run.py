@@ -141,7 +141,7 @@ def test_a_run_killed_while_simulating_goes_on_without_asking_again(
     overrides = _overrides(provider, earlier)
     requests = len(_calls(undisturbed))
     disturbed = run_killed(
-        provider, overrides, tmp_path / "log", requests, 3, _SEED, work="simulate_part"
+        provider, overrides, tmp_path / "log", requests, 3, _SEED, work="_on_a_cpu"
     )
     assert disturbed.killed == {"driver": 2, "worker": 1}
     assert _simulations(earlier).equals(_simulations(undisturbed))
@@ -215,7 +215,7 @@ def test_failures_that_may_pass_are_asked_again_and_scored_anew(
     failed = _simulations(earlier)["status"].to_pylist().count("failed")
     assert failed >= 2
     second = _run(provider, earlier, *once)
-    assert f"simulate   {failed} failures may pass now: tried again" in second.stderr
+    assert f"simulate   {failed} failures may have passed; trying them again" in second.stderr
     assert "score      already done" not in second.stderr
     assert _simulations(earlier).equals(_simulations(undisturbed))
 

@@ -23,29 +23,37 @@ Count = Callable[[int], None]
 _LOOK_EVERY_S = 0.5
 _SAY_EVERY_S = 60.0
 _MISSED_HEARTBEAT_S = 30.0
+_CLOSES_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
 class Placement:
     """Where an actor runs. device: `cpu`, `cuda` for its one GPU, or `auto` for several. threads:
-    of a CPU. sharers: actors of the pool on its machine, which share the machine's memory."""
+    of a CPU. sharers: actors of the pool on its machine, which share the machine's memory. number:
+    of the actor in its pool, from 0; the one that replaces it has the same."""
 
     device: str
     threads: int
     sharers: int
+    number: int = 0
 
 
 Load = Callable[[Placement], Any]
 """Loads what an actor holds; called in the actor, on first use, and again after a restart."""
+Unload = Callable[[Any], None]
+"""Ends what an actor holds; called in the actor."""
+CountActors = Callable[[ClusterSettings], tuple[int, dict[str, Any]]]
+"""How many actors there is room for in the cluster, and the options that Ray starts each with."""
 
 
 class PoolActor:
     """Holds one thing on one device, and works on one item at a time."""
 
-    def __init__(self, load: Load, threads: int, sharers: int) -> None:
+    def __init__(self, load: Load, threads: int, sharers: int, number: int) -> None:
         self._load = load
         self._threads = threads
         self._sharers = sharers
+        self._number = number
         self._held: Any = None
         self._units_done = 0
 
@@ -55,13 +63,18 @@ class PoolActor:
         if self._held is None:
             gpus = len(ray.get_gpu_ids())
             device = ("cpu", "cuda")[gpus] if gpus < 2 else "auto"
-            self._held = self._load(Placement(device, self._threads, self._sharers))
+            self._held = self._load(Placement(device, self._threads, self._sharers, self._number))
         self._units_done = 0
         return done_here(on_item(self._held, item, self._count))
 
     def units_done(self) -> int:
         """Units of the current item that are done. Also the actor's heartbeat."""
         return self._units_done
+
+    def close(self, unload: Unload) -> None:
+        """End what it holds, if it holds anything."""
+        if self._held is not None:
+            unload(self._held)
 
     def _count(self, units: int) -> None:
         self._units_done += units
@@ -85,12 +98,19 @@ class ActorPool:
     each `threads` cores of a cluster without GPUs, unless cluster.actors says how many."""
 
     def __init__(
-        self, name: str, load: Load, cluster: ClusterSettings, *, gpus_per_actor: int | None = None
+        self,
+        name: str,
+        load: Load,
+        cluster: ClusterSettings,
+        *,
+        actors: CountActors | None = None,
+        unload: Unload | None = None,
     ) -> None:
         self._name = name
         self._load = load
+        self._unload = unload
         self._cluster = cluster
-        self._gpus = cluster.gpus_per_actor if gpus_per_actor is None else gpus_per_actor
+        self._count_actors = actors or actor_count
         self._actors: list[Any] = []
 
     def run(
@@ -137,20 +157,27 @@ class ActorPool:
                     say(f"{self._name:<10} waits for a free GPU or CPU of the cluster")
 
     def close(self) -> None:
-        """Give the actors' devices back."""
+        """End what the actors hold, and give their devices back."""
+        if self._unload is not None:
+            # Nothing is to be ended of an actor that died and is being started again.
+            closing = [
+                actor.close.options(max_task_retries=0).remote(self._unload)
+                for actor in self._actors
+            ]
+            ray.wait(closing, num_returns=len(closing), timeout=_CLOSES_WITHIN_S)
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
 
     def _start(self, n_items: int) -> list[Any]:
         """Return the actors, after starting as many as the items need."""
-        limit, resources = actor_count(self._cluster, self._gpus)
-        missing = min(limit, n_items) - len(self._actors)
+        limit, options = self._count_actors(self._cluster)
         machines = sum(1 for node in ray.nodes() if node["Alive"])
-        self._new_actor = lambda: _RemoteActor.options(**resources).remote(
-            self._load, self._cluster.threads, -(-limit // machines)
+        self._new_actor = lambda number: _RemoteActor.options(**options).remote(
+            self._load, self._cluster.threads, -(-limit // machines), number
         )
-        self._actors += [self._new_actor() for _ in range(missing)]
+        missing = range(len(self._actors), min(limit, n_items))
+        self._actors += [self._new_actor(number) for number in missing]
         return self._actors
 
     def _lost(self, working: dict[ray.ObjectRef, _Assignment[Item]]) -> list[Any]:
@@ -164,13 +191,19 @@ class ActorPool:
     def _replace(self, lost: Any) -> Any:
         """Start another actor in the place of one, which is ended."""
         ray.kill(lost)
-        fresh = self._new_actor()
-        self._actors[self._actors.index(lost)] = fresh
+        number = self._actors.index(lost)
+        fresh = self._actors[number] = self._new_actor(number)
         return fresh
 
 
-def actor_count(settings: ClusterSettings, gpus_per_actor: int) -> tuple[int, dict[str, float]]:
-    """Return how many actors there is room for, and the resources that each asks of Ray."""
+def actor_count(
+    settings: ClusterSettings, gpus_per_actor: int | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Return how many actors there is room for, and the resources that each asks of Ray.
+
+    gpus_per_actor: None is the setting of the subject.
+    """
+    gpus_per_actor = settings.gpus_per_actor if gpus_per_actor is None else gpus_per_actor
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     if gpus:

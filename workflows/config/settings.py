@@ -12,14 +12,15 @@ from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.classify.rule import Rule
 from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.select import NeuronChoice
+from neuron_atlas.tasks.models.servers import whole_url
 from neuron_atlas.tasks.report.settings import ReportSettings
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.score.settings import ScoreSettings
-from neuron_atlas.tasks.serve.settings import ServersSettings
 from neuron_atlas.tasks.settings import AtLeastOne, Share, runtime
 from neuron_atlas.tasks.simulate.simulator import Simulator
 from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
 from neuron_atlas.workflows.config.plug_in import PLUG_IN
+from neuron_atlas.workflows.config.servers import ServersSettings
 
 Budget = Annotated[float, Ge(0)]
 Mode = Literal["live", "batch"]
@@ -109,6 +110,11 @@ class SimulateSettings:
                 raise ValueError(f"servers: the simulator {self.simulator.name!r} calls no model")
             if self.mode == "batch":
                 raise ValueError("mode: servers and base_urls have no batch API; set live")
+        for base_url in self.base_urls:
+            try:
+                whole_url(base_url)
+            except ValueError as error:
+                raise ValueError(f"base_urls: {error}") from None
 
     def check(self) -> None:
         """Check the simulator (`Simulator.check`). Dry runs and own servers need no key."""

@@ -183,7 +183,8 @@ class Runner:
                 holding.name,
                 holding.load,
                 self._context.settings.cluster,
-                gpus_per_actor=holding.gpus,
+                actors=holding.actors,
+                unload=holding.unload,
             )
         return self._pools[holding.name]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.workflows.cluster.actor_pool import Placement
+from neuron_atlas.workflows.cluster.actor_pool import CountActors, Placement, actor_count
 from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import Manifest
@@ -54,12 +54,13 @@ class Holding:
     """An actor that keeps something in memory from item to item: a subject, a model, a server.
 
     name: what the step's actors are called, and shared by. load: loads it, within the actor.
-    gpus: of each actor, where the cluster has GPUs; None is the setting of the subject.
+    unload: ends it, within the actor. actors: how many, and what each asks of Ray (see ActorPool).
     """
 
     name: str
     load: Callable[[Placement], Any]
-    gpus: int | None = None
+    unload: Callable[[Any], None] | None = None
+    actors: CountActors = actor_count
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from neuron_atlas.tasks.artifacts import EXPLANATIONS, SIMULATIONS, read_table, 
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.control import Explained, other_neurons
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
-from neuron_atlas.workflows.cluster.actor_pool import Placement
+from neuron_atlas.workflows.cluster.actor_pool import Placement, actor_count
+from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.models.calls import ModelUse
+from neuron_atlas.workflows.models.servers import ReadySimulator, served_by_actors, with_base_urls
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.failures import check_failures, count_transient
 from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, explained_parts
@@ -62,6 +64,7 @@ def stage_of(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> St
             ),
         ),
         _finish,
+        prepare=_prepare,
         explainer=key,
         is_dry_run=is_dry_run,
     )
@@ -79,40 +82,57 @@ def _parameters(context: Context) -> Mapping[str, Any]:
     }
 
 
+def _prepare(context: Context) -> None:
+    settings = context.settings.simulate
+    if settings.servers is not None and not settings.base_urls:
+        # Nothing else is shown while a model is fetched and loaded.
+        logs = context.store.local / "servers"
+        say(f"servers    start within {settings.servers.start_s:,.0f} s; their logs: {logs}")
+
+
 def _needs(title: str, context: Context) -> Needs:
     settings = context.settings.simulate
     simulator = settings.simulator
-    return Needs(
-        # A simulator's layers are never spread over several GPUs, as a subject's are.
-        Holding("simulate", partial(_load, simulator), gpus=1) if simulator.loads_model else None,
-        None
-        if simulator.client is None
-        else ModelUse(
-            "simulate",
-            title,
-            simulator.client,
-            simulator.prices,
-            settings.budget_usd,
-            settings.mode,
-        ),
+    if simulator.client is None:
+        return Needs(_holding(context))
+    use = ModelUse(
+        "simulate",
+        title,
+        simulator.client,
+        simulator.prices,
+        settings.budget_usd,
+        settings.mode,
     )
+    return Needs(_holding(context), use)
 
 
-def _load(simulator: Simulator, placement: Placement) -> Simulator:
-    return simulator.load(placement.device, placement.threads)
+def _holding(context: Context) -> Holding | None:
+    settings = context.settings.simulate
+    if settings.simulator.loads_model:
+        # A simulator's layers are never spread over several GPUs, as a subject's are.
+        one_gpu = partial(actor_count, gpus_per_actor=1)
+        return Holding("simulate", partial(_load, settings.simulator), actors=one_gpu)
+    if settings.servers is not None and not settings.base_urls:
+        logs = context.store.local / "servers"
+        return served_by_actors(settings.simulator, settings.servers, logs)
+    return None
+
+
+def _load(simulator: Simulator, placement: Placement) -> ReadySimulator:
+    return ReadySimulator(simulator.load(placement.device, placement.threads))
 
 
 def _probe_item(context: Context, folder: Path) -> list[Item]:
-    simulator = context.settings.simulate.simulator
-    return [] if simulator.client is None else [Item("probe", 1, (_PROBED,), simulator)]
+    ready = with_base_urls(context.settings.simulate)
+    return [] if ready.simulator.client is None else [Item("probe", 1, (_PROBED,), ready)]
 
 
 def _probe(item: Item, folder: Path, worker: Worker) -> list[str]:
     """Write what the simulator's server can do, if it has capabilities and can answer now."""
-    simulator: Simulator = worker.held or item.inputs
-    found = simulator.probe(worker.calls)
+    ready: ReadySimulator = worker.held or item.inputs
+    found = ready.simulator.probe(replace(worker.calls, servers=ready.servers))
     if found is None:
-        has_capabilities = simulator.assumed() is not None
+        has_capabilities = ready.simulator.assumed() is not None
         unknown = "simulate   estimator: not known yet: the server did not answer"
         return [unknown] if has_capabilities else []
     write_json(folder / _PROBED, asdict(found))
@@ -128,7 +148,7 @@ def _probed(folder: Path) -> Capabilities | None:
 
 @dataclass(frozen=True)
 class _Part:
-    simulator: Simulator
+    ready: ReadySimulator
     capabilities: Capabilities | None
     explainer: str
     neurons: NeuronPart
@@ -141,7 +161,8 @@ def _items(
     explainer: str, key: str, is_dry_run: bool, context: Context, folder: Path
 ) -> list[Item]:
     settings = context.settings.simulate
-    capabilities = settings.simulator.assumed() if is_dry_run else _probed(folder)
+    ready = with_base_urls(settings)
+    capabilities = ready.simulator.assumed() if is_dry_run else _probed(folder)
     explained = _explained(context, key)
     controls = other_neurons(list(explained.values()), settings.seed)
     evidence = EvidenceFiles.of(context)
@@ -154,7 +175,7 @@ def _items(
                 size=len(neurons),
                 files=(part.file("simulations"),),
                 inputs=_Part(
-                    settings.simulator,
+                    ready,
                     capabilities,
                     explainer,
                     part,
@@ -179,17 +200,18 @@ def _simulate(item: Item, folder: Path, worker: Worker) -> None:
     from neuron_atlas.tasks.simulate.rows import simulate_neurons
 
     part: _Part = item.inputs
+    ready: ReadySimulator = worker.held or part.ready
     evidence = part.evidence.load(part.neurons)
     held_out, calibration = evidence["scorer"], evidence["calibration"]
     rows = simulate_neurons(
-        worker.held or part.simulator,
+        ready.simulator,
         part.explainer,
         held_out,
         calibration,
         part.explained,
         part.controls,
         part.evidence.catalog([*held_out, *calibration]),
-        worker.calls,
+        replace(worker.calls, servers=ready.servers),
         part.capabilities,
     )
     if not pc.any(pc.equal(rows["status"], "pending")).as_py():

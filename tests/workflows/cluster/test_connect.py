@@ -14,12 +14,12 @@ import pytest
 import ray
 
 from neuron_atlas.tasks.artifacts.full_disk import DiskFull
-from neuron_atlas.tasks.serve.process import free_port
 from neuron_atlas.workflows.cluster import connect
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.nodes_used import take_nodes
 from neuron_atlas.workflows.cluster.spread import result, spread
 from neuron_atlas.workflows.config.settings import ClusterSettings
+from neuron_atlas.workflows.models.server_process import free_port
 from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
 from tests.workflows.cluster.ray_work import (
     TheirOwn,

@@ -143,6 +143,8 @@ def test_a_value_out_of_range_is_told_with_the_range(path, value, allowed):
         ("simulate=prompt_logprobs", "simulate.alternatives=0", "must be at least 1"),
         ("simulate=prompt_logprobs", "simulate.examples=3", "must be at most 2"),
         ("simulate=vllm", "simulate.servers.count=0", "must be at least 1"),
+        ("simulate=vllm", "+simulate.servers.unhealthy_s=60", "no such setting; allowed here: "),
+        ("simulate=vllm", "simulate.base_urls=['gpu-1:80']", "'gpu-1:80' is no whole address"),
         ("explain=gpt4o-azure", "explain.client.azure.deployment=''", "must be given"),
     ],
 )
@@ -150,7 +152,7 @@ def test_a_plug_ins_value_out_of_range_is_told_with_the_range(choice, setting, a
     azure = "explain.client.azure.endpoint=https://mine.openai.azure.com"
     with pytest.raises(WrongCall) as caught:
         read_settings(composed(choice, *([azure] if "azure" in choice else []), setting))
-    assert str(caught.value).startswith(f"{setting.split('=')[0]}: {allowed}")
+    assert str(caught.value).startswith(f"{setting.split('=')[0].lstrip('+')}: {allowed}")
 
 
 def test_all_wrong_settings_are_told_at_once_each_in_a_line_of_its_own():

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from neuron_atlas.tasks.serve.process import free_port
+from neuron_atlas.workflows.models.server_process import free_port
 
 _TO_START_S = 90
 

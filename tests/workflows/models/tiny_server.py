@@ -27,6 +27,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if given.deaf_after < 0:
                     time.sleep(3600)
             self._reply(200, {})
+        elif self.path == "/v1/hang":
+            time.sleep(3600)
         elif self.path == "/environment":
             self._reply(200, dict(os.environ))
         elif self.headers.get("authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
@@ -49,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--child", action="store_true", help="start one that leaves the session")
+    parser.add_argument("--child", action="store_true", help="start a process of its own")
     parser.add_argument("--deaf-after", type=int, help="answers to GET /health before silence")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--fail", help="say this and end")
@@ -60,7 +62,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if given.child:
         sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-        print("child", subprocess.Popen(sleep, start_new_session=True).pid, flush=True)
+        print("child", subprocess.Popen(sleep).pid, flush=True)
     print("server", os.getpid(), flush=True)
     server = ThreadingHTTPServer(("127.0.0.1", given.port), _Handler)
     server.given = given  # type: ignore[attr-defined]

@@ -1,0 +1,159 @@
+"""A model server is waited for, started again, and judged by its progress."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from neuron_atlas.tasks.models.failures import Stopped
+from neuron_atlas.workflows.config.servers import ServersSettings
+from neuron_atlas.workflows.models import model_server
+from neuron_atlas.workflows.models.model_server import ModelServer
+from neuron_atlas.workflows.run.errors import RunFailed
+from tests.workflows.models.test_server_process import TINY, gone, said, tiny, wait_until
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_server, "_LOOK_EVERY_S", 0.03)
+    monkeypatch.setattr(model_server, "_AFTER_MISS_S", 0.05)
+
+
+@contextmanager
+def running(settings: ServersSettings, log: Path) -> Iterator[ModelServer]:
+    server = ModelServer(settings, 0, log)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def get(server: ModelServer, path: str = "/models") -> bytes:
+    request = urllib.request.Request(f"{server.choose('')}{path}")
+    request.add_header("Authorization", f"Bearer {server.key}")
+    with urllib.request.urlopen(request, timeout=5) as reply:
+        return bytes(reply.read())
+
+
+def kill(log: Path) -> None:
+    os.kill(said(log)[-1], signal.SIGKILL)
+
+
+def test_a_server_answers_with_its_key_once_it_is_there_and_ends_when_it_is_closed(
+    tmp_path: Path,
+) -> None:
+    with running(tiny(), tmp_path / "log") as server:
+        asyncio.run(server.ready())
+        assert json.loads(get(server))["data"] == [{"id": "tiny"}]
+        processes = said(tmp_path / "log")
+    assert gone(processes)
+
+
+def test_calls_wait_for_a_server_that_is_started_again_at_the_same_address(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = tmp_path / "log"
+    with running(tiny(), log) as server:
+        address = server.choose("")
+        kill(log)
+        assert server.unreachable(address)
+        wait_until(lambda: len(said(log)) == 2)
+        asyncio.run(server.ready())
+        assert server.choose("") == address
+        assert get(server)
+        first, second = said(log)
+        assert gone([first])
+        assert not gone([second])
+    assert "server 0 ended with status 137: started again (1; 5 an hour at most)" in caplog.text
+
+
+def test_calls_wait_for_a_restart_no_longer_than_start_s(tmp_path: Path) -> None:
+    with running(tiny(start_s=30.0), tmp_path / "log") as server:
+        server._settings = tiny(start_s=0.05)
+        server._is_up.clear()
+        with pytest.raises(Stopped, match=r"^server 0 was not up again in 0\.05 s; its log "):
+            asyncio.run(server.ready())
+
+
+def test_a_server_that_dies_too_often_is_given_up_with_the_end_of_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running(tiny(max_restarts=1), log) as server:
+        kill(log)
+        wait_until(lambda: len(said(log)) == 2)
+        asyncio.run(server.ready())
+        kill(log)
+        with pytest.raises(Stopped) as raised:
+            wait_until(lambda: asyncio.run(server.ready()) is not None)
+    assert f"server 0 ended with status 137; its log {log} ends:\n    server " in str(raised.value)
+    assert "simulate.servers.max_restarts" in str(raised.value)
+
+
+def test_a_busy_server_is_left_alone_and_one_without_progress_is_killed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running(tiny(), log) as server:
+        address = server.choose("")
+        server.timed_out(address, timeout_s=3600)  # It answered within that time.
+        time.sleep(0.1)
+        os.utime(log)  # It writes to its log.
+        server.timed_out(address, timeout_s=0.1)
+        assert len(said(log)) == 1
+        assert get(server)
+        os.utime(log, (0, 0))
+        server.answered(address)  # It answers other requests.
+        server.timed_out(address, timeout_s=5)
+        assert get(server)
+        time.sleep(0.1)
+        server.timed_out(address, timeout_s=0.1)
+        wait_until(lambda: len(said(log)) == 2)
+        asyncio.run(server.ready())
+        assert get(server)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (tiny("--fail", "no such weights"), "server 0 ended with status 1 before it answered; "),
+        (tiny("--deaf-after", "0", start_s=0.2), "server 0 did not answer within 0.2 s; its log "),
+    ],
+)
+def test_a_server_that_never_answers_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: ServersSettings, message: str
+) -> None:
+    monkeypatch.setattr(model_server, "_ANSWERS_WITHIN_S", 0.2)
+    with pytest.raises(RunFailed) as raised:
+        ModelServer(settings, 0, tmp_path / "log")
+    assert str(raised.value).startswith(message)
+    assert ("no such weights" in str(raised.value)) == ("--fail" in settings.command)
+    assert gone(said(tmp_path / "log"))
+
+
+def test_a_server_gets_its_key_and_settings_by_its_environment_and_none_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "of-another")
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    monkeypatch.setenv("TAKEN", "away")
+    command = (sys.executable, str(TINY), "{port}")
+    environment = {"TAKEN": None, "CORE": "core-{number}"}
+    settings = ServersSettings(command, environment=environment, stop_s=0.3)
+    with running(settings, tmp_path / "log") as server:
+        url = server.choose("").replace("/v1", "/environment")
+        seen = json.load(urllib.request.urlopen(url, timeout=5))
+        words = psutil.Process(said(tmp_path / "log")[-1]).cmdline()
+    assert seen["VLLM_API_KEY"] == server.key
+    assert len(server.key) == 64
+    assert seen["CORE"] == "core-0"
+    assert not {"OPENAI_API_KEY", "PYTHONPATH", "TAKEN"} & seen.keys()
+    assert not any(server.key in word for word in words)
+    assert server.key not in (tmp_path / "log").read_text(encoding="utf-8")

@@ -1,0 +1,52 @@
+"""The settings of servers that a run starts for its simulator's model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+
+from neuron_atlas.tasks.settings import AtLeastOne
+
+PORT = "{port}"
+
+_Seconds = Annotated[float, Gt(0)]
+
+
+@dataclass(frozen=True)
+class ServersSettings:
+    """Servers of one model, each a process in a Python environment of its own.
+
+    command: the program and its arguments, with further `arguments` after them; {host}, {port} and
+    {number} in them stand for the address to listen on and the server's number (from 0).
+    environment: variables added to those of this program, where {number} may stand too; null
+    removes one. count: servers; None for one on each `gpus` GPUs of the cluster, or one if it has
+    none. gpus: of each server, on a cluster with GPUs.
+    start_s: a server must answer within this time (s), also when it is started again: calls wait
+    that long for it. max_restarts: of one server within an hour. stop_s: time (s) to end by itself
+    before it is killed.
+    """
+
+    command: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    count: AtLeastOne | None = None
+    gpus: Annotated[int, Ge(0)] = 1
+    start_s: _Seconds = 900.0
+    max_restarts: Annotated[int, Ge(0)] = 5
+    stop_s: _Seconds = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.command:
+            raise ValueError("command: must be the server's program and its arguments")
+        if not any(PORT in word for word in self.words):
+            raise ValueError(
+                f"command: must give the server its port, such as with --port and {PORT} after it"
+            )
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The whole command."""
+        return self.command + self.arguments

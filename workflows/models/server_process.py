@@ -1,0 +1,116 @@
+"""The process of a model server: started, watched, stopped with all that it started."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+_WATCHDOG = Path(__file__).with_name("watchdog.py")
+_OWN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "OMP_NUM_THREADS")
+"""Variables of this program's environment, or that Ray sets for its workers: not the server's."""
+_SECRETS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "RAY_AUTH_TOKEN")
+_TAIL_BYTES = 16_384
+_AFTER_KILL_S = 5.0
+_KILLED = 128 + signal.SIGKILL
+
+
+class ServerProcess:
+    """A command under a watchdog, which ends it when this process ends, however that ends."""
+
+    def __init__(
+        self, words: Sequence[str], environment: Mapping[str, str | None], log: Path, stop_s: float
+    ) -> None:
+        """Start it. Its output is appended to `log`. environment: see `ServersSettings`."""
+        self._stop_s = stop_s
+        self._status: int | None = None
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._log = log
+        with log.open("ab") as stream:
+            stream.write(f"\n{time.strftime('%F %T')} {' '.join(words)}\n".encode())
+            stream.flush()
+            self._began = stream.tell()
+            self._watchdog = subprocess.Popen(
+                [sys.executable, "-I", str(_WATCHDOG), str(stop_s), *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                env=_environment(environment),
+                start_new_session=True,
+            )
+
+    @property
+    def session(self) -> int:
+        """The session and process group of all its processes."""
+        return self._watchdog.pid
+
+    def exit_status(self, timeout_s: float = 0.0) -> int | None:
+        """Wait up to timeout_s for the command to end; None while it runs."""
+        assert self._watchdog.stdout is not None
+        readable = select.poll()
+        readable.register(self._watchdog.stdout)
+        if self._status is None and readable.poll(timeout_s * 1000):
+            # Nothing is written if the watchdog itself was killed.
+            self._status = int(self._watchdog.stdout.readline() or _KILLED)
+        return self._status
+
+    def tail(self, lines: int) -> str:
+        """The last non-empty lines of its output, indented."""
+        with self._log.open("rb") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(self._began, end - _TAIL_BYTES))
+            text = stream.read().decode("utf-8", "replace")
+        last = [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+        return "\n".join(f"    {line}" for line in last)
+
+    def kill(self) -> None:
+        """Kill all its processes."""
+        if self._watchdog.returncode is None:  # Else its number may be another session's.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.session, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Stop it, and wait until nothing of it is left. Does nothing the second time."""
+        if self._watchdog.returncode is not None:
+            return
+        assert self._watchdog.stdin is not None
+        with suppress(OSError):
+            self._watchdog.stdin.close()
+        self.exit_status(self._stop_s + _AFTER_KILL_S)
+        self.kill()
+        psutil.wait_procs(_processes_of(self.session), _AFTER_KILL_S)
+        self._watchdog.wait()  # Last: the session keeps its number until then.
+
+
+def _processes_of(session: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, PermissionError, psutil.Error):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def free_port(host: str) -> int:
+    """Return a port of this host that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _environment(given: Mapping[str, str | None]) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if name not in _OWN + _SECRETS}
+    for name, value in given.items():
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = value
+    return environment
