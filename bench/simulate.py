@@ -111,7 +111,7 @@ def _prepare(folder: Path, neurons: int, in_flight: int) -> list[Spooled]:
     step = stage.steps[-1]
     for item in step.items(context, folder / "none"):
         spool = Spool(folder / "spools" / f"{item.key}.jsonl")
-        step.work(item, folder / "none", Worker(calls=Calls(spool=spool)))
+        step.work(Worker(folder / "none", calls=Calls(spool=spool)), *item.inputs)
     return list(read_spools(sorted((folder / "spools").glob("*.jsonl"))))
 
 

@@ -31,7 +31,8 @@ def work_on_the_site(context, monkeypatch):
         done = []
         for step in report.STAGE.steps[1:]:  # The first writes the page.
             for item in unfinished_items(step.items(context, folder), folder):
-                step.work(item, folder, Worker())
+                paths = tuple(folder / name for name in item.files)
+                step.work(Worker(folder, paths), *item.inputs)
                 done.append(item.key)
         return set(report.STAGE.finish(context, folder, {}).files["site"]), done
 

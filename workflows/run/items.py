@@ -122,7 +122,7 @@ def _show(lines: Sequence[str], shown: set[str]) -> None:
 
 @task(max_retries=_MAX_RETRIES)
 def _on_a_cpu(work: Work, folder: Path, logs: Path, item: Item, calls: Calls) -> list[str]:
-    return _do(work, item, folder, logs, Worker(calls=calls))
+    return _do(work, item, logs, Worker(folder, _paths(item, folder), calls=calls))
 
 
 def _on_an_actor(
@@ -134,10 +134,14 @@ def _on_an_actor(
     count: Callable[[int], None],
 ) -> list[str]:
     item, calls = asked
-    return _do(work, item, folder, logs, Worker(held, calls, count))
+    return _do(work, item, logs, Worker(folder, _paths(item, folder), held, calls, count))
 
 
-def _do(work: Work, item: Item, folder: Path, logs: Path, worker: Worker) -> list[str]:
+def _paths(item: Item, folder: Path) -> tuple[Path, ...]:
+    return tuple(folder / name for name in item.files)
+
+
+def _do(work: Work, item: Item, logs: Path, worker: Worker) -> list[str]:
     with item_log(logs / f"{item.key}.log") as warnings:
-        lines = list(work(item, folder, worker) or ())
+        lines = list(work(worker, *item.inputs) or ())
     return [*lines, *warnings]

@@ -20,14 +20,14 @@ class Item:
 
     key: names it, within its step, and its log file. size: the units that it counts for on the
     progress bar. files: what it leaves, relative to the stage's folder; the item is complete when
-    all are there, and without any it is done in every run. inputs: what its work is given.
+    all are there, and without any it is done in every run. inputs: the arguments of its work.
     level: items of a level begin when those of the level below are done.
     """
 
     key: str
     size: int
     files: tuple[str, ...]
-    inputs: Any = None
+    inputs: tuple[Any, ...] = ()
     level: int = 0
 
 
@@ -35,18 +35,21 @@ class Item:
 class Worker:
     """What an item's work finds where it runs.
 
-    held: what its actor holds, None on a CPU. calls: the way to the model of the stage. count:
-    call it with a number of units that are done, within a long item.
+    folder: the stage's. paths: where the item's files belong. held: what its actor holds, None on
+    a CPU. calls: the way to the model of the stage. count: call it with a number of units that are
+    done, within a long item.
     """
 
+    folder: Path
+    paths: tuple[Path, ...] = ()
     held: Any = None
     calls: Calls = field(default_factory=Calls)
     count: Callable[[int], None] = lambda units: None
 
 
-Work = Callable[[Item, Path, Worker], Sequence[str] | None]
-"""Does one item: (item, the stage's folder, worker). Returns lines for the user, if any. A function
-of a module, for it is sent to the nodes of the cluster. Doing an item twice changes nothing."""
+Work = Callable[..., Sequence[str] | None]
+"""Does one item: work(worker, *item.inputs). Returns lines for the user, if any. A function of a
+module, for it is sent to the nodes of the cluster. Doing an item twice changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,8 @@ class Stage:
     whose artifacts it reads. parameters: the settings that decide its content. steps: its work.
     finish: given the folder and the tables of all items (see tables_of), says what was written;
     raises RunFailed where that is not good enough. prepare: raises before any work begins what
-    would stop the run later. check: raises
-    RunFailed for a finished stage, also one of an earlier run, that the run must not go on with.
+    would stop the run later. check: raises RunFailed for a finished stage, also one of an earlier
+    run, that the run must not go on with.
     select: of all that was ever written with a fingerprint, what this run asks for; None where some
     of it is missing. temporary: what is removed from the folder once the stage is complete.
     explainer: whose stage it is, where it runs for each of several explainers. is_dry_run: only say

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,89 +29,67 @@ def _parameters(context: Context) -> Mapping[str, Any]:
     return {"analyse": identity(context.settings.analyse)}
 
 
-@dataclass(frozen=True)
-class _Texts:
-    samples: Sequence[Path]
-    descriptions: Sequence[Path]
-
-
 def _texts(context: Context, folder: Path) -> list[Item]:
-    inputs = _Texts(context.paths("samples", "samples"), context.paths("describe", "descriptions"))
-    return [Item("words", 1, (_WORDS,), inputs)]
+    samples = context.paths("samples", "samples")
+    return [Item("words", 1, (_WORDS,), (samples, context.paths("describe", "descriptions")))]
 
 
-def _list_words(item: Item, folder: Path, worker: Worker) -> None:
+def _list_words(worker: Worker, samples: Sequence[Path], descriptions: Sequence[Path]) -> None:
     from neuron_atlas.tasks.analyse.words import list_words
     from neuron_atlas.tasks.samples.catalog import open_catalog
 
-    texts: _Texts = item.inputs
-    catalog = open_catalog(texts.samples, texts.descriptions)
-    write_table(list_words(catalog), WORDS, folder / _WORDS)
-
-
-@dataclass(frozen=True)
-class _Layer:
-    captured: Path
-    layer: int
-    settings: AnalyseSettings
+    write_table(list_words(open_catalog(samples, descriptions)), WORDS, worker.folder / _WORDS)
 
 
 def _layers(context: Context, folder: Path) -> list[Item]:
     captured, settings = context.folder("capture"), context.settings.analyse
     return [
         Item(
-            key=f"layer-{layer:03d}",
-            size=1,
-            files=(layer_file("responses", layer),),
-            inputs=_Layer(captured, layer, settings),
+            f"layer-{layer:03d}", 1, (layer_file("responses", layer),), (captured, layer, settings)
         )
         for layer in context.layers()
     ]
 
 
-def _analyse(item: Item, folder: Path, worker: Worker) -> None:
+def _analyse(worker: Worker, captured: Path, layer: int, settings: AnalyseSettings) -> None:
     from neuron_atlas.tasks.analyse.responses import responses
     from neuron_atlas.tasks.analyse.words import lexicon
 
-    of: _Layer = item.inputs
-    moments = read_table(of.captured / layer_file("moments", of.layer), MOMENTS)
-    traces = of.captured / layer_file("traces", of.layer)
-    words = lexicon(read_table(folder / _WORDS, WORDS))
-    (name,) = item.files
-    write_table(responses(traces, moments, words, of.settings), RESPONSES, folder / name)
-
-
-@dataclass(frozen=True)
-class _AllLayers:
-    types: Sequence[Path]
-    tested_types: Sequence[Path] | None
-    responses: Sequence[str]
-    favourites: int
+    moments = read_table(captured / layer_file("moments", layer), MOMENTS)
+    traces = captured / layer_file("traces", layer)
+    words = lexicon(read_table(worker.folder / _WORDS, WORDS))
+    (path,) = worker.paths
+    write_table(responses(traces, moments, words, settings), RESPONSES, path)
 
 
 def _all_layers(context: Context, folder: Path) -> list[Item]:
     is_tested = "tested_types" in context.done["classify"].files
-    inputs = _AllLayers(
-        types=context.paths("classify", "types"),
-        tested_types=context.paths("classify", "tested_types") if is_tested else None,
-        responses=[layer_file("responses", layer) for layer in context.layers()],
-        favourites=context.settings.analyse.favourites,
+    inputs = (
+        context.paths("classify", "types"),
+        context.paths("classify", "tested_types") if is_tested else None,
+        [folder / layer_file("responses", layer) for layer in context.layers()],
+        context.settings.analyse.favourites,
     )
     return [Item("summary", 1, tuple(f"{spec.name}.parquet" for spec in TYPE_SUMMARIES), inputs)]
 
 
-def _summarise(item: Item, folder: Path, worker: Worker) -> None:
+def _summarise(
+    worker: Worker,
+    types: Sequence[Path],
+    tested_types: Sequence[Path] | None,
+    responses: Sequence[Path],
+    favourites: int,
+) -> None:
     from neuron_atlas.tasks.analyse.summary import summarise
 
-    of: _AllLayers = item.inputs
     tables = summarise(
-        read_table(of.types, NEURON_TYPES),
-        None if of.tested_types is None else read_table(of.tested_types, NEURON_TESTS),
-        read_table([folder / name for name in of.responses], RESPONSES),
-        of.favourites,
+        read_table(types, NEURON_TYPES),
+        None if tested_types is None else read_table(tested_types, NEURON_TESTS),
+        read_table(responses, RESPONSES),
+        favourites,
     )
     for spec, table in tables:
-        write_table(table, spec, folder / f"{spec.name}.parquet")
+        write_table(table, spec, worker.folder / f"{spec.name}.parquet")
 
 
 STAGE = Stage(

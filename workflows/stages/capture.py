@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +54,13 @@ def _extent_items(context: Context, folder: Path) -> list[Item]:
     return [Item("extent", 1, (_EXTENT,))]
 
 
-def _write_extent(item: Item, folder: Path, worker: Worker) -> None:
+def _write_extent(worker: Worker) -> None:
     """Write how many layers the subject has, and how many neurons each of them."""
     from neuron_atlas.tasks.subject.hook_points import decoder_layers, neurons_per_layer
 
     subject = worker.held.subject
     extent = {"layers": len(decoder_layers(subject)), "neurons": neurons_per_layer(subject)}
-    write_json(folder / _EXTENT, extent)
-
-
-@dataclass(frozen=True)
-class _Shard:
-    plan: ShardPlan
-    samples: Sequence[Path]
-    descriptions: Sequence[Path]
-    source: Source
+    write_json(worker.folder / _EXTENT, extent)
 
 
 def _shard_items(context: Context, folder: Path) -> list[Item]:
@@ -86,7 +78,7 @@ def _shard_items(context: Context, folder: Path) -> list[Item]:
             key=plan.name,
             size=len(plan.sample_ids),
             files=_tables(layers, f"{_SHARDS}/{plan.name}/"),
-            inputs=_Shard(plan, samples, descriptions, context.settings.data.source),
+            inputs=(plan, samples, descriptions, context.settings.data.source),
         )
         for plan in plans
     ]
@@ -94,48 +86,37 @@ def _shard_items(context: Context, folder: Path) -> list[Item]:
 
 def _plan_items(context: Context, folder: Path) -> list[Item]:
     """The shard that takes the most memory, of those to come."""
-    waiting = [item.inputs.plan for item in unfinished_items(_shard_items(context, folder), folder)]
+    waiting = [item.inputs[0] for item in unfinished_items(_shard_items(context, folder), folder)]
     if not waiting:
         return []
     largest = max(waiting, key=lambda one: (one.max_visual + one.max_text, len(one.random_ids)))
-    return [Item("memory-plan", 1, (), largest)]
+    return [Item("memory-plan", 1, (), (largest,))]
 
 
-def _plan_memory(item: Item, folder: Path, worker: Worker) -> list[str]:
+def _plan_memory(worker: Worker, shard: ShardPlan) -> list[str]:
     """Say where the capture of a shard keeps what. Raises SubjectError where it does not fit, and
     for a layer that the subject does not have."""
     from neuron_atlas.tasks.capture.demand import memory_plan
     from neuron_atlas.tasks.subject.hook_points import check_layers
 
-    check_layers(worker.held.subject, item.inputs.layers)
-    plan = memory_plan(worker.held.subject, item.inputs, worker.held.sharers)
-    return [f"{'capture':<10} {plan}"]
+    check_layers(worker.held.subject, shard.layers)
+    return [f"{'capture':<10} {memory_plan(worker.held.subject, shard, worker.held.sharers)}"]
 
 
-def _capture(item: Item, folder: Path, worker: Worker) -> None:
+def _capture(
+    worker: Worker,
+    plan: ShardPlan,
+    samples: Sequence[Path],
+    descriptions: Sequence[Path],
+    source: Source,
+) -> None:
     from neuron_atlas.tasks.capture.shard import capture_shard
     from neuron_atlas.tasks.samples.catalog import open_catalog
 
-    shard: _Shard = item.inputs
-    catalog = open_catalog(
-        shard.samples, shard.descriptions, sample_ids=shard.plan.sample_ids, source=shard.source
-    )
-    capture_shard(
-        worker.held.subject,
-        shard.plan,
-        catalog,
-        folder / _SHARDS / shard.plan.name,
-        worker.held.sharers,
-        worker.count,
-    )
-
-
-@dataclass(frozen=True)
-class _Merge:
-    layer: int
-    folders: tuple[str, ...]
-    into: str
-    top_n: int
+    catalog = open_catalog(samples, descriptions, sample_ids=plan.sample_ids, source=source)
+    folder = worker.folder / _SHARDS / plan.name
+    held = worker.held
+    capture_shard(held.subject, plan, catalog, folder, held.sharers, worker.count)
 
 
 def _merge_items(context: Context, folder: Path) -> list[Item]:
@@ -151,7 +132,7 @@ def _merge_items(context: Context, folder: Path) -> list[Item]:
             key=f"{into.removeprefix(_SHARDS).strip('/') or 'merge'}-layer-{layer:03d}",
             size=1,
             files=_tables([layer], into),
-            inputs=_Merge(layer, tuple(group), into, top_n),
+            inputs=(layer, tuple(group), into, top_n),
             level=level,
         )
         for level, merges in enumerate(_merge_tree(shards))
@@ -160,12 +141,11 @@ def _merge_items(context: Context, folder: Path) -> list[Item]:
     ]
 
 
-def _merge(item: Item, folder: Path, worker: Worker) -> None:
+def _merge(worker: Worker, layer: int, shards: Sequence[str], into: str, top_n: int) -> None:
     from neuron_atlas.tasks.capture.merge import merge_layer
 
-    merge: _Merge = item.inputs
-    shards = [folder / name for name in merge.folders]
-    merge_layer(shards, merge.layer, merge.top_n, folder / merge.into)
+    folder = worker.folder
+    merge_layer([folder / name for name in shards], layer, top_n, folder / into)
 
 
 def _merge_tree(shards: Sequence[str]) -> list[list[tuple[Sequence[str], str]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,6 @@ def _parameters(context: Context) -> Mapping[str, Any]:
     return {"rule": identity(context.settings.classify.rule)}
 
 
-@dataclass(frozen=True)
-class _Layer:
-    rule: Rule
-    captured: Path
-    layer: int
-
-
 def _layers(context: Context, folder: Path) -> list[Item]:
     rule = context.settings.classify.rule
     return [
@@ -45,7 +37,7 @@ def _layers(context: Context, folder: Path) -> list[Item]:
             key=f"layer-{layer:03d}",
             size=1,
             files=(layer_file("types", layer), *_tests(rule, layer)),
-            inputs=_Layer(rule, context.folder("capture"), layer),
+            inputs=(rule, context.folder("capture"), layer),
         )
         for layer in context.layers()
     ]
@@ -56,16 +48,14 @@ def _tests(rule: Rule, layer: int) -> list[str]:
     return [f"{_WITHOUT_Q}/{layer_file('tested_types', layer)}"] if has_tests else []
 
 
-def _classify(item: Item, folder: Path, worker: Worker) -> None:
-    of: _Layer = item.inputs
-    if isinstance(of.rule, RuleWithTests):
-        (name,) = _tests(of.rule, of.layer)
-        histograms = read_table(of.captured / layer_file("histograms", of.layer), HISTOGRAMS)
-        write_table(of.rule.test(histograms), NEURON_TESTS, folder / name)
-    traces = read_table(of.captured / layer_file("traces", of.layer), TRACES)
-    moments = read_table(of.captured / layer_file("moments", of.layer), MOMENTS)
-    types = of.rule.types(traces, moments)
-    write_table(types, NEURON_TYPES, folder / layer_file("types", of.layer))
+def _classify(worker: Worker, rule: Rule, captured: Path, layer: int) -> None:
+    types, *tests = worker.paths
+    if isinstance(rule, RuleWithTests):
+        histograms = read_table(captured / layer_file("histograms", layer), HISTOGRAMS)
+        write_table(rule.test(histograms), NEURON_TESTS, tests[0])
+    traces = read_table(captured / layer_file("traces", layer), TRACES)
+    moments = read_table(captured / layer_file("moments", layer), MOMENTS)
+    write_table(rule.types(traces, moments), NEURON_TYPES, types)
 
 
 def _all_layers(context: Context, folder: Path) -> list[Item]:
@@ -73,13 +63,13 @@ def _all_layers(context: Context, folder: Path) -> list[Item]:
     if not isinstance(rule, RuleWithTests):
         return []
     files = tuple(layer_file("tested_types", layer) for layer in layers)
-    return [Item("false-discoveries", 1, files, rule)]
+    return [Item("false-discoveries", 1, files, (rule,))]
 
 
-def _conclude(item: Item, folder: Path, worker: Worker) -> None:
+def _conclude(worker: Worker, rule: RuleWithTests) -> None:
     """Control false discoveries over all layers together."""
-    without_q = [folder / _WITHOUT_Q / name for name in item.files]
-    conclude(item.inputs, without_q, [folder / name for name in item.files])
+    without_q = [worker.folder / _WITHOUT_Q / path.name for path in worker.paths]
+    conclude(rule, without_q, worker.paths)
 
 
 STAGE = Stage(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +31,14 @@ def _prepare(context: Context) -> None:
 
 
 def _wanted_layers(context: Context, folder: Path) -> list[Item]:
-    return [Item("layers", 1, (), context.settings.capture.layers)]
+    return [Item("layers", 1, (), (context.settings.capture.layers or (),))]
 
 
-def _check_layers(item: Item, folder: Path, worker: Worker) -> None:
+def _check_layers(worker: Worker, layers: Sequence[int]) -> None:
     """Raise SubjectError for a layer that the subject does not have, hours before its capture."""
     from neuron_atlas.tasks.subject.hook_points import check_layers
 
-    check_layers(worker.held.subject, item.inputs or ())
-
-
-@dataclass(frozen=True)
-class _Part:
-    samples: Path
-    source: Source
-    settings: DescribeSettings
+    check_layers(worker.held.subject, layers)
 
 
 def _items(context: Context, folder: Path) -> list[Item]:
@@ -56,25 +48,17 @@ def _items(context: Context, folder: Path) -> list[Item]:
             key=path.stem.removeprefix("samples-"),
             size=row_count(path),
             files=(path.name.replace("samples-", "descriptions-"),),
-            inputs=_Part(path, settings.data.source, settings.describe),
+            inputs=(path, settings.data.source, settings.describe),
         )
         for path in context.paths("samples", "samples")
     ]
 
 
-def _describe(item: Item, folder: Path, worker: Worker) -> None:
+def _describe(worker: Worker, samples: Path, source: Source, settings: DescribeSettings) -> None:
     from neuron_atlas.tasks.subject.describe import describe_part
 
-    part: _Part = item.inputs
-    (name,) = item.files
-    describe_part(
-        worker.held.subject,
-        part.samples,
-        part.source,
-        part.settings,
-        folder / name,
-        worker.count,
-    )
+    (path,) = worker.paths
+    describe_part(worker.held.subject, samples, source, settings, path, worker.count)
 
 
 def _check(context: Context) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,13 +81,6 @@ def _needs(settings: ExplainSettings, title: str, context: Context) -> Needs:
     )
 
 
-@dataclass(frozen=True)
-class _Part:
-    explainer: Explainer
-    neurons: NeuronPart
-    evidence: EvidenceFiles
-
-
 def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[Item]:
     types = read_table(context.paths("classify", "types"), NEURON_TYPES)
     try:
@@ -101,23 +93,21 @@ def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[It
             key=part.key,
             size=len(part.neurons),
             files=(part.file("explanations"),),
-            inputs=_Part(settings.explainer, part, evidence),
+            inputs=(settings.explainer, part, evidence),
         )
         for part in cut_into_parts(chosen, settings.neurons_per_task)
     ]
 
 
-def _explain(item: Item, folder: Path, worker: Worker) -> None:
+def _explain(worker: Worker, explainer: Explainer, part: NeuronPart, files: EvidenceFiles) -> None:
     """Write the explanations of a part, unless answers of a batch are pending."""
     from neuron_atlas.tasks.explain.rows import explanation_rows
 
-    part: _Part = item.inputs
-    evidence = part.evidence.load(part.neurons)["explainer"]
-    catalog = part.evidence.catalog(evidence)
-    explanations = part.explainer.explain(evidence, catalog, worker.calls)
+    evidence = files.load(part)["explainer"]
+    explanations = explainer.explain(evidence, files.catalog(evidence), worker.calls)
     if not any(one.status == "pending" for one in explanations):
-        rows = explanation_rows(part.explainer.name, evidence, explanations)
-        write_table(rows, EXPLANATIONS, folder / part.neurons.file("explanations"))
+        (path,) = worker.paths
+        write_table(explanation_rows(explainer.name, evidence, explanations), EXPLANATIONS, path)
 
 
 def _has_transient_failures(item: Item, folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +59,6 @@ def _about(context: Context) -> About:
     )
 
 
-@dataclass(frozen=True)
-class _Page:
-    files: ReportFiles
-    source: Source
-    settings: ReportSettings
-    about: About
-
-
 def _page(context: Context, folder: Path) -> list[Item]:
     written = {(made.stage, name) for made in context.done.values() for name in made.files}
     tables = {
@@ -78,44 +70,28 @@ def _page(context: Context, folder: Path) -> list[Item]:
     traces = {layer: captured / layer_file("traces", layer) for layer in context.layers()}
     settings = context.settings
     site = f"artifacts/{STAGE.name}/{folder.name}/{FOLDER}" if _has_site(context) else ""
-    return [
-        Item(
-            "page",
-            1,
-            (),
-            _Page(
-                ReportFiles(tables, traces),
-                settings.data.source,
-                settings.report,
-                replace(_about(context), site=site),
-            ),
-        )
-    ]
+    about = replace(_about(context), site=site)
+    files = ReportFiles(tables, traces)
+    return [Item("page", 1, (), (files, settings.data.source, settings.report, about))]
 
 
-def _write_page(item: Item, folder: Path, worker: Worker) -> None:
+def _write_page(
+    worker: Worker, files: ReportFiles, source: Source, settings: ReportSettings, about: About
+) -> None:
     from neuron_atlas.tasks.report.report import write_report
 
-    page: _Page = item.inputs
-    with filling(folder) as local:
-        write_report(local, page.files, page.source, page.settings, page.about)
+    with filling(worker.folder) as local:
+        write_report(local, files, source, settings, about)
 
 
 def _has_site(context: Context) -> bool:
     return context.settings.report.site.write
 
 
-@dataclass(frozen=True)
-class _Scored:
-    explanations: Sequence[Path]
-    scores: Sequence[Path]
-    aggregates: Sequence[Path]
-
-
 def _accounts(context: Context, folder: Path) -> list[Item]:
     if not _has_site(context):
         return []
-    scored = _Scored(
+    scored = (
         context.paths("explain", "explanations"),
         context.paths("score", "scores"),
         context.paths("score", "score_aggregates"),
@@ -123,18 +99,22 @@ def _accounts(context: Context, folder: Path) -> list[Item]:
     return [Item("accounts", 1, (_ACCOUNTS,), scored)]
 
 
-def _list_accounts(item: Item, folder: Path, worker: Worker) -> None:
+def _list_accounts(
+    worker: Worker,
+    explanations: Sequence[Path],
+    scores: Sequence[Path],
+    aggregates: Sequence[Path],
+) -> None:
     from neuron_atlas.tasks.report.site.columns import list_accounts
 
-    of: _Scored = item.inputs
-    accounts = list_accounts(of.explanations, of.scores, of.aggregates)
-    write_json(folder / _ACCOUNTS, accounts.to_json())
+    accounts = list_accounts(explanations, scores, aggregates)
+    write_json(worker.folder / _ACCOUNTS, accounts.to_json())
 
 
 def _columns(context: Context, folder: Path) -> list[Item]:
     layers = _layer_files(context)
     return [
-        Item(f"columns-layer-{one.layer:03d}", 1, (_columns_mark(one.layer),), one)
+        Item(f"columns-layer-{one.layer:03d}", 1, (_columns_mark(one.layer),), (one,))
         for one in layers
     ]
 
@@ -143,21 +123,12 @@ def _columns_mark(layer: int) -> str:
     return f"{PARTS}/columns-{layer:03d}.json"
 
 
-def _write_columns(item: Item, folder: Path, worker: Worker) -> None:
+def _write_columns(worker: Worker, layer: LayerFiles) -> None:
     from neuron_atlas.tasks.report.site.columns import write_columns
 
-    accounts = Accounts.from_json(read_json(folder / _ACCOUNTS))
-    (mark,) = item.files
-    write_json(folder / mark, write_columns(folder / FOLDER, item.inputs, accounts))
-
-
-@dataclass(frozen=True)
-class _Neurons:
-    part: SitePart
-    layer: LayerFiles
-    samples: SampleFiles
-    settings: SiteSettings
-    top_n: int
+    accounts = Accounts.from_json(read_json(worker.folder / _ACCOUNTS))
+    (mark,) = worker.paths
+    write_json(mark, write_columns(worker.folder / FOLDER, layer, accounts))
 
 
 def _neurons(context: Context, folder: Path) -> list[Item]:
@@ -168,27 +139,26 @@ def _neurons(context: Context, folder: Path) -> list[Item]:
             key=f"neurons-{part.layer:03d}-{part.start:06d}",
             size=part.stop - part.start,
             files=(f"{PARTS}/{part.layer:03d}-{part.start:06d}.json",),
-            inputs=_Neurons(part, layer, samples, site, top_n),
+            inputs=(part, layer, samples, site, top_n),
         )
         for layer in _layer_files(context)
         for part in cut_layer(layer)
     ]
 
 
-def _write_neurons(item: Item, folder: Path, worker: Worker) -> None:
+def _write_neurons(
+    worker: Worker,
+    part: SitePart,
+    layer: LayerFiles,
+    samples: SampleFiles,
+    settings: SiteSettings,
+    top_n: int,
+) -> None:
     from neuron_atlas.tasks.report.site.neurons import write_neurons
 
-    of: _Neurons = item.inputs
-    shown = write_neurons(folder / FOLDER, of.part, of.layer, of.samples, of.settings, of.top_n)
-    (mark,) = item.files
-    write_json(folder / mark, {"shown": sorted(shown)})
-
-
-@dataclass(frozen=True)
-class _Samples:
-    sample_ids: tuple[int, ...]
-    files: SampleFiles
-    settings: SiteSettings
+    shown = write_neurons(worker.folder / FOLDER, part, layer, samples, settings, top_n)
+    (mark,) = worker.paths
+    write_json(mark, {"shown": sorted(shown)})
 
 
 def _samples(context: Context, folder: Path) -> list[Item]:
@@ -203,40 +173,33 @@ def _samples(context: Context, folder: Path) -> list[Item]:
             size=len(batch),
             # The last file that is written of a batch.
             files=((Path(FOLDER) / data_file(samples_key(batch[-1]))).as_posix(),),
-            inputs=_Samples(batch, files, site),
+            inputs=(batch, files, site),
         )
         for batch in cut_samples(shown)
     ]
 
 
-def _write_samples(item: Item, folder: Path, worker: Worker) -> None:
+def _write_samples(
+    worker: Worker, sample_ids: tuple[int, ...], files: SampleFiles, settings: SiteSettings
+) -> None:
     from neuron_atlas.tasks.report.site.samples import write_samples
 
-    of: _Samples = item.inputs
-    write_samples(folder / FOLDER, of.sample_ids, of.files, of.settings)
-
-
-@dataclass(frozen=True)
-class _Index:
-    layers: tuple[int, ...]
-    about: About
-    title: str
+    write_samples(worker.folder / FOLDER, sample_ids, files, settings)
 
 
 def _index(context: Context, folder: Path) -> list[Item]:
     if not _has_site(context):
         return []
-    inputs = _Index(context.layers(), _about(context), context.settings.report.title)
+    inputs = (context.layers(), _about(context), context.settings.report.title)
     return [Item("index", 1, (), inputs)]
 
 
-def _write_index(item: Item, folder: Path, worker: Worker) -> None:
+def _write_index(worker: Worker, layers: tuple[int, ...], about: About, title: str) -> None:
     from neuron_atlas.tasks.report.site.index import write_index
 
-    of: _Index = item.inputs
-    rows = [read_json(folder / _columns_mark(layer)) for layer in of.layers]
-    accounts = Accounts.from_json(read_json(folder / _ACCOUNTS))
-    write_index(folder / FOLDER, rows, accounts, of.about, of.title)
+    rows = [read_json(worker.folder / _columns_mark(layer)) for layer in layers]
+    accounts = Accounts.from_json(read_json(worker.folder / _ACCOUNTS))
+    write_index(worker.folder / FOLDER, rows, accounts, about, title)
 
 
 def _layer_files(context: Context) -> list[LayerFiles]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +52,6 @@ def _require_text(context: Context) -> bool:
     return context.settings.describe.text == "given"
 
 
-@dataclass(frozen=True)
-class _Part:
-    source: Source
-    records: Sequence[Record]
-    first_id: int
-    duplicates: set[int]
-    require_text: bool
-
-
 def _items(context: Context, folder: Path) -> list[Item]:
     source = context.settings.data.source
     records = list_records(source)
@@ -74,7 +64,7 @@ def _items(context: Context, folder: Path) -> list[Item]:
             files=tuple(
                 f"{artifact}-{start:08d}-{stop:08d}.parquet" for artifact in ("samples", "concepts")
             ),
-            inputs=_Part(
+            inputs=(
                 source,
                 records[start:stop],
                 start,
@@ -92,18 +82,21 @@ def _parts(samples: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, samples)) for start in range(0, samples, size)]
 
 
-def _scan(item: Item, folder: Path, worker: Worker) -> None:
-    part: _Part = item.inputs
+def _scan(
+    worker: Worker,
+    source: Source,
+    records: Sequence[Record],
+    first_id: int,
+    duplicates: set[int],
+    require_text: bool,
+) -> None:
     samples, concepts = scan(
-        part.source,
-        part.records,
-        part.first_id,
-        require_text=part.require_text,
-        duplicates=part.duplicates,
+        source, records, first_id, require_text=require_text, duplicates=duplicates
     )
-    name = f"{item.key}.parquet"
-    write_table(concepts, CONCEPTS, folder / f"concepts-{name}")
-    write_table(samples, SAMPLES, folder / f"samples-{name}")
+    for table, spec, path in zip(
+        (samples, concepts), (SAMPLES, CONCEPTS), worker.paths, strict=True
+    ):
+        write_table(table, spec, path)
 
 
 def _finish(context: Context, folder: Path, files: Files) -> Written:

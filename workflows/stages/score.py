@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,15 +44,6 @@ def _parameters(context: Context) -> Mapping[str, Any]:
     return {"score": identity(context.settings.score)}
 
 
-@dataclass(frozen=True)
-class _Part:
-    neurons: NeuronPart
-    evidence: EvidenceFiles
-    explanations: Path
-    simulations: Path
-    settings: ScoreSettings
-
-
 def _parts(explainer: str, context: Context, folder: Path) -> list[Item]:
     evidence = EvidenceFiles.of(context)
     files = {
@@ -66,7 +56,7 @@ def _parts(explainer: str, context: Context, folder: Path) -> list[Item]:
             key=part.key,
             size=len(part.neurons),
             files=(part.file("scores"),),
-            inputs=_Part(
+            inputs=(
                 part,
                 evidence,
                 files[part.file("explanations")],
@@ -78,40 +68,38 @@ def _parts(explainer: str, context: Context, folder: Path) -> list[Item]:
     ]
 
 
-def _score(item: Item, folder: Path, worker: Worker) -> None:
+def _score(
+    worker: Worker,
+    part: NeuronPart,
+    files: EvidenceFiles,
+    explanations: Path,
+    simulations: Path,
+    settings: ScoreSettings,
+) -> None:
     from neuron_atlas.tasks.score.score import score_neurons
 
-    part: _Part = item.inputs
     columns = ["layer", "neuron", "explainer", "exemplar_ids"]
     seen = {
         (row["layer"], row["neuron"], row["explainer"]): frozenset(row["exemplar_ids"])
-        for row in read_table(part.explanations, EXPLANATIONS, columns).to_pylist()
+        for row in read_table(explanations, EXPLANATIONS, columns).to_pylist()
     }
-    evidence = part.evidence.load(part.neurons)
+    evidence = files.load(part)
     shown = [*evidence["explainer"], *evidence["scorer"]]
-    texts = {key: one.tokens for key, one in part.evidence.catalog(shown).samples.items()}
-    simulated = read_table(part.simulations, SIMULATIONS)
-    rows = score_neurons(simulated, evidence, texts, seen, part.settings)
-    write_table(rows, SCORES, folder / part.neurons.file("scores"))
-
-
-@dataclass(frozen=True)
-class _AllNeurons:
-    scores: Sequence[str]
-    settings: ScoreSettings
+    texts = {key: one.tokens for key, one in files.catalog(shown).samples.items()}
+    simulated = read_table(simulations, SIMULATIONS)
+    (path,) = worker.paths
+    write_table(score_neurons(simulated, evidence, texts, seen, settings), SCORES, path)
 
 
 def _all_neurons(explainer: str, context: Context, folder: Path) -> list[Item]:
-    scores = [part.file("scores") for part in explained_parts(context, explainer)]
-    inputs = _AllNeurons(scores, context.settings.score)
-    return [Item("aggregates", 1, (_AGGREGATES,), inputs)]
+    scores = [folder / part.file("scores") for part in explained_parts(context, explainer)]
+    return [Item("aggregates", 1, (_AGGREGATES,), (scores, context.settings.score))]
 
 
-def _aggregate(item: Item, folder: Path, worker: Worker) -> None:
+def _aggregate(worker: Worker, scores: Sequence[Path], settings: ScoreSettings) -> None:
     """Write what needs all neurons: p and q in the files of scores, and the aggregates."""
     from neuron_atlas.tasks.score.aggregate import aggregate_scores
     from neuron_atlas.tasks.score.significance import judge_files
 
-    of: _AllNeurons = item.inputs
-    judged = judge_files([folder / name for name in of.scores])
-    write_table(aggregate_scores(judged, of.settings), SCORE_AGGREGATES, folder / _AGGREGATES)
+    (path,) = worker.paths
+    write_table(aggregate_scores(judge_files(scores), settings), SCORE_AGGREGATES, path)

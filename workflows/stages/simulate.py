@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,18 +124,18 @@ def _load(simulator: Simulator, placement: Placement) -> ReadySimulator:
 
 def _probe_item(context: Context, folder: Path) -> list[Item]:
     ready = with_base_urls(context.settings.simulate)
-    return [] if ready.simulator.client is None else [Item("probe", 1, (_PROBED,), ready)]
+    return [] if ready.simulator.client is None else [Item("probe", 1, (_PROBED,), (ready,))]
 
 
-def _probe(item: Item, folder: Path, worker: Worker) -> list[str]:
+def _probe(worker: Worker, without_actor: ReadySimulator) -> list[str]:
     """Write what the simulator's server can do, if it has capabilities and can answer now."""
-    ready: ReadySimulator = worker.held or item.inputs
+    ready: ReadySimulator = worker.held or without_actor
     found = ready.simulator.probe(replace(worker.calls, servers=ready.servers))
     if found is None:
         has_capabilities = ready.simulator.assumed() is not None
         unknown = "simulate   estimator: not known yet: the server did not answer"
         return [unknown] if has_capabilities else []
-    write_json(folder / _PROBED, asdict(found))
+    write_json(worker.folder / _PROBED, asdict(found))
     return [f"simulate   estimator: {found.estimator}"]
 
 
@@ -144,17 +144,6 @@ def _probed(folder: Path) -> Capabilities | None:
         return Capabilities(**read_json(folder / _PROBED))
     except FileNotFoundError:
         return None
-
-
-@dataclass(frozen=True)
-class _Part:
-    ready: ReadySimulator
-    capabilities: Capabilities | None
-    explainer: str
-    neurons: NeuronPart
-    evidence: EvidenceFiles
-    explained: Mapping[Key, Explained]
-    controls: Mapping[Key, Explained]
 
 
 def _items(
@@ -174,7 +163,7 @@ def _items(
                 key=part.key,
                 size=len(neurons),
                 files=(part.file("simulations"),),
-                inputs=_Part(
+                inputs=(
                     ready,
                     capabilities,
                     explainer,
@@ -195,27 +184,36 @@ def _explained(context: Context, explainer: str) -> dict[Key, Explained]:
     return {(row["layer"], row["neuron"]): Explained(**row) for row in rows}
 
 
-def _simulate(item: Item, folder: Path, worker: Worker) -> None:
+def _simulate(
+    worker: Worker,
+    without_actor: ReadySimulator,
+    capabilities: Capabilities | None,
+    explainer: str,
+    part: NeuronPart,
+    files: EvidenceFiles,
+    explained: Mapping[Key, Explained],
+    controls: Mapping[Key, Explained],
+) -> None:
     """Write the simulations of a part, unless answers of a batch are pending."""
     from neuron_atlas.tasks.simulate.rows import simulate_neurons
 
-    part: _Part = item.inputs
-    ready: ReadySimulator = worker.held or part.ready
-    evidence = part.evidence.load(part.neurons)
+    ready: ReadySimulator = worker.held or without_actor
+    evidence = files.load(part)
     held_out, calibration = evidence["scorer"], evidence["calibration"]
     rows = simulate_neurons(
         ready.simulator,
-        part.explainer,
+        explainer,
         held_out,
         calibration,
-        part.explained,
-        part.controls,
-        part.evidence.catalog([*held_out, *calibration]),
+        explained,
+        controls,
+        files.catalog([*held_out, *calibration]),
         replace(worker.calls, servers=ready.servers),
-        part.capabilities,
+        capabilities,
     )
     if not pc.any(pc.equal(rows["status"], "pending")).as_py():
-        write_table(rows, SIMULATIONS, folder / part.neurons.file("simulations"))
+        (path,) = worker.paths
+        write_table(rows, SIMULATIONS, path)
 
 
 def _has_transient_failures(item: Item, folder: Path) -> bool:

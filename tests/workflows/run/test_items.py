@@ -18,27 +18,31 @@ PARTS = [
 ]
 
 
-def write(item: Item, folder: Path, worker: Worker) -> None:
+def finish(item: Item, folder: Path) -> None:
     for name in item.files:
-        (folder / name).write_text(item.inputs or "", encoding="utf-8")
+        (folder / name).touch()
 
 
-def write_after_the_level_below(item: Item, folder: Path, worker: Worker) -> None:
-    done = sorted(path.name for path in folder.glob("*.txt"))
-    (folder / item.files[0]).write_text(" ".join(done), encoding="utf-8")
+def do_nothing(worker: Worker) -> None:
+    pass
 
 
-def warn(item: Item, folder: Path, worker: Worker) -> list[str]:
+def write_after_the_level_below(worker: Worker) -> None:
+    done = sorted(path.name for path in worker.folder.glob("*.txt"))
+    worker.paths[0].write_text(" ".join(done), encoding="utf-8")
+
+
+def warn(worker: Worker) -> list[str]:
     logging.getLogger("neuron_atlas.tasks.capture.capture").warning("halved the batch")
     logging.getLogger("another.library").warning("of no concern to a user")
     return ["a line for the user"]
 
 
-def fail(item: Item, folder: Path, worker: Worker) -> None:
+def fail(worker: Worker) -> None:
     raise ZeroDivisionError("a defect")
 
 
-def fail_plainly(item: Item, folder: Path, worker: Worker) -> None:
+def fail_plainly(worker: Worker) -> None:
     raise SourceError("data.path: no such folder")
 
 
@@ -60,8 +64,8 @@ def runner_of(work, folder: Path) -> ItemRunner:
 
 
 def test_an_item_is_complete_when_all_its_files_are_there(tmp_path):
-    write(PARTS[0], tmp_path, Worker())
-    write(PARTS[1], tmp_path, Worker())
+    finish(PARTS[0], tmp_path)
+    finish(PARTS[1], tmp_path)
     (tmp_path / "1.log").unlink()
     assert unfinished_items(PARTS, tmp_path) == [PARTS[1]]
 
@@ -73,8 +77,10 @@ def test_an_item_that_leaves_no_file_is_done_in_every_run(tmp_path):
 
 def test_a_complete_item_with_a_failure_that_may_have_passed_is_done_again(tmp_path):
     for item in PARTS:
-        write(item, tmp_path, Worker())
-    step = Step("s", "parts", lambda *_: PARTS, write, should_retry=lambda item, _: item.size == 2)
+        finish(item, tmp_path)
+    step = Step(
+        "s", "parts", lambda *_: PARTS, do_nothing, should_retry=lambda item, _: item.size == 2
+    )
     reopen_items(step, PARTS, tmp_path)
     assert unfinished_items(PARTS, tmp_path) == [PARTS[1]]
     assert not (tmp_path / "1.txt").exists()

@@ -27,7 +27,7 @@ NOBODY = ClientSettings(base_url="http://127.0.0.1:1/v1", max_attempts=1)
 def probe(simulator: Simulator, folder: Path) -> list[str]:
     """Probe as a work item; returns the lines for the user."""
     item = Item("probe", 1, ("capabilities.json",), ReadySimulator(simulator))
-    return simulate._probe(item, folder, Worker(calls=Calls()))
+    return simulate._probe(Worker(folder, calls=Calls()), *item.inputs)
 
 
 @pytest.mark.parametrize("kind", [ChatSimulator, PromptLogprobs])
