@@ -33,6 +33,7 @@ class LocalRuns:
         self._file = None
         self.is_alone = True
         with suppress(OSError):  # A folder that cannot be written, a file system without locks.
+            folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / _LOCK).open("a")
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

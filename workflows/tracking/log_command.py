@@ -42,11 +42,11 @@ def main() -> None:
     with closing(LocalRuns(folder)) as local:
         if not local.is_alone:
             _end(2, f"{folder}: a run is going on here; it sends its record itself")
-        local.end_killed()
-        waiting = [run.info.run_id for run in local.runs()]
-        total = len(waiting)
+        waiting: list[str] = []
         try:
-            mirror = Mirror(local.client, uri)
+            local.end_killed()
+            waiting += [run.info.run_id for run in local.runs()]
+            total, mirror = len(waiting), Mirror(local.client, uri)
             while waiting:
                 mirror.copy(waiting[0])
                 del waiting[0]

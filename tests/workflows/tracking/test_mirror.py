@@ -345,12 +345,20 @@ def test_a_server_that_has_forgotten_a_run_gets_all_of_it_again(out, server):
     assert everything(server) == everything(out / "mlflow.db")
 
 
-def test_a_database_that_cannot_be_written_costs_a_line_and_not_the_run(out, capsys):
+def test_a_damaged_database_costs_a_line_and_not_the_run(out, log_later, monkeypatch, capsys):
     (out / "mlflow.db").write_text("no database")
     record(out, "broken")
-    message = capsys.readouterr().err
-    assert "mlflow     will not log " in message
-    assert "Traceback" not in message
+    assert "mlflow     will not log " in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    assert log_later() == 1
+    assert "neuron-atlas-log: not sent: " in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_yet_is_made(tmp_path):
+    recorder = Recorder(tmp_path / "new" / "out")
+    begun(recorder, "first").end("FINISHED")
+    recorder.close()
+    assert found(tmp_path / "new" / "out" / "mlflow.db", "first")[1][0].info.status == "FINISHED"
 
 
 @pytest.mark.parametrize(
