@@ -132,9 +132,9 @@ def test_no_score_below_zero_beats_its_controls_however_bad_they_are():
 
 
 def test_who_meets_the_level_exactly_is_called():
-    """60 of 187 contests won and 2 lost by as much: (1 + 2) / 60 is 0.05, and no more."""
-    won = np.array([0.5] * 60 + [-0.5] * 2 + [0.0] * 125)
-    assert (q_values(p_values(won)) <= 0.05).sum() == 60
+    """20 of 83 contests won and none lost: 1 / 20 is 0.05, whatever 1 / 83 * 83 / 20 is."""
+    won = np.array([0.5] * 20 + [0.0] * 63)
+    assert (q_values(p_values(won)) <= 0.05).sum() == 20
 
 
 def test_with_few_neurons_nothing_can_be_called():

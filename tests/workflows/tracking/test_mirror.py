@@ -258,6 +258,16 @@ def test_the_jobs_of_a_sweep_are_below_it_on_the_server_too(out, server, log_lat
     assert everything(server) == everything(out / "mlflow.db")
 
 
+def test_a_job_that_is_sent_before_its_sweep_takes_it_along(out, server):
+    recorder = Recorder(out)
+    parent = begun(recorder, "a sweep")
+    job = begun(recorder, "one", parent)
+    Mirror(recorder.local.client, f"sqlite:///{server}").copy(job.run_id)
+    (top,), (below,) = found(server, "a sweep")[1], found(server, "one")[1]
+    assert below.data.tags["mlflow.parentRunId"] == top.info.run_id
+    recorder.close()
+
+
 def test_a_program_that_is_killed_leaves_a_run_that_is_ended_as_killed(
     out, server, log_later, monkeypatch
 ):
