@@ -75,7 +75,6 @@ print(take(RemoteLimits({limits.account!r}, RATE), 2.0))
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     assert other.returncode == 0, other.stderr

@@ -16,7 +16,7 @@ from tests.tasks.report.site.browsing import chromium
 from tests.workflows.runs import ROOT, SMALL, command
 from tests.workflows.tracking.server import mlflow_server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.browser
 
 LAYERS = (0, 1, 2, 3)
 PATIENCE_MS = 60_000
@@ -65,7 +65,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
         }
         called = command("--multirun", "data.count=60", *of_layers, swept, f"out={folder / 'out'}")
         with (folder / "log").open("w") as log:
-            ended = subprocess.run(called, env=environment, stdout=log, stderr=log, timeout=400)
+            ended = subprocess.run(called, env=environment, stdout=log, stderr=log)
         assert ended.returncode == 0, (folder / "log").read_text()
         client = MlflowClient(server.address)
         experiment = client.get_experiment_by_name("neuron-atlas").experiment_id
