@@ -3,7 +3,7 @@
     python -m bench.explain [--seconds 60] [--out bench/explain.json]
 
 A provider on loopback enforces 3,000 requests and 2,000,000 tokens in any 60 s. Four processes
-call it: (a) through this project's limits and journal, each a Ray actor of one cluster, (b) with
+call it: (a) through this project's account, a Ray actor, (b) with
 plain AsyncOpenAI, its own retries and a semaphore. Measured by the provider's own log, after a
 warm-up that fills its window, so that the limit is the sliding one. Calls that it turns down count
 against its limit, as at the real one, so whoever keeps coming too soon keeps being turned down.
@@ -33,16 +33,15 @@ from typing import Any
 import openai
 import ray
 
+from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import connect, in_parallel
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
-from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.config.settings import ClusterSettings
-from neuron_atlas.workflows.models.journal import open_journal
-from neuron_atlas.workflows.models.limits import RemoteLimits
+from neuron_atlas.workflows.models.account import open_account
 
 REQUESTS_PER_MINUTE = 3_000
 TOKENS_PER_MINUTE = 2_000_000
@@ -147,9 +146,10 @@ def _ours(base_url: str, folder: Path, seconds: float) -> None:
     settings = _settings(base_url, limits, 100)
     with (
         cluster(ClusterSettings(cpus=WORKERS)),
-        open_journal(folder / "journal.sqlite", "bench", None) as journal,
+        open_account(folder / "journal.sqlite", "bench", None, settings, PRICES) as account,
     ):
-        calls = Calls(journal, RemoteLimits(settings.account, limits))
+        account.share_limits()
+        calls = Calls(account)
         worker = ray.remote(num_cpus=1)(_call_for)
         ray.get([worker.remote(settings, calls, w, seconds) for w in range(WORKERS)])
 
@@ -243,7 +243,9 @@ def work_off(base_url: str, journal: str, neurons: int) -> None:
     settings = _settings(base_url, LimitSettings(concurrency=IN_FLIGHT), IN_FLIGHT)
 
     async def work() -> None:
-        async with connect(settings, Calls(SqliteJournal(journal)), PRICES) as connection:
+        async with connect(
+            settings, Calls(LocalAccount(journal, limits=settings.limits)), PRICES
+        ) as connection:
 
             async def ask(number: int) -> str:
                 image = {"url": _picture(number), "detail": "low"}

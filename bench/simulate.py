@@ -27,7 +27,11 @@ import openai
 from hydra.core.global_hydra import GlobalHydra
 
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.tasks.models.spool import Spool, Spooled, read_spools
+from neuron_atlas.tasks.models.request_file import (
+    FiledRequest,
+    RequestFile,
+    read_request_files,
+)
 from neuron_atlas.workflows.atlas import run_atlas
 from neuron_atlas.workflows.config.composition import CONF, plain_config, register_resolvers
 from neuron_atlas.workflows.config.reader import read_settings
@@ -100,7 +104,7 @@ def _asking(base_url: str, in_flight: int) -> list[str]:
     ]
 
 
-def _prepare(folder: Path, neurons: int, in_flight: int) -> list[Spooled]:
+def _prepare(folder: Path, neurons: int, in_flight: int) -> list[FiledRequest]:
     """Run everything up to the explanations, and write down what the stage will ask."""
     base = folder / "base"
     context = run_atlas(_composed(_overrides(base, neurons)))
@@ -110,13 +114,13 @@ def _prepare(folder: Path, neurons: int, in_flight: int) -> list[Spooled]:
     stage = simulate.stage_of(explainer, is_one_of_several=False, is_dry_run=False)
     step = stage.steps[-1]
     for item in step.items(context, folder / "none"):
-        spool = Spool(folder / "spools" / f"{item.key}.jsonl")
-        step.work(Worker(folder / "none", calls=Calls(spool=spool)), *item.inputs)
-    return list(read_spools(sorted((folder / "spools").glob("*.jsonl"))))
+        file = RequestFile(folder / "requests" / f"{item.key}.jsonl")
+        step.work(Worker(folder / "none", calls=Calls(file=file)), *item.inputs)
+    return list(read_request_files(sorted((folder / "requests").glob("*.jsonl"))))
 
 
 def _by_stage(
-    folder: Path, base_url: str, neurons: int, in_flight: int, spooled: list[Spooled]
+    folder: Path, base_url: str, neurons: int, in_flight: int, spooled: list[FiledRequest]
 ) -> None:
     out = folder / "run"
     shutil.copytree(folder / "base", out)
@@ -133,7 +137,7 @@ def _by_stage(
 
 
 def _barely(
-    folder: Path, base_url: str, neurons: int, in_flight: int, spooled: list[Spooled]
+    folder: Path, base_url: str, neurons: int, in_flight: int, spooled: list[FiledRequest]
 ) -> None:
     async def work() -> None:
         semaphore = asyncio.Semaphore(in_flight)

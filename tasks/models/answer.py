@@ -1,4 +1,4 @@
-"""How a request ended, as it is read from a reply and as it is kept in the journal."""
+"""How a request ended: read from a reply, and stored by the account."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Answer:
     text: what the model said, as far as it got. model: as the provider names what it served.
     attempts: requests sent. tokens: as billed. usd: their price, None without one. seconds: from
     asking to outcome, waits included. kept: what the request's `keep` made of the reply, as JSON.
-    replayed: it came from the journal; the other figures are those of the call that was paid.
+    replayed: it was stored; the other figures are those of the call that was paid.
     """
 
     status: str
@@ -80,17 +80,17 @@ def one_line(text: str) -> str:
     return " ".join(text.split())[:_REASON_LENGTH]
 
 
-def to_journal(answer: Answer) -> str:
-    """The answer as JSON."""
-    kept = asdict(answer)
-    del kept["replayed"]
-    if answer.kept is None:  # As most answers are, and all were once.
-        del kept["kept"]
-    return json.dumps(kept, sort_keys=True)
+def to_json(answer: Answer) -> str:
+    """Return the answer as the account stores it."""
+    stored = asdict(answer)
+    del stored["replayed"]
+    if answer.kept is None:  # As in most answers, and in all older ones.
+        del stored["kept"]
+    return json.dumps(stored, sort_keys=True)
 
 
-def from_journal(kept: str) -> Answer:
-    """The answer that was kept, marked as replayed."""
+def from_json(stored: str) -> Answer:
+    """Read an answer that the account stored; it is marked as replayed."""
     known = {part.name for part in fields(Answer)}
-    read = {name: value for name, value in json.loads(kept).items() if name in known}
+    read = {name: value for name, value in json.loads(stored).items() if name in known}
     return Answer(**{"usd": None, **read}, replayed=True)

@@ -1,8 +1,7 @@
 """Batch mode: requests handed in as files, at a share of the price, answered within a day.
 
-A batch is journaled before anything of it is sent, and its ids as soon as they are known. It
-carries the name that it has in the journal, so a batch whose id was lost with the process that made
-it is found again at the provider's.
+The account stores a batch before any of it is sent, and its ids as soon as they are known. The
+provider is told our name for it, so a batch whose id was lost with its process is found again.
 """
 
 from __future__ import annotations
@@ -15,16 +14,17 @@ from pathlib import Path
 import openai
 from openai.types import Batch
 
-from neuron_atlas.tasks.models.answer import Answer, to_journal
-from neuron_atlas.tasks.models.batch_journal import BatchedCall, BatchJournal, OpenBatch
+from neuron_atlas.tasks.models.account.account import LocalAccount
+from neuron_atlas.tasks.models.account.batches import BatchedCall, Batches, OpenBatch
+from neuron_atlas.tasks.models.account.messages import Result
+from neuron_atlas.tasks.models.answer import Answer, to_json
 from neuron_atlas.tasks.models.batch_lines import blotted, parse_line, read_line
-from neuron_atlas.tasks.models.batch_provider import TRIES, BatchProvider, Transient
+from neuron_atlas.tasks.models.batch_provider import TRIES, BatchProvider, TransientError
 from neuron_atlas.tasks.models.failures import Failure, Stopped, Unusable
-from neuron_atlas.tasks.models.journal import Spent
 from neuron_atlas.tasks.models.prices import Price
+from neuron_atlas.tasks.models.request_file import FiledRequest, read_request_files
 from neuron_atlas.tasks.models.send import open_client
 from neuron_atlas.tasks.models.settings import ClientSettings, read_key
-from neuron_atlas.tasks.models.spool import Spooled, read_spools
 
 _ENDED = ("completed", "expired", "cancelled", "failed")
 _QUEUE_IS_FULL = "token_limit_exceeded"
@@ -37,59 +37,62 @@ class BatchSender:
         self,
         settings: ClientSettings,
         prices: Mapping[str, Price],
-        journal: BatchJournal,
+        account: LocalAccount,
         client: openai.AsyncOpenAI,
         key: str,
         group: str,
     ) -> None:
-        self._settings, self._prices, self._journal = settings, prices, journal
+        self._settings, self._prices = settings, prices
+        self._account, self._batches = account, Batches(account)
         self._provider, self._key = BatchProvider(settings, client, key, group), key
-        self._account, self._group = settings.model_at, group
+        self._provider_account, self._group = settings.model_at, group
 
-    async def hand_in(self, spools: Sequence[Path]) -> int:
-        """Hand in the requests of some spools as batches; the number of requests.
+    async def hand_in(self, files: Sequence[Path]) -> int:
+        """Hand in the requests of some files as batches; return the number of requests.
 
-        They are split by count and bytes. Those over the budget are left out, which is their
-        outcome. Raises Unusable, or Stopped where the provider cannot be had for long.
+        They are split by count and bytes. Requests over the budget are left out, which is their
+        outcome. Raises Unusable, or Stopped where the provider fails for long.
         """
         handed_in = 0
-        for group in split(read_spools(spools), self._settings):
+        for group in split(read_request_files(files), self._settings):
             try:
                 handed_in += await self._hand_in(group)
-            except Transient as error:
+            except TransientError as error:
                 raise Stopped(
                     f"no batch could be handed in, {TRIES} times: {error}; what was handed in "
                     "before is kept, and the same call goes on"
                 ) from None
         return handed_in
 
-    async def look(self) -> int:
-        """Fetch what has been answered; the number of requests that are still under way.
+    async def fetch(self) -> int:
+        """Settle what batches have answered; return the number of requests under way.
 
-        A batch that cannot be asked for now is still under way. Raises Unusable, or Stopped where
+        A batch that cannot be fetched now is still under way. Raises Unusable, or Stopped where
         the provider has taken a batch and then refused what is in it.
         """
         under_way = 0
-        for batch in await self._journal.open_batches(self._account):
+        for batch in await self._batches.open(self._provider_account):
             try:
                 ended = await self._fetch(batch)
-            except Transient:
+            except TransientError:
                 ended = False
             under_way += 0 if ended else len(batch.calls)
         return under_way
 
-    async def _hand_in(self, group: Sequence[Spooled]) -> int:
+    async def _hand_in(self, group: Sequence[FiledRequest]) -> int:
         name = uuid.uuid4().hex
-        granted = await self._journal.begin_batch(name, self._account, self._settings.model, group)
+        granted = await self._batches.begin(
+            name, self._provider_account, self._settings.model, group
+        )
         if granted:
             input_file = await self._provider.upload(name, granted)
-            await self._journal.note_file(name, input_file)
+            await self._batches.note_file(name, input_file)
             await self._create(name, input_file)
         return len(granted)
 
     async def _create(self, name: str, input_file: str) -> str:
         provider_id = await self._provider.create(name, input_file)
-        await self._journal.note_batch(name, provider_id)
+        await self._batches.note_id(name, provider_id)
         return provider_id
 
     async def _fetch(self, batch: OpenBatch) -> bool:
@@ -107,15 +110,15 @@ class BatchSender:
         unusable, torn = await self._settle(batch, lines)
         if known.status in ("failed", "expired", "cancelled") and "" not in torn:
             # What was not answered was not billed; of what is torn, nobody knows.
-            await self._journal.settle_many(
-                [],
+            await self._account.settle(
+                "",
                 [
-                    (call.call, f"failed/{known.status}")
+                    Result(call.call, f"failed/{known.status}")
                     for known_as, call in (await self._left(batch)).items()
                     if known_as not in torn
                 ],
             )
-        await self._journal.end_batch(batch.name)
+        await self._batches.end(batch.name)
         if unusable is not None:
             raise Stopped(str(unusable))
         if known.status == "failed":
@@ -125,21 +128,21 @@ class BatchSender:
 
     async def _left(self, batch: OpenBatch) -> dict[str, BatchedCall]:
         """A batch's calls that have not been settled."""
-        batches = await self._journal.open_batches(self._account)
+        batches = await self._batches.open(self._provider_account)
         return next((one.calls for one in batches if one.name == batch.name), {})
 
     async def _recover(self, batch: OpenBatch) -> str | None:
         """The provider's id of a batch that was being handed in when the program was killed."""
         found = await self._provider.find(batch.name)
         if found is not None:
-            await self._journal.note_batch(batch.name, found)
+            await self._batches.note_id(batch.name, found)
             return found
         if batch.input_file is not None:
             return await self._create(batch.name, batch.input_file)
-        await self._journal.settle_many(
-            [], [(call.call, "unsent") for call in batch.calls.values()]
+        await self._account.settle(
+            "", [Result(call.call, "unsent") for call in batch.calls.values()]
         )
-        await self._journal.end_batch(batch.name)
+        await self._batches.end(batch.name)
         return None
 
     async def _settle(
@@ -150,33 +153,40 @@ class BatchSender:
         What stops the run, if one of them says so, and the calls whose lines are torn ("" where it
         is not known whose).
         """
-        settled: list[tuple[int, str, Spent]] = []
-        failed: list[tuple[int, str]] = []
-        ruled: list[tuple[str, Failure]] = []
+        results: list[Result] = []
+        final: list[tuple[str, Failure]] = []
         torn: set[str] = set()
         unusable: Unusable | None = None
         for line in lines:
-            known_as, told = parse_line(line)
-            if told is None:
+            known_as, fields = parse_line(line)
+            if fields is None:
                 torn.add(known_as)
                 continue
             call = batch.calls.get(known_as)
             if call is None:
                 continue
-            outcome = read_line(told, call, self._settings, self._prices, self._key, self._group)
+            outcome = read_line(fields, call, self._settings, self._prices, self._key, self._group)
             if isinstance(outcome, Unusable):
                 unusable = unusable or outcome
-                failed.append((call.call, "unusable"))
+                results.append(Result(call.call, "unusable"))
             elif isinstance(outcome, Answer):
-                spent = Spent(outcome.status, outcome.usd, outcome.tokens_in, outcome.tokens_out)
-                settled.append((call.call, to_journal(outcome), spent))
+                results.append(
+                    Result(
+                        call.call,
+                        outcome.status,
+                        answer=to_json(outcome),
+                        usd=outcome.usd,
+                        tokens_in=outcome.tokens_in,
+                        tokens_out=outcome.tokens_out,
+                    )
+                )
             else:
-                failed.append((call.call, outcome.kind))
+                results.append(Result(call.call, outcome.kind))
                 if not outcome.transient:
-                    ruled.append((known_as, outcome))
-        await self._journal.settle_many(settled, failed)
-        for known_as, failure in ruled:
-            await self._rule(known_as, failure)
+                    final.append((known_as, outcome))
+        await self._account.settle("", results)
+        for known_as, failure in final:
+            await self._set_final(known_as, failure)
         return unusable, torn
 
     async def _judge_failure(self, known: Batch) -> None:
@@ -186,7 +196,7 @@ class BatchSender:
         said = "; ".join(error.message or "" for error in errors) or "it does not say why"
         said = blotted(said, self._key)
         if codes == {_QUEUE_IS_FULL}:
-            if await self._journal.open_batches(self._account):
+            if await self._batches.open(self._provider_account):
                 return  # It is handed in again once the others are through.
             raise Unusable(
                 "a batch is too large for the account's queue: lower "
@@ -197,35 +207,37 @@ class BatchSender:
     async def _give_up(self, batch: OpenBatch) -> None:
         """Let those requests rest that have come back without an answer too often."""
         for known_as in batch.calls:
-            if await self._journal.answer(known_as) is not None:
+            if await self._account.look_up("", [known_as]) != [None]:
                 continue
-            if await self._journal.attempts(known_as) >= self._settings.max_attempts:
+            if await self._batches.attempts(known_as) >= self._settings.max_attempts:
                 reason = f"not answered by {self._settings.max_attempts} batches"
-                await self._rule(known_as, Failure("timed_out", reason))
+                await self._set_final(known_as, Failure("timed_out", reason))
 
-    async def _rule(self, known_as: str, failure: Failure) -> None:
-        attempts = await self._journal.attempts(known_as)
+    async def _set_final(self, known_as: str, failure: Failure) -> None:
+        attempts = await self._batches.attempts(known_as)
         answer = Answer(failure.status, reason=failure.reason, attempts=attempts)
-        await self._journal.rule(known_as, to_journal(answer))
+        await self._batches.set_final(known_as, to_json(answer))
 
 
 @asynccontextmanager
 async def batch_sender(
     settings: ClientSettings,
     prices: Mapping[str, Price],
-    journal: BatchJournal,
+    account: LocalAccount,
     group: str = "explain",
 ) -> AsyncIterator[BatchSender]:
     """A sender for the running event loop; group: see `Calls`. Raises Unusable where the key cannot
     be right."""
     key = read_key(settings.api_key_env, group)
     async with open_client(settings, key) as client:
-        yield BatchSender(settings, prices, journal, client, key, group)
+        yield BatchSender(settings, prices, account, client, key, group)
 
 
-def split(spooled: Iterable[Spooled], settings: ClientSettings) -> Iterable[list[Spooled]]:
+def split(
+    spooled: Iterable[FiledRequest], settings: ClientSettings
+) -> Iterable[list[FiledRequest]]:
     """Groups that fit a batch by their count and their bytes."""
-    group: list[Spooled] = []
+    group: list[FiledRequest] = []
     size = 0
     for one in spooled:
         is_full = len(group) == settings.batch.max_requests

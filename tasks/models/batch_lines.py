@@ -8,24 +8,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from neuron_atlas.tasks.models.account.batches import BatchedCall
 from neuron_atlas.tasks.models.answer import Answer, one_line, read_message
-from neuron_atlas.tasks.models.batch_journal import BatchedCall
 from neuron_atlas.tasks.models.failures import Failure, Unusable, from_reply
 from neuron_atlas.tasks.models.logprobs import KEEP_NUMBERS
 from neuron_atlas.tasks.models.prices import Price, cost, price_of
+from neuron_atlas.tasks.models.request_file import FiledRequest
 from neuron_atlas.tasks.models.settings import ClientSettings
-from neuron_atlas.tasks.models.spool import Spooled
 
 _KNOWN_AS = re.compile(rb'"custom_id"\s*:\s*"([0-9a-f]{64})"')
 
 
-def write_line(spooled: Spooled, settings: ClientSettings) -> bytes:
+def write_line(request: FiledRequest, settings: ClientSettings) -> bytes:
     """A request as a line of a batch's input."""
     line = {
-        "custom_id": spooled.request_hash,
+        "custom_id": request.request_hash,
         "method": "POST",
         "url": "/chat/completions" if settings.azure else "/v1/chat/completions",
-        "body": settings.addressed(spooled.body()),
+        "body": settings.addressed(request.body()),
     }
     return json.dumps(line).encode() + b"\n"
 
@@ -33,15 +33,15 @@ def write_line(spooled: Spooled, settings: ClientSettings) -> bytes:
 def parse_line(line: bytes) -> tuple[str, Mapping[str, Any] | None]:
     """Whose line it is, as far as it says so, and what it says; None where it is not whole."""
     try:
-        told = json.loads(line)
-        return str(told["custom_id"]), told
+        fields = json.loads(line)
+        return str(fields["custom_id"]), fields
     except (ValueError, LookupError, TypeError):
         found = _KNOWN_AS.search(line)
         return found[1].decode() if found else "", None
 
 
 def read_line(
-    told: Mapping[str, Any],
+    fields: Mapping[str, Any],
     call: BatchedCall,
     settings: ClientSettings,
     prices: Mapping[str, Price],
@@ -52,7 +52,7 @@ def read_line(
 
     An answer that does not say what it took costs what was reserved for it.
     """
-    response, error = told.get("response"), told.get("error")
+    response, error = fields.get("response"), fields.get("error")
     if not isinstance(response, Mapping):
         error = error if isinstance(error, Mapping) else {}
         code = str(error.get("code") or "error")

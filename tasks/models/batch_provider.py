@@ -1,4 +1,4 @@
-"""What a provider is asked beside its answers: to take files and batches, and tell of them."""
+"""The files and batches of a provider."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from openai.types import Batch
 
 from neuron_atlas.tasks.models.batch_lines import blotted, write_line
 from neuron_atlas.tasks.models.failures import Stopped, Unusable, from_status
+from neuron_atlas.tasks.models.request_file import FiledRequest
 from neuron_atlas.tasks.models.settings import ClientSettings
-from neuron_atlas.tasks.models.spool import Spooled
 
 T = TypeVar("T")
 
@@ -22,13 +22,13 @@ TRIES = 6
 _NAME = "neuron_atlas_batch"
 
 
-class Transient(Exception):
+class TransientError(Exception):
     """It may succeed later."""
 
 
 class BatchProvider:
-    """A provider's files and batches. Everything raises Unusable, or Transient where the same may
-    yet succeed; `key` is blotted out of what it says, and `group` is that of the settings."""
+    """A provider's files and batches. All methods raise Unusable, or TransientError where trying
+    again may succeed. key: removed from the provider's messages. group: of the settings."""
 
     def __init__(
         self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str, group: str
@@ -36,7 +36,7 @@ class BatchProvider:
         self._settings, self._client, self._key = settings, client, key
         self._group = group
 
-    async def upload(self, name: str, requests: Sequence[Spooled]) -> str:
+    async def upload(self, name: str, requests: Sequence[FiledRequest]) -> str:
         """Upload a batch's requests, in several attempts where it takes them; the file's id."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.jsonl"
@@ -45,7 +45,7 @@ class BatchProvider:
                     stream.write(write_line(one, self._settings))
             # A file that is uploaded twice costs nothing.
             uploaded = await self._patiently(
-                lambda _: self._told(self._client.files.create(file=path, purpose="batch"))
+                lambda _: self._call(self._client.files.create(file=path, purpose="batch"))
             )
         return uploaded.id
 
@@ -54,7 +54,7 @@ class BatchProvider:
 
         async def create(attempt: int) -> Batch:
             found = await self._find(name) if attempt else None
-            return found or await self._told(
+            return found or await self._call(
                 self._client.batches.create(
                     input_file_id=input_file,
                     endpoint="/v1/chat/completions",
@@ -72,53 +72,53 @@ class BatchProvider:
 
     async def retrieve(self, provider_id: str) -> Batch:
         """What there is to know of a batch."""
-        return await self._told(self._client.batches.retrieve(provider_id))
+        return await self._call(self._client.batches.retrieve(provider_id))
 
     async def lines(self, file_id: str) -> list[bytes]:
         """The lines of a file."""
-        content = await self._told(self._client.files.content(file_id))
+        content = await self._call(self._client.files.content(file_id))
         # Not splitlines(), which also cuts at characters that JSON may hold as they are.
         return [line for line in content.content.split(b"\n") if line.strip()]
 
     async def _find(self, name: str) -> Batch | None:
-        page = await self._told(self._client.batches.list(limit=100))
+        page = await self._call(self._client.batches.list(limit=100))
         while True:
             for known in page.data:
                 if (known.metadata or {}).get(_NAME) == name:
                     return known
             if not page.has_next_page():
                 return None
-            page = await self._told(page.get_next_page())
+            page = await self._call(page.get_next_page())
 
     async def _patiently(self, step: Callable[[int], Awaitable[T]]) -> T:
         """Take a step, given the number of the attempt, until it succeeds."""
         for attempt in range(TRIES):
             try:
                 return await step(attempt)
-            except Transient:
+            except TransientError:
                 if attempt == TRIES - 1:
                     raise
                 await asyncio.sleep(self._settings.batch.poll_s)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _told(self, call: Awaitable[Any]) -> Any:
+    async def _call(self, call: Awaitable[Any]) -> Any:
         settings = self._settings
-        failure: Unusable | Transient
+        failure: Unusable | TransientError
         try:
             return await call
         except openai.APIStatusError as error:
             read = from_status(error, settings.model, settings.api_key_env, self._group)
             if isinstance(read, Unusable):
                 # Credit runs out in a run of days, and then nothing is wrong with the call.
-                told = (error.code, error.type)
-                no_quota = error.status_code == 402 or "insufficient_quota" in told
+                codes = (error.code, error.type)
+                no_quota = error.status_code == 402 or "insufficient_quota" in codes
                 failure = Stopped(str(read)) if no_quota else read
             elif read.transient:
-                failure = Transient(blotted(read.reason, self._key))
+                failure = TransientError(blotted(read.reason, self._key))
             else:
                 failure = Unusable(
                     f"the provider refuses a batch: {blotted(read.reason, self._key)}"
                 )
         except openai.APIConnectionError as error:
-            failure = Transient(f"{type(error.__cause__ or error).__name__}")
+            failure = TransientError(f"{type(error.__cause__ or error).__name__}")
         raise failure  # Not where the error is handled, or the request would be chained to it.

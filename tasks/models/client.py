@@ -1,34 +1,32 @@
-"""Asks a chat model over the OpenAI protocol: permit, journal, call, journal.
+"""Ask a chat model over the OpenAI protocol: look up, lease, send, settle.
 
-The client's own retries are off: an attempt is a paid event, so it happens where it is journaled
-and counted.
+The library's own retries are off: an attempt is a paid event, so it happens where it is leased and
+counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from neuron_atlas.tasks.models.answer import Answer, from_journal, to_journal
+from neuron_atlas.tasks.models.account.account import LocalAccount
+from neuron_atlas.tasks.models.account.messages import Permit, Result, Stored, Want
+from neuron_atlas.tasks.models.account.session import AccountSession
+from neuron_atlas.tasks.models.answer import Answer, from_json, to_json
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.failures import Unusable
-from neuron_atlas.tasks.models.journal import Claim, Journal, Spent
-from neuron_atlas.tasks.models.limits import BEAT_S, Settled
-from neuron_atlas.tasks.models.outbox import Outbox
 from neuron_atlas.tasks.models.parallel import in_parallel
 from neuron_atlas.tasks.models.prices import Price, cost
 from neuron_atlas.tasks.models.request import Request, request_hash
+from neuron_atlas.tasks.models.request_file import RequestWriter
 from neuron_atlas.tasks.models.send import Outcome, Outgoing, Sender, open_client
 from neuron_atlas.tasks.models.servers import FixedServers
 from neuron_atlas.tasks.models.settings import ClientSettings, read_key
-from neuron_atlas.tasks.models.shared_limits import Permits, SharedLimits
-from neuron_atlas.tasks.models.spool import SpoolWriter
 from neuron_atlas.tasks.models.tokens import load_encoding, worst_case
 
 __all__ = [
@@ -47,39 +45,39 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOOK_AGAIN_S = 0.2
 _ENCODING_WAIT_S = 15.0
 
 
 @dataclass(frozen=True)
-class _Desk:
-    """What connections share: whose requests, at which prices, known to which journal."""
+class _Model:
+    """The model to ask, at which prices. group: see `Calls`."""
 
     settings: ClientSettings
     prices: Mapping[str, Price]
-    journal: Journal
     group: str
 
-    async def known(self, request: Request) -> Answer | Outgoing:
-        """The journaled answer to a request, or what is to be sent."""
+    async def stored_or_prepared(
+        self, request: Request, session: AccountSession
+    ) -> Answer | Outgoing:
+        """Return the stored answer to a request, or what to send where there is none."""
         body = request.body(self.settings.model)
         known_as = request_hash(body, self.settings.known_as)
-        kept = await self.journal.answer(known_as)
-        if kept is not None:
-            return self.judged(from_journal(kept))
+        stored = await session.look_up(known_as)
+        if stored is not None:
+            return self.check_answer(from_json(stored))
         worst = worst_case(body, self.settings)
         return Outgoing(known_as, body, worst, request.affinity, request.keep)
 
     def usd(self, tokens_in: int, tokens_out: int) -> float | None:
-        """What so many tokens cost; None where the model has no price."""
+        """Return the price of so many tokens; None where the model has no price."""
         return cost(self.prices, self.settings.model, tokens_in, tokens_out)
 
     def worst_usd(self, outgoing: Outgoing) -> float:
-        """The most that a request can cost; 0 where the model has no price."""
+        """Return the most that a request can cost; 0 where the model has no price."""
         return self.usd(outgoing.worst.tokens_in, outgoing.worst.tokens_out) or 0.0
 
-    def judged(self, answer: Answer) -> Answer:
-        """The answer, unless another model gave it than the one that was asked."""
+    def check_answer(self, answer: Answer) -> Answer:
+        """Return the answer, or a failure where another model than the configured one gave it."""
         if self.settings.is_served_by(answer.model):
             return answer
         reason = (
@@ -90,39 +88,42 @@ class _Desk:
 
 
 class Connection:
-    """An open way to one model; see `connect`."""
+    """An open connection to one model; see `connect`."""
 
-    def __init__(
-        self, desk: _Desk, sender: Sender, permits: Permits, outbox: Outbox, owner: str
-    ) -> None:
-        self._desk, self._sender, self._permits, self._owner = desk, sender, permits, owner
-        self._outbox = outbox
+    def __init__(self, model: _Model, session: AccountSession, sender: Sender) -> None:
+        self._model, self._session, self._sender = model, session, sender
         self._under_way: set[asyncio.Task[Any]] = set()
 
     async def ask(self, request: Request) -> Answer:
-        """The journaled answer to this request or, where there is none, the model's.
+        """Return the stored answer to this request or, where there is none, ask the model.
 
-        Only transient failures are tried again, and only answers are journaled. Raises Unusable
-        where no call can succeed.
+        Transient failures are tried again. Only answers are stored. Raises Unusable where no call
+        can succeed.
         """
-        known = await self._desk.known(request)
-        return known if isinstance(known, Answer) else await self._call(known)
-
-    async def _call(self, outgoing: Outgoing) -> Answer:
+        outgoing = await self._model.stored_or_prepared(request, self._session)
+        if isinstance(outgoing, Answer):
+            return outgoing
+        want = Want(
+            outgoing.request_hash,
+            self._model.settings.model,
+            outgoing.worst.total,
+            self._model.worst_usd(outgoing),
+        )
         begun = time.monotonic()
         attempt = 0
         while True:
             await self._sender.ready()
-            permit, claim = await self._allowed(outgoing)
-            if claim.kind == "answered":
-                return self._desk.judged(from_journal(claim.told))
-            if claim.kind == "over_budget":
-                return Answer("budget", reason=claim.told, attempts=attempt)
+            lease = await self._session.lease(want)
+            if isinstance(lease, Stored):
+                return self._model.check_answer(from_json(lease.answer))
+            if not isinstance(lease, Permit):
+                if lease.kind == "stopped":
+                    raise Unusable(lease.reason)
+                return Answer("budget", reason=lease.reason, attempts=attempt)
             attempt += 1
-            sending = self._begin(self._attempt(outgoing, permit, claim.call, attempt, begun))
-            outcome = await asyncio.shield(sending)
+            outcome = await self._to_its_end(self._attempt(outgoing, lease, attempt, begun))
             if isinstance(outcome, Answer):
-                return self._desk.judged(outcome)
+                return self._model.check_answer(outcome)
             if isinstance(outcome, Unusable):
                 raise outcome
             if outcome.excused:
@@ -136,99 +137,59 @@ class Connection:
                 )
             await asyncio.sleep(wait_s)
 
-    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Do what must come to its end even if whoever asked for it is stopped meanwhile."""
-        task = asyncio.ensure_future(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return task
-
     async def drain(self) -> None:
-        """Wait for the calls that are under way: they are paid for, so their answers are kept."""
+        """Wait for the calls under way: they are paid for, so their answers are stored."""
         while self._under_way:
             await asyncio.wait(self._under_way)
 
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do work that goes on to its end even if its caller is cancelled; see `drain`."""
+        task = asyncio.ensure_future(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
     async def _attempt(
-        self, outgoing: Outgoing, permit: int, call: int, attempt: int, begun: float
+        self, outgoing: Outgoing, permit: Permit, attempt: int, begun: float
     ) -> Outcome:
-        """Send a request once, and tell the limits and the journal what came of it."""
-        journal = self._desk.journal
-        called = time.monotonic()
-        try:
-            outcome, settled = await self._sender.send(outgoing, permit)
-        except BaseException:
-            self._permits.give_back(Settled(permit))
-            raise
-        self._permits.give_back(settled)
-        now = time.monotonic()
+        """Send a request once, and settle the call."""
+        sent_at = time.monotonic()
+        outcome, usage = await self._sender.send(outgoing)
+        result = Result(permit.call, "", outgoing.request_hash, usage=usage)
         if isinstance(outcome, Answer):
-            usd = self._desk.usd(outcome.tokens_in, outcome.tokens_out)
-            answer = replace(outcome, attempts=attempt, seconds=now - begun, usd=usd)
-            spent = Spent(answer.status, usd, answer.tokens_in, answer.tokens_out, now - called)
-            kept = to_journal(answer)
-            self._outbox.put(call, outgoing.request_hash, kept, spent)
-            await journal.settle(call, kept, spent)
-            self._outbox.delivered(call)
-            return answer
-        if isinstance(outcome, Unusable):
-            await journal.fail(call, "unusable", billed=False)
-            await journal.stop(str(outcome))
-        else:
-            await journal.fail(call, outcome.kind, outcome.billed)
-        return outcome
-
-    async def _allowed(self, outgoing: Outgoing) -> tuple[int, Claim]:
-        """A permit to call and the journal's grant, or the claim that says why not.
-
-        Raises Unusable where the run is being stopped.
-        """
-        while True:
-            permit = await self._permits.take(outgoing.worst.total)
-            claiming = self._begin(self._claim(outgoing, permit))
-            try:
-                claim = await asyncio.shield(claiming)
-            except asyncio.CancelledError:
-                self._begin(self._unclaim(claiming, permit))
-                raise
-            if claim.kind == "stopped":
-                raise Unusable(claim.told)
-            if claim.kind != "busy":
-                return permit, claim
-            await asyncio.sleep(_LOOK_AGAIN_S * (0.5 + random.random()))
-
-    async def _claim(self, outgoing: Outgoing, permit: int) -> Claim:
-        desk, claim = self._desk, Claim("busy")
-        try:
-            worst_usd = desk.worst_usd(outgoing)
-            claim = await desk.journal.claim(
-                outgoing.request_hash, desk.settings.model, worst_usd, self._owner
+            now = time.monotonic()
+            usd = self._model.usd(outcome.tokens_in, outcome.tokens_out)
+            outcome = replace(outcome, attempts=attempt, seconds=now - begun, usd=usd)
+            result = replace(
+                result,
+                status=outcome.status,
+                answer=to_json(outcome),
+                usd=usd,
+                tokens_in=outcome.tokens_in,
+                tokens_out=outcome.tokens_out,
+                seconds=now - sent_at,
             )
-        finally:
-            if claim.kind != "granted":
-                self._permits.give_back(Settled(permit, sent=False))
-        return claim
-
-    async def _unclaim(self, claiming: asyncio.Task[Claim], permit: int) -> None:
-        """Give back what was granted to one that was stopped before it could send."""
-        claim = await claiming
-        if claim.kind == "granted":
-            self._permits.give_back(Settled(permit, sent=False))
-            await self._desk.journal.fail(claim.call, "stopped", billed=False)
+        elif isinstance(outcome, Unusable):
+            result = replace(result, status="unusable", stop=str(outcome))
+        else:
+            result = replace(result, status=outcome.kind, maybe_billed=outcome.billed)
+        await self._session.settle(result)
+        return outcome
 
 
 class Collection:
-    """In the place of a connection: requests without an answer are written down, and pending."""
+    """Stands in for a connection: requests without an answer are written to a file, and pending."""
 
-    def __init__(self, desk: _Desk, spool: SpoolWriter) -> None:
-        self._desk, self._spool = desk, spool
+    def __init__(self, model: _Model, session: AccountSession, writer: RequestWriter) -> None:
+        self._model, self._session, self._writer = model, session, writer
 
     async def ask(self, request: Request) -> Answer:
-        """The journaled answer to this request or, where there is none, that it is pending."""
-        known = await self._desk.known(request)
-        if isinstance(known, Answer):
-            return known
-        return self._spool.add(
-            known.request_hash, known.body, known.worst, self._desk.worst_usd(known)
+        """Return the stored answer to this request, or that it is pending."""
+        outgoing = await self._model.stored_or_prepared(request, self._session)
+        if isinstance(outgoing, Answer):
+            return outgoing
+        return self._writer.add(
+            outgoing.request_hash, outgoing.body, outgoing.worst, self._model.worst_usd(outgoing)
         )
 
 
@@ -236,17 +197,18 @@ class Collection:
 async def connect(
     settings: ClientSettings, calls: Calls | None = None, prices: Mapping[str, Price] | None = None
 ) -> AsyncIterator[Connection | Collection]:
-    """A connection for the running event loop, closed at the end.
+    """Open a connection for the running event loop.
 
-    Where the calls are to be written down instead, nothing is sent, and no key is needed. Else
-    raises Unusable, before anything is sent, where the key cannot be right.
+    With a request file nothing is sent, and no key is needed. Else raises Unusable, before anything
+    is sent, where the key cannot be right.
     """
     calls = calls or Calls()
-    desk = _Desk(settings, prices or {}, calls.journal, calls.group)
-    if calls.spool is not None:
-        load_encoding(settings.model, _ENCODING_WAIT_S)  # What is written down is read by people.
-        with closing(SpoolWriter(calls.spool)) as spool:
-            yield Collection(desk, spool)
+    model = _Model(settings, prices or {}, calls.group)
+    if calls.file is not None:
+        load_encoding(settings.model, _ENCODING_WAIT_S)  # People read what is written.
+        async with _session(calls, settings) as session:
+            with closing(RequestWriter(calls.file)) as writer:
+                yield Collection(model, session, writer)
         return
     load_encoding(settings.model, 0.0)
     servers = calls.servers or FixedServers(
@@ -256,25 +218,21 @@ async def connect(
     def open_at(base_url: str) -> openai.AsyncOpenAI:
         return open_client(settings, servers.key, base_url, direct=servers.is_direct)
 
-    owner = uuid.uuid4().hex
-    limits = calls.limits or SharedLimits(settings.limits)
-    async with Permits(limits, owner) as permits:
-        beating = asyncio.ensure_future(_beat(calls.journal, owner))
-        with closing(Outbox(calls.outbox, owner)) as outbox:
-            sender = Sender(settings, servers, open_at, calls.group)
-            connection = Connection(desk, sender, permits, outbox, owner)
-            try:
-                yield connection
-            finally:
-                await connection.drain()
-                beating.cancel()
-                await asyncio.gather(beating, return_exceptions=True)
-                await sender.close()
+    async with _session(calls, settings) as session:
+        sender = Sender(settings, servers, open_at, calls.group)
+        connection = Connection(model, session, sender)
+        try:
+            yield connection
+        finally:
+            await connection.drain()
+            await sender.close()
 
 
-async def _beat(journal: Journal, owner: str) -> None:
-    while True:
-        # One that is not heard is made up for by the next.
-        with suppress(Exception):
-            await journal.beat(owner)
-        await asyncio.sleep(BEAT_S)
+@asynccontextmanager
+async def _session(calls: Calls, settings: ClientSettings) -> AsyncIterator[AccountSession]:
+    with ExitStack() as opened:
+        account = calls.account or opened.enter_context(
+            closing(LocalAccount(limits=settings.limits))
+        )
+        async with AccountSession(account, uuid.uuid4().hex) as session:
+            yield session

@@ -1,7 +1,7 @@
 """Log probabilities that come with an answer, cut down to what is asked of them.
 
 A reply tells of some twenty alternatives at every token, most of which nobody reads; what is kept
-goes into the journal with the answer, so it has to be small.
+is stored with the answer, so it has to be small.
 """
 
 from __future__ import annotations

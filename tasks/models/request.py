@@ -1,4 +1,4 @@
-"""What is sent to a chat model, and the hash that a journal knows it by."""
+"""A request to a chat model, and its hash."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Request:
     What follows is neither sent nor hashed. affinity: requests with the same one should go to the
     same server one after the other, which then has their beginning in its cache; "" for none. keep:
     given a reply's body (a chat completion), the small part of it, as JSON, that is kept beside the
-    text of the answer (`Answer.kept`), such as a few log probabilities; since only that reaches the
-    journal, the same request must always keep the same.
+    text of the answer (`Answer.kept`), such as a few log probabilities; since only that is
+    stored, the same request must always keep the same.
     """
 
     messages: Sequence[Mapping[str, Any]]

@@ -12,10 +12,10 @@ from typing import Any
 
 import openai
 
+from neuron_atlas.tasks.models.account.messages import Usage
 from neuron_atlas.tasks.models.answer import Answer, one_line, read_completion
 from neuron_atlas.tasks.models.failures import Failure, Unusable, from_connection, from_status
 from neuron_atlas.tasks.models.headers import processing_s, read_hint
-from neuron_atlas.tasks.models.limits import Settled
 from neuron_atlas.tasks.models.request import Keep
 from neuron_atlas.tasks.models.servers import Servers
 from neuron_atlas.tasks.models.settings import ClientSettings
@@ -72,8 +72,8 @@ class Sender:
         for client in self._clients.values():
             await client.close()
 
-    async def send(self, outgoing: Outgoing, permit: int) -> tuple[Outcome, Settled]:
-        """What came of one attempt, and what the limits are to be told of it."""
+    async def send(self, outgoing: Outgoing) -> tuple[Outcome, Usage]:
+        """Send a request once; return its outcome and what it used of the limits."""
         settings = self._settings
         sent_at = time.monotonic()
         headers: Mapping[str, str] = {}
@@ -116,10 +116,10 @@ class Sender:
             outcome = self._at(server, outcome)
             # Some gateways put the request's own headers into their error messages.
             outcome = replace(outcome, reason=one_line(outcome.reason.replace(servers.key, "***")))
-        settled = self._settled(outgoing, permit, outcome, headers, time.monotonic() - sent_at)
+        usage = self._usage(outgoing, outcome, headers, time.monotonic() - sent_at)
         if isinstance(outcome, Failure) and outcome.status == "filtered":
             outcome = Answer("filtered", reason=outcome.reason)
-        return outcome, settled
+        return outcome, usage
 
     def wait_s(self, failure: Failure, request_hash: str, attempt: int) -> float | None:
         """Seconds until the next attempt, or None where there shall be none."""
@@ -152,31 +152,26 @@ class Sender:
             failure = replace(failure, excused=self._servers.unreachable(server))
         return replace(failure, billed=False) if self._servers.is_own else failure
 
-    def _settled(
-        self,
-        outgoing: Outgoing,
-        permit: int,
-        outcome: Outcome,
-        headers: Mapping[str, str],
-        took_s: float,
-    ) -> Settled:
+    def _usage(
+        self, outgoing: Outgoing, outcome: Outcome, headers: Mapping[str, str], took_s: float
+    ) -> Usage:
         worked_s = processing_s(headers)
-        # So long ago, at least, had it reached the provider.
+        # The call reached the provider this long ago, at least.
         age_s = took_s - _ARRIVES_WITHIN_S if worked_s is None else min(worked_s, took_s)
-        settled = Settled(permit, age_s=max(age_s, 0.0), hint=read_hint(headers))
+        usage = Usage(age_s=max(age_s, 0.0), hint=read_hint(headers))
         if isinstance(outcome, Answer) and outcome.tokens_in:
             is_asked = self._settings.limits.counted == "asked"
             out = outgoing.worst.tokens_out if is_asked else outcome.tokens_out
-            return replace(settled, tokens=outcome.tokens_in + out)
+            return replace(usage, tokens=outcome.tokens_in + out)
         if isinstance(outcome, Failure) and not outcome.reached:
-            return replace(settled, sent=False)
+            return replace(usage, sent=False)
         if isinstance(outcome, Failure) and outcome.status == "rate_limited":
             pause_s = self.wait_s(outcome, outgoing.request_hash, 0)
             if pause_s is None:  # Too long for this request, but it holds for all that follow.
                 pause_s = min(outcome.wait_s or 0.0, _LONGEST_PAUSE_S)
-                _log.warning("the provider asks to be left alone for %.0f s: obeyed", pause_s)
-            return replace(settled, pause_s=pause_s)
-        return settled
+                _log.warning("the provider asks for a pause of %.0f s; no call until then", pause_s)
+            return replace(usage, pause_s=pause_s)
+        return usage
 
 
 def open_client(

@@ -81,7 +81,7 @@ class ClientSettings:
     """Which model to ask, where, and how hard to try. The key itself is never a setting.
 
     base_url: where the protocol is spoken; None is OpenAI. azure: instead, a deployment of Azure.
-    provider: whose model it is, as it counts in the journal. None is the host (and port) of
+    provider: whose model it is, part of a request's hash. None is the host (and port) of
     base_url; name it where the same model is served from changing addresses. served_as: what the
     name of the model that answers must begin with, else the answer is no outcome of this model;
     None is `model` itself or a dated version of it (gpt-4o-2024-08-06), or nothing on Azure, and

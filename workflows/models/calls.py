@@ -1,4 +1,4 @@
-"""What a stage that asks a model opens: its journal, the account's limits, and batches."""
+"""What the driver of a stage that calls a model opens: the account, and batches."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.tasks.models.outbox import outbox_folder
 from neuron_atlas.tasks.models.prices import Price, price_of
+from neuron_atlas.tasks.models.request_file import RequestFile
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
-from neuron_atlas.tasks.models.spool import Spool
 from neuron_atlas.workflows.cluster.progress import Advance, say
-from neuron_atlas.workflows.models.journal import RemoteJournal, open_journal
-from neuron_atlas.workflows.models.limits import RemoteLimits, forget_limits
-from neuron_atlas.workflows.models.spending import shown_spending, spending_note
+from neuron_atlas.workflows.models.account import RemoteAccount, open_account
+from neuron_atlas.workflows.models.spending import show_spending, spending_note
 from neuron_atlas.workflows.run.errors import WrongCall
 
 JOURNAL = "journal.sqlite"
 LogLive = Callable[[Mapping[str, float], int], None]
 """Logs metrics by name, at a step."""
 _TO_SETTLE_S = 10.0
+_LINE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,81 +44,78 @@ class ModelUse:
 
 @dataclass(frozen=True)
 class OpenCalls:
-    """The way to the model of one stage, for its driver."""
+    """The driver's side of the calls of one stage to one model."""
 
     use: ModelUse
-    journal: RemoteJournal
-    limits: RemoteLimits
-    outbox: Path
+    account: RemoteAccount
 
     @property
     def ending_s(self) -> float:
-        """How long tasks that are stopped need to keep the answers that are under way (s)."""
+        """Seconds that a stopped task needs to store the answers under way."""
         return self.use.client.timeout_s + _TO_SETTLE_S
 
     def live(self) -> Calls:
-        """For work that calls: its limits hold from now on for all who use the account."""
-        before = self.limits.agree()
+        """For work that calls: its limits are in force from now on for all programs that use the
+        account."""
+        before = self.account.share_limits()
         client = self.use.client
         if before != client.limits:
             say(f"limits     {client.account}: {_shown(client.limits)}; before, {_shown(before)}")
-        return Calls(self.journal, self.limits, outbox=self.outbox, group=self.use.stage)
+        return Calls(self.account, group=self.use.stage)
 
     def collecting(self, path: Path) -> Calls:
-        """For work whose requests go into a file, to be handed in by batch."""
+        """For work whose requests are written to a file, to be handed in by batch."""
         price = price_of(self.use.prices, self.use.client.model)
-        spool = Spool(path, share=1.0 if price is None else price.batch)
-        return Calls(self.journal, None, spool, group=self.use.stage)
+        share = 1.0 if price is None else price.batch
+        return Calls(self.account, RequestFile(path, price_share=share), self.use.stage)
 
     def rehearsing(self, path: Path) -> Calls:
-        """For work whose requests are written down to be counted; nothing is sent."""
-        return Calls(self.journal, None, Spool(path, keep_bodies=False), group=self.use.stage)
+        """For work whose requests are only counted, in a file without bodies."""
+        return Calls(self.account, RequestFile(path, with_bodies=False), self.use.stage)
+
+    def tally(self) -> Tally:
+        """Return the totals so far."""
+        return self.account.tally()
 
     def shown(self, advance: Advance, log_live: LogLive) -> AbstractContextManager[None]:
         """Show and log what is spent for as long as it is open."""
-        return shown_spending(advance, self.journal.tally_now, log_live, self.use.title)
+        return show_spending(advance, self.tally, log_live, self.use.title)
 
-    def hand_in(self, collected: Sequence[Path]) -> None:
-        """Hand in collected requests by batch. Raises Unusable."""
-        self.journal.hand_in(self.use.client, self.use.prices, collected)
+    def hand_in(self, files: Sequence[Path]) -> None:
+        """Hand in the requests of some files by batch. Raises Unusable."""
+        self.account.hand_in(files)
 
     def wait_for_batches(self) -> None:
-        """Fetch what batches answer until none is left, with a line now and then."""
-        client = self.use.client
-        begun = said = time.monotonic()
-        while left := self.journal.look(client, self.use.prices):
-            if time.monotonic() - said >= 60 or said == begun:
-                said = time.monotonic()
+        """Fetch what batches answer until none is open, with a line now and then."""
+        next_line = 0.0
+        while left := self.account.fetch():
+            if time.monotonic() >= next_line:
+                next_line = time.monotonic() + _LINE_EVERY_S
                 say(
-                    f"{self.use.stage:<10} {left:,} requests in "
-                    f"{self.journal.batches(client):,} batches, "
-                    f"{spending_note(self.journal.tally_now())}; the run can be stopped here, and "
-                    "the same command goes on waiting"
+                    f"{self.use.stage:<10} {left:,} requests in {self.account.n_batches():,} "
+                    f"batches, {spending_note(self.tally())}; the run can be stopped here, and the "
+                    "same command goes on waiting"
                 )
-            time.sleep(client.batch.poll_s)
+            time.sleep(self.use.client.batch.poll_s)
 
 
 @contextmanager
 def open_calls(use: ModelUse, local: Path) -> Iterator[OpenCalls]:
-    """Open the account of a model for one stage. local: the folder of the journal.
+    """Open the account of a model for one stage. local: the folder of its file.
 
-    Raises WrongCall where batches of an earlier run wait for their answers, and it is not batch
-    mode that would fetch them: their requests would be paid for twice.
+    Raises WrongCall where batches of an earlier run are open and the mode is not batch: their
+    requests would be paid for twice.
     """
-    client = use.client
-    forget_limits()
-    limits = RemoteLimits(client.account, client.limits)
     path = local / JOURNAL
-    with open_journal(path, use.stage, use.budget_usd) as journal:
-        if use.mode != "batch" and (open_batches := journal.batches(client)):
+    with open_account(path, use.stage, use.budget_usd, use.client, use.prices) as account:
+        if use.mode != "batch" and (n_batches := account.n_batches()):
             raise WrongCall(
-                f"{use.stage}.mode: {open_batches:,} batches of an earlier run have not been "
+                f"{use.stage}.mode: {n_batches:,} batches of an earlier run have not been "
                 f"fetched; run with {use.stage}.mode=batch until they are, or their requests are "
                 "paid twice"
             )
-        yield OpenCalls(use, journal, limits, outbox_folder(path, use.stage))
-        lost = journal.tally_now().lost
-        if lost:
+        yield OpenCalls(use, account)
+        if lost := account.tally().lost:
             say(
                 f"{use.stage:<10} {lost:,} calls have no result: they may have been billed, and "
                 "count as spent at the most that they can have cost"
@@ -126,7 +123,7 @@ def open_calls(use: ModelUse, local: Path) -> Iterator[OpenCalls]:
 
 
 def _shown(limits: LimitSettings) -> str:
-    told = [
+    parts = [
         f"{value:,} {name}"
         for value, name in (
             (limits.requests_per_minute, "requests a minute"),
@@ -135,4 +132,4 @@ def _shown(limits: LimitSettings) -> str:
         )
         if value is not None
     ]
-    return ", ".join(told)
+    return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""What calls cost while they run: on the progress bar, and in MLflow."""
+"""Show what calls cost while they run: on the progress bar, and in MLflow."""
 
 from __future__ import annotations
 
@@ -7,64 +7,63 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from neuron_atlas.tasks.models.journal import Tally
+from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.workflows.cluster.progress import Advance
 from neuron_atlas.workflows.tracking.metrics import spending_metrics
 
-_LOOK_EVERY_S = 2.0
+_SHOW_EVERY_S = 2.0
 _LOG_EVERY_S = 10.0
 
 
 @contextmanager
-def shown_spending(
+def show_spending(
     advance: Advance,
     tally: Callable[[], Tally],
     log_live: Callable[[Mapping[str, float], int], None],
-    stage: str,
+    title: str,
 ) -> Iterator[None]:
-    """Look at the tally every few seconds for as long as it is open, and once more at the end,
-    however it ends.
+    """Show the tally every few seconds while open, and log it, once more at the end.
 
-    stage: what the metrics are named after.
+    title: the prefix of the metrics' names.
     """
     ended = threading.Event()
     begun = time.monotonic()
 
-    def look() -> Tally:
+    def show() -> Tally:
         latest = tally()
         advance.note(spending_note(latest))
         return latest
 
     def log(latest: Tally) -> None:
-        log_live(spending_metrics(stage, latest), round(time.monotonic() - begun))
+        log_live(spending_metrics(title, latest), round(time.monotonic() - begun))
 
-    def keep_looking() -> None:
-        logged = begun
-        while not ended.wait(_LOOK_EVERY_S):
-            latest = look()
-            if time.monotonic() - logged >= _LOG_EVERY_S:
-                logged = time.monotonic()
+    def show_until_ended() -> None:
+        logged_at = begun
+        while not ended.wait(_SHOW_EVERY_S):
+            latest = show()
+            if time.monotonic() - logged_at >= _LOG_EVERY_S:
+                logged_at = time.monotonic()
                 log(latest)
 
-    watcher = threading.Thread(target=keep_looking, name="spending", daemon=True)
-    watcher.start()
+    thread = threading.Thread(target=show_until_ended, name="spending", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ended.set()
-        watcher.join()
-        with suppress(Exception):  # Where the journal died, that is told by what needs it.
-            log(look())
+        thread.join()
+        with suppress(Exception):  # Whoever needs a dead account says so.
+            log(show())
 
 
 def spending_note(tally: Tally) -> str:
-    """A few words for the bar: dollars of the budget, calls, and what is slow or lost."""
+    """Return a note for the bar: dollars of the budget, calls, latency, calls without a result."""
     words = [f"${tally.spent_usd:,.2f}"]
     if tally.budget_usd is not None:
         words[0] += f" of ${tally.budget_usd:,.2f}"
     words.append(f"{tally.requests:,} calls")
-    if tally.p50_s is not None:
-        words.append(f"{tally.p50_s:.1f} s each")
+    if (latency_s := tally.latency_s(0.5)) is not None:
+        words.append(f"{latency_s:.1f} s each")
     if tally.lost:
         words.append(f"{tally.lost:,} without a result")
     return ", ".join(words)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from neuron_atlas.tasks.artifacts.location import scratch
 from neuron_atlas.tasks.models.prices import price_of
-from neuron_atlas.tasks.models.spool import read_spools
+from neuron_atlas.tasks.models.request_file import read_request_files
 from neuron_atlas.workflows.cluster.progress import progress, say
 from neuron_atlas.workflows.models.calls import ModelUse, OpenCalls, open_calls
 from neuron_atlas.workflows.run.context import Context
@@ -119,18 +119,18 @@ def _estimate(step: Step, use: ModelUse, calls: OpenCalls, context: Context) -> 
         with progress("dry run", looked_at, "neurons") as advance:
             runner = ItemRunner(step.name, step.work, folder, folder / "logs", advance)
             runner.run(some, lambda item: calls.rehearsing(folder / f"{item.key}.jsonl"))
-        spooled = list(read_spools(sorted(folder.glob("*.jsonl"))))
+        requests = list(read_request_files(sorted(folder.glob("*.jsonl"))))
     neurons = sum(item.size for item in items)
     scale = neurons / max(1, looked_at)
     return Estimate(
         use=use,
         neurons=neurons,
         looked_at=looked_at,
-        requests=round(len(spooled) * scale),
-        answered=round(calls.journal.tally_now().replayed * scale),
-        tokens_in=round(sum(one.tokens_in for one in spooled) * scale),
-        tokens_out=round(sum(one.tokens_out for one in spooled) * scale),
-        usd=sum(one.usd for one in spooled) * scale,
+        requests=round(len(requests) * scale),
+        answered=round(calls.tally().replayed * scale),
+        tokens_in=round(sum(one.tokens_in for one in requests) * scale),
+        tokens_out=round(sum(one.tokens_out for one in requests) * scale),
+        usd=sum(one.usd for one in requests) * scale,
     )
 
 

@@ -13,22 +13,23 @@ from neuron_atlas.workflows.run.object_lock import held
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold the folder while open. Raises WrongCall where another run holds it.
+def locked(folder: Path, setting: str = "out") -> Iterator[None]:
+    """Hold a folder while open. setting: that names it. Raises WrongCall if another run holds it.
 
     Two runs in one folder would ask a model the same questions twice, and one would remove what
     the other still reads. The system lets go of the lock when its process ends, however it ends.
     """
-    if not is_local(out):
-        with held(out):
+    if not is_local(folder):
+        with held(folder):
             yield
         return
-    with (out / ".lock").open("w") as file:
+    with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise WrongCall(
-                f"out: another run is writing to {str(out)!r}; wait for it or name another folder"
+                f"{setting}: another run is writing to {str(folder)!r}; wait for it or name "
+                "another folder"
             ) from error
         except OSError:
             pass  # A file system that has no locks: the run goes on without.

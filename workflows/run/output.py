@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuron_atlas.tasks.artifacts.location import fetched, is_local, location, writing
-from neuron_atlas.tasks.models.journal_copy import add_from, snapshot
+from neuron_atlas.tasks.models.account.copies import merge, snapshot
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.models.calls import JOURNAL
 from neuron_atlas.workflows.run.errors import WrongCall
@@ -19,34 +19,37 @@ from neuron_atlas.workflows.run.store import Store, local_folder
 def opened_store(out: str, local: str | None) -> Iterator[Store]:
     """The store in `out`, for this run alone. Raises WrongCall.
 
-    local: a folder of this machine for the journal and MLflow's runs; None for `out` itself or,
-    where that is on an object store, a folder below ~/.cache/neuron-atlas.
+    local: a folder of this machine for the journal and MLflow's runs, for this run alone. None is
+    `out` itself or, where that is on an object store, a folder below ~/.cache/neuron-atlas.
 
-    A journal beside `out` learns at first what its copy in `out` knows, so that what was paid for
-    on another machine is not paid for again, and is copied there in the end, however that comes.
+    A journal outside `out` first takes over what its copy in `out` holds, so that answers paid for
+    on another machine are not paid for again. It is copied to `out` at the end, however the run
+    ends.
     """
     store = _store(out, local)
     with locked(store.out):
         if store.beside is None:
             yield store
             return
-        say(f"local      the journal of calls and MLflow's runs are in {store.local}")
-        _learn(store)
-        try:
-            yield store
-        finally:
-            copy_journal(store)
+        # Two programs on one journal would each spend the whole budget.
+        with locked(store.local, "local"):
+            say(f"local      the journal of calls and MLflow's runs are in {store.local}")
+            _learn(store)
+            try:
+                yield store
+            finally:
+                copy_journal(store)
 
 
 def copy_journal(store: Store) -> None:
-    """Copy a journal that lies beside `out` into it. Where that fails, a line says so."""
+    """Copy a journal outside `out` into it. Where that fails, print a line."""
     journal = store.local / JOURNAL
     if store.beside is None or not journal.is_file():
         return
     try:
         with writing(store.out / JOURNAL) as copy:
             snapshot(journal, copy)
-    except Exception as error:  # Whatever the store does, the journal itself is kept.
+    except Exception as error:  # The journal itself is safe.
         say(f"local      the journal was not copied to {store.out}: {error}; it is {journal}")
 
 
@@ -74,4 +77,4 @@ def _check_writable(name: str, folder: Path) -> None:
 def _learn(store: Store) -> None:
     if (store.out / JOURNAL).is_file():
         with fetched(store.out, [JOURNAL]) as folder:
-            add_from(folder / JOURNAL, store.local / JOURNAL)
+            merge(folder / JOURNAL, store.local / JOURNAL)

@@ -21,7 +21,7 @@ from neuron_atlas.tasks.artifacts import (
 )
 
 if TYPE_CHECKING:
-    from neuron_atlas.tasks.models.journal import Tally
+    from neuron_atlas.tasks.models.account.tally import Tally
     from neuron_atlas.workflows.run.context import Context
 
 Value = tuple[str, float, int]
@@ -137,9 +137,9 @@ def spending_metrics(stage: str, tally: Tally) -> dict[str, float]:
         "without_result": tally.lost,
         "tokens_in": tally.tokens_in,
         "tokens_out": tally.tokens_out,
-        "latency_p50_s": tally.p50_s,
-        "latency_p90_s": tally.p90_s,
-        "latency_p99_s": tally.p99_s,
+        "latency_p50_s": tally.latency_s(0.5),
+        "latency_p90_s": tally.latency_s(0.9),
+        "latency_p99_s": tally.latency_s(0.99),
     }
     values |= {f"calls/{name}": count for name, count in tally.outcomes.items()}
     return {f"{stage}/{name}": value for name, value, _ in _measured(values)}

@@ -11,11 +11,10 @@ from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
 from neuron_atlas.tasks.explain.chat import Chat
 from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.explain.explanation import Explanation
+from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import ClientSettings, Unusable
-from neuron_atlas.tasks.models.journal import NoJournal
 from neuron_atlas.tasks.models.prices import Price
-from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
 from neuron_atlas.tasks.settings import identity
 from tests.loopback.fixture import Loopback
 from tests.tasks.explain.coloured_patches import COLOURS, TOKENS, Album, catalog, likes
@@ -29,9 +28,9 @@ def chat(provider: Loopback, **changes: Any) -> Chat:
 
 
 def explain(
-    provider: Loopback, *evidence: Evidence, journal: Any = None, **changes: Any
+    provider: Loopback, *evidence: Evidence, account: Any = None, **changes: Any
 ) -> list[Explanation]:
-    return chat(provider, **changes).explain(evidence, catalog(), Calls(journal or NoJournal()))
+    return chat(provider, **changes).explain(evidence, catalog(), Calls(account))
 
 
 def sent(provider: Loopback) -> list[str]:
@@ -262,10 +261,10 @@ def test_nothing_answered_is_asked_again_in_a_later_run(provider, tmp_path):
     provider.misbehave("refusal")
     provider.misbehave("500", times=2, match="tokens of texts")
     settings = {"client": ClientSettings(base_url=provider.base_url, max_attempts=1)}
-    first = explain(provider, *neurons, journal=SqliteJournal(tmp_path / "j.db"), **settings)
+    first = explain(provider, *neurons, account=LocalAccount(tmp_path / "j.db"), **settings)
     assert sorted(one.status for one in first) == ["failed"] * 2 + ["ok"] * 3 + ["refused"]
     provider.behave()
-    second = explain(provider, *neurons, journal=SqliteJournal(tmp_path / "j.db"), **settings)
+    second = explain(provider, *neurons, account=LocalAccount(tmp_path / "j.db"), **settings)
     answered = [line["digest"] for line in provider.requests() if line["answered"]]
     assert len(answered) == len(set(answered)) == 6
     for before, after in zip(first, second, strict=True):

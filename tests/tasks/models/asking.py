@@ -3,9 +3,9 @@
 import asyncio
 from dataclasses import replace
 
+from neuron_atlas.tasks.models.account.messages import Account
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import Answer, ClientSettings, connect
-from neuron_atlas.tasks.models.journal import Journal, NoJournal
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request import Request
 from tests.loopback.fixture import Loopback
@@ -20,11 +20,10 @@ def quick(loopback: Loopback, /, **changes: object) -> ClientSettings:
 
 
 def ask(
-    settings: ClientSettings, journal: Journal | None = None, request: Request = QUESTION
+    settings: ClientSettings, account: Account | None = None, request: Request = QUESTION
 ) -> Answer:
     async def once() -> Answer:
-        calls = Calls(journal or NoJournal())
-        async with connect(settings, calls, PRICES) as connection:
+        async with connect(settings, Calls(account), PRICES) as connection:
             return await connection.ask(request)
 
     return asyncio.run(once())

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -15,16 +14,17 @@ from typing import Any
 
 import pytest
 
+from neuron_atlas.tasks.models.account.account import LocalAccount
+from neuron_atlas.tasks.models.account.batches import BatchedCall, Batches
 from neuron_atlas.tasks.models.batch import batch_sender, split
-from neuron_atlas.tasks.models.batch_journal import BatchedCall, BatchJournal
 from neuron_atlas.tasks.models.batch_lines import read_line
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import Answer, ClientSettings, Unusable, connect
 from neuron_atlas.tasks.models.failures import Failure, Stopped
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request import Request
+from neuron_atlas.tasks.models.request_file import FiledRequest, RequestFile, read_request_files
 from neuron_atlas.tasks.models.settings import AzureSettings, BatchSettings
-from neuron_atlas.tasks.models.spool import Spool, Spooled, read_spools
 from tests.loopback.fixture import ROOT, Loopback
 from tests.loopback.provider import DEPLOYMENT
 
@@ -41,45 +41,45 @@ def question(number: int) -> Request:
 
 
 def collect(
-    settings: ClientSettings, journal: BatchJournal, path: Path, count: int
+    settings: ClientSettings, account: LocalAccount, path: Path, count: int
 ) -> list[Answer]:
-    """The answers to so many questions as the journal has them; the others are spooled."""
+    """The answers to so many questions as the account has them; the others are spooled."""
 
     async def ask_all() -> list[Answer]:
-        calls = Calls(journal, spool=Spool(path, share=0.5))
+        calls = Calls(account, file=RequestFile(path, price_share=0.5))
         async with connect(settings, calls, PRICES) as connection:
             return [await connection.ask(question(number)) for number in range(count)]
 
     return asyncio.run(ask_all())
 
 
-def hand_in(settings: ClientSettings, journal: BatchJournal, path: Path) -> int:
+def hand_in(settings: ClientSettings, account: LocalAccount, path: Path) -> int:
     async def work() -> int:
-        async with batch_sender(settings, PRICES, journal) as sender:
+        async with batch_sender(settings, PRICES, account) as sender:
             return await sender.hand_in([path])
 
     return asyncio.run(work())
 
 
-def fetch(settings: ClientSettings, journal: BatchJournal) -> None:
+def fetch(settings: ClientSettings, account: LocalAccount) -> None:
     """Wait until no batch is open."""
 
     async def work() -> None:
-        async with batch_sender(settings, PRICES, journal) as sender:
-            while await sender.look():
+        async with batch_sender(settings, PRICES, account) as sender:
+            while await sender.fetch():
                 await asyncio.sleep(settings.batch.poll_s)
 
     asyncio.run(work())
 
 
-def rounds(settings: ClientSettings, journal: BatchJournal, path: Path, count: int) -> list[Answer]:
+def rounds(settings: ClientSettings, account: LocalAccount, path: Path, count: int) -> list[Answer]:
     """Collect, hand in and fetch until nothing is pending."""
     for _ in range(20):
-        fetch(settings, journal)
-        answers = collect(settings, journal, path, count)
+        fetch(settings, account)
+        answers = collect(settings, account, path, count)
         if not path.exists():
             return answers
-        hand_in(settings, journal, path)
+        hand_in(settings, account, path)
     raise AssertionError("it never ended")
 
 
@@ -88,44 +88,44 @@ def answered(provider: Loopback) -> Counter[str]:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> BatchJournal:
-    return BatchJournal(tmp_path / "journal.db")
+def account(tmp_path: Path) -> LocalAccount:
+    return LocalAccount(tmp_path / "journal.db")
 
 
-def test_requests_are_answered_by_batch_at_half_the_price(provider, journal, tmp_path):
+def test_requests_are_answered_by_batch_at_half_the_price(provider, account, tmp_path):
     settings = settings_for(provider)
     path = tmp_path / "spool.jsonl"
-    assert [one.status for one in collect(settings, journal, path, 5)] == ["pending"] * 5
+    assert [one.status for one in collect(settings, account, path, 5)] == ["pending"] * 5
     assert provider.requests() == []
-    answers = rounds(settings, journal, path, 5)
+    answers = rounds(settings, account, path, 5)
     assert [one.status for one in answers] == ["ok"] * 5
     for one in answers:
         assert one.usd == pytest.approx((2.5 * one.tokens_in + 10 * one.tokens_out) / 2e6)
     assert len({line["batch"] for line in provider.requests()}) == 1
-    assert asyncio.run(journal.tally()).spent_usd == pytest.approx(sum(o.usd or 0 for o in answers))
+    assert asyncio.run(account.tally()).spent_usd == pytest.approx(sum(o.usd or 0 for o in answers))
 
 
-def test_batches_are_split_by_count_and_by_bytes(provider, journal, tmp_path):
+def test_batches_are_split_by_count_and_by_bytes(provider, account, tmp_path):
     settings = settings_for(provider, batch=BatchSettings(max_requests=2, poll_s=0.05))
-    rounds(settings, journal, tmp_path / "spool.jsonl", 5)
+    rounds(settings, account, tmp_path / "spool.jsonl", 5)
     assert len({line["batch"] for line in provider.requests()}) == 3
-    lines = [Spooled(str(n), 1, 1, 0.0, tmp_path, 0, 40) for n in range(5)]
+    lines = [FiledRequest(str(n), 1, 1, 0.0, tmp_path, 0, 40) for n in range(5)]
     small = ClientSettings(batch=BatchSettings(max_bytes=100))
     assert [len(group) for group in split(lines, small)] == [2, 2, 1]
 
 
-def test_what_has_expired_is_handed_in_again_and_nothing_else(provider, journal, tmp_path):
+def test_what_has_expired_is_handed_in_again_and_nothing_else(provider, account, tmp_path):
     provider.batches(answered_share=0.5)
-    answers = rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 8)
+    answers = rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 8)
     assert [one.status for one in answers] == ["ok"] * 8
     assert set(answered(provider).values()) == {1}
-    assert asyncio.run(journal.tally()).lost == 0
+    assert asyncio.run(account.tally()).lost == 0
 
 
-def test_what_is_never_answered_ends_as_timed_out(provider, journal, tmp_path):
+def test_what_is_never_answered_ends_as_timed_out(provider, account, tmp_path):
     provider.batches(answered_share=0.0)
     settings = settings_for(provider, max_attempts=2)
-    answers = rounds(settings, journal, tmp_path / "spool.jsonl", 3)
+    answers = rounds(settings, account, tmp_path / "spool.jsonl", 3)
     assert [one.status for one in answers] == ["timed_out"] * 3
     assert answers[0].reason == "not answered by 2 batches"
     assert [one.attempts for one in answers] == [2] * 3
@@ -143,112 +143,112 @@ def test_what_is_never_answered_ends_as_timed_out(provider, journal, tmp_path):
     ],
 )
 def test_a_misbehaviour_is_the_outcome_of_its_own_request(
-    provider, journal, tmp_path, fault, status
+    provider, account, tmp_path, fault, status
 ):
     provider.misbehave(fault, times=-1, match="about 1?")
-    answers = rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 3)
+    answers = rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 3)
     assert [one.status for one in answers] == ["ok", status, "ok"]
 
 
-def test_a_failure_that_passes_is_handed_in_again(provider, journal, tmp_path):
+def test_a_failure_that_passes_is_handed_in_again(provider, account, tmp_path):
     provider.misbehave("500", times=2, match="about 1?")
-    answers = rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 3)
+    answers = rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 3)
     assert [one.status for one in answers] == ["ok"] * 3
 
 
 def test_no_batch_goes_over_the_budget(provider, tmp_path):
-    journal = BatchJournal(tmp_path / "journal.db", budget_usd=0.001)
-    answers = rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 9)
+    account = LocalAccount(tmp_path / "journal.db", budget_usd=0.001)
+    answers = rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 9)
     statuses = Counter(one.status for one in answers)
     # 50 tokens of an answer cost 0.0005 USD, by batch half of it.
     assert set(statuses) == {"ok", "budget"}
-    assert asyncio.run(journal.tally()).spent_usd <= 0.001
+    assert asyncio.run(account.tally()).spent_usd <= 0.001
     assert sum(answered(provider).values()) == statuses["ok"]
 
 
-def test_no_quota_stops_it_with_one_line(provider, journal, tmp_path):
+def test_no_quota_stops_it_with_one_line(provider, account, tmp_path):
     provider.misbehave("insufficient_quota", times=-1)
     with pytest.raises(Unusable, match="no quota left"):
-        rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 3)
+        rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 3)
 
 
-def test_a_batch_that_the_account_cannot_queue_says_what_to_lower(provider, journal, tmp_path):
+def test_a_batch_that_the_account_cannot_queue_says_what_to_lower(provider, account, tmp_path):
     provider.batches(most_requests=2)
     with pytest.raises(Unusable, match=r"lower explain\.client\.batch\.max_requests"):
-        rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 3)
-    assert asyncio.run(journal.tally()).lost == 0
+        rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 3)
+    assert asyncio.run(account.tally()).lost == 0
 
 
-def test_one_unusable_line_stops_the_run_and_leaves_no_batch_open(provider, journal, tmp_path):
+def test_one_unusable_line_stops_the_run_and_leaves_no_batch_open(provider, account, tmp_path):
     settings, path = settings_for(provider), tmp_path / "spool.jsonl"
     provider.misbehave("insufficient_quota", times=1, match="about 1?")
-    collect(settings, journal, path, 3)
-    hand_in(settings, journal, path)
+    collect(settings, account, path, 3)
+    hand_in(settings, account, path)
     with pytest.raises(Stopped, match="no quota left"):
-        fetch(settings, journal)
-    assert asyncio.run(journal.open_batches(settings.model_at)) == []
-    tally = asyncio.run(journal.tally())
+        fetch(settings, account)
+    assert asyncio.run(Batches(account).open(settings.model_at)) == []
+    tally = asyncio.run(account.tally())
     assert (tally.answered, tally.outcomes["unusable"], tally.lost, tally.held_usd) == (2, 1, 0, 0)
-    assert [one.status for one in rounds(settings, journal, path, 3)] == ["ok"] * 3
+    assert [one.status for one in rounds(settings, account, path, 3)] == ["ok"] * 3
     assert set(answered(provider).values()) == {1}
 
 
-def test_an_answer_may_hold_what_elsewhere_ends_a_line(provider, journal, tmp_path):
+def test_an_answer_may_hold_what_elsewhere_ends_a_line(provider, account, tmp_path):
     provider.misbehave("line_separators", times=-1)
-    answers = rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 3)
+    answers = rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 3)
     assert [one.status for one in answers] == ["ok"] * 3
     assert all(one.text.endswith("\u2028\u2029\x85") for one in answers)
-    assert asyncio.run(journal.tally()).lost == 0
+    assert asyncio.run(account.tally()).lost == 0
 
 
 @pytest.mark.parametrize("share", [1.0, 0.9])
 def test_a_line_that_cannot_be_read_may_have_been_paid_and_is_asked_for_again(
-    provider, journal, tmp_path, share
+    provider, account, tmp_path, share
 ):
     settings, path = settings_for(provider), tmp_path / "spool.jsonl"
     provider.batches(torn=1, answered_share=share)
-    collect(settings, journal, path, 3)
-    hand_in(settings, journal, path)
-    fetch(settings, journal)
-    assert asyncio.run(journal.tally()).lost == 1
+    collect(settings, account, path, 3)
+    hand_in(settings, account, path)
+    fetch(settings, account)
+    assert asyncio.run(account.tally()).lost == 1
     provider.batches()
-    assert [one.status for one in rounds(settings, journal, path, 3)] == ["ok"] * 3
+    assert [one.status for one in rounds(settings, account, path, 3)] == ["ok"] * 3
     assert sorted(answered(provider).values()) == [1, 1, 2]
 
 
-def test_an_outage_while_it_waits_is_waited_through(provider, journal, tmp_path):
+def test_an_outage_while_it_waits_is_waited_through(provider, account, tmp_path):
     settings, path = settings_for(provider), tmp_path / "spool.jsonl"
-    collect(settings, journal, path, 3)
-    hand_in(settings, journal, path)
+    collect(settings, account, path, 3)
+    hand_in(settings, account, path)
     provider.batches(outages=4)
-    fetch(settings, journal)
-    assert [one.status for one in collect(settings, journal, path, 3)] == ["ok"] * 3
+    fetch(settings, account)
+    assert [one.status for one in collect(settings, account, path, 3)] == ["ok"] * 3
 
 
-def test_an_outage_while_it_hands_in_is_waited_through(provider, journal, tmp_path):
+def test_an_outage_while_it_hands_in_is_waited_through(provider, account, tmp_path):
     provider.batches(outages=3)
-    answers = rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 3)
+    answers = rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 3)
     assert [one.status for one in answers] == ["ok"] * 3
     assert len({line["batch"] for line in provider.requests()}) == 1
 
 
-def test_an_outage_that_lasts_stops_the_run_and_the_next_one_goes_on(provider, journal, tmp_path):
+def test_an_outage_that_lasts_stops_the_run_and_the_next_one_goes_on(provider, account, tmp_path):
     settings, path = settings_for(provider), tmp_path / "spool.jsonl"
-    collect(settings, journal, path, 3)
+    collect(settings, account, path, 3)
     provider.batches(outages=1_000)
     with pytest.raises(Stopped, match="no batch could be handed in, 6 times: HTTP 503"):
-        hand_in(settings, journal, path)
+        hand_in(settings, account, path)
     provider.batches(outages=3)  # The next one looks for what it does not know of, in vain.
-    assert [one.status for one in rounds(settings, journal, path, 3)] == ["ok"] * 3
-    assert asyncio.run(journal.tally()).lost == 0
+    assert [one.status for one in rounds(settings, account, path, 3)] == ["ok"] * 3
+    assert asyncio.run(account.tally()).lost == 0
 
 
-def test_what_a_provider_says_of_a_batch_holds_no_part_of_the_key(provider, journal, tmp_path):
+def test_what_a_provider_says_of_a_batch_holds_no_part_of_the_key(provider, account, tmp_path):
     # So long that the key would be cut in two where a reason ends.
     said = f"{'x' * 293} {provider.key}"
     provider.batches(refuse="bad_batch", refuse_saying=said)
     with pytest.raises(Stopped) as raised:
-        rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 1)
+        rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 1)
     assert provider.key[:6] not in str(raised.value)
     assert "***" in str(raised.value)
 
@@ -266,107 +266,104 @@ def test_what_a_provider_says_of_a_line_holds_no_part_of_the_key():
         assert "***" in read.reason
 
 
-def test_batches_of_another_model_are_left_to_it(provider, journal, tmp_path):
+def test_batches_of_another_model_are_left_to_it(provider, account, tmp_path):
     prices = PRICES | {"gpt-4o-mini": Price(input=0.25, output=1.0, date="2026-04-05")}
     mine = settings_for(provider)
     other = settings_for(provider, model="gpt-4o-mini")
     path = tmp_path / "spool.jsonl"
-    collect(mine, journal, path, 3)
-    hand_in(mine, journal, path)
+    collect(mine, account, path, 3)
+    hand_in(mine, account, path)
 
     async def look() -> int:
-        async with batch_sender(other, prices, journal) as sender:
-            return await sender.look()
+        async with batch_sender(other, prices, account) as sender:
+            return await sender.fetch()
 
     assert asyncio.run(look()) == 0
-    assert len(asyncio.run(journal.open_batches(mine.model_at))) == 1
-    assert asyncio.run(journal.open_batches(other.model_at)) == []
-    answers = rounds(mine, journal, path, 3)
+    assert len(asyncio.run(Batches(account).open(mine.model_at))) == 1
+    assert asyncio.run(Batches(account).open(other.model_at)) == []
+    answers = rounds(mine, account, path, 3)
     for one in answers:
         assert one.usd == pytest.approx((2.5 * one.tokens_in + 10 * one.tokens_out) / 2e6)
 
 
 def test_an_older_journal_gets_the_account_of_its_batches(provider, tmp_path):
     path, settings = tmp_path / "journal.db", settings_for(provider)
-    first = BatchJournal(path)
+    first = LocalAccount(path)
     collect(settings, first, tmp_path / "spool.jsonl", 2)
     hand_in(settings, first, tmp_path / "spool.jsonl")
     first.close()
     with closing(sqlite3.connect(path)) as database:
         database.execute("ALTER TABLE batches DROP COLUMN account")
         database.commit()
-    again = BatchJournal(path)
+    again = LocalAccount(path)
     answers = rounds(settings, again, tmp_path / "spool.jsonl", 2)
     assert [one.status for one in answers] == ["ok"] * 2
     assert set(answered(provider).values()) == {1}
 
 
-def test_an_account_that_queues_one_batch_at_a_time_gets_all_answered(provider, journal, tmp_path):
+def test_an_account_that_queues_one_batch_at_a_time_gets_all_answered(provider, account, tmp_path):
     provider.batches(at_once=1, seconds=0.3)
     settings = settings_for(
         provider, batch=BatchSettings(max_requests=1, poll_s=0.05), max_attempts=2
     )
-    answers = rounds(settings, journal, tmp_path / "spool.jsonl", 5)
+    answers = rounds(settings, account, tmp_path / "spool.jsonl", 5)
     assert [one.status for one in answers] == ["ok"] * 5
 
 
 def test_an_answer_that_does_not_say_what_it_took_costs_what_was_set_aside(
-    provider, journal, tmp_path
+    provider, account, tmp_path
 ):
     provider.misbehave("no_usage", times=-1)
     settings, path = settings_for(provider), tmp_path / "spool.jsonl"
-    collect(settings, journal, path, 2)
-    set_aside = [one.usd for one in read_spools([path])]
-    answers = rounds(settings, journal, path, 2)
+    collect(settings, account, path, 2)
+    set_aside = [one.usd for one in read_request_files([path])]
+    answers = rounds(settings, account, path, 2)
     assert [one.usd for one in answers] == pytest.approx(set_aside)
     assert min(set_aside) > 0
-    assert asyncio.run(journal.tally()).spent_usd == pytest.approx(sum(set_aside))
+    assert asyncio.run(account.tally()).spent_usd == pytest.approx(sum(set_aside))
 
 
-def test_a_batch_whose_creation_was_not_heard_of_is_found_again(provider, journal, tmp_path):
+def test_a_batch_whose_creation_was_not_heard_of_is_found_again(provider, account, tmp_path):
     provider.batches(lose_replies=1)
-    answers = rounds(settings_for(provider), journal, tmp_path / "spool.jsonl", 3)
+    answers = rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 3)
     assert [one.status for one in answers] == ["ok"] * 3
     assert len({line["batch"] for line in provider.requests()}) == 1
 
 
-@pytest.mark.parametrize("moment", ["begin_batch", "note_file", "note_batch"])
+@pytest.mark.parametrize("moment", ["begin", "note_file", "note_id"])
 def test_killed_at_any_step_of_handing_in_it_goes_on_without_paying_twice(
     provider, tmp_path, moment
 ):
     settings = settings_for(provider)
     path, database = tmp_path / "spool.jsonl", tmp_path / "journal.db"
-    first = BatchJournal(database)
+    first = LocalAccount(database)
     collect(settings, first, path, 4)
     first.close()
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
+from neuron_atlas.tasks.models.account.account import LocalAccount
+from neuron_atlas.tasks.models.account.batches import Batches
 from neuron_atlas.tasks.models.batch import batch_sender
-from neuron_atlas.tasks.models.batch_journal import BatchJournal
 from neuron_atlas.tasks.models.settings import *
 from tests.tasks.models.test_batch import PRICES
 
-class Killed(BatchJournal):
-    async def {moment}(self, *arguments):
-        if {moment!r} != "note_batch":
-            told = await super().{moment}(*arguments)
-        os.kill(os.getpid(), signal.SIGKILL)
+step = Batches.{moment}
+async def killed(self, *arguments):
+    if {moment!r} != "note_id":
+        await step(self, *arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+Batches.{moment} = killed
 
 async def work():
     settings = ClientSettings(base_url={provider.base_url!r})
-    async with batch_sender(settings, PRICES, Killed({str(database)!r})) as sender:
+    async with batch_sender(settings, PRICES, LocalAccount({str(database)!r})) as sender:
         await sender.hand_in([Path({str(path)!r})])
 asyncio.run(work())
 """
-    died = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=False,
-    )
+    died = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert died.returncode == -signal.SIGKILL
-    again = BatchJournal(database)
+    again = LocalAccount(database)
     assert asyncio.run(again.tally()).lost == 0
     answers = rounds(settings, again, path, 4)
     assert [one.status for one in answers] == ["ok"] * 4
@@ -374,20 +371,20 @@ asyncio.run(work())
     assert len(answered(provider)) == 4
 
 
-def test_azure_is_spoken_to_in_its_own_way(provider, journal, tmp_path, monkeypatch):
+def test_azure_is_spoken_to_in_its_own_way(provider, account, tmp_path, monkeypatch):
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", provider.key)
     azure = AzureSettings(provider.root, DEPLOYMENT, "2024-10-21")
     settings = settings_for(
         provider, base_url=None, azure=azure, api_key_env="AZURE_OPENAI_API_KEY"
     )
-    answers = rounds(settings, journal, tmp_path / "spool.jsonl", 2)
+    answers = rounds(settings, account, tmp_path / "spool.jsonl", 2)
     assert [one.status for one in answers] == ["ok"] * 2
     assert {line["body"]["model"] for line in provider.requests()} == {DEPLOYMENT}
 
 
-def test_a_spool_names_each_request_once_and_keeps_what_is_to_be_sent(journal, provider, tmp_path):
+def test_a_spool_names_each_request_once_and_keeps_what_is_to_be_sent(account, provider, tmp_path):
     path = tmp_path / "spool.jsonl"
-    collect(settings_for(provider), journal, path, 3)
+    collect(settings_for(provider), account, path, 3)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["body"]["messages"][0]["content"] for line in lines] == [
         f"What about {number}?" for number in range(3)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.client import ClientSettings, Unusable
 from neuron_atlas.tasks.models.settings import AzureSettings
-from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
 from tests.loopback.provider import DEPLOYMENT
 from tests.tasks.models.asking import ask, quick
 
@@ -64,23 +64,23 @@ def test_the_key_is_nowhere_but_in_the_request(provider, tmp_path, monkeypatch, 
     secret = "sk-a-wrong-but-secret-key"
     monkeypatch.setenv("OPENAI_API_KEY", secret)
     caplog.set_level(logging.DEBUG)
-    journal = SqliteJournal(tmp_path / "journal.db")
+    account = LocalAccount(tmp_path / "journal.db")
     settings = quick(provider)
     with pytest.raises(Unusable) as raised:
-        ask(settings, journal)
+        ask(settings, account)
     shown = [str(raised.value), repr(settings), caplog.text, provider.log.read_text()]
     linked: BaseException | None = raised.value
     while linked is not None:
         shown.append(repr(linked) + repr(vars(linked)))
         linked = linked.__cause__ or linked.__context__
-    journal.close()
+    account.close()
     monkeypatch.setenv("OPENAI_API_KEY", provider.key)
-    journal = SqliteJournal(tmp_path / "journal.db")
-    assert ask(settings, journal).status == "ok"
-    journal.close()
+    account = LocalAccount(tmp_path / "journal.db")
+    assert ask(settings, account).status == "ok"
+    account.close()
     with sqlite3.connect(tmp_path / "journal.db") as database:
         shown.append("\n".join(database.iterdump()))
-    kept = b"".join(path.read_bytes() for path in Path(tmp_path).iterdir())
+    kept = b"".join(path.read_bytes() for path in Path(tmp_path).rglob("*") if path.is_file())
     for key in (secret, provider.key):
         assert not any(key in text for text in shown)
         assert key.encode() not in kept

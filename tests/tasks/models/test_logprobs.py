@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from neuron_atlas.tasks.models.answer import Answer, from_journal, read_completion, to_journal
+from neuron_atlas.tasks.models.answer import Answer, from_json, read_completion, to_json
 from neuron_atlas.tasks.models.logprobs import KEEP_NUMBERS, Odds, read_odds
 from neuron_atlas.tasks.models.request import Request, request_hash
 
@@ -74,18 +74,18 @@ def test_nothing_is_kept_unless_it_is_asked_for():
     answer = read_completion(reply(token("5")))
     assert isinstance(answer, Answer)
     assert answer.kept is None
-    assert "kept" not in json.loads(to_journal(answer))
+    assert "kept" not in json.loads(to_json(answer))
 
 
 def test_what_is_kept_goes_through_the_journal():
     answer = read(reply(token("5", ("6", 0.5))))
     assert answer.kept
-    assert from_journal(to_journal(answer)) == answer
+    assert from_json(to_json(answer)) == answer
 
 
 def test_an_answer_that_was_journaled_before_there_was_this_is_read():
     old = {"status": "ok", "text": "5", "reason": "", "model": "m", "attempts": 1, "usd": 0.1}
-    assert from_journal(json.dumps(old)).kept is None
+    assert from_json(json.dumps(old)).kept is None
 
 
 def test_what_is_kept_and_which_server_is_meant_are_no_part_of_the_request():

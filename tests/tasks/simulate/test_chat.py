@@ -11,12 +11,11 @@ from PIL import Image
 
 from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.artifacts.scored import SIMULATION_STATUSES
+from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import ClientSettings, Unusable
-from neuron_atlas.tasks.models.journal import NoJournal
 from neuron_atlas.tasks.models.prices import Price
-from neuron_atlas.tasks.models.spool import Spool, read_spools
-from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.models.request_file import RequestFile, read_request_files
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
 from neuron_atlas.tasks.simulate.grid_drawing import RULER, draw_grid
@@ -39,10 +38,10 @@ def simulate(
     provider: Loopback,
     *questions: Question,
     samples: Catalog | None = None,
-    journal: Any = None,
+    account: Any = None,
     **changes: Any,
 ) -> list[Prediction]:
-    calls = Calls(journal or NoJournal(), group="simulate")
+    calls = Calls(account, group="simulate")
     return chat(provider, **changes).simulate(questions, samples or catalog(), calls)
 
 
@@ -335,11 +334,11 @@ def test_a_provider_without_json_schema_is_asked_without(provider):
 
 
 def test_what_was_answered_is_not_asked_again(provider, tmp_path):
-    journal = SqliteJournal(tmp_path / "journal.sqlite", "simulate")
+    account = LocalAccount(tmp_path / "journal.sqlite", "simulate")
     questions = [Question(said, 3) for said in (RED, "")]
-    first = simulate(provider, *questions, journal=journal)
+    first = simulate(provider, *questions, account=account)
     sent = len(provider.requests())
-    again = simulate(provider, *questions, journal=journal)
+    again = simulate(provider, *questions, account=account)
     assert len(provider.requests()) == sent == 3
     for before, after in zip(first, again, strict=True):
         assert before.visual.tolist() == after.visual.tolist()
@@ -350,11 +349,11 @@ def test_what_was_answered_is_not_asked_again(provider, tmp_path):
 
 
 def test_requests_that_are_written_down_are_pending(provider, tmp_path):
-    calls = Calls(spool=Spool(tmp_path / "spool.jsonl"))
+    calls = Calls(file=RequestFile(tmp_path / "spool.jsonl"))
     questions = [Question(RED, 3), Question(BOTH, 3)]
     waiting = chat(provider, estimator="integers").simulate(questions, catalog(), calls)
     assert [one.status for one in waiting] == ["pending", "pending"]
-    assert len(list(read_spools([tmp_path / "spool.jsonl"]))) == 2
+    assert len(list(read_request_files([tmp_path / "spool.jsonl"]))) == 2
     assert provider.requests() == []
 
 

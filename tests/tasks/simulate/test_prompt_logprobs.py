@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from neuron_atlas.tasks.artifacts.scored import SIMULATION_STATUSES
+from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.answer import Answer, read_completion
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import ClientSettings, Unusable
 from neuron_atlas.tasks.models.logprobs import KeepPrompt, Odds, read_odds
 from neuron_atlas.tasks.models.prices import Price
-from neuron_atlas.tasks.models.spool import Spool
-from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.models.request_file import RequestFile
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs, read_values
 from neuron_atlas.tasks.simulate.simulator import Prediction, Question
@@ -153,7 +153,7 @@ def test_a_server_that_fails_for_now_is_not_refused(provider, fault):
 
 
 def test_where_nothing_is_sent_every_question_is_one_request(provider, tmp_path):
-    calls = Calls(spool=Spool(tmp_path / "spool.jsonl", 1.0))
+    calls = Calls(file=RequestFile(tmp_path / "spool.jsonl", 1.0))
     questions = [Question(said, 0) for said in (CIRCLE, "", "other")]
     lists = lister(provider)
     rehearsed = lists.simulate(questions, TWO, calls, lists.assumed())
@@ -187,9 +187,9 @@ def test_a_place_at_which_no_number_is_seen_makes_the_row_malformed_and_no_zero(
 
 
 def test_what_is_read_off_a_prompt_is_journaled_and_asked_once(provider, tmp_path):
-    journal = SqliteJournal(tmp_path / "journal.sqlite", "simulate")
+    account = LocalAccount(tmp_path / "journal.sqlite", "simulate")
     first, again = (
-        lister(provider).simulate([Question(CIRCLE, 0)], TWO, Calls(journal)) for _ in range(2)
+        lister(provider).simulate([Question(CIRCLE, 0)], TWO, Calls(account)) for _ in range(2)
     )
     assert first[0].text.tolist() == again[0].text.tolist()
     assert len(provider.requests()) == 2

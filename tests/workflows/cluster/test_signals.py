@@ -13,7 +13,7 @@ from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import ClientSettings, connect
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.workflows.cluster.spread import spread
-from neuron_atlas.workflows.models.journal import open_journal
+from neuron_atlas.workflows.models.account import open_account
 from tests.loopback.fixture import Loopback
 from tests.workflows.cluster.ray_work import fail_once
 
@@ -42,15 +42,18 @@ def test_a_worker_that_is_stopped_keeps_the_answer_that_is_on_its_way(
     settings = ClientSettings(base_url=provider.base_url)
     signs = tmp_path / "signs"
     signs.mkdir()
-    with open_journal(tmp_path / "journal.sqlite", "explain", None) as journal:
+    path = tmp_path / "journal.sqlite"
+    with open_account(path, "explain", None, settings, {}) as account:
+        account.share_limits()  # Their actors have to start.
+        account.tally()
 
         def submit(number: int) -> ray.ObjectRef:
             if number:
                 return fail_once.remote(str(signs), 1)
-            return ask.remote(settings, Calls(journal), str(signs), provider.key)
+            return ask.remote(settings, Calls(account), str(signs), provider.key)
 
         with pytest.raises(Exception, match="at once"):
             list(spread(range(2), submit, ending_s=20))
-        tally = journal.tally_now()
+        tally = account.tally()
     assert [line["answered"] for line in provider.requests()] == [True]
     assert (tally.answered, tally.lost, tally.held_usd) == (1, 0, 0)

@@ -10,9 +10,8 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from neuron_atlas.tasks.models.client import Answer, ClientSettings, _Desk
+from neuron_atlas.tasks.models.client import Answer, ClientSettings, _Model
 from neuron_atlas.tasks.models.failures import Stopped, Unusable, from_reply
-from neuron_atlas.tasks.models.journal import NoJournal
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.workflows import atlas
 from neuron_atlas.workflows.config.composition import (
@@ -29,8 +28,8 @@ from tests.workflows.runs import settings
 
 
 def _told_of_another_model() -> str:
-    desk = _Desk(ClientSettings(), {}, NoJournal(), "explain")
-    return desk.judged(Answer("ok", model="another")).reason
+    model = _Model(ClientSettings(), {}, "explain")
+    return model.check_answer(Answer("ok", model="another")).reason
 
 
 TOP = "analyse, capture, classify, cluster, data, describe, explain, local, out, report, score"

@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from neuron_atlas.tasks.models.journal import Tally
+from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
 from neuron_atlas.workflows.models import calls as calls_module
 from neuron_atlas.workflows.models.calls import ModelUse, OpenCalls, open_calls
 from neuron_atlas.workflows.run.errors import WrongCall
 
 
-class Agreed:
-    """In the place of the limits on the cluster."""
+class Account:
+    """Stands in for the account on the cluster."""
 
     def __init__(self) -> None:
         self.times = 0
 
-    def agree(self) -> LimitSettings:
+    def share_limits(self) -> LimitSettings:
         self.times += 1
         return LimitSettings(requests_per_minute=60)
 
@@ -31,28 +31,24 @@ class Agreed:
 def test_the_limits_of_an_account_change_only_for_those_who_call(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    limits = Agreed()
+    account = Account()
     client = ClientSettings(limits=LimitSettings(requests_per_minute=500))
     use = ModelUse("explain", "explain", client, {})
-    calls = OpenCalls(use, None, limits, tmp_path)  # type: ignore[arg-type]
+    calls = OpenCalls(use, account)  # type: ignore[arg-type]
     calls.collecting(tmp_path / "requests.jsonl")
-    assert limits.times == 0
+    assert account.times == 0
     calls.live()
-    assert limits.times == 1
+    assert account.times == 1
     assert "500 requests a minute, 512 at once; before, 60 requests" in capsys.readouterr().err
 
 
 def test_only_batches_to_its_own_model_keep_a_live_run_from_calling(monkeypatch, tmp_path):
     @contextmanager
-    def journal(*_: Any) -> Iterator[Any]:
-        def batches(client: ClientSettings) -> int:
-            return 2 if client.model == "gpt-4o" else 0
+    def account(path: Path, stage: str, budget: Any, client: Any, prices: Any) -> Iterator[Any]:
+        n_batches = 2 if client.model == "gpt-4o" else 0
+        yield SimpleNamespace(n_batches=lambda: n_batches, tally=Tally)
 
-        yield SimpleNamespace(batches=batches, tally_now=Tally)
-
-    monkeypatch.setattr(calls_module, "forget_limits", lambda: None)
-    monkeypatch.setattr(calls_module, "open_journal", journal)
-    monkeypatch.setattr(calls_module, "RemoteLimits", lambda account, limits: None)
+    monkeypatch.setattr(calls_module, "open_account", account)
     mine, other = (
         ModelUse("explain", "explain", ClientSettings(model=model), {})
         for model in ("gpt-4o", "another")

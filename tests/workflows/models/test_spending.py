@@ -1,11 +1,12 @@
 import time
+from collections import Counter, deque
 
 import pytest
 
-from neuron_atlas.tasks.models.journal import Tally
+from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.workflows.atlas import stages_of
 from neuron_atlas.workflows.models import spending
-from neuron_atlas.workflows.models.spending import shown_spending, spending_note
+from neuron_atlas.workflows.models.spending import show_spending, spending_note
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import Store
 from neuron_atlas.workflows.tracking.metrics import spending_metrics, valid_name
@@ -17,8 +18,8 @@ TALLY = Tally(
     run_usd=2.0,
     requests=1234,
     lost=2,
-    p50_s=1.25,
-    outcomes={"ok": 3, "rate_limited/HTTP 429": 1, 'failed/é"': 1},
+    outcomes=Counter({"ok": 3, "rate_limited/HTTP 429": 1, 'failed/é"': 1}),
+    latencies_s=deque([1.25]),
 )
 
 
@@ -45,14 +46,15 @@ def test_the_tally_is_logged_under_names_that_mlflow_takes():
     assert metrics["explain/usd_of_all_runs"] == 12.345
     assert metrics["explain/calls/rate_limited/HTTP 429"] == 1
     assert {valid_name(name) for name in metrics} >= {"explain/calls/failed/  "}
-    assert "explain/latency_p90_s" not in metrics
+    assert metrics["explain/latency_p90_s"] == 1.25
+    assert "explain/latency_p90_s" not in spending_metrics("explain", Tally())
 
 
 def test_it_is_logged_once_more_where_the_stage_fails():
     logged = []
     with (
         pytest.raises(RuntimeError, match="it broke"),
-        shown_spending(Bar(), lambda: TALLY, lambda metrics, step: logged.append(metrics), "x"),
+        show_spending(Bar(), lambda: TALLY, lambda metrics, step: logged.append(metrics), "x"),
     ):
         raise RuntimeError("it broke")
     assert [metrics["x/usd"] for metrics in logged] == [2.0]
@@ -64,7 +66,7 @@ def test_a_journal_that_is_gone_does_not_hide_why_the_stage_failed():
 
     with (
         pytest.raises(RuntimeError, match="it broke"),
-        shown_spending(Bar(), gone, lambda metrics, step: None, "x"),
+        show_spending(Bar(), gone, lambda metrics, step: None, "x"),
     ):
         raise RuntimeError("it broke")
 
@@ -83,10 +85,10 @@ def test_what_each_of_several_explainers_spends_is_logged_apart(tmp_path):
 
 
 def test_it_is_shown_and_logged_while_the_stage_runs_and_at_its_end(monkeypatch):
-    monkeypatch.setattr(spending, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(spending, "_SHOW_EVERY_S", 0.01)
     monkeypatch.setattr(spending, "_LOG_EVERY_S", 0.02)
     bar, logged = Bar(), []
-    with shown_spending(bar, lambda: TALLY, lambda metrics, step: logged.append(metrics), "x"):
+    with show_spending(bar, lambda: TALLY, lambda metrics, step: logged.append(metrics), "x"):
         deadline = time.monotonic() + 10
         while len(logged) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -11,13 +11,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from neuron_atlas.tasks.models.journal import Spent
-from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.workflows.config.composition import CONF, plain_config, register_resolvers
 from neuron_atlas.workflows.run.errors import WrongCall
 from neuron_atlas.workflows.run.output import copy_journal, opened_store
 from neuron_atlas.workflows.run.store import Store
 from tests.loopback.object_store import BUCKET
+from tests.tasks.models.account.ledgers import answer as store_answer
 
 URI = f"s3://{BUCKET}/a run"
 
@@ -33,12 +33,8 @@ def machine(store, monkeypatch, tmp_path):
 
 
 def answer(journal: Path, request: str) -> None:
-    async def ask() -> None:
-        claim = await opened.claim(request, "gpt-4o", 1.0, "me")
-        await opened.settle(claim.call, "{}", Spent("ok", 0.5))
-
-    opened = SqliteJournal(journal)
-    asyncio.run(ask())
+    opened = LocalAccount(journal)
+    asyncio.run(store_answer(opened, request, usd=0.5))
     opened.close()
 
 
@@ -104,6 +100,18 @@ def test_a_copy_that_fails_costs_a_line_and_not_the_run(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith(f"local      the journal was not copied to {tmp_path / 'file'}: ")
     assert said.count("\n") == 1
+
+
+def test_a_second_program_with_the_same_local_folder_is_refused_in_a_line(tmp_path):
+    local = str(tmp_path / "own")
+    with (
+        opened_store(str(tmp_path / "one"), local),
+        pytest.raises(WrongCall, match=r"^local: another run is writing to '.*own'; wait for it"),
+        opened_store(str(tmp_path / "two"), local),
+    ):
+        pass
+    with opened_store(str(tmp_path / "two"), local):
+        pass  # Once the first has ended.
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from neuron_atlas.tasks.models.journal import Tally
+from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.workflows.tracking.metrics import METRICS_NOTE, spending_metrics, valid_name
 
 

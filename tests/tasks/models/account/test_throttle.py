@@ -5,8 +5,9 @@ import random
 
 import pytest
 
+from neuron_atlas.tasks.models.account.messages import LEASE_S, Usage
+from neuron_atlas.tasks.models.account.throttle import Throttle
 from neuron_atlas.tasks.models.headers import Hint
-from neuron_atlas.tasks.models.limits import LEASE_S, Settled, Throttle
 from neuron_atlas.tasks.models.settings import LimitSettings
 
 
@@ -50,7 +51,7 @@ def drive(
     while clock.now < end:
         while under_way and under_way[0][0] <= clock.now:
             _, permit, arrived = heapq.heappop(under_way)
-            limits.settle(Settled(permit, tokens=used, age_s=clock.now - arrived))
+            limits.settle(permit, Usage(tokens=used, age_s=clock.now - arrived))
         permit = limits.grant("me", need)
         if permit is not None:
             arrived = clock.now + draw.choice([0.001, 0.02, 0.3, 1.5])
@@ -98,7 +99,7 @@ def test_at_most_so_many_calls_are_under_way():
     assert first
     assert limits.grant("me", 1)
     assert limits.grant("me", 1) is None
-    limits.settle(Settled(first))
+    limits.settle(first, Usage())
     assert limits.grant("me", 1)
 
 
@@ -107,7 +108,7 @@ def test_a_permit_that_was_not_used_costs_nothing():
     permit = limits.grant("me", 1)
     assert permit
     assert limits.grant("me", 1) is None
-    limits.settle(Settled(permit, sent=False))
+    limits.settle(permit, Usage(sent=False))
     assert limits.grant("me", 1)
 
 
@@ -116,7 +117,7 @@ def test_a_call_is_charged_for_a_minute_from_when_it_reached_the_provider():
     permit = limits.grant("me", 1)
     assert permit
     clock.now += 10
-    limits.settle(Settled(permit, age_s=8))
+    limits.settle(permit, Usage(age_s=8))
     clock.now += 51.9
     assert limits.grant("me", 1) is None
     clock.now += 0.2
@@ -136,9 +137,9 @@ def test_a_call_that_is_turned_down_stops_all_and_then_slows_them():
     theirs = limits.grant("they", 1)
     assert mine
     assert theirs
-    limits.settle(Settled(mine, pause_s=4))
+    limits.settle(mine, Usage(pause_s=4))
     # They were on their way together: one event.
-    limits.settle(Settled(theirs, pause_s=2))
+    limits.settle(theirs, Usage(pause_s=2))
     clock.now += 3.9
     assert limits.grant("they", 1) is None
     assert limits.pace == pytest.approx(0.7 + 3.9 / 60)
@@ -151,12 +152,9 @@ def test_a_call_that_is_turned_down_stops_all_and_then_slows_them():
 def test_the_permits_of_the_dead_lapse_and_count_as_used():
     limits, clock = throttle(requests=2, concurrency=1)
     assert limits.grant("dead", 1)
-    limits.beat("alive")
     clock.now += LEASE_S - 1
-    limits.beat("alive")
     assert limits.expire() == 0
     clock.now += 30
-    limits.beat("alive")
     assert limits.expire() == 1
     assert limits.in_flight == 0
     assert limits.grant("alive", 1)
@@ -167,7 +165,7 @@ def test_a_lower_limit_that_the_provider_tells_is_obeyed():
     limits, clock = throttle(requests=None)
     permit = limits.grant("me", 1)
     assert permit
-    limits.settle(Settled(permit, hint=Hint(limit_requests=2, left_requests=1)))
+    limits.settle(permit, Usage(hint=Hint(limit_requests=2, left_requests=1)))
     clock.now += 59
     assert limits.grant("me", 1)
     assert limits.grant("me", 1) is None
@@ -178,7 +176,7 @@ def test_what_others_use_of_the_account_is_left_to_them():
     permit = limits.grant("me", 1)
     assert permit
     # One of ours, and 89 of somebody else.
-    limits.settle(Settled(permit, hint=Hint(limit_requests=100, left_requests=10)))
+    limits.settle(permit, Usage(hint=Hint(limit_requests=100, left_requests=10)))
     granted = 0
     for _ in range(200):
         clock.now += 0.2
@@ -194,3 +192,37 @@ def test_limits_can_be_changed_while_calls_are_under_way():
     assert limits.grant("me", 1)
     clock.now += 20
     assert limits.grant("me", 1)
+
+
+def test_programs_are_served_in_turn():
+    limits, clock = throttle(requests=60)
+    limits.deal("a", [], [1])
+    clock.now += 60  # A burst of five, then one a second.
+    served = ""
+    for _ in range(400):
+        clock.now += 0.05
+        for program in "ab":
+            permits, _ = limits.deal(program, [], [1])
+            served += program * len(permits)
+    assert abs(served.count("a") - served.count("b")) <= 1
+    assert len(served) >= 20
+
+
+def test_a_program_with_a_large_call_is_not_starved_by_one_with_small_ones():
+    limits, clock = throttle(tokens=6_000)
+    limits.deal("small", [], [6_000])
+    clock.now += 59
+    for _ in range(4_000):
+        clock.now += 0.05
+        if limits.deal("large", [], [5_000])[0]:
+            return
+        limits.deal("small", [], [50])
+    raise AssertionError("the large call never went out")
+
+
+def test_a_program_that_ends_while_it_waits_holds_up_no_other():
+    limits, clock = throttle(requests=60)
+    limits.deal("a", [], [1])
+    assert limits.deal("gone", [], [1])[0] == []
+    clock.now += 2
+    assert limits.deal("a", [], [1])[0]

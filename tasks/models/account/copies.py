@@ -1,4 +1,4 @@
-"""Copies of a journal's file, and what one journal can learn from another."""
+"""Copy an account's SQLite file, and merge two of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from neuron_atlas.tasks.models.journal_layout import open_database
+from neuron_atlas.tasks.models.account.tables import open_database
 
 _SAME = "m.request_hash = c.request_hash AND m.purpose = c.purpose AND m.begun_at = c.begun_at"
 _ADD = f"""
@@ -32,22 +32,21 @@ INSERT OR IGNORE INTO batched (batch, request_hash, call)
     FROM other.batched b JOIN other.calls c ON c.call = b.call JOIN calls m ON {_SAME};
 COMMIT;
 """
-"""A call is known by what was asked and when, for its number is of one file."""
+"""Calls match by request and time, since their numbers differ between files."""
 
 
-def snapshot(journal: Path, copy: Path) -> None:
-    """Write a journal as it is now to `copy`, while it may be in use."""
-    with closing(sqlite3.connect(journal)) as source, closing(sqlite3.connect(copy)) as target:
+def snapshot(ledger: Path, copy: Path) -> None:
+    """Write the current state of a file, which may be in use, to `copy`."""
+    with closing(sqlite3.connect(ledger)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
 
 
-def add_from(other: Path, journal: Path) -> None:
-    """Add the answers, calls and batches that only `other` knows to a journal, made if absent.
+def merge(other: Path, ledger: Path) -> None:
+    """Add the answers, calls and batches of `other` to a file, which is created if absent.
 
-    Both may have gone on since they were the same. Nobody else may use them.
+    Both may have changed since they were the same. Nobody else may use them.
     """
-    with closing(open_database(other)):
-        pass  # Brought to this layout.
-    with closing(open_database(journal)) as database:
+    open_database(other).close()  # Migrates it.
+    with closing(open_database(ledger)) as database:
         database.execute("ATTACH DATABASE ? AS other", (str(other),))
         database.executescript(_ADD)

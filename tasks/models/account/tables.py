@@ -1,9 +1,10 @@
-"""The tables of the journal's file."""
+"""The tables of an account's SQLite file."""
 
 from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Literal
 
 _BUSY_TIMEOUT_S = 30.0
 _LAYOUT = """
@@ -19,16 +20,16 @@ CREATE TABLE IF NOT EXISTS calls (
     purpose TEXT NOT NULL,          -- explain, simulate
     model TEXT NOT NULL,
     begun_at REAL NOT NULL,
-    ended_at REAL,                  -- null: nobody has said so; it may be under way
-    outcome TEXT,                   -- null: no result is known, so it may have been billed
+    ended_at REAL,                  -- null: it may be under way
+    outcome TEXT,                   -- null: no result, so it may have been billed
     usd REAL                        -- what it cost; while outcome is null, at most
 );
 CREATE INDEX IF NOT EXISTS calls_of_requests ON calls (request_hash);
 CREATE TABLE IF NOT EXISTS batches (
-    batch TEXT PRIMARY KEY,         -- our own name for it, which the provider is given as metadata
+    batch TEXT PRIMARY KEY,         -- our name for it, sent to the provider as metadata
     purpose TEXT NOT NULL,
-    account TEXT,                   -- the provider and the model; null in older journals
-    input_file TEXT,                -- the provider's ids; null until it has told them
+    account TEXT,                   -- the provider and the model; null in older files
+    input_file TEXT,                -- the provider's ids; null until they are known
     provider_id TEXT,
     state TEXT NOT NULL,            -- open, done
     begun_at REAL NOT NULL
@@ -47,15 +48,14 @@ INSERT INTO calls (request_hash, purpose, model, begun_at, usd)
     SELECT request_hash, 'explain', model, intended_at, NULL FROM requests WHERE open_intents > 0;
 DROP TABLE requests;
 """
-"""From the journal's first layout, a row a request, whose calls had no price."""
+"""From the first layout: one row per request, without prices."""
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """Open a journal's file, made or brought to this layout where it has to be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(
-        path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
+def open_database(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
+    """Open the file; create it, or migrate it to this layout, where needed."""
+    if isinstance(path, Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.executescript(_LAYOUT)

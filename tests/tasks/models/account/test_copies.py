@@ -1,4 +1,4 @@
-"""What one journal learns from a copy of another."""
+"""Copies and merges of an account's file."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.tasks.models.journal import Spent, Tally
-from neuron_atlas.tasks.models.journal_copy import add_from, snapshot
-from neuron_atlas.tasks.models.sqlite_journal import SqliteJournal
+from neuron_atlas.tasks.models.account.account import LocalAccount
+from neuron_atlas.tasks.models.account.copies import merge, snapshot
+from neuron_atlas.tasks.models.account.messages import Result
+from neuron_atlas.tasks.models.account.tally import Tally
+from tests.tasks.models.account.ledgers import try_lease
 
 
-async def ask(journal: SqliteJournal, request: str, *, usd: float, answered: bool = True) -> None:
-    claim = await journal.claim(request, "gpt-4o", 2 * usd, "me")
-    assert claim.kind == "granted"
+async def ask(account: LocalAccount, request: str, *, usd: float, answered: bool = True) -> None:
+    permit = await try_lease(account, request, 2 * usd)
     if answered:
-        await journal.settle(claim.call, f'"{request}"', Spent("ok", usd, 100, 10, 1.5))
+        result = Result(permit.call, "ok", answer=f'"{request}"', usd=usd)
+        await account.settle("me", [result])
 
 
 def tally(path: Path) -> Tally:
-    journal = SqliteJournal(path)
+    account = LocalAccount(path)
     try:
-        return asyncio.run(journal.tally())
+        return asyncio.run(account.tally())
     finally:
-        journal.close()
+        account.close()
 
 
 def answers(path: Path) -> set[str]:
@@ -36,26 +38,26 @@ def answers(path: Path) -> set[str]:
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     """A journal with an answer and a call without a result."""
-    journal = SqliteJournal(tmp_path / "here" / "journal.sqlite")
-    asyncio.run(ask(journal, "a", usd=1.0))
-    asyncio.run(ask(journal, "lost", usd=0.25, answered=False))
-    journal.close()
+    account = LocalAccount(tmp_path / "here" / "journal.sqlite")
+    asyncio.run(ask(account, "a", usd=1.0))
+    asyncio.run(ask(account, "lost", usd=0.25, answered=False))
+    account.close()
     return tmp_path / "here" / "journal.sqlite"
 
 
 def test_a_copy_may_be_made_while_the_journal_is_in_use(tmp_path):
-    journal = SqliteJournal(tmp_path / "journal.sqlite")
-    asyncio.run(ask(journal, "a", usd=1.0))
+    account = LocalAccount(tmp_path / "journal.sqlite")
+    asyncio.run(ask(account, "a", usd=1.0))
     snapshot(tmp_path / "journal.sqlite", tmp_path / "copy.sqlite")
-    asyncio.run(ask(journal, "b", usd=1.0))
-    journal.close()
+    asyncio.run(ask(account, "b", usd=1.0))
+    account.close()
     assert answers(tmp_path / "copy.sqlite") == {"a"}
 
 
 def test_where_there_is_no_journal_the_copy_becomes_it(here, tmp_path):
     snapshot(here, tmp_path / "copy")
     there = tmp_path / "there" / "journal.sqlite"
-    add_from(tmp_path / "copy", there)
+    merge(tmp_path / "copy", there)
     assert answers(there) == {"a"}
     assert (tally(there).spent_usd, tally(there).lost) == (1.5, 1)
 
@@ -63,17 +65,17 @@ def test_where_there_is_no_journal_the_copy_becomes_it(here, tmp_path):
 def test_two_that_went_on_apart_know_the_same_once_they_learned_of_each_other(here, tmp_path):
     there = tmp_path / "there" / "journal.sqlite"
     snapshot(here, tmp_path / "copy")
-    add_from(tmp_path / "copy", there)
+    merge(tmp_path / "copy", there)
     for path, request in ((here, "b"), (there, "c")):
-        journal = SqliteJournal(path)
-        asyncio.run(ask(journal, request, usd=1.0))
-        journal.close()
+        account = LocalAccount(path)
+        asyncio.run(ask(account, request, usd=1.0))
+        account.close()
 
     snapshot(there, tmp_path / "copy of there")
-    add_from(tmp_path / "copy of there", here)
+    merge(tmp_path / "copy of there", here)
     assert answers(here) == {"a", "b", "c"}
     assert (tally(here).spent_usd, tally(here).lost) == (3.5, 1)
-    add_from(tmp_path / "copy of there", here)  # Again: nothing is counted twice.
+    merge(tmp_path / "copy of there", here)  # Again: nothing is counted twice.
     assert (tally(here).spent_usd, tally(here).lost) == (3.5, 1)
 
 
@@ -83,23 +85,23 @@ def test_a_call_that_was_lost_here_and_answered_there_is_answered(here, tmp_path
         database.execute(
             "UPDATE calls SET outcome = 'ok', ended_at = 1, usd = 0.1 WHERE request_hash = 'lost'"
         )
-    add_from(tmp_path / "copy", here)
+    merge(tmp_path / "copy", here)
     assert tally(here).lost == 0
     assert tally(here).spent_usd == pytest.approx(1.1)
 
 
 def test_batches_keep_their_calls_whatever_their_numbers_are_here(here, tmp_path):
     other = tmp_path / "other.sqlite"
-    journal = SqliteJournal(other)
-    asyncio.run(ask(journal, "batched", usd=1.0, answered=False))
-    journal.close()
+    account = LocalAccount(other)
+    asyncio.run(ask(account, "batched", usd=1.0, answered=False))
+    account.close()
     with sqlite3.connect(other) as database:
         (call,) = database.execute("SELECT call FROM calls").fetchone()
         database.execute(
             "INSERT INTO batches VALUES ('mine', 'explain', 'a/b', NULL, 'batch_1', 'open', 1.0)"
         )
         database.execute("INSERT INTO batched VALUES ('mine', 'batched', ?)", (call,))
-    add_from(other, here)
+    merge(other, here)
     with sqlite3.connect(here) as database:
         found = database.execute(
             "SELECT c.request_hash FROM batched b JOIN calls c ON c.call = b.call"
@@ -110,6 +112,6 @@ def test_batches_keep_their_calls_whatever_their_numbers_are_here(here, tmp_path
         ]
     with sqlite3.connect(other) as database:
         database.execute("UPDATE batches SET state = 'done'")
-    add_from(other, here)
+    merge(other, here)
     with sqlite3.connect(here) as database:
         assert database.execute("SELECT state FROM batches").fetchall() == [("done",)]

@@ -1,0 +1,125 @@
+"""Messages between a caller and an account.
+
+An account holds everything that calls to a model share: the rate limits, the budget, and the
+answers. A caller looks up an answer, leases a call where there is none, sends it, and settles it.
+A lease reserves the most that the call can cost and is on disk before the caller sees it. A call
+that was leased and never settled may have been billed, so it counts as spent at that cost.
+
+Neither API keys nor requests are stored: only a request's hash, the model, the answer, the cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from neuron_atlas.tasks.models.headers import Hint
+
+HEARTBEAT_S = 2.0
+LEASE_S = 15.0
+"""An owner without a heartbeat for this long is dead, and its leases expire."""
+
+
+@dataclass(frozen=True)
+class Want:
+    """A request to send, with the most tokens that may count for it and the most it can cost."""
+
+    request_hash: str
+    model: str
+    tokens: int
+    usd: float
+
+
+@dataclass(frozen=True)
+class Permit:
+    """Leave to send a request once. call: the number to settle."""
+
+    call: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The request has been answered. answer: JSON."""
+
+    answer: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The request may not be sent: over the budget, or the run is being stopped."""
+
+    kind: Literal["budget", "stopped"]
+    reason: str
+
+
+Reply = Permit | Stored | Refusal
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a call used of the provider's limits.
+
+    sent: whether it may have reached the provider. tokens: as the provider counted them; None
+    keeps what was reserved. age_s: seconds since the call reached the provider, at least.
+    pause_s: the provider turned the call down as too early; nobody calls for this long.
+    """
+
+    sent: bool = True
+    tokens: int | None = None
+    age_s: float = 0.0
+    pause_s: float | None = None
+    hint: Hint | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a leased call ended.
+
+    answer: JSON; None for a failed call, which counts as spent only if `maybe_billed`. usd: None
+    where the model has no price. seconds: of the call. stop: why no further call can succeed.
+    """
+
+    call: int
+    status: str
+    request_hash: str = ""
+    answer: str | None = None
+    maybe_billed: bool = False
+    usd: float | None = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    stop: str = ""
+    usage: Usage = Usage()
+
+
+class Account(Protocol):
+    """Rate limits, budget and answers of one model, shared by all its callers.
+
+    Each caller process is an `owner` and sends a message at least every HEARTBEAT_S; an empty
+    `settle` is one.
+    """
+
+    @property
+    def received_folder(self) -> Path | None:
+        """Where callers store answers until the account has them (`ReceivedFile`)."""
+
+    async def look_up(self, owner: str, hashes: Sequence[str]) -> list[str | None]:
+        """Return the stored answers (JSON) to these requests, None where there is none."""
+
+    async def lease(self, owner: str, wants: Sequence[Want]) -> list[tuple[int, Reply]]:
+        """Wait a moment until some requests can be decided; return (index, reply) for those.
+
+        The others are forgotten: ask for them again. A permit survives a crash.
+        """
+
+    async def settle(self, owner: str, results: Sequence[Result]) -> None:
+        """Store how calls ended. Returns once that survives a crash; settling twice is harmless.
+
+        Raises KeyError for a call that was never leased, DiskFull where the disk is full.
+        """
+
+    async def leave(self, owner: str, sent: Sequence[int]) -> None:
+        """End an owner: drop its waiting requests and end its unsettled calls. sent: the calls that
+        may have been billed."""
