@@ -11,7 +11,7 @@ import pyarrow as pa
 from neuron_atlas.tasks.artifacts import NEURON_TESTS, read_table, row_count, write_table
 from neuron_atlas.tasks.classify.rule import RuleWithTests
 from neuron_atlas.tasks.classify.tested import TESTS
-from neuron_atlas.tasks.false_discovery import q_values
+from neuron_atlas.tasks.statistics.false_discovery import q_values
 
 
 def conclude(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Path]) -> None:

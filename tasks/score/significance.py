@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from neuron_atlas.tasks import false_discovery
 from neuron_atlas.tasks.artifacts import SCORES, read_table, write_table
+from neuron_atlas.tasks.statistics import false_discovery
 
 _FAMILY = ["explainer", "simulator", "tokens"]
 _DECIMALS = 12

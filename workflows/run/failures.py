@@ -11,6 +11,10 @@ import pyarrow.compute as pc
 from neuron_atlas.tasks.artifacts import TableSpec, read_table
 from neuron_atlas.workflows.run.errors import RunFailed
 
+MAY_PASS_LATER = "may_pass_later"
+"""In a manifest's `about`: the number of rows whose failure may have passed. A later run works on
+such a stage again; its complete items stay, but those with such rows."""
+
 _TRANSIENT = pa.array(["rate_limited", "timed_out", "budget", "failed"])
 _NOT_COUNTED = pa.array(["ok", "no_evidence", "no_explanation", "no_samples", "no_control"])
 

@@ -18,13 +18,10 @@ from neuron_atlas.workflows.models.batches import work_by_batch
 from neuron_atlas.workflows.models.calls import LogLive, open_calls
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.dry_run import Estimate, closing_lines, dry_run
+from neuron_atlas.workflows.run.failures import MAY_PASS_LATER
 from neuron_atlas.workflows.run.items import ItemRunner, chunks, reopen_items, unfinished_items
 from neuron_atlas.workflows.run.stage import Holding, Item, Stage, Step, tables_of
 from neuron_atlas.workflows.run.store import Manifest, count_rows, fingerprint
-
-MAY_PASS_LATER = "may_pass_later"
-"""In a manifest's `about`: the number of rows whose failure may have passed. A later run works on
-such a stage again; its complete items stay, but those with such rows."""
 
 
 class Runner:

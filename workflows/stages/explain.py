@@ -19,9 +19,8 @@ from neuron_atlas.workflows.config.settings import ExplainSettings
 from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
-from neuron_atlas.workflows.run.failures import check_failures, count_transient
+from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, count_transient
 from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, cut_into_parts
-from neuron_atlas.workflows.run.runner import MAY_PASS_LATER
 from neuron_atlas.workflows.run.stage import Files, Item, Needs, Stage, Step, Worker, Written
 
 _UNSTEADY = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}

@@ -22,9 +22,8 @@ from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.models.servers import ReadySimulator, served_by_actors, with_base_urls
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.failures import check_failures, count_transient
+from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, count_transient
 from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, explained_parts
-from neuron_atlas.workflows.run.runner import MAY_PASS_LATER
 from neuron_atlas.workflows.run.stage import (
     Files,
     Holding,

@@ -11,7 +11,7 @@ from neuron_atlas.tasks.classify.conclude import conclude
 from neuron_atlas.tasks.classify.exchange import exchange_p
 from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.classify.tested import TESTS, RateRule
-from neuron_atlas.tasks.false_discovery import q_values
+from neuron_atlas.tasks.statistics.false_discovery import q_values
 from tests.tasks.classify.counted import LOUD, even, histograms, two_levels
 from tests.tasks.classify.test_paper import BOTH, TEXT, VISUAL, moments, traces
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from neuron_atlas.tasks.false_discovery import q_values
+from neuron_atlas.tasks.statistics.false_discovery import q_values
 
 
 def test_a_worked_example():
