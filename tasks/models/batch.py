@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import openai
 from openai.types import Batch
@@ -28,6 +29,10 @@ from neuron_atlas.tasks.models.settings import ClientSettings, read_key
 
 _ENDED = ("completed", "expired", "cancelled", "failed")
 _QUEUE_IS_FULL = "token_limit_exceeded"
+
+
+class _QueueFullError(Exception):
+    """The account's queue had no space for a batch; the provider's message."""
 
 
 class BatchSender:
@@ -67,16 +72,27 @@ class BatchSender:
     async def fetch(self) -> int:
         """Settle what batches have answered; return the number of requests under way.
 
-        A batch that cannot be fetched now is still under way. Raises Unusable, or Stopped where
-        the provider has taken a batch and then refused what is in it.
+        A batch that cannot be fetched now is still under way. One that found the account's queue
+        full is handed in again, unless no other batch filled it: then it is too large. Raises
+        Unusable, or Stopped where the provider has taken a batch and then refused what is in it.
         """
         under_way = 0
-        for batch in await self._batches.open(self._provider_account):
+        batches = await self._batches.open(self._provider_account)
+        queue_full: list[_QueueFullError] = []
+        for batch in batches:
             try:
                 ended = await self._fetch(batch)
             except TransientError:
                 ended = False
+            except _QueueFullError as error:
+                queue_full.append(error)
+                ended = True
             under_way += 0 if ended else len(batch.calls)
+        if queue_full and len(queue_full) == len(batches):
+            raise Unusable(
+                "a batch is too large for the account's queue: lower "
+                f"{self._group}.client.batch.max_requests ({queue_full[0]})"
+            )
         return under_way
 
     async def _hand_in(self, group: Sequence[FiledRequest]) -> int:
@@ -122,7 +138,7 @@ class BatchSender:
         if unusable is not None:
             raise Stopped(str(unusable))
         if known.status == "failed":
-            await self._judge_failure(known)
+            self._raise_failure(known)
         await self._give_up(batch)
         return True
 
@@ -189,19 +205,14 @@ class BatchSender:
             await self._set_final(known_as, failure)
         return unusable, torn
 
-    async def _judge_failure(self, known: Batch) -> None:
-        """Raise Unusable where handing the same in again cannot help."""
+    def _raise_failure(self, known: Batch) -> NoReturn:
+        """Raise the reason why the provider refused a batch as a whole."""
         errors = (known.errors.data if known.errors else None) or []
         codes = {error.code or "" for error in errors}
         said = "; ".join(error.message or "" for error in errors) or "it does not say why"
         said = blotted(said, self._key)
         if codes == {_QUEUE_IS_FULL}:
-            if await self._batches.open(self._provider_account):
-                return  # It is handed in again once the others are through.
-            raise Unusable(
-                "a batch is too large for the account's queue: lower "
-                f"{self._group}.client.batch.max_requests ({said})"
-            )
+            raise _QueueFullError(said)
         raise Stopped(f"the provider refuses a batch: {said}")
 
     async def _give_up(self, batch: OpenBatch) -> None:
