@@ -26,9 +26,7 @@ SEED = 20261123
 def test_a_run_killed_fifty_times_ends_as_if_nothing_had_happened(
     provider: Loopback, tmp_path: Path
 ) -> None:
-    settings = (
-        "explain.neurons.types=[visual,text,multi-modal,unknown]",
-    )
+    settings = ("explain.neurons.types=[visual,text,multi-modal,unknown]",)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     with program(
         tmp_path / "first.log", *chat_overrides(provider, undisturbed, NEURONS, *settings)
