@@ -82,10 +82,10 @@ def test_the_rows_are_the_same_for_any_number_of_actors(log, copied, model, tmp_
 
 def test_other_weights_simulate_anew_and_the_same_elsewhere_do_not(log, copied, model, tmp_path):
     moved = Path(shutil.copytree(model, tmp_path / "moved"))
-    skipped = run(copied, moved, tmp_path / "log").skipped
+    skipped = run(copied, moved, tmp_path / "log").stats.skipped
     assert "simulate" in skipped
     build(moved, seed=1)
-    skipped = run(copied, moved, tmp_path / "log").skipped
+    skipped = run(copied, moved, tmp_path / "log").stats.skipped
     assert "explain" in skipped
     assert "simulate" not in skipped
 

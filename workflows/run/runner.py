@@ -15,7 +15,7 @@ from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.nodes_used import take_nodes
 from neuron_atlas.workflows.cluster.progress import Advance, progress, say
 from neuron_atlas.workflows.models.batches import work_by_batch
-from neuron_atlas.workflows.models.calls import LogLive, open_calls
+from neuron_atlas.workflows.models.calls import LogLive, ModelUse, OpenCalls, open_calls
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.dry_run import Estimate, closing_lines, dry_run
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER
@@ -38,6 +38,7 @@ class Runner:
         self._opened = ExitStack()
         self._has_cluster = False
         self._pools: dict[str, ActorPool] = {}
+        self._calls: OpenCalls | None = None
         self._estimates: list[Estimate | None] = []
 
     def __enter__(self) -> Runner:
@@ -96,10 +97,11 @@ class Runner:
         self._start_cluster()
         seconds: dict[str, float] = {}
         items: list[Item] = []
-        for number, step in enumerate(stage.steps):
-            with self._timed(step.name, seconds):
-                items += self._work_on_step(step, folder, context.store.logs(stage.key))
-            self._close_pools(stage, stage.steps[number + 1 :])
+        with ExitStack() as opened:
+            for number, step in enumerate(stage.steps):
+                with self._timed(step.name, seconds):
+                    items += self._work_on_step(step, folder, context.store.logs(stage.key), opened)
+                self._close_pools(stage, stage.steps[number + 1 :])
         with self._timed(stage.name, seconds):
             written = stage.finish(context, folder, tables_of(items))
         manifest = Manifest(
@@ -119,8 +121,11 @@ class Runner:
         assert selected is not None, f"{stage.name} did not write what it was asked for"
         return selected
 
-    def _work_on_step(self, step: Step, folder: Path, logs: Path) -> Sequence[Item]:
-        """Work on a step until every item is complete; gives the items."""
+    def _work_on_step(
+        self, step: Step, folder: Path, logs: Path, opened: ExitStack
+    ) -> Sequence[Item]:
+        """Work on a step until every item is complete; gives the items. opened: closed at the end
+        of the stage."""
         needs = step.needs(self._context)
         items = step.items(self._context, folder)
         reopen_items(step, items, folder)
@@ -130,21 +135,28 @@ class Runner:
         is_batch = needs.model.mode == "batch" and not step.is_live
         if not (is_batch or unfinished_items(items, folder)):
             return items
-        with open_calls(needs.model, self._context.store.local) as calls:
-            work = partial(
-                self._work_on_items,
-                step,
-                items,
-                folder,
-                logs,
-                shown=lambda advance: calls.shown(advance, self._log_live),
-            )
-            if is_batch:
-                work_by_batch(calls, folder / "spools", work)
-            else:
-                live = calls.live()
-                work(calls=lambda item: live, ending_s=calls.ending_s)
+        calls = self._open_calls(needs.model, opened)
+        work = partial(
+            self._work_on_items,
+            step,
+            items,
+            folder,
+            logs,
+            shown=lambda advance: calls.shown(advance, self._log_live),
+        )
+        if is_batch:
+            work_by_batch(calls, folder / "spools", work)
+        else:
+            live = calls.live()
+            work(calls=lambda item: live, ending_s=calls.ending_s)
         return items
+
+    def _open_calls(self, use: ModelUse, opened: ExitStack) -> OpenCalls:
+        """Open the account once for all steps of a stage, so that their spending is one sum."""
+        if self._calls is None:
+            self._calls = opened.enter_context(open_calls(use, self._context.store.local))
+            opened.callback(setattr, self, "_calls", None)
+        return self._calls
 
     def _work_on_items(
         self,
