@@ -118,13 +118,16 @@ class ActorPool:
         items: Sequence[Item],
         work: Callable[[Any, Item, Count], Any],
         on_progress: Callable[[Item, int], None],
+        *,
+        abandon_on_signal: bool = False,
     ) -> Iterator[tuple[Item, Any]]:
         """Do `work(held, item, count)` for every item in the actors; yield each with its result.
 
         on_progress: called with the units of an item that are done so far, as `work` counts them.
         An item goes to an actor that runs, so one that finds no place in the cluster holds up
         nothing. The item of an actor that misses its heartbeat goes to an idle one. At a signal the
-        items under way are finished. Raises what the work raises.
+        items under way are finished, or abandoned where what they did is stored. Raises what the
+        work raises. The pool is closed when items are left unfinished.
         """
         waiting = deque(items)
         starting = {actor.units_done.remote(): actor for actor in self._start(len(items))}
@@ -132,39 +135,50 @@ class ActorPool:
         idle: list[Any] = []
         begun = time.monotonic()
         with finishing() as is_stopping:
-            while (waiting and not is_stopping()) or working:
-                while idle and waiting and not is_stopping():
-                    actor, item = idle.pop(), waiting.popleft()
-                    reference = actor.work.remote(work, item)
-                    working[reference] = _Assignment(actor, item, time.monotonic())
-                ready, _ = ray.wait([*working, *starting], timeout=_LOOK_EVERY_S)
-                for reference in ready:
-                    value = result(reference)
-                    if reference in starting:
-                        idle.append(starting.pop(reference))
-                        continue
-                    finished = working.pop(reference)
-                    idle.append(finished.actor)
-                    yield finished.item, value
-                _look_at_progress(working, on_progress)
-                for lost in self._lost(working)[: len(idle)]:
-                    # Such as of a node that died: Ray restarts the actor once there is a place.
-                    waiting.append(working.pop(lost[0]).item)
-                    fresh = self._replace(lost[1])
-                    starting[fresh.units_done.remote()] = fresh
-                if not (working or idle) and time.monotonic() - begun > _SAY_EVERY_S:
-                    begun = time.monotonic()
-                    say(f"{self._name:<10} waits for a free GPU or CPU of the cluster")
+            try:
+                while (waiting and not is_stopping()) or working:
+                    if abandon_on_signal and is_stopping():
+                        break
+                    while idle and waiting and not is_stopping():
+                        actor, item = idle.pop(), waiting.popleft()
+                        reference = actor.work.remote(work, item)
+                        working[reference] = _Assignment(actor, item, time.monotonic())
+                    ready, _ = ray.wait([*working, *starting], timeout=_LOOK_EVERY_S)
+                    for reference in ready:
+                        if reference in starting:
+                            result(reference)
+                            idle.append(starting.pop(reference))
+                            continue
+                        finished = working.pop(reference)
+                        idle.append(finished.actor)
+                        yield finished.item, result(reference)
+                    _look_at_progress(working, on_progress)
+                    for lost in self._lost(working)[: len(idle)]:
+                        # Such as of a node that died: Ray restarts the actor once there is a place.
+                        waiting.append(working.pop(lost[0]).item)
+                        fresh = self._replace(lost[1])
+                        starting[fresh.units_done.remote()] = fresh
+                    if not (working or idle) and time.monotonic() - begun > _SAY_EVERY_S:
+                        begun = time.monotonic()
+                        say(f"{self._name:<10} waits for a free GPU or CPU of the cluster")
+            finally:
+                if working:
+                    self._close(list(working))
 
     def close(self) -> None:
         """End what the actors hold, and give their devices back."""
+        self._close([])
+
+    def _close(self, abandoned: list[ray.ObjectRef]) -> None:
+        """See close. abandoned: work under way, which ends with what its actor holds."""
         if self._unload is not None:
             # Nothing is to be ended of an actor that died and is being started again.
-            closing = [
+            ending = [
                 actor.close.options(max_task_retries=0).remote(self._unload)
                 for actor in self._actors
             ]
-            ray.wait(closing, num_returns=len(closing), timeout=_CLOSES_WITHIN_S)
+            ending += abandoned
+            ray.wait(ending, num_returns=len(ending), timeout=_CLOSES_WITHIN_S)
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Gt
 
+from neuron_atlas.tasks.models.failures import Unusable
 from neuron_atlas.tasks.settings import AtLeastOne
 
 PORT = "{port}"
@@ -44,6 +46,16 @@ class ServersSettings:
         if not any(PORT in word for word in self.words):
             raise ValueError(
                 f"command: must give the server its port, such as with --port and {PORT} after it"
+            )
+
+    def check(self) -> None:
+        """Raise Unusable if the program is a path that does not exist on this machine."""
+        program = self.words[0]
+        if "/" in program and not Path(program).expanduser().exists():
+            raise Unusable(
+                f"simulate.servers.command: there is no {program}. Install vLLM in an environment "
+                "of its own (make vllm), and set VLLM_PYTHON or simulate.servers.command.0 to its "
+                "Python if that is elsewhere"
             )
 
     @property

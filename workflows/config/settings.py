@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -116,6 +117,11 @@ class SimulateSettings:
             except ValueError as error:
                 raise ValueError(f"base_urls: {error}") from None
 
+    @property
+    def own_servers(self) -> ServersSettings | None:
+        """The servers to start for this run; None if there are none, or base_urls."""
+        return None if self.base_urls else self.servers
+
     def check(self) -> None:
         """Check the simulator (`Simulator.check`). Dry runs and own servers need no key."""
         if not (self.dry_run or self.servers or self.base_urls):
@@ -188,5 +194,10 @@ class Settings:
     def check(self) -> None:
         """Raise Unusable if a model of this run cannot be called, such as without a key."""
         self.explain.check()
-        if not self.explain.is_dry_run:
-            self.simulate.check()
+        if self.explain.is_dry_run:
+            return
+        self.simulate.check()
+        servers = None if self.simulate.dry_run else self.simulate.own_servers
+        # On a cluster the servers' program may exist on the nodes alone.
+        if servers is not None and not (self.cluster.address or os.environ.get("RAY_ADDRESS")):
+            servers.check()

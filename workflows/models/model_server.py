@@ -65,8 +65,8 @@ class ModelServer:
         """See `Servers`. Waits up to start_s for a server that is started again."""
         begun = time.monotonic()
         while not self._is_up.is_set() or time.monotonic() - self._missed < _AFTER_MISS_S:
-            if self._failed:
-                raise Stopped(self._failed)
+            if self._failed or self._ended.is_set():
+                raise Stopped(self._failed or f"server {self._number} was stopped")
             if time.monotonic() - begun > self._settings.start_s:
                 raise Stopped(self._account(f"was not up again in {self._settings.start_s:g} s"))
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -95,6 +95,7 @@ class ModelServer:
         """Stop it, and wait until nothing of it is left."""
         self._ended.set()
         self._keeping.join()
+        self._is_up.clear()
         self._process.close()
 
     def _begin(self) -> str:

@@ -85,7 +85,7 @@ class ItemRunner:
             if self.pool is None:
                 self._on_cpus(some, ending_s)
             else:
-                self._on_actors(some, self.pool)
+                self._on_actors(some, self.pool, ending_s > 0)
 
     def _on_cpus(self, asked: Sequence[tuple[Item, Calls]], ending_s: float) -> None:
         def begin(pair: tuple[Item, Calls]) -> Any:
@@ -97,7 +97,9 @@ class ItemRunner:
             self.advance(item.size)
             _show(lines, shown)
 
-    def _on_actors(self, asked: Sequence[tuple[Item, Calls]], pool: ActorPool) -> None:
+    def _on_actors(
+        self, asked: Sequence[tuple[Item, Calls]], pool: ActorPool, has_calls: bool
+    ) -> None:
         done = {item.key: 0 for item, _ in asked}
 
         def advance_to(pair: tuple[Item, Calls], units: int) -> None:
@@ -108,7 +110,9 @@ class ItemRunner:
 
         on_actor = partial(_on_an_actor, self.work, self.folder, self.logs)
         shown: set[str] = set()
-        for pair, lines in pool.run(asked, on_actor, advance_to):
+        # What a model has answered is stored, so a signal may end an item before it is complete.
+        finished = pool.run(asked, on_actor, advance_to, abandon_on_signal=has_calls)
+        for pair, lines in finished:
             advance_to(pair, pair[0].size)
             _show(lines, shown)
 

@@ -111,9 +111,9 @@ def _holding(context: Context) -> Holding | None:
         # A simulator's layers are never spread over several GPUs, as a subject's are.
         one_gpu = partial(actor_count, gpus_per_actor=1)
         return Holding("simulate", partial(_load, settings.simulator), actors=one_gpu)
-    if settings.servers is not None and not settings.base_urls:
+    if settings.own_servers is not None:
         logs = context.store.local / "servers"
-        return served_by_actors(settings.simulator, settings.servers, logs)
+        return served_by_actors(settings.simulator, settings.own_servers, logs)
     return None
 
 

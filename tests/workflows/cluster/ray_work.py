@@ -96,6 +96,27 @@ def count_slowly(folder: str, held: str, item: Item, count: Count) -> None:
         count(1)
 
 
+def write_after_counting(folder: str, held: str, item: Item, count: Count) -> None:
+    count(1)
+    time.sleep(2.0)
+    write(folder, held, item, count)
+
+
+def hold_folder(folder: str, placement: Placement) -> str:
+    return folder
+
+
+def mark_ended(folder: str) -> None:
+    open(f"{folder}/ended", "w", encoding="utf-8").close()
+
+
+def work_until_ended(folder: str, item: Item, count: Count) -> None:
+    count(1)
+    while not os.path.exists(f"{folder}/ended"):
+        time.sleep(0.05)
+    open(f"{folder}/{item.number} stopped", "w", encoding="utf-8").close()
+
+
 def raise_an_error(folder: str, held: str, item: Item, count: Count) -> None:
     raise TheirOwn(f"at {item.number}")
 

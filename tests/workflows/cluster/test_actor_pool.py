@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,6 +14,7 @@ import ray
 
 from neuron_atlas.workflows.cluster import actor_pool
 from neuron_atlas.workflows.cluster.actor_pool import ActorPool, actor_count
+from neuron_atlas.workflows.cluster.signals import stop_on_signals
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from tests.workflows.cluster.ray_work import (
     Item,
@@ -21,9 +23,13 @@ from tests.workflows.cluster.ray_work import (
     die_once,
     freeze_once,
     hold,
+    hold_folder,
+    mark_ended,
     occupy,
     raise_an_error,
+    work_until_ended,
     write,
+    write_after_counting,
 )
 
 OpenPool = Callable[[int], ActorPool]
@@ -131,6 +137,36 @@ def test_an_actor_that_dies_is_replaced_and_its_item_done_again(pool_of, tmp_pat
     run(pool_of(1), [Item(number) for number in range(5)], tmp_path, die_once)
     assert numbers(tmp_path) == list(range(5))
     assert len({path.name.split("-")[1] for path in tmp_path.iterdir()}) == 2
+
+
+def stop_once_begun(pool: ActorPool, work: Callable[..., Any], **options: bool) -> None:
+    """Run two items, with a signal as soon as the first makes progress."""
+    begun = set()
+
+    def stop(item: Item, units: int) -> None:
+        if units and not begun:
+            begun.add(item)
+            signal.raise_signal(signal.SIGINT)
+
+    list(pool.run([Item(0), Item(1)], work, stop, **options))
+
+
+def test_at_a_signal_items_under_way_are_finished(pool_of, tmp_path, as_if_called):
+    stop_on_signals()
+    with pytest.raises(KeyboardInterrupt):
+        stop_once_begun(pool_of(1), partial(write_after_counting, str(tmp_path)))
+    assert numbers(tmp_path) == [0]
+
+
+def test_items_that_are_abandoned_at_a_signal_end_with_what_their_actor_holds(
+    ray_of_two_cores, tmp_path, as_if_called
+):
+    stop_on_signals()
+    load = partial(hold_folder, str(tmp_path))
+    pool = ActorPool("simulate", load, ClusterSettings(actors=1), unload=mark_ended)
+    with pytest.raises(KeyboardInterrupt):
+        stop_once_begun(pool, work_until_ended, abandon_on_signal=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0 stopped", "ended"]
 
 
 def test_an_exception_in_an_actor_is_raised(pool_of, tmp_path):

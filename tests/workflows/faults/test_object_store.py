@@ -99,7 +99,7 @@ def story(
                 if stop_after is not None:
                     running.run_until(lambda: len(answered(provider)) >= stop_after)
                     running.process.terminate()
-                told.statuses.append(running.end(240))
+                told.statuses.append(running.end())
             told.said.append(log.read_text(encoding="utf-8"))
         told.answered.append(answered(provider))
 

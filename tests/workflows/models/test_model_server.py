@@ -86,6 +86,13 @@ def test_calls_wait_for_a_restart_no_longer_than_start_s(tmp_path: Path) -> None
             asyncio.run(server.ready())
 
 
+def test_calls_to_a_server_that_was_closed_are_stopped(tmp_path: Path) -> None:
+    with running(tiny(), tmp_path / "log") as server:
+        asyncio.run(server.ready())
+    with pytest.raises(Stopped, match=r"^server 0 was stopped$"):
+        asyncio.run(server.ready())
+
+
 def test_a_server_that_dies_too_often_is_given_up_with_the_end_of_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running(tiny(max_restarts=1), log) as server:

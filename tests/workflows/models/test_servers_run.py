@@ -145,11 +145,11 @@ def test_a_run_whose_server_is_killed_has_the_same_rows_and_never_shows_the_key(
     logs = tmp_path / "logs"
     slow = overrides(earlier, logs, "simulate.servers.arguments=['--latency','0.2']")
     with program(tmp_path / "said", *slow) as running:
-        wait_until(running, lambda: sum(map(len, asked(logs).values())) >= 10)
+        running.run_until(lambda: [len(one) >= 3 for one in asked(logs).values()] == [True, True])
         keys = {process.environ()["VLLM_API_KEY"] for process in servers(logs)}
         words = [word for process in psutil.process_iter(["cmdline"]) for word in words_of(process)]
         kill(logs)
-        assert running.end(400) == 0, running.said()
+        assert running.end() == 0, running.said()
     assert "ended with status 137: started again (1; 5 an hour at most)" in running.said()
     assert simulations(earlier).equals(simulations(undisturbed / "out"))
     assert servers(logs) == []
@@ -160,6 +160,23 @@ def test_a_run_whose_server_is_killed_has_the_same_rows_and_never_shows_the_key(
     assert not any(key in word for key in keys for word in words)
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or not any(key.encode() in path.read_bytes() for key in keys)
+
+
+def test_a_signal_stops_a_run_within_a_part_and_loses_no_call(
+    undisturbed: Path, earlier: Path, tmp_path: Path
+) -> None:
+    logs = tmp_path / "logs"
+    slow = overrides(earlier, logs, "simulate.servers.arguments=['--latency','2']")
+    with program(tmp_path / "said", *slow) as running:
+        running.run_until(lambda: sum(map(len, asked(logs).values())) >= 8)
+        assert running.terminate() == 130, running.said()
+    assert not list(earlier.glob("artifacts/simulate/*/simulations-*.parquet"))
+    assert servers(logs) == []
+    assert "have no result" not in running.said()
+    assert "Traceback" not in running.said()
+    again = run(*overrides(earlier, logs))
+    assert again.returncode == 0, again.stderr
+    assert simulations(earlier).equals(simulations(undisturbed / "out"))
 
 
 @pytest.mark.parametrize("victim", ["driver", "raylet", "gcs_server"])
@@ -203,7 +220,7 @@ def test_servers_that_die_too_often_end_the_run_which_keeps_what_was_answered(
     with program(tmp_path / "said", *overrides(earlier, logs, slow, *limited)) as running:
         wait_until(running, lambda: sum(map(len, asked(logs).values())) >= 5)
         kill(logs)
-        assert running.end(100) == 1, running.said()
+        assert running.end() == 1, running.said()
     last = running.said()[running.said().index("neuron-atlas: ") :]
     assert "server 0 ended with status 137; its log " in last
     assert "simulate.servers.max_restarts" in last

@@ -57,7 +57,7 @@ def test_the_sweep_goes_on_and_is_logged_once_the_server_is_back(server, tmp_pat
     out = tmp_path / "out"
     with program(tmp_path / "log", *SWEPT, f"out={out}") as sweep:
         killed_in_mid_run(server, sweep)
-        assert sweep.end(300) == 0
+        assert sweep.end() == 0
         said = sweep.said()
     assert "mlflow     cannot be reached: " in said
     assert "sweep      2 of 2 jobs finished" in said
@@ -83,7 +83,7 @@ def test_the_sweep_goes_on_and_is_logged_once_the_server_is_back(server, tmp_pat
 
     alone = tmp_path / "alone"
     with program(tmp_path / "alone.log", *SWEPT, f"out={alone}") as undisturbed:
-        assert undisturbed.end(300) == 0
+        assert undisturbed.end() == 0
     for name in SPECS:
         assert same(Atlas(out).table(name), Atlas(alone).table(name)), name
 
@@ -95,7 +95,7 @@ def test_a_run_that_dies_with_the_server_is_logged_by_the_next_call(server, tmp_
         first.kill()
     server.start()
     with program(tmp_path / "2.log", *SWEPT, f"out={out}") as second:
-        assert second.end(300) == 0
+        assert second.end() == 0
     statuses = [run.info.status for run in runs(server)]
     assert statuses[0] == "KILLED"
     assert "RUNNING" not in statuses
