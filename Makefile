@@ -35,6 +35,13 @@ test-triton: $(READY) ## Run the GPU kernel in Triton's interpreter; fetches Tri
 test-slow: $(READY) ## Run whole runs with failures, batches, budgets, every simulator, an MLflow server
 	$(BIN)/python -m pytest -m slow
 
+test-simulators: $(READY) ## Run planted neurons and whole runs with every simulator that has a model
+	$(BIN)/python -m pytest -m slow tests/tasks tests/workflows/test_simulate_run.py \
+	  tests/workflows/test_model_run.py
+
+test-mlflow: $(READY) ## Sweep against a real MLflow server, and look at its pages in a headless Chromium
+	$(BIN)/python -m pytest -m "browser or slow" tests/workflows/tracking
+
 test-vllm: $(READY) vllm ## Run the simulators that ask a model against a real vLLM on the CPU, and kill it
 	VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python \
 	  $(BIN)/python -m pytest -m vllm -s tests/vllm
