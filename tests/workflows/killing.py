@@ -81,7 +81,7 @@ def run_killed(
     requests: int,
     kills: int,
     seed: int,
-    work: str = "explain_part",
+    work: str = "ray::explain:",
 ) -> Disturbed:
     """Kill the driver or one of its workers, as often the one as the other, each time that some
     number of the `requests` was answered, and start it again where it was the driver, until it

@@ -141,7 +141,7 @@ def test_a_run_killed_while_simulating_goes_on_without_asking_again(
     overrides = _overrides(provider, earlier)
     requests = len(_calls(undisturbed))
     disturbed = run_killed(
-        provider, overrides, tmp_path / "log", requests, 3, _SEED, work="_on_a_cpu"
+        provider, overrides, tmp_path / "log", requests, 3, _SEED, work="ray::simulate:"
     )
     assert disturbed.killed == {"driver": 2, "worker": 1}
     assert _simulations(earlier).equals(_simulations(undisturbed))
