@@ -7,14 +7,10 @@ from typing import Any, TypeVar
 
 import ray
 
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull
-from neuron_atlas.tasks.models.failures import Unusable
-from neuron_atlas.tasks.models.pretrained import ModelError
-from neuron_atlas.tasks.samples.source import BadSample, SourceError
 from neuron_atlas.workflows.cluster.nodes_used import arrived
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.signals import finishing
-from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunFailed
 
 Item = TypeVar("Item")
 
@@ -22,24 +18,20 @@ _LOOK_EVERY_S = 0.5
 _QUIET_S = 2.0
 """Of waiting for work to end; after that it is said."""
 
-_FOR_PEOPLE = (WrongCall, RunFailed, DiskFull, BadSample, SourceError, ModelError, Unusable)
-"""Errors of the work whose message says all that there is to say."""
-
 
 def spread(
     items: Iterable[Item],
     call: Callable[[Item], ray.ObjectRef],
     ending_s: float = 0.0,
-    abreast: int | None = None,
 ) -> Iterator[tuple[Item, Any]]:
-    """Run `call(item)` for every item, a bounded number at a time; yield each as it finishes.
+    """Run `call(item)` for every item, enough at a time to keep the cluster's CPUs busy; yield each
+    as it finishes.
 
-    Raises the work's own exception, with the rest cancelled. ending_s: how long what was cancelled
-    is waited for, where it has something to bring to its end; at a signal it is cancelled too,
-    while other work is let finish. abreast: how many run at a time; None is enough to keep the
-    cluster's CPUs busy.
+    Raises the work's own exception, after cancelling the running items. ending_s: how long
+    cancelled items are waited for. Work with an ending_s is cancelled at a signal; other work is
+    left to finish.
     """
-    limit = abreast or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = iter(items)
     running: dict[ray.ObjectRef, Item] = {}
     with finishing() as is_stopping:
@@ -79,7 +71,7 @@ def result(reference: ray.ObjectRef) -> Any:
         cause = error.cause
         while isinstance(cause, ray.exceptions.RayTaskError):  # Of an actor that the work asked.
             cause = cause.cause
-        if isinstance(cause, _FOR_PEOPLE):
+        if isinstance(cause, PLAIN_ERRORS):
             raise cause from None
         raise  # With the worker's own traceback, which is nowhere else to be seen.
     except ray.exceptions.RayError as error:

@@ -11,13 +11,7 @@ from pathlib import Path
 
 from neuron_atlas.tasks.artifacts.full_disk import DiskFull
 from neuron_atlas.tasks.artifacts.location import writing
-from neuron_atlas.tasks.models.failures import Unusable
-from neuron_atlas.tasks.models.pretrained import ModelError
-from neuron_atlas.tasks.samples.source import BadSample, SourceError
-from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
-
-PLAIN_ERRORS = (WrongCall, RunFailed, DiskFull, BadSample, SourceError, ModelError, Unusable)
-"""Errors of the work whose message is all that a user needs."""
+from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunFailed
 
 
 @contextmanager
@@ -46,7 +40,7 @@ def item_log(path: Path) -> Iterator[list[str]]:
         raise failed from None
     finally:
         logging.getLogger().removeHandler(records)
-        with suppress(OSError):  # A full disk ends the work by itself, with a line of its own.
+        with suppress(OSError, DiskFull):  # No log is worth the work that it tells of.
             _write(path, records.lines)
 
 

@@ -34,7 +34,7 @@ def write_after_the_level_below(worker: Worker) -> None:
 
 def warn(worker: Worker) -> list[str]:
     logging.getLogger("neuron_atlas.tasks.capture.capture").warning("halved the batch")
-    logging.getLogger("another.library").warning("of no concern to a user")
+    logging.getLogger("other_package").warning("of no concern to a user")
     return ["a line for the user"]
 
 
@@ -115,7 +115,7 @@ def test_each_item_leaves_a_log_file_with_its_warnings(ray_of_two_cores, tmp_pat
     for item in items:
         log = (tmp_path / "logs" / f"{item.key}.log").read_text(encoding="utf-8")
         assert "WARNING neuron_atlas.tasks.capture.capture: halved the batch" in log
-        assert "WARNING another.library: of no concern to a user" in log
+        assert "WARNING other_package: of no concern to a user" in log
         assert log.splitlines()[-1].startswith("finished in ")
 
 
