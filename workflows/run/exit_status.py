@@ -1,4 +1,4 @@
-"""The exit status of a run that raised, and the line that says why."""
+"""The exit status and the message of a run that raised."""
 
 from __future__ import annotations
 

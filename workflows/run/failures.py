@@ -1,4 +1,4 @@
-"""What becomes of rows whose model call failed: asked again, counted, or the end of the run."""
+"""Count the rows whose model call failed, and fail the run where they are too many."""
 
 from __future__ import annotations
 

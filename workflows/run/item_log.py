@@ -40,7 +40,7 @@ def item_log(path: Path) -> Iterator[list[str]]:
         raise failed from None
     finally:
         logging.getLogger().removeHandler(records)
-        with suppress(OSError, DiskFull):  # No log is worth the work that it tells of.
+        with suppress(OSError, DiskFull):  # A lost log must not fail finished work.
             _write(path, records.lines)
 
 

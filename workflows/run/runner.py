@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from neuron_atlas.tasks.artifacts.location import remove_folder
 from neuron_atlas.tasks.models.calls import Calls
@@ -58,10 +59,12 @@ class Runner:
             self._start_cluster()
             self._estimates.append(dry_run(stage, self._context))
             return
-        mark = _fingerprint(stage, self._context)
+        parameters = stage.parameters(self._context)  # Once: some look at files or a dataset.
+        made_from = {name: self._context.identity(name, stage.explainer) for name in stage.reads}
+        mark = fingerprint(stage.name, stage.version, parameters, made_from)
         manifest = self._find(stage, mark)
         if manifest is None:
-            manifest = self._work_on(stage, mark)
+            manifest = self._work_on(stage, mark, parameters, made_from)
         for name in stage.temporary:  # Also where a run was killed between the commit and this.
             remove_folder(self._context.store.folder(stage.name, mark) / name)
         self._context.done[stage.key] = manifest
@@ -88,7 +91,9 @@ class Runner:
             say(f"{stage.title:<10} already done ({mark[:8]})")
         return selected
 
-    def _work_on(self, stage: Stage, mark: str) -> Manifest:
+    def _work_on(
+        self, stage: Stage, mark: str, parameters: Mapping[str, Any], made_from: Mapping[str, str]
+    ) -> Manifest:
         context = self._context
         folder = context.store.folder(stage.name, mark)
         if stage.title != stage.name:
@@ -108,8 +113,8 @@ class Runner:
             stage=stage.name,
             version=stage.version,
             fingerprint=mark,
-            parameters=stage.parameters(context),
-            made_from=_made_from(stage, context),
+            parameters=parameters,
+            made_from=made_from,
             files=written.files,
             rows=count_rows(folder, written.files),
             seconds={name: round(spent, 3) for name, spent in seconds.items()},
@@ -222,13 +227,3 @@ class Runner:
         stats.nodes[name] = max(stats.nodes.get(name, 0), len(take_nodes()))
         for totals in (stats.seconds, seconds):
             totals[name] = totals.get(name, 0.0) + spent
-
-
-def _fingerprint(stage: Stage, context: Context) -> str:
-    return fingerprint(
-        stage.name, stage.version, stage.parameters(context), _made_from(stage, context)
-    )
-
-
-def _made_from(stage: Stage, context: Context) -> dict[str, str]:
-    return {name: context.identity(name, stage.explainer) for name in stage.reads}

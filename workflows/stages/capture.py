@@ -65,9 +65,7 @@ def _write_extent(worker: Worker) -> None:
 
 def _shard_items(context: Context, folder: Path) -> list[Item]:
     """The shards of the layers that are not captured yet."""
-    layers, captured = _missing(context, folder), _captured(folder)
-    if captured and layers:
-        say(f"{'capture':<10} adds layers {_words(layers)} to {_words(captured)}")
+    layers = _missing(context, folder)
     plans = _plans(context, folder, layers)
     if not plans:
         raise RunFailed("no sample has a text to capture; see the failures of describe")
@@ -89,6 +87,9 @@ def _plan_items(context: Context, folder: Path) -> list[Item]:
     waiting = [item.inputs[0] for item in unfinished_items(_shard_items(context, folder), folder)]
     if not waiting:
         return []
+    if captured := _captured(folder):
+        layers = _missing(context, folder)
+        say(f"{'capture':<10} adds layers {_words(layers)} to {_words(captured)}")
     largest = max(waiting, key=lambda one: (one.max_visual + one.max_text, len(one.random_ids)))
     return [Item("memory-plan", 1, (), (largest,))]
 
@@ -149,7 +150,7 @@ def _merge(worker: Worker, layer: int, shards: Sequence[str], into: str, top_n: 
 
 
 def _merge_tree(shards: Sequence[str]) -> list[list[tuple[Sequence[str], str]]]:
-    """What is merged into what: levels of (folders, result), of which the last gives ""."""
+    """Return levels of (folders, result) to merge. The result of the last level is ""."""
     levels = []
     while len(shards) > _MERGED_TOGETHER:
         groups = [
@@ -208,7 +209,7 @@ def _wanted(context: Context, folder: Path) -> list[int]:
 
 
 def _captured(folder: Path) -> list[int]:
-    """The layers that an earlier run captured, and of which no file is lost."""
+    """Return the layers that an earlier run captured, if all their files are still there."""
     manifest = read_manifest(folder)
     layers = [] if manifest is None else manifest.about["layers"]
     there = present(folder, _tables(layers))
