@@ -12,8 +12,6 @@ from annotated_types import Ge, Gt
 from neuron_atlas.tasks.models.failures import Unusable
 from neuron_atlas.tasks.settings import AtLeastOne
 
-PORT = "{port}"
-
 _Seconds = Annotated[float, Gt(0)]
 
 
@@ -43,9 +41,9 @@ class ServersSettings:
     def __post_init__(self) -> None:
         if not self.command:
             raise ValueError("command: must be the server's program and its arguments")
-        if not any(PORT in word for word in self.words):
+        if not any("{port}" in word for word in self.words):
             raise ValueError(
-                f"command: must give the server its port, such as with --port and {PORT} after it"
+                "command: must give the server its port, such as with --port and {port} after it"
             )
 
     def check(self) -> None:

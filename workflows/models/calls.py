@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.prices import Price, price_of
 from neuron_atlas.tasks.models.request_file import RequestFile
+from neuron_atlas.tasks.models.servers import FixedServers, whole_url
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
 from neuron_atlas.workflows.cluster.progress import Advance, say
 from neuron_atlas.workflows.models.account import RemoteAccount, open_account
@@ -22,6 +24,7 @@ from neuron_atlas.workflows.run.errors import WrongCall
 JOURNAL = "journal.sqlite"
 LogLive = Callable[[Mapping[str, float], int], None]
 """Logs metrics by name, at a step."""
+_NO_KEY = "none"
 _TO_SETTLE_S = 10.0
 _LINE_EVERY_S = 60.0
 
@@ -32,6 +35,7 @@ class ModelUse:
 
     stage: its name; requests are counted against its budget. title: what is spent is logged under
     it. budget_usd: the most that the stage may spend in the output folder, None for no limit.
+    base_urls: where live calls go, instead of the client's address.
     """
 
     stage: str
@@ -40,6 +44,7 @@ class ModelUse:
     prices: Mapping[str, Price]
     budget_usd: float | None = None
     mode: Literal["live", "batch"] = "live"
+    base_urls: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,11 @@ class OpenCalls:
         client = self.use.client
         if before != client.limits:
             say(f"limits     {client.account}: {_shown(client.limits)}; before, {_shown(before)}")
-        return Calls(self.account, group=self.use.stage)
+        calls = Calls(self.account, group=self.use.stage)
+        if not self.use.base_urls:
+            return calls
+        key = os.environ.get(client.api_key_env, "").strip() or _NO_KEY
+        return replace(calls, servers=FixedServers(map(whole_url, self.use.base_urls), key))
 
     def collecting(self, path: Path) -> Calls:
         """For work whose requests are written to a file, to be handed in by batch."""

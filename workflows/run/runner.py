@@ -11,7 +11,7 @@ from typing import Any
 
 from neuron_atlas.tasks.artifacts.location import remove_folder
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.workflows.cluster.actor_pool import ActorPool
+from neuron_atlas.workflows.cluster.actor_pool import ActorPool, Holding
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.nodes_used import take_nodes
 from neuron_atlas.workflows.cluster.progress import Advance, progress, say
@@ -21,7 +21,7 @@ from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.dry_run import Estimate, closing_lines, dry_run
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER
 from neuron_atlas.workflows.run.items import ItemRunner, chunks, reopen_items, unfinished_items
-from neuron_atlas.workflows.run.stage import Holding, Item, Stage, Step, tables_of
+from neuron_atlas.workflows.run.stage import Item, Stage, Step, tables_of
 from neuron_atlas.workflows.run.store import Manifest, count_rows, fingerprint
 
 
@@ -193,13 +193,7 @@ class Runner:
 
     def _pool(self, holding: Holding) -> ActorPool:
         if holding.name not in self._pools:
-            self._pools[holding.name] = ActorPool(
-                holding.name,
-                holding.load,
-                self._context.settings.cluster,
-                actors=holding.actors,
-                unload=holding.unload,
-            )
+            self._pools[holding.name] = ActorPool(holding, self._context.settings.cluster)
         return self._pools[holding.name]
 
     def _close_pools(self, stage: Stage, later_steps: Sequence[Step]) -> None:
