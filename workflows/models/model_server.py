@@ -18,7 +18,7 @@ from neuron_atlas.workflows.models.server_process import ServerProcess, free_por
 
 _log = logging.getLogger(__name__)
 
-KEY_VARIABLE = "VLLM_API_KEY"
+_KEY_VARIABLE = "VLLM_API_KEY"
 """Where vLLM reads the key that requests must have. On a command line, all users would see it."""
 _HOST = "127.0.0.1"
 _LOOK_EVERY_S = 0.25
@@ -31,7 +31,7 @@ class ModelServer:
 
     Only the end of the process, or a request that times out while nothing else makes progress,
     counts as its death: a server that computes may leave requests unanswered for minutes. One that
-    ends before it has ever answered is started again once, in case its port was taken.
+    ends before it has ever answered is started again once, at another port.
     """
 
     is_own = True
@@ -85,13 +85,10 @@ class ModelServer:
 
     def _begin(self) -> None:
         """Start the process, at an address of its own."""
-        port = free_port(_HOST)
-        filled_in = {"{host}": _HOST, "{port}": str(port), "{number}": str(self._number)}
+        port, number = str(free_port(_HOST)), str(self._number)
 
         def fill_in(text: str) -> str:
-            for name, value in filled_in.items():
-                text = text.replace(name, value)
-            return text
+            return text.replace("{host}", _HOST).replace("{port}", port).replace("{number}", number)
 
         environment = {
             name: value and fill_in(value) for name, value in self._settings.environment.items()
@@ -99,7 +96,7 @@ class ModelServer:
         self._base_url = f"http://{_HOST}:{port}/v1"
         self._process = ServerProcess(
             [fill_in(word) for word in self._settings.words],
-            environment | {KEY_VARIABLE: self.key},
+            environment | {_KEY_VARIABLE: self.key},
             self._log,
             self._settings.stop_s,
         )
@@ -111,13 +108,10 @@ class ModelServer:
             now = time.monotonic()
             ends = [one for one in ends if now - one < _WINDOW_S] + [now]
             most = self._settings.max_restarts
-            if len(ends) > (most if math.isfinite(self._answered_at) else min(most, 1)):
-                self._over = self._with_log(problem)
-                if math.isfinite(self._answered_at):
-                    self._over += (
-                        "\n(simulate.servers.max_restarts: it may be started again "
-                        f"{most} times an hour)"
-                    )
+            has_answered = math.isfinite(self._answered_at)
+            if len(ends) > (most if has_answered else min(most, 1)):
+                limit = f"\n(simulate.servers.max_restarts: {most} an hour)" if has_answered else ""
+                self._over = self._with_log(problem) + limit
                 return
             _log.warning(
                 "server %d %s: started again (%d; %d an hour at most)",
@@ -135,9 +129,8 @@ class ModelServer:
         self._process.close()
         if self._over:
             return ""
-        return f"ended with status {status}" + (
-            "" if self._answered_at > begun else " before it answered"
-        )
+        when = "" if self._answered_at > begun else " before it answered"
+        return f"ended with status {status}{when}"
 
     def _is_reached(self) -> bool:
         """Whether it answers a request with its key, which no other server on its port has."""
@@ -152,6 +145,5 @@ class ModelServer:
 
     def _with_log(self, problem: str) -> str:
         tail = self._process.tail()
-        return f"server {self._number} {problem}; its log {self._log} " + (
-            f"ends:\n{tail}" if tail else "is empty"
-        )
+        end = f"ends:\n{tail}" if tail else "is empty"
+        return f"server {self._number} {problem}; its log {self._log} {end}"

@@ -29,6 +29,7 @@ from tests.workflows.models.test_server_process import TINY, gone, said, tiny, w
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_server, "_LOOK_EVERY_S", 0.03)
+    monkeypatch.setattr(model_server, "_ANSWERS_WITHIN_S", 0.5)
 
 
 @contextmanager
@@ -160,9 +161,8 @@ def test_a_server_whose_port_was_taken_in_the_meantime_is_started_again_at_anoth
     ],
 )
 def test_a_server_that_never_answers_stops_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: ServersSettings, message: str
+    tmp_path: Path, settings: ServersSettings, message: str
 ) -> None:
-    monkeypatch.setattr(model_server, "_ANSWERS_WITHIN_S", 0.2)
     with running(settings, tmp_path / "log") as server, pytest.raises(Stopped) as raised:
         asyncio.run(server.ready())
     assert str(raised.value).startswith(message)
