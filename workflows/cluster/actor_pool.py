@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import ray
 
-from neuron_atlas.workflows.cluster.nodes_used import Done, done_here
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.signals import finishing
 from neuron_atlas.workflows.cluster.spread import result
@@ -81,15 +80,15 @@ class PoolActor:
         self._held: Any = None
         self._units_done = 0
 
-    def work(self, on_item: Callable[[Any, Any, Count], Any], item: Any) -> Done:
-        """Return `on_item(held, item, count)`, with the node that it was done on."""
+    def work(self, on_item: Callable[[Any, Any, Count], Any], item: Any) -> Any:
+        """Return `on_item(held, item, count)`."""
         # Loaded here and not at the start, so that an error reaches the caller.
         if self._held is None:
             gpus = len(ray.get_gpu_ids())
             device = ("cpu", "cuda")[gpus] if gpus < 2 else "auto"
             self._held = self._holding.load(replace(self._placement, device=device))
         self._units_done = 0
-        return done_here(on_item(self._held, item, self._count))
+        return on_item(self._held, item, self._count)
 
     def units_done(self) -> int:
         """Units of the current item that are done. Also the actor's heartbeat."""
@@ -110,10 +109,10 @@ _RemoteActor: Any = ray.remote(max_restarts=-1, max_task_retries=3, max_concurre
 
 @dataclass
 class _Job:
-    """An item that an actor works on; None while it starts. heartbeat: when it last answered."""
+    """An item that an actor works on. heartbeat: when the actor last answered."""
 
     actor: Any
-    item: Any = None
+    item: Any
     heartbeat: float = field(default_factory=time.monotonic)
 
 
