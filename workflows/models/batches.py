@@ -4,40 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from neuron_atlas.tasks.artifacts.location import remove_folder
-from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.workflows.models.calls import OpenCalls
 
 _CHUNK = 8192
 """Neurons whose requests lie on the disk at the same time: their pictures are large."""
 
 
-class NamedItem(Protocol):
-    """What is known of an item here."""
-
-    @property
-    def key(self) -> str: ...  # noqa: D102
-
-
-class WorkOnItems(Protocol):
-    """Works on all unfinished items: each collects the requests it has no answer to, or, where it
-    has all answers, finishes."""
-
-    def __call__(  # noqa: D102
-        self,
-        *,
-        calls: Callable[[NamedItem], Calls],
-        chunk_size: int,
-        after_chunk: Callable[[], None],
-    ) -> None: ...
-
-
-def work_by_batch(calls: OpenCalls, spools: Path, work: WorkOnItems) -> None:
+def work_by_batch(calls: OpenCalls, spools: Path, work: Callable[..., None]) -> None:
     """Collect unanswered requests, hand them in, wait for the answers, until every item is done.
 
-    spools: a folder for the requests, removed again.
+    spools: a folder for the requests, removed again. work: works on all unfinished items: each
+    collects the requests it has no answer to, or, where it has all answers, finishes. It is called
+    with `calls` (given an item), `chunk_size` and `after_chunk`.
     """
     handed_in = True
 
@@ -46,7 +26,7 @@ def work_by_batch(calls: OpenCalls, spools: Path, work: WorkOnItems) -> None:
         collected = sorted(spools.glob("*.jsonl"))
         if collected:
             handed_in = True
-            calls.hand_in(collected)
+            calls.account.hand_in(collected)
         remove_folder(spools)
 
     while handed_in:

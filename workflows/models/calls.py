@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.prices import Price, price_of
 from neuron_atlas.tasks.models.request_file import RequestFile
@@ -73,17 +72,9 @@ class OpenCalls:
         """For work whose requests are only counted, in a file without bodies."""
         return Calls(self.account, RequestFile(path, with_bodies=False), self.use.stage)
 
-    def tally(self) -> Tally:
-        """Return the totals so far."""
-        return self.account.tally()
-
     def shown(self, advance: Advance, log_live: LogLive) -> AbstractContextManager[None]:
         """Show and log what is spent for as long as it is open."""
-        return show_spending(advance, self.tally, log_live, self.use.title)
-
-    def hand_in(self, files: Sequence[Path]) -> None:
-        """Hand in the requests of some files by batch. Raises Unusable."""
-        self.account.hand_in(files)
+        return show_spending(advance, self.account.tally, log_live, self.use.title)
 
     def wait_for_batches(self) -> None:
         """Fetch what batches answer until none is open, with a line now and then."""
@@ -91,10 +82,11 @@ class OpenCalls:
         while left := self.account.fetch():
             if time.monotonic() >= next_line:
                 next_line = time.monotonic() + _LINE_EVERY_S
+                spent = spending_note(self.account.tally())
                 say(
                     f"{self.use.stage:<10} {left:,} requests in {self.account.n_batches():,} "
-                    f"batches, {spending_note(self.tally())}; the run can be stopped here, and the "
-                    "same command goes on waiting"
+                    f"batches, {spent}; the run can be stopped here, and the same command goes on "
+                    "waiting"
                 )
             time.sleep(self.use.client.batch.poll_s)
 

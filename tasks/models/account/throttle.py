@@ -38,7 +38,7 @@ class Throttle:
         self._permits: dict[int, _Permit] = {}
         self._heartbeats: dict[str, float] = {}
         self._line: dict[str, float] = {}
-        self._last_permit = 0
+        self._last_permit = time.time_ns()  # Not a number that an earlier process has given.
         self._resume_at = self._slowed_at = float("-inf")
         self._pace_then = 1.0
 
@@ -47,11 +47,6 @@ class Throttle:
         self._requests.configured = settings.requests_per_minute
         self._tokens.configured = settings.tokens_per_minute
         self._concurrency = settings.concurrency
-
-    @property
-    def in_flight(self) -> int:
-        """Permits that are out."""
-        return len(self._permits)
 
     @property
     def pace(self) -> float:
@@ -73,7 +68,6 @@ class Throttle:
         self.expire()
         permits: list[int] = []
         if not wants:
-            self._line.pop(program, None)
             return permits, 0.0
         self._line = {name: at for name, at in self._line.items() if now - at < _IN_LINE_S}
         self._line[program] = now
