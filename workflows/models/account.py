@@ -108,13 +108,15 @@ class _AccountActor(LocalAccount):
     async def deal(
         self, used: Sequence[tuple[int, Usage]], wants: Sequence[int]
     ) -> tuple[list[int], float]:
+        if not (used or wants or self._limits):
+            return [], 0.0
         return await self._ask_limits(lambda actor: actor.deal.remote(self._program, used, wants))
 
     async def share_limits(self) -> LimitSettings:
         return await self._ask_limits(lambda actor: actor.change.remote(self._client.limits))
 
     async def n_batches(self) -> int:
-        with self.ledger.transaction() as ledger:
+        with self.transaction() as ledger:
             return len(open_batches(ledger, self._client.model_at))
 
     async def hand_in(self, files: Sequence[Path]) -> int:
@@ -128,7 +130,7 @@ class _AccountActor(LocalAccount):
     def _batch_sender(self) -> AbstractAsyncContextManager[BatchSender]:
         from neuron_atlas.tasks.models.batch import batch_sender  # It takes a second to import.
 
-        return batch_sender(self._client, self._prices, self.ledger, self.purpose)
+        return batch_sender(self._client, self._prices, self, self.purpose)
 
     async def _ask_limits(self, method: Callable[[Any], Any]) -> Any:
         while True:
@@ -155,7 +157,7 @@ def limits_name(client: ClientSettings) -> str:
     return f"limits-{hashlib.sha256(client.account.encode()).hexdigest()[:16]}"
 
 
-class _Limits:
+class _Limits(Throttle):
     """The rate limits of a provider's account: one named actor for all programs of a cluster.
 
     Programs store their calls in files on different machines, but share the limits. So the actor
@@ -163,24 +165,11 @@ class _Limits:
     """
 
     def __init__(self, limits: LimitSettings) -> None:
-        self._throttle, self._settings = Throttle(limits), limits
-        self._called_at = time.monotonic()
+        super().__init__(limits)
         threading.Thread(target=self._end_when_idle, daemon=True).start()
 
-    def deal(
-        self, program: str, used: Sequence[tuple[int, Usage]], wants: Sequence[int]
-    ) -> tuple[list[int], float]:
-        self._called_at = time.monotonic()
-        return self._throttle.deal(program, used, wants)
-
-    def change(self, limits: LimitSettings) -> LimitSettings:
-        self._called_at = time.monotonic()
-        before, self._settings = self._settings, limits
-        self._throttle.change(limits)
-        return before
-
     def _end_when_idle(self) -> None:
-        while time.monotonic() - self._called_at < _IDLE_S:
+        while time.monotonic() - self.dealt_at < _IDLE_S:
             time.sleep(_CHECK_EVERY_S)
         ray.kill(ray.get_runtime_context().current_actor)
 

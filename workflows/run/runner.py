@@ -15,7 +15,6 @@ from neuron_atlas.workflows.cluster.actor_pool import ActorPool
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.nodes_used import take_nodes
 from neuron_atlas.workflows.cluster.progress import Advance, progress, say
-from neuron_atlas.workflows.models.batches import work_by_batch
 from neuron_atlas.workflows.models.calls import LogLive, ModelUse, OpenCalls, open_calls
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.dry_run import Estimate, closing_lines, dry_run
@@ -150,7 +149,7 @@ class Runner:
             shown=lambda advance: calls.shown(advance, self._log_live),
         )
         if is_batch:
-            work_by_batch(calls, folder / "spools", work)
+            calls.work_by_batch(folder / "spools", work)
         else:
             live = calls.live()
             work(calls=lambda item: live, ending_s=calls.ending_s)

@@ -11,7 +11,6 @@ from neuron_atlas.tasks.models.account.batches import hold_open_batches
 from neuron_atlas.tasks.models.account.ledger import Ledger
 from neuron_atlas.tasks.models.account.messages import Item, Reply, Result, Stored, Usage, Want
 from neuron_atlas.tasks.models.account.received import received_folder
-from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.tasks.models.account.throttle import Throttle
 from neuron_atlas.tasks.models.settings import LimitSettings
 
@@ -23,7 +22,7 @@ _IN_LINE_S = 1.0
 """An owner that was told to wait keeps its place in line for this long."""
 
 
-class LocalAccount:
+class LocalAccount(Ledger):
     """The `Account` of one purpose, for any threads and event loops of this process.
 
     path: the ledger's file, None to keep it in memory. The other arguments are those of `Ledger`
@@ -42,18 +41,17 @@ class LocalAccount:
     ) -> None:
         file: Path | Literal[":memory:"] = ":memory:" if path is None else Path(path)
         self.received_folder = received_folder(file, purpose)
-        self.purpose = purpose
-        self.ledger = Ledger(file, purpose, budget_usd, clock)
+        super().__init__(file, purpose, budget_usd, clock)
         self._throttle = Throttle(limits or LimitSettings())
         self._in_line: dict[str, float] = {}
-        with self.ledger.transaction():
-            hold_open_batches(self.ledger)
-            self.ledger.take_over(has_callers=has_callers)
+        with self.transaction():
+            hold_open_batches(self)
+            self.take_over(has_callers=has_callers)
 
     async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
         """See `Account`."""
-        with self.ledger.transaction() as ledger:
-            ledger.beat(owner)
+        with self.transaction():
+            self.beat(owner)
             replies = [self._reply(item) for item in items]
         free = [
             (index, item)
@@ -62,9 +60,9 @@ class LocalAccount:
         ]
         permits, wait_s = await self._permits(owner, [want.tokens for _, want in free])
         if permits:
-            with self.ledger.transaction() as ledger:
+            with self.transaction():
                 for (index, want), permit in zip(free, permits, strict=False):
-                    replies[index] = ledger.lease(want, owner, permit)
+                    replies[index] = self.lease(want, owner, permit)
         return replies, wait_s
 
     async def deal(
@@ -73,22 +71,13 @@ class LocalAccount:
         """See `Throttle.deal`."""
         return self._throttle.deal("", used, wants)
 
-    def tally(self) -> Tally:
-        """Return the totals so far."""
-        with self.ledger.transaction() as ledger:
-            return ledger.tally()
-
-    def close(self) -> None:
-        """Close the file."""
-        self.ledger.close()
-
     def _reply(self, item: Item) -> Reply:
         if isinstance(item, Want):
-            return self.ledger.decide(item)
+            return self.decide(item)
         if isinstance(item, Result):
-            self.ledger.settle(item)
+            self.settle(item)
             return None
-        answer = self.ledger.look_up(item)
+        answer = self.look_up(item)
         return None if answer is None else Stored(answer)
 
     async def _permits(self, owner: str, wants: Sequence[int]) -> tuple[list[int], float]:
@@ -102,11 +91,9 @@ class LocalAccount:
         self._in_line = {one: at for one, at in self._in_line.items() if now - at < _IN_LINE_S}
         if wants:
             self._in_line[owner] = now
-        line = (one for one in self.ledger.heartbeats if one == owner or one in self._in_line)
+        line = (one for one in list(self.heartbeats) if one == owner or one in self._in_line)
         is_next = next(line) == owner
-        used, self.ledger.used = self.ledger.used, []
-        if not (wants or used or self.ledger.has_leases()):
-            return [], _WAIT_FOR_OTHERS_S
+        used, self.used = self.used, []
         permits, wait_s = await self.deal(used, wants if is_next else [])
         if len(permits) == len(wants):
             self._in_line.pop(owner, None)

@@ -33,8 +33,8 @@ _EARLIER = "owners of an account that was restarted"
 class Ledger:
     """Answers, calls and budget of one purpose (explain, simulate), over all runs.
 
-    Use its methods within `transaction`. The file must be on a local disk, since SQLite's
-    write-ahead log does not work on network file systems.
+    Use its methods within `transaction`, but for `tally` and `close`. The file must be on a local
+    disk, since SQLite's write-ahead log does not work on network file systems.
 
     path: the file, or ":memory:". budget_usd: the most that all calls of the purpose may cost, None
     for no limit. Attributes: heartbeats: when each owner was last alive, the oldest owner first.
@@ -115,10 +115,6 @@ class Ledger:
         for lease in list(self._leases.values()):
             if lease.owner in dead:
                 self._count_as_spent(lease, Usage())
-
-    def has_leases(self) -> bool:
-        """Whether calls may be under way."""
-        return bool(self._leases)
 
     def look_up(self, request_hash: str) -> str | None:
         """Return the answer (JSON) to a request, or None."""
@@ -222,13 +218,14 @@ class Ledger:
 
     def tally(self) -> Tally:
         """Return the totals so far."""
-        held_usd = self._held_usd()
-        return replace(
-            copy.deepcopy(self._counts),
-            spent_usd=self._usd - held_usd,
-            held_usd=held_usd,
-            lost=self._n_open - len(self._leases),
-        )
+        with self._lock:
+            held_usd = self._held_usd()
+            return replace(
+                copy.deepcopy(self._counts),
+                spent_usd=self._usd - held_usd,
+                held_usd=held_usd,
+                lost=self._n_open - len(self._leases),
+            )
 
     def _begin(self, want: Want, owner: str, permit: int) -> Permit:
         call = self.database.execute(

@@ -28,13 +28,16 @@ _IN_LINE_S = 1.0
 
 
 class Throttle:
-    """Deal permits to programs that share the limits of an account. clock: seconds."""
+    """Deal permits to programs that share the limits of an account. clock: seconds.
+
+    Attributes: dealt_at: when `deal` was last called, or this was made (s, of the clock).
+    """
 
     def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic):
-        self._clock = clock
+        self._clock, self._settings = clock, settings
+        self.dealt_at = clock()
         self._requests = _Rate(settings.requests_per_minute)
         self._tokens = _Rate(settings.tokens_per_minute)
-        self._concurrency = settings.concurrency
         self._permits: dict[int, _Permit] = {}
         self._heartbeats: dict[str, float] = {}
         self._line: dict[str, float] = {}
@@ -42,11 +45,12 @@ class Throttle:
         self._resume_at = self._slowed_at = float("-inf")
         self._pace_then = 1.0
 
-    def change(self, settings: LimitSettings) -> None:
-        """Set other limits; permits that are out still count."""
+    def change(self, settings: LimitSettings) -> LimitSettings:
+        """Set other limits, and return those until now; permits that are out still count."""
+        before, self._settings = self._settings, settings
         self._requests.configured = settings.requests_per_minute
         self._tokens.configured = settings.tokens_per_minute
-        self._concurrency = settings.concurrency
+        return before
 
     @property
     def pace(self) -> float:
@@ -62,7 +66,7 @@ class Throttle:
         wants: the most tokens of each call. Returns the permits and the seconds until asking again
         is worthwhile. Programs take turns; each call of `deal` is also a heartbeat.
         """
-        self._heartbeats[program] = now = self._clock()
+        self._heartbeats[program] = self.dealt_at = now = self._clock()
         for permit, usage in used:
             self.settle(permit, usage)
         self.expire()
@@ -103,7 +107,7 @@ class Throttle:
     def wait_s(self, tokens: int) -> float:
         """Seconds until asking for such a permit is worthwhile; 0 for now."""
         now = self._clock()
-        if len(self._permits) >= self._concurrency:
+        if len(self._permits) >= self._settings.concurrency:
             return _WINDOW_S
         tokens = self._tokens.at_most(tokens)
         return max(

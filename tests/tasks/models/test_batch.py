@@ -53,7 +53,7 @@ def collect(
 
 def hand_in(settings: ClientSettings, account: LocalAccount, path: Path) -> int:
     async def work() -> int:
-        async with batch_sender(settings, PRICES, account.ledger) as sender:
+        async with batch_sender(settings, PRICES, account) as sender:
             return await sender.hand_in([path])
 
     return asyncio.run(work())
@@ -63,7 +63,7 @@ def fetch(settings: ClientSettings, account: LocalAccount) -> None:
     """Wait until no batch is open."""
 
     async def work() -> None:
-        async with batch_sender(settings, PRICES, account.ledger) as sender:
+        async with batch_sender(settings, PRICES, account) as sender:
             while await sender.fetch():
                 await asyncio.sleep(settings.batch.poll_s)
 
@@ -184,7 +184,7 @@ def test_one_unusable_line_stops_the_run_and_leaves_no_batch_open(provider, acco
     hand_in(settings, account, path)
     with pytest.raises(Stopped, match="no quota left"):
         fetch(settings, account)
-    assert open_batches(account.ledger, settings.model_at) == []
+    assert open_batches(account, settings.model_at) == []
     tally = account.tally()
     assert (tally.answered, tally.outcomes["unusable"], tally.lost, tally.held_usd) == (2, 1, 0, 0)
     assert [one.status for one in rounds(settings, account, path, 3)] == ["ok"] * 3
@@ -273,12 +273,12 @@ def test_batches_of_another_model_are_left_to_it(provider, account, tmp_path):
     hand_in(mine, account, path)
 
     async def look() -> int:
-        async with batch_sender(other, prices, account.ledger) as sender:
+        async with batch_sender(other, prices, account) as sender:
             return await sender.fetch()
 
     assert asyncio.run(look()) == 0
-    assert len(open_batches(account.ledger, mine.model_at)) == 1
-    assert open_batches(account.ledger, other.model_at) == []
+    assert len(open_batches(account, mine.model_at)) == 1
+    assert open_batches(account, other.model_at) == []
     answers = rounds(mine, account, path, 3)
     for one in answers:
         assert one.usd == pytest.approx((2.5 * one.tokens_in + 10 * one.tokens_out) / 2e6)
@@ -348,7 +348,7 @@ else:
 
 async def work():
     settings = ClientSettings(base_url={provider.base_url!r})
-    async with batch_sender(settings, PRICES, LocalAccount({str(database)!r}).ledger) as sender:
+    async with batch_sender(settings, PRICES, LocalAccount({str(database)!r})) as sender:
         await sender.hand_in([Path({str(path)!r})])
 asyncio.run(work())
 """

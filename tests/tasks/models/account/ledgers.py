@@ -14,9 +14,9 @@ def exchange(account: LocalAccount, owner: str, *items: Item) -> list[Reply]:
 
 def lease(account: LocalAccount, request: str, usd: float = 0.0, owner: str = "me") -> Any:
     """A permit, a stored answer, a refusal, or "busy"; the limits are left out."""
-    with account.ledger.transaction() as ledger:
-        ledger.beat(owner)
-        return ledger.lease(Want(request, "gpt-4o", 1, usd), owner)
+    with account.transaction():
+        account.beat(owner)
+        return account.lease(Want(request, "gpt-4o", 1, usd), owner)
 
 
 def settle(account: LocalAccount, owner: str, *results: Result) -> None:

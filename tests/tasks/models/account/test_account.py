@@ -242,7 +242,7 @@ def test_it_writes_through_to_the_disk_before_it_returns(tmp_path):
     account = opened(tmp_path)
 
     def setting(name: str) -> object:
-        return account.ledger.database.execute(f"PRAGMA {name}").fetchone()[0]
+        return account.database.execute(f"PRAGMA {name}").fetchone()[0]
 
     assert setting("journal_mode") == "wal"
     assert setting("synchronous") == 2  # FULL
