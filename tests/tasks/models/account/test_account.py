@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.account.messages import (
     LEASE_S,
@@ -224,6 +225,7 @@ def test_an_unforeseen_error_reaches_its_caller_and_the_account_goes_on(tmp_path
 def test_a_process_that_dies_leaves_its_intent_and_its_answers(tmp_path):
     script = f"""
 import os, signal
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from tests.tasks.models.account.ledgers import answer, lease
 account = LocalAccount({str(tmp_path / "journal.db")!r})
@@ -263,3 +265,16 @@ def test_many_threads_and_event_loops_may_use_one_account(tmp_path):
     account.close()
     with sqlite3.connect(tmp_path / "deep" / "journal.db") as database:
         assert database.execute("SELECT count(answer) FROM answers").fetchone() == (80,)
+
+
+def test_a_full_disk_is_named_and_the_account_goes_on_once_there_is_room(tmp_path):
+    account = opened(tmp_path)
+    permit = lease(account, "a", 1.0)
+    (pages,) = account.database.execute("PRAGMA page_count").fetchone()
+    account.database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(DiskFull, match=r"'journal\.db' did not fit"):
+        settle(account, "me", answered(permit, '"' + 100_000 * "a" + '"'))
+    account.database.execute(f"PRAGMA max_page_count = {100 * pages}")
+    answer(account, "b", "kept")
+    account.close()
+    assert look_up(opened(tmp_path), "a", "b") == [None, "kept"]
