@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from neuron_atlas.tasks.models.account.batches import hold_open_batches
 from neuron_atlas.tasks.models.account.ledger import Ledger
 from neuron_atlas.tasks.models.account.messages import Item, Reply, Result, Stored, Usage, Want
-from neuron_atlas.tasks.models.account.received import received_folder
 from neuron_atlas.tasks.models.account.throttle import Throttle
 from neuron_atlas.tasks.models.settings import LimitSettings
 
@@ -25,8 +23,8 @@ _IN_LINE_S = 1.0
 class LocalAccount(Ledger):
     """The `Account` of one purpose, for any threads and event loops of this process.
 
-    path: the ledger's file, None to keep it in memory. The other arguments are those of `Ledger`
-    and of `Ledger.take_over`.
+    limits: those of this process. The other arguments are those of `Ledger` and of
+    `Ledger.take_over`.
     """
 
     def __init__(
@@ -39,9 +37,7 @@ class LocalAccount(Ledger):
         has_callers: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        file: Path | Literal[":memory:"] = ":memory:" if path is None else Path(path)
-        self.received_folder = received_folder(file, purpose)
-        super().__init__(file, purpose, budget_usd, clock)
+        super().__init__(None if path is None else Path(path), purpose, budget_usd, clock)
         self._throttle = Throttle(limits or LimitSettings())
         self._in_line: dict[str, float] = {}
         with self.transaction():

@@ -48,10 +48,9 @@ def begin_batch(
     The other requests were answered meanwhile, are under way, or are over the budget, which is then
     their outcome for this run.
     """
-    owner = _owner(ledger, name)
     leased = []
     for request in requests:
-        reply = ledger.lease(Want(request.request_hash, model, 0, request.usd), owner)
+        reply = ledger.lease(Want(request.request_hash, model, 0, request.usd), _owner(name))
         if isinstance(reply, Permit):
             leased.append(request)
             ledger.database.execute(
@@ -89,9 +88,8 @@ def open_batches(ledger: Ledger, provider_account: str | None = None) -> list[Op
 def hold_open_batches(ledger: Ledger) -> None:
     """Hold the money of open batches: their calls are under way, not lost."""
     for batch in open_batches(ledger):
-        owner = _owner(ledger, batch.name)
         for request_hash, call in batch.calls.items():
-            ledger.hold(call.call, request_hash, call.usd, owner)
+            ledger.hold(call.call, request_hash, call.usd, _owner(batch.name))
 
 
 def end_batch(ledger: Ledger, name: str) -> None:
@@ -120,7 +118,5 @@ def _open_calls(ledger: Ledger, name: str) -> dict[str, BatchedCall]:
     return {request_hash: BatchedCall(*call) for request_hash, *call in rows}
 
 
-def _owner(ledger: Ledger, name: str) -> str:
-    owner = f"batch {name}"
-    ledger.beat(owner, forever=True)  # The provider works on it, whoever else dies.
-    return owner
+def _owner(name: str) -> str:
+    return f"batch {name}"  # Without a heartbeat: the provider works on it, whoever else dies.

@@ -36,19 +36,22 @@ class Ledger:
     Use its methods within `transaction`, but for `tally` and `close`. The file must be on a local
     disk, since SQLite's write-ahead log does not work on network file systems.
 
-    path: the file, or ":memory:". budget_usd: the most that all calls of the purpose may cost, None
-    for no limit. Attributes: heartbeats: when each owner was last alive, the oldest owner first.
-    used: what ended calls used of the limits, by permit; the account passes it on from here.
+    path: the file, None to keep it in memory. budget_usd: the most that all calls of the purpose
+    may cost, None for no limit.
+
+    Attributes: received_folder: see `Account`. heartbeats: when each owner was last alive, the
+    oldest owner first. used: what ended calls used of the limits, by permit; the account passes it
+    on from here.
     """
 
     def __init__(
         self,
-        path: Path | Literal[":memory:"],
+        path: Path | None,
         purpose: str,
         budget_usd: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.purpose, self._path, self._clock = purpose, Path(path), clock
+        self.purpose, self._path, self._clock = purpose, path or Path(":memory:"), clock
         self.used: list[tuple[int, Usage]] = []
         self._lock = threading.Lock()
         self._leases: dict[int, _Lease] = {}
@@ -56,11 +59,12 @@ class Ledger:
         self.heartbeats: dict[str, float] = {}
         self._final: dict[str, str] = {}
         self._stop_reason = ""
-        self._received = ReceivedFiles(received_folder(path, purpose))
+        self.received_folder = received_folder(path, purpose)
+        self._received = ReceivedFiles(self.received_folder)
         self._budget_usd = float("inf") if budget_usd is None else budget_usd
         self._counts = Tally(budget_usd)
         with tell_if_full(self._path):
-            self.database = open_database(path)
+            self.database = open_database(self._path)
         # What all calls cost, those without an outcome at their worst, and the number of those.
         self._usd, self._n_open = self.database.execute(
             "SELECT coalesce(sum(usd), 0.0), coalesce(sum(outcome IS NULL), 0)"
@@ -98,13 +102,9 @@ class Ledger:
         self._received.remove()
         self.database.close()
 
-    def beat(self, owner: str, *, forever: bool = False) -> None:
-        """Note a heartbeat of an owner, and end the calls of owners without one.
-
-        forever: it needs no other one.
-        """
-        now = self._clock()
-        self.heartbeats[owner] = float("inf") if forever else now
+    def beat(self, owner: str) -> None:
+        """Note a heartbeat of an owner, and end the calls of owners whose heartbeat has stopped."""
+        self.heartbeats[owner] = now = self._clock()
         dead = {one for one, at in self.heartbeats.items() if now - at >= LEASE_S}
         if not dead:
             return

@@ -15,7 +15,6 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from neuron_atlas.tasks.models.account.messages import Result
 
@@ -23,10 +22,10 @@ _SPENT = ("status", "usd", "tokens_in", "tokens_out", "seconds")
 _log = logging.getLogger(__name__)
 
 
-def received_folder(ledger: Path | Literal[":memory:"], purpose: str) -> Path | None:
+def received_folder(ledger: Path | None, purpose: str) -> Path | None:
     """Return the folder of these files for the callers of one purpose; None for a ledger in
     memory."""
-    return None if ledger == ":memory:" else Path(ledger).absolute().parent / "outbox" / purpose
+    return None if ledger is None else ledger.absolute().parent / "outbox" / purpose
 
 
 def store_received(path: Path, result: Result) -> None:

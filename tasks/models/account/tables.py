@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
 
 _BUSY_TIMEOUT_S = 30.0
 _LAYOUT = """
@@ -67,10 +66,9 @@ COMMIT;
 """Calls match by request and time, since their numbers differ between files."""
 
 
-def open_database(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
+def open_database(path: Path) -> sqlite3.Connection:
     """Open the file, and create it where needed. Only one thread at a time may use it."""
-    if isinstance(path, Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(
         path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
