@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from neuron_atlas.tasks.models.account.tally import Tally
+from neuron_atlas.tasks.artifacts.location import remove_folder
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.prices import Price, price_of
 from neuron_atlas.tasks.models.request_file import RequestFile
@@ -27,6 +27,8 @@ LogLive = Callable[[Mapping[str, float], int], None]
 _NO_KEY = "none"
 _TO_SETTLE_S = 10.0
 _LINE_EVERY_S = 60.0
+_CHUNK = 8192
+"""Neurons whose requests lie on the disk at the same time: their pictures are large."""
 
 
 @dataclass(frozen=True)
@@ -82,28 +84,47 @@ class OpenCalls:
         """For work whose requests are only counted, in a file without bodies."""
         return Calls(self.account, RequestFile(path, with_bodies=False), self.use.stage)
 
-    def tally(self) -> Tally:
-        """Return the totals so far."""
-        return self.account.tally()
-
     def shown(self, advance: Advance, log_live: LogLive) -> AbstractContextManager[None]:
         """Show and log what is spent for as long as it is open."""
-        return show_spending(advance, self.tally, log_live, self.use.title)
+        return show_spending(advance, self.account.tally, log_live, self.use.title)
 
-    def hand_in(self, files: Sequence[Path]) -> None:
-        """Hand in the requests of some files by batch. Raises Unusable."""
-        self.account.hand_in(files)
+    def work_by_batch(self, spools: Path, work: Callable[..., None]) -> None:
+        """Collect unanswered requests, hand them in and wait for answers, until every item is done.
 
-    def wait_for_batches(self) -> None:
+        spools: a folder for the requests, removed again. work: works on all unfinished items: each
+        collects the requests it has no answer to, or, where it has all answers, finishes. It is
+        called with `calls` (given an item), `chunk_size` and `after_chunk`.
+        """
+        handed_in = True
+
+        def hand_in() -> None:
+            nonlocal handed_in
+            if collected := sorted(spools.glob("*.jsonl")):
+                handed_in = True
+                self.account.hand_in(collected)
+            remove_folder(spools)
+
+        while handed_in:
+            handed_in = False
+            self._wait_for_batches()
+            remove_folder(spools)  # Of a run that was killed while it collected.
+            work(
+                calls=lambda item: self.collecting(spools / f"{item.key}.jsonl"),
+                chunk_size=_CHUNK,
+                after_chunk=hand_in,
+            )
+
+    def _wait_for_batches(self) -> None:
         """Fetch what batches answer until none is open, with a line now and then."""
         next_line = 0.0
         while left := self.account.fetch():
             if time.monotonic() >= next_line:
                 next_line = time.monotonic() + _LINE_EVERY_S
+                spent = spending_note(self.account.tally())
                 say(
                     f"{self.use.stage:<10} {left:,} requests in {self.account.n_batches():,} "
-                    f"batches, {spending_note(self.tally())}; the run can be stopped here, and the "
-                    "same command goes on waiting"
+                    f"batches, {spent}; the run can be stopped here, and the same command goes on "
+                    "waiting"
                 )
             time.sleep(self.use.client.batch.poll_s)
 

@@ -14,7 +14,6 @@ from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.workflows.cluster.actor_pool import ActorPool, Holding
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.progress import progress, say
-from neuron_atlas.workflows.models.batches import work_by_batch
 from neuron_atlas.workflows.models.calls import LogLive, ModelUse, OpenCalls, open_calls
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.dry_run import Estimate, closing_lines, dry_run
@@ -139,7 +138,7 @@ class Runner:
             work()
         elif needs.model.mode == "batch" and not step.is_live:
             account = self._open_calls(needs.model, opened)
-            work_by_batch(account, folder / "spools", partial(work, account))
+            account.work_by_batch(folder / "spools", partial(work, account))
         elif unfinished_items(items, folder):
             account = self._open_calls(needs.model, opened)
             live = account.live()
