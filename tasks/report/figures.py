@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,6 +30,11 @@ class Plate:
     title: str
     caption: str
     figure: Figure
+
+    @cached_property
+    def svg(self) -> str:
+        """The figure as one `<svg>` element."""
+        return svg_text(self.figure)
 
 
 def draw_plates(types: pa.Table, scores: pa.Table, analysis: Analysis | None = None) -> list[Plate]:
@@ -61,27 +67,15 @@ def draw_plates(types: pa.Table, scores: pa.Table, analysis: Analysis | None = N
     return plates if analysis is None else [*plates, *_analysis_plates(analysis)]
 
 
-def write_figures(
-    folder: Path,
-    types: pa.Table,
-    scores: pa.Table,
-    analysis: Analysis | None = None,
-    formats: Sequence[str] = ("png", "svg"),
-) -> list[Path]:
-    """Draw the figures of the `types` and `scores` tables and save each in every format."""
-    unknown = sorted(set(formats) - {"png", "svg"})
-    if unknown:
-        raise ValueError(f"figures are saved as png or svg, not as {', '.join(unknown)}")
+def write_figures(folder: Path, plates: Sequence[Plate]) -> list[Path]:
+    """Save each figure as PNG and as SVG."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for plate in draw_plates(types, scores, analysis):
-        for format_ in formats:
-            path = folder / f"{plate.name}.{format_}"
-            if format_ == "svg":
-                path.write_text(svg_text(plate.figure), encoding="utf-8")
-            else:
-                path.write_bytes(png_bytes(plate.figure))
-            written.append(path)
+    for plate in plates:
+        png, svg = (folder / f"{plate.name}.{suffix}" for suffix in ("png", "svg"))
+        png.write_bytes(png_bytes(plate.figure))
+        svg.write_text(plate.svg, encoding="utf-8")
+        written += [png, svg]
     return written
 
 
