@@ -111,7 +111,7 @@ def _tokens(seen: Excitation) -> np.ndarray:
 
 
 def _peak(seen: Excitation) -> float:
-    return float(np.nan_to_num(_tokens(seen)).max(initial=0.0))
+    return float(np.fmax.reduce(_tokens(seen), initial=0.0))
 
 
 def _correlation(one: Excitation, other: Excitation) -> float | None:

@@ -24,5 +24,6 @@ def drawn_bytes(seen: Excitation, scale: float, catalog: Catalog) -> tuple[str, 
 
 
 def _packed(tens: np.ndarray) -> str:
-    shares = np.nan_to_num(np.clip(tens / 10, 0, 1))
-    return packed(np.rint(shares * LOUDEST).astype(np.uint8))
+    # fmax takes the number where the other is none.
+    shares = np.minimum(np.fmax(tens, 0), 10) * np.float32(LOUDEST / 10)
+    return packed(np.rint(shares).astype(np.uint8))
