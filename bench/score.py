@@ -31,7 +31,7 @@ import pyarrow as pa
 
 from bench import simulate
 from neuron_atlas.tasks.artifacts import CLAIMS, SIMULATIONS
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, Purpose
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, Purpose
 from neuron_atlas.tasks.score.aggregate import aggregate_scores
 from neuron_atlas.tasks.score.score import score_neurons
 from neuron_atlas.tasks.score.settings import ScoreSettings
@@ -190,7 +190,7 @@ def draw_part(first: int, count: int, size: Size) -> Part:
             fires = (rng.random((number, tokens), dtype=np.float32) < 0.02) * np.float32(6)
             real = (noise + fires).astype(np.float16).astype(np.float32)
             seen = tuple(
-                Excitation(number, row[: size.visual], row[size.visual :])
+                ActivationRecord(number, row[: size.visual], row[size.visual :])
                 for number, row in zip(ids.tolist(), real, strict=True)
             )
             evidence[purpose].append(  # type: ignore[index]

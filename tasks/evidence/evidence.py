@@ -31,7 +31,7 @@ _RANDOM_PURPOSES: tuple[Purpose, ...] = ("scorer", "explainer", "scorer", "calib
 
 
 @dataclass(frozen=True)
-class Excitation:
+class ActivationRecord:
     """A neuron's activations on one sample, in activation units.
 
     visual: float32 [n_visual], in the order of the sample's regions. text: float32 [n_text].
@@ -83,8 +83,8 @@ class Evidence:
     neuron: int
     type: str
     scale: float
-    exemplars: tuple[Excitation, ...]
-    random: tuple[Excitation, ...]
+    exemplars: tuple[ActivationRecord, ...]
+    random: tuple[ActivationRecord, ...]
     split: Split = Split()
 
     @property
@@ -105,14 +105,14 @@ def to_levels(tens: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(np.nan_to_num(tens), 0, 10)).astype(np.uint8)
 
 
-def one_to_one(evidence: Evidence) -> list[tuple[Draw, Excitation]]:
+def one_to_one(evidence: Evidence) -> list[tuple[Draw, ActivationRecord]]:
     """Equally many exemplars and random samples: what the evidence has of the scarcer kind.
 
     Of the other kind as many are taken, spread evenly over it, so that of exemplars the strong and
     the weak remain.
     """
     count = min(len(evidence.exemplars), len(evidence.random))
-    drawn: list[tuple[Draw, Excitation]] = []
+    drawn: list[tuple[Draw, ActivationRecord]] = []
     drawn += [("exemplar", seen) for seen in _spread(evidence.exemplars, count)]
     drawn += [("random", seen) for seen in _spread(evidence.random, count)]
     return drawn
@@ -180,8 +180,8 @@ def load_evidence(
 
 
 def _take_turns(
-    exemplars: Sequence[Excitation],
-    random: Sequence[Excitation],
+    exemplars: Sequence[ActivationRecord],
+    random: Sequence[ActivationRecord],
     images: Mapping[int, Collection[str]],
 ) -> dict[int, Purpose]:
     """The purpose of every sample: that of its group, which a group gets with its first sample."""
@@ -227,17 +227,17 @@ def _images(samples: Sequence[Path], wanted: Collection[int]) -> dict[int, froze
     return images
 
 
-def _spread(seen: Sequence[Excitation], count: int) -> list[Excitation]:
+def _spread(seen: Sequence[ActivationRecord], count: int) -> list[ActivationRecord]:
     return [seen[(2 * place + 1) * len(seen) // (2 * count)] for place in range(count)]
 
 
-def _by_neuron(table: pa.Table) -> dict[int, list[Excitation]]:
+def _by_neuron(table: pa.Table) -> dict[int, list[ActivationRecord]]:
     neurons = table["neuron"].to_pylist()
     sample_ids = table["sample_id"].to_pylist()
     visual, text = (
         [row.astype(np.float32) for row in list_rows(table[role])] for role in ("visual", "text")
     )
-    rows = zip(neurons, map(Excitation, sample_ids, visual, text), strict=True)
+    rows = zip(neurons, map(ActivationRecord, sample_ids, visual, text), strict=True)
     return {
         neuron: [excitation for _, excitation in group]
         for neuron, group in groupby(rows, key=lambda row: row[0])

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts.regions import View
-from neuron_atlas.tasks.evidence.evidence import Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord
 from neuron_atlas.tasks.report.site.script import short
 from neuron_atlas.tasks.report.site.traces import TraceTable, drawn_bytes, trace_table
 
@@ -71,7 +71,7 @@ class BesideSimulated:
         the real trace over the tokens of that sample alone; null where one of them is constant.
         """
         chosen = self._held_out.get(neuron, {})
-        real: dict[int, Excitation] = {}
+        real: dict[int, ActivationRecord] = {}
         for table in self._real:
             real = table.of(neuron) | real
         known = [sample_id for sample_id in chosen if sample_id in real]
@@ -98,9 +98,9 @@ class BesideSimulated:
 
     def _drawn(
         self,
-        predicted: Mapping[int, Excitation],
+        predicted: Mapping[int, ActivationRecord],
         known: Sequence[int],
-        real: Mapping[int, Excitation],
+        real: Mapping[int, ActivationRecord],
     ) -> list[list[Any] | None]:
         highest = max((_peak(seen) for seen in predicted.values()), default=0.0)
         return [
@@ -119,12 +119,12 @@ def _spread(ids: Sequence[int], count: int) -> list[int]:
     return [ids[(2 * place + 1) * len(ids) // (2 * count)] for place in range(count)]
 
 
-def _peak(seen: Excitation) -> float:
+def _peak(seen: ActivationRecord) -> float:
     tokens = np.concatenate([seen.visual, seen.text]).astype(np.float64)
     return float(np.nan_to_num(tokens).max(initial=0.0))
 
 
-def _correlation(one: Excitation, other: Excitation) -> float | None:
+def _correlation(one: ActivationRecord, other: ActivationRecord) -> float | None:
     first, second = (
         np.concatenate([seen.visual, seen.text]).astype(np.float64) for seen in (one, other)
     )

@@ -16,7 +16,7 @@ from neuron_atlas.tasks.artifacts import (
     exemplars,
 )
 from neuron_atlas.tasks.artifacts.regions import View
-from neuron_atlas.tasks.evidence.evidence import Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord
 from neuron_atlas.tasks.report.settings import SiteSettings
 from neuron_atlas.tasks.report.site.facts import neuron_facts
 from neuron_atlas.tasks.report.site.held_out import BesideSimulated, choose_held_out
@@ -123,7 +123,7 @@ def _values(column: pa.ChunkedArray) -> Any:
 
 
 def _exemplar(
-    slot: _Slot, traces: Mapping[int, Excitation], scale: float, views: Mapping[int, View]
+    slot: _Slot, traces: Mapping[int, ActivationRecord], scale: float, views: Mapping[int, View]
 ) -> list[Any]:
     sample_id, peak, role = slot
     seen = traces.get(sample_id)

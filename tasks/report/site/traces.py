@@ -17,7 +17,7 @@ from neuron_atlas.tasks.artifacts.regions import (
     read_regions,
     view_of,
 )
-from neuron_atlas.tasks.evidence.evidence import Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord
 from neuron_atlas.tasks.report.site.script import packed
 
 LOUDEST = 255
@@ -34,10 +34,10 @@ class TraceTable:
     rows: Mapping[int, np.ndarray]
     """Of each neuron its rows, in the order of the table."""
 
-    def of(self, neuron: int) -> dict[int, Excitation]:
+    def of(self, neuron: int) -> dict[int, ActivationRecord]:
         """The neuron's traces by sample id."""
         return {
-            int(self.sample_ids[row]): Excitation(
+            int(self.sample_ids[row]): ActivationRecord(
                 int(self.sample_ids[row]), self.visual[row], self.text[row]
             )
             for row in self.rows.get(neuron, ())
@@ -70,7 +70,7 @@ def read_views(descriptions: Sequence[Path], sample_ids: Collection[int]) -> dic
     return views
 
 
-def drawn_bytes(seen: Excitation, scale: float, view: View | None) -> tuple[str, str]:
+def drawn_bytes(seen: ActivationRecord, scale: float, view: View | None) -> tuple[str, str]:
     """A trace as two base64 strings of uint8, of which `LOUDEST` stands for `scale`.
 
     The first is row-major over the sample's map (`heat_over`), the second has a byte a text token.
