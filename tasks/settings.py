@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Interval
 
-_RUNTIME = "runtime"
+_NOT_HASHED = "not_hashed"
 _PACKAGE = "neuron_atlas"
 
 AtLeastOne = Annotated[int, Ge(1)]
@@ -15,24 +15,24 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 """Ranges of settings. They are checked where a config is read, not by a class's constructor."""
 
 
-def runtime(default: Any = MISSING, *, default_factory: Any = MISSING) -> Any:
+def not_hashed(default: Any = MISSING, *, default_factory: Any = MISSING) -> Any:
     """A dataclass field that changes no result (a batch size, a timeout, a path).
 
     It stays out of fingerprints, so changing it redoes nothing.
     """
-    metadata = {_RUNTIME: True}
+    metadata = {_NOT_HASHED: True}
     if default_factory is not MISSING:
         return field(default_factory=default_factory, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
 def identity(settings: Any) -> Any:
-    """Plain data of all that decides the result: class, and every field not marked `runtime`."""
+    """Plain data of all that decides the result: class, and every field not marked `not_hashed`."""
     if is_dataclass(settings) and not isinstance(settings, type):
         decisive = {
             spec.name: identity(getattr(settings, spec.name))
             for spec in fields(settings)
-            if not spec.metadata.get(_RUNTIME)
+            if not spec.metadata.get(_NOT_HASHED)
         }
         return {"class": recorded_name(type(settings))} | decisive
     if isinstance(settings, dict):

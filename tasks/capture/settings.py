@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
 
-from neuron_atlas.tasks.settings import AtLeastOne, runtime
+from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
 from neuron_atlas.tasks.subject.settings import HookPoint
 
 PeakRole = Literal["visual", "text"]
@@ -33,11 +33,11 @@ class CaptureSettings:
     random_samples: Annotated[int, Ge(0)] = 32
     seed: int = 0
     peak_roles: tuple[PeakRole, ...] = ("visual", "text")
-    batch_size: AtLeastOne = runtime(16)
-    shards: AtLeastOne | None = runtime(None)
-    device_memory_gb: Annotated[float, Gt(0)] | None = runtime(None)
-    host_memory_gb: Annotated[float, Gt(0)] | None = runtime(None)
-    decoders: Annotated[int, Ge(0)] | None = runtime(None)
+    batch_size: AtLeastOne = not_hashed(16)
+    shards: AtLeastOne | None = not_hashed(None)
+    device_memory_gb: Annotated[float, Gt(0)] | None = not_hashed(None)
+    host_memory_gb: Annotated[float, Gt(0)] | None = not_hashed(None)
+    decoders: Annotated[int, Ge(0)] | None = not_hashed(None)
 
     def __post_init__(self) -> None:
         if self.layers is not None and (not self.layers or min(self.layers) < 0):

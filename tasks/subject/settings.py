@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from neuron_atlas.tasks.models.pretrained import ModelError, saved_folder
-from neuron_atlas.tasks.settings import AtLeastOne, Share, runtime
+from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 HookPoint = Literal["gate", "gate_up"]
@@ -22,8 +22,8 @@ class SubjectSettings:
     dtype: the number format of weights and activations.
     """
 
-    model: str = runtime("")
-    revision: str | None = runtime(None)
+    model: str = not_hashed("")
+    revision: str | None = not_hashed(None)
     dtype: Dtype = "float32"
     question: str = "Could you describe the image?"
 
@@ -38,8 +38,8 @@ class DescribeSettings:
 
     text: TextSource = "generated"
     max_new_tokens: AtLeastOne = 512
-    batch_size: AtLeastOne = runtime(16)
-    max_failed_share: Share = runtime(0.05)
+    batch_size: AtLeastOne = not_hashed(16)
+    max_failed_share: Share = not_hashed(0.05)
 
 
 class SubjectError(ModelError):
