@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench.made_up.layer import write_layer
-from bench.made_up.samples import write_samples
+from bench.made_up.samples import write_made_up_samples
 from bench.made_up.sizes import Sizes
 from bench.made_up.words import THINGS, describe
 from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, write_table
@@ -39,7 +39,7 @@ def make_up(
 ) -> MadeUp:
     """Write the tables of a made-up atlas; word: gives explanations; tokens: of every text."""
     said = tuple(tokens) or tuple(f" {THINGS[place]}" for place in range(sizes.text_tokens))
-    samples = write_samples(folder, sizes, said)
+    samples = write_made_up_samples(folder, sizes, said)
     layers = tuple(
         write_layer(folder, layer, sizes, explainers, word, len(said), seed + layer)
         for layer in sizes.layers

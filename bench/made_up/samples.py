@@ -46,7 +46,7 @@ class Painted:
         return OpenedImage(Image.new("RGB", (self.side, self.side), image), image)
 
 
-def write_samples(folder: Path, sizes: Sizes, tokens: Sequence[str]) -> SampleFiles:
+def write_made_up_samples(folder: Path, sizes: Sizes, tokens: Sequence[str]) -> SampleFiles:
     """Write samples whose texts are all these tokens, and their descriptions."""
     rng = np.random.default_rng(7)
     listed, described = [], []

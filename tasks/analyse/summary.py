@@ -23,7 +23,7 @@ _KEY = ["layer", "neuron"]
 _ORDER = {kind: place for kinds in TYPES_OF.values() for place, kind in enumerate(kinds)}
 
 
-def summarise(
+def summarize_types(
     types: pa.Table, tested: pa.Table | None, responses: pa.Table, favourites: int
 ) -> list[tuple[TableSpec, pa.Table]]:
     """The tables of the analysis, from the whole of `types`, `tested_types` and `responses`.

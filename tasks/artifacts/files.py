@@ -63,18 +63,18 @@ def read_table(
         return schema.empty_table()
     filters = None if sample_ids is None else rows_with("sample_id", sample_ids)
     return pa.concat_tables(
-        read_rows(path, columns=names, filters=filters).cast(schema) for path in paths
+        read_parquet(path, columns=names, filters=filters).cast(schema) for path in paths
     )
 
 
-def read_rows(path: Path, **how: Any) -> pa.Table:
+def read_parquet(path: Path, **how: Any) -> pa.Table:
     """Read one file as pyarrow.parquet.read_table does, wherever it lies."""
     with reading(path) as file:
         return pq.read_table(file, partitioning=None, **how)
 
 
 def rows_with(column: str, wanted: Collection[int]) -> list[tuple[str, str, Any]]:
-    """Return a filter for read_rows. Its range lets the reader skip row groups, which it does not
+    """Return a filter for read_parquet. Its range lets the reader skip row groups, which it does not
     for a set."""
     if not wanted:
         return [(column, "in", [])]

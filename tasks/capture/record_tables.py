@@ -49,7 +49,7 @@ def layer_tables(
         (spec, _exemplar_table(layer, spec, sample_ids, peaks, places, record.layout)),
         (
             TRACES,
-            trace_table(
+            traces_to_arrow(
                 TRACES, layer, neuron, sample_ids[filled], traces, counts, record.layout, rank
             ),
         ),
@@ -59,7 +59,7 @@ def layer_tables(
     ]
 
 
-def trace_table(
+def traces_to_arrow(
     spec: TableSpec,
     layer: int,
     neuron: np.ndarray,
@@ -134,7 +134,7 @@ def _random_table(layer: int, record: LayerRecord, counts: Mapping[int, TokenCou
     traces = record.random_traces[:, slots].cpu().numpy().reshape(shape)
     neuron = np.repeat(np.arange(record.neurons), len(mine))
     sample_ids = np.tile(np.asarray(mine, dtype=np.int64), record.neurons)
-    return trace_table(RANDOM_TRACES, layer, neuron, sample_ids, traces, counts, record.layout)
+    return traces_to_arrow(RANDOM_TRACES, layer, neuron, sample_ids, traces, counts, record.layout)
 
 
 def _moment_table(layer: int, record: LayerRecord) -> pa.Table:

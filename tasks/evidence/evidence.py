@@ -18,7 +18,7 @@ from neuron_atlas.tasks.artifacts import (
     TRACES,
     TableSpec,
     list_rows,
-    read_rows,
+    read_parquet,
     read_table,
     rows_with,
 )
@@ -123,7 +123,7 @@ def read_traces(path: Path, spec: TableSpec, neurons: Sequence[int]) -> pa.Table
     wanted = [int(neuron) for neuron in neurons]
     if not wanted:
         return spec.schema.empty_table()
-    return read_rows(path, filters=rows_with("neuron", wanted)).cast(spec.schema)
+    return read_parquet(path, filters=rows_with("neuron", wanted)).cast(spec.schema)
 
 
 def load_evidence(

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
 from neuron_atlas.tasks.samples.image_file import digest_files, open_below, read_below
-from neuron_atlas.tasks.samples.rows import Row, read_rows
+from neuron_atlas.tasks.samples.rows import Row, read_annotation_rows
 from neuron_atlas.tasks.samples.source import BadSample, OpenedImage, Record, Source, SourceError
 
 SUFFIXES = frozenset(
@@ -103,7 +103,7 @@ def _caption_table(root: Path, captions: str | None) -> Path | None:
 
 def _read_captions(table: Path) -> Mapping[str, str]:
     captions: dict[str, str] = {}
-    for row in read_rows(table):
+    for row in read_annotation_rows(table):
         image = row.string(_field(row, _IMAGE_FIELDS))
         if not image:
             raise row.error(_field(row, _IMAGE_FIELDS), "is empty; name the image, or cut the row")

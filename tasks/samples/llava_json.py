@@ -9,7 +9,7 @@ from pathlib import Path
 
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
 from neuron_atlas.tasks.samples.image_file import digest_files, open_below
-from neuron_atlas.tasks.samples.rows import Row, read_rows
+from neuron_atlas.tasks.samples.rows import Row, read_annotation_rows
 from neuron_atlas.tasks.samples.source import OpenedImage, Record, Source, SourceError
 
 
@@ -39,7 +39,7 @@ class LlavaJson(Source):
         """List the rows in the file's order. Raises SourceError."""
         if not self._folder.is_dir():
             raise SourceError(f"{self.images}: no such folder; correct the images setting")
-        for row in islice(read_rows(Path(self.annotations).expanduser()), self.limit):
+        for row in islice(read_annotation_rows(Path(self.annotations).expanduser()), self.limit):
             yield Record(row.identity("id"), row.strings("image"), _first_answer(row))
 
     def open_image(self, image: str) -> OpenedImage:

@@ -69,7 +69,7 @@ class Row:
         return value
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_annotation_rows(path: Path) -> Iterator[Row]:
     """Read the rows of a .csv (with a header), .jsonl (one object a line) or .json (a list) file.
 
     Raises SourceError naming the file, the row and the remedy.

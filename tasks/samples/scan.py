@@ -14,7 +14,7 @@ from neuron_atlas.tasks.artifacts import CONCEPTS, SAMPLES
 from neuron_atlas.tasks.samples.source import BadSample, Record, Source, SourceError
 
 
-def scan(
+def scan_samples(
     source: Source,
     records: Sequence[Record],
     first_id: int,

@@ -16,7 +16,7 @@ from neuron_atlas.tasks.artifacts import (
     SCORES,
     SIMULATIONS,
     TableSpec,
-    read_rows,
+    read_parquet,
     read_table,
     row_count,
 )
@@ -89,7 +89,7 @@ def read_neurons(
         return schema.empty_table()
     filters = [("neuron", ">=", int(neurons[0])), ("neuron", "<=", int(neurons[-1])), *only]
     tables = [
-        read_rows(path, columns=names, filters=filters).select(names)
+        read_parquet(path, columns=names, filters=filters).select(names)
         for path in paths
         if _may_hold(path, int(neurons[0]), int(neurons[-1]))
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import list_rows, read_rows
+from neuron_atlas.tasks.artifacts import list_rows, read_parquet
 from neuron_atlas.tasks.artifacts.regions import (
     View,
     count_tokens,
@@ -63,7 +63,7 @@ def read_views(descriptions: Sequence[Path], sample_ids: Collection[int]) -> dic
     views = {}
     only = [("sample_id", "in", list(sample_ids))]
     for path in descriptions if sample_ids else ():
-        table = read_rows(path, columns=["sample_id", "regions"], filters=only)
+        table = read_parquet(path, columns=["sample_id", "regions"], filters=only)
         for row in table.to_pylist():
             if row["regions"]:
                 views[row["sample_id"]] = view_of(read_regions(row["regions"]))
