@@ -184,7 +184,7 @@ def test_the_first_bad_samples_are_told_in_a_line_each():
 def test_records_are_listed_up_to_a_limit_and_an_empty_dataset_is_an_error():
     assert [record.source_id for record in list_records(Told(("a", "b", "c")), 2)] == ["a", "b"]
     assert len(list_records(Told(("a", "b", "c")))) == 3
-    with pytest.raises(SourceError, match=r"Told.* lists no samples; correct"):
+    with pytest.raises(SourceError, match=r"Told.* has no samples; correct"):
         list_records(Told())
 
 
