@@ -24,7 +24,7 @@ from bench.usual_way import usual_way
 from neuron_atlas.tasks.capture.batch import batches
 from neuron_atlas.tasks.capture.capture import Recording, capture
 from neuron_atlas.tasks.capture.memory_plan import Demand, MemoryPlan, Pass
-from neuron_atlas.tasks.capture.observe import way_of_observing
+from neuron_atlas.tasks.capture.observe import observe_backend
 from neuron_atlas.tasks.capture.random_samples import draw_random
 from neuron_atlas.tasks.capture.record import LayerRecord, Layout
 from neuron_atlas.tasks.subject.batch import forward_body
@@ -102,7 +102,7 @@ def _result(
 
     return {
         "machine": _machine(subject.device),
-        "way": way_of_observing(subject.device, subject.model.dtype),
+        "way": observe_backend(subject.device, subject.model.dtype),
         "torch": torch.__version__,
         "shape": options.shape,
         "neurons": len(decoder_layers(subject)) * neurons_per_layer(subject),

@@ -1,4 +1,4 @@
-"""A layer's record as Arrow tables: written by a capture actor, read by the merge."""
+"""Convert a layer's record to Arrow tables, which the merge reads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from neuron_atlas.tasks.capture.top_n import unpack
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """A sample's visual and text tokens."""
+    """Number of visual and text tokens of a sample."""
 
     visual: int
     text: int
@@ -34,12 +34,15 @@ class TokenCounts:
 def layer_tables(
     layer: int, record: LayerRecord, counts: Mapping[int, TokenCounts]
 ) -> list[tuple[TableSpec, pa.Table]]:
-    """The exemplars, traces, random traces, moments and histograms of one layer."""
+    """Return the exemplars, traces, random traces, moments and histograms of one layer.
+
+    counts: the token counts of all samples of the shard.
+    """
     keys, order = record.keys.sort(dim=1, descending=True)
     peaks, sample_ids = (values.cpu().numpy() for values in unpack(keys))
-    places = record.peak_places.gather(1, order).cpu().numpy()
+    places = record.peak_positions.gather(1, order).cpu().numpy()
     spec = exemplars(keys.shape[1])
-    # Rows of `traces` follow the exemplars: neuron by neuron, strongest first, none empty.
+    # Rows of `traces` follow the filled exemplar slots: neuron by neuron, strongest first.
     filled = sample_ids != NO_SAMPLE
     neuron, rank = np.nonzero(filled)
     slots = order.cpu().numpy()[filled]
@@ -69,9 +72,12 @@ def traces_to_arrow(
     layout: Layout,
     rank: np.ndarray | None = None,
 ) -> pa.Table:
-    """Traces [rows, layout.tokens] cut to each sample's own tokens, as rows of `spec`."""
-    known, inverse = np.unique(sample_ids, return_inverse=True)
-    per_sample = [counts[int(sample_id)] for sample_id in known]
+    """Return traces [rows, layout.tokens] as rows of `spec`, cut to each sample's own tokens.
+
+    neuron, sample_ids, rank: int [rows].
+    """
+    distinct, inverse = np.unique(sample_ids, return_inverse=True)
+    per_sample = [counts[int(sample_id)] for sample_id in distinct]
 
     def of_rows(values: Sequence[int], dtype: type) -> np.ndarray:
         return np.asarray(values, dtype=dtype)[inverse]
@@ -91,9 +97,9 @@ def traces_to_arrow(
 
 
 def _ragged(padded: np.ndarray, lengths: np.ndarray) -> pa.LargeListArray:
-    keep = np.arange(padded.shape[1]) < lengths[:, None]
+    is_token = np.arange(padded.shape[1]) < lengths[:, None]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    values = pa.array(padded[keep], type=pa.float16())
+    values = pa.array(padded[is_token], type=pa.float16())
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
 
 
@@ -128,12 +134,12 @@ def _exemplar_table(
 
 def _random_table(layer: int, record: LayerRecord, counts: Mapping[int, TokenCounts]) -> pa.Table:
     assert record.random_traces is not None
-    mine = [sample_id for sample_id in record.random_slots if sample_id in counts]
-    slots = [record.random_slots[sample_id] for sample_id in mine]
-    shape = (record.neurons * len(mine), record.layout.tokens)
+    drawn = [sample_id for sample_id in record.random_slots if sample_id in counts]
+    slots = [record.random_slots[sample_id] for sample_id in drawn]
+    shape = (record.neurons * len(drawn), record.layout.tokens)
     traces = record.random_traces[:, slots].cpu().numpy().reshape(shape)
-    neuron = np.repeat(np.arange(record.neurons), len(mine))
-    sample_ids = np.tile(np.asarray(mine, dtype=np.int64), record.neurons)
+    neuron = np.repeat(np.arange(record.neurons), len(drawn))
+    sample_ids = np.tile(np.asarray(drawn, dtype=np.int64), record.neurons)
     return traces_to_arrow(RANDOM_TRACES, layer, neuron, sample_ids, traces, counts, record.layout)
 
 
@@ -160,8 +166,8 @@ def _moment_table(layer: int, record: LayerRecord) -> pa.Table:
 def _histogram_table(layer: int, record: LayerRecord) -> pa.Table:
     counts = record.tally.histogram.transpose(1, 2).contiguous().cpu().numpy()
     columns = _neuron_columns(layer, record) | {
-        role: pa.FixedSizeListArray.from_arrays(pa.array(mine.ravel()), BLOCKS * BINS)
-        for role, mine in zip(("visual", "text"), counts, strict=True)
+        role: pa.FixedSizeListArray.from_arrays(pa.array(role_counts.ravel()), BLOCKS * BINS)
+        for role, role_counts in zip(("visual", "text"), counts, strict=True)
     }
     return pa.table(columns).cast(HISTOGRAMS.schema)
 

@@ -73,7 +73,7 @@ def test_the_self_check_finds_no_fault_in_the_compiled_way():
         ("total", lambda record: record.tally.total[0].mul_(1.001)),
         ("maximum", lambda record: record.tally.maximum[2].add_(1)),
         ("keys", lambda record: record.keys[3].sub_(1)),
-        ("peak_places", lambda record: record.peak_places[7].add_(1)),
+        ("peak_positions", lambda record: record.peak_positions[7].add_(1)),
     ],
 )
 def test_the_self_check_finds_what_a_kernel_gets_wrong(part, spoil):
@@ -81,4 +81,4 @@ def test_the_self_check_finds_what_a_kernel_gets_wrong(part, spoil):
         observe_torch.observe(record, activations, batch)
         spoil(record)
 
-    assert first_difference(wrong, CPU) == f"{part} differ from plain torch's"
+    assert first_difference(wrong, CPU) == f"{part} differ from plain torch"

@@ -179,7 +179,9 @@ def test_the_dataset_is_looked_up_once_a_process(tmp_path, monkeypatch):
 )
 def test_a_missing_column_is_named_beside_those_that_exist(settings, tmp_path):
     folder = saved(tmp_path / "data")
-    with pytest.raises(SourceError, match=r"no column 'img'. The columns are image, text, key; set"):
+    with pytest.raises(
+        SourceError, match=r"no column 'img'. The columns are image, text, key; set"
+    ):
         list(Hub(folder, "train", **settings).records())
 
 
@@ -276,7 +278,9 @@ def test_the_probe_notices_images_that_changed_before_the_dataset_was_saved_agai
 def test_offline_and_not_cached_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(SourceError, match=r"nobody/nothing: .*cache does not hold it .*Load it once"):
+    with pytest.raises(
+        SourceError, match=r"nobody/nothing: .*cache does not hold it .*Load it once"
+    ):
         list(Hub("nobody/nothing", "train").records())
 
 
