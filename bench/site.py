@@ -1,13 +1,12 @@
-"""How long a site of LLaVA-1.5-7B's 352,256 neurons takes to write, to open and to filter.
+"""Measure how long a site of LLaVA-1.5-7B's 352,256 neurons takes to write, open and filter.
 
     python -m bench.site [--layers 32] [--neurons 11008] [--rounds 5] [--out bench/site.json]
 
-Every neuron but one in eight has an explanation and a score, all made up of words as models use
-them. The tables are written to a folder of their own and are not timed; then one process writes
-the site; then a headless Chromium opens it from the folder, each round in a window without
-anything kept of the last. Times run from the action to the moment at which the rows in sight and
-the count are those of the new view. Traces are of 8 x 8 patches and 20 text tokens, so the size of
-the whole is worked out for the true shape beside what was measured.
+Seven in eight neurons have a synthetic explanation, with words that models use, and a score. The
+tables are written first and not timed. Then one process writes the site, and a headless Chromium
+opens it from its folder, each round in a new window without cache. Times run from an action until
+the visible rows and the count are those of the new view. Traces have 8 x 8 patches and 20 text
+tokens, so the size for the true shape is calculated and reported as well.
 """
 
 from __future__ import annotations
@@ -48,7 +47,9 @@ _SHOWN = """(before) => {
 
 def main() -> None:
     """Measure, print the table and write it as JSON."""
-    parser = argparse.ArgumentParser(description="Writing, opening and filtering a large site.")
+    parser = argparse.ArgumentParser(
+        description="Measure writing, opening and filtering a large site."
+    )
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--neurons", type=int, default=11_008)
     parser.add_argument("--samples", type=int, default=400)
@@ -78,28 +79,29 @@ def main() -> None:
         "seconds": browsed,
         "target_seconds": TARGET_S,
         "within_target": all(one["median"] <= TARGET_S for one in browsed.values()),
-        "worked_out_bytes_llava_1.5_7b": worked_out(),
+        "calculated_bytes_llava_1.5_7b": calculated_bytes(),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
 
 
-def worked_out() -> dict[str, dict[str, int]]:
-    """The site of LLaVA-1.5-7B over 23,000 samples: with 1,280 neurons explained, and with all."""
+def calculated_bytes() -> dict[str, dict[str, int]]:
+    """Return the calculated size of LLaVA-1.5-7B's site over 23,000 samples, in bytes, with 1,280
+    and with all neurons explained."""
     shapes = {"1280_explained": Shape(explained=1280), "all_explained": Shape(explained=352_256)}
     return {name: expected_bytes(shape, _SETTINGS) for name, shape in shapes.items()}
 
 
 def _write(site: Path, made: MadeUp) -> dict[str, Any]:
-    """Seconds of each step in this process, and the largest memory that it ever had."""
+    """Write the site in this process; return the seconds of each step, and the peak memory."""
     seconds = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
-        done = work()
+        value = work()
         seconds[name] = round(time.perf_counter() - start, 1)
-        return done
+        return value
 
     accounts = list_accounts(
         [path for files in made.layers for path in files.explanations],
@@ -154,27 +156,27 @@ def _browse(site: Path, rounds: int) -> dict[str, dict[str, float]]:
     return {
         name: {
             "median": round(statistics.median(seconds), 3),
-            "least": round(min(seconds), 3),
-            "most": round(max(seconds), 3),
+            "min": round(min(seconds), 3),
+            "max": round(max(seconds), 3),
         }
         for name, seconds in found.items()
     }
 
 
 def _visit(browser: Any, site: Path) -> dict[str, float]:
-    """One window: open the table, then filter and sort it, and open a neuron."""
+    """Open the table in a new window, filter and sort it, and open a neuron; return the seconds."""
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     found = {}
 
-    def timed(name: str, act: Callable[[], Any], seen: str = _SHOWN, changes: bool = True) -> None:
+    def timed(name: str, act: Callable[[], Any], done: str = _SHOWN, changes: bool = True) -> None:
         before = page.evaluate("location.hash") if changes else ""
         start = time.perf_counter()
         act()
-        while not page.evaluate(seen, before):
+        while not page.evaluate(done, before):
             if time.perf_counter() - start > 120:
-                raise RuntimeError(f"{name}: nothing after two minutes; {problems}")
+                raise RuntimeError(f"{name}: no result after two minutes; {problems}")
             page.wait_for_timeout(5)
         found[name] = time.perf_counter() - start
 

@@ -1,4 +1,4 @@
-"""Words of which made-up explanations and texts are put together."""
+"""Compose synthetic explanations and texts from word lists."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def describe(rng: np.random.Generator) -> str:
-    """An explanation as a model may word it, from some million different ones."""
+    """Return a random explanation in a model's style, one of several million."""
     thing, other = rng.choice(len(THINGS), 2, replace=False)
     look, place, text = (rng.integers(len(words)) for words in (_LOOKS, _PLACES, _TEXTS))
     return (
