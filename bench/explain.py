@@ -99,7 +99,7 @@ def missed_targets(result: Mapping[str, Any]) -> list[str]:
     if (rate := result.get("neuron-atlas")) is not None:
         if rate["achieved_over_permitted"] < MIN_SHARE:
             missed.append(
-                f"{rate['achieved_over_permitted']} of the permitted rate; the target is {MIN_SHARE}"
+                f"{rate['achieved_over_permitted']} of the permitted rate; target: {MIN_SHARE}"
             )
         if rate["turned_down"]:
             missed.append(f"{rate['turned_down']:,} calls rejected; the target is 0")
@@ -239,7 +239,7 @@ def _queue(folder: Path, neurons: int) -> dict[str, Any]:
 
 
 def run_queue(base_url: str, journal: str, neurons: int) -> None:
-    """Send one request with a picture per neuron, IN_FLIGHT at once; print the peak memory in MB."""
+    """Send one request with a picture per neuron, IN_FLIGHT at once; print peak memory in MB."""
     settings = _settings(base_url, LimitSettings(concurrency=IN_FLIGHT), IN_FLIGHT)
 
     async def work() -> None:

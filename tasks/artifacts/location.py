@@ -103,7 +103,7 @@ def _unfinished(path: Path) -> Path:
 
 @contextmanager
 def reading(path: Path) -> Iterator[Path | IO[bytes]]:
-    """Yield what Arrow reads a file from: a local path as it is, or a stream of a remote file."""
+    """Yield the file in a form that Arrow reads: a local path, or a stream of a remote file."""
     if is_local(path):
         yield path
         return
