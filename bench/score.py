@@ -89,7 +89,7 @@ def main() -> None:
     found = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
     missed = []
     if options.only != "scoring":
-        found["simulating"] = simulate.measure(
+        found["simulating"] = simulate.measure_throughput(
             simulate.NEURONS, options.requests_in_flight, simulate.LATENCY_S, options.rounds
         )
         missed += simulate.missed_targets(found["simulating"])

@@ -48,7 +48,9 @@ KEY = "bench-key"
 KEY_ENV = "NEURON_ATLAS_BENCH_KEY"
 
 
-def measure(neurons: int, in_flight: int, latency_s: float, rounds: int) -> dict[str, Any]:
+def measure_throughput(
+    neurons: int, in_flight: int, latency_s: float, rounds: int
+) -> dict[str, Any]:
     """Run stage and bare client in turn; return both throughputs (requests/s) and their ratio."""
     os.environ |= {KEY_ENV: KEY, "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(Path.cwd())}
     found: dict[str, list[dict[str, Any]]] = {"stage": [], "bare": []}

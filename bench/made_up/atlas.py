@@ -12,7 +12,7 @@ import pyarrow as pa
 from bench.made_up.layer import write_layer
 from bench.made_up.samples import write_made_up_samples
 from bench.made_up.sizes import Sizes
-from bench.made_up.words import THINGS, describe
+from bench.made_up.words import THINGS, random_explanation
 from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, write_table
 from neuron_atlas.tasks.report.site.inputs import LayerFiles, SampleFiles
 
@@ -33,7 +33,7 @@ def make_up(
     folder: Path,
     sizes: Sizes = _SMALL,
     explainers: Sequence[str] = ("gpt4o", "dissect"),
-    word: Callable[[np.random.Generator], str] = describe,
+    word: Callable[[np.random.Generator], str] = random_explanation,
     tokens: Sequence[str] = (),
     seed: int = 0,
 ) -> MadeUp:

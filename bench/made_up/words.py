@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def describe(rng: np.random.Generator) -> str:
+def random_explanation(rng: np.random.Generator) -> str:
     """Return a random explanation in a model's style, one of several million."""
     thing, other = rng.choice(len(THINGS), 2, replace=False)
     look, place, text = (rng.integers(len(words)) for words in (_LOOKS, _PLACES, _TEXTS))

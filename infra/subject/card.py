@@ -60,7 +60,7 @@ answers:
 """
 
 
-def write_card(
+def write_model_card(
     folder: Path, recipe: dict[str, Any], minutes: float, measurement: Measurement
 ) -> None:
     """Write the saved subject's README.md from its recipe and the measurement."""

@@ -47,7 +47,7 @@ class Measurement:
     unseeing: str
 
 
-def measure(folder: Path, scenes: Scenes = HELD_OUT) -> Measurement:
+def measure_subject(folder: Path, scenes: Scenes = HELD_OUT) -> Measurement:
     """Let the saved subject describe held-out scenes, with and without the image.
 
     Blinded, it gets the same mid-gray image for every scene, so one description is enough.
@@ -57,8 +57,8 @@ def measure(folder: Path, scenes: Scenes = HELD_OUT) -> Measurement:
     records = list(scenes.records())
     images = [scenes.open_image(record.image).pixels for record in records]
     truths = [record.text for record in records]
-    answers = describe(model, processor, images)
-    (unseeing,) = describe(model, processor, [Image.new("RGB", images[0].size, _MID_GRAY)])
+    answers = describe_images(model, processor, images)
+    (unseeing,) = describe_images(model, processor, [Image.new("RGB", images[0].size, _MID_GRAY)])
     return Measurement(
         scenes=scenes,
         seeing=accuracy(truths, answers),
@@ -69,7 +69,7 @@ def measure(folder: Path, scenes: Scenes = HELD_OUT) -> Measurement:
     )
 
 
-def describe(
+def describe_images(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
     images: Sequence[Image.Image],

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from neuron_atlas.infra.subject.architecture import build_model, build_processor
-from neuron_atlas.infra.subject.card import write_card
-from neuron_atlas.infra.subject.evaluate import measure
+from neuron_atlas.infra.subject.card import write_model_card
+from neuron_atlas.infra.subject.evaluate import measure_subject
 from neuron_atlas.infra.subject.lessons import Lessons
 from neuron_atlas.tasks.samples.scenes import Scenes
 
@@ -110,8 +110,8 @@ def _main() -> None:
     model, processor = train(recipe, options.snapshots)
     minutes = (time.monotonic() - start) / 60
     save(model, processor, options.output)
-    measurement = measure(options.output)
-    write_card(options.output, asdict(recipe), minutes, measurement)
+    measurement = measure_subject(options.output)
+    write_model_card(options.output, asdict(recipe), minutes, measurement)
     log.info("%s", (options.output / "README.md").read_text())
 
 

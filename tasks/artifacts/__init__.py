@@ -40,7 +40,7 @@ from neuron_atlas.tasks.artifacts.files import (
     row_count,
     rows_with,
     write_table,
-    write_tables,
+    write_table_parts,
 )
 from neuron_atlas.tasks.artifacts.samples import (
     CONCEPT_GRID,
@@ -109,5 +109,5 @@ __all__ = [
     "row_count",
     "rows_with",
     "write_table",
-    "write_tables",
+    "write_table_parts",
 ]

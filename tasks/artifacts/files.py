@@ -30,10 +30,10 @@ def write_table(table: pa.Table, spec: TableSpec, path: Path) -> None:
 
     Raises ValueError if the columns or a status do not match `spec`, and DiskFull.
     """
-    write_tables([table], spec, path)
+    write_table_parts([table], spec, path)
 
 
-def write_tables(tables: Iterable[pa.Table], spec: TableSpec, path: Path) -> None:
+def write_table_parts(tables: Iterable[pa.Table], spec: TableSpec, path: Path) -> None:
     """Concatenate tables into one Parquet file; see `write_table`. Holds one table at a time."""
     with (
         writing(path) as unfinished,

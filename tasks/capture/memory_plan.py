@@ -88,8 +88,8 @@ class MemoryPlan:
 
 def ranking_bytes(neurons: int, top_n: int) -> int:
     """Return the bytes of one layer's record without traces (see tasks.capture.record)."""
-    tally = len(ROLES) * 36 + 2 * BLOCKS * BINS * 4
-    return neurons * (top_n * 12 + tally)
+    statistics = len(ROLES) * 36 + 2 * BLOCKS * BINS * 4
+    return neurons * (top_n * 12 + statistics)
 
 
 def trace_bytes(neurons: int, traces: int, tokens: int) -> int:

@@ -26,7 +26,7 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
     row_count,
     write_table,
-    write_tables,
+    write_table_parts,
 )
 
 _SLOTS = ("sample_id", "peak", "peak_role", "peak_token")
@@ -48,9 +48,9 @@ def merge_layer(shards: Sequence[Path], layer: int, top_n: int, folder: Path) ->
     spec = exemplars(top_n)
     ranked, origin = _merge_exemplars([_read(shard, spec, layer) for shard in shards], spec)
     write_table(ranked, spec, path_of(spec))
-    write_tables(_winning_traces(shards, layer, ranked, origin), TRACES, path_of(TRACES))
+    write_table_parts(_winning_traces(shards, layer, ranked, origin), TRACES, path_of(TRACES))
     del ranked, origin
-    write_tables(_random_traces(shards, layer), RANDOM_TRACES, path_of(RANDOM_TRACES))
+    write_table_parts(_random_traces(shards, layer), RANDOM_TRACES, path_of(RANDOM_TRACES))
     histograms = _merge_histograms(_read(shard, HISTOGRAMS, layer) for shard in shards)
     write_table(histograms, HISTOGRAMS, path_of(HISTOGRAMS))
     del histograms

@@ -30,15 +30,20 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     """See tasks.capture.observe."""
     values = activations.float().contiguous()
     n_samples, _, neurons = values.shape
-    tally = record.tally
-    tally.tokens += torch.bincount(batch.roles[batch.roles >= 0].long(), minlength=len(ROLES))
+    statistics = record.statistics
+    statistics.tokens += torch.bincount(batch.roles[batch.roles >= 0].long(), minlength=len(ROLES))
     peaks = torch.full((len(ROLES), n_samples, neurons), -torch.inf)
     tokens = torch.zeros(peaks.shape, dtype=torch.int32)
     slots = torch.full((n_samples, neurons), _NO_SLOT, dtype=torch.int16)
     inputs = _arrays(values, values.view(torch.int32), batch.roles, batch.blocks)
     peak_arrays = _arrays(peaks, tokens)
     sums = _arrays(
-        tally.total, tally.squares, tally.positive, tally.nonfinite, tally.maximum, tally.histogram
+        statistics.total,
+        statistics.squares,
+        statistics.positive,
+        statistics.nonfinite,
+        statistics.maximum,
+        statistics.histogram,
     )
     ranking = _arrays(record.keys, record.peak_positions)
     bits = peaks.view(torch.int32).numpy()
@@ -48,7 +53,7 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
         stored = as_stored(values).view(torch.int16).numpy()
 
     def work(start: int, stop: int) -> None:
-        _tally(*inputs, start, stop, *peak_arrays, *sums)
+        _accumulate(*inputs, start, stop, *peak_arrays, *sums)
         _enter(
             *peak_arrays,
             bits,
@@ -100,7 +105,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 @njit(nogil=True, cache=True)
-def _tally(
+def _accumulate(
     values: np.ndarray,
     bits: np.ndarray,
     roles: np.ndarray,

@@ -30,7 +30,7 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     """See tasks.capture.observe."""
     n_samples, n_tokens, neurons = activations.shape
     values = activations.contiguous()
-    tally = record.tally
+    statistics = record.statistics
     by_sample = (len(ROLES), n_samples, neurons)
     peaks = values.new_empty(by_sample, dtype=torch.float32)
     tokens = values.new_empty(by_sample, dtype=torch.int32)
@@ -39,7 +39,7 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     grid = (triton.cdiv(neurons, _BLOCK_NEURONS), n_samples)
     # Triton launches on the current device, which may not be the layer's device.
     with torch.cuda.device_of(values):
-        _tally[grid](
+        _accumulate[grid](
             values,
             batch.roles,
             batch.blocks,
@@ -49,25 +49,25 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
             squares,
             positive,
             nonfinite,
-            tally.histogram,
+            statistics.histogram,
             n_samples,
             n_tokens,
             neurons,
-            tally.histogram.shape[1],
+            statistics.histogram.shape[1],
             **CONSTANTS,
         )
-    tally.tokens += torch.stack([(batch.roles == role).sum() for role in range(len(ROLES))])
-    tally.total += sums.double().sum(1)
-    tally.squares += squares.double().sum(1)
-    tally.positive += positive.sum(1)
-    tally.nonfinite += nonfinite.sum(1)
-    torch.maximum(tally.maximum, peaks.amax(1), out=tally.maximum)
+    statistics.tokens += torch.stack([(batch.roles == role).sum() for role in range(len(ROLES))])
+    statistics.total += sums.double().sum(1)
+    statistics.squares += squares.double().sum(1)
+    statistics.positive += positive.sum(1)
+    statistics.nonfinite += nonfinite.sum(1)
+    torch.maximum(statistics.maximum, peaks.amax(1), out=statistics.maximum)
     enter(record, peaks, tokens.long(), activations, batch)
 
 
 # Both numbers change between batches, and Triton would compile a kernel for each kind of value.
 @triton.jit(do_not_specialize=["n_samples", "n_tokens"])
-def _tally(
+def _accumulate(
     values,
     roles,
     blocks,

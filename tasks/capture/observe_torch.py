@@ -7,7 +7,7 @@ import torch
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.capture.batch import Batch
-from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, Tally
+from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, TokenStatistics
 from neuron_atlas.tasks.capture.top_n import EMPTY, insert, pack
 from neuron_atlas.tasks.capture.traces import store_traces
 from neuron_atlas.tasks.subject.encode import TEXT
@@ -21,8 +21,8 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     values = activations.float()
     finite = values.isfinite()
     peaks, tokens = _peaks(values, finite, batch.roles)
-    _add_moments(record.tally, values, finite, peaks, batch.roles)
-    _count_bins(record.tally.histogram, values, finite, batch)
+    _add_moments(record.statistics, values, finite, peaks, batch.roles)
+    _count_bins(record.statistics.histogram, values, finite, batch)
     enter(record, peaks, tokens, activations, batch)
 
 
@@ -65,7 +65,7 @@ def _peaks(
 
 
 def _add_moments(
-    tally: Tally,
+    statistics: TokenStatistics,
     values: torch.Tensor,
     finite: torch.Tensor,
     peaks: torch.Tensor,
@@ -74,12 +74,12 @@ def _add_moments(
     numbers = values.masked_fill(~finite, 0.0)
     # Multiplying by the 0/1 role membership sums over tokens without a copy for each role.
     membership = torch.stack([roles == role for role in range(len(ROLES))], 1).float()
-    tally.tokens += membership.sum((0, 2)).long()
-    tally.total += (membership @ numbers).double().sum(0)
-    tally.squares += (membership @ numbers.square()).double().sum(0)
-    tally.positive += (membership @ (numbers > 0).float()).sum(0).long()
-    tally.nonfinite += (membership @ (~finite).float()).sum(0).long()
-    torch.maximum(tally.maximum, peaks.amax(1), out=tally.maximum)
+    statistics.tokens += membership.sum((0, 2)).long()
+    statistics.total += (membership @ numbers).double().sum(0)
+    statistics.squares += (membership @ numbers.square()).double().sum(0)
+    statistics.positive += (membership @ (numbers > 0).float()).sum(0).long()
+    statistics.nonfinite += (membership @ (~finite).float()).sum(0).long()
+    torch.maximum(statistics.maximum, peaks.amax(1), out=statistics.maximum)
 
 
 def _count_bins(

@@ -30,7 +30,7 @@ class Layout:
 
 
 @dataclass
-class Tally:
+class TokenStatistics:
     """Running sums over all tokens of each role, on the layer's device.
 
     tokens: int64 [roles], number of tokens. nonfinite, positive: int64 [roles, neurons], number of
@@ -73,7 +73,7 @@ class LayerRecord:
     peak_roles: tuple[int, ...]
     keys: torch.Tensor
     peak_positions: torch.Tensor
-    tally: Tally
+    statistics: TokenStatistics
     random_slots: dict[int, int]
     traces: torch.Tensor | None = None
     random_traces: torch.Tensor | None = None
@@ -114,7 +114,7 @@ def empty_record(
         peak_roles=peak_roles,
         keys=torch.full((neurons, top_n), EMPTY, dtype=torch.int64, device=device),
         peak_positions=torch.full((neurons, top_n), NO_SAMPLE, dtype=torch.int32, device=device),
-        tally=Tally(
+        statistics=TokenStatistics(
             tokens=zeros((len(ROLES),), torch.int64),
             nonfinite=zeros(by_role, torch.int64),
             positive=zeros(by_role, torch.int64),

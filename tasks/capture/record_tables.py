@@ -144,12 +144,12 @@ def _random_table(layer: int, record: LayerRecord, counts: Mapping[int, TokenCou
 
 
 def _moment_table(layer: int, record: LayerRecord) -> pa.Table:
-    tally = record.tally
-    mean, m2 = (values.cpu().numpy() for values in tally.mean_and_m2())
-    n = (tally.tokens[:, None] - tally.nonfinite).cpu().numpy()
-    nonfinite = tally.nonfinite.cpu().numpy()
-    positive = tally.positive.cpu().numpy()
-    maximum = tally.maximum.cpu().numpy()
+    statistics = record.statistics
+    mean, m2 = (values.cpu().numpy() for values in statistics.mean_and_m2())
+    n = (statistics.tokens[:, None] - statistics.nonfinite).cpu().numpy()
+    nonfinite = statistics.nonfinite.cpu().numpy()
+    positive = statistics.positive.cpu().numpy()
+    maximum = statistics.maximum.cpu().numpy()
     columns = _neuron_columns(layer, record)
     for index, role in enumerate(ROLES):
         columns |= {
@@ -164,7 +164,7 @@ def _moment_table(layer: int, record: LayerRecord) -> pa.Table:
 
 
 def _histogram_table(layer: int, record: LayerRecord) -> pa.Table:
-    counts = record.tally.histogram.transpose(1, 2).contiguous().cpu().numpy()
+    counts = record.statistics.histogram.transpose(1, 2).contiguous().cpu().numpy()
     columns = _neuron_columns(layer, record) | {
         role: pa.FixedSizeListArray.from_arrays(pa.array(role_counts.ravel()), BLOCKS * BINS)
         for role, role_counts in zip(("visual", "text"), counts, strict=True)

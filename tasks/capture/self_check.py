@@ -35,7 +35,10 @@ def first_difference(
         backend(record, activations * 0.5, batch)
         records.append(record)
     checked, plain = records
-    pairs = {name: (getattr(checked.tally, name), getattr(plain.tally, name)) for name in _EXACT}
+    pairs = {
+        name: (getattr(checked.statistics, name), getattr(plain.statistics, name))
+        for name in _EXACT
+    }
     order = [record.keys.sort(1, descending=True) for record in records]
     pairs["keys"] = (order[0].values, order[1].values)
     pairs["peak_positions"] = (
@@ -46,10 +49,13 @@ def first_difference(
         if not torch.equal(first, second):
             return f"{name} differ from plain torch"
     # Positive and negative terms cancel, so the tolerance is relative to the terms' size.
-    size = (plain.tally.squares * plain.tally.tokens[:, None]).sqrt()
-    if ((checked.tally.total - plain.tally.total).abs() > 1e-5 * size).any():
+    size = (plain.statistics.squares * plain.statistics.tokens[:, None]).sqrt()
+    if ((checked.statistics.total - plain.statistics.total).abs() > 1e-5 * size).any():
         return "total differ from plain torch"
-    if ((checked.tally.squares - plain.tally.squares).abs() > 1e-5 * plain.tally.squares).any():
+    if (
+        (checked.statistics.squares - plain.statistics.squares).abs()
+        > 1e-5 * plain.statistics.squares
+    ).any():
         return "squares differ from plain torch"
     return ""
 

@@ -141,7 +141,7 @@ def test_bins_are_told_apart_to_the_last_bit(observer):
     OBSERVERS[observer](mine, activations, collate([8], [encoded]))
     bins = np.searchsorted(bin_edges(), values, side="right") - 1
     (block,) = block_of(np.array([8]))
-    counted = mine.tally.histogram[TEXT, :, 0].reshape(BLOCKS, BINS)[block]
+    counted = mine.statistics.histogram[TEXT, :, 0].reshape(BLOCKS, BINS)[block]
     assert counted.tolist() == np.bincount(bins, minlength=BINS).tolist()
 
 
@@ -161,7 +161,7 @@ def test_what_is_no_finite_number_is_left_out_and_counted(observer):
     np.testing.assert_allclose(moments["mean_visual"], finite.mean(0), rtol=1e-6)
     np.testing.assert_allclose(moments["m2_visual"], finite.var(0) * len(finite), rtol=1e-5)
     np.testing.assert_array_equal(moments["max_visual"], finite.max(0))
-    assert mine.tally.histogram[VISUAL].sum(0).tolist() == [len(finite)] * NEURONS
+    assert mine.statistics.histogram[VISUAL].sum(0).tolist() == [len(finite)] * NEURONS
 
 
 @pytest.mark.parametrize("observer", OBSERVERS)
