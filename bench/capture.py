@@ -54,13 +54,13 @@ def main() -> None:
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     subject, samples = subject_and_samples(options.shape, options.samples, device)
     samples.sort(key=lambda sample: len(sample[1].input_ids), reverse=True)
-    few = samples[:: max(1, min(USUAL_SHARE, len(samples)))]
+    subset = samples[:: max(1, min(USUAL_SHARE, len(samples)))]
     # The share of samples in the top N is the same as for all samples.
-    few_n = max(1, TOP_N * len(few) // len(samples))
+    subset_top_n = max(1, TOP_N * len(subset) // len(samples))
     methods: dict[str, tuple[Callable[[], object], int]] = {
         "forward": (lambda: _bare(subject, samples, options.batch_size), len(samples)),
         "capture": (lambda: capture_all(subject, samples, options.batch_size), len(samples)),
-        "usual": (lambda: usual_way(subject, few, few_n), len(few)),
+        "usual": (lambda: usual_way(subject, subset, subset_top_n), len(subset)),
     }
     speeds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(options.rounds + 1):

@@ -62,13 +62,13 @@ def main() -> None:
     texts = [
         f"regions of {letter * 3}" for letter in string.ascii_lowercase[: options.explanations]
     ]
-    few = texts[: options.plain_explanations]
-    _plain_call(model, processor, images[:1], few[:1])
-    _with_cached_features(segmenter, images[:1], few[:1])
-    plain_s, plain = _timed(_plain_call, model, processor, images, few)
-    few_s, cached = _timed(_with_cached_features, segmenter, images, few)
+    subset = texts[: options.plain_explanations]
+    _plain_call(model, processor, images[:1], subset[:1])
+    _with_cached_features(segmenter, images[:1], subset[:1])
+    plain_s, plain = _timed(_plain_call, model, processor, images, subset)
+    subset_s, cached = _timed(_with_cached_features, segmenter, images, subset)
     all_s, _ = _timed(_with_cached_features, segmenter, images, texts)
-    plain_pairs = options.images * len(few)
+    plain_pairs = options.images * len(subset)
     result = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} threads",
         "device": _name(options.device),
@@ -76,7 +76,7 @@ def main() -> None:
         "transformers": transformers.__version__,
         "images": options.images,
         "plain": {
-            "explanations": len(few),
+            "explanations": len(subset),
             "seconds_per_map": round(plain_s / plain_pairs, 4),
         },
         "cached_features": [
@@ -87,7 +87,7 @@ def main() -> None:
                     plain_s / plain_pairs / (seconds / options.images / len(explanations)), 2
                 ),
             }
-            for explanations, seconds in ((few, few_s), (texts, all_s))
+            for explanations, seconds in ((subset, subset_s), (texts, all_s))
         ],
         "difference": {
             "largest": float((plain - cached).abs().max()),

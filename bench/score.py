@@ -86,30 +86,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=simulate.ROUNDS)
     options = parser.parse_args()
     # Keep earlier results of the part that is not measured now.
-    found = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
+    report = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
     missed = []
     if options.only != "scoring":
-        found["simulating"] = simulate.measure_throughput(
+        report["simulating"] = simulate.measure_throughput(
             simulate.NEURONS, options.requests_in_flight, simulate.LATENCY_S, options.rounds
         )
-        missed += simulate.missed_targets(found["simulating"])
+        missed += simulate.missed_targets(report["simulating"])
     if options.only != "simulating":
-        found["scoring"] = _scoring(options)
-        missed += missed_targets(found["scoring"])
+        report["scoring"] = _scoring(options)
+        missed += missed_targets(report["scoring"])
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=2))
+    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=2))
     for line in missed:
         print(f"missed: {line}", file=sys.stderr)
     sys.exit(1 if missed else 0)
 
 
-def missed_targets(found: Mapping[str, Any]) -> list[str]:
+def missed_targets(report: Mapping[str, Any]) -> list[str]:
     """Return one line for each target that the result misses; for a run of the default size."""
     return [
-        f"{name}: {found[name]['all']} exceeds the limit of {found[name]['limit']}"
+        f"{name}: {report[name]['all']} exceeds the limit of {report[name]['limit']}"
         for name in ("seconds", "max_rss_gb")
-        if found[name]["all"] > found[name]["limit"]
+        if report[name]["all"] > report[name]["limit"]
     ]
 
 
@@ -125,14 +125,14 @@ def _scoring(options: argparse.Namespace) -> dict[str, Any]:
         results = list(
             pool.map(
                 score_parts,
-                [parts[place :: options.processes] for place in range(options.processes)],
+                [parts[start :: options.processes] for start in range(options.processes)],
                 [size] * options.processes,
                 [settings] * options.processes,
             )
         )
     start = time.perf_counter()
-    judged = judge(pa.concat_tables([result.scores for result in results]))
-    aggregates = aggregate_scores(judged, settings)
+    scores = judge(pa.concat_tables([result.scores for result in results]))
+    aggregates = aggregate_scores(scores, settings)
     gathering = time.perf_counter() - start
     rss = [*(result.max_rss for result in results), _max_rss()]
     return {
@@ -156,7 +156,7 @@ def _scoring(options: argparse.Namespace) -> dict[str, Any]:
             "all": round(sum(rss) / 1e9, 3),
             "limit": GIGABYTES,
         },
-        "rows": {"scores": len(judged), "score_aggregates": len(aggregates)},
+        "rows": {"scores": len(scores), "score_aggregates": len(aggregates)},
     }
 
 

@@ -53,7 +53,7 @@ def measure_throughput(
 ) -> dict[str, Any]:
     """Run stage and bare client in turn; return both throughputs (requests/s) and their ratio."""
     os.environ |= {KEY_ENV: KEY, "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(Path.cwd())}
-    found: dict[str, list[dict[str, Any]]] = {"stage": [], "bare": []}
+    report: dict[str, list[dict[str, Any]]] = {"stage": [], "bare": []}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         requests = _prepare(folder, neurons, in_flight)
@@ -62,29 +62,30 @@ def measure_throughput(
                 log = folder / f"{name}-{number}.jsonl"
                 with _provider(log, latency_s) as base_url:
                     send(folder, base_url, neurons, in_flight, requests)
-                found[name].append(_summarize(log, latency_s))
-                print(f"{name:<6} {found[name][-1]}", flush=True)
+                report[name].append(_summarize(log, latency_s))
+                print(f"{name:<6} {report[name][-1]}", flush=True)
     means = {
-        name: sum(one["requests_per_s"] for one in runs) / len(runs) for name, runs in found.items()
+        name: sum(one["requests_per_s"] for one in runs) / len(runs)
+        for name, runs in report.items()
     }
     return {
         "in_flight": in_flight,
         "latency_s": latency_s,
         "max_requests_per_s": in_flight / latency_s,
-        **found,
+        **report,
         "stage_over_bare": round(means["stage"] / means["bare"], 4),
         "limit": MIN_SHARE,
     }
 
 
-def missed_targets(found: Mapping[str, Any]) -> list[str]:
+def missed_targets(report: Mapping[str, Any]) -> list[str]:
     """Return one line for each target that the result misses."""
     missed = []
-    if found["stage_over_bare"] < MIN_SHARE:
+    if report["stage_over_bare"] < MIN_SHARE:
         missed.append(
-            f"{found['stage_over_bare']} of a bare client's throughput; the target is {MIN_SHARE}"
+            f"{report['stage_over_bare']} of a bare client's throughput; the target is {MIN_SHARE}"
         )
-    for stage, bare in zip(found["stage"], found["bare"], strict=True):
+    for stage, bare in zip(report["stage"], report["bare"], strict=True):
         if stage["answered"] < bare["answered"]:
             missed.append(f"{stage['answered']:,} of {bare['answered']:,} requests answered")
     return missed

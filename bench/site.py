@@ -65,9 +65,9 @@ def main() -> None:
         top_n=4,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        made = make_up(Path(scratch) / "tables", sizes, ["gpt4o"])
+        atlas = make_up(Path(scratch) / "tables", sizes, ["gpt4o"])
         site = Path(scratch) / "report" / "site"
-        written = _write(site, made)
+        written = _write(site, atlas)
         written["bytes"] = _bytes_by_kind(site)
         browsed = _browse(site, options.rounds)
     result = {
@@ -93,7 +93,7 @@ def calculated_bytes() -> dict[str, dict[str, int]]:
     return {name: expected_bytes(shape, _SETTINGS) for name, shape in shapes.items()}
 
 
-def _write(site: Path, made: MadeUp) -> dict[str, Any]:
+def _write(site: Path, atlas: MadeUp) -> dict[str, Any]:
     """Write the site in this process; return the seconds of each step, and the peak memory."""
     seconds = {}
 
@@ -104,30 +104,32 @@ def _write(site: Path, made: MadeUp) -> dict[str, Any]:
         return value
 
     accounts = list_accounts(
-        [path for files in made.layers for path in files.explanations],
-        [path for files in made.layers for path in files.scores],
-        made.aggregates,
+        [path for files in atlas.layers for path in files.explanations],
+        [path for files in atlas.layers for path in files.scores],
+        atlas.aggregates,
     )
-    rows = timed("columns", lambda: [write_columns(site, files, accounts) for files in made.layers])
-    shown = timed(
+    rows = timed(
+        "columns", lambda: [write_columns(site, files, accounts) for files in atlas.layers]
+    )
+    sample_ids = timed(
         "neurons",
         lambda: {
             sample_id
-            for files in made.layers
+            for files in atlas.layers
             for part in cut_layer(files)
-            for sample_id in write_neurons(site, part, files, made.samples, _SETTINGS, made.top_n)
+            for sample_id in write_neurons(site, part, files, atlas.samples, _SETTINGS, atlas.top_n)
         },
     )
-    timed("samples", lambda: _write_samples(site, made, shown))
+    timed("samples", lambda: _write_samples(site, atlas, sample_ids))
     about = About("llava-1.5-7b", "made up", "0", ())
     timed("index", lambda: write_index(site, rows, accounts, about, "LLaVA-1.5-7B"))
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"seconds": seconds, "settings": asdict(_SETTINGS), "resident_gb": round(resident, 2)}
 
 
-def _write_samples(site: Path, made: MadeUp, shown: set[int]) -> None:
-    for batch in cut_samples(shown):
-        write_samples(site, batch, made.samples, _SETTINGS)
+def _write_samples(site: Path, atlas: MadeUp, sample_ids: set[int]) -> None:
+    for batch in cut_samples(sample_ids):
+        write_samples(site, batch, atlas.samples, _SETTINGS)
 
 
 def _bytes_by_kind(site: Path) -> dict[str, int]:
@@ -145,13 +147,13 @@ def _bytes_by_kind(site: Path) -> dict[str, int]:
 def _browse(site: Path, rounds: int) -> dict[str, dict[str, float]]:
     from playwright.sync_api import sync_playwright
 
-    found: dict[str, list[float]] = {}
+    timings: dict[str, list[float]] = {}
     with sync_playwright() as driver:
         path = shutil.which("chromium") or driver.chromium.executable_path
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         for _ in range(rounds):
             for name, seconds in _visit(browser, site).items():
-                found.setdefault(name, []).append(seconds)
+                timings.setdefault(name, []).append(seconds)
         browser.close()
     return {
         name: {
@@ -159,7 +161,7 @@ def _browse(site: Path, rounds: int) -> dict[str, dict[str, float]]:
             "min": round(min(seconds), 3),
             "max": round(max(seconds), 3),
         }
-        for name, seconds in found.items()
+        for name, seconds in timings.items()
     }
 
 
@@ -168,7 +170,7 @@ def _visit(browser: Any, site: Path) -> dict[str, float]:
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    found = {}
+    timings = {}
 
     def timed(name: str, act: Callable[[], Any], done: str = _SHOWN, changes: bool = True) -> None:
         before = page.evaluate("location.hash") if changes else ""
@@ -178,7 +180,7 @@ def _visit(browser: Any, site: Path) -> dict[str, float]:
             if time.perf_counter() - start > 120:
                 raise RuntimeError(f"{name}: no result after two minutes; {problems}")
             page.wait_for_timeout(5)
-        found[name] = time.perf_counter() - start
+        timings[name] = time.perf_counter() - start
 
     def search(words: str) -> Callable[[], Any]:
         return lambda: page.get_by_role("searchbox").fill(words)
@@ -200,11 +202,11 @@ def _visit(browser: Any, site: Path) -> dict[str, float]:
     start = time.perf_counter()
     other.goto(f"{address}#/neuron/0:417")
     other.wait_for_selector(".one .told")
-    found["open_neuron_by_link"] = time.perf_counter() - start
+    timings["open_neuron_by_link"] = time.perf_counter() - start
     other.context.close()
     if problems:
         raise RuntimeError(f"the page has errors: {problems}")
-    return found
+    return timings
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def main() -> None:
         return
     with TemporaryDirectory(dir=options.out.resolve().parent) as folder:
         for layer in range(options.layers):
-            made = made_up_histograms(layer, options.neurons)
-            write_table(made, HISTOGRAMS, Path(folder) / layer_file("histograms", layer))
+            histograms = made_up_histograms(layer, options.neurons)
+            write_table(histograms, HISTOGRAMS, Path(folder) / layer_file("histograms", layer))
         size = sum(path.stat().st_size for path in Path(folder).glob("*.parquet"))
         command = [sys.executable, "-m", "bench.types", "--work", folder]
         run = subprocess.run(
@@ -99,12 +99,12 @@ def type_neurons(folder: Path, layers: int) -> dict[str, object]:
     seconds = time.perf_counter() - start
     processor_seconds = time.process_time() - processor
     kinds = pa.concat_tables(pq.read_table(path, columns=["type_tested"]) for path in written)
-    counted = kinds["type_tested"].value_counts().to_pylist()
+    counts = kinds["type_tested"].value_counts().to_pylist()
     return {
         "seconds": round(seconds, 2),
         "processor_seconds": round(processor_seconds, 2),
         "max_resident_GB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
-        "types": {row["values"]: row["counts"] for row in counted},
+        "types": {row["values"]: row["counts"] for row in counts},
     }
 
 
@@ -116,14 +116,14 @@ def made_up_histograms(layer: int, neurons: int) -> pa.Table:
     """
     rng = np.random.default_rng(layer)
     scale = rng.lognormal(-1.0, 1.0, (neurons, 1))
-    apart = np.where(rng.uniform(size=(neurons, 1)) < 0.1, 0.0, 0.7)
+    role_spread = np.where(rng.uniform(size=(neurons, 1)) < 0.1, 0.0, 0.7)
     positive = rng.uniform(0.05, 0.6, (neurons, 1))
     columns = {
         "layer": pa.array([layer] * neurons, pa.int16()),
         "neuron": pa.array(range(neurons), pa.int32()),
     }
     for role, tokens in (("visual", N_VISUAL), ("text", N_TEXT)):
-        own = scale * np.exp(apart * rng.normal(size=(neurons, 1)))
+        own = scale * np.exp(role_spread * rng.normal(size=(neurons, 1)))
         of_block = own * np.exp(0.05 * rng.normal(size=(neurons, BLOCKS)))
         above = positive[:, :, None] * np.exp(-bin_edges()[1:] / of_block[:, :, None])
         shares = -np.diff(above, prepend=1.0, append=0.0)

@@ -18,9 +18,9 @@ _Z = NormalDist().inv_cdf(0.975)
 def type_agreement(types: pl.DataFrame) -> pa.Table:
     """Return the `type_agreement` table. types: one row per neuron, columns type, type_tested."""
     rows = [(kind, tested) for kind in TYPES for tested in TESTED_TYPES]
-    every = pl.DataFrame(rows, schema=["type", "type_tested"], orient="row")
+    cells = pl.DataFrame(rows, schema=["type", "type_tested"], orient="row")
     counted = types.group_by("type", "type_tested").len("n").cast({"n": pl.Int64})
-    joined = every.join(
+    joined = cells.join(
         counted, on=["type", "type_tested"], how="left", maintain_order="left"
     ).with_columns(pl.col("n").fill_null(0))
     return joined.to_arrow().cast(TYPE_AGREEMENT.schema)

@@ -51,8 +51,9 @@ def concentration(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """
     positive = np.clip(values, 0, None).astype(np.float64)
     total, square = _sums(positive, lengths), _sums(positive**2, lengths)
-    known = (lengths > 1) & (square > 0)
-    evenness = np.divide(total**2, lengths * square, out=np.full(len(lengths), np.nan), where=known)
+    defined = (lengths > 1) & (square > 0)
+    undefined = np.full(len(lengths), np.nan)
+    evenness = np.divide(total**2, lengths * square, out=undefined, where=defined)
     return (1 - evenness) / (1 - 1 / np.maximum(lengths, 2))
 
 

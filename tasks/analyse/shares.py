@@ -35,10 +35,10 @@ def type_shares(typed: pl.DataFrame) -> pa.Table:
     """Return the `type_shares` table. typed: one row per neuron and rule, columns rule, layer,
     type."""
     all_layers = typed.with_columns(pl.lit(ALL_LAYERS, typed.schema["layer"]).alias("layer"))
-    counted = pl.concat([all_layers, typed]).group_by("rule", "layer", "type").len("n")
+    found_counts = pl.concat([all_layers, typed]).group_by("rule", "layer", "type").len("n")
     layers = pl.concat([all_layers, typed]).group_by("rule", "layer").len("of")
-    every = layers.join(_types_of_rules(), on="rule")
-    counts = every.join(counted, on=["rule", "layer", "type"], how="left").with_columns(
+    combinations = layers.join(_types_of_rules(), on="rule")
+    counts = combinations.join(found_counts, on=["rule", "layer", "type"], how="left").with_columns(
         pl.col("n").fill_null(0)
     )
     return _with_interval(counts.sort("rule", "layer", "order"), TYPE_SHARES.schema)
@@ -47,12 +47,12 @@ def type_shares(typed: pl.DataFrame) -> pa.Table:
 def type_concepts(typed: pl.DataFrame) -> pa.Table:
     """Return the `type_concepts` table. typed: one row per neuron and rule, columns rule, type,
     same_concept."""
-    counted = typed.group_by("rule", "type").agg(
+    found_counts = typed.group_by("rule", "type").agg(
         pl.col("same_concept").sum().cast(pl.Int64).alias("n"),
         pl.col("same_concept").count().cast(pl.Int64).alias("of"),
     )
-    every = _types_of_rules().join(typed.select("rule").unique(), on="rule")
-    counts = every.join(counted, on=["rule", "type"], how="left").with_columns(
+    combinations = _types_of_rules().join(typed.select("rule").unique(), on="rule")
+    counts = combinations.join(found_counts, on=["rule", "type"], how="left").with_columns(
         pl.col("n", "of").fill_null(0)
     )
     return _with_interval(counts.sort("rule", "order"), TYPE_CONCEPTS.schema)

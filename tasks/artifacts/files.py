@@ -72,14 +72,14 @@ def read_parquet(path: Path, **options: Any) -> pa.Table:
         return pq.read_table(file, partitioning=None, **options)
 
 
-def rows_with(column: str, wanted: Collection[int]) -> list[tuple[str, str, Any]]:
-    """Return `filters` for `read_parquet` that select the rows whose `column` is in `wanted`.
+def rows_with(column: str, values: Collection[int]) -> list[tuple[str, str, Any]]:
+    """Return `filters` for `read_parquet` that select the rows whose `column` is in `values`.
 
-    The filters include the range of `wanted`: the reader skips row groups by range, not by set.
+    The filters include the range of `values`: the reader skips row groups by range, not by set.
     """
-    if not wanted:
+    if not values:
         return [(column, "in", [])]
-    return [(column, ">=", min(wanted)), (column, "<=", max(wanted)), (column, "in", list(wanted))]
+    return [(column, ">=", min(values)), (column, "<=", max(values)), (column, "in", list(values))]
 
 
 def row_count(path: Path) -> int:

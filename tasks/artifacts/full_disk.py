@@ -34,12 +34,12 @@ def full_disk(path: Path, number: int = errno.ENOSPC) -> str:
     state = os.statvfs(existing)
     free, size = (count * state.f_frsize / 2**20 for count in (state.f_bavail, state.f_blocks))
     if number == errno.EDQUOT:
-        what = f"the quota of this user on {str(mount)!r} is used up"
+        problem = f"the quota of this user on {str(mount)!r} is used up"
     elif state.f_files and not state.f_favail:
-        what = f"the disk at {str(mount)!r} is full: no inodes are free"
+        problem = f"the disk at {str(mount)!r} is full: no inodes are free"
     else:
-        what = f"the disk at {str(mount)!r} is full: {free:,.1f} of {size:,.1f} MB are free"
+        problem = f"the disk at {str(mount)!r} is full: {free:,.1f} of {size:,.1f} MB are free"
     return (
-        f"{what}, and {path.name!r} did not fit. Finished work is kept: free some space, then run "
-        "the same command again"
+        f"{problem}, and {path.name!r} did not fit. Finished work is kept: free some space, then "
+        "run the same command again"
     )

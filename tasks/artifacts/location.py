@@ -55,16 +55,16 @@ def location(text: str) -> Path:
     if not rest.strip("/"):
         raise ValueError(f"{text!r} has no bucket; write {protocol}://BUCKET/PREFIX")
     try:
-        place = UPath(text.rstrip("/"), **_OPTIONS[protocol])
-        place.fs  # noqa: B018  Imports the protocol's package.
+        path = UPath(text.rstrip("/"), **_OPTIONS[protocol])
+        path.fs  # noqa: B018  Imports the protocol's package.
     except ImportError as error:
         raise ValueError(f"{protocol}:// needs a missing package: {error}") from error
-    return cast(Path, place)
+    return cast(Path, path)
 
 
-def is_local(place: Path) -> bool:
+def is_local(path: Path) -> bool:
     """Return whether a location is on a local or mounted disk."""
-    return isinstance(place, Path)
+    return isinstance(path, Path)
 
 
 @contextmanager
@@ -134,8 +134,8 @@ def present(folder: Path, names: Collection[str]) -> set[str]:
 def file_names(folder: Path) -> set[str]:
     """Return the names of all files in a folder and its subfolders, relative to the folder."""
     if is_local(folder):
-        found = (path for path in folder.rglob("*") if path.is_file())
-        return {path.relative_to(folder).as_posix() for path in found}
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix() for path in files}
     prefix = f"{_remote(folder).path}/"
     names = _remote(folder).fs.find(_remote(folder).path)
     return {name.removeprefix(prefix) for name in names}
@@ -221,12 +221,12 @@ def scratch(folder: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             yield Path(name)
         return
-    place = folder / f".scratch-{secrets.token_hex(8)}"
+    temporary = folder / f".scratch-{secrets.token_hex(8)}"
     try:
-        yield place
+        yield temporary
     finally:
-        remove_folder(place)
+        remove_folder(temporary)
 
 
-def _remote(place: Path) -> UPath:
-    return cast(UPath, place)
+def _remote(path: Path) -> UPath:
+    return cast(UPath, path)

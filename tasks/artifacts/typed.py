@@ -40,9 +40,9 @@ NEURON_TESTS = TableSpec(
             *NEURON,
             column("threshold", pa.float32(), "lowest activation of a high token", "activation"),
             *(
-                made
+                role_column
                 for role in ("visual", "text")
-                for made in (
+                for role_column in (
                     column(f"high_{role}", pa.int64(), f"high {role} tokens", "tokens"),
                     column(
                         f"rate_{role}",
@@ -54,11 +54,14 @@ NEURON_TESTS = TableSpec(
             column("difference", pa.float64(), "rate_visual - rate_text"),
             *(
                 column(f"{kind}_{name}", pa.float64(), f"{meaning}; null where not tested")
-                for kind, what in (("p", "p-value"), ("q", "Benjamini-Hochberg q over all neurons"))
+                for kind, statistic in (
+                    ("p", "p-value"),
+                    ("q", "Benjamini-Hochberg q over all neurons"),
+                )
                 for name, meaning in (
-                    ("exact", f"{what} of the difference, all tokens exchangeable"),
-                    ("block", f"{what} of the difference, by blocks of samples"),
-                    ("both", f"{what} of activation by both roles, by blocks of samples"),
+                    ("exact", f"{statistic} of the difference, all tokens exchangeable"),
+                    ("block", f"{statistic} of the difference, by blocks of samples"),
+                    ("both", f"{statistic} of activation by both roles, by blocks of samples"),
                 )
             ),
             column("type_tested", pa.string(), "one of TESTED_TYPES"),

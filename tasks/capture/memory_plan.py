@@ -70,8 +70,8 @@ class MemoryPlan:
         first, *further = self.passes
         n_replayed = sum(len(later.layers) for later in further)
         parts = [
-            f"{count} {place}"
-            for count, place in (
+            f"{count} {label}"
+            for count, label in (
                 (len(first.device), "on the device"),
                 (len(first.host), "in host memory"),
                 (n_replayed, "replayed"),

@@ -200,15 +200,15 @@ def _enter(
 ) -> None:
     """Insert every sample that beats a neuron's weakest exemplar, and write its slot to `slots`
     [batch, neurons]. If two samples entered the same slot, the later one holds it."""
-    place = np.zeros(roles.shape, np.int32)
+    position = np.zeros(roles.shape, np.int32)
     for sample in range(roles.shape[0]):
         n_visual = n_text = 0
         for token in range(roles.shape[1]):
             if roles[sample, token] == VISUAL:
-                place[sample, token] = n_visual
+                position[sample, token] = n_visual
                 n_visual += 1
             elif roles[sample, token] == TEXT:
-                place[sample, token] = layout_visual + n_text
+                position[sample, token] = layout_visual + n_text
                 n_text += 1
     for n in range(start, stop):
         weakest = keys[n].argmin()
@@ -227,7 +227,7 @@ def _enter(
             key = (code << 32) | (np.int64(0xFFFFFFFF) - sample_ids[sample])
             if key > keys[n, weakest]:
                 keys[n, weakest] = key
-                peak_positions[n, weakest] = place[sample, tokens[winner, sample, n]]
+                peak_positions[n, weakest] = position[sample, tokens[winner, sample, n]]
                 slots[sample, n] = weakest
                 weakest = keys[n].argmin()
 

@@ -46,8 +46,8 @@ def enter(
     keys = keys.masked_fill(peak.isneginf(), EMPTY)
     entered = insert(record.keys, keys.T.contiguous())
     token = tokens[roles].gather(0, winner[None])[0][entered.sample, entered.neuron]
-    places = _layout_places(batch.roles, record.layout)
-    record.peak_positions[entered.neuron, entered.slot] = places[entered.sample, token]
+    positions = _layout_positions(batch.roles, record.layout)
+    record.peak_positions[entered.neuron, entered.slot] = positions[entered.sample, token]
     if record.traces is not None:
         store_traces(record.traces, record.layout, entered, activations, batch)
 
@@ -103,7 +103,7 @@ def _count_bins(
             flat.scatter_add_(0, cell.flatten(), counted.flatten())
 
 
-def _layout_places(roles: torch.Tensor, layout: Layout) -> torch.Tensor:
+def _layout_positions(roles: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Return the position of every visual and text token in its sample's trace: int32 [batch,
     tokens]."""
     visual, text = ((roles == role).cumsum(1, dtype=torch.int32) - 1 for role in EVIDENCE)

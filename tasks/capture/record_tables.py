@@ -40,7 +40,7 @@ def layer_tables(
     """
     keys, order = record.keys.sort(dim=1, descending=True)
     peaks, sample_ids = (values.cpu().numpy() for values in unpack(keys))
-    places = record.peak_positions.gather(1, order).cpu().numpy()
+    positions = record.peak_positions.gather(1, order).cpu().numpy()
     spec = exemplars(keys.shape[1])
     # Rows of `traces` follow the filled exemplar slots: neuron by neuron, strongest first.
     filled = sample_ids != NO_SAMPLE
@@ -49,7 +49,7 @@ def layer_tables(
     assert record.traces is not None
     traces = record.traces.cpu().numpy()[neuron, slots]
     return [
-        (spec, _exemplar_table(layer, spec, sample_ids, peaks, places, record.layout)),
+        (spec, _exemplar_table(layer, spec, sample_ids, peaks, positions, record.layout)),
         (
             TRACES,
             traces_to_arrow(
@@ -108,14 +108,14 @@ def _exemplar_table(
     spec: TableSpec,
     sample_ids: np.ndarray,
     peaks: np.ndarray,
-    places: np.ndarray,
+    positions: np.ndarray,
     layout: Layout,
 ) -> pa.Table:
     neurons, top_n = sample_ids.shape
     empty = sample_ids == NO_SAMPLE
-    is_text = places >= layout.visual
+    is_text = positions >= layout.visual
     role = np.where(empty, -1, is_text).astype(np.int8)
-    token = np.where(empty, -1, places - layout.visual * is_text).astype(np.int32)
+    token = np.where(empty, -1, positions - layout.visual * is_text).astype(np.int32)
 
     def slots(values: np.ndarray) -> pa.Array:
         return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), top_n)

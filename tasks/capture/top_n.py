@@ -58,9 +58,9 @@ def insert(keys: torch.Tensor, candidates: torch.Tensor) -> Entries:
     if rows.numel() == 0:
         empty = rows.new_empty(0)
         return Entries(empty, empty, empty)
-    both = torch.cat([keys[rows], candidates[rows]], dim=1)
-    survives = torch.zeros_like(both, dtype=torch.bool)
-    survives.scatter_(1, both.topk(n_slots, dim=1, sorted=False).indices, True)
+    combined = torch.cat([keys[rows], candidates[rows]], dim=1)
+    survives = torch.zeros_like(combined, dtype=torch.bool)
+    survives.scatter_(1, combined.topk(n_slots, dim=1, sorted=False).indices, True)
     # Each neuron has as many entering samples as leaving slots, and nonzero lists both by neuron,
     # so the two lists match one to one.
     row, slot = (~survives[:, :n_slots]).nonzero(as_tuple=True)

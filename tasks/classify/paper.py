@@ -56,15 +56,15 @@ class PaperRule(Rule):
         kind = np.select([is_visual & is_text, is_visual, is_text], [2, 0, 1], default=3)
         votes = np.zeros((len(moments), len(TYPES)), dtype=np.int64)
         np.add.at(votes, (row_neuron, kind), 1)
-        counted = votes.sum(1)
-        shares = votes / np.maximum(counted, 1)[:, None]
-        shares[counted == 0, TYPES.index("unknown")] = 1.0
+        n_votes = votes.sum(1)
+        shares = votes / np.maximum(n_votes, 1)[:, None]
+        shares[n_votes == 0, TYPES.index("unknown")] = 1.0
         columns = {
             "layer": moments["layer"],
             "neuron": moments["neuron"],
             **dict(zip(TYPE_COLUMNS.values(), shares.T, strict=True)),
             "type": pa.array(np.asarray(TYPES)[shares.argmax(1)]),
-            "n_exemplars": counted.astype(np.int16),
+            "n_exemplars": n_votes.astype(np.int16),
             "scale": scale,
         }
         return pa.table(columns).cast(NEURON_TYPES.schema)
@@ -83,9 +83,9 @@ def _positions(traces: pa.Table, moments: pa.Table) -> np.ndarray:
     def keys(table: pa.Table) -> np.ndarray:
         return table["layer"].to_numpy().astype(np.int64) << 32 | table["neuron"].to_numpy()
 
-    known = keys(moments)
-    order = known.argsort()
-    return order[np.searchsorted(known, keys(traces), sorter=order)]
+    neuron_keys = keys(moments)
+    order = neuron_keys.argsort()
+    return order[np.searchsorted(neuron_keys, keys(traces), sorter=order)]
 
 
 def _count_above(column: pa.ChunkedArray, scale: np.ndarray, threshold: float) -> np.ndarray:

@@ -60,7 +60,7 @@ class Split:
         """Raise ValueError if two purposes share an image. images: image names by sample_id."""
         self._check("image", images)
 
-    def _check(self, what: str, names: Mapping[int, Collection[str]]) -> None:
+    def _check(self, kind: str, names: Mapping[int, Collection[str]]) -> None:
         for one, other in combinations([part.name for part in fields(self)], 2):
             first, second = (
                 {name for sample_id in self[purpose] for name in names[sample_id]}
@@ -68,7 +68,7 @@ class Split:
             )
             if shared := first & second:
                 raise ValueError(
-                    f"{one} and {other} share the {what} {min(shared)}; the score would be invalid"
+                    f"{one} and {other} share the {kind} {min(shared)}; the score would be invalid"
                 )
 
 
@@ -120,10 +120,10 @@ def one_to_one(evidence: Evidence) -> list[tuple[Draw, ActivationRecord]]:
 
 def read_traces(path: Path, spec: TableSpec, neurons: Sequence[int]) -> pa.Table:
     """Read the traces (or random traces) of some `neurons` from one layer's file."""
-    wanted = [int(neuron) for neuron in neurons]
-    if not wanted:
+    indices = [int(neuron) for neuron in neurons]
+    if not indices:
         return spec.schema.empty_table()
-    return read_parquet(path, filters=rows_with("neuron", wanted)).cast(spec.schema)
+    return read_parquet(path, filters=rows_with("neuron", indices)).cast(spec.schema)
 
 
 def load_evidence(
@@ -215,12 +215,12 @@ def _groups(sample_ids: Sequence[int], images: Mapping[int, Collection[str]]) ->
     return {sample_id: root(sample_id) for sample_id in sample_ids}
 
 
-def _images(samples: Sequence[Path], wanted: Collection[int]) -> dict[int, frozenset[str]]:
+def _images(samples: Sequence[Path], sample_ids: Collection[int]) -> dict[int, frozenset[str]]:
     """Return the names of each sample's images: their references and the hash of their bytes. A
     sample may have none."""
     columns = ["sample_id", "images", "image_sha256"]
-    images: dict[int, frozenset[str]] = dict.fromkeys(wanted, frozenset())
-    table = read_table(samples, SAMPLES, columns, sample_ids=wanted)
+    images: dict[int, frozenset[str]] = dict.fromkeys(sample_ids, frozenset())
+    table = read_table(samples, SAMPLES, columns, sample_ids=sample_ids)
     for sample_id, references, digest in zip(
         *(table[name].to_pylist() for name in columns), strict=True
     ):

@@ -39,10 +39,10 @@ def coverage(figure: Figure, size: int, grid: int) -> np.ndarray:
 
     Counts the same pixels that `paint` fills at this `size`.
     """
-    whole = Image.new("L", (size, size), 0)
+    canvas = Image.new("L", (size, size), 0)
     stencil, corner = _stencil(figure, size)
-    whole.paste(stencil, corner)
-    return np.asarray(whole.resize((grid, grid), Image.Resampling.BOX))
+    canvas.paste(stencil, corner)
+    return np.asarray(canvas.resize((grid, grid), Image.Resampling.BOX))
 
 
 def _stencil(figure: Figure, size: int) -> tuple[Image.Image, tuple[int, int]]:

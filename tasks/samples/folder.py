@@ -93,14 +93,14 @@ def _refuse(error: OSError) -> None:
 def _caption_table(root: Path, captions: str | None) -> Path | None:
     if captions is not None:
         return root / captions
-    found = [root / name for name in _TABLES if (root / name).is_file()]
-    found = found or sorted(path for path in root.glob("*.jsonl") if path.is_file())
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+    tables = [root / name for name in _TABLES if (root / name).is_file()]
+    tables = tables or sorted(path for path in root.glob("*.jsonl") if path.is_file())
+    if len(tables) > 1:
+        names = ", ".join(path.name for path in tables)
         raise SourceError(
             f"{root}: several caption tables ({names}); set data.captions to one of them"
         )
-    return found[0] if found else None
+    return tables[0] if tables else None
 
 
 def _read_captions(table: Path) -> Mapping[str, str]:

@@ -85,7 +85,7 @@ class _Opened:
     """A split as two datasets, so that ids and texts are read without the images."""
 
     images: Dataset
-    others: Dataset | None
+    text_columns: Dataset | None
     """The text and id columns; None if neither is used."""
     fingerprint: str
 
@@ -94,8 +94,8 @@ class _Opened:
 @lru_cache(maxsize=8)
 def _open(hub: Hub) -> _Opened:
     dataset, fingerprint = _load(hub)
-    others = [name for name in (hub.text_column, hub.id_column) if name is not None]
-    for name in (hub.image_column, *others):
+    text_columns = [name for name in (hub.text_column, hub.id_column) if name is not None]
+    for name in (hub.image_column, *text_columns):
         if name not in dataset.column_names:
             raise SourceError(
                 f"dataset {hub.dataset}, split {hub.split}: no column {name!r}. The columns are "
@@ -112,7 +112,7 @@ def _open(hub: Hub) -> _Opened:
     return _Opened(
         # Not decoded: this program hashes the bytes and decodes them within its own limits.
         images=images.cast_column(hub.image_column, datasets.Image(decode=False)),
-        others=dataset.select_columns(others) if others else None,
+        text_columns=dataset.select_columns(text_columns) if text_columns else None,
         fingerprint=fingerprint,
     )
 
@@ -126,10 +126,10 @@ def _holds_images(feature: Any) -> bool:
 
 
 def _rows(opened: _Opened) -> Iterator[dict[str, Any]]:
-    if opened.others is None:
+    if opened.text_columns is None:
         yield from ({} for _ in range(len(opened.images)))
         return
-    for batch in opened.others.iter(batch_size=_BATCH_ROWS):
+    for batch in opened.text_columns.iter(batch_size=_BATCH_ROWS):
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))
 

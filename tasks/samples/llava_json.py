@@ -62,5 +62,5 @@ def _first_answer(row: Row) -> str:
         if not isinstance(turn, dict) or "from" not in turn:
             raise row.error("conversations", f'has no "from" in turn {number}; correct the row')
         if turn["from"] == "gpt":
-            return Row(turn, f"{row.place}, turn {number}").string("value")
+            return Row(turn, f"{row.location}, turn {number}").string("value")
     return ""

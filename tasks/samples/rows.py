@@ -14,10 +14,10 @@ from neuron_atlas.tasks.samples.source import SourceError
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a dataset. place: its location for messages, such as "detail.json, row 3"."""
+    """One row of a dataset. location: for messages, such as "detail.json, row 3"."""
 
     fields: Mapping[str, Any]
-    place: str
+    location: str
 
     def string(self, name: str) -> str:
         """Return the string in field `name`; "" if it is absent or null. Raises SourceError."""
@@ -56,7 +56,7 @@ class Row:
 
     def error(self, name: str, problem: str) -> SourceError:
         """Return a SourceError about field `name` of this row."""
-        return SourceError(f'{self.place}: field "{name}" {problem}')
+        return SourceError(f'{self.location}: field "{name}" {problem}')
 
     def _checked(self, name: str, value: object) -> str:
         if not isinstance(value, str):
@@ -105,15 +105,15 @@ def _read_lines(path: Path) -> Iterator[Row]:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            place = f"{path}, line {number}"
+            location = f"{path}, line {number}"
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise SourceError(
-                    f"{place}: not valid JSON ({error}); correct it, or name the file .json if it "
-                    "holds one list"
+                    f"{location}: not valid JSON ({error}); correct it, or name the file .json if "
+                    "it holds one list"
                 ) from error
-            yield _row(row, place)
+            yield _row(row, location)
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -129,16 +129,17 @@ def _read_csv(path: Path) -> Iterator[Row]:
                 ) from error
             if row is None:
                 return
-            place = f"{path}, line {rows.line_num}"
+            location = f"{path}, line {rows.line_num}"
             # DictReader stores the fields beyond the header under None.
             if None in row:
                 raise SourceError(
-                    f"{place}: more fields than the header; put texts with commas in double quotes"
+                    f"{location}: more fields than the header; put texts with commas in double "
+                    "quotes"
                 )
-            yield Row(row, place)
+            yield Row(row, location)
 
 
-def _row(value: object, place: str) -> Row:
+def _row(value: object, location: str) -> Row:
     if not isinstance(value, dict):
-        raise SourceError(f"{place}: is a {type(value).__name__}; make every row an object")
-    return Row(value, place)
+        raise SourceError(f"{location}: is a {type(value).__name__}; make every row an object")
+    return Row(value, location)

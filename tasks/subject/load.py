@@ -61,15 +61,15 @@ def load_subject(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    where = str(model_folder(settings) or settings.model)
+    name = str(model_folder(settings) or settings.model)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         config = AutoConfig.from_pretrained(
-            where, revision=settings.revision, trust_remote_code=False
+            name, revision=settings.revision, trust_remote_code=False
         )
-        _check_family(where, config)
+        _check_family(name, config)
         model, weights = AutoModelForImageTextToText.from_pretrained(
-            where,
+            name,
             revision=settings.revision,
             dtype=getattr(torch, settings.dtype),
             use_safetensors=True,
@@ -77,9 +77,9 @@ def load_subject(
             device_map=_device_map(device),
             output_loading_info=True,
         )
-        check_complete(where, "subject.model", weights["missing_keys"])
-        _check_spread(where, getattr(model, "hf_device_map", {}))
-        processor = load_processor(where, config, settings.revision)
+        check_complete(name, "subject.model", weights["missing_keys"])
+        _check_spread(name, getattr(model, "hf_device_map", {}))
+        processor = load_processor(name, config, settings.revision)
     except SubjectError:
         raise
     except ModelError as error:
@@ -90,13 +90,13 @@ def load_subject(
     return Subject(settings, model.eval(), processor, first.device)
 
 
-def _check_spread(where: str, device_map: Mapping[str, Any]) -> None:
+def _check_spread(name: str, device_map: Mapping[str, Any]) -> None:
     """Raise SubjectError if a part of the subject is in host memory or on disk: hooks do not see
     that part, and a run would take days."""
     devices = {str(device) for device in device_map.values()}
     if len(devices) > 1 and devices & {"cpu", "disk"}:
         raise SubjectError(
-            f"subject.model: {where!r} does not fit on {len(devices - {'cpu', 'disk'})} GPU(s); "
+            f"subject.model: {name!r} does not fit on {len(devices - {'cpu', 'disk'})} GPU(s); "
             "raise cluster.gpus_per_actor, or use a smaller subject"
         )
 
@@ -107,14 +107,14 @@ def _device_map(device: str | torch.device) -> Any:
     return {"": device} if torch.device(device).type != "cpu" else None
 
 
-def _check_family(where: str, config: Any) -> None:
+def _check_family(name: str, config: Any) -> None:
     if not hasattr(config, "vision_config"):
         raise SubjectError(
-            f"subject.model: {where!r} is a {config.model_type!r} model without a vision tower; "
+            f"subject.model: {name!r} is a {config.model_type!r} model without a vision tower; "
             "neuron-atlas studies vision-language models"
         )
     if config.model_type not in FAMILIES:
         raise SubjectError(
-            f"subject.model: no adapter for the model family {config.model_type!r} of {where!r}; "
+            f"subject.model: no adapter for the model family {config.model_type!r} of {name!r}; "
             f"supported families: {', '.join(FAMILIES)} (tasks/subject/families)"
         )

@@ -7,14 +7,14 @@ from typing import Any
 from transformers import PROCESSOR_MAPPING, PreTrainedConfig, ProcessorMixin
 
 
-def load_processor(where: str, config: PreTrainedConfig, revision: str | None) -> Any:
-    """Load the processor of a model's family from the folder or Hugging Face id `where`.
+def load_processor(name_or_path: str, config: PreTrainedConfig, revision: str | None) -> Any:
+    """Load the processor of a model's family. name_or_path: a folder, or a Hugging Face id.
 
     Images are processed with Pillow, so a subject sees the same pixels on every machine. Resizing
     with torchvision, which not every machine has, differs in the last digits.
     """
     return without_video(PROCESSOR_MAPPING[type(config)]).from_pretrained(
-        where, revision=revision, trust_remote_code=False, backend="pil"
+        name_or_path, revision=revision, trust_remote_code=False, backend="pil"
     )
 
 
