@@ -27,7 +27,7 @@ _NO_SLOT = -1
 
 
 def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
-    """See tasks.capture.observe."""
+    """Update the record with a batch's activations; see `tasks.capture.observe.observe`."""
     values = activations.float().contiguous()
     n_samples, _, neurons = values.shape
     statistics = record.statistics

@@ -27,7 +27,7 @@ CONSTANTS = {
 
 
 def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
-    """See tasks.capture.observe."""
+    """Update the record with a batch's activations; see `tasks.capture.observe.observe`."""
     n_samples, n_tokens, neurons = activations.shape
     values = activations.contiguous()
     statistics = record.statistics

@@ -17,7 +17,7 @@ _CHUNK_ACTIVATIONS = 2**25
 
 
 def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
-    """See tasks.capture.observe."""
+    """Update the record with a batch's activations; see `tasks.capture.observe.observe`."""
     values = activations.float()
     finite = values.isfinite()
     peaks, tokens = _peaks(values, finite, batch.roles)
