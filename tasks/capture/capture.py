@@ -53,9 +53,9 @@ def capture(
     """Stream samples through the subject and yield each layer's record once it is complete.
 
     Drop each record before requesting the next one: the next pass needs the memory of its traces.
-    on_batch: called with the number of samples of each batch of the first pass, and with the
-    negative total before the pass is repeated in smaller batches. Raises SubjectError if memory
-    runs out with a batch of one sample, or if a layer cannot be hooked.
+    on_batch: called with the number of samples of each batch of the first pass; if the pass fails,
+    called with the negative total. Raises SubjectError if memory runs out with a batch of one
+    sample, or if a layer cannot be hooked.
     """
     batch_size = plan.batch_size
     records: dict[int, LayerRecord] = {}

@@ -1,6 +1,6 @@
 """Plan where the traces of each layer are held, before any sample is read.
 
-All data except traces is small and stays on the subject's device. The first pass holds the traces
+All data except traces is small and stays on each layer's device. The first pass holds the traces
 of as many layers as fit, on the device or in host memory. Once it has ranked the samples, further
 passes replay them for the traces of the other layers. The resulting rows are the same.
 """
