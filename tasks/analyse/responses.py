@@ -1,7 +1,7 @@
 """Compute each neuron's responses: how often it is active, how concentrated, and at which words.
 
 A neuron's *favourites* are the words at which its text exemplars peak. Its *seen words* are words
-that most texts of its visual exemplars contain, and far more often than other texts. They show
+that most texts of its visual exemplars contain, and far more often than all texts do. They show
 what these images have in common, as far as their texts mention it. An exemplar is visual or text by
 the role of its peak, never both: otherwise, a word that text exemplars share would also count as
 seen. A neuron has the same concept in both roles if most text exemplars peak at one word, and this

@@ -48,7 +48,7 @@ RESPONSES = TableSpec(
             column(
                 "seen_words",
                 pa.list_(pa.string()),
-                "words that are more frequent in the visual exemplars' texts than in other texts",
+                "words that are far more frequent in the visual exemplars' texts than in all texts",
             ),
             column(
                 "same_concept",

@@ -12,7 +12,7 @@ _MAX_REASON = 200
 
 
 class Unopenable(Exception):
-    """An image opened in the `samples` stage but cannot be opened now."""
+    """An image opened in the `samples` stage, but cannot be opened now."""
 
 
 def open_view(catalog: Catalog, sample_id: int) -> Image.Image:
