@@ -1,1 +1,1 @@
-"""Benchmarks: what the program costs, as ratios measured side by side in one process."""
+"""Benchmarks of the program's cost, as ratios to a baseline measured in the same run."""

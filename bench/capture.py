@@ -1,10 +1,10 @@
-"""How much capture costs beside the bare forward pass, and beside the usual way of doing it.
+"""Compare capture with the bare forward pass and with the usual implementation.
 
     python -m bench.capture [--shape bundled|llava-1.5-7b] [--samples 1024] [--rounds 5]
 
-Three ways over the same samples, interleaved in one process: the forward pass alone; capture, with
-peaks, moments, histograms and traces of all layers; and the usual way (see bench/usual_way.py).
-Needs torch, transformers and pyarrow only, so that it runs on any GPU machine.
+Runs three methods over the same samples, interleaved in one process: the forward pass alone;
+capture, with peaks, moments, histograms and traces of all layers; and the usual implementation (see
+bench/usual_way.py). Needs only torch, transformers and pyarrow, so it runs on any GPU machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.usual_way import usual_way
 from neuron_atlas.tasks.capture.batch import batches
 from neuron_atlas.tasks.capture.capture import Recording, capture
 from neuron_atlas.tasks.capture.memory_plan import Demand, MemoryPlan, Pass
-from neuron_atlas.tasks.capture.observe import way_of_observing
+from neuron_atlas.tasks.capture.observe import observe_backend
 from neuron_atlas.tasks.capture.random_samples import draw_random
 from neuron_atlas.tasks.capture.record import LayerRecord, Layout
 from neuron_atlas.tasks.subject.batch import forward_body
@@ -34,7 +34,7 @@ from neuron_atlas.tasks.subject.load import Subject
 TOP_N = 50
 RANDOM_SAMPLES = 32
 USUAL_SHARE = 64
-"""The usual way is so slow that it is given one in this many of the samples."""
+"""The usual implementation is slow, so it gets one in this many samples."""
 
 TARGETS = {"cpu": 1.25, "cuda": 1.10}
 USUAL_TARGET = 10.0
@@ -42,7 +42,7 @@ USUAL_TARGET = 10.0
 
 def main() -> None:
     """Measure, print the table and write it as JSON."""
-    parser = argparse.ArgumentParser(description="Capture beside the bare forward pass.")
+    parser = argparse.ArgumentParser(description="Compare capture with the bare forward pass.")
     parser.add_argument("--shape", choices=SHAPES, default="bundled")
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
@@ -54,18 +54,18 @@ def main() -> None:
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     subject, samples = subject_and_samples(options.shape, options.samples, device)
     samples.sort(key=lambda sample: len(sample[1].input_ids), reverse=True)
-    few = samples[:: max(1, min(USUAL_SHARE, len(samples)))]
-    # As many of the samples win a place as do of all of them.
-    few_n = max(1, TOP_N * len(few) // len(samples))
-    ways: dict[str, tuple[Callable[[], object], int]] = {
+    subset = samples[:: max(1, min(USUAL_SHARE, len(samples)))]
+    # The share of samples in the top N is the same as for all samples.
+    subset_top_n = max(1, TOP_N * len(subset) // len(samples))
+    methods: dict[str, tuple[Callable[[], object], int]] = {
         "forward": (lambda: _bare(subject, samples, options.batch_size), len(samples)),
         "capture": (lambda: capture_all(subject, samples, options.batch_size), len(samples)),
-        "usual": (lambda: usual_way(subject, few, few_n), len(few)),
+        "usual": (lambda: usual_way(subject, subset, subset_top_n), len(subset)),
     }
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    speeds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(options.rounds + 1):
-        for name, (way, count) in ways.items():
-            speeds[name].append(count / _seconds(way))
+        for name, (method, count) in methods.items():
+            speeds[name].append(count / _seconds(method))
     # The first round warms up.
     speeds = {name: values[1:] for name, values in speeds.items()}
     result = _result(speeds, subject, options)
@@ -77,7 +77,7 @@ def main() -> None:
 def capture_all(
     subject: Subject, samples: Samples, batch_size: int, top_n: int = TOP_N
 ) -> dict[int, LayerRecord]:
-    """The program's capture of all layers, with all traces beside the model."""
+    """Capture all layers, with all traces on the model's device."""
     layers = tuple(range(len(decoder_layers(subject))))
     visual = max(encoded.n_visual for _, encoded in samples)
     text = max(encoded.n_text for _, encoded in samples)
@@ -98,11 +98,11 @@ def _result(
 ) -> dict[str, object]:
     def ratio(slow: str, fast: str) -> float:
         pairs = zip(speeds[fast], speeds[slow], strict=True)
-        return round(statistics.median(quick / late for quick, late in pairs), 3)
+        return round(statistics.median(high / low for high, low in pairs), 3)
 
     return {
         "machine": _machine(subject.device),
-        "way": way_of_observing(subject.device, subject.model.dtype),
+        "backend": observe_backend(subject.device, subject.model.dtype),
         "torch": torch.__version__,
         "shape": options.shape,
         "neurons": len(decoder_layers(subject)) * neurons_per_layer(subject),
@@ -134,20 +134,20 @@ def _machine(device: torch.device) -> str:
 def _print_table(result: dict) -> None:
     print(
         f"{result['shape']}, {result['neurons']:,} neurons, on {result['machine']}, "
-        f"activations read by {result['way']}"
+        f"observe backend: {result['backend']}"
     )
     for name, speed in result["samples_per_s"].items():
         print(f"  {name:<8} {speed['median']:>9,.1f} samples/s  ({speed['min']} to {speed['max']})")
-    for name, least in (("capture_over_forward", "at most"), ("usual_over_capture", "at least")):
+    for name, bound in (("capture_over_forward", "at most"), ("usual_over_capture", "at least")):
         ratio, target = result[f"time_{name}"], result[f"target_{name}"]
-        print(f"  {name.replace('_', ' ')}: {ratio} times the time ({least} {target} wanted)")
+        print(f"  time of {name.replace('_', ' ')}: {ratio} (target: {bound} {target})")
 
 
-def _seconds(way: Callable[[], object]) -> float:
+def _seconds(method: Callable[[], object]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
-    way()
+    method()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start

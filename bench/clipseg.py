@@ -1,11 +1,12 @@
-"""How long heat maps take when an image is looked at once, beside the model's plain call.
+"""Compare heat maps with cached image features to the model's plain call.
 
     python -m bench.clipseg [--images 2] [--explanations 16] [--out bench/clipseg.json]
 
-A CLIPSeg of the published shape (ViT-B/16 at 352 px, decoder of width 64) with random weights, for
-what it draws is no matter; the decoder's are larger than a new one's, so that maps differ. The
-plain call, of transformers, is given every pair of an image and an explanation, as its
-documentation has it; the maps of both are compared. Each is warmed up by a pair.
+Uses a CLIPSeg of the published shape (ViT-B/16 at 352 px, decoder of width 64) with random weights,
+because the content of the maps does not matter. The decoder's weights are larger than at
+initialization, so maps differ. The plain call of transformers gets every pair of an image and an
+explanation, as in its documentation. The maps of both methods are compared. Each method is warmed
+up with one pair.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def main() -> None:
-    """Measure, and write and print the figures."""
-    parser = argparse.ArgumentParser(description="Heat maps beside the model's plain call.")
+    """Measure, print the result and write it as JSON."""
+    parser = argparse.ArgumentParser(description="Compare heat maps with the model's plain call.")
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--explanations", type=int, default=16)
-    parser.add_argument("--plain-explanations", type=int, default=4, help="of the plain call")
+    parser.add_argument(
+        "--plain-explanations", type=int, default=4, help="explanations for the plain call"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("bench/clipseg.json"))
@@ -59,13 +62,13 @@ def main() -> None:
     texts = [
         f"regions of {letter * 3}" for letter in string.ascii_lowercase[: options.explanations]
     ]
-    few = texts[: options.plain_explanations]
-    _plainly(model, processor, images[:1], few[:1])
-    _apart(segmenter, images[:1], few[:1])
-    plain_s, plain = _timed(_plainly, model, processor, images, few)
-    few_s, same = _timed(_apart, segmenter, images, few)
-    many_s, _ = _timed(_apart, segmenter, images, texts)
-    plain_pairs = options.images * len(few)
+    subset = texts[: options.plain_explanations]
+    _plain_call(model, processor, images[:1], subset[:1])
+    _with_cached_features(segmenter, images[:1], subset[:1])
+    plain_s, plain = _timed(_plain_call, model, processor, images, subset)
+    subset_s, cached = _timed(_with_cached_features, segmenter, images, subset)
+    all_s, _ = _timed(_with_cached_features, segmenter, images, texts)
+    plain_pairs = options.images * len(subset)
     result = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} threads",
         "device": _name(options.device),
@@ -73,22 +76,22 @@ def main() -> None:
         "transformers": transformers.__version__,
         "images": options.images,
         "plain": {
-            "explanations": len(few),
-            "seconds_a_map": round(plain_s / plain_pairs, 4),
+            "explanations": len(subset),
+            "seconds_per_map": round(plain_s / plain_pairs, 4),
         },
-        "looked_at_once": [
+        "cached_features": [
             {
-                "explanations": len(said),
-                "seconds_a_map": round(seconds / (options.images * len(said)), 4),
-                "times_as_fast": round(
-                    plain_s / plain_pairs / (seconds / options.images / len(said)), 2
+                "explanations": len(explanations),
+                "seconds_per_map": round(seconds / (options.images * len(explanations)), 4),
+                "speedup": round(
+                    plain_s / plain_pairs / (seconds / options.images / len(explanations)), 2
                 ),
             }
-            for said, seconds in ((few, few_s), (texts, many_s))
+            for explanations, seconds in ((subset, subset_s), (texts, all_s))
         ],
         "difference": {
-            "largest": float((plain - same).abs().max()),
-            "spread_of_the_maps": round(float(plain.std()), 6),
+            "largest": float((plain - cached).abs().max()),
+            "std_of_maps": round(float(plain.std()), 6),
         },
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -97,13 +100,13 @@ def main() -> None:
     print(written)
 
 
-def _plainly(
+def _plain_call(
     model: CLIPSegForImageSegmentation,
     processor: CLIPSegProcessor,
     images: Sequence[Image.Image],
     texts: Sequence[str],
 ) -> torch.Tensor:
-    """All maps of an image at a time [pairs, rows, columns]."""
+    """Return the maps of all pairs, float [pairs, rows, columns], one image per forward pass."""
     maps = []
     for image in images:
         inputs = processor(
@@ -114,13 +117,16 @@ def _plainly(
     return torch.cat(maps)
 
 
-def _apart(
+def _with_cached_features(
     segmenter: Segmenter, images: Sequence[Image.Image], texts: Sequence[str]
 ) -> torch.Tensor:
-    told, _ = segmenter.read(texts)
-    seen = segmenter.look(images)
+    text_features, _ = segmenter.read(texts)
+    image_features = segmenter.look(images)
     return torch.cat(
-        [segmenter.heat(of_image.expand(len(texts), -1, -1, -1), told) for of_image in seen]
+        [
+            segmenter.heat(features.expand(len(texts), -1, -1, -1), text_features)
+            for features in image_features
+        ]
     )
 
 
@@ -131,7 +137,7 @@ def _timed(work: object, *arguments: object) -> tuple[float, torch.Tensor]:
 
 
 def _published_shape(device: str) -> tuple[CLIPSegForImageSegmentation, CLIPSegProcessor]:
-    """See the config.json of CIDAS/clipseg-rd64-refined."""
+    """Return a random model with the sizes in CIDAS/clipseg-rd64-refined's config.json."""
     letters = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
     vocabulary = {token: number for number, token in enumerate([*letters, _START, _END])}
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[])

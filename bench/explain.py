@@ -1,13 +1,13 @@
-"""How much of a provider's limits the calls use, beside the openai library on its own.
+"""Measure how much of a provider's rate limits is used, compared with the plain openai library.
 
     python -m bench.explain [--seconds 60] [--out bench/explain.json]
 
-A provider on loopback enforces 3,000 requests and 2,000,000 tokens in any 60 s. Four processes
-call it: (a) through this project's account, a Ray actor, (b) with
-plain AsyncOpenAI, its own retries and a semaphore. Measured by the provider's own log, after a
-warm-up that fills its window, so that the limit is the sliding one. Calls that it turns down count
-against its limit, as at the real one, so whoever keeps coming too soon keeps being turned down.
-Then one process works off 20,000 queued neurons with 500 calls in flight, for its memory.
+A provider on loopback enforces 3,000 requests and 2,000,000 tokens in any 60 s. Four processes call
+it (a) through this project's account, a Ray actor, and (b) with plain AsyncOpenAI, its retries and
+a semaphore. The provider's log is evaluated after a warm-up that fills the sliding window. Rejected
+calls count against the limit, as with the real provider, so clients that send too early keep being
+rejected. Then one process handles 20,000 queued neurons with 500 calls in flight, to measure its
+memory.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ LATENCY_S = 2.0
 ANSWER_TOKENS = 300
 NEURONS = 20_000
 IN_FLIGHT = 500
-LEAST_SHARE = 0.97
-MOST_MEMORY_MB = 1_000
+MIN_SHARE = 0.97
+MAX_MEMORY_MB = 1_000
 KEY = "bench-key"
 KEY_ENV = "NEURON_ATLAS_BENCH_KEY"
 PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}
@@ -61,7 +61,7 @@ _WORDS = "A neuron answers to what it is shown, and this is what it was shown. "
 
 def main() -> None:
     """Measure, print the table and write it as JSON."""
-    parser = argparse.ArgumentParser(description="The share of a provider's limits that is used.")
+    parser = argparse.ArgumentParser(description="Measure the used share of a provider's limits.")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--neurons", type=int, default=NEURONS)
     parser.add_argument("--only", choices=("rate", "memory"))
@@ -69,79 +69,79 @@ def main() -> None:
     options = parser.parse_args()
     os.environ |= {KEY_ENV: KEY, "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(Path.cwd())}
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "machine": {"python": platform.python_version(), "cores": os.cpu_count()}
     }
-    found["limits"] = {"requests": REQUESTS_PER_MINUTE, "tokens": TOKENS_PER_MINUTE}
+    result["limits"] = {"requests": REQUESTS_PER_MINUTE, "tokens": TOKENS_PER_MINUTE}
     if options.only != "memory":
         with tempfile.TemporaryDirectory() as folder:
-            found["neuron-atlas"] = _measured(Path(folder), _ours, options.seconds)
-            _show("neuron-atlas", found["neuron-atlas"])
+            result["neuron-atlas"] = _measured(Path(folder), _account_client, options.seconds)
+            _show("neuron-atlas", result["neuron-atlas"])
         with tempfile.TemporaryDirectory() as folder:
-            found["AsyncOpenAI"] = _measured(Path(folder), _plain, options.seconds)
-            _show("AsyncOpenAI", found["AsyncOpenAI"])
+            result["AsyncOpenAI"] = _measured(Path(folder), _plain_client, options.seconds)
+            _show("AsyncOpenAI", result["AsyncOpenAI"])
     if options.only != "rate":
         with tempfile.TemporaryDirectory() as folder:
-            found["queue"] = _queue(Path(folder), options.neurons)
-        print(json.dumps(found["queue"], indent=2))
-    if options.only and options.out.is_file():  # The other half stays as it was measured.
-        found = json.loads(options.out.read_text(encoding="utf-8")) | found
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    missed = missed_targets(found)
+            result["queue"] = _queue(Path(folder), options.neurons)
+        print(json.dumps(result["queue"], indent=2))
+    if options.only and options.out.is_file():  # Keep the other half's earlier result.
+        result = json.loads(options.out.read_text(encoding="utf-8")) | result
+    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    missed = missed_targets(result)
     for line in missed:
         print(f"missed: {line}", file=sys.stderr)
     sys.exit(1 if missed else 0)
 
 
-def missed_targets(found: Mapping[str, Any]) -> list[str]:
-    """A line for each target that what was found does not reach."""
+def missed_targets(result: Mapping[str, Any]) -> list[str]:
+    """Return one line for each target that the result misses."""
     missed = []
-    if (rate := found.get("neuron-atlas")) is not None:
-        if rate["achieved_over_permitted"] < LEAST_SHARE:
+    if (rate := result.get("neuron-atlas")) is not None:
+        if rate["achieved_over_permitted"] < MIN_SHARE:
             missed.append(
-                f"{rate['achieved_over_permitted']} of {LEAST_SHARE} of what is permitted"
+                f"{rate['achieved_over_permitted']} of the permitted rate; target: {MIN_SHARE}"
             )
         if rate["turned_down"]:
-            missed.append(f"{rate['turned_down']:,} calls turned down, of none")
-    if (queue := found.get("queue")) is not None:
+            missed.append(f"{rate['turned_down']:,} calls rejected; the target is 0")
+    if (queue := result.get("queue")) is not None:
         if queue["answered"] < queue["neurons"]:
             missed.append(f"{queue['answered']:,} of {queue['neurons']:,} neurons answered")
-        if queue["peak_memory_mb"] >= MOST_MEMORY_MB:
-            missed.append(f"{queue['peak_memory_mb']:,} MB, of less than {MOST_MEMORY_MB:,}")
+        if queue["peak_memory_mb"] >= MAX_MEMORY_MB:
+            missed.append(f"{queue['peak_memory_mb']:,} MB; the limit is {MAX_MEMORY_MB:,} MB")
     return missed
 
 
-def _measured(folder: Path, way: Any, seconds: float) -> dict[str, Any]:
-    """Let four workers call for a warm-up and so long; what the provider saw of the latter."""
+def _measured(folder: Path, client: Any, seconds: float) -> dict[str, Any]:
+    """Run four workers for a warm-up and then for `seconds`; summarize the provider's log."""
     limits = [
         f"--requests-per-minute={REQUESTS_PER_MINUTE}",
         f"--tokens-per-minute={TOKENS_PER_MINUTE}",
     ]
     with _provider(folder, *limits, f"--latency={LATENCY_S}") as (base_url, log):
-        way(base_url, folder, WARM_UP_S + seconds)
+        client(base_url, folder, WARM_UP_S + seconds)
         lines = [json.loads(line) for line in log.read_text().splitlines()]
-    begun = min(line["time"] for line in lines)
-    window = [one for one in lines if WARM_UP_S <= one["time"] - begun < WARM_UP_S + seconds]
-    admitted = [one for one in window if one["status"] == 200]
-    tokens = sum(one["asked_tokens"] for one in admitted)
+    start = min(line["time"] for line in lines)
+    window = [line for line in lines if WARM_UP_S <= line["time"] - start < WARM_UP_S + seconds]
+    admitted = [line for line in window if line["status"] == 200]
+    tokens = sum(line["asked_tokens"] for line in admitted)
     shares = {
         "requests": len(admitted) / (REQUESTS_PER_MINUTE * seconds / 60),
         "tokens": tokens / (TOKENS_PER_MINUTE * seconds / 60),
     }
-    everything = [one for one in lines if one["status"] == 200]
+    answered = [line for line in lines if line["status"] == 200]
     minutes = (WARM_UP_S + seconds) / 60
     return {
         "seconds": seconds,
         "answered": len(admitted),
         "achieved_over_permitted": round(max(shares.values()), 4),
         "shares": {name: round(share, 4) for name, share in shares.items()},
-        "turned_down": sum(one["status"] == 429 for one in window),
-        "answered_a_minute_in_all": round(len(everything) / minutes),
-        "turned_down_in_all": sum(one["status"] == 429 for one in lines),
+        "turned_down": sum(line["status"] == 429 for line in window),
+        "answered_per_minute_in_all": round(len(answered) / minutes),
+        "turned_down_in_all": sum(line["status"] == 429 for line in lines),
     }
 
 
-def _ours(base_url: str, folder: Path, seconds: float) -> None:
+def _account_client(base_url: str, folder: Path, seconds: float) -> None:
     limits = LimitSettings(REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, concurrency=1000)
     settings = _settings(base_url, limits, 100)
     with (
@@ -150,30 +150,30 @@ def _ours(base_url: str, folder: Path, seconds: float) -> None:
     ):
         account.share_limits()
         calls = Calls(account)
-        worker = ray.remote(num_cpus=1)(_call_for)
+        worker = ray.remote(num_cpus=1)(_run_worker)
         ray.get([worker.remote(settings, calls, w, seconds) for w in range(WORKERS)])
 
 
-def _call_for(settings: ClientSettings, calls: Calls, worker: int, seconds: float) -> None:
+def _run_worker(settings: ClientSettings, calls: Calls, worker: int, seconds: float) -> None:
     async def work() -> None:
         deadline = time.monotonic() + seconds
         async with connect(settings, calls, PRICES) as connection:
 
-            def questions() -> Iterator[Request]:
+            def requests() -> Iterator[Request]:
                 number = 0
                 while time.monotonic() < deadline:
                     number += 1
-                    yield _question(worker, number)
+                    yield _request(worker, number)
 
-            await in_parallel(connection.ask, questions(), settings.concurrency)
+            await in_parallel(connection.ask, requests(), settings.concurrency)
 
     asyncio.run(work())
 
 
-def _plain(base_url: str, folder: Path, seconds: float) -> None:
+def _plain_client(base_url: str, folder: Path, seconds: float) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=_plainly, args=(base_url, worker, seconds))
+        context.Process(target=_run_plain_client, args=(base_url, worker, seconds))
         for worker in range(WORKERS)
     ]
     for worker in workers:
@@ -182,8 +182,8 @@ def _plain(base_url: str, folder: Path, seconds: float) -> None:
         worker.join()
 
 
-def _plainly(base_url: str, worker: int, seconds: float) -> None:
-    """The usual way: a semaphore, and the library's own retries."""
+def _run_plain_client(base_url: str, worker: int, seconds: float) -> None:
+    """Send requests in the usual way: a semaphore, and the library's own retries."""
 
     async def work() -> None:
         deadline = time.monotonic() + seconds
@@ -192,7 +192,7 @@ def _plainly(base_url: str, worker: int, seconds: float) -> None:
         async with openai.AsyncOpenAI(api_key=KEY, base_url=base_url, max_retries=2) as client:
 
             async def ask(number: int) -> None:
-                body = _question(worker, number).body("gpt-4o")
+                body = _request(worker, number).body("gpt-4o")
                 try:
                     await client.chat.completions.create(**body)
                 except openai.APIError:
@@ -215,10 +215,10 @@ def _plainly(base_url: str, worker: int, seconds: float) -> None:
 def _queue(folder: Path, neurons: int) -> dict[str, Any]:
     with _provider(folder, "--latency=2") as (base_url, log):
         script = (
-            "import sys; from bench.explain import work_off; "
-            "work_off(sys.argv[1], sys.argv[2], int(sys.argv[3]))"
+            "import sys; from bench.explain import run_queue; "
+            "run_queue(sys.argv[1], sys.argv[2], int(sys.argv[3]))"
         )
-        begun = time.monotonic()
+        start = time.monotonic()
         finished = subprocess.run(
             [sys.executable, "-c", script, base_url, str(folder / "journal.sqlite"), str(neurons)],
             check=True,
@@ -230,16 +230,16 @@ def _queue(folder: Path, neurons: int) -> dict[str, Any]:
     return {
         "neurons": neurons,
         "answered": len(answered),
-        # More than were answered where a call timed out and was tried again.
+        # More than answered if calls timed out and were retried.
         "requests_sent": len(lines),
         "most_in_flight": max(line["in_flight"] for line in lines),
         "peak_memory_mb": int(finished.stdout),
-        "seconds": round(time.monotonic() - begun, 1),
+        "seconds": round(time.monotonic() - start, 1),
     }
 
 
-def work_off(base_url: str, journal: str, neurons: int) -> None:
-    """Ask for so many neurons with a picture each, many at once; print the peak memory (MB)."""
+def run_queue(base_url: str, journal: str, neurons: int) -> None:
+    """Send one request with a picture per neuron, IN_FLIGHT at once; print peak memory in MB."""
     settings = _settings(base_url, LimitSettings(concurrency=IN_FLIGHT), IN_FLIGHT)
 
     async def work() -> None:
@@ -262,7 +262,7 @@ def work_off(base_url: str, journal: str, neurons: int) -> None:
 
 
 def _picture(number: int) -> str:
-    """As large as eight of 20 kB, and no two alike, as a neuron's are."""
+    """Return a distinct picture of 160 kB, the size of a neuron's eight samples of 20 kB."""
     noise = random.Random(number).randbytes(8 * 20_000)
     return f"data:image/jpeg;base64,{base64.b64encode(noise).decode()}"
 
@@ -273,8 +273,8 @@ def _settings(base_url: str, limits: LimitSettings, concurrency: int) -> ClientS
     )
 
 
-def _question(worker: int, number: int) -> Request:
-    """Some 650 tokens as the provider counts them, so that both limits are near."""
+def _request(worker: int, number: int) -> Request:
+    """Return a request of about 650 tokens by the provider's count, so both limits are close."""
     content = f"{worker}/{number}: {_WORDS}"
     return Request([{"role": "user", "content": content}], {"max_completion_tokens": ANSWER_TOKENS})
 
@@ -297,10 +297,10 @@ def _provider(folder: Path, *options: str) -> Iterator[tuple[str, Path]]:
         process.wait()
 
 
-def _show(name: str, found: dict[str, Any]) -> None:
+def _show(name: str, result: dict[str, Any]) -> None:
     print(
-        f"{name:<14} {found['achieved_over_permitted']:.3f} of what is permitted, "
-        f"{found['turned_down']:,} turned down ({found['turned_down_in_all']:,} with the warm-up)",
+        f"{name:<14} {result['achieved_over_permitted']:.3f} of the permitted rate, "
+        f"{result['turned_down']:,} rejected ({result['turned_down_in_all']:,} with the warm-up)",
         flush=True,
     )
 

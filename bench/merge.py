@@ -1,11 +1,10 @@
-"""How much merging shards costs beside reading and writing the same bytes.
+"""Compare merging shards with reading and writing the same bytes.
 
     python -m bench.merge [--shards 8] [--layers 32] [--neurons 11008] [--top-n 50]
 
-Made-up shards of LLaVA-1.5-7B's 352,256 neurons, layer by layer: all files of a layer are read and
-as many bytes as the result has are written; then the layer is merged. Each of the two runs in a
-process of its own, whose largest resident memory is reported. One layer's shards are made up, and
-serve for every layer.
+Uses synthetic shards of LLaVA-1.5-7B's 352,256 neurons, layer by layer. One process reads all files
+of a layer and writes as many bytes as the merged layer has; another process merges the layer. The
+peak resident memory of both is reported. All layers use the same synthetic shards.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ MEMORY_TARGET_GB = 2.0
 
 def main() -> None:
     """Measure, print the table and write it as JSON."""
-    parser = argparse.ArgumentParser(description="Merging beside reading and writing.")
+    parser = argparse.ArgumentParser(description="Compare merging with reading and writing.")
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--neurons", type=int, default=11_008)
@@ -81,7 +80,7 @@ def main() -> None:
         "top_n": options.top_n,
         "trace_tokens": options.trace_tokens,
         "seconds": {name: round(sum(values), 1) for name, values in seconds.items()},
-        "median_seconds_a_layer": {
+        "median_seconds_per_layer": {
             name: round(statistics.median(values), 3) for name, values in seconds.items()
         },
         "time_merge_over_read_and_write": round(ratio, 3),
@@ -103,12 +102,12 @@ def _specs(top_n: int) -> list[TableSpec]:
 
 
 def _read_and_write(shards: Sequence[Path], top_n: int, folder: Path) -> float:
-    """Seconds to read every file of the layer, and to write one shard's: as many as a merge."""
+    """Read all files of the layer, and write as many bytes as a merge does; return the seconds."""
     start = time.perf_counter()
     for spec in _specs(top_n):
         for shard in shards:
             table = read_table(shard / layer_file(spec.name, _LAYER), spec)
-        if spec is RANDOM_TRACES:  # Of these a merge keeps all.
+        if spec is RANDOM_TRACES:  # A merge writes all of these.
             for _ in shards[1:]:
                 write_table(table, spec, folder / layer_file(spec.name, _LAYER))
         write_table(table, spec, folder / layer_file(spec.name, _LAYER))
@@ -136,7 +135,7 @@ def _write_shard(folder: Path, number: int, options: argparse.Namespace) -> Path
         "peak_role": ids % 2,
         "peak_token": ids % 97,
     }
-    who = {
+    neuron_columns = {
         "layer": np.full(neurons, _LAYER, np.int16),
         "neuron": np.arange(neurons, dtype=np.int32),
     }
@@ -145,11 +144,11 @@ def _write_shard(folder: Path, number: int, options: argparse.Namespace) -> Path
         for name, values in columns.items()
     }
     tables = [
-        (exemplars(top_n), pa.table(who | ranked)),
+        (exemplars(top_n), pa.table(neuron_columns | ranked)),
         (TRACES, _traces(rng, ids, options.trace_tokens)),
         (RANDOM_TRACES, _traces(rng, ids[:, :4], options.trace_tokens).drop("rank")),
-        (HISTOGRAMS, _histograms(rng, who)),
-        (MOMENTS, make_moments(rng, who, len(who["neuron"]))),
+        (HISTOGRAMS, _histograms(rng, neuron_columns)),
+        (MOMENTS, make_moments(rng, neuron_columns, len(neuron_columns["neuron"]))),
     ]
     for spec, table in tables:
         path = folder / layer_file(spec.name, _LAYER)
@@ -177,15 +176,15 @@ def _traces(rng: np.random.Generator, ids: np.ndarray, tokens: int) -> pa.Table:
     )
 
 
-def _histograms(rng: np.random.Generator, who: dict[str, np.ndarray]) -> pa.Table:
-    neurons = len(who["neuron"])
+def _histograms(rng: np.random.Generator, neuron_columns: dict[str, np.ndarray]) -> pa.Table:
+    neurons = len(neuron_columns["neuron"])
     shape = np.exp(-np.arange(BINS) / 4.0)
 
     def counts(tokens: int) -> pa.FixedSizeListArray:
         values = rng.poisson(shape * tokens, (neurons, BLOCKS, BINS)).astype(np.int32)
         return pa.FixedSizeListArray.from_arrays(values.ravel(), BLOCKS * BINS)
 
-    return pa.table(who | {"visual": counts(20_000), "text": counts(4_000)})
+    return pa.table(neuron_columns | {"visual": counts(20_000), "text": counts(4_000)})
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""How long scoring takes, with every control and interval, and in how much memory; and how much of
-a server's throughput simulating uses (bench/simulate.py).
+"""Measure the time and memory of scoring, with all controls and intervals, and the share of a
+server's throughput that the simulate stage uses (bench/simulate.py).
 
     python -m bench.score [--neurons 10000] [--processes 2] [--only scoring|simulating]
                           [--out bench/score.json]
 
-Made-up neurons in parts as the score stage works on them, each process one core: every part is
-drawn (not timed) and then scored by `score_neurons`, which is timed. Together with p and q and the
-aggregates over all neurons, the slowest process's seconds are the result. Memory is the highest
-that each process held, its interpreter and the drawn part included.
+Uses synthetic neurons in the parts of the score stage, with one core per process. Each part is
+drawn (not timed) and then scored by `score_neurons` (timed). The result is the time of the slowest
+process plus the time for p, q and the aggregates over all neurons. Memory is the peak of each
+process, including its interpreter and the drawn part.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ import pyarrow as pa
 
 from bench import simulate
 from neuron_atlas.tasks.artifacts import CLAIMS, SIMULATIONS
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, Purpose
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, Purpose
 from neuron_atlas.tasks.score.aggregate import aggregate_scores
 from neuron_atlas.tasks.score.score import score_neurons
 from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.score.significance import judge
 
 SECONDS, GIGABYTES = 60, 3
-"""What a run of the default size is held against."""
+"""Targets for a run of the default size."""
 _PART = 128
 _CALIBRATION = 8
 _WORDS = 4_000
@@ -46,7 +46,7 @@ _WORDS = 4_000
 
 @dataclass(frozen=True)
 class Size:
-    """Held-out samples of a neuron, and visual and text tokens of a sample."""
+    """Held-out samples per neuron, and visual and text tokens per sample."""
 
     samples: int
     visual: int
@@ -55,7 +55,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Part:
-    """Everything that scoring some neurons reads."""
+    """Input of the scoring of some neurons."""
 
     simulations: pa.Table
     evidence: dict[Purpose, list[Evidence]]
@@ -63,8 +63,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one process did."""
+class ProcessResult:
+    """Scores, time (s) and peak memory (bytes) of one process."""
 
     scores: pa.Table
     seconds: float
@@ -72,8 +72,8 @@ class Share:
 
 
 def main() -> None:
-    """Measure, and write and print the figures."""
-    parser = argparse.ArgumentParser(description="Scoring with controls and intervals.")
+    """Measure, print the result and write it as JSON."""
+    parser = argparse.ArgumentParser(description="Measure scoring with controls and intervals.")
     parser.add_argument("--neurons", type=int, default=10_000)
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--visual", type=int, default=576)
@@ -85,31 +85,31 @@ def main() -> None:
     parser.add_argument("--requests-in-flight", type=int, default=simulate.IN_FLIGHT)
     parser.add_argument("--rounds", type=int, default=simulate.ROUNDS)
     options = parser.parse_args()
-    # What is not measured now stays as it was.
-    found = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
+    # Keep earlier results of the part that is not measured now.
+    report = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
     missed = []
     if options.only != "scoring":
-        found["simulating"] = simulate.measure(
+        report["simulating"] = simulate.measure_throughput(
             simulate.NEURONS, options.requests_in_flight, simulate.LATENCY_S, options.rounds
         )
-        missed += simulate.missed_targets(found["simulating"])
+        missed += simulate.missed_targets(report["simulating"])
     if options.only != "simulating":
-        found["scoring"] = _scoring(options)
-        missed += missed_targets(found["scoring"])
+        report["scoring"] = _scoring(options)
+        missed += missed_targets(report["scoring"])
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=2))
+    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=2))
     for line in missed:
         print(f"missed: {line}", file=sys.stderr)
     sys.exit(1 if missed else 0)
 
 
-def missed_targets(found: Mapping[str, Any]) -> list[str]:
-    """A line for each target that what was found does not reach, of a run of the default size."""
+def missed_targets(report: Mapping[str, Any]) -> list[str]:
+    """Return one line for each target that the result misses; for a run of the default size."""
     return [
-        f"{found[name]['all']} of at most {found[name]['limit']} ({name})"
+        f"{name}: {report[name]['all']} exceeds the limit of {report[name]['limit']}"
         for name in ("seconds", "max_rss_gb")
-        if found[name]["all"] > found[name]["limit"]
+        if report[name]["all"] > report[name]["limit"]
     ]
 
 
@@ -120,21 +120,21 @@ def _scoring(options: argparse.Namespace) -> dict[str, Any]:
         (first, min(_PART, options.neurons - first)) for first in range(0, options.neurons, _PART)
     ]
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
-        os.environ[name] = "1"  # Read by the processes, which are begun afresh.
+        os.environ[name] = "1"  # Read by the spawned processes.
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        shares = list(
+        results = list(
             pool.map(
                 score_parts,
-                [parts[place :: options.processes] for place in range(options.processes)],
+                [parts[start :: options.processes] for start in range(options.processes)],
                 [size] * options.processes,
                 [settings] * options.processes,
             )
         )
     start = time.perf_counter()
-    judged = judge(pa.concat_tables([share.scores for share in shares]))
-    aggregates = aggregate_scores(judged, settings)
+    scores = judge(pa.concat_tables([result.scores for result in results]))
+    aggregates = aggregate_scores(scores, settings)
     gathering = time.perf_counter() - start
-    rss = [*(share.max_rss for share in shares), _max_rss()]
+    rss = [*(result.max_rss for result in results), _max_rss()]
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
@@ -146,9 +146,9 @@ def _scoring(options: argparse.Namespace) -> dict[str, Any]:
         "resamples": settings.resamples,
         "processes": options.processes,
         "seconds": {
-            "processes": [round(share.seconds, 2) for share in shares],
+            "processes": [round(result.seconds, 2) for result in results],
             "gather": round(gathering, 2),
-            "all": round(max(share.seconds for share in shares) + gathering, 2),
+            "all": round(max(result.seconds for result in results) + gathering, 2),
             "limit": SECONDS,
         },
         "max_rss_gb": {
@@ -156,12 +156,12 @@ def _scoring(options: argparse.Namespace) -> dict[str, Any]:
             "all": round(sum(rss) / 1e9, 3),
             "limit": GIGABYTES,
         },
-        "rows": {"scores": len(judged), "score_aggregates": len(aggregates)},
+        "rows": {"scores": len(scores), "score_aggregates": len(aggregates)},
     }
 
 
-def score_parts(parts: list[tuple[int, int]], size: Size, settings: ScoreSettings) -> Share:
-    """Draw and score neurons, given as (first, number); only the scoring is timed."""
+def score_parts(parts: list[tuple[int, int]], size: Size, settings: ScoreSettings) -> ProcessResult:
+    """Draw and score parts of neurons, given as (first, count); only the scoring is timed."""
     seconds = 0.0
     scored = []
     for first, count in parts:
@@ -169,11 +169,12 @@ def score_parts(parts: list[tuple[int, int]], size: Size, settings: ScoreSetting
         start = time.perf_counter()
         scored.append(score_neurons(part.simulations, part.evidence, part.texts, {}, settings))
         seconds += time.perf_counter() - start
-    return Share(pa.concat_tables(scored), seconds, _max_rss())
+    return ProcessResult(pa.concat_tables(scored), seconds, _max_rss())
 
 
 def draw_part(first: int, count: int, size: Size) -> Part:
-    """Neurons from `first` on, whose own predictions correlate with them and others' do not."""
+    """Draw `count` neurons from `first` on. Their own predictions correlate with their activations;
+    control predictions do not."""
     rng = np.random.default_rng(first)
     evidence: dict[Purpose, list[Evidence]] = {"scorer": [], "calibration": [], "explainer": []}
     texts: dict[int, list[str]] = {}
@@ -181,17 +182,17 @@ def draw_part(first: int, count: int, size: Size) -> Part:
     predicted: list[np.ndarray] = []
     tokens = size.visual + size.text
     for neuron in range(first, first + count):
-        names = {"layer": neuron % 32, "neuron": neuron}
-        for place, (purpose, number) in enumerate(
+        key = {"layer": neuron % 32, "neuron": neuron}
+        for block, (purpose, number) in enumerate(
             (("scorer", size.samples), ("calibration", _CALIBRATION), ("explainer", size.samples))
         ):
-            ids = 1_000 * place + np.arange(number)
+            ids = 1_000 * block + np.arange(number)
             noise = rng.standard_normal((number, tokens), dtype=np.float32)
             fires = (rng.random((number, tokens), dtype=np.float32) < 0.02) * np.float32(6)
             real = (noise + fires).astype(np.float16).astype(np.float32)
-            seen = tuple(
-                Excitation(number, row[: size.visual], row[size.visual :])
-                for number, row in zip(ids.tolist(), real, strict=True)
+            records = tuple(
+                ActivationRecord(sample_id, row[: size.visual], row[size.visual :])
+                for sample_id, row in zip(ids.tolist(), real, strict=True)
             )
             evidence[purpose].append(  # type: ignore[index]
                 Evidence(
@@ -199,8 +200,8 @@ def draw_part(first: int, count: int, size: Size) -> Part:
                     neuron=neuron,
                     type="visual",
                     scale=9.0,
-                    exemplars=seen[: number // 2],
-                    random=seen[number // 2 :],
+                    exemplars=records[: number // 2],
+                    random=records[number // 2 :],
                 )
             )
             for claim in CLAIMS if purpose == "scorer" else CLAIMS[:1]:
@@ -209,24 +210,24 @@ def draw_part(first: int, count: int, size: Size) -> Part:
                 chance = rng.standard_normal((number, tokens), dtype=np.float32)
                 predicted.append((fires + chance if claim == "own" else chance).astype(np.float16))
                 rows += [
-                    names
+                    key
                     | {
                         "claim": claim,
                         "sample_id": sample_id,
                         "purpose": purpose,
-                        "draw": "exemplar" if spot < number // 2 else "random",
+                        "draw": "exemplar" if index < number // 2 else "random",
                     }
-                    for spot, sample_id in enumerate(ids.tolist())
+                    for index, sample_id in enumerate(ids.tolist())
                 ]
-    for place, number in ((0, size.samples), (1, _CALIBRATION), (2, size.samples)):
-        for sample_id in range(1_000 * place, 1_000 * place + number):
+    for block, number in ((0, size.samples), (1, _CALIBRATION), (2, size.samples)):
+        for sample_id in range(1_000 * block, 1_000 * block + number):
             words = rng.integers(_WORDS, size=size.text)
             texts[sample_id] = [f" {word}" for word in words.tolist()]
     return Part(_simulations(rows, np.concatenate(predicted), size), evidence, texts)
 
 
 def _simulations(rows: list[dict], predicted: np.ndarray, size: Size) -> pa.Table:
-    same = {
+    constants = {
         "explainer": "made-up",
         "simulator": "made-up",
         "claim_layer": -1,
@@ -238,7 +239,8 @@ def _simulations(rows: list[dict], predicted: np.ndarray, size: Size) -> pa.Tabl
     }
     columns = {
         name: pa.array(
-            [same.get(name, row.get(name)) for row in rows], SIMULATIONS.schema.field(name).type
+            [constants.get(name, row.get(name)) for row in rows],
+            SIMULATIONS.schema.field(name).type,
         )
         for name in SIMULATIONS.schema.names
         if name not in ("visual", "text")
@@ -255,7 +257,7 @@ def _simulations(rows: list[dict], predicted: np.ndarray, size: Size) -> pa.Tabl
 
 
 def _max_rss() -> int:
-    """The most memory that this process has held, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

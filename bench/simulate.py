@@ -1,10 +1,11 @@
-"""How much of a server's throughput the simulate stage uses, beside a bare client.
+"""Measure the share of a server's throughput that the simulate stage uses, compared with a bare
+client.
 
-A provider on loopback answers every request after a fixed time, so that what it gives is set by how
-many requests are in flight. The whole program simulates a small atlas through it, with its workers,
-journal and limits; then a bare AsyncOpenAI behind a semaphore sends the very same requests, as many
-at once. They take turns, on one machine and within one run. Throughput is what the provider's log
-says: requests answered, by the seconds from the arrival of the first to the answer of the last.
+A provider on loopback answers every request after a fixed time, so its throughput depends only on
+the number of requests in flight. The whole program simulates a small atlas with it, including
+workers, journal and limits. Then a bare AsyncOpenAI with a semaphore sends the same requests, with
+as many in flight. Both alternate within one run. Throughput comes from the provider's log: answered
+requests, divided by the time from the first request to the last answer.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.run.stage import Worker
 from neuron_atlas.workflows.stages import simulate
 
-LEAST_SHARE = 0.95
+MIN_SHARE = 0.95
 NEURONS = 48
 IN_FLIGHT = 64
 LATENCY_S = 2.0
@@ -47,39 +48,44 @@ KEY = "bench-key"
 KEY_ENV = "NEURON_ATLAS_BENCH_KEY"
 
 
-def measure(neurons: int, in_flight: int, latency_s: float, rounds: int) -> dict[str, Any]:
-    """Both ways in turn; throughput in requests a second, and the share that the stage keeps."""
+def measure_throughput(
+    neurons: int, in_flight: int, latency_s: float, rounds: int
+) -> dict[str, Any]:
+    """Run stage and bare client in turn; return both throughputs (requests/s) and their ratio."""
     os.environ |= {KEY_ENV: KEY, "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(Path.cwd())}
-    found: dict[str, list[dict[str, Any]]] = {"stage": [], "bare": []}
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        spooled = _prepare(folder, neurons, in_flight)
+    report: dict[str, list[dict[str, Any]]] = {"stage": [], "bare": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        requests = _prepare(folder, neurons, in_flight)
         for number in range(rounds):
-            for name, way in (("stage", _by_stage), ("bare", _barely)):
+            for name, send in (("stage", _send_by_stage), ("bare", _send_by_bare_client)):
                 log = folder / f"{name}-{number}.jsonl"
                 with _provider(log, latency_s) as base_url:
-                    way(folder, base_url, neurons, in_flight, spooled)
-                found[name].append(_seen(log, latency_s))
-                print(f"{name:<6} {found[name][-1]}", flush=True)
+                    send(folder, base_url, neurons, in_flight, requests)
+                report[name].append(_summarize(log, latency_s))
+                print(f"{name:<6} {report[name][-1]}", flush=True)
     means = {
-        name: sum(one["requests_per_s"] for one in runs) / len(runs) for name, runs in found.items()
+        name: sum(one["requests_per_s"] for one in runs) / len(runs)
+        for name, runs in report.items()
     }
     return {
         "in_flight": in_flight,
         "latency_s": latency_s,
-        "most_that_it_gives_per_s": in_flight / latency_s,
-        **found,
+        "max_requests_per_s": in_flight / latency_s,
+        **report,
         "stage_over_bare": round(means["stage"] / means["bare"], 4),
-        "limit": LEAST_SHARE,
+        "limit": MIN_SHARE,
     }
 
 
-def missed_targets(found: Mapping[str, Any]) -> list[str]:
-    """A line for each target that what was found does not reach."""
+def missed_targets(report: Mapping[str, Any]) -> list[str]:
+    """Return one line for each target that the result misses."""
     missed = []
-    if found["stage_over_bare"] < LEAST_SHARE:
-        missed.append(f"{found['stage_over_bare']} of {LEAST_SHARE} of a bare client's throughput")
-    for stage, bare in zip(found["stage"], found["bare"], strict=True):
+    if report["stage_over_bare"] < MIN_SHARE:
+        missed.append(
+            f"{report['stage_over_bare']} of a bare client's throughput; the target is {MIN_SHARE}"
+        )
+    for stage, bare in zip(report["stage"], report["bare"], strict=True):
         if stage["answered"] < bare["answered"]:
             missed.append(f"{stage['answered']:,} of {bare['answered']:,} requests answered")
     return missed
@@ -94,7 +100,7 @@ def _overrides(out: Path, neurons: int, *settings: str) -> list[str]:
     ]
 
 
-def _asking(base_url: str, in_flight: int) -> list[str]:
+def _simulator_settings(base_url: str, in_flight: int) -> list[str]:
     limits = "simulate.client.limits"
     return [
         *("simulate=chat", "simulate.estimator=integers", f"simulate.client.base_url={base_url}"),
@@ -105,11 +111,13 @@ def _asking(base_url: str, in_flight: int) -> list[str]:
 
 
 def _prepare(folder: Path, neurons: int, in_flight: int) -> list[FiledRequest]:
-    """Run everything up to the explanations, and write down what the stage will ask."""
+    """Run all stages up to the explanations, and return the requests of the simulate stage."""
     base = folder / "base"
     context = run_atlas(_composed(_overrides(base, neurons)))
-    asking = _composed(_overrides(base, neurons, *_asking("http://127.0.0.1:1/v1", in_flight)))
-    context.settings = replace(context.settings, simulate=read_settings(asking).simulate)
+    config = _composed(
+        _overrides(base, neurons, *_simulator_settings("http://127.0.0.1:1/v1", in_flight))
+    )
+    context.settings = replace(context.settings, simulate=read_settings(config).simulate)
     explainer = context.settings.explain.explainer.name
     stage = simulate.stage_of(explainer, is_one_of_several=False, is_dry_run=False)
     step = stage.steps[-1]
@@ -119,14 +127,14 @@ def _prepare(folder: Path, neurons: int, in_flight: int) -> list[FiledRequest]:
     return list(read_request_files(sorted((folder / "requests").glob("*.jsonl"))))
 
 
-def _by_stage(
-    folder: Path, base_url: str, neurons: int, in_flight: int, spooled: list[FiledRequest]
+def _send_by_stage(
+    folder: Path, base_url: str, neurons: int, in_flight: int, requests: list[FiledRequest]
 ) -> None:
     out = folder / "run"
     shutil.copytree(folder / "base", out)
-    called = _overrides(out, neurons, *_asking(base_url, in_flight))
+    overrides = _overrides(out, neurons, *_simulator_settings(base_url, in_flight))
     finished = subprocess.run(
-        [sys.executable, "-m", "neuron_atlas.workflows.atlas", *called],
+        [sys.executable, "-m", "neuron_atlas.workflows.atlas", *overrides],
         capture_output=True,
         text=True,
         check=False,
@@ -136,8 +144,8 @@ def _by_stage(
         raise RuntimeError(finished.stderr)
 
 
-def _barely(
-    folder: Path, base_url: str, neurons: int, in_flight: int, spooled: list[FiledRequest]
+def _send_by_bare_client(
+    folder: Path, base_url: str, neurons: int, in_flight: int, requests: list[FiledRequest]
 ) -> None:
     async def work() -> None:
         semaphore = asyncio.Semaphore(in_flight)
@@ -150,19 +158,20 @@ def _barely(
                     semaphore.release()
 
             async with asyncio.TaskGroup() as group:
-                for one in spooled:
+                for request in requests:
                     await semaphore.acquire()
-                    group.create_task(send(one.body()))
+                    group.create_task(send(request.body()))
 
     asyncio.run(work())
 
 
-def _seen(log: Path, latency_s: float) -> dict[str, Any]:
-    """What the provider saw; its log tells when a request came, and is written at its answer."""
+def _summarize(log: Path, latency_s: float) -> dict[str, Any]:
+    """Summarize the provider's log. A line is written at the answer, with the request's arrival
+    time."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     answered = [line for line in lines if line["status"] == 200]
-    begun = [line["time"] for line in answered]
-    seconds = max(begun) + latency_s - min(begun)
+    arrivals = [line["time"] for line in answered]
+    seconds = max(arrivals) + latency_s - min(arrivals)
     return {
         "answered": len(answered),
         "seconds": round(seconds, 2),

@@ -1,13 +1,12 @@
-"""How long a site of LLaVA-1.5-7B's 352,256 neurons takes to write, to open and to filter.
+"""Measure how long a site of LLaVA-1.5-7B's 352,256 neurons takes to write, open and filter.
 
     python -m bench.site [--layers 32] [--neurons 11008] [--rounds 5] [--out bench/site.json]
 
-Every neuron but one in eight has an explanation and a score, all made up of words as models use
-them. The tables are written to a folder of their own and are not timed; then one process writes
-the site; then a headless Chromium opens it from the folder, each round in a window without
-anything kept of the last. Times run from the action to the moment at which the rows in sight and
-the count are those of the new view. Traces are of 8 x 8 patches and 20 text tokens, so the size of
-the whole is worked out for the true shape beside what was measured.
+Seven in eight neurons have a synthetic explanation, with words that models use, and a score. The
+tables are written first and not timed. Then one process writes the site, and a headless Chromium
+opens it from its folder, each round in a new window without cache. Times run from an action until
+the visible rows and the count are those of the new view. Traces have 8 x 8 patches and 20 text
+tokens, so the size for the true shape is calculated and reported as well.
 """
 
 from __future__ import annotations
@@ -48,7 +47,9 @@ _SHOWN = """(before) => {
 
 def main() -> None:
     """Measure, print the table and write it as JSON."""
-    parser = argparse.ArgumentParser(description="Writing, opening and filtering a large site.")
+    parser = argparse.ArgumentParser(
+        description="Measure writing, opening and filtering a large site."
+    )
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--neurons", type=int, default=11_008)
     parser.add_argument("--samples", type=int, default=400)
@@ -64,9 +65,9 @@ def main() -> None:
         top_n=4,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        made = make_up(Path(scratch) / "tables", sizes, ["gpt4o"])
+        atlas = make_up(Path(scratch) / "tables", sizes, ["gpt4o"])
         site = Path(scratch) / "report" / "site"
-        written = _write(site, made)
+        written = _write(site, atlas)
         written["bytes"] = _bytes_by_kind(site)
         browsed = _browse(site, options.rounds)
     result = {
@@ -78,54 +79,57 @@ def main() -> None:
         "seconds": browsed,
         "target_seconds": TARGET_S,
         "within_target": all(one["median"] <= TARGET_S for one in browsed.values()),
-        "worked_out_bytes_llava_1.5_7b": worked_out(),
+        "calculated_bytes_llava_1.5_7b": calculated_bytes(),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
 
 
-def worked_out() -> dict[str, dict[str, int]]:
-    """The site of LLaVA-1.5-7B over 23,000 samples: with 1,280 neurons explained, and with all."""
+def calculated_bytes() -> dict[str, dict[str, int]]:
+    """Return the calculated size of LLaVA-1.5-7B's site over 23,000 samples, in bytes, with 1,280
+    and with all neurons explained."""
     shapes = {"1280_explained": Shape(explained=1280), "all_explained": Shape(explained=352_256)}
     return {name: expected_bytes(shape, _SETTINGS) for name, shape in shapes.items()}
 
 
-def _write(site: Path, made: MadeUp) -> dict[str, Any]:
-    """Seconds of each step in this process, and the largest memory that it ever had."""
+def _write(site: Path, atlas: MadeUp) -> dict[str, Any]:
+    """Write the site in this process; return the seconds of each step, and the peak memory."""
     seconds = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
-        done = work()
+        value = work()
         seconds[name] = round(time.perf_counter() - start, 1)
-        return done
+        return value
 
     accounts = list_accounts(
-        [path for files in made.layers for path in files["explanations"]],
-        [path for files in made.layers for path in files["scores"]],
-        made.aggregates,
+        [path for files in atlas.layers for path in files["explanations"]],
+        [path for files in atlas.layers for path in files["scores"]],
+        atlas.aggregates,
     )
-    rows = timed("columns", lambda: [write_columns(site, files, accounts) for files in made.layers])
-    shown = timed(
+    rows = timed(
+        "columns", lambda: [write_columns(site, files, accounts) for files in atlas.layers]
+    )
+    sample_ids = timed(
         "neurons",
         lambda: {
             sample_id
-            for files in made.layers
+            for files in atlas.layers
             for part in cut_layer(files)
-            for sample_id in write_neurons(site, part, files, made.samples, _SETTINGS, made.top_n)
+            for sample_id in write_neurons(site, part, files, atlas.samples, _SETTINGS, atlas.top_n)
         },
     )
-    timed("samples", lambda: _write_samples(site, made, shown))
+    timed("samples", lambda: _write_samples(site, atlas, sample_ids))
     about = About("llava-1.5-7b", "made up", "0", ())
     timed("index", lambda: write_index(site, rows, accounts, about, "LLaVA-1.5-7B"))
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"seconds": seconds, "settings": asdict(_SETTINGS), "resident_gb": round(resident, 2)}
 
 
-def _write_samples(site: Path, made: MadeUp, shown: set[int]) -> None:
-    for batch in cut_samples(shown):
-        write_samples(site, batch, made.samples, _SETTINGS)
+def _write_samples(site: Path, atlas: MadeUp, sample_ids: set[int]) -> None:
+    for batch in cut_samples(sample_ids):
+        write_samples(site, batch, atlas.samples, _SETTINGS)
 
 
 def _bytes_by_kind(site: Path) -> dict[str, int]:
@@ -143,40 +147,40 @@ def _bytes_by_kind(site: Path) -> dict[str, int]:
 def _browse(site: Path, rounds: int) -> dict[str, dict[str, float]]:
     from playwright.sync_api import sync_playwright
 
-    found: dict[str, list[float]] = {}
+    timings: dict[str, list[float]] = {}
     with sync_playwright() as driver:
         path = shutil.which("chromium") or driver.chromium.executable_path
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         for _ in range(rounds):
             for name, seconds in _visit(browser, site).items():
-                found.setdefault(name, []).append(seconds)
+                timings.setdefault(name, []).append(seconds)
         browser.close()
     return {
         name: {
             "median": round(statistics.median(seconds), 3),
-            "least": round(min(seconds), 3),
-            "most": round(max(seconds), 3),
+            "min": round(min(seconds), 3),
+            "max": round(max(seconds), 3),
         }
-        for name, seconds in found.items()
+        for name, seconds in timings.items()
     }
 
 
 def _visit(browser: Any, site: Path) -> dict[str, float]:
-    """One window: open the table, then filter and sort it, and open a neuron."""
+    """Open the table in a new window, filter and sort it, and open a neuron; return the seconds."""
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    found = {}
+    timings = {}
 
-    def timed(name: str, act: Callable[[], Any], seen: str = _SHOWN, changes: bool = True) -> None:
+    def timed(name: str, act: Callable[[], Any], done: str = _SHOWN, changes: bool = True) -> None:
         before = page.evaluate("location.hash") if changes else ""
         start = time.perf_counter()
         act()
-        while not page.evaluate(seen, before):
+        while not page.evaluate(done, before):
             if time.perf_counter() - start > 120:
-                raise RuntimeError(f"{name}: nothing after two minutes; {problems}")
+                raise RuntimeError(f"{name}: no result after two minutes; {problems}")
             page.wait_for_timeout(5)
-        found[name] = time.perf_counter() - start
+        timings[name] = time.perf_counter() - start
 
     def search(words: str) -> Callable[[], Any]:
         return lambda: page.get_by_role("searchbox").fill(words)
@@ -198,11 +202,11 @@ def _visit(browser: Any, site: Path) -> dict[str, float]:
     start = time.perf_counter()
     other.goto(f"{address}#/neuron/0:417")
     other.wait_for_selector(".one .told")
-    found["open_neuron_by_link"] = time.perf_counter() - start
+    timings["open_neuron_by_link"] = time.perf_counter() - start
     other.context.close()
     if problems:
         raise RuntimeError(f"the page has errors: {problems}")
-    return found
+    return timings
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is measured: the bundled subject on drawn scenes, or the true shape of LLaVA-1.5-7B."""
+"""Subjects to measure: the bundled one on drawn scenes, or the true shape of LLaVA-1.5-7B."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Samples = list[tuple[int, Encoded]]
 _IMAGE_TOKEN = 32_000
 _PATCHES = 24
 _QUESTION = 20
-"""Template tokens, about as many as LLaVA's prompt has."""
+"""Template tokens, about the number in LLaVA's prompt."""
 
 
 def subject_and_samples(shape: str, count: int, device: torch.device) -> tuple[Subject, Samples]:
-    """A subject of one of SHAPES and `count` samples, encoded."""
+    """Return a subject of one of SHAPES, and `count` encoded samples."""
     if shape == "bundled":
         subject = load_subject(SubjectSettings(model=str(BUNDLED)), device)
         return subject, scene_samples(subject, count)
@@ -35,16 +35,16 @@ def subject_and_samples(shape: str, count: int, device: torch.device) -> tuple[S
 
 
 def scene_samples(subject: Subject, count: int) -> Samples:
-    """Drawn scenes with their true descriptions, encoded."""
+    """Return encoded drawn scenes with their true descriptions."""
     scenes = Scenes(count=count, seed=77)
     return [
-        (place, encode(subject, [scenes.open_image(record.images[0]).pixels], record.text))
-        for place, record in enumerate(scenes.records())
+        (sample_id, encode(subject, [scenes.open_image(record.images[0]).pixels], record.text))
+        for sample_id, record in enumerate(scenes.records())
     ]
 
 
 def _llava_7b(device: torch.device) -> Subject:
-    """LLaVA-1.5-7B's classes and sizes with random weights: as fast as the real one."""
+    """Return a model with LLaVA-1.5-7B's classes and sizes and random weights: equally fast."""
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=1024,
@@ -71,11 +71,11 @@ def _llava_7b(device: torch.device) -> Subject:
 
 
 def _made_up_samples(count: int) -> Samples:
-    """Samples of LLaVA-1.5's form: 576 visual tokens, and texts of 60 to 200 tokens."""
+    """Return samples in LLaVA-1.5's format: 576 visual tokens, and texts of 60 to 199 tokens."""
     rng = np.random.default_rng(0)
     region = Region(0, _PATCHES, _PATCHES, 0, 0, 336, 336)
     samples = []
-    for place in range(count):
+    for sample_id in range(count):
         n_text = int(rng.integers(60, 200))
         runs = [(TEMPLATE, 5), (VISUAL, _PATCHES**2), (TEMPLATE, _QUESTION), (TEXT, n_text)]
         roles = torch.cat([torch.full((length,), role, dtype=torch.int8) for role, length in runs])
@@ -84,6 +84,6 @@ def _made_up_samples(count: int) -> Samples:
         pixels = torch.from_numpy(rng.normal(size=(1, 3, 336, 336)).astype(np.float32))
         pieces = ("x",) * n_text
         samples.append(
-            (place, Encoded(input_ids, roles, {"pixel_values": pixels}, pieces, (region,)))
+            (sample_id, Encoded(input_ids, roles, {"pixel_values": pixels}, pieces, (region,)))
         )
     return samples

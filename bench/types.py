@@ -1,12 +1,11 @@
-"""How long typing by tests takes beside shuffling labels, and how much memory.
+"""Measure the time and memory of typing by tests, compared with shuffling labels.
 
     python -m bench.types [--layers 32] [--neurons 11008] [--out bench/types.json]
 
-Histograms of the size of LLaVA-1.5-7B over 23 k samples are made up and written; then a process
-of its own reads, tests and writes them, one layer after the other (the workflow's layers run side
-by side). Beside it the usual way: for each neuron the labels of its tokens are shuffled 1,000
-times. It is given only the tokens of 50 exemplars, as published code does, and not the 15 million
-that the tests here rest on.
+Writes synthetic histograms of the size of LLaVA-1.5-7B over 23,000 samples. A separate process
+reads, tests and writes them layer by layer (the workflow runs layers in parallel). The usual method
+shuffles the labels of each neuron's tokens 1,000 times. It gets only the tokens of 50 exemplars, as
+in published code, instead of the 15 million tokens of the tests.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ EXEMPLAR_VISUAL, EXEMPLAR_TEXT = 50 * 576, 50 * 90
 
 
 def main() -> None:
-    """Measure, print and write as JSON."""
-    parser = argparse.ArgumentParser(description="Typing by tests beside shuffling labels.")
+    """Measure, print the result and write it as JSON."""
+    parser = argparse.ArgumentParser(description="Compare typing by tests with shuffling labels.")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--neurons", type=int, default=11_008)
     parser.add_argument("--shuffled-neurons", type=int, default=10)
@@ -57,8 +56,8 @@ def main() -> None:
         return
     with TemporaryDirectory(dir=options.out.resolve().parent) as folder:
         for layer in range(options.layers):
-            made = made_up_histograms(layer, options.neurons)
-            write_table(made, HISTOGRAMS, Path(folder) / layer_file("histograms", layer))
+            histograms = made_up_histograms(layer, options.neurons)
+            write_table(histograms, HISTOGRAMS, Path(folder) / layer_file("histograms", layer))
         size = sum(path.stat().st_size for path in Path(folder).glob("*.parquet"))
         command = [sys.executable, "-m", "bench.types", "--work", folder]
         run = subprocess.run(
@@ -88,7 +87,7 @@ def main() -> None:
 
 
 def type_neurons(folder: Path, layers: int) -> dict[str, object]:
-    """Read, test and write all layers below `folder`; what it took."""
+    """Read, test and write all layers in `folder`; return time, peak memory and type counts."""
     rule = RateRule()
     start, processor = time.perf_counter(), time.process_time()
     tested = [folder / "without-q" / layer_file("tested_types", layer) for layer in range(layers)]
@@ -100,31 +99,31 @@ def type_neurons(folder: Path, layers: int) -> dict[str, object]:
     seconds = time.perf_counter() - start
     processor_seconds = time.process_time() - processor
     kinds = pa.concat_tables(pq.read_table(path, columns=["type_tested"]) for path in written)
-    counted = kinds["type_tested"].value_counts().to_pylist()
+    counts = kinds["type_tested"].value_counts().to_pylist()
     return {
         "seconds": round(seconds, 2),
         "processor_seconds": round(processor_seconds, 2),
         "max_resident_GB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
-        "types": {row["values"]: row["counts"] for row in counted},
+        "types": {row["values"]: row["counts"] for row in counts},
     }
 
 
 def made_up_histograms(layer: int, neurons: int) -> pa.Table:
-    """A layer of `histograms` rows with all tokens counted.
+    """Return synthetic `histograms` rows of one layer.
 
-    A neuron's activations fall off exponentially, with a scale of its own for each role and block.
-    A tenth of the neurons has the same scale for both roles.
+    A neuron's activations are exponentially distributed, with a separate scale for each role and
+    block. One tenth of the neurons has nearly the same scale for both roles.
     """
     rng = np.random.default_rng(layer)
     scale = rng.lognormal(-1.0, 1.0, (neurons, 1))
-    apart = np.where(rng.uniform(size=(neurons, 1)) < 0.1, 0.0, 0.7)
+    role_spread = np.where(rng.uniform(size=(neurons, 1)) < 0.1, 0.0, 0.7)
     positive = rng.uniform(0.05, 0.6, (neurons, 1))
     columns = {
         "layer": pa.array([layer] * neurons, pa.int16()),
         "neuron": pa.array(range(neurons), pa.int32()),
     }
     for role, tokens in (("visual", N_VISUAL), ("text", N_TEXT)):
-        own = scale * np.exp(apart * rng.normal(size=(neurons, 1)))
+        own = scale * np.exp(role_spread * rng.normal(size=(neurons, 1)))
         of_block = own * np.exp(0.05 * rng.normal(size=(neurons, BLOCKS)))
         above = positive[:, :, None] * np.exp(-bin_edges()[1:] / of_block[:, :, None])
         shares = -np.diff(above, prepend=1.0, append=0.0)
@@ -145,19 +144,19 @@ def _seconds_to_shuffle(seed: int) -> float:
 def shuffled_p(
     high_visual: np.ndarray, high_text: np.ndarray, shuffles: int, rng: np.random.Generator
 ) -> float:
-    """The usual way: the share of shuffles of the labels with at least the difference seen.
+    """Return the share of label shuffles with at least the observed difference (the usual test).
 
-    High tokens are told once, only they are shuffled, as bytes, and in place.
+    Fast for its kind: it shuffles a byte per token in place.
     """
     n_visual, n_text = len(high_visual), len(high_text)
-    seen = abs(high_visual.mean() - high_text.mean())
+    observed = abs(high_visual.mean() - high_text.mean())
     tokens = np.concatenate([high_visual, high_text]).view(np.uint8)
     total = int(tokens.sum())
     reached = 0
     for _ in range(shuffles):
         rng.shuffle(tokens)
         visual = int(np.count_nonzero(tokens[:n_visual]))
-        reached += abs(visual / n_visual - (total - visual) / n_text) >= seen - 1e-12
+        reached += abs(visual / n_visual - (total - visual) / n_text) >= observed - 1e-12
     return reached / shuffles
 
 

@@ -1,7 +1,7 @@
-"""The usual way to find exemplars and their traces, for comparison.
+"""Find exemplars and their traces in the usual way, as a baseline.
 
-One sample at a time, every activation copied to the host, a heap for every neuron there, and a
-second pass over the samples for the traces of the winners.
+Processes one sample at a time, copies every activation to the host, keeps a heap per neuron, and
+makes a second pass over the samples for the traces of the exemplars.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from neuron_atlas.tasks.subject.load import Subject
 def usual_way(
     subject: Subject, samples: Samples, top_n: int
 ) -> dict[tuple[int, int, int], np.ndarray]:
-    """Traces by (layer, neuron, sample_id) of every neuron's `top_n` strongest samples."""
+    """Return the traces of every neuron's `top_n` strongest samples, by (layer, neuron,
+    sample_id)."""
     layers = range(len(decoder_layers(subject)))
     heaps: dict[int, list[list[tuple[float, int]]]] = {}
     for sample_id, activations in _one_by_one(subject, samples, layers):
         for layer, values in activations.items():
-            mine = heaps.setdefault(layer, [[] for _ in range(values.shape[1])])
+            layer_heaps = heaps.setdefault(layer, [[] for _ in range(values.shape[1])])
             for neuron, peak in enumerate(values.max(0).tolist()):
-                if len(mine[neuron]) < top_n:
-                    heapq.heappush(mine[neuron], (peak, -sample_id))
+                if len(layer_heaps[neuron]) < top_n:
+                    heapq.heappush(layer_heaps[neuron], (peak, -sample_id))
                 else:
-                    heapq.heappushpop(mine[neuron], (peak, -sample_id))
-    wanted: dict[int, list[tuple[int, int]]] = {}
-    for layer, mine in heaps.items():
-        for neuron, heap in enumerate(mine):
+                    heapq.heappushpop(layer_heaps[neuron], (peak, -sample_id))
+    neurons_of: dict[int, list[tuple[int, int]]] = {}
+    for layer, layer_heaps in heaps.items():
+        for neuron, heap in enumerate(layer_heaps):
             for _, negative_id in heap:
-                wanted.setdefault(-negative_id, []).append((layer, neuron))
+                neurons_of.setdefault(-negative_id, []).append((layer, neuron))
     traces: dict[tuple[int, int, int], np.ndarray] = {}
     for sample_id, activations in _one_by_one(subject, samples, layers):
-        for layer, neuron in wanted.get(sample_id, []):
+        for layer, neuron in neurons_of.get(sample_id, []):
             traces[layer, neuron, sample_id] = activations[layer][:, neuron].astype(np.float16)
     return traces
 
@@ -49,16 +50,16 @@ def usual_way(
 def _one_by_one(
     subject: Subject, samples: Samples, layers: Sequence[int]
 ) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
-    found: dict[int, torch.Tensor] = {}
-    with observing(subject, layers, "gate", found.__setitem__), torch.inference_mode():
+    activations: dict[int, torch.Tensor] = {}
+    with observing(subject, layers, "gate", activations.__setitem__), torch.inference_mode():
         for sample_id, encoded in samples:
             (batch,) = batches([(sample_id, encoded)], 1)
             forward_body(subject, batch.inputs)
-            keep = (encoded.roles != TEMPLATE).numpy()
+            is_evidence = (encoded.roles != TEMPLATE).numpy()
             yield (
                 sample_id,
                 {
-                    layer: values[0].float().cpu().numpy()[: len(keep)][keep]
-                    for layer, values in found.items()
+                    layer: values[0].float().cpu().numpy()[: len(is_evidence)][is_evidence]
+                    for layer, values in activations.items()
                 },
             )

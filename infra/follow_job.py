@@ -1,4 +1,4 @@
-"""Submit a Ray job and follow it to its end: log, signals, exit status."""
+"""Submit a Ray job and follow it to its end: log, signals and exit status."""
 
 from __future__ import annotations
 
@@ -18,120 +18,123 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.run.errors import INTERRUPTED, RunFailed, WrongCall
 
-_SECONDS_TO_ANSWER = 5.0
-_SECONDS_BETWEEN_TRIES = 1.0
-_TRIES = 60
+_ANSWER_TIMEOUT_S = 5.0
+_RETRY_WAIT_S = 1.0
+_MAX_RETRIES = 60
 
 
 def submit(
     address: str, entrypoint: str, runtime_env: Mapping[str, Any]
 ) -> tuple[JobSubmissionClient, str]:
-    """Have a cluster run a command; the client, and the job's name. Raises WrongCall.
+    """Submit a command as a job; return the client and the job's id.
 
-    address: of the cluster's job server (http://head:8265, https://...), or of the cluster
-    (head:6379, auto), which is asked for it.
+    address: the cluster's job server (http://head:8265, https://...), or the cluster itself
+    (head:6379, auto), which gives its job server. Raises WrongCall if the cluster does not answer
+    or rejects the job.
     """
     client = _client(address)
-    if takes_anybody(client.get_address()):
-        say(f"cluster    {address} wants no token: whoever reaches it can run code there")
+    if needs_no_token(client.get_address()):
+        say(f"cluster    {address} needs no token: anyone who can reach it can run code there")
     try:
         return client, client.submit_job(entrypoint=entrypoint, runtime_env=dict(runtime_env))
     except RuntimeError as error:
-        raise WrongCall(f"RAY_ADDRESS: {address} takes no job: {_first_line(error)}") from error
+        raise WrongCall(f"RAY_ADDRESS: {address} rejected the job: {_first_line(error)}") from error
 
 
 async def follow(client: JobSubmissionClient, job: str) -> int:
-    """Print a job's log until it ends; its exit status, 130 where it was stopped from here.
+    """Print a job's log until it ends; return its exit status, 130 if a signal stopped it.
 
-    Ctrl-C or SIGTERM stop the job, which keeps what is under way; its log is followed to its end.
-    A second one leaves it alone. Where the connection breaks off it is taken up again.
+    The first Ctrl-C or SIGTERM stops the job, which finishes work in progress; its log is followed
+    to the end. The second one returns without waiting for the job. A broken connection is
+    reopened. Raises RunFailed if the cluster stops answering.
     """
     loop = asyncio.get_running_loop()
-    leaving = asyncio.Event()
+    detach = asyncio.Event()
     stopping: asyncio.Task[None] | None = None
 
-    def stop() -> None:
+    def on_signal() -> None:
         nonlocal stopping
         if stopping is not None:
-            leaving.set()
+            detach.set()
             return
-        say(f"stopping   {job}, once what is under way is kept; again to wait no longer")
+        say(f"stopping   {job}, which finishes work in progress; press Ctrl-C again not to wait")
         stopping = loop.create_task(_stop(client, job))
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        loop.add_signal_handler(number, stop)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in handlers:
+        loop.add_signal_handler(number, on_signal)
     try:
         printing = asyncio.create_task(_print_log(client, job))
-        left = asyncio.create_task(leaving.wait())
-        await asyncio.wait({printing, left}, return_when=asyncio.FIRST_COMPLETED)
-        if leaving.is_set():
+        detaching = asyncio.create_task(detach.wait())
+        await asyncio.wait({printing, detaching}, return_when=asyncio.FIRST_COMPLETED)
+        if detach.is_set():
             printing.cancel()
-            say(_left(job, stopping))
+            say(_detached(job, stopping))
             return INTERRUPTED
-        left.cancel()
+        detaching.cancel()
         return _status(printing.result(), job, stopping is not None)
     finally:
         if stopping is not None:
             stopping.cancel()
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler or signal.SIG_DFL)
 
 
 async def _stop(client: JobSubmissionClient, job: str) -> None:
-    """Tell the cluster to stop a job, again and again until it takes that."""
+    """Stop a job; retry until the cluster accepts the request."""
     failures = 0
     while True:
         try:
             await asyncio.to_thread(client.stop_job, job)
             return
-        except Exception as error:  # Whatever it is: nobody else stops the job.
+        except Exception as error:  # Retry after any error: nothing else stops the job.
             failures += 1
             if failures == 1:
-                say(
-                    f"run-cluster: {job} cannot be told to stop ({_first_line(error)}); tries again"
-                )
-        await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
+                say(f"run-cluster: could not stop {job} ({_first_line(error)}); retrying")
+        await asyncio.sleep(_RETRY_WAIT_S)
 
 
-def _left(job: str, stopping: asyncio.Task[None] | None) -> str:
+def _detached(job: str, stopping: asyncio.Task[None] | None) -> str:
     if stopping is not None and stopping.done():
-        return f"run-cluster: {job} was told to stop and is left; the same call goes on from there"
+        return f"run-cluster: {job} is stopping; run the same command again to continue"
     return (
-        f"run-cluster: {job} is left and may run on, for the cluster did not take that it shall "
-        f"stop (ray job stop {job}); the same call goes on from what it has finished"
+        f"run-cluster: could not stop {job}; it may still be running (ray job stop {job}). Run the "
+        "same command again to continue from the finished work"
     )
 
 
 async def _print_log(client: JobSubmissionClient, job: str) -> JobDetails:
-    """Print all of a job's log as it comes; how the job ended. Raises RunFailed."""
-    printed = 0
+    """Print a job's log as it arrives; return the details of the finished job.
+
+    Raises RunFailed if the cluster stops answering.
+    """
+    n_printed = 0
     failures = 0
     while True:
-        seen = 0
+        n_received = 0
         try:
             async for chunk in client.tail_job_logs(job):
                 failures = 0
-                # After a break the log comes from its beginning.
-                fresh = chunk[max(0, printed - seen) :]
-                seen += len(chunk)
-                printed = max(printed, seen)
-                print(fresh, end="", file=sys.stderr, flush=True)
+                # After a reconnect, the log starts from the beginning.
+                new = chunk[max(0, n_printed - n_received) :]
+                n_received += len(chunk)
+                n_printed = max(n_printed, n_received)
+                print(new, end="", file=sys.stderr, flush=True)
             details = await asyncio.to_thread(client.get_job_info, job)
             if JobStatus(details.status).is_terminal():
                 return details
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             failures += 1
             if failures == 1:
-                say(f"run-cluster: the log broke off ({_first_line(error)}); tries again")
-            if failures >= _TRIES:
+                say(f"run-cluster: lost the job's log ({_first_line(error)}); reconnecting")
+            if failures >= _MAX_RETRIES:
                 raise RunFailed(
-                    f"the cluster has not answered for {_TRIES * _SECONDS_BETWEEN_TRIES:.0f} s; "
-                    f"{job} may still run (ray job logs --follow {job}), and the same call goes "
-                    "on from what it has finished"
+                    f"no answer from the cluster for {_MAX_RETRIES * _RETRY_WAIT_S:.0f} s; {job} "
+                    f"may still be running (ray job logs --follow {job}). Run the same command "
+                    "again to continue from the finished work"
                 ) from error
-        await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
+        await asyncio.sleep(_RETRY_WAIT_S)
 
 
 def _status(details: JobDetails, job: str, stopped: bool) -> int:
@@ -141,21 +144,24 @@ def _status(details: JobDetails, job: str, stopped: bool) -> int:
     if status == JobStatus.STOPPED:
         if stopped:
             return INTERRUPTED
-        say(f"run-cluster: {job} was stopped by somebody else; the same call goes on from there")
+        say(f"run-cluster: another client stopped {job}; run the same command again to continue")
         return 1
     if code is not None and 0 < code < 256:
         return code
-    why = _first_line(details.message or "no reason is given")
+    reason = _first_line(details.message or "no reason given")
     if code is not None and code < 0:
-        why = f"its driver was killed by {signal.Signals(-code).name}"
-    say(f"run-cluster: {job} failed: {why}; what was finished is kept, and the same call goes on")
+        reason = f"its driver was killed by {signal.Signals(-code).name}"
+    say(
+        f"run-cluster: {job} failed: {reason}. Finished work is kept; run the same command again "
+        "to continue"
+    )
     return 1
 
 
 def _client(address: str) -> JobSubmissionClient:
     if address.startswith("ray://"):
         raise WrongCall(
-            f"RAY_ADDRESS: {address} is Ray Client's; name the job server instead, such as "
+            f"RAY_ADDRESS: {address} is a Ray Client address; give the job server instead, such as "
             f"http://{urlsplit(address).hostname}:8265"
         )
     _check_answers(address)
@@ -163,28 +169,28 @@ def _client(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         raise WrongCall(
-            f"RAY_ADDRESS: {address}: {_first_line(error)}. A cluster with a token wants "
+            f"RAY_ADDRESS: {address}: {_first_line(error)}. For a cluster with a token, set "
             "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
         ) from error
 
 
-def takes_anybody(server: str) -> bool:
-    """Whether a job server answers a request that has no token."""
+def needs_no_token(server: str) -> bool:
+    """Return whether a job server answers a request without a token."""
     try:
-        return requests.get(f"{server}/api/jobs/", timeout=_SECONDS_TO_ANSWER).ok
+        return requests.get(f"{server}/api/jobs/", timeout=_ANSWER_TIMEOUT_S).ok
     except requests.RequestException:
         return False
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself would try for long."""
-    place = urlsplit(address if "://" in address else f"//{address}")
+    """Raise WrongCall if there is no connection; Ray itself would retry for a long time."""
+    url = urlsplit(address if "://" in address else f"//{address}")
     try:
-        port = place.port or {"http": 80, "https": 443}.get(place.scheme)
-        if place.hostname and port:
-            socket.create_connection((place.hostname, port), _SECONDS_TO_ANSWER).close()
+        port = url.port or {"http": 80, "https": 443}.get(url.scheme)
+        if url.hostname and port:
+            socket.create_connection((url.hostname, port), _ANSWER_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
-        raise WrongCall(f"RAY_ADDRESS: nobody answers at {address}: {error}") from error
+        raise WrongCall(f"RAY_ADDRESS: no answer from {address}: {error}") from error
 
 
 def _first_line(error: object) -> str:

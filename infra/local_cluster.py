@@ -1,5 +1,5 @@
-"""A Ray cluster of several real nodes on this machine: on loopback, behind a token, gone with the
-program that made it."""
+"""Start a Ray cluster with several real nodes on this machine: loopback only, with a token. It
+stops with this process."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from neuron_atlas.workflows.cluster.signals import keeping_sigterm
 from neuron_atlas.workflows.cluster.start import start_with_retries
 from neuron_atlas.workflows.run.errors import RunFailed
 
-_SECONDS_TO_START = 120.0
+_START_TIMEOUT_S = 120.0
 _LOOPBACK = "127.0.0.1"
 _STOP_WAIT_S = 600
-"""What a job that is stopped has for its end: calls to a model under way may take two minutes."""
+"""How long a stopped job may take to end: calls to a model in progress may take two minutes."""
 
 
 @contextmanager
 def local_cluster(nodes: int) -> Iterator[str]:
-    """Start `nodes` nodes that share this machine's cores; the address of their job server.
+    """Start `nodes` nodes that share this machine's cores; yield the address of their job server.
 
-    Everything listens on loopback, and wants a token that is made for this cluster. Its processes
-    inherit this one's environment, with the keys in it, and die with this one however it ends.
-    Ray must not have been imported before: it reads its environment when it is.
+    All servers listen on loopback and require a token created for this cluster. Its processes
+    inherit this process's environment, including API keys, and end with this process. Do not
+    import Ray before: it reads its environment on import. Raises RunFailed if the nodes do not
+    start.
     """
     with tempfile.TemporaryDirectory(prefix="neuron-atlas-") as folder:
         os.environ |= _environment(_token_file(Path(folder)))
@@ -45,14 +46,14 @@ def local_cluster(nodes: int) -> Iterator[str]:
 
 
 def _start(cluster: Any, nodes: int, cores: int) -> None:
-    """Raises RunFailed."""
+    """Start the head and the workers. Raises RunFailed."""
     head = partial(
         cluster.add_node,
         num_cpus=cores,
         node_ip_address=_LOOPBACK,
         include_dashboard=True,
         dashboard_host=_LOOPBACK,
-        dashboard_port=None,  # The first that is free, from 8265 on.
+        dashboard_port=None,  # The first free port from 8265 on.
         dashboard_agent_listen_port=0,
         wait=False,
     )
@@ -60,16 +61,15 @@ def _start(cluster: Any, nodes: int, cores: int) -> None:
     for add_node in [head, *[worker] * (nodes - 1)]:
         start_with_retries(add_node)
     try:
-        cluster.wait_for_nodes(timeout=_SECONDS_TO_START)
+        cluster.wait_for_nodes(timeout=_START_TIMEOUT_S)
     except TimeoutError as error:
         raise RunFailed(
-            f"{nodes} Ray nodes did not start within {_SECONDS_TO_START:.0f} s; fewer (NODES) may "
-            "fit on this machine"
+            f"{nodes} Ray nodes did not start within {_START_TIMEOUT_S:.0f} s; try fewer (NODES)"
         ) from error
 
 
 def _token_file(folder: Path) -> Path:
-    """A new token in a file that only this user reads, so that no command line shows it."""
+    """Write a new token to a file that only this user can read; command lines do not show it."""
     path = folder / "ray-token"
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(32), encoding="utf-8")
@@ -80,8 +80,8 @@ def _environment(token: Path) -> dict[str, str]:
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_AUTH_TOKEN": "",  # It would go before the file.
-        # Ray's name for it: 0 has its servers listen on loopback only.
+        "RAY_AUTH_TOKEN": "",  # A token here would take precedence over the file.
+        # Despite its name: 0 makes Ray's servers listen on loopback only.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S),

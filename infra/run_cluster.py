@@ -2,10 +2,10 @@
 
     python -m neuron_atlas.infra.run_cluster --nodes 3 -- experiment=demo out=out/demo
 
-RAY_ADDRESS names the cluster: its job server (http://head:8265), or its own address (head:6379).
-Without it a cluster of several nodes is made here, and stopped afterwards. The exit status is that
-of the run: 0, 1 for a failed run, 2 for a wrong call, 130 after Ctrl-C or SIGTERM, which have the
-run keep what is under way.
+RAY_ADDRESS is the address of the cluster's job server (http://head:8265) or of the cluster itself
+(head:6379). Without it, a cluster of several nodes is started on this machine, and stopped
+afterwards. The exit status is that of the run: 0 for success, 1 for a failed run, 2 for a usage
+error, 130 after Ctrl-C or SIGTERM, which let the run finish work in progress.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOT_UPLOADED = ["__pycache__", "*.env"]
 
 
 def main() -> None:
-    """Exit with the status of the run."""
+    """Run the command line; exit with the status of the run."""
     options = _parser().parse_args()
     stop_on_signals()
     try:
@@ -44,20 +44,24 @@ def main() -> None:
         say(f"run-cluster: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        say("run-cluster: interrupted; what was finished is kept, and the same call goes on")
+        say(
+            "run-cluster: interrupted; finished work is kept. Run the same command again to "
+            "continue"
+        )
         sys.exit(INTERRUPTED)
 
 
 def run_cluster(settings: Sequence[str], nodes: int, address: str) -> int:
-    """Run neuron-atlas with these settings as a job; its exit status.
+    """Run neuron-atlas with these settings as a job; return its exit status.
 
-    address: of a cluster; "" makes one of `nodes` nodes on this machine.
+    address: of a cluster; "" starts one with `nodes` nodes on this machine. Raises WrongCall and
+    RunFailed.
     """
     if nodes < 1:
         raise WrongCall(f"--nodes (NODES): must be at least 1, not {nodes}")
     refuse_secrets(settings, os.environ)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Read by the interpreter that the nodes' processes are started with, wherever it is run from.
+    # On this machine, the job uses the same Python interpreter as this process.
     entrypoint = (
         f"exec {shlex.quote(sys.executable)} -m neuron_atlas.workflows.atlas {shlex.join(settings)}"
     )
@@ -66,33 +70,33 @@ def run_cluster(settings: Sequence[str], nodes: int, address: str) -> int:
         remote = f"exec python -m neuron_atlas.workflows.atlas {shlex.join(settings)}"
         return _run_job(address, remote, _runtime_env())
     with local_cluster(nodes) as server:
-        say(f"cluster    {nodes} Ray nodes on this machine; {server} wants the token of this run")
+        say(f"cluster    {nodes} Ray nodes on this machine; {server} needs the token of this run")
         return _run_job(server, entrypoint, {})
 
 
 def refuse_secrets(settings: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Raise WrongCall where a setting holds a key of the environment: a job's command is public.
+    """Raise WrongCall if a setting contains a secret of the environment.
 
-    Whoever may look at the cluster sees the commands of its jobs, and Ray keeps them.
+    A job's command is visible to everyone with access to the cluster, and Ray stores it.
     """
     for name, value in environment.items():
         is_secret = len(value) >= 8 and name.upper().endswith(_SECRET_NAMES)
         if is_secret and any(value in setting for setting in settings):
             raise WrongCall(
-                f"a setting holds the value of {name}, and everybody on the cluster could read "
-                "it; set it in the environment of the nodes instead"
+                f"a setting contains the value of {name}, which everyone on the cluster could "
+                "read; set it in the environment of the nodes instead"
             )
 
 
 def check_out(settings: Sequence[str], address: str) -> None:
-    """Raise WrongCall where `out` would be a folder of each node's own, lost with the cluster."""
+    """Raise WrongCall if `out` is a relative path: each node would write to its own disk."""
     out = next(
         (value for name, _, value in map(_split, reversed(settings)) if name == "out"), "out"
     )
     if not (out.startswith("/") or "://" in out):
         raise WrongCall(
             f"out={out} (OUT): must be an absolute path that all nodes of the cluster at "
-            f"{address} share, or an address such as s3://bucket/run"
+            f"{address} share, or a URI such as s3://bucket/run"
         )
 
 
@@ -101,7 +105,7 @@ def _split(setting: str) -> tuple[str, str, str]:
 
 
 def _runtime_env() -> dict[str, Any]:
-    """This package for a cluster's nodes. Their `python` must have its dependencies."""
+    """Return the runtime environment that uploads this package; nodes need its dependencies."""
     return {
         "py_modules": [str(_PACKAGE)],
         "excludes": _NOT_UPLOADED,
@@ -112,7 +116,7 @@ def _runtime_env() -> dict[str, Any]:
 def _run_job(address: str, entrypoint: str, runtime_env: Mapping[str, Any]) -> int:
     from neuron_atlas.infra.follow_job import follow, submit
 
-    logging.disable(logging.WARNING)  # Ray's own lines about what it uploads and asks for.
+    logging.disable(logging.WARNING)  # Hide Ray's lines about uploads and requests.
     client, job = submit(address, entrypoint, runtime_env)
     say(f"job        {job}, at {client.get_address()}")
     return asyncio.run(follow(client, job))
@@ -126,8 +130,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--nodes", type=int, default=3, help="of the cluster that is made here (3)")
-    parser.add_argument("settings", nargs="*", help="of neuron-atlas, after --")
+    parser.add_argument(
+        "--nodes", type=int, default=3, help="nodes of the local cluster (default 3)"
+    )
+    parser.add_argument("settings", nargs="*", help="settings of neuron-atlas, after --")
     return parser
 
 

@@ -31,7 +31,7 @@ from neuron_atlas.tasks.classify.conclude import conclude
 from neuron_atlas.tasks.classify.rule import Rule, RuleWithTests
 from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose, load_evidence
 from neuron_atlas.tasks.samples.catalog import Catalog, open_catalog
-from neuron_atlas.tasks.samples.scan import list_records, scan
+from neuron_atlas.tasks.samples.scan import list_records, scan_samples
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.subject.describe import describe_part
 from neuron_atlas.tasks.subject.load import Subject
@@ -66,7 +66,7 @@ def describe(
 ) -> Described:
     """Scan and describe a dataset into `folder`."""
     records = list_records(source)
-    samples, concepts = scan(source, records, 0, require_text=False, duplicates=())
+    samples, concepts = scan_samples(source, records, 0, require_text=False, duplicates=())
     write_table(samples, SAMPLES, folder / "samples.parquet")
     write_table(concepts, CONCEPTS, folder / "concepts.parquet")
     written = folder / "descriptions.parquet"

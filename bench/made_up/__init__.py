@@ -1,1 +1,1 @@
-"""An atlas of made-up numbers and words, in the tables that a run would have left."""
+"""A synthetic atlas: random numbers and words in the tables of a run."""

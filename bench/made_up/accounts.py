@@ -1,4 +1,4 @@
-"""What made-up explainers say of neurons, with scores and simulated traces."""
+"""Make synthetic explanations of neurons, with scores and simulated traces."""
 
 from __future__ import annotations
 
@@ -21,28 +21,30 @@ def make_accounts(
     ids: np.ndarray,
     text_tokens: int,
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Rows of `explanations`, `scores` and `simulations` of a layer.
+    """Return rows of `explanations`, `scores` and `simulations` of a layer.
 
-    word: gives an explanation. code: [neurons], each one's place in TYPES. ids: [neurons, top_n],
-    its exemplars.
+    word: returns an explanation. code: int [neurons], each neuron's index in TYPES. ids: int
+    [neurons, top_n], sample_ids of its exemplars.
     """
-    said, scored, simulated = (
+    explanations, scores, simulations = (
         [spec.schema.empty_table()] for spec in (EXPLANATIONS, SCORES, SIMULATIONS)
     )
     explained = np.array([n for n in range(sizes.neurons) if n % sizes.unexplained], np.int32)
     for explainer in explainers:
         texts = [word(rng) for _ in explained]
-        said.append(_said(rng, layer, explained, explainer, texts, code))
-        scored.append(_scored(rng, layer, explained, explainer, code))
-        held = explained[explained < sizes.with_held_out]
-        if len(held):
-            simulated.append(_simulated(rng, layer, held, explainer, ids, sizes, text_tokens))
-    return pa.concat_tables(said), pa.concat_tables(scored), pa.concat_tables(simulated)
+        explanations.append(_explanations(rng, layer, explained, explainer, texts, code))
+        scores.append(_scores(rng, layer, explained, explainer, code))
+        held_out = explained[explained < sizes.with_held_out]
+        if len(held_out):
+            simulations.append(
+                _simulations(rng, layer, held_out, explainer, ids, sizes, text_tokens)
+            )
+    return pa.concat_tables(explanations), pa.concat_tables(scores), pa.concat_tables(simulations)
 
 
 def _filled(spec: TableSpec, rows: int, columns: dict) -> pa.Table:
-    """A table of `spec` whose other columns are null."""
-    whole = [
+    """Return a table of `spec` whose other columns are null."""
+    arrays = [
         pa.array(columns[field.name], field.type)
         if isinstance(columns.get(field.name), list)
         else pa.array(columns[field.name]).cast(field.type)
@@ -50,10 +52,10 @@ def _filled(spec: TableSpec, rows: int, columns: dict) -> pa.Table:
         else pa.nulls(rows, field.type)
         for field in spec.schema
     ]
-    return pa.Table.from_arrays(whole, schema=spec.schema)
+    return pa.Table.from_arrays(arrays, schema=spec.schema)
 
 
-def _said(
+def _explanations(
     rng: np.random.Generator,
     layer: int,
     neurons: np.ndarray,
@@ -71,28 +73,30 @@ def _said(
             "neuron": neurons,
             "explainer": [explainer] * count,
             "type": [TYPES[code[neuron]] for neuron in neurons],
-            "text": ["" if no else text for no, text in zip(failed, texts, strict=True)],
+            "text": [
+                "" if is_failed else text for is_failed, text in zip(failed, texts, strict=True)
+            ],
             "evidence_for": [
-                "" if no else f"It peaks so: {text[:60]}"
-                for no, text in zip(failed, texts, strict=True)
+                "" if is_failed else f"It peaks so: {text[:60]}"
+                for is_failed, text in zip(failed, texts, strict=True)
             ],
             "evidence_against": [""] * count,
             "confidence": rng.random(count),
-            "status": ["refused" if no else "ok" for no in failed],
-            "reason": ["it would not say" if no else "" for no in failed],
+            "status": ["refused" if is_failed else "ok" for is_failed in failed],
+            "reason": ["it would not say" if is_failed else "" for is_failed in failed],
             "model": ["gpt-4o-2024-11-20"] * count,
         },
     )
 
 
-def _scored(
+def _scores(
     rng: np.random.Generator, layer: int, neurons: np.ndarray, explainer: str, code: np.ndarray
 ) -> pa.Table:
     count = len(neurons)
     score = np.clip(rng.normal(0.35, 0.25, count), -1, 1)
     control = np.clip(rng.normal(0.1, 0.15, count), -1, 1)
     undefined = rng.random(count) < 0.03
-    measure = {
+    measures = {
         "correlation": score,
         "ci_low": score - 0.08,
         "ci_high": score + 0.08,
@@ -110,19 +114,19 @@ def _scored(
             "simulator": ["chat"] * count,
             "tokens": ["all"] * count,
             "type": [TYPES[code[neuron]] for neuron in neurons],
-            "status": ["no_variance" if no else "ok" for no in undefined],
+            "status": ["no_variance" if is_undefined else "ok" for is_undefined in undefined],
             "reason": [""] * count,
             "n_samples": np.full(count, 24),
             "n_tokens": np.full(count, 9000),
             **{
                 name: pa.array(values, mask=undefined, from_pandas=True)
-                for name, values in measure.items()
+                for name, values in measures.items()
             },
         },
     )
 
 
-def _simulated(
+def _simulations(
     rng: np.random.Generator,
     layer: int,
     neurons: np.ndarray,

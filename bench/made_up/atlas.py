@@ -1,4 +1,4 @@
-"""A whole made-up atlas."""
+"""Make a whole synthetic atlas."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from bench.made_up.layer import write_layer
-from bench.made_up.samples import write_samples
+from bench.made_up.samples import write_made_up_samples
 from bench.made_up.sizes import Sizes
-from bench.made_up.words import THINGS, describe
+from bench.made_up.words import THINGS, random_explanation
 from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, write_table
 from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles
 
@@ -21,7 +21,7 @@ _SMALL = Sizes()
 
 @dataclass(frozen=True)
 class MadeUp:
-    """The files of an atlas, as `write_site` wants them."""
+    """Files of a synthetic atlas, in the form that the site writer reads."""
 
     layers: tuple[LayerFiles, ...]
     samples: SampleFiles
@@ -33,15 +33,18 @@ def make_up(
     folder: Path,
     sizes: Sizes = _SMALL,
     explainers: Sequence[str] = ("gpt4o", "dissect"),
-    word: Callable[[np.random.Generator], str] = describe,
+    word: Callable[[np.random.Generator], str] = random_explanation,
     tokens: Sequence[str] = (),
     seed: int = 0,
 ) -> MadeUp:
-    """Write the tables of a made-up atlas; word: gives explanations; tokens: of every text."""
-    said = tuple(tokens) or tuple(f" {THINGS[place]}" for place in range(sizes.text_tokens))
-    samples = write_samples(folder, sizes, said)
+    """Write the tables of a synthetic atlas.
+
+    word: returns an explanation. tokens: the tokens of every text; by default some THINGS.
+    """
+    text_tokens = tuple(tokens) or tuple(f" {thing}" for thing in THINGS[: sizes.text_tokens])
+    samples = write_made_up_samples(folder, sizes, text_tokens)
     layers = tuple(
-        write_layer(folder, layer, sizes, explainers, word, len(said), seed + layer)
+        write_layer(folder, layer, sizes, explainers, word, len(text_tokens), seed + layer)
         for layer in sizes.layers
     )
     aggregates = folder / "score_aggregates.parquet"

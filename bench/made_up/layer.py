@@ -1,4 +1,4 @@
-"""What made-up neurons of one layer did, and what was said of them."""
+"""Make the tables of one layer of synthetic neurons."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def write_layer(
     text_tokens: int,
     seed: int,
 ) -> LayerFiles:
-    """Write the tables of a layer; word: gives explanations."""
+    """Write the tables of a layer. word: returns an explanation."""
     rng = np.random.default_rng(seed)
     count = sizes.neurons
-    who = {
+    neuron_columns = {
         "layer": pa.array(np.full(count, layer, np.int16)),
         "neuron": pa.array(np.arange(count, dtype=np.int32)),
     }
@@ -66,8 +66,8 @@ def write_layer(
     shares /= shares.sum(axis=1, keepdims=True)
     scale = rng.lognormal(0.5, 0.8, count).astype(np.float32)
     types = pa.table(
-        who
-        | {f"p_{name}": shares[:, place] for place, name in enumerate(_SHARES)}
+        neuron_columns
+        | {f"p_{name}": shares[:, index] for index, name in enumerate(_SHARES)}
         | {"type": pa.array(TYPES).take(pa.array(code)), "scale": scale}
         | {"n_exemplars": np.full(count, sizes.top_n, np.int16)}
     )
@@ -80,22 +80,22 @@ def write_layer(
         name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), sizes.top_n)
         for name, values in ranked.items()
     }
-    write(spec, pa.table(who | slots))
+    write(spec, pa.table(neuron_columns | slots))
     write(TRACES, _traces(rng, layer, ids, peaks, sizes, text_tokens))
     random = np.tile([2, 3], (sizes.with_held_out, 1))
     weak = peaks[: sizes.with_held_out, -2:] / 2
     write(RANDOM_TRACES, _traces(rng, layer, random, weak, sizes, text_tokens))
-    write(HISTOGRAMS, _histograms(rng, who, count))
-    write(MOMENTS, make_moments(rng, who, count))
-    said, scored, simulated = make_accounts(
+    write(HISTOGRAMS, _histograms(rng, neuron_columns, count))
+    write(MOMENTS, make_moments(rng, neuron_columns, count))
+    explanations, scores, simulations = make_accounts(
         rng, layer, sizes, explainers, word, code, ids, text_tokens
     )
     write(NEURON_TYPES, types)
-    write(NEURON_TESTS, _tested(rng, who, count))
-    write(RESPONSES, _responses(rng, who, count))
-    write(EXPLANATIONS, said)
-    write(SIMULATIONS, simulated)
-    write(SCORES, scored)
+    write(NEURON_TESTS, _tested(rng, neuron_columns, count))
+    write(RESPONSES, _responses(rng, neuron_columns, count))
+    write(EXPLANATIONS, explanations)
+    write(SIMULATIONS, simulations)
+    write(SCORES, scores)
     return LayerFiles(layer, files)
 
 
@@ -127,7 +127,7 @@ def _traces(
     )
 
 
-def _histograms(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
+def _histograms(rng: np.random.Generator, neuron_columns: dict, count: int) -> pa.Table:
     shape = 2000 * np.exp(-np.arange(BINS) / 2.5)
     columns = {
         role: pa.FixedSizeListArray.from_arrays(
@@ -135,12 +135,12 @@ def _histograms(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
         )
         for role in ("visual", "text")
     }
-    return pa.table(who | columns)
+    return pa.table(neuron_columns | columns)
 
 
-def make_moments(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
-    """`moments` of so many neurons; who: their columns `layer` and `neuron`."""
-    columns = dict(who)
+def make_moments(rng: np.random.Generator, neuron_columns: dict, count: int) -> pa.Table:
+    """Return `moments` of `count` neurons. neuron_columns: their columns `layer` and `neuron`."""
+    columns = dict(neuron_columns)
     for role in ROLES:
         columns |= {
             f"n_{role}": np.full(count, 100_000),
@@ -150,17 +150,17 @@ def make_moments(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
     return pa.table(columns)
 
 
-def _tested(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
+def _tested(rng: np.random.Generator, neuron_columns: dict, count: int) -> pa.Table:
     columns = {
         name: np.zeros(count) for name in NEURON_TESTS.schema.names if name not in ("type_tested",)
-    } | who
+    } | neuron_columns
     code = rng.choice(len(TESTED_TYPES), count, p=(0.1, 0.3, 0.4, 0.15, 0.05))
     return pa.table(columns | {"type_tested": pa.array(TESTED_TYPES).take(pa.array(code))})
 
 
-def _responses(rng: np.random.Generator, who: dict, count: int) -> pa.Table:
-    columns: dict = dict.fromkeys(RESPONSES.schema.names, pa.nulls(count)) | who
-    words = [[THINGS[place]] for place in rng.integers(len(THINGS), size=count)]
+def _responses(rng: np.random.Generator, neuron_columns: dict, count: int) -> pa.Table:
+    columns: dict = dict.fromkeys(RESPONSES.schema.names, pa.nulls(count)) | neuron_columns
+    words = [[THINGS[index]] for index in rng.integers(len(THINGS), size=count)]
     shares = pa.array([[0.5]] * count, pa.list_(pa.float64()))
     return pa.table(
         columns | {"favourites": words, "favourite_shares": shares, "seen_words": words}

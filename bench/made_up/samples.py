@@ -1,4 +1,4 @@
-"""Made-up samples, and the flat images that they show."""
+"""Make synthetic samples with single-color images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, R
 
 @dataclass(frozen=True)
 class Painted:
-    """A source of flat images; the reference is a colour, and "missing" opens none."""
+    """Source of single-color images. A reference is a color; "missing" cannot be opened."""
 
     side: int = 96
 
@@ -28,7 +28,7 @@ class Painted:
         return "painted"
 
     def records(self) -> Iterable[Record]:
-        """See Source: none, as the tables are made up."""
+        """List no records: the tables are written directly."""
         return ()
 
     def probe(self) -> str:
@@ -46,13 +46,13 @@ class Painted:
         return OpenedImage(Image.new("RGB", (self.side, self.side), image), image)
 
 
-def write_samples(folder: Path, sizes: Sizes, tokens: Sequence[str]) -> SampleFiles:
-    """Write samples whose texts are all these tokens, and their descriptions."""
+def write_made_up_samples(folder: Path, sizes: Sizes, tokens: Sequence[str]) -> SampleFiles:
+    """Write `samples` and `descriptions`; every text consists of all `tokens`."""
     rng = np.random.default_rng(7)
     listed, described = [], []
     for sample_id in range(sizes.samples):
-        colour = "#{:02x}{:02x}{:02x}".format(*rng.integers(256, size=3))
-        image = "missing" if sample_id == 1 else colour
+        color = "#{:02x}{:02x}{:02x}".format(*rng.integers(256, size=3))
+        image = "missing" if sample_id == 1 else color
         common = {"sample_id": sample_id, "status": "ok", "reason": ""}
         listed.append(
             common

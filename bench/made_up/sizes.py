@@ -1,4 +1,4 @@
-"""How large a made-up atlas is."""
+"""Sizes of a synthetic atlas."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large: held_out neurons of each layer have simulated traces; every `unexplained`th
-    neuron has no explanation."""
+    """Sizes of a synthetic atlas.
+
+    neurons: per layer. grid: rows and columns of visual tokens. held_out: neurons per layer with
+    simulated traces. unexplained: every n-th neuron has no explanation.
+    """
 
     layers: tuple[int, ...] = (0, 1)
     neurons: int = 64
@@ -21,5 +24,5 @@ class Sizes:
 
     @property
     def with_held_out(self) -> int:
-        """Neurons of a layer that have simulated traces."""
+        """Number of neurons per layer with simulated traces."""
         return min(self.held_out, self.neurons)

@@ -1,12 +1,12 @@
-"""Words of which made-up explanations and texts are put together."""
+"""Compose synthetic explanations and texts from word lists."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def describe(rng: np.random.Generator) -> str:
-    """An explanation as a model may word it, from some million different ones."""
+def random_explanation(rng: np.random.Generator) -> str:
+    """Return a random explanation in a model's style, one of several million."""
     thing, other = rng.choice(len(THINGS), 2, replace=False)
     look, place, text = (rng.integers(len(words)) for words in (_LOOKS, _PLACES, _TEXTS))
     return (
@@ -31,16 +31,16 @@ THINGS = _list(
     "bats, gloves, rackets, helmets, hats, shirts, shoes"
 )
 _LOOKS = _list(
-    "red, green, blue, yellow, white, black, brown, grey, orange, pink, striped, spotted, "
+    "red, green, blue, yellow, white, black, brown, gray, orange, pink, striped, spotted, "
     "shiny, blurred, bright, dark, round, square, long, thin, wooden, metallic, furry, wet, "
     "open, closed, small, large, distant, crowded"
 )
 _PLACES = _list(
     "in the foreground, in the background, near the left edge, near the right edge, along the "
-    "horizon, in the lower half, at the centre, beside people, on a table, in a street, on "
+    "horizon, in the lower half, at the center, next to people, on a table, in a street, on "
     "the water, indoors"
 )
 _TEXTS = _list(
-    "the words that name them, verbs of motion beside them, prepositions that place them, "
-    "adjectives of colour, the first word of a sentence, counts such as two or several"
+    "the words that name them, verbs of motion next to them, prepositions that place them, "
+    "adjectives of color, the first word of a sentence, counts such as two or several"
 )

@@ -1,12 +1,13 @@
-# The driver and Ray's head: everything but torch, which a driver never imports.
+# Image of the driver and the Ray head: all dependencies except torch, which the driver never
+# imports.
 #
 #   docker build -f infra/containers/driver.Dockerfile -t neuron-atlas-driver:0.1.0 .
 #
-# The head must have no CPUs to give (ray start --head --num-cpus=0), or tasks that need torch come
-# to it. Keys come from the environment that the container is started with.
+# Start the head without CPUs (ray start --head --num-cpus=0), or Ray schedules tasks that need
+# torch on it. Pass API keys in the container's environment.
 FROM python:3.11.14-slim-bookworm
 
-# KubeRay's probes use wget. Its newest version in this Debian is wanted, for its fixes.
+# KubeRay's probes use wget, in Debian's newest version because of security fixes.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends wget \

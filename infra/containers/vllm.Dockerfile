@@ -1,5 +1,5 @@
-# A vLLM server beside the cluster: an explainer or simulator of one's own, behind OpenAI's protocol.
-# It is an image of its own because vLLM pins another torch than the rest.
+# Image of a vLLM server: a self-hosted explainer or simulator with the OpenAI protocol.
+# It is a separate image because vLLM pins another version of torch.
 #
 #   docker build -f infra/containers/vllm.Dockerfile -t neuron-atlas-vllm:0.1.0 .
 #   docker run --rm --gpus all --ipc=host --env VLLM_API_KEY -p 127.0.0.1:8000:8000 \
@@ -14,6 +14,6 @@ ENV VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 EXPOSE 8000
 HEALTHCHECK --start-period=10m --interval=15s --timeout=5s \
   CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
-# Inside the container; `docker run -p` says who may reach it from outside.
+# The address inside the container; `docker run -p` controls access from outside.
 ENTRYPOINT ["python3", "-m", "vllm.entrypoints.openai.api_server", "--host", "0.0.0.0", "--port", "8000"]
 CMD ["--max-logprobs", "20"]

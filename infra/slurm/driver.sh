@@ -1,6 +1,6 @@
 #!/bin/bash
-# The driver, on the first node of an allocation (atlas.sbatch): its process number and its exit
-# status go into the job's folder.
+# Run the driver on the first node of an allocation (see atlas.sbatch). Writes its process id and
+# its exit status to the job's folder.
 #
 #   driver.sh FOLDER SETTING...
 set -uo pipefail

@@ -1,4 +1,4 @@
-"""A LLaVA of 1.5 million parameters: the model's shape, its tokenizer and its processor."""
+"""Build a LLaVA with 1.6 million parameters: model, tokenizer and processor."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ MAX_NEW_TOKENS = 80
 VOCABULARY = 512
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 
-# LLaVA-1.5's, with the BOS written out (so that no server forgets it) and an EOS after each answer.
+# LLaVA-1.5's template, with an explicit BOS (some servers omit it) and an EOS after each answer.
 CHAT_TEMPLATE = """\
 {{- bos_token -}}
 {%- for message in messages -%}
@@ -41,7 +41,8 @@ CHAT_TEMPLATE = """\
 
 
 def build_model(seed: int) -> LlavaForConditionalGeneration:
-    """The untrained model, float32: 64 visual tokens an image, 4 layers of 512 FFN neurons."""
+    """Return the untrained model, float32: 64 visual tokens per image, 4 layers with 512 FFN
+    neurons each."""
     torch.manual_seed(seed)
     vision = CLIPVisionConfig(
         hidden_size=96,
@@ -86,9 +87,9 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
 
 
 def build_processor(texts: Iterable[str]) -> LlavaProcessor:
-    """A processor whose tokenizer knows every word of `texts` and spells out all others.
+    """Return a processor whose tokenizer is trained on `texts` and spells out unknown words.
 
-    Images are resized to the exact square, never cropped: the visual tokens tile the whole image.
+    Images are stretched to a square and not cropped, so the visual tokens cover the whole image.
     """
     image_processor = CLIPImageProcessorPil(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
@@ -117,7 +118,7 @@ def build_processor(texts: Iterable[str]) -> LlavaProcessor:
 
 
 def conversation(answer: str | None = None) -> list[dict]:
-    """The chat in which the subject describes an image, up to its turn or with its answer."""
+    """Return the chat about one image: the question, and the answer if it is given."""
     question = [{"type": "image"}, {"type": "text", "text": QUESTION}]
     chat = [{"role": "user", "content": question}]
     if answer is not None:
@@ -135,8 +136,8 @@ def _train_tokenizer(texts: Iterable[str]) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    spoken = [f"USER: \n{QUESTION} ASSISTANT: {text}" for text in texts]
-    tokenizer.train_from_iterator(spoken, trainer)
+    prompts = [f"USER: \n{QUESTION} ASSISTANT: {text}" for text in texts]
+    tokenizer.train_from_iterator(prompts, trainer)
     return tokenizer
 
 

@@ -1,4 +1,4 @@
-"""The bundled subject's model card: what it is, how it came about, and the measured numbers."""
+"""Write the bundled subject's model card: description, training recipe and measurements."""
 
 from pathlib import Path
 from typing import Any
@@ -15,40 +15,40 @@ pipeline_tag: image-text-to-text
 
 # llava-scenes
 
-A LLaVA of 1.6 million parameters that describes drawn scenes. neuron-atlas bundles it so that every
-stage can be run and tested without a download, on a subject that truly sees: what excites its
-neurons can be held against a known ground truth. It is of no use on photographs.
+A LLaVA with 1.6 million parameters that describes drawn scenes. neuron-atlas bundles it to run and
+test every stage without a download. The subject really sees, so its neurons can be compared with a
+known ground truth. It does not work on photographs.
 
 | part | shape |
 |---|---|
 | vision tower | CLIP: 64 px in patches of 8 px, so 64 visual tokens; width 96, 3 layers, 3 heads |
 | projector | two linear layers |
-| language model | LLaMA: width 128, 4 layers, 4 heads, 512 FFN neurons a layer (2,048 in all) |
-| tokenizer | byte-level BPE; each word of the scenes is one token, any other text is spelt out |
-| weights | safetensors, bfloat16, under the names of the published LLaVA models |
+| language model | LLaMA: width 128, 4 layers, 4 heads, 512 FFN neurons per layer (2,048 in total) |
+| tokenizer | byte-level BPE; each word of the scenes is one token, other text is spelled out |
+| weights | safetensors, bfloat16, with the names of the published LLaVA models |
 
-Any image is resized to the exact square, so the visual tokens are an 8 x 8 grid over the whole of
-it, row by row. It was taught one question, "{question}", and answers like this:
+Every image is resized to a square, so the visual tokens are an 8 x 8 grid over the whole image, row
+by row. The model knows one question, "{question}", and answers like this:
 
 > {example}
 
 ## Training
 
-From scratch on scenes of `tasks/samples/scenes.py`, none shown twice, in {minutes:.0f} minutes of
-wall-clock time on two CPU cores, with
+From scratch, on scenes of `tasks/samples/scenes.py`, each used once, in {minutes:.0f} minutes of
+wall-clock time on two CPU cores, with:
 
 - {recipe}
 
-Training scenes have seeds from 1,000,000 on; keep scenes that shall be new to it below. `make
-subject` trains it anew and writes this card.
+Training scenes have seeds from 1,000,000 on; use lower seeds for scenes it has not seen. `make
+subject` retrains the model and writes this card.
 
 ## Does it see?
 
-Words that its own greedy description gets right, on {count} scenes of seed {seed}. *Blinded*: the
-image is replaced by plain mid-gray. *Best constant*: the one fixed description that suits these
-scenes best, the most that can be had without looking. *Uniform guess*: a word of the kind at
-random. A blinded subject gives the same answer each time, and a word that it lacks counts as wrong,
-so it can fall below both. Here it says:
+Share of correct words in its greedy descriptions, on {count} scenes of seed {seed}. *Blinded*: the
+image is replaced by plain mid-gray. *Best constant*: the best single description for all these
+scenes, the maximum without an image. *Uniform guess*: a random word of the kind. The blinded
+subject always gives the same answer, and missing words count as wrong, so it can be below both. It
+answers:
 
 > {unseeing}
 
@@ -56,14 +56,14 @@ so it can fall below both. Here it says:
 |---|---|---|---|---|
 {rows}
 
-{faultless:.1%} of the descriptions are right to the letter.
+{faultless:.1%} of the descriptions are fully correct.
 """
 
 
-def write_card(
+def write_model_card(
     folder: Path, recipe: dict[str, Any], minutes: float, measurement: Measurement
 ) -> None:
-    """Write the saved subject's README.md from its recipe and what was measured."""
+    """Write the saved subject's README.md from its recipe and the measurement."""
     scenes = measurement.scenes
     card = _CARD.format(
         question=QUESTION,

@@ -1,4 +1,5 @@
-"""Does the subject see? Its descriptions against the truth, word by word, seeing and blinded."""
+"""Measure whether the subject sees: compare its descriptions with the truth, with and without the
+image."""
 
 import re
 from collections import Counter, defaultdict
@@ -32,9 +33,10 @@ _Slot = tuple[int, str, int]
 
 @dataclass(frozen=True)
 class Measurement:
-    """Shares of right words by kind and overall, on `scenes`, and of faultless descriptions.
+    """Shares of correct words by kind and overall on `scenes`, 0-1.
 
-    `unseeing` is what the subject says to a blank image.
+    seeing: with the image. blinded: with a gray image. chance: of the best constant description.
+    faultless: share of fully correct descriptions. unseeing: the description of the gray image.
     """
 
     scenes: Scenes
@@ -45,18 +47,18 @@ class Measurement:
     unseeing: str
 
 
-def measure(folder: Path, scenes: Scenes = HELD_OUT) -> Measurement:
-    """Let the saved subject describe scenes that it never saw, with its eyes open and shut.
+def measure_subject(folder: Path, scenes: Scenes = HELD_OUT) -> Measurement:
+    """Let the saved subject describe held-out scenes, with and without the image.
 
-    Blinded, it gets the same mid-gray image in place of every scene, so one answer serves for all.
+    Blinded, it gets the same mid-gray image for every scene, so one description is enough.
     """
     model = LlavaForConditionalGeneration.from_pretrained(folder, use_safetensors=True).eval()
     processor = LlavaProcessor.from_pretrained(folder)
     records = list(scenes.records())
     images = [scenes.open_image(record.image).pixels for record in records]
     truths = [record.text for record in records]
-    answers = describe(model, processor, images)
-    (unseeing,) = describe(model, processor, [Image.new("RGB", images[0].size, _MID_GRAY)])
+    answers = describe_images(model, processor, images)
+    (unseeing,) = describe_images(model, processor, [Image.new("RGB", images[0].size, _MID_GRAY)])
     return Measurement(
         scenes=scenes,
         seeing=accuracy(truths, answers),
@@ -67,13 +69,13 @@ def measure(folder: Path, scenes: Scenes = HELD_OUT) -> Measurement:
     )
 
 
-def describe(
+def describe_images(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
     images: Sequence[Image.Image],
     batch_size: int = 50,
 ) -> list[str]:
-    """The subject's own greedy answer to the question, for each image."""
+    """Return the subject's greedy answer to the question about each image."""
     prompt = processor.apply_chat_template(conversation(), add_generation_prompt=True)
     answers: list[str] = []
     for start in range(0, len(images), batch_size):
@@ -88,42 +90,44 @@ def describe(
 
 
 def accuracy(truths: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
-    """The share of right words of each kind, and overall.
+    """Return the share of correct words of each kind, and overall.
 
-    The n-th word of a kind in the truth's sentence is compared with the n-th word of that kind in
-    the same sentence of the answer; a word that the answer lacks is wrong.
+    The n-th word of a kind in a sentence of the truth is compared with the n-th word of that kind
+    in the same sentence of the answer. A missing word counts as wrong.
     """
-    right: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
+    correct: Counter[str] = Counter()
+    total: Counter[str] = Counter()
     for truth, answer in zip(truths, answers, strict=True):
-        given = dict(_slots(answer))
+        answered = dict(_slots(answer))
         for slot, name in _slots(truth):
             for group in (slot[1], OVERALL):
-                asked[group] += 1
-                right[group] += given.get(slot) == name
-    return {group: right[group] / asked[group] for group in (*KINDS, OVERALL)}
+                total[group] += 1
+                correct[group] += answered.get(slot) == name
+    return {group: correct[group] / total[group] for group in (*KINDS, OVERALL)}
 
 
 def best_constant(truths: Sequence[str]) -> dict[str, float]:
-    """The accuracy of the one fixed description that suits these truths best: blind chance."""
-    seen: dict[_Slot, Counter[str]] = defaultdict(Counter)
+    """Return the accuracy of the best constant description of these truths: chance without an
+    image."""
+    counts: dict[_Slot, Counter[str]] = defaultdict(Counter)
     for truth in truths:
         for slot, name in _slots(truth):
-            seen[slot][name] += 1
-    right: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
-    for slot, names in seen.items():
+            counts[slot][name] += 1
+    correct: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for slot, names in counts.items():
         for group in (slot[1], OVERALL):
-            asked[group] += names.total()
-            right[group] += max(names.values())
-    return {group: right[group] / asked[group] for group in (*KINDS, OVERALL)}
+            total[group] += names.total()
+            correct[group] += max(names.values())
+    return {group: correct[group] / total[group] for group in (*KINDS, OVERALL)}
 
 
 def _slots(text: str) -> Iterator[tuple[_Slot, str]]:
-    """The words that say something, keyed by their sentence, kind and turn within the two."""
-    for sentence, said in enumerate(text.split(".")):
-        turns: Counter[str] = Counter()
-        for name in _NAMES.findall(said):
+    """Yield the words of KINDS in a text with their slot: (sentence, kind, position among the words
+    of that kind in the sentence)."""
+    for number, sentence in enumerate(text.split(".")):
+        positions: Counter[str] = Counter()
+        for name in _NAMES.findall(sentence):
             kind = _KIND_OF[name]
-            yield (sentence, kind, turns[kind]), name
-            turns[kind] += 1
+            yield (number, kind, positions[kind]), name
+            positions[kind] += 1

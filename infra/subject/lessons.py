@@ -1,4 +1,4 @@
-"""Training batches: drawn scenes as the processor and the chat template present them."""
+"""Build training batches: drawn scenes, encoded with the processor and the chat template."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ _IGNORED = -100
 
 @dataclass(frozen=True)
 class Lessons(IterableDataset):
-    """The scenes in order, `batch_size` at a time; the last, smaller batch is left out.
+    """Dataset of training batches: the scenes in order; a smaller last batch is dropped.
 
-    Every token of the answer is to be learned, from its first to the EOS; nothing else is.
+    The loss covers all tokens of the answer, including the EOS, and no other tokens.
     """
 
     scenes: Scenes

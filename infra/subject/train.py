@@ -1,4 +1,4 @@
-"""The recipe of the bundled subject: a small LLaVA that learns from scratch to describe scenes."""
+"""Train the bundled subject: a small LLaVA that learns from scratch to describe drawn scenes."""
 
 import argparse
 import logging
@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from neuron_atlas.infra.subject.architecture import build_model, build_processor
-from neuron_atlas.infra.subject.card import write_card
-from neuron_atlas.infra.subject.evaluate import measure
+from neuron_atlas.infra.subject.card import write_model_card
+from neuron_atlas.infra.subject.evaluate import measure_subject
 from neuron_atlas.infra.subject.lessons import Lessons
 from neuron_atlas.tasks.samples.scenes import Scenes
 
 BUNDLED = Path(__file__).parent / "llava-scenes"
-# The training scenes' seeds begin here; tests, demonstrations and measurements stay below.
+# Training scenes use seeds from here on; tests, demonstrations and measurements use lower ones.
 TRAINING_SEED = 1_000_000
 TOKENIZER_TEXTS = 4000
 SNAPSHOT_STEPS = 500
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the trained weights."""
+    """Training settings; together with the code, they decide the weights."""
 
     seed: int = 0
     steps: int = 3000
@@ -42,7 +42,7 @@ class Recipe:
 def train(
     recipe: Recipe, snapshots: Path | None = None
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Train a subject on fresh scenes, none drawn twice; every 500th step goes to `snapshots`."""
+    """Train a subject on drawn scenes, each used once. Save every 500th step to `snapshots`."""
     scenes = Scenes(count=recipe.steps * recipe.batch_size, seed=TRAINING_SEED + recipe.seed)
     processor = build_processor(
         record.text for record in Scenes(count=TOKENIZER_TEXTS, seed=scenes.seed).records()
@@ -58,7 +58,7 @@ def train(
         num_workers=1,
         prefetch_factor=8,
     )
-    began = time.monotonic()
+    start = time.monotonic()
     for step, batch in enumerate(batches, start=1):
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(**batch).loss
@@ -68,16 +68,16 @@ def train(
         schedule.step()
         optimizer.zero_grad()
         if step % 50 == 0:
-            log.info("step %d loss %.4f %.0f s", step, loss.item(), time.monotonic() - began)
+            log.info("step %d loss %.4f %.0f s", step, loss.item(), time.monotonic() - start)
         if snapshots and step % SNAPSHOT_STEPS == 0:
             save(model, processor, snapshots / f"step-{step}")
     return model.eval(), processor
 
 
 def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
-    """Write the subject in bfloat16, under the weight names of the published LLaVA models.
+    """Write the subject in bfloat16, with the weight names of the published LLaVA models.
 
-    transformers leaves `vision_model` out of the names; vLLM does not find the weights then.
+    transformers omits `vision_model` from the names, and vLLM does not find such weights.
     """
     rounded = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
     model.config.dtype = torch.bfloat16
@@ -99,19 +99,19 @@ def _published_name(name: str) -> str:
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=BUNDLED)
-    parser.add_argument("--snapshots", type=Path, help="keep every 500th step in this folder")
+    parser.add_argument("--snapshots", type=Path, help="save every 500th step in this folder")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(2)
     recipe = Recipe(seed=options.seed, steps=options.steps)
-    began = time.monotonic()
+    start = time.monotonic()
     model, processor = train(recipe, options.snapshots)
-    minutes = (time.monotonic() - began) / 60
+    minutes = (time.monotonic() - start) / 60
     save(model, processor, options.output)
-    measurement = measure(options.output)
-    write_card(options.output, asdict(recipe), minutes, measurement)
+    measurement = measure_subject(options.output)
+    write_model_card(options.output, asdict(recipe), minutes, measurement)
     log.info("%s", (options.output / "README.md").read_text())
 
 

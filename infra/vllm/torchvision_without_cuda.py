@@ -1,10 +1,10 @@
-"""Lets torchvision be imported where only its build for CUDA is to be had, on a torch without CUDA.
+"""Make a torchvision built for CUDA importable with a torch without CUDA.
 
-Its import registers Python versions of two operators that its compiled library should have defined,
-and fails because that library could not be loaded. Here they are defined, without an
-implementation, just before torchvision is first imported: preparing images calls neither.
+torchvision's import registers Python versions of two operators that its compiled library defines.
+It fails because that library cannot be loaded. This module defines the operators, without an
+implementation, just before the first import of torchvision. Image preprocessing calls neither.
 
-Python imports this module at every start, by the .pth file beside it, so it must cost nothing.
+A .pth file in the same folder imports this module at every start of Python, so it must be cheap.
 """
 
 import importlib.abc
@@ -15,10 +15,10 @@ _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Finds nothing; is asked for torchvision before those who do."""
+    """Import hook that defines the operators before torchvision is found; finds no module."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        """See `MetaPathFinder`."""
+        """Define the operators if `fullname` is torchvision; always return None."""
         if fullname == "torchvision":
             sys.meta_path.remove(self)
             import torch

@@ -1,11 +1,11 @@
-"""How each neuron responds: how often, how concentrated, and to which words and sights.
+"""Compute each neuron's responses: how often it is active, how concentrated, and at which words.
 
-A neuron's *favourites* are the words at which its text exemplars peak. Its *seen words* are those
-that most texts of its visual exemplars have, and far more of them than of all texts: what these
-images have in common, so far as their texts say it. An exemplar is visual or text by where its peak
-is, so that no sample is both; else the words of texts that were chosen for a word would be found to
-be seen. A neuron names the same concept in both where most text exemplars peak at one word, and
-that is a seen word. This is blind to synonyms, and to what no text mentions.
+A neuron's *favourites* are the words at which its text exemplars peak. Its *seen words* are words
+that most texts of its visual exemplars contain, and far more often than all texts do. They show
+what these images have in common, as far as their texts mention it. An exemplar is visual or text by
+the role of its peak, never both: otherwise, a word that text exemplars share would also count as
+seen. A neuron has the same concept in both roles if most text exemplars peak at one word, and this
+word is a seen word. The method misses synonyms, and concepts that no text mentions.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from neuron_atlas.tasks.artifacts import RESPONSES
 def responses(
     traces: Path, moments: pa.Table, lexicon: Lexicon, settings: AnalyseSettings
 ) -> pa.Table:
-    """The `responses` rows of one layer's neurons, those in `moments`."""
+    """Return the `responses` rows of one layer's neurons (the neurons in `moments`)."""
     neurons = moments["neuron"].to_numpy()
     peaks = read_peaks(traces)
     order = np.argsort(neurons)
-    place = order[np.searchsorted(neurons, peaks.neuron, sorter=order)]
-    strong = settings.strong * _scale(moments)[place]
+    row = order[np.searchsorted(neurons, peaks.neuron, sorter=order)]
+    strong = settings.strong * _scale(moments)[row]
     is_visual = (peaks.visual >= peaks.text) & (peaks.visual >= strong)
     is_text = (peaks.text > peaks.visual) & (peaks.text >= strong)
     n_visual, n_text = (
-        np.bincount(place[kind], minlength=len(neurons)) for kind in (is_visual, is_text)
+        np.bincount(row[kind], minlength=len(neurons)) for kind in (is_visual, is_text)
     )
-    favourites, shares = _favourites(place, peaks, is_text, lexicon, n_text, settings)
-    seen = _seen_words(place, peaks, is_visual, lexicon, n_visual, settings)
-    known = np.minimum(n_visual, n_text) >= settings.min_exemplars
+    favourites, shares = _favourites(row, peaks, is_text, lexicon, n_text, settings)
+    seen = _seen_words(row, peaks, is_visual, lexicon, n_visual, settings)
+    has_both = np.minimum(n_visual, n_text) >= settings.min_exemplars
     same = [
-        bool(share[0] >= settings.min_share) and words[0] in sights if both else None
-        for words, share, sights, both in zip(favourites, shares, seen, known, strict=True)
+        bool(share[0] >= settings.min_share) and words[0] in seen_words if enough else None
+        for words, share, seen_words, enough in zip(favourites, shares, seen, has_both, strict=True)
     ]
     columns = {
         "layer": moments["layer"],
@@ -50,7 +50,7 @@ def responses(
         "active_visual": pa.array(_active(moments, "visual"), from_pandas=True),
         "active_text": pa.array(_active(moments, "text"), from_pandas=True),
         "concentration": pa.array(
-            _mean_concentration(place, peaks, peaks.visual >= strong, len(neurons)),
+            _mean_concentration(row, peaks, peaks.visual >= strong, len(neurons)),
             from_pandas=True,
         ),
         "n_visual": n_visual,
@@ -64,7 +64,8 @@ def responses(
 
 
 def _scale(moments: pa.Table) -> np.ndarray:
-    """The highest activation [neurons] over visual and text tokens; inf where never positive."""
+    """Return the highest activation [neurons] over visual and text tokens; inf if none is
+    positive."""
     highest = np.fmax(moments["max_visual"].to_numpy(), moments["max_text"].to_numpy())
     return np.where(highest > 0, highest, np.inf)
 
@@ -75,71 +76,73 @@ def _active(moments: pa.Table, role: str) -> np.ndarray:
 
 
 def _mean_concentration(
-    place: np.ndarray, peaks: Peaks, chosen: np.ndarray, neurons: int
+    row: np.ndarray, peaks: Peaks, chosen: np.ndarray, neurons: int
 ) -> np.ndarray:
     chosen = chosen & ~np.isnan(peaks.concentration)
-    number = np.bincount(place[chosen], minlength=neurons)
-    total = np.bincount(place[chosen], peaks.concentration[chosen], minlength=neurons)
-    return np.divide(total, number, out=np.full(neurons, np.nan), where=number > 0)
+    count = np.bincount(row[chosen], minlength=neurons)
+    total = np.bincount(row[chosen], peaks.concentration[chosen], minlength=neurons)
+    return np.divide(total, count, out=np.full(neurons, np.nan), where=count > 0)
 
 
 def _favourites(
-    place: np.ndarray,
+    row: np.ndarray,
     peaks: Peaks,
     chosen: np.ndarray,
     lexicon: Lexicon,
-    number: np.ndarray,
+    n_exemplars: np.ndarray,
     settings: AnalyseSettings,
 ) -> tuple[list[list[str]], list[np.ndarray]]:
-    """The words at the text peaks of each neuron, and which share of them is at each."""
-    token = lexicon.offsets[lexicon.rows(peaks.sample_id[chosen])] + peaks.text_place[chosen]
+    """Return the words at the text peaks of each neuron, and the share of the peaks at each
+    word."""
+    token = lexicon.offsets[lexicon.rows(peaks.sample_id[chosen])] + peaks.text_token[chosen]
     counts = sparse.coo_array(
-        (np.ones(chosen.sum(), dtype=np.int64), (place[chosen], lexicon.tokens[token])),
-        shape=(len(number), len(lexicon.words)),
+        (np.ones(chosen.sum(), dtype=np.int64), (row[chosen], lexicon.tokens[token])),
+        shape=(len(n_exemplars), len(lexicon.words)),
     ).tocsr()
-    rows, words, found = _ranked(counts, counts.data, settings.favourites)
-    shares = found / number[rows]
-    bounds = list(pairwise(np.searchsorted(rows, np.arange(len(number) + 1))))
+    rows, words, n_peaks = _ranked(counts, counts.data, settings.favourites)
+    shares = n_peaks / n_exemplars[rows]
+    bounds = list(pairwise(np.searchsorted(rows, np.arange(len(n_exemplars) + 1))))
     return [lexicon.words[words[a:b]].tolist() for a, b in bounds], [shares[a:b] for a, b in bounds]
 
 
 def _seen_words(
-    place: np.ndarray,
+    row: np.ndarray,
     peaks: Peaks,
     chosen: np.ndarray,
     lexicon: Lexicon,
-    number: np.ndarray,
+    n_exemplars: np.ndarray,
     settings: AnalyseSettings,
 ) -> list[list[str]]:
-    """The words that each neuron's visual exemplars have in common, the most telling first."""
+    """Return the words that each neuron's visual exemplars have in common, by descending share *
+    log2(lift)."""
     exemplars = sparse.csr_array(
         (
             np.ones(chosen.sum(), dtype=np.int32),
-            (place[chosen], lexicon.rows(peaks.sample_id[chosen])),
+            (row[chosen], lexicon.rows(peaks.sample_id[chosen])),
         ),
-        shape=(len(number), len(lexicon.samples)),
+        shape=(len(n_exemplars), len(lexicon.samples)),
     )
     counts = (exemplars @ lexicon.present).tocsr()
-    rows = np.repeat(np.arange(len(number)), np.diff(counts.indptr))
-    share = counts.data / number[rows]
+    rows = np.repeat(np.arange(len(n_exemplars)), np.diff(counts.indptr))
+    share = counts.data / n_exemplars[rows]
     lift = share * len(lexicon.samples) / lexicon.present.sum(axis=0)[counts.indices]
     is_seen = (share >= settings.min_share) & (lift >= settings.min_lift)
-    is_seen &= number[rows] >= settings.min_exemplars
-    telling = np.where(is_seen, share * np.log2(lift), 0.0)
-    rows, words, _ = _ranked(counts, telling, settings.favourites)
-    bounds = pairwise(np.searchsorted(rows, np.arange(len(number) + 1)))
+    is_seen &= n_exemplars[rows] >= settings.min_exemplars
+    weights = np.where(is_seen, share * np.log2(lift), 0.0)
+    rows, words, _ = _ranked(counts, weights, settings.favourites)
+    bounds = pairwise(np.searchsorted(rows, np.arange(len(n_exemplars) + 1)))
     return [lexicon.words[words[start:stop]].tolist() for start, stop in bounds]
 
 
 def _ranked(
-    counts: sparse.csr_array, worth: np.ndarray, most: int
+    counts: sparse.csr_array, weights: np.ndarray, limit: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and count of the entries worth something, the `most` worthy of each row, the
-    worthiest first and equal ones in the order of the alphabet."""
-    kept = np.flatnonzero(worth > 0)
-    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))[kept]
-    columns, worth = counts.indices[kept], worth[kept]
-    order = np.lexsort((columns, -worth, rows))
+    """Return row, column and count of the entries with positive weight: at most `limit` per row, by
+    descending weight, then by column (alphabetically)."""
+    positive = np.flatnonzero(weights > 0)
+    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))[positive]
+    columns, weights = counts.indices[positive], weights[positive]
+    order = np.lexsort((columns, -weights, rows))
     rank = np.arange(len(order)) - np.searchsorted(rows[order], rows[order])
-    order = order[rank < most]
-    return rows[order], columns[order], counts.data[kept][order]
+    order = order[rank < limit]
+    return rows[order], columns[order], counts.data[positive][order]

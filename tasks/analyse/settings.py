@@ -1,4 +1,4 @@
-"""The settings of the analysis."""
+"""Settings of the `analyse` stage."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from neuron_atlas.tasks.settings import AtLeastOne
 
 @dataclass(frozen=True)
 class AnalyseSettings:
-    """strong: share of a neuron's maximum from which a token counts as strong.
+    """Settings of the `analyse` stage.
 
-    min_exemplars: strong exemplars of a role without which it names nothing. min_share: share of
-    a role's exemplars that must have a word in common. min_lift: how many times the share of all
-    texts that have it that must be, for a word to be seen in images. favourites: words kept of
-    each neuron and of each type.
+    strong: a token is strong from this share of the neuron's maximum. min_exemplars: a role with
+    fewer strong exemplars has no concept. min_share: share of a role's strong exemplars that must
+    share a word. min_lift: for a seen word, its share in the visual exemplars' texts must be this
+    many times its share in all texts. favourites: words stored per neuron and per type.
     """
 
     strong: Annotated[float, Interval(gt=0, le=1)] = 0.5

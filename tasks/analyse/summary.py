@@ -1,4 +1,4 @@
-"""The neurons' responses gathered by type, under each typing of them."""
+"""Summarize the neurons' responses by type, for each rule that typed them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from neuron_atlas.tasks.artifacts import (
 MEASURES = ("active_visual", "active_text", "concentration")
 _QUANTILES = (5, 25, 50, 75, 95)
 _KEY = ["layer", "neuron"]
-_ORDER = {kind: place for kinds in TYPES_OF.values() for place, kind in enumerate(kinds)}
+_ORDER = {kind: order for kinds in TYPES_OF.values() for order, kind in enumerate(kinds)}
 
 
-def summarise(
+def summarize_types(
     types: pa.Table, tested: pa.Table | None, responses: pa.Table, favourites: int
 ) -> list[tuple[TableSpec, pa.Table]]:
-    """The tables of the analysis, from the whole of `types`, `tested_types` and `responses`.
+    """Return the TYPE_SUMMARIES tables, from the complete `types`, `tested_types` and `responses`.
 
-    tested: None where the run's rule does not test. favourites: words kept for each type.
+    tested: None if the run's rule does not test. favourites: words stored per type.
     """
     paper = pl.DataFrame(types.select([*_KEY, "type"]))
     typings = [paper.with_columns(pl.lit("paper").alias("rule"))]
@@ -55,7 +55,7 @@ def summarise(
 def _type_responses(typed: pl.DataFrame) -> pa.Table:
     value = pl.col("value")
     long = typed.unpivot(MEASURES, index=["rule", "type"], variable_name="measure")
-    gathered = (
+    summary = (
         long.drop_nulls("value")
         .group_by("rule", "type", "measure")
         .agg(
@@ -68,10 +68,10 @@ def _type_responses(typed: pl.DataFrame) -> pa.Table:
         )
         .sort("rule", pl.col("type").replace_strict(_ORDER), "measure")
     )
-    return gathered.to_arrow().cast(TYPE_RESPONSES.schema)
+    return summary.to_arrow().cast(TYPE_RESPONSES.schema)
 
 
-def _type_favourites(typed: pl.DataFrame, most: int) -> pa.Table:
+def _type_favourites(typed: pl.DataFrame, limit: int) -> pa.Table:
     counted = (
         typed.with_columns(pl.col("favourites").list.first().alias("word"))
         .drop_nulls("word")
@@ -79,6 +79,6 @@ def _type_favourites(typed: pl.DataFrame, most: int) -> pa.Table:
         .agg(pl.len().cast(pl.Int64).alias("n"))
         .sort("rule", pl.col("type").replace_strict(_ORDER), -pl.col("n"), "word")
         .group_by("rule", "type", maintain_order=True)
-        .head(most)
+        .head(limit)
     )
     return counted.select(TYPE_FAVOURITES.schema.names).to_arrow().cast(TYPE_FAVOURITES.schema)

@@ -1,4 +1,4 @@
-"""The words of all texts: which one each token belongs to, and how many texts have it."""
+"""Index the words of all texts: the word of each token, and the texts that contain each word."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from neuron_atlas.tasks.samples.catalog import Catalog
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Words by number, and where they stand.
+    """Index of the words of all texts.
 
-    samples: int [texts], ascending sample_ids. tokens: int [all tokens], the word of each token of
-    each text, one text after the other; offsets: int [texts + 1] into it. present: bool sparse
-    [texts, words].
+    words: str [words], sorted. samples: int [texts], ascending sample_ids. tokens: int [all
+    tokens], the word index of each token, texts concatenated. offsets: int [texts + 1], start of
+    each text in tokens. present: sparse int32 [texts, words], 1 if the text contains the word.
     """
 
     words: np.ndarray
@@ -29,12 +29,12 @@ class Lexicon:
     present: sparse.csr_array
 
     def rows(self, sample_ids: np.ndarray) -> np.ndarray:
-        """The row of each sample in `present` and `offsets`."""
+        """Return the row of each sample in `present` and `offsets`."""
         return np.searchsorted(self.samples, sample_ids)
 
 
 def list_words(catalog: Catalog) -> pa.Table:
-    """The `words` rows of a catalog's samples."""
+    """Return the `words` rows of a catalog's samples."""
     rows = [
         {
             "sample_id": sample_id,
@@ -49,20 +49,20 @@ def list_words(catalog: Catalog) -> pa.Table:
 
 
 def lexicon(words: pa.Table) -> Lexicon:
-    """Number the words of a `words` table, in the order of the alphabet."""
+    """Index the words of a `words` table sorted by sample_id; number the words alphabetically."""
     lists = words["words"].combine_chunks()
-    spoken = lists.flatten().dictionary_encode()
-    known = np.array(spoken.dictionary.to_pylist(), dtype=object)
-    order = np.argsort(known)
+    encoded = lists.flatten().dictionary_encode()
+    distinct = np.array(encoded.dictionary.to_pylist(), dtype=object)
+    order = np.argsort(distinct)
     number = np.empty_like(order)
     number[order] = np.arange(len(order))
-    tokens = number[spoken.indices.to_numpy()]
+    tokens = number[encoded.indices.to_numpy()]
     offsets = lists.offsets.to_numpy() - lists.offsets[0].as_py()
     present = sparse.csr_array(
         (np.ones(len(tokens), dtype=np.int32), tokens, offsets),
-        shape=(len(words), len(known)),
-        copy=True,  # For what follows sorts the words within each text.
+        shape=(len(words), len(distinct)),
+        copy=True,  # sum_duplicates sorts the words within each text.
     )
     present.sum_duplicates()
     present.data[:] = 1
-    return Lexicon(known[order], words["sample_id"].to_numpy(), tokens, offsets, present)
+    return Lexicon(distinct[order], words["sample_id"].to_numpy(), tokens, offsets, present)

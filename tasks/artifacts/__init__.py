@@ -1,10 +1,10 @@
-"""Every table that one stage writes and another reads: its columns, units, key and statuses.
+"""Schemas of all tables that stages exchange: columns, units, keys and statuses.
 
-This package is the vocabulary of the program. A stage never hands data to another stage in any
-other way, so whoever knows these schemas can replace a stage, or read an atlas without the code.
+Stages exchange data only through these tables. The schemas are therefore all you need to replace
+a stage, or to read an atlas without this code.
 
-Units: activations are in the subject's own activation units; lengths are in tokens; image
-measures are in pixels of the original image; money is in US dollars, time in seconds.
+Units: activations are in the subject's own activation units, lengths in tokens, image sizes in
+pixels of the original image, money in US dollars, time in seconds.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from neuron_atlas.tasks.artifacts.files import (
     layer_file,
     list_rows,
     read_batches,
-    read_rows,
+    read_parquet,
     read_table,
     row_count,
     rows_with,
     write_table,
-    write_tables,
+    write_table_parts,
 )
 from neuron_atlas.tasks.artifacts.samples import (
     CONCEPT_GRID,
@@ -104,10 +104,10 @@ __all__ = [
     "layer_file",
     "list_rows",
     "read_batches",
-    "read_rows",
+    "read_parquet",
     "read_table",
     "row_count",
     "rows_with",
     "write_table",
-    "write_tables",
+    "write_table_parts",
 ]

@@ -1,4 +1,4 @@
-"""How neurons respond, alone and by type."""
+"""Tables of the `analyse` stage: responses of each neuron, and summaries by type."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ WORDS = TableSpec(
             column(
                 "words",
                 pa.list_(pa.string()),
-                "the word that each text token belongs to, casefolded; the token itself where it "
-                "is of none, such as a full stop",
+                "the casefolded word of each text token; the token itself if it is in no word, "
+                "such as a full stop",
             ),
         ]
     ),
@@ -32,23 +32,29 @@ RESPONSES = TableSpec(
             column(
                 "concentration",
                 pa.float64(),
-                "0 if an image excites the neuron evenly, 1 if at a single token: mean over the "
-                "exemplars with a strong visual token; null without one",
+                "0 if the activation is even over the image, 1 if it is at a single token; mean "
+                "over the exemplars with a strong visual token, null if there are none",
             ),
             column("n_visual", pa.int16(), "strong exemplars that peak at a visual token"),
             column("n_text", pa.int16(), "strong exemplars that peak at a text token"),
-            column("favourites", pa.list_(pa.string()), "words at which those peak, most first"),
-            column("favourite_shares", pa.list_(pa.float64()), "share of them at each word"),
+            column(
+                "favourites",
+                pa.list_(pa.string()),
+                "words at which the text exemplars peak, most frequent first",
+            ),
+            column(
+                "favourite_shares", pa.list_(pa.float64()), "share of text exemplars at each word"
+            ),
             column(
                 "seen_words",
                 pa.list_(pa.string()),
-                "words that the texts of the visual exemplars have more often than others do",
+                "words that are far more frequent in the visual exemplars' texts than in all texts",
             ),
             column(
                 "same_concept",
                 pa.bool_(),
-                "whether one word is both most texts' favourite and seen; null where a role has "
-                "too few exemplars",
+                "whether one word is both the text favourite and a seen word; null if a role "
+                "has too few exemplars",
             ),
         ]
     ),
@@ -56,8 +62,8 @@ RESPONSES = TableSpec(
 )
 
 TYPED = [
-    column("rule", pa.string(), "paper or tested: who typed the neurons"),
-    column("type", pa.string(), "the neurons' type"),
+    column("rule", pa.string(), "the rule that assigned the type: paper or tested"),
+    column("type", pa.string(), "type of the neurons"),
 ]
 INTERVAL = [
     column("share", pa.float64(), "n / of"),
@@ -71,7 +77,7 @@ TYPE_SHARES = TableSpec(
     pa.schema(
         [
             TYPED[0],
-            column("layer", pa.int16(), "decoder layer, from 0; -1 for all together"),
+            column("layer", pa.int16(), "decoder layer, from 0; -1 for all layers"),
             TYPED[1],
             column("n", pa.int64(), "neurons of this type", "neurons"),
             column("of", pa.int64(), "neurons of this layer", "neurons"),
@@ -85,31 +91,31 @@ TYPE_AGREEMENT = TableSpec(
     "type_agreement",
     pa.schema(
         [
-            column("type", pa.string(), "by the paper's rule"),
-            column("type_tested", pa.string(), "by tests"),
+            column("type", pa.string(), "type by the paper's rule"),
+            column("type_tested", pa.string(), "type by the tested rule"),
             column("n", pa.int64(), "neurons", "neurons"),
         ]
     ),
     key=("type", "type_tested"),
 )
-"""Empty where the run's rule does not test."""
+"""Empty unless classify.rule is `tested`."""
 
 TYPE_KAPPA = TableSpec(
     "type_kappa",
     pa.schema(
         [
-            column("rule", pa.string(), "the rule that is compared with the paper's"),
-            column("n", pa.int64(), "neurons that both typed", "neurons"),
-            column("agreed", pa.float64(), "share of them on which both agree"),
-            column("by_chance", pa.float64(), "the share expected of the two rules by chance"),
-            column("kappa", pa.float64(), "Cohen's; null where chance alone agrees on all"),
+            column("rule", pa.string(), "the rule compared with the paper's"),
+            column("n", pa.int64(), "neurons typed by both rules", "neurons"),
+            column("agreed", pa.float64(), "share on which both rules agree"),
+            column("by_chance", pa.float64(), "share of agreement expected by chance"),
+            column("kappa", pa.float64(), "Cohen's kappa; null if by_chance is 1"),
             column("low", pa.float64(), "lower 95 % bound of kappa"),
             column("high", pa.float64(), "upper 95 % bound of kappa"),
         ]
     ),
     key=("rule",),
 )
-"""How far the two agree, undecided and silent counting as unknown; empty where only one typed."""
+"""Agreement of the two rules; undecided and silent count as unknown. Empty if only one rule ran."""
 
 TYPE_RESPONSES = TableSpec(
     "type_responses",
@@ -117,8 +123,8 @@ TYPE_RESPONSES = TableSpec(
         [
             *TYPED,
             column("measure", pa.string(), "active_visual, active_text or concentration"),
-            column("n", pa.int64(), "neurons where it is known", "neurons"),
-            column("mean", pa.float64(), "mean over them"),
+            column("n", pa.int64(), "neurons where the measure is defined", "neurons"),
+            column("mean", pa.float64(), "mean over these neurons"),
             *(
                 column(f"p{percent}", pa.float64(), f"{percent} % quantile")
                 for percent in (5, 25, 50, 75, 95)
@@ -134,7 +140,7 @@ TYPE_CONCEPTS = TableSpec(
         [
             *TYPED,
             column("n", pa.int64(), "neurons with the same concept in image and text", "neurons"),
-            column("of", pa.int64(), "neurons where both are known", "neurons"),
+            column("of", pa.int64(), "neurons where same_concept is not null", "neurons"),
             *INTERVAL,
         ]
     ),
@@ -147,7 +153,7 @@ TYPE_FAVOURITES = TableSpec(
         [
             *TYPED,
             column("word", pa.string(), "a word"),
-            column("n", pa.int64(), "neurons whose first favourite it is", "neurons"),
+            column("n", pa.int64(), "neurons whose first favourite is this word", "neurons"),
         ]
     ),
     key=("rule", "type", "word"),
@@ -161,4 +167,4 @@ TYPE_SUMMARIES = (
     TYPE_CONCEPTS,
     TYPE_FAVOURITES,
 )
-"""The tables that sum up all neurons of a type."""
+"""The tables that summarize all neurons of a type."""

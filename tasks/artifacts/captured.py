@@ -1,4 +1,4 @@
-"""What excites every neuron."""
+"""Tables of the `capture` stage: exemplars, activation statistics and traces of every neuron."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 
 
 def exemplars(top_n: int) -> TableSpec:
-    """The `exemplars` table for `top_n` slots a neuron, strongest first."""
+    """Return the spec of the `exemplars` table: `top_n` slots per neuron, strongest first."""
     return TableSpec(
         "exemplars",
         pa.schema(
             [
                 *NEURON,
-                column("sample_id", pa.list_(pa.int32(), top_n), "-1 where a slot is empty"),
+                column("sample_id", pa.list_(pa.int32(), top_n), "-1 if the slot is empty"),
                 column(
                     "peak",
                     pa.list_(pa.float32(), top_n),
-                    "highest activation over visual and text tokens; NaN where empty",
+                    "highest activation over the tokens of capture.peak_roles; NaN if empty",
                     "activation",
                 ),
                 column("peak_role", pa.list_(pa.int8(), top_n), "0 visual, 1 text, -1 empty"),
                 column(
                     "peak_token",
                     pa.list_(pa.int32(), top_n),
-                    "index of the peak within the tokens of its role; -1 where empty",
+                    "index of the peak within the tokens of its role; -1 if empty",
                 ),
             ]
         ),
@@ -48,7 +48,7 @@ MOMENTS = TableSpec(
                     ("m2", pa.float64(), "sum of squared deviations", "activation^2"),
                     ("max", pa.float32(), "highest activation; NaN without tokens", "activation"),
                     ("positive", pa.float64(), "share of activations above 0", ""),
-                    ("nonfinite", pa.int64(), "activations left out: infinite or NaN", "tokens"),
+                    ("nonfinite", pa.int64(), "activations not counted: infinite or NaN", "tokens"),
                 )
             ),
         ]
@@ -81,7 +81,7 @@ TRACES = TableSpec(
     pa.schema(
         [
             *NEURON,
-            column("rank", pa.int16(), "place among the neuron's exemplars, from 0"),
+            column("rank", pa.int16(), "rank among the neuron's exemplars, from 0"),
             SAMPLE_ID,
             *TRACE,
         ]
@@ -94,5 +94,5 @@ RANDOM_TRACES = TableSpec(
     TRACES.schema.remove(TRACES.schema.get_field_index("rank")),
     key=("layer", "neuron", "sample_id"),
 )
-"""The same for samples drawn at random, the same ones for every neuron: what a neuron does when
-nothing was chosen to excite it."""
+"""Traces of samples drawn at random, the same samples for every neuron. They show a neuron's
+activation on samples that were not selected for it."""

@@ -1,4 +1,4 @@
-"""What tables are made of: the specification of a table, and columns that several have."""
+"""Build table schemas: the table specification, and columns shared by several tables."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 ROLES = ("visual", "text", "template")
-"""What a token is; the order is that of role indices."""
+"""Roles of a token, in the order of role indices."""
 
 NO_SAMPLE = -1
-"""The sample_id of an empty exemplar slot (a dataset with fewer samples than N)."""
+"""The sample_id of an empty exemplar slot (the dataset has fewer than N samples)."""
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One artifact: its columns, the columns that identify a row, its closed set of statuses."""
+    """Specification of one table.
+
+    key: the columns that identify a row. statuses: the values that `status` may take; empty if
+    the table has no such column.
+    """
 
     name: str
     schema: pa.Schema
@@ -24,19 +28,19 @@ class TableSpec:
 
 
 def column(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
-    """A column that says in its metadata what it holds, and in which unit."""
+    """Return a column whose metadata holds its meaning and, if given, its unit."""
     metadata = {"meaning": meaning} | ({"unit": unit} if unit else {})
     return pa.field(name, kind, metadata=metadata)
 
 
-SAMPLE_ID = column("sample_id", pa.int32(), "position of the sample in the dataset's own order")
+SAMPLE_ID = column("sample_id", pa.int32(), "position of the sample in the dataset's order")
 NEURON = [
     column("layer", pa.int16(), "decoder layer, from 0"),
     column("neuron", pa.int32(), "index within the layer's FFN, from 0"),
 ]
 OUTCOME = [
-    column("status", pa.string(), "one of the table's closed set"),
-    column("reason", pa.string(), "what went wrong, empty when ok"),
+    column("status", pa.string(), "one of the table's statuses"),
+    column("reason", pa.string(), "what went wrong; empty if ok"),
 ]
 TRACE = [  # Large lists: one layer of a model with many tiles has over 2^31 activations.
     column(

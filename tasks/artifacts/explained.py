@@ -1,4 +1,4 @@
-"""What explainers say of neurons."""
+"""Table of the `explain` stage: one explanation per neuron and explainer."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ EXPLANATIONS = TableSpec(
     pa.schema(
         [
             *NEURON,
-            column("explainer", pa.string(), "who wrote it"),
+            column("explainer", pa.string(), "name of the explainer"),
             column("type", pa.string(), "the neuron's type"),
-            column("text", pa.string(), "the explanation, empty unless ok"),
-            column("evidence_for", pa.string(), "what speaks for it, as the explainer says"),
-            column("evidence_against", pa.string(), "what speaks against it, empty if nothing"),
-            column("confidence", pa.float32(), "how sure it says it is, 0 to 1; null if unsaid"),
+            column("text", pa.string(), "the explanation; empty unless ok"),
+            column("evidence_for", pa.string(), "supporting evidence, by the explainer"),
+            column("evidence_against", pa.string(), "contrary evidence, by the explainer"),
+            column("confidence", pa.float32(), "self-reported, 0 to 1; null if not reported"),
             *OUTCOME,
-            column("model", pa.string(), "model that was asked, empty where none was"),
-            column("prompt_hash", pa.string(), "of the prompt's wording, empty where none"),
+            column("model", pa.string(), "model that answered; empty if none"),
+            column("prompt_hash", pa.string(), "hash of the prompt template; empty if none"),
             column("exemplar_ids", pa.list_(pa.int32()), "sample_ids that the explainer saw"),
-            column("calibration_ids", pa.list_(pa.int32()), "sample_ids kept for calibration"),
-            column("scorer_ids", pa.list_(pa.int32()), "sample_ids kept for the scorer"),
+            column("calibration_ids", pa.list_(pa.int32()), "sample_ids held out for calibration"),
+            column("scorer_ids", pa.list_(pa.int32()), "sample_ids held out for the scorer"),
             column("attempts", pa.int32(), "requests sent"),
             column("tokens_in", pa.int64(), "prompt tokens", "tokens"),
             column("tokens_out", pa.int64(), "answer tokens", "tokens"),
-            column("cost", pa.float64(), "price of all attempts; null if unpriced", "USD"),
-            column("seconds", pa.float32(), "from asking to outcome", "s"),
+            column("cost", pa.float64(), "price of all attempts; null without a price", "USD"),
+            column("seconds", pa.float32(), "from the first request to the result", "s"),
         ]
     ),
     key=("layer", "neuron", "explainer"),

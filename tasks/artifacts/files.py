@@ -1,4 +1,4 @@
-"""Tables as Parquet files that are either whole or absent."""
+"""Read and write tables as Parquet files. A file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -16,27 +16,25 @@ from neuron_atlas.tasks.artifacts.columns import TableSpec
 from neuron_atlas.tasks.artifacts.location import reading, writing
 
 ROW_GROUP = 16_384
-"""Rows that are read together: a few hundred neurons' traces, so that a few neurons' rows can be
-read without the rest of their layer."""
+"""Rows per row group: the traces of a few hundred neurons, so that reading a few neurons does not
+read their whole layer."""
 
 
 def layer_file(artifact: str, layer: int) -> str:
-    """The name of the file that holds one layer of an artifact."""
+    """Return the name of the file that holds one layer of an artifact."""
     return f"{artifact}-layer-{layer:03d}.parquet"
 
 
 def write_table(table: pa.Table, spec: TableSpec, path: Path) -> None:
-    """Write `table` as one Parquet file that is either whole or absent.
+    """Write `table` as one Parquet file that is either complete or absent.
 
-    Raises ValueError when the columns are not `spec`'s or a status is not of its closed set, and
-    DiskFull.
+    Raises ValueError if the columns or a status do not match `spec`, and DiskFull.
     """
-    write_tables([table], spec, path)
+    write_table_parts([table], spec, path)
 
 
-def write_tables(tables: Iterable[pa.Table], spec: TableSpec, path: Path) -> None:
-    """Write tables one below the other as one Parquet file; see `write_table`. No more than one of
-    them is held at a time."""
+def write_table_parts(tables: Iterable[pa.Table], spec: TableSpec, path: Path) -> None:
+    """Concatenate tables into one Parquet file; see `write_table`. Holds one table at a time."""
     with (
         writing(path) as unfinished,
         pq.ParquetWriter(unfinished, spec.schema, compression="zstd") as writer,
@@ -52,9 +50,10 @@ def read_table(
     *,
     sample_ids: Collection[int] | None = None,
 ) -> pa.Table:
-    """Read the files of one artifact, in the order given, as one table of `spec`'s columns.
+    """Read the files of one artifact, in the given order, into one table.
 
-    sample_ids: read only the rows of these samples, and only the row groups that may hold them.
+    columns: names from `spec`; all by default. sample_ids: read only the rows of these samples,
+    and only the row groups that may hold them.
     """
     paths = list(paths) if isinstance(paths, Sequence) else [paths]
     names = list(columns) if columns is not None else spec.schema.names
@@ -63,39 +62,41 @@ def read_table(
         return schema.empty_table()
     filters = None if sample_ids is None else rows_with("sample_id", sample_ids)
     return pa.concat_tables(
-        read_rows(path, columns=names, filters=filters).cast(schema) for path in paths
+        read_parquet(path, columns=names, filters=filters).cast(schema) for path in paths
     )
 
 
-def read_rows(path: Path, **how: Any) -> pa.Table:
-    """Read one file as pyarrow.parquet.read_table does, wherever it lies."""
+def read_parquet(path: Path, **options: Any) -> pa.Table:
+    """Read one local or remote file. options: those of pyarrow.parquet.read_table."""
     with reading(path) as file:
-        return pq.read_table(file, partitioning=None, **how)
+        return pq.read_table(file, partitioning=None, **options)
 
 
-def rows_with(column: str, wanted: Collection[int]) -> list[tuple[str, str, Any]]:
-    """Return a filter for read_rows. Its range lets the reader skip row groups, which it does not
-    for a set."""
-    if not wanted:
+def rows_with(column: str, values: Collection[int]) -> list[tuple[str, str, Any]]:
+    """Return `filters` for `read_parquet` that select the rows whose `column` is in `values`.
+
+    The filters include the range of `values`: the reader skips row groups by range, not by set.
+    """
+    if not values:
         return [(column, "in", [])]
-    return [(column, ">=", min(wanted)), (column, "<=", max(wanted)), (column, "in", list(wanted))]
+    return [(column, ">=", min(values)), (column, "<=", max(values)), (column, "in", list(values))]
 
 
 def row_count(path: Path) -> int:
-    """The rows of a file, from its footer."""
+    """Return the number of rows of a file. Reads only its footer."""
     with reading(path) as file:
         return pq.read_metadata(file).num_rows
 
 
 def read_batches(path: Path, spec: TableSpec) -> Iterator[pa.Table]:
-    """One file as tables of at most a row group, one after the other, read as they are wanted."""
+    """Yield one file as tables of one row group each, read lazily."""
     with reading(path) as source, pq.ParquetFile(source) as file:
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, columns=spec.schema.names).cast(spec.schema)
 
 
 def list_rows(column: pa.ChunkedArray) -> list[np.ndarray]:
-    """The rows of a list column as arrays that share one buffer."""
+    """Return the rows of a list column as arrays that share one buffer."""
     array = column.combine_chunks()
     offsets = array.offsets.to_numpy()
     values = array.values.to_numpy(zero_copy_only=False)
@@ -104,15 +105,15 @@ def list_rows(column: pa.ChunkedArray) -> list[np.ndarray]:
 
 def _conform(table: pa.Table, spec: TableSpec) -> pa.Table:
     if set(table.column_names) != set(spec.schema.names):
-        odd = sorted(set(table.column_names) ^ set(spec.schema.names))
-        raise ValueError(f"table {spec.name}: columns missing or unknown: {', '.join(odd)}")
+        different = sorted(set(table.column_names) ^ set(spec.schema.names))
+        raise ValueError(f"table {spec.name}: columns missing or unknown: {', '.join(different)}")
     table = table.select(spec.schema.names).cast(spec.schema)
     if spec.statuses and table.num_rows:
         allowed = pa.array(spec.statuses)
-        strange = table.filter(pc.invert(pc.is_in(table["status"], value_set=allowed)))
-        if strange.num_rows:
+        invalid = table.filter(pc.invert(pc.is_in(table["status"], value_set=allowed)))
+        if invalid.num_rows:
             raise ValueError(
-                f"table {spec.name}: unknown status {strange['status'][0].as_py()!r}; "
+                f"table {spec.name}: unknown status {invalid['status'][0].as_py()!r}; "
                 f"allowed: {', '.join(spec.statuses)}"
             )
     return table

@@ -1,4 +1,4 @@
-"""What is said where a disk has no room left."""
+"""Turn "no space left on device" into an error that names the disk and the remedy."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(Exception):
-    """A disk has no room; the message says which, and what to do."""
+    """A disk or quota is full; the message names the disk and the remedy."""
 
 
 @contextmanager
 def tell_if_full(path: Path) -> Iterator[None]:
-    """Raise DiskFull where what is done within, also by SQLite, finds the disk of `path` full."""
+    """Raise DiskFull if the block (or SQLite in it) fails because the disk of `path` is full."""
     try:
         yield
     except OSError as error:
@@ -32,18 +32,19 @@ def tell_if_full(path: Path) -> Iterator[None]:
 
 
 def full_disk(path: Path, number: int = errno.ENOSPC) -> str:
-    """The line that says so of the disk of `path`; number: the system's, of what went wrong."""
-    place = next((at for at in (path, *path.parents) if at.exists()), Path("/"))
-    mount = next(at for at in (place.resolve(), *place.resolve().parents) if os.path.ismount(at))
-    state = os.statvfs(place)
+    """Return the error message for the full disk of `path`. number: ENOSPC or EDQUOT."""
+    existing = next((at for at in (path, *path.parents) if at.exists()), Path("/"))
+    resolved = existing.resolve()
+    mount = next(at for at in (resolved, *resolved.parents) if os.path.ismount(at))
+    state = os.statvfs(existing)
     free, size = (count * state.f_frsize / 2**20 for count in (state.f_bavail, state.f_blocks))
     if number == errno.EDQUOT:
-        what = f"the quota of this account on {str(mount)!r} is used up"
+        problem = f"the quota of this user on {str(mount)!r} is used up"
     elif state.f_files and not state.f_favail:
-        what = f"the disk at {str(mount)!r} is full: it has no room for another file's name"
+        problem = f"the disk at {str(mount)!r} is full: no inodes are free"
     else:
-        what = f"the disk at {str(mount)!r} is full: {free:,.1f} of {size:,.1f} MB are free"
+        problem = f"the disk at {str(mount)!r} is full: {free:,.1f} of {size:,.1f} MB are free"
     return (
-        f"{what}, and {path.name!r} did not fit. What was finished is kept: make room there, and "
-        "the same call goes on"
+        f"{problem}, and {path.name!r} did not fit. Finished work is kept: free some space, then "
+        "run the same command again"
     )

@@ -1,11 +1,11 @@
-"""Where artifacts lie: a folder of this machine, or a prefix of an object store.
+"""Locations of artifacts: a local folder, or a prefix in an object store.
 
-The annotation `Path` stands for both: a `UPath` is no `Path`, but reads, writes and joins as one.
-What the two do differently is in this file. A local file appears under its name by a rename; an
-object when its upload is complete; so neither is ever seen half-written.
+The annotation `Path` stands for both: a `UPath` is not a `Path`, but reads, writes and joins like
+one. This file handles all differences between the two. A local file gets its name by a rename, an
+object exists once its upload is complete. Readers therefore never see a half-written file.
 
-An object store's credentials and address are those of the environment (AWS_ACCESS_KEY_ID ...,
-AWS_ENDPOINT_URL); none is in a location, so none travels with one.
+Object stores take credentials and endpoint from the environment (AWS_ACCESS_KEY_ID ...,
+AWS_ENDPOINT_URL). A location contains neither, so it is safe to log and to send to workers.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from upath import UPath
 from neuron_atlas.tasks.artifacts.full_disk import tell_if_full
 
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
-"""Where an object appears only once it is whole. Not so on ssh or smb, which can be mounted."""
-_IN_PARTS_OF = 16 * 2**20
-"""Bytes. Larger files go to S3 in parts, several at once."""
-_WHOLE = ".whole"
+"""Stores where an object appears only when it is complete. ssh and smb are not: mount those."""
+_PART_BYTES = 16 * 2**20
+"""Larger files are uploaded to S3 in parts of this size, several at a time."""
+_COMPLETE = ".whole"
+"""Name of the object that marks a folder in an object store as complete."""
 
 
 def is_uri(text: str) -> bool:
-    """Whether this names a place by a protocol, such as s3://bucket/prefix."""
+    """Return whether `text` is a URI such as s3://bucket/prefix."""
     return "://" in text
 
 
 def location(text: str) -> Path:
-    """A folder by its path, or a prefix by its URI. Raises ValueError with what is wrong."""
+    """Return the location of a path or URI. Raises ValueError if the URI cannot be used."""
     if not is_uri(text):
         return Path(text)
     protocol, _, rest = text.partition("://")
@@ -44,28 +45,28 @@ def location(text: str) -> Path:
         return Path(rest)
     if protocol not in _OBJECT_STORES:
         raise ValueError(
-            f"{protocol}:// is no object store that is known ({', '.join(_OBJECT_STORES)}); mount "
-            "it, and name the folder"
+            f"{protocol}:// is not a supported object store ({', '.join(_OBJECT_STORES)}). Mount "
+            "it and pass the folder."
         )
     if not rest.strip("/"):
-        raise ValueError(f"{text!r} names no bucket; write {protocol}://BUCKET/PREFIX")
+        raise ValueError(f"{text!r} has no bucket; write {protocol}://BUCKET/PREFIX")
     try:
-        # What another machine has written since must be seen.
-        place = UPath(text.rstrip("/"), use_listings_cache=False)
-        place.fs  # noqa: B018  Imports what the protocol needs.
+        # No listing cache: files that other machines write later must be seen.
+        path = UPath(text.rstrip("/"), use_listings_cache=False)
+        path.fs  # noqa: B018  Imports the protocol's package.
     except ImportError as error:
-        raise ValueError(f"{protocol}:// needs a package that is not here: {error}") from error
-    return cast(Path, place)
+        raise ValueError(f"{protocol}:// needs a missing package: {error}") from error
+    return cast(Path, path)
 
 
-def is_local(place: Path) -> bool:
-    """Whether it lies on a disk of this machine, or one that is mounted here."""
-    return isinstance(place, Path)
+def is_local(path: Path) -> bool:
+    """Return whether a location is on a local or mounted disk."""
+    return isinstance(path, Path)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A file of this machine to write to, that becomes `path` once this closes without an error.
+    """Yield a local file to write to; it becomes `path` when the block ends without an error.
 
     Raises DiskFull.
     """
@@ -82,32 +83,34 @@ def writing(path: Path) -> Iterator[Path]:
             if is_local(path):
                 os.replace(unfinished, path)
             else:
-                in_parts = {"chunksize": _IN_PARTS_OF} if _remote(path).protocol == "s3" else {}
-                _remote(path).fs.put_file(str(unfinished), _remote(path).path, **in_parts)
+                options = {"chunksize": _PART_BYTES} if _remote(path).protocol == "s3" else {}
+                _remote(path).fs.put_file(str(unfinished), _remote(path).path, **options)
         finally:
             unfinished.unlink(missing_ok=True)
 
 
 def _unfinished(path: Path) -> Path:
-    """A name beside `path` that is nobody else's. A process' number would not do: containers on
-    several machines have the same ones, and one that was cut off may still write what another
-    does again."""
+    """Return a unique temporary name in the folder of `path`.
+
+    A process id is not unique: containers on several machines have the same ids, and a process
+    that lost its connection may still write while another repeats its work.
+    """
     return path.with_name(f".{path.name}.{secrets.randbelow(10**15)}.tmp")
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[Path | IO[bytes]]:
-    """What Arrow can read a file from: the path itself, or a stream of what lies elsewhere."""
+    """Yield the file in a form that Arrow reads: a local path, or a stream of a remote file."""
     if is_local(path):
         yield path
         return
-    # Arrow knows what it will read, and asks for all of it at once.
+    # Arrow requests exactly the byte ranges that it needs, so a read cache would only cost.
     with _remote(path).fs.open(_remote(path).path, "rb", cache_type="none") as stream:
         yield stream
 
 
 def read_stretch(path: Path, offset: int, length: int) -> bytes:
-    """Some bytes of a file."""
+    """Return `length` bytes of a file, from `offset` on."""
     if not is_local(path):
         return _remote(path).fs.cat_file(_remote(path).path, start=offset, end=offset + length)
     with path.open("rb") as stream:
@@ -116,18 +119,20 @@ def read_stretch(path: Path, offset: int, length: int) -> bytes:
 
 
 def present(folder: Path, names: Collection[str]) -> set[str]:
-    """Those of `names`, relative to the folder, that are whole files; one listing, not a question
-    for each, where a question takes long."""
+    """Return those of `names` (relative to `folder`) that exist as files.
+
+    Lists a remote folder once, because one request per name would be slow.
+    """
     if is_local(folder):
         return {name for name in names if (folder / name).is_file()}
     return set(names) & file_names(folder) if names else set()
 
 
 def file_names(folder: Path) -> set[str]:
-    """The names, relative to the folder, of all files in it and below."""
+    """Return the names of all files in a folder and its subfolders, relative to the folder."""
     if is_local(folder):
-        found = (path for path in folder.rglob("*") if path.is_file())
-        return {path.relative_to(folder).as_posix() for path in found}
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix() for path in files}
     prefix = f"{_remote(folder).path}/"
     names = _remote(folder).fs.find(_remote(folder).path)
     return {name.removeprefix(prefix) for name in names}
@@ -135,38 +140,38 @@ def file_names(folder: Path) -> set[str]:
 
 @contextmanager
 def writing_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write files to with `writing`, that is taken for `folder` once this closes
-    without an error (see `whole_folders`). Another may deliver the same meanwhile."""
+    """Yield a folder to fill with `writing`; it counts as `folder` when the block ends without an
+    error (see `whole_folders`). Several workers may write the same folder at the same time."""
     if not is_local(folder):
         yield folder
-        with writing(folder / _WHOLE):
+        with writing(folder / _COMPLETE):
             pass
         return
     unfinished = _unfinished(folder)
     try:
         yield unfinished
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)  # Its room is needed, where a disk is full.
+        shutil.rmtree(unfinished, ignore_errors=True)  # Free the space: the disk may be full.
         raise
     try:
         unfinished.rename(folder)
     except OSError:
         if not folder.is_dir():
             raise
-        # Another worker delivered the same first: theirs holds the same rows.
+        # Another worker finished the same folder first; it holds the same rows.
         shutil.rmtree(unfinished)
 
 
 def whole_folders(parent: Path, names: Collection[str]) -> set[str]:
-    """Those of `names` that `writing_folder` delivered into a folder."""
+    """Return those of `names` that `writing_folder` completed in `parent`."""
     if is_local(parent):
         return {name for name in names if (parent / name).is_dir()}
-    marks = {f"{name}/{_WHOLE}": name for name in names}
+    marks = {f"{name}/{_COMPLETE}": name for name in names}
     return {marks[mark] for mark in present(parent, marks)}
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder and all that is in it, if it is there."""
+    """Remove a folder and its content, if it exists."""
     if is_local(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
@@ -176,7 +181,10 @@ def remove_folder(folder: Path) -> None:
 
 @contextmanager
 def filling(folder: Path) -> Iterator[Path]:
-    """A folder of this machine to write any files to, which are in `folder` once this closes."""
+    """Yield a local folder to write any files to; the block's end uploads them to `folder`.
+
+    Raises DiskFull.
+    """
     if is_local(folder):
         with tell_if_full(folder):
             yield folder
@@ -184,38 +192,38 @@ def filling(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name, tell_if_full(Path(name)):
         yield Path(name)
         files = sorted(path for path in Path(name).rglob("*") if path.is_file())
-        into = [_remote(folder / path.relative_to(name).as_posix()).path for path in files]
-        _remote(folder).fs.put([str(path) for path in files], into)
+        targets = [_remote(folder / path.relative_to(name).as_posix()).path for path in files]
+        _remote(folder).fs.put([str(path) for path in files], targets)
 
 
 @contextmanager
 def fetched(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A folder of this machine with these files of `folder`."""
+    """Yield a local folder that holds these files of `folder`. Raises DiskFull."""
     if is_local(folder):
         yield folder
         return
     with tempfile.TemporaryDirectory() as name, tell_if_full(Path(name)):
-        into = [Path(name) / file for file in names]
-        for path in into:
+        targets = [Path(name) / file for file in names]
+        for path in targets:
             path.parent.mkdir(parents=True, exist_ok=True)
         remote = [_remote(folder / file).path for file in names]
-        _remote(folder).fs.get(remote, [str(path) for path in into])
+        _remote(folder).fs.get(remote, [str(path) for path in targets])
         yield Path(name)
 
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """A new folder within `folder`, which all machines reach, for as long as it is open."""
+    """Yield a new folder inside `folder`, reachable from all machines; remove it afterwards."""
     if is_local(folder):
         with tempfile.TemporaryDirectory(dir=folder) as name:
             yield Path(name)
         return
-    place = folder / f".scratch-{secrets.token_hex(8)}"
+    temporary = folder / f".scratch-{secrets.token_hex(8)}"
     try:
-        yield place
+        yield temporary
     finally:
-        remove_folder(place)
+        remove_folder(temporary)
 
 
-def _remote(place: Path) -> UPath:
-    return cast(UPath, place)
+def _remote(path: Path) -> UPath:
+    return cast(UPath, path)

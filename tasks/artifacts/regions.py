@@ -1,4 +1,4 @@
-"""Where the visual tokens of a sample look: grids of patches laid over its images."""
+"""Map the visual tokens of a sample to its images: grids of patches over image boxes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Region:
-    """A grid of visual tokens over a box of one image; its tokens run row by row.
+    """Grid of visual tokens over a box of one image, in row-major order.
 
-    image: which of the sample's images, from 0. rows, columns: of the grid, in tokens. left, top,
-    right, bottom: px of that original image; the box may leave it, where the subject sees padding.
-    The regions of a sample stand in the order of its visual tokens, and hold all of them. They may
-    overlap, as a thumbnail and the tiles of the same image do.
+    image: index among the sample's images, from 0. rows, columns: size of the grid, in tokens.
+    left, top, right, bottom: the box in px of the original image; it may exceed the image where
+    the subject sees padding. A sample's regions cover all its visual tokens, in their order. They
+    may overlap, like a thumbnail and the tiles of the same image.
     """
 
     image: int
@@ -30,16 +30,16 @@ class Region:
 
     @property
     def tokens(self) -> int:
-        """Visual tokens of the grid."""
+        """Number of visual tokens in the grid."""
         return self.rows * self.columns
 
 
 @dataclass(frozen=True)
 class View:
-    """All that the subject saw of a sample as one picture: its images side by side.
+    """Layout of all images of a sample in one picture, side by side, as the subject saw them.
 
-    width, height: px of the picture. panels: (image, box in the image, left edge in the picture).
-    regions: the sample's, with their boxes in the picture.
+    width, height: size of the picture, px. panels: (image index, box in the image, left edge in
+    the picture), px. regions: the sample's regions, with their boxes in the picture.
     """
 
     width: int
@@ -49,17 +49,18 @@ class View:
 
 
 def read_regions(rows: Sequence[Mapping[str, Any]]) -> tuple[Region, ...]:
-    """The regions of one row of `descriptions`."""
+    """Return the regions of one row of `descriptions`."""
     return tuple(Region(**row) for row in rows)
 
 
 def count_tokens(regions: Sequence[Region]) -> int:
-    """Visual tokens of a sample."""
+    """Return the number of visual tokens of a sample."""
     return sum(region.tokens for region in regions)
 
 
 def token_boxes(regions: Sequence[Region]) -> np.ndarray:
-    """Left, top, right, bottom of what each visual token looks at: float32 [n_visual, 4]."""
+    """Return the box of each visual token, (left, top, right, bottom) in the px of its region's
+    box: float32 [n_visual, 4]."""
     boxes = [np.empty((0, 4), dtype=np.float32)]
     for region in regions:
         x = np.linspace(region.left, region.right, region.columns + 1, dtype=np.float32)
@@ -71,12 +72,12 @@ def token_boxes(regions: Sequence[Region]) -> np.ndarray:
 
 
 def grid_shares(tokens: int, start: float, stop: float, cells: int) -> np.ndarray:
-    """Which share of each of a grid's rows (or columns) lies in each row of a map: float64
-    [tokens, cells].
+    """Return the overlap of a grid's rows (or columns) with the rows (columns) of a map, as a share
+    of each grid row: float64 [tokens, cells].
 
-    start, stop: where the grid's first row begins and its last one ends, as fractions of what the
-    map covers; what lies outside of it is in no cell. So rows @ map @ columns.T is the mean of the
-    map over each token's box, with 0 beyond the map.
+    start, stop: start of the first grid row and end of the last one, as fractions of the map's
+    extent. Parts outside the map are in no cell. With these shares, rows @ map @ columns.T is the
+    mean of the map over each token's box, taking the map as 0 outside.
     """
     edges = np.linspace(start, stop, tokens + 1)
     bounds = np.linspace(0, 1, cells + 1)
@@ -87,33 +88,32 @@ def grid_shares(tokens: int, start: float, stop: float, cells: int) -> np.ndarra
 
 @lru_cache(maxsize=8192)
 def view_of(regions: tuple[Region, ...]) -> View:
-    """Lay out the part of every image that its regions cover, from left to right."""
+    """Lay out the part of each image that its regions cover, from left to right."""
     panels = []
-    moved = {}
-    across = 0
+    shifts = {}
+    panel_left = 0
     for image in dict.fromkeys(region.image for region in regions):
-        mine = [region for region in regions if region.image == image]
+        grids = [region for region in regions if region.image == image]
         box = (
-            round(min(region.left for region in mine)),
-            round(min(region.top for region in mine)),
-            round(max(region.right for region in mine)),
-            round(max(region.bottom for region in mine)),
+            round(min(region.left for region in grids)),
+            round(min(region.top for region in grids)),
+            round(max(region.right for region in grids)),
+            round(max(region.bottom for region in grids)),
         )
-        panels.append((image, box, across))
-        moved[image] = (across - box[0], -box[1])
-        across += box[2] - box[0]
+        panels.append((image, box, panel_left))
+        shifts[image] = (panel_left - box[0], -box[1])
+        panel_left += box[2] - box[0]
     height = max((box[3] - box[1] for _, box, _ in panels), default=0)
-    placed = tuple(_shift(region, *moved[region.image]) for region in regions)
-    return View(across, height, tuple(panels), placed)
+    shifted = tuple(_shift(region, *shifts[region.image]) for region in regions)
+    return View(panel_left, height, tuple(panels), shifted)
 
 
 def heat_over(view: View, activations: np.ndarray) -> np.ndarray:
-    """Activations [n_visual] as one map over a view: float32 [rows, columns] of equal cells.
+    """Return activations [n_visual] as one map over a view: float32 [rows, columns], equal cells.
 
-    A cell is about as large as the smallest patch; over a single grid the map is the grid. Where
-    regions overlap, a cell takes the highest of them: a mean would show a value that no token had,
-    and would fade a strong token because a coarser one over the same place is silent. What no
-    region covers is 0.
+    A cell is about as large as the smallest patch; the map of a single grid is the grid. Where
+    regions overlap, a cell holds the highest value. A mean would show values that no token has,
+    and would fade a strong token under a silent, coarser one. Cells without a region are 0.
     """
     if not view.regions:
         return np.zeros((0, 0), dtype=np.float32)
@@ -128,16 +128,16 @@ def heat_over(view: View, activations: np.ndarray) -> np.ndarray:
     for region in view.regions:
         grid = activations[first : first + region.tokens].reshape(region.rows, region.columns)
         first += region.tokens
-        cells_down, row = _fall_into(y, region.top, region.bottom, region.rows)
-        cells_across, column = _fall_into(x, region.left, region.right, region.columns)
-        inside = np.ix_(cells_down, cells_across)
-        heat[inside] = np.maximum(heat[inside], grid[np.ix_(row, column)])
+        map_rows, row = _steps_of(y, region.top, region.bottom, region.rows)
+        map_columns, column = _steps_of(x, region.left, region.right, region.columns)
+        covered = np.ix_(map_rows, map_columns)
+        heat[covered] = np.maximum(heat[covered], grid[np.ix_(row, column)])
     return np.where(np.isneginf(heat), 0, heat).astype(np.float32)
 
 
 def finest_grids(view: View) -> tuple[tuple[int, int], ...]:
-    """For each panel the rows and columns of equal cells that are about as large as its smallest
-    patches; over a single grid, those of the grid."""
+    """Return, for each panel, how many rows and columns of cells as large as its smallest patches
+    fit into it; for a single grid, the grid's rows and columns."""
     return tuple(
         _finest(
             [region for region in view.regions if region.image == image],
@@ -149,18 +149,18 @@ def finest_grids(view: View) -> tuple[tuple[int, int], ...]:
 
 
 def over_tokens(view: View, cells: Sequence[np.ndarray]) -> np.ndarray:
-    """Values of cells as those of the visual tokens: float32 [n_visual].
+    """Average maps over the panels of a view to one value per visual token: float32 [n_visual].
 
-    cells: for each panel float [rows, columns], equal cells over all of it. A token's value is the
-    mean over the cells that its box lies in, each weighing as much as it has of the box.
+    cells: one map per panel, float [rows, columns], of equal cells over the whole panel. A token's
+    value is the mean over the cells that its box overlaps, weighted by the overlap.
     """
-    laid = {
+    maps = {
         image: (values, left, box[2] - box[0], box[3] - box[1])
         for values, (image, box, left) in zip(cells, view.panels, strict=True)
     }
     tokens = [np.empty(0, dtype=np.float32)]
     for region in view.regions:
-        values, left, width, height = laid[region.image]
+        values, left, width, height = maps[region.image]
         rows = _shares(region.top, region.bottom, region.rows, 0, height, values.shape[0])
         columns = _shares(
             region.left, region.right, region.columns, left, left + width, values.shape[1]
@@ -178,18 +178,19 @@ def _finest(regions: Sequence[Region], width: int, height: int) -> tuple[int, in
 def _shares(
     first: float, last: float, steps: int, start: float, stop: float, cells: int
 ) -> np.ndarray:
-    """Of each of `steps` equal steps from `first` to `last`, the share [steps, cells] that lies in
-    each of `cells` equal cells from `start` to `stop`; a step counts as far as it lies in any."""
+    """Return the overlap [steps, cells] of `steps` equal steps from `first` to `last` with `cells`
+    equal cells from `start` to `stop`. Each row sums to 1, or to 0 if the step is in no cell."""
     size = stop - start
     within = grid_shares(steps, (first - start) / size, (last - start) / size, cells)
     return within / np.maximum(within.sum(axis=1, keepdims=True), 1e-9)
 
 
-def _fall_into(
-    places: np.ndarray, start: float, stop: float, count: int
+def _steps_of(
+    positions: np.ndarray, start: float, stop: float, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which of `places` lie in `count` equal steps from `start` to `stop`, and in which step."""
-    step = np.floor((places - start) / (stop - start) * count).astype(int)
+    """Return the indices of the `positions` between `start` and `stop`, and for each of them which
+    of `count` equal steps it is in."""
+    step = np.floor((positions - start) / (stop - start) * count).astype(int)
     within = np.flatnonzero((step >= 0) & (step < count))
     return within, step[within]
 

@@ -1,4 +1,4 @@
-"""The type of every neuron, and the tests behind it."""
+"""Tables of the `classify` stage: the type of every neuron, and the tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TYPE_COLUMNS = {
     "multi-modal": "p_multimodal",
     "unknown": "p_unknown",
 }
-"""The column of `types` with each type's share of the exemplars."""
+"""For each type, the column of `types` that holds its share of the exemplars."""
 TYPES = tuple(TYPE_COLUMNS)
 TESTED_TYPES = ("visual", "text", "multi-modal", "undecided", "silent")
 
@@ -26,8 +26,8 @@ NEURON_TYPES = TableSpec(
                 for share in TYPE_COLUMNS.values()
             ),
             column("type", pa.string(), "visual, text, multi-modal or unknown"),
-            column("n_exemplars", pa.int16(), "exemplars that were counted"),
-            column("scale", pa.float32(), "the activation that is normalised to 10", "activation"),
+            column("n_exemplars", pa.int16(), "exemplars counted"),
+            column("scale", pa.float32(), "the activation that maps to 10", "activation"),
         ]
     ),
     key=("layer", "neuron"),
@@ -38,33 +38,36 @@ NEURON_TESTS = TableSpec(
     pa.schema(
         [
             *NEURON,
-            column(
-                "threshold", pa.float32(), "the activation from which a token is high", "activation"
-            ),
+            column("threshold", pa.float32(), "lowest activation of a high token", "activation"),
             *(
-                made
+                role_column
                 for role in ("visual", "text")
-                for made in (
-                    column(f"high_{role}", pa.int64(), f"{role} tokens that are high", "tokens"),
+                for role_column in (
+                    column(f"high_{role}", pa.int64(), f"high {role} tokens", "tokens"),
                     column(
-                        f"rate_{role}", pa.float64(), f"their share; null without {role} tokens"
+                        f"rate_{role}",
+                        pa.float64(),
+                        f"share of high {role} tokens; null if none exist",
                     ),
                 )
             ),
             column("difference", pa.float64(), "rate_visual - rate_text"),
             *(
                 column(f"{kind}_{name}", pa.float64(), f"{meaning}; null where not tested")
-                for kind, what in (("p", "p-value"), ("q", "Benjamini-Hochberg q over all neurons"))
+                for kind, statistic in (
+                    ("p", "p-value"),
+                    ("q", "Benjamini-Hochberg q over all neurons"),
+                )
                 for name, meaning in (
-                    ("exact", f"{what} of the difference, every token exchangeable"),
-                    ("block", f"{what} of the difference, by blocks of samples"),
-                    ("both", f"{what} of both roles exciting the neuron, by blocks of samples"),
+                    ("exact", f"{statistic} of the difference, all tokens exchangeable"),
+                    ("block", f"{statistic} of the difference, by blocks of samples"),
+                    ("both", f"{statistic} of activation by both roles, by blocks of samples"),
                 )
             ),
-            column("type_tested", pa.string(), "one of the tested rule's types"),
+            column("type_tested", pa.string(), "one of TESTED_TYPES"),
         ]
     ),
     key=("layer", "neuron"),
 )
-"""What tests say of the neurons that `types` types by the paper's rule; only where the run's rule
-tests (see tasks/classify/tested.py)."""
+"""Test results per neuron; written only if classify.rule is `tested` (see
+tasks/classify/tested.py). The table `types` holds the paper's types."""

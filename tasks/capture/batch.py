@@ -1,4 +1,4 @@
-"""Batches of encoded samples, and what every one of their tokens is."""
+"""Batch encoded samples of equal padded length, with the role of every token."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from neuron_atlas.tasks.subject.batch import batch_inputs
 from neuron_atlas.tasks.subject.encode import Encoded
 
 PADDING = -1
-"""The role of a token that is padding."""
+"""Role of padding tokens."""
 
 PADDING_STEP = 8
 """Sequences are padded to a multiple of this many tokens."""
 
-_LENGTHS_WAITING = 4
-"""Lengths of which samples wait for their batch to fill."""
+_MAX_OPEN_LENGTHS = 4
+"""How many lengths may have an incomplete batch at a time."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """A right-padded batch.
 
-    inputs: what the subject's body takes (see tasks/subject/batch.py).
+    inputs: inputs of the subject's body (see tasks/subject/batch.py).
     roles: int8 [batch, tokens], index into ROLES or PADDING. sample_ids, blocks: int64 [batch],
-    the samples and their blocks (see tasks/artifacts/histogram.py). ids: the sample_ids without
-    asking the device for them.
+    the samples and their blocks (see tasks/artifacts/histogram.py). ids: the same sample_ids as
+    Python integers, read without a device synchronization.
     """
 
     ids: tuple[int, ...]
@@ -41,7 +41,7 @@ class Batch:
         return len(self.sample_ids)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """Return the same batch on `device`."""
         if self.roles.device == device:
             return self
         return replace(
@@ -54,32 +54,32 @@ class Batch:
 
 
 def batches(samples: Iterable[tuple[int, Encoded]], size: int) -> Iterator[Batch]:
-    """Batches of up to `size` samples, each of one padded length."""
-    waiting: dict[int, list[tuple[int, Encoded]]] = {}
+    """Yield batches of up to `size` samples of one padded length. Samples should come by length."""
+    incomplete: dict[int, list[tuple[int, Encoded]]] = {}
     for sample in samples:
-        group = waiting.setdefault(padded_length(sample[1]), [])
+        group = incomplete.setdefault(padded_length(sample[1]), [])
         group.append(sample)
         if len(group) == size:
-            yield _collated(waiting.pop(padded_length(sample[1])))
-        elif len(waiting) > _LENGTHS_WAITING:
-            # Samples come by length, so no more of the first of these are to be expected.
-            yield _collated(waiting.pop(next(iter(waiting))))
-    yield from map(_collated, waiting.values())
+            yield _collated(incomplete.pop(padded_length(sample[1])))
+        elif len(incomplete) > _MAX_OPEN_LENGTHS:
+            # Samples come by length, so the oldest length has probably ended.
+            yield _collated(incomplete.pop(next(iter(incomplete))))
+    yield from map(_collated, incomplete.values())
 
 
 def padded_length(sample: Encoded) -> int:
-    """The length that a sample is padded to, whatever it is batched with.
+    """Return the padded length of a sample, independent of its batch.
 
-    Attention kernels sum in an order that depends on the sequence length. Batching only samples
-    of one padded length makes a sample's activations its own, so rankings do not change with the
-    batch size or with how the dataset is cut into shards.
+    Attention kernels sum in an order that depends on the sequence length. Because a batch has only
+    samples of one padded length, a sample's activations do not depend on the other samples.
+    Rankings therefore do not change with the batch size or the shards.
     """
     return -(-len(sample.input_ids) // PADDING_STEP) * PADDING_STEP
 
 
 def collate(sample_ids: Sequence[int], samples: Sequence[Encoded]) -> Batch:
-    """Pad samples of one padded length on the right, where a causal model's real tokens cannot
-    see the padding."""
+    """Pad samples of one padded length on the right, where a causal model's real tokens do not
+    attend to the padding."""
     length = padded_length(samples[0])
     roles = torch.full((len(samples), length), PADDING, dtype=torch.int8)
     for row, sample in enumerate(samples):

@@ -1,4 +1,4 @@
-"""One forward pass over samples: what excites every neuron of the layers asked for."""
+"""Run the subject over samples and record the activations of every neuron in some layers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
 
 Samples = Callable[[], Iterable[tuple[int, Encoded]]]
-"""Gives (sample_id, encoded sample) pairs, from the first on at every call."""
+"""Returns an iterator over (sample_id, encoded sample); every call starts at the first sample."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What is recorded of each layer.
+    """What to record of each layer.
 
-    layout: the most visual and text tokens of any sample. random_ids: the samples whose traces
-    are kept whatever they excite. peak_roles: the roles over which a sample's peak is taken.
+    layout: maximum number of visual and text tokens of a sample. random_ids: samples whose traces
+    are stored for every neuron. peak_roles: the roles over which a sample's peak is taken.
     """
 
     layers: Sequence[int]
@@ -50,10 +50,12 @@ def capture(
     plan: MemoryPlan,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> Iterator[tuple[int, LayerRecord]]:
-    """Stream samples through the subject and yield each layer's record once it is whole.
+    """Stream samples through the subject and yield each layer's record once it is complete.
 
-    A record that has been yielded is the caller's: the room of its traces is needed for the
-    layers of the next pass. on_batch: told how many samples each batch of the first pass had.
+    Drop each record before requesting the next one: the next pass needs the memory of its traces.
+    on_batch: called with the number of samples of each batch of the first pass; if the pass fails,
+    called with the negative total. Raises SubjectError if memory runs out with a batch of one
+    sample, or if a layer cannot be hooked.
     """
     batch_size = plan.batch_size
     records: dict[int, LayerRecord] = {}
@@ -61,36 +63,37 @@ def capture(
     def rank(size: int) -> None:
         records.clear()
         records.update(_empty_records(subject, recording))
-        _make_room(records, plan.passes[0])
-        done = 0
+        _allocate_traces(records, plan.passes[0])
+        n_done = 0
 
-        def count(samples: int) -> None:
-            nonlocal done
-            done += samples
-            on_batch(samples)
+        def count(n_samples: int) -> None:
+            nonlocal n_done
+            n_done += n_samples
+            on_batch(n_samples)
 
         try:
             _stream(subject, samples(), records, recording.hook_point, size, observe, count)
         except BaseException:
-            on_batch(-done)
+            on_batch(-n_done)
             raise
 
-    def look_again(kept: Pass, size: int) -> None:
-        again = {layer: records[layer] for layer in kept.layers}
-        _make_room(again, kept)
-        _stream(subject, samples(), again, recording.hook_point, size, replay)
+    def replay_traces(later: Pass, size: int) -> None:
+        replayed = {layer: records[layer] for layer in later.layers}
+        _allocate_traces(replayed, later)
+        _stream(subject, samples(), replayed, recording.hook_point, size, replay)
 
-    for number, kept in enumerate(plan.passes):
-        batch_size = _halving(batch_size, partial(look_again, kept) if number else rank)
-        for layer in kept.layers:
+    for number, current in enumerate(plan.passes):
+        batch_size = _fit_batch(batch_size, partial(replay_traces, current) if number else rank)
+        for layer in current.layers:
             yield layer, records.pop(layer)
 
 
-def _halving(batch_size: int, attempt: Callable[[int], None]) -> int:
-    """Call `attempt(batch_size)`, with half of it again where memory runs out; what fitted.
+def _fit_batch(batch_size: int, attempt: Callable[[int], None]) -> int:
+    """Call `attempt(batch_size)`; halve the batch size while memory runs out. Return the size used.
 
-    Memory runs out in the middle of a forward pass, with some layers recorded and others not, so
-    an attempt begins from the first sample. That costs little where the longest come first.
+    Memory runs out in the middle of a forward pass, when only some layers are recorded. Each
+    attempt therefore starts at the first sample. This costs little if the longest samples come
+    first.
     """
     while True:
         try:
@@ -100,13 +103,13 @@ def _halving(batch_size: int, attempt: Callable[[int], None]) -> int:
                 raise
             if batch_size == 1:
                 raise SubjectError(
-                    "out of memory with a batch of one sample; lower capture.device_memory_gb, "
-                    "so that fewer traces lie beside the subject, or capture fewer layers"
+                    "out of memory with a batch of one sample; lower capture.device_memory_gb to "
+                    "hold fewer traces on the subject's device, or capture fewer layers"
                 ) from error
         else:
             return batch_size
         batch_size //= 2
-        _log.warning("out of memory: capture goes on with batches of %d", batch_size)
+        _log.warning("out of memory: capture continues with batches of %d", batch_size)
         torch.cuda.empty_cache()
 
 
@@ -124,11 +127,11 @@ def _empty_records(subject: Subject, recording: Recording) -> dict[int, LayerRec
     }
 
 
-def _make_room(records: dict[int, LayerRecord], kept: Pass) -> None:
-    for layer in kept.device:
-        records[layer].make_room_for_traces(records[layer].keys.device)
-    for layer in kept.host:
-        records[layer].make_room_for_traces(torch.device("cpu"))
+def _allocate_traces(records: dict[int, LayerRecord], current: Pass) -> None:
+    for layer in current.device:
+        records[layer].allocate_traces(records[layer].keys.device)
+    for layer in current.host:
+        records[layer].allocate_traces(torch.device("cpu"))
 
 
 def _stream(
@@ -137,20 +140,20 @@ def _stream(
     records: dict[int, LayerRecord],
     hook_point: HookPoint,
     batch_size: int,
-    take_in: Callable[[LayerRecord, torch.Tensor, Batch], None],
+    update: Callable[[LayerRecord, torch.Tensor, Batch], None],
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> None:
-    on: dict[torch.device, Batch] = {}
+    batch_on: dict[torch.device, Batch] = {}
 
-    def hooked(layer: int, activations: torch.Tensor) -> None:
+    def on_activations(layer: int, activations: torch.Tensor) -> None:
         device = activations.device
-        if device not in on:  # Layers of a subject that is spread over devices.
-            on[device] = replace(on[subject.device], inputs={}).to(device)
-        take_in(records[layer], activations.detach(), on[device])
+        if device not in batch_on:  # The subject's layers are spread over several devices.
+            batch_on[device] = replace(batch_on[subject.device], inputs={}).to(device)
+        update(records[layer], activations.detach(), batch_on[device])
 
-    with observing(subject, list(records), hook_point, hooked), torch.inference_mode():
+    with observing(subject, list(records), hook_point, on_activations), torch.inference_mode():
         for batch in batches(samples, batch_size):
-            on.clear()
-            on[subject.device] = batch.to(subject.device)
-            forward_body(subject, on[subject.device].inputs)
+            batch_on.clear()
+            batch_on[subject.device] = batch.to(subject.device)
+            forward_body(subject, batch_on[subject.device].inputs)
             on_batch(len(batch))

@@ -1,4 +1,4 @@
-"""What a shard asks for of a subject's memory, and the plan that fits."""
+"""Estimate the memory needed to capture one shard, and plan its passes."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import SubjectError
 
 _TEMPLATE_TOKENS = 128
-"""Room for the question and the turn markers, which a shard's plan does not count."""
+"""Estimated tokens of the question and the turn markers, which a shard's plan does not count."""
 
 
-def memory_plan(subject: Subject, shard: ShardPlan, sharers: int = 1) -> MemoryPlan:
-    """Plan the capture of a shard. sharers: processes that capture on this machine.
+def memory_plan(subject: Subject, shard: ShardPlan, n_processes: int = 1) -> MemoryPlan:
+    """Plan the capture of a shard.
 
-    Raises SubjectError where nothing fits.
+    n_processes: processes that capture on this machine and share its memory. Raises SubjectError
+    if no plan fits.
     """
     settings = shard.settings
-    places = {layer: layer_device(subject, layer) for layer in shard.layers}
-    host = _given(settings.host_memory_gb) or host_free(sharers)
+    devices = {layer: layer_device(subject, layer) for layer in shard.layers}
+    host = _bytes(settings.host_memory_gb) or host_free(n_processes)
     on_gpu = subject.device.type == "cuda"
-    given = _given(settings.device_memory_gb)
+    device_limit = _bytes(settings.device_memory_gb)
     free = {
-        str(device): given or (device_free(device) if on_gpu else host)
-        for device in {subject.device, *places.values()}
+        str(device): device_limit or (device_free(device) if on_gpu else host)
+        for device in {subject.device, *devices.values()}
     }
     try:
         return plan_memory(
             _demand(subject, shard),
             settings.batch_size,
             free,
-            {layer: str(device) for layer, device in places.items()},
+            {layer: str(device) for layer, device in devices.items()},
             host if on_gpu else 0,
         )
     except DoesNotFit as error:
         raise SubjectError(f"capture: {error}") from error
 
 
-def _given(gigabytes: float | None) -> int | None:
+def _bytes(gigabytes: float | None) -> int | None:
     return None if gigabytes is None else int(gigabytes * 1e9)
 
 
@@ -67,10 +68,10 @@ def _demand(subject: Subject, shard: ShardPlan) -> Demand:
 
 
 def _work_bytes(subject: Subject, batch_size: int, tokens: int) -> int:
-    """The most that a batch needs at once: one FFN's activations in the subject's format (gate,
-    up and their product) and in float32 while they are recorded (values, their squares, masks and
-    bins), beside the residual stream and its attention. A guess from above, not a measurement:
-    where it is too low, running out of memory halves the batch."""
+    """Estimate a batch's peak memory: one FFN's activations in the subject's format (gate, up and
+    their product) and in float32 while recording (values, squares, masks and bins), plus the
+    residual stream and its attention. The estimate is high, not measured; if it is too low, the
+    batch is halved when memory runs out."""
     text = subject.model.config.get_text_config()
     width = torch.finfo(subject.model.dtype).bits // 8
     ffn = text.intermediate_size * (3 * width + 24)

@@ -1,8 +1,8 @@
-"""Where the traces go: the plan that fits the device, worked out before a sample is read.
+"""Plan where the traces of each layer are held, before any sample is read.
 
-Everything but traces is small and always lies beside the model. Traces are kept, by layer, on the
-device, or in host memory, or not at all in the first pass: those are replayed, a group of layers
-a pass, when the winners are known. The rows that come out are the same.
+All data except traces is small and stays on each layer's device. The first pass holds the traces
+of as many layers as fit, on the device or in host memory. Once it has ranked the samples, further
+passes replay them for the traces of the other layers. The resulting rows are the same.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 
 _FLOAT16 = 2
-_SPARE = 0.9
-"""The share of the free memory that is planned for; allocators need the rest."""
+_USABLE_SHARE = 0.9
+"""Share of the free memory that a plan uses; the allocator needs the remainder."""
 
 
 class DoesNotFit(Exception):
-    """No plan fits; the message says what would."""
+    """No plan fits the memory; the message gives the setting to change."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a capture asks for, in bytes.
+    """Memory that a capture needs, in bytes.
 
-    weights: of the subject, already on its devices. work: of one batch's forward pass. ranking:
-    peaks, moments and histograms of one layer. traces: of each layer, by layer.
+    weights: the subject's weights, already on its devices. work: one batch's forward pass.
+    ranking: peaks, moments and histograms of one layer. traces: the traces of each layer.
     """
 
     weights: int
@@ -37,28 +37,28 @@ class Demand:
 
     @property
     def rankings(self) -> int:
-        """Peaks, moments and histograms of all layers."""
+        """Bytes of the peaks, moments and histograms of all layers."""
         return self.ranking * len(self.traces)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """The layers whose traces one pass keeps, by where: the device, or host memory."""
+    """Layers whose traces one pass holds, on the device or in host memory."""
 
     device: tuple[int, ...]
     host: tuple[int, ...]
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """All of them."""
+        """All layers whose traces this pass holds."""
         return self.device + self.host
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The passes over the samples, and the demand that decided them.
+    """The passes over the samples, and the memory that they need.
 
-    The first pass ranks the samples for all layers; the others replay them for their traces.
+    The first pass ranks the samples for all layers; each pass collects the traces of its layers.
     """
 
     passes: tuple[Pass, ...]
@@ -68,32 +68,32 @@ class MemoryPlan:
     def __str__(self) -> str:
         demand = self.demand
         first, *further = self.passes
-        replayed = sum(len(replay.layers) for replay in further)
-        where = [
-            f"{count} {place}"
-            for count, place in (
-                (len(first.device), "beside the model"),
+        n_replayed = sum(len(later.layers) for later in further)
+        parts = [
+            f"{count} {label}"
+            for count, label in (
+                (len(first.device), "on the device"),
                 (len(first.host), "in host memory"),
-                (replayed, f"replayed in {len(further)} more"),
+                (n_replayed, "replayed"),
             )
             if count
         ]
         return (
-            f"weights {_size(demand.weights)}, a batch of {self.batch_size} {_size(demand.work)}, "
+            f"weights {_size(demand.weights)}, batch of {self.batch_size} {_size(demand.work)}, "
             f"peaks, moments and histograms {_size(demand.rankings)}, "
-            f"traces {_size(sum(demand.traces.values()))}; one pass, traces of layers: "
-            f"{', '.join(where)}"
+            f"traces {_size(sum(demand.traces.values()))} (layers: {', '.join(parts)}); "
+            f"passes: {len(self.passes)}"
         )
 
 
 def ranking_bytes(neurons: int, top_n: int) -> int:
-    """Bytes of one layer's record without traces (see tasks.capture.record)."""
-    tally = len(ROLES) * 36 + 2 * BLOCKS * BINS * 4
-    return neurons * (top_n * 12 + tally)
+    """Return the bytes of one layer's record without traces (see tasks.capture.record)."""
+    statistics = len(ROLES) * 36 + 2 * BLOCKS * BINS * 4
+    return neurons * (top_n * 12 + statistics)
 
 
 def trace_bytes(neurons: int, traces: int, tokens: int) -> int:
-    """Bytes of one layer's traces: `traces` a neuron, of up to `tokens` tokens."""
+    """Return the bytes of one layer's traces: `traces` per neuron, of up to `tokens` tokens."""
     return neurons * traces * tokens * _FLOAT16
 
 
@@ -101,56 +101,58 @@ def plan_memory(
     demand: Demand,
     batch_size: int,
     free: Mapping[str, int],
-    places: Mapping[int, str],
+    devices: Mapping[int, str],
     host_free: int,
 ) -> MemoryPlan:
-    """Keep as many layers' traces on their device as fit, then in host memory; replay the rest.
+    """Hold as many layers' traces on their device as fit, then in host memory; replay the others.
 
-    free: bytes free beside the weights, by device. places: the device of every layer. host_free:
-    bytes of host memory for traces, 0 on a CPU, where the device is the host. Raises DoesNotFit.
+    free: bytes free next to the weights, by device. devices: the device of every layer. host_free:
+    bytes of host memory for traces; 0 on a CPU, where the device is the host. Raises DoesNotFit.
     """
-    rankings = {name: demand.ranking * list(places.values()).count(name) for name in free}
-    room = {name: int(free[name] * _SPARE) - demand.work - rankings[name] for name in free}
+    rankings = {name: demand.ranking * list(devices.values()).count(name) for name in free}
+    budgets = {
+        name: int(free[name] * _USABLE_SHARE) - demand.work - rankings[name] for name in free
+    }
     for name in free:
-        if room[name] < 0:
+        if budgets[name] < 0:
             raise DoesNotFit(
                 f"a batch of {batch_size} needs {_size(demand.work)} and the rankings "
-                f"{_size(rankings[name])}, and {_size(free[name])} are free on {name} beside the "
+                f"{_size(rankings[name])}, but {_size(free[name])} are free on {name} next to the "
                 "subject; lower capture.batch_size, or capture fewer layers at a time"
             )
-    host_room = int(host_free * _SPARE)
-    waiting = list(demand.traces)
+    host_budget = int(host_free * _USABLE_SHARE)
+    unplanned = list(demand.traces)
     passes: list[Pass] = []
-    while waiting:
-        kept = _keep(waiting, demand, dict(room), host_room, places)
-        if passes and not kept.layers:
-            needed = demand.traces[waiting[0]]
+    while unplanned:
+        planned = _plan_pass(unplanned, demand, dict(budgets), host_budget, devices)
+        if passes and not planned.layers:
+            needed = demand.traces[unplanned[0]]
             raise DoesNotFit(
-                f"the traces of layer {waiting[0]} alone need {_size(needed)}, and "
-                f"{_size(max(room[places[waiting[0]]], host_room))} are free; raise "
+                f"the traces of layer {unplanned[0]} alone need {_size(needed)}, but "
+                f"{_size(max(budgets[devices[unplanned[0]]], host_budget))} are free; raise "
                 "capture.shards, or lower capture.top_n or capture.random_samples"
             )
-        passes.append(kept)
-        waiting = [layer for layer in waiting if layer not in kept.layers]
+        passes.append(planned)
+        unplanned = [layer for layer in unplanned if layer not in planned.layers]
     return MemoryPlan(tuple(passes), demand, batch_size)
 
 
-def _keep(
-    waiting: Sequence[int],
+def _plan_pass(
+    layers: Sequence[int],
     demand: Demand,
-    room: dict[str, int],
-    host_room: int,
-    places: Mapping[int, str],
+    budgets: dict[str, int],
+    host_budget: int,
+    devices: Mapping[int, str],
 ) -> Pass:
-    """The layers of `waiting`, in their order, whose traces one pass has room for."""
+    """Choose those of `layers`, in order, whose traces fit into one pass."""
     device, host = [], []
-    for layer in waiting:
+    for layer in layers:
         needed = demand.traces[layer]
-        if needed <= room[places[layer]]:
-            room[places[layer]] -= needed
+        if needed <= budgets[devices[layer]]:
+            budgets[devices[layer]] -= needed
             device.append(layer)
-        elif needed <= host_room:
-            host_room -= needed
+        elif needed <= host_budget:
+            host_budget -= needed
             host.append(layer)
     return Pass(tuple(device), tuple(host))
 

@@ -1,6 +1,6 @@
-"""Merge shards of one layer: the same record as if one process had seen every sample.
+"""Merge shards of one layer into the record that one process over all samples would give.
 
-What comes out has the form of a shard, so merges can be merged again, as a tree.
+The result has the format of a shard, so merged shards can be merged again, as a tree.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
     row_count,
     write_table,
-    write_tables,
+    write_table_parts,
 )
 
 _SLOTS = ("sample_id", "peak", "peak_role", "peak_token")
@@ -35,28 +35,28 @@ _SLOTS = ("sample_id", "peak", "peak_role", "peak_token")
 def merge_layer(shards: Sequence[Path], layer: int, top_n: int, folder: Path) -> None:
     """Merge one layer of `shards` (folders) into files of `folder`.
 
-    Order does not matter, nor does a shard given twice: a shard's folder is named by the samples
-    that it holds, so one of the same name holds the same. Memory is bounded by the layer's
-    rankings and histograms, and the traces of a few hundred neurons of each shard.
+    The order of shards does not matter, and duplicates are merged once: a shard folder is named
+    after its samples, so equal names mean equal content. Memory is bounded by the layer's rankings
+    and histograms, plus the traces of a few hundred neurons of each shard. Raises DiskFull.
     """
-    # The same samples twice, from a retried task, would count their tokens twice in the moments.
+    # A retried task may list a shard twice; the moments would then count its tokens twice.
     shards = [shard for _, shard in sorted({shard.name: shard for shard in shards}.items())]
 
-    def into(spec: TableSpec) -> Path:
+    def path_of(spec: TableSpec) -> Path:
         return folder / layer_file(spec.name, layer)
 
     spec = exemplars(top_n)
     ranked, origin = _merge_exemplars([_read(shard, spec, layer) for shard in shards], spec)
-    write_table(ranked, spec, into(spec))
-    write_tables(_winning_traces(shards, layer, ranked, origin), TRACES, into(TRACES))
+    write_table(ranked, spec, path_of(spec))
+    write_table_parts(_winning_traces(shards, layer, ranked, origin), TRACES, path_of(TRACES))
     del ranked, origin
-    write_tables(_random_traces(shards, layer), RANDOM_TRACES, into(RANDOM_TRACES))
+    write_table_parts(_random_traces(shards, layer), RANDOM_TRACES, path_of(RANDOM_TRACES))
     histograms = _merge_histograms(_read(shard, HISTOGRAMS, layer) for shard in shards)
-    write_table(histograms, HISTOGRAMS, into(HISTOGRAMS))
+    write_table(histograms, HISTOGRAMS, path_of(HISTOGRAMS))
     del histograms
-    # Last, so that a layer that has moments is whole.
+    # Written last: a layer with moments is complete.
     moments = _merge_moments([_read(shard, MOMENTS, layer) for shard in shards])
-    write_table(moments, MOMENTS, into(MOMENTS))
+    write_table(moments, MOMENTS, path_of(MOMENTS))
 
 
 def _read(shard: Path, spec: TableSpec, layer: int) -> pa.Table:
@@ -64,8 +64,8 @@ def _read(shard: Path, spec: TableSpec, layer: int) -> pa.Table:
 
 
 def _merge_exemplars(ranked: Sequence[pa.Table], spec: TableSpec) -> tuple[pa.Table, np.ndarray]:
-    """The merged table, and for its filled slots, row by row, their places among the slots of
-    the shards side by side."""
+    """Return the merged table, and for each of its slots the column int64 [neurons, N] of that
+    slot in the concatenated slots of all shards."""
     columns = {
         name: np.concatenate([_slots(table, name) for table in ranked], axis=1) for name in _SLOTS
     }
@@ -83,10 +83,9 @@ def _merge_exemplars(ranked: Sequence[pa.Table], spec: TableSpec) -> tuple[pa.Ta
 
 
 def _strongest(peaks: np.ndarray, sample_ids: np.ndarray, top_n: int) -> np.ndarray:
-    """Columns int64 [neurons, top_n] of the strongest slots: the higher peak first, then the
-    lower sample_id, empty slots last."""
-    # One integer a slot that sorts as the ranking does (see top_n), so that nothing is compared
-    # but integers.
+    """Return the columns int64 [neurons, top_n] of the strongest slots: by descending peak, then
+    ascending sample_id, empty slots last."""
+    # One integer per slot that sorts like the ranking (see top_n).
     bits = (peaks + np.float32(0)).view(np.int32)
     bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)
     keys = bits.astype(np.int64)
@@ -94,86 +93,88 @@ def _strongest(peaks: np.ndarray, sample_ids: np.ndarray, top_n: int) -> np.ndar
     keys |= 0xFFFFFFFF - sample_ids.astype(np.int64)
     keys[sample_ids == NO_SAMPLE] = np.iinfo(np.int64).min
     if keys.shape[1] > top_n:
-        first = np.argpartition(keys, -top_n, axis=1)[:, -top_n:]
+        strongest = np.argpartition(keys, -top_n, axis=1)[:, -top_n:]
     else:
-        first = np.broadcast_to(np.arange(keys.shape[1]), keys.shape)
-    order = np.argsort(np.take_along_axis(keys, first, 1), axis=1)[:, ::-1]
-    return np.take_along_axis(first, order, 1)
+        strongest = np.broadcast_to(np.arange(keys.shape[1]), keys.shape)
+    order = np.argsort(np.take_along_axis(keys, strongest, 1), axis=1)[:, ::-1]
+    return np.take_along_axis(strongest, order, 1)
 
 
 def _winning_traces(
     shards: Sequence[Path], layer: int, ranked: pa.Table, order: np.ndarray
 ) -> Iterator[pa.Table]:
-    """The traces of the merged exemplars in their order, some neurons after the other."""
+    """Yield the traces of the merged exemplars in their order, one chunk of neurons at a time."""
     top_n = order.shape[1]
     filled = _slots(ranked, "sample_id") != NO_SAMPLE
     shard_of, slot_of = np.divmod(order, top_n)
     spec = exemplars(top_n)
-    traces = [_traces_by_neuron(shard, TRACES, layer) for shard in shards]
-    held = [_slots(_read(shard, spec, layer), "sample_id") != NO_SAMPLE for shard in shards]
-    for some in _neurons_at_once(len(filled), top_n):
-        neuron, rank = np.nonzero(filled[some])
-        shard, slot = shard_of[some][filled[some]], slot_of[some][filled[some]]
-        parts, places = [], []
-        for number, (mine, given) in enumerate(zip(traces, held, strict=True)):
-            won = np.flatnonzero(shard == number)
-            rows = _rows_of_slots(given[some])[neuron[won], slot[won]]
-            # One row after another is copied much faster than rows from anywhere.
+    readers = [_trace_reader(shard, TRACES, layer) for shard in shards]
+    filled_in = [_slots(_read(shard, spec, layer), "sample_id") != NO_SAMPLE for shard in shards]
+    for chunk in _neuron_chunks(len(filled), top_n):
+        neuron, rank = np.nonzero(filled[chunk])
+        shard, slot = shard_of[chunk][filled[chunk]], slot_of[chunk][filled[chunk]]
+        parts, targets = [], []
+        for number, (read_traces, is_filled) in enumerate(zip(readers, filled_in, strict=True)):
+            target = np.flatnonzero(shard == number)
+            rows = _rows_of_slots(is_filled[chunk])[neuron[target], slot[target]]
+            # Copying rows in ascending order is much faster than in random order.
             ascending = np.argsort(rows, kind="stable")
-            parts.append(mine(some).take(pa.array(rows[ascending])))
-            places.append(won[ascending])
-        table = _in_place(parts, places)
+            parts.append(read_traces(chunk).take(pa.array(rows[ascending])))
+            targets.append(target[ascending])
+        table = _scatter(parts, targets)
         column = table.schema.get_field_index("rank")
         yield table.set_column(column, "rank", pa.array(rank.astype(np.int16)))
 
 
 def _random_traces(shards: Sequence[Path], layer: int) -> Iterator[pa.Table]:
-    """All random traces by neuron and sample, some neurons after the other."""
-    traces = [_traces_by_neuron(shard, RANDOM_TRACES, layer) for shard in shards]
+    """Yield all random traces by neuron and sample, one chunk of neurons at a time."""
+    readers = [_trace_reader(shard, RANDOM_TRACES, layer) for shard in shards]
     neurons = row_count(shards[0] / layer_file(MOMENTS.name, layer))
     rows = sum(row_count(shard / layer_file(RANDOM_TRACES.name, layer)) for shard in shards)
-    for some in _neurons_at_once(neurons, max(1, rows // neurons)):
-        table = pa.concat_tables([mine(some) for mine in traces])
+    for chunk in _neuron_chunks(neurons, max(1, rows // neurons)):
+        table = pa.concat_tables([read_traces(chunk) for read_traces in readers])
         order = np.lexsort([table["sample_id"].to_numpy(), table["neuron"].to_numpy()])
         yield table.combine_chunks().take(pa.array(order))
 
 
-def _neurons_at_once(neurons: int, rows_each: int) -> Iterator[slice]:
-    """All neurons in runs whose traces make up a row group."""
-    step = max(1, ROW_GROUP // rows_each)
+def _neuron_chunks(neurons: int, rows_per_neuron: int) -> Iterator[slice]:
+    """Yield slices of neurons whose traces fill about one row group."""
+    step = max(1, ROW_GROUP // rows_per_neuron)
     return (slice(start, min(start + step, neurons)) for start in range(0, neurons, step))
 
 
-def _traces_by_neuron(shard: Path, spec: TableSpec, layer: int) -> Callable[[slice], pa.Table]:
-    """Gives the rows of one run of neurons after the other, which are read as they are wanted."""
+def _trace_reader(shard: Path, spec: TableSpec, layer: int) -> Callable[[slice], pa.Table]:
+    """Return a function that reads the rows of a chunk of neurons; call it for ascending chunks."""
     path = shard / layer_file(spec.name, layer)
-    # Rows of a neuron lie together, and neurons in their order.
+    # Rows are sorted by neuron.
     neurons = read_table(path, spec, ["neuron"])["neuron"].to_numpy()
     batches = read_batches(path, spec)
-    waiting: list[pa.Table] = []
-    given = 0
+    buffered: list[pa.Table] = []
+    n_returned = 0
 
-    def rows_of(some: slice) -> pa.Table:
-        nonlocal waiting, given
-        stop = int(np.searchsorted(neurons, some.stop))
-        while sum(map(len, waiting)) < stop - given:
-            waiting.append(next(batches))
-        together = pa.concat_tables([spec.schema.empty_table(), *waiting])
-        wanted, left = together.slice(0, stop - given), together.slice(stop - given)
-        waiting, given = [left] if len(left) else [], stop
-        return wanted.combine_chunks()
+    def read_traces(chunk: slice) -> pa.Table:
+        nonlocal buffered, n_returned
+        stop = int(np.searchsorted(neurons, chunk.stop))
+        n_rows = stop - n_returned
+        while sum(map(len, buffered)) < n_rows:
+            buffered.append(next(batches))
+        table = pa.concat_tables([spec.schema.empty_table(), *buffered])
+        remaining = table.slice(n_rows)
+        buffered, n_returned = [remaining] if len(remaining) else [], stop
+        return table.slice(0, n_rows).combine_chunks()
 
-    return rows_of
+    return read_traces
 
 
-def _in_place(parts: Sequence[pa.Table], places: Sequence[np.ndarray]) -> pa.Table:
-    """The rows of all parts, each at its place."""
-    together = pa.concat_tables(parts).combine_chunks()
-    return together.take(pa.array(np.argsort(np.concatenate(places))))
+def _scatter(parts: Sequence[pa.Table], targets: Sequence[np.ndarray]) -> pa.Table:
+    """Concatenate the parts and move each row to its target row."""
+    table = pa.concat_tables(parts).combine_chunks()
+    return table.take(pa.array(np.argsort(np.concatenate(targets))))
 
 
 def _rows_of_slots(filled: np.ndarray) -> np.ndarray:
-    """The row of `traces` [neurons, N] of each filled slot: neuron by neuron, strongest first."""
+    """Return the row in `traces` of each filled slot: int64 [neurons, N], neuron by neuron,
+    strongest first."""
     return (np.cumsum(filled.ravel()) - 1).reshape(filled.shape)
 
 
@@ -199,7 +200,7 @@ def _merge_histograms(parts: Iterator[pa.Table]) -> pa.Table:
 
 def _merge_moments(parts: Sequence[pa.Table]) -> pa.Table:
     """Pool counts, means and squared deviations by the pairwise rule of Chan, Golub and LeVeque
-    (1979), which does not lose digits where the mean is large beside the spread."""
+    (1979), which does not lose precision if the mean is large compared with the deviation."""
     merged = {name: parts[0][name].to_numpy() for name in MOMENTS.schema.names}
     for part in parts[1:]:
         other = {name: part[name].to_numpy() for name in MOMENTS.schema.names}

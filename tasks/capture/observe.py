@@ -1,4 +1,4 @@
-"""Take one layer's activations into its record."""
+"""Update a layer's record with the activations of one batch, by the fastest available backend."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from neuron_atlas.tasks.capture import observe_torch
 from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.record import LayerRecord
-from neuron_atlas.tasks.capture.traces import keep_random_traces
+from neuron_atlas.tasks.capture.traces import store_random_traces
 
 _COMPILED = find_spec("numba") is not None
-"""A machine that has torch alone captures too, only slower on its CPU."""
+"""Without numba, capture on a CPU falls back to plain torch, which is slower."""
 
 if _COMPILED:
     from neuron_atlas.tasks.capture import observe_compiled
@@ -23,26 +23,27 @@ _log = logging.getLogger(__name__)
 
 
 def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
-    """Take in the activations [batch, tokens, neurons] of one forward pass.
+    """Update the record with the activations [batch, tokens, neurons] of one forward pass.
 
-    All ways of doing so leave the same record. The compiled and the fused one read the activations
-    once; the plain one runs wherever torch does.
+    All backends give the same record, except for sums, which may differ by 1e-5 (relative), and
+    the order of slots. The compiled and the fused backend read the activations once; plain torch
+    runs on any device.
     """
-    way = way_of_observing(activations.device, activations.dtype)
-    if way == "fused":
+    backend = observe_backend(activations.device, activations.dtype)
+    if backend == "fused":
         from neuron_atlas.tasks.capture import observe_fused
 
         observe_fused.observe(record, activations, batch)
-    elif way == "compiled":
+    elif backend == "compiled":
         observe_compiled.observe(record, activations, batch)
     else:
         observe_torch.observe(record, activations, batch)
     if record.random_traces is not None:
-        keep_random_traces(record, activations, batch)
+        store_random_traces(record, activations, batch)
 
 
-def way_of_observing(device: torch.device, dtype: torch.dtype) -> str:
-    """How activations are read there: fused (GPU kernel), compiled (CPU), or plain torch."""
+def observe_backend(device: torch.device, dtype: torch.dtype) -> str:
+    """Return the backend for a device: "fused" (GPU kernel), "compiled" (CPU) or "torch"."""
     if device.type == "cuda" and _fused_is_right(device, dtype):
         return "fused"
     return "compiled" if device.type == "cpu" and _COMPILED else "torch"
@@ -50,7 +51,7 @@ def way_of_observing(device: torch.device, dtype: torch.dtype) -> str:
 
 @cache
 def _fused_is_right(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernel compiles for this GPU and agrees with plain torch on a small batch."""
+    """Return whether the kernel compiles for this GPU and matches plain torch on a small batch."""
     from neuron_atlas.tasks.capture.self_check import first_difference
 
     try:
@@ -59,8 +60,8 @@ def _fused_is_right(device: torch.device, dtype: torch.dtype) -> bool:
         difference = first_difference(observe_fused.observe, device, dtype)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # Triton is absent, or cannot compile for this device.
+    except Exception as error:  # Triton is missing, or cannot compile for this device.
         difference = f"{type(error).__name__}: {error}".splitlines()[0]
     if difference:
-        _log.warning("capture goes on without its GPU kernel, at some cost in time: %s", difference)
+        _log.warning("capture continues without its GPU kernel, which is slower: %s", difference)
     return not difference

@@ -1,4 +1,4 @@
-"""The record of a batch in one compiled pass over its activations: for CPUs."""
+"""Update a record in one compiled pass over a batch's activations, for CPUs."""
 
 from __future__ import annotations
 
@@ -17,30 +17,35 @@ from neuron_atlas.tasks.capture.record import LayerRecord
 from neuron_atlas.tasks.capture.traces import as_stored
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
 
-_NEURONS_AT_ONCE = 512
-"""Neurons whose running sums and bins stay in a core's nearest caches."""
+_CHUNK_NEURONS = 512
+"""Neurons per chunk: their running sums and bins fit into a core's L1 and L2 cache."""
 
-_NEURONS_AT_LEAST = 1024
-"""Neurons for each thread: with fewer, waking it costs more than it helps."""
+_MIN_NEURONS_PER_THREAD = 1024
+"""With fewer neurons, starting a thread costs more than it saves."""
 
 _NO_SLOT = -1
 
 
 def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
-    """See tasks.capture.observe."""
+    """Update the record with a batch's activations; see `tasks.capture.observe.observe`."""
     values = activations.float().contiguous()
     n_samples, _, neurons = values.shape
-    tally = record.tally
-    tally.tokens += torch.bincount(batch.roles[batch.roles >= 0].long(), minlength=len(ROLES))
+    statistics = record.statistics
+    statistics.tokens += torch.bincount(batch.roles[batch.roles >= 0].long(), minlength=len(ROLES))
     peaks = torch.full((len(ROLES), n_samples, neurons), -torch.inf)
     tokens = torch.zeros(peaks.shape, dtype=torch.int32)
     slots = torch.full((n_samples, neurons), _NO_SLOT, dtype=torch.int16)
-    seen = _arrays(values, values.view(torch.int32), batch.roles, batch.blocks)
-    found = _arrays(peaks, tokens)
+    inputs = _arrays(values, values.view(torch.int32), batch.roles, batch.blocks)
+    peak_arrays = _arrays(peaks, tokens)
     sums = _arrays(
-        tally.total, tally.squares, tally.positive, tally.nonfinite, tally.maximum, tally.histogram
+        statistics.total,
+        statistics.squares,
+        statistics.positive,
+        statistics.nonfinite,
+        statistics.maximum,
+        statistics.histogram,
     )
-    ranked = _arrays(record.keys, record.peak_places)
+    ranking = _arrays(record.keys, record.peak_positions)
     bits = peaks.view(torch.int32).numpy()
     stored = traces = np.empty((0, 0, 0), np.int16)
     if record.traces is not None:
@@ -48,9 +53,9 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
         stored = as_stored(values).view(torch.int16).numpy()
 
     def work(start: int, stop: int) -> None:
-        _tally(*seen, start, stop, *found, *sums)
+        _accumulate(*inputs, start, stop, *peak_arrays, *sums)
         _enter(
-            *found,
+            *peak_arrays,
             bits,
             np.array(record.peak_roles),
             batch.roles.numpy(),
@@ -58,11 +63,11 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
             record.layout.visual,
             start,
             stop,
-            *ranked,
+            *ranking,
             slots.numpy(),
         )
         if record.traces is not None:
-            _keep(
+            _store(
                 stored,
                 batch.roles.numpy(),
                 record.layout.visual,
@@ -80,18 +85,18 @@ def _arrays(*tensors: torch.Tensor) -> tuple[np.ndarray, ...]:
 
 
 def _over_neurons(neurons: int, work: Callable[[int, int], None]) -> None:
-    """Call `work(start, stop)` for all neurons, on as many threads as torch computes with."""
-    threads = min(torch.get_num_threads(), max(1, neurons // _NEURONS_AT_LEAST))
+    """Call `work(start, stop)` for all chunks of neurons, on up to torch's number of threads."""
+    threads = min(torch.get_num_threads(), max(1, neurons // _MIN_NEURONS_PER_THREAD))
     edges = [neurons * part // threads for part in range(threads + 1)]
 
-    def share(part: int) -> None:
-        for start in range(edges[part], edges[part + 1], _NEURONS_AT_ONCE):
-            work(start, min(start + _NEURONS_AT_ONCE, edges[part + 1]))
+    def work_on(part: int) -> None:
+        for start in range(edges[part], edges[part + 1], _CHUNK_NEURONS):
+            work(start, min(start + _CHUNK_NEURONS, edges[part + 1]))
 
-    others = [_threads(threads).submit(share, part) for part in range(1, threads)]
-    share(0)
-    for other in others:
-        other.result()
+    futures = [_threads(threads).submit(work_on, part) for part in range(1, threads)]
+    work_on(0)
+    for future in futures:
+        future.result()
 
 
 @cache
@@ -100,7 +105,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 @njit(nogil=True, cache=True)
-def _tally(
+def _accumulate(
     values: np.ndarray,
     bits: np.ndarray,
     roles: np.ndarray,
@@ -116,22 +121,22 @@ def _tally(
     maximum: np.ndarray,
     histogram: np.ndarray,
 ) -> None:
-    """Sums, bins and peaks of the neurons from `start` to `stop`; the inner loops run over
-    neurons, which lie side by side, so that they compile to vector instructions."""
+    """Add up sums, bins and peaks of the neurons from `start` to `stop`. The inner loops run over
+    neurons, which are contiguous in memory, so they compile to vector instructions."""
     width = stop - start
     n_roles = len(peaks)
-    # An array each: the compiler makes vector instructions only where it can tell arrays apart.
+    # Separate arrays: the compiler vectorizes only if it can prove that arrays do not alias.
     sums = np.empty((n_roles, width), np.float32)
     sums_of_squares = np.empty((n_roles, width), np.float32)
     counts_above = np.empty((n_roles, width), np.int32)
-    counts_odd = np.empty((n_roles, width), np.int32)
+    counts_nonfinite = np.empty((n_roles, width), np.int32)
     binned = np.empty((2, width * BINS), np.uint16)
     cell = np.empty(width, np.int32)
     for sample in range(values.shape[0]):
         sums[:] = 0
         sums_of_squares[:] = 0
         counts_above[:] = 0
-        counts_odd[:] = 0
+        counts_nonfinite[:] = 0
         binned[:] = 0
         for token in range(values.shape[1]):
             role = roles[sample, token]
@@ -142,7 +147,7 @@ def _tally(
             peak = peaks[role, sample, start:stop]
             peak_token = tokens[role, sample, start:stop]
             sum_1, sum_2 = sums[role], sums_of_squares[role]
-            above, odd = counts_above[role], counts_odd[role]
+            above, nonfinite_count = counts_above[role], counts_nonfinite[role]
             for n in range(width):
                 value = row[n]
                 finite = (row_bits[n] & np.int32(0x7FFFFFFF)) < np.int32(0x7F800000)
@@ -150,7 +155,7 @@ def _tally(
                 sum_1[n] += number
                 sum_2[n] += number * number
                 above[n] += np.int32(number > 0)
-                odd[n] += np.int32(not finite)
+                nonfinite_count[n] += np.int32(not finite)
                 higher = finite & (value > peak[n])
                 peak[n] = value if higher else peak[n]
                 peak_token[n] = np.int32(token) if higher else peak_token[n]
@@ -159,18 +164,18 @@ def _tally(
                     code = (row_bits[n] >> np.int32(DROPPED_BITS)) - np.int32(CODE_OF_BIN_0)
                     code = min(max(code, np.int32(0)), np.int32(BINS - 1))
                     cell[n] = code * np.int32(width) + np.int32(n)
-                mine = binned[role]
+                role_bins = binned[role]
                 for n in range(width):
                     finite = (row_bits[n] & np.int32(0x7FFFFFFF)) < np.int32(0x7F800000)
-                    mine[cell[n]] += np.uint16(finite)
+                    role_bins[cell[n]] += np.uint16(finite)
         for role in range(n_roles):
             for n in range(width):
                 total[role, start + n] += sums[role, n]
                 squares[role, start + n] += sums_of_squares[role, n]
                 positive[role, start + n] += counts_above[role, n]
-                nonfinite[role, start + n] += counts_odd[role, n]
-                peak_here = peaks[role, sample, start + n]
-                maximum[role, start + n] = max(maximum[role, start + n], peak_here)
+                nonfinite[role, start + n] += counts_nonfinite[role, n]
+                sample_peak = peaks[role, sample, start + n]
+                maximum[role, start + n] = max(maximum[role, start + n], sample_peak)
         first = blocks[sample] * BINS
         for role in range(2):
             for code in range(BINS):
@@ -190,20 +195,20 @@ def _enter(
     start: int,
     stop: int,
     keys: np.ndarray,
-    peak_places: np.ndarray,
+    peak_positions: np.ndarray,
     slots: np.ndarray,
 ) -> None:
-    """Put every sample that beats a neuron's weakest into its slot, and say which in `slots`
-    [batch, neurons]; of two in one slot the later sample holds it."""
-    place = np.zeros(roles.shape, np.int32)
+    """Insert every sample that beats a neuron's weakest exemplar, and write its slot to `slots`
+    [batch, neurons]. If two samples entered the same slot, the later one holds it."""
+    position = np.zeros(roles.shape, np.int32)
     for sample in range(roles.shape[0]):
         n_visual = n_text = 0
         for token in range(roles.shape[1]):
             if roles[sample, token] == VISUAL:
-                place[sample, token] = n_visual
+                position[sample, token] = n_visual
                 n_visual += 1
             elif roles[sample, token] == TEXT:
-                place[sample, token] = layout_visual + n_text
+                position[sample, token] = layout_visual + n_text
                 n_text += 1
     for n in range(start, stop):
         weakest = keys[n].argmin()
@@ -215,20 +220,20 @@ def _enter(
             if peaks[winner, sample, n] == -np.inf:  # No finite activation at these roles.
                 continue
             code = np.int64(peak_bits[winner, sample, n])
-            if peaks[winner, sample, n] == 0:  # Also where it is -0.0.
+            if peaks[winner, sample, n] == 0:  # -0.0 counts as 0.0.
                 code = np.int64(0)
             if code < 0:
                 code = code ^ np.int64(0x7FFFFFFF)
             key = (code << 32) | (np.int64(0xFFFFFFFF) - sample_ids[sample])
             if key > keys[n, weakest]:
                 keys[n, weakest] = key
-                peak_places[n, weakest] = place[sample, tokens[winner, sample, n]]
+                peak_positions[n, weakest] = position[sample, tokens[winner, sample, n]]
                 slots[sample, n] = weakest
                 weakest = keys[n].argmin()
 
 
 @njit(nogil=True, cache=True)
-def _keep(
+def _store(
     stored: np.ndarray,
     roles: np.ndarray,
     layout_visual: int,
@@ -237,7 +242,7 @@ def _keep(
     stop: int,
     traces: np.ndarray,
 ) -> None:
-    """Write the traces of the samples that entered. Bits of float16 are moved as integers."""
+    """Write the traces of the samples that entered. float16 values are copied as integer bits."""
     n_tokens = roles.shape[1]
     source = np.empty(n_tokens, np.int64)
     target = np.empty(n_tokens, np.int64)

@@ -1,4 +1,4 @@
-"""The record of a batch with one kernel that reads its activations once: for GPUs, in Triton."""
+"""Update a record with one Triton kernel that reads a batch's activations once, for GPUs."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.observe_torch import enter
 from neuron_atlas.tasks.capture.record import LayerRecord
 
-_TOKENS_AT_ONCE = 32
-_NEURONS_AT_ONCE = 64
+_BLOCK_TOKENS = 32
+_BLOCK_NEURONS = 64
 
 CONSTANTS = {
     "n_roles": len(ROLES),
     "bins": BINS,
     "code_of_bin_0": CODE_OF_BIN_0,
     "dropped_bits": DROPPED_BITS,
-    "at_once": _TOKENS_AT_ONCE,
-    "width": _NEURONS_AT_ONCE,
+    "block_tokens": _BLOCK_TOKENS,
+    "width": _BLOCK_NEURONS,
 }
-"""What the kernel is compiled with."""
+"""Compile-time constants of the kernel."""
 
 
 def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
-    """See tasks.capture.observe."""
+    """Update the record with a batch's activations; see `tasks.capture.observe.observe`."""
     n_samples, n_tokens, neurons = activations.shape
     values = activations.contiguous()
-    tally = record.tally
+    statistics = record.statistics
     by_sample = (len(ROLES), n_samples, neurons)
     peaks = values.new_empty(by_sample, dtype=torch.float32)
     tokens = values.new_empty(by_sample, dtype=torch.int32)
     sums, squares = torch.empty_like(peaks), torch.empty_like(peaks)
     positive, nonfinite = torch.empty_like(tokens), torch.empty_like(tokens)
-    grid = (triton.cdiv(neurons, _NEURONS_AT_ONCE), n_samples)
-    # Triton launches on the current device, which need not be that of the layer.
+    grid = (triton.cdiv(neurons, _BLOCK_NEURONS), n_samples)
+    # Triton launches on the current device, which may not be the layer's device.
     with torch.cuda.device_of(values):
-        _tally[grid](
+        _accumulate[grid](
             values,
             batch.roles,
             batch.blocks,
@@ -49,25 +49,25 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
             squares,
             positive,
             nonfinite,
-            tally.histogram,
+            statistics.histogram,
             n_samples,
             n_tokens,
             neurons,
-            tally.histogram.shape[1],
+            statistics.histogram.shape[1],
             **CONSTANTS,
         )
-    tally.tokens += torch.stack([(batch.roles == role).sum() for role in range(len(ROLES))])
-    tally.total += sums.double().sum(1)
-    tally.squares += squares.double().sum(1)
-    tally.positive += positive.sum(1)
-    tally.nonfinite += nonfinite.sum(1)
-    torch.maximum(tally.maximum, peaks.amax(1), out=tally.maximum)
+    statistics.tokens += torch.stack([(batch.roles == role).sum() for role in range(len(ROLES))])
+    statistics.total += sums.double().sum(1)
+    statistics.squares += squares.double().sum(1)
+    statistics.positive += positive.sum(1)
+    statistics.nonfinite += nonfinite.sum(1)
+    torch.maximum(statistics.maximum, peaks.amax(1), out=statistics.maximum)
     enter(record, peaks, tokens.long(), activations, batch)
 
 
-# The two differ from batch to batch, and each kind of number would be a compilation of its own.
+# Both numbers change between batches, and Triton would compile a kernel for each kind of value.
 @triton.jit(do_not_specialize=["n_samples", "n_tokens"])
-def _tally(
+def _accumulate(
     values,
     roles,
     blocks,
@@ -86,17 +86,17 @@ def _tally(
     bins: tl.constexpr,
     code_of_bin_0: tl.constexpr,
     dropped_bits: tl.constexpr,
-    at_once: tl.constexpr,
+    block_tokens: tl.constexpr,
     width: tl.constexpr,
 ) -> None:
-    """One sample's sums, bins and peaks of `width` neurons: a program for each.
+    """Compute sums, bins and peaks of one sample and `width` neurons per program.
 
-    The activations are read once for each role that the sample has, in runs of tokens, and the
-    later times from the cache.
+    A program reads the activations once for each role of the sample, in blocks of tokens; after
+    the first role, they come from the cache.
     """
     sample = tl.program_id(1).to(tl.int64)
     neuron = tl.program_id(0) * width + tl.arange(0, width)
-    known = neuron < neurons
+    in_range = neuron < neurons
     block = tl.load(blocks + sample)
     for role in tl.static_range(n_roles):
         peak = tl.full((width,), float("-inf"), tl.float32)
@@ -104,25 +104,25 @@ def _tally(
         total = tl.zeros((width,), tl.float32)
         total_squares = tl.zeros((width,), tl.float32)
         above = tl.zeros((width,), tl.int32)
-        odd = tl.zeros((width,), tl.int32)
+        nonfinite_count = tl.zeros((width,), tl.int32)
         lowest_bin = tl.zeros((width,), tl.int32)
-        for first in range(0, n_tokens, at_once):
-            token = first + tl.arange(0, at_once)
-            of_role = tl.load(roles + sample * n_tokens + token, token < n_tokens, -1) == role
-            if tl.sum(of_role.to(tl.int32), 0) > 0:
-                mine = of_role[:, None] & known[None, :]
-                where = (sample * n_tokens + token[:, None]) * neurons + neuron[None, :]
-                value = tl.load(values + where, mine, 0.0).to(tl.float32)
+        for first in range(0, n_tokens, block_tokens):
+            token = first + tl.arange(0, block_tokens)
+            is_role = tl.load(roles + sample * n_tokens + token, token < n_tokens, -1) == role
+            if tl.sum(is_role.to(tl.int32), 0) > 0:
+                mask = is_role[:, None] & in_range[None, :]
+                offset = (sample * n_tokens + token[:, None]) * neurons + neuron[None, :]
+                value = tl.load(values + offset, mask, 0.0).to(tl.float32)
                 bits = value.to(tl.int32, bitcast=True)
-                finite = mine & ((bits & 0x7FFFFFFF) < 0x7F800000)
+                finite = mask & ((bits & 0x7FFFFFFF) < 0x7F800000)
                 number = tl.where(finite, value, 0.0)
                 total += tl.sum(number, 0)
                 total_squares += tl.sum(number * number, 0)
                 above += tl.sum((number > 0).to(tl.int32), 0)
-                odd += tl.sum((mine & (finite == 0)).to(tl.int32), 0)
+                nonfinite_count += tl.sum((mask & (finite == 0)).to(tl.int32), 0)
                 candidate = tl.where(finite, value, float("-inf"))
                 highest = tl.max(candidate, 0)
-                # The first token that reaches it, where several do.
+                # The first token that reaches the peak.
                 reaches = tl.where(candidate == highest[None, :], token[:, None], n_tokens)
                 higher = highest > peak
                 peak_token = tl.where(higher, tl.min(reaches, 0), peak_token)
@@ -130,18 +130,18 @@ def _tally(
                 if role < 2:
                     code = (bits >> dropped_bits) - code_of_bin_0
                     code = tl.minimum(tl.maximum(code, 0), bins - 1)
-                    # Most activations are in the lowest bin: those are counted here, and the
-                    # others by atomic additions, of which neighbours fall together.
+                    # Most activations are in the lowest bin and are counted here. The others
+                    # use atomic additions, which are contiguous for neighboring neurons.
                     lowest_bin += tl.sum((finite & (code == 0)).to(tl.int32), 0)
                     cell = (role * cells + block * bins + code) * neurons + neuron[None, :]
                     tl.atomic_add(histogram + cell, 1, finite & (code > 0), sem="relaxed")
         out = (role * n_samples + sample) * neurons + neuron
-        tl.store(peaks + out, peak, known)
-        tl.store(tokens + out, peak_token, known)
-        tl.store(sums + out, total, known)
-        tl.store(squares + out, total_squares, known)
-        tl.store(positive + out, above, known)
-        tl.store(nonfinite + out, odd, known)
+        tl.store(peaks + out, peak, in_range)
+        tl.store(tokens + out, peak_token, in_range)
+        tl.store(sums + out, total, in_range)
+        tl.store(squares + out, total_squares, in_range)
+        tl.store(positive + out, above, in_range)
+        tl.store(nonfinite + out, nonfinite_count, in_range)
         if role < 2:
             lowest_cell = (role * cells + block * bins) * neurons + neuron
-            tl.atomic_add(histogram + lowest_cell, lowest_bin, known, sem="relaxed")
+            tl.atomic_add(histogram + lowest_cell, lowest_bin, in_range, sem="relaxed")

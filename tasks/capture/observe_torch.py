@@ -1,4 +1,4 @@
-"""The record of a batch in plain torch operations: for any device and number format."""
+"""Update a record with plain torch operations, for any device and number format."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import torch
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.capture.batch import Batch
-from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, Tally
+from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, TokenStatistics
 from neuron_atlas.tasks.capture.top_n import EMPTY, insert, pack
-from neuron_atlas.tasks.capture.traces import keep_traces
+from neuron_atlas.tasks.capture.traces import store_traces
 from neuron_atlas.tasks.subject.encode import TEXT
 
-_COUNTED_AT_ONCE = 2**25
-"""Activations whose bins are worked out together, which bounds the memory that takes."""
+_CHUNK_ACTIVATIONS = 2**25
+"""Activations that are binned together; this bounds the memory."""
 
 
 def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
-    """See tasks.capture.observe."""
+    """Update the record with a batch's activations; see `tasks.capture.observe.observe`."""
     values = activations.float()
     finite = values.isfinite()
     peaks, tokens = _peaks(values, finite, batch.roles)
-    _add_moments(record.tally, values, finite, peaks, batch.roles)
-    _count_bins(record.tally.histogram, values, finite, batch)
+    _add_moments(record.statistics, values, finite, peaks, batch.roles)
+    _count_bins(record.statistics.histogram, values, finite, batch)
     enter(record, peaks, tokens, activations, batch)
 
 
@@ -33,52 +33,53 @@ def enter(
     activations: torch.Tensor,
     batch: Batch,
 ) -> None:
-    """Put the batch's samples that beat a neuron's weakest into the record.
+    """Insert the batch's samples that beat a neuron's weakest exemplar into the record.
 
-    peaks: float32 [roles, batch, neurons]. tokens: int64, the first that reaches each.
+    peaks: float32 [roles, batch, neurons]. tokens: int64, same shape, the first token of each peak.
+    activations: [batch, tokens, neurons].
     """
     roles = list(record.peak_roles)
-    # Of equal peaks in several roles the first is the sample's.
+    # If several roles have equal peaks, the first role counts.
     peak, winner = peaks[roles].max(0)
     keys = pack(peak, batch.sample_ids[:, None])
-    # A sample without a finite activation at these roles is evidence of nothing.
+    # A sample without a finite activation at these roles is not ranked.
     keys = keys.masked_fill(peak.isneginf(), EMPTY)
     entered = insert(record.keys, keys.T.contiguous())
     token = tokens[roles].gather(0, winner[None])[0][entered.sample, entered.neuron]
-    places = _layout_places(batch.roles, record.layout)
-    record.peak_places[entered.neuron, entered.slot] = places[entered.sample, token]
+    positions = _layout_positions(batch.roles, record.layout)
+    record.peak_positions[entered.neuron, entered.slot] = positions[entered.sample, token]
     if record.traces is not None:
-        keep_traces(record.traces, record.layout, entered, activations, batch)
+        store_traces(record.traces, record.layout, entered, activations, batch)
 
 
 def _peaks(
     values: torch.Tensor, finite: torch.Tensor, roles: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each role's highest finite activation float32 [roles, batch, neurons], -inf without one,
-    and the first token int64 that reaches it."""
-    found = [
+    """Return each role's highest finite activation, float32 [roles, batch, neurons], -inf without
+    one, and the first token that reaches it, int64 of the same shape."""
+    maxima = [
         values.masked_fill((roles != role)[:, :, None] | ~finite, -torch.inf).max(1)
         for role in range(len(ROLES))
     ]
-    return torch.stack([peak for peak, _ in found]), torch.stack([token for _, token in found])
+    return torch.stack([peak for peak, _ in maxima]), torch.stack([token for _, token in maxima])
 
 
 def _add_moments(
-    tally: Tally,
+    statistics: TokenStatistics,
     values: torch.Tensor,
     finite: torch.Tensor,
     peaks: torch.Tensor,
     roles: torch.Tensor,
 ) -> None:
     numbers = values.masked_fill(~finite, 0.0)
-    # A product with each sample's 0/1 membership sums over its tokens without a copy a role.
+    # Multiplying by the 0/1 role membership sums over tokens without a copy for each role.
     membership = torch.stack([roles == role for role in range(len(ROLES))], 1).float()
-    tally.tokens += membership.sum((0, 2)).long()
-    tally.total += (membership @ numbers).double().sum(0)
-    tally.squares += (membership @ numbers.square()).double().sum(0)
-    tally.positive += (membership @ (numbers > 0).float()).sum(0).long()
-    tally.nonfinite += (membership @ (~finite).float()).sum(0).long()
-    torch.maximum(tally.maximum, peaks.amax(1), out=tally.maximum)
+    statistics.tokens += membership.sum((0, 2)).long()
+    statistics.total += (membership @ numbers).double().sum(0)
+    statistics.squares += (membership @ numbers.square()).double().sum(0)
+    statistics.positive += (membership @ (numbers > 0).float()).sum(0).long()
+    statistics.nonfinite += (membership @ (~finite).float()).sum(0).long()
+    torch.maximum(statistics.maximum, peaks.amax(1), out=statistics.maximum)
 
 
 def _count_bins(
@@ -88,10 +89,10 @@ def _count_bins(
     _, cells, neurons = histogram.shape
     neuron = torch.arange(neurons, device=values.device)
     flat = histogram.view(-1)
-    at_once = max(1, _COUNTED_AT_ONCE // (values.shape[1] * neurons))
+    chunk = max(1, _CHUNK_ACTIVATIONS // (values.shape[1] * neurons))
     for role in EVIDENCE:
-        for start in range(0, len(batch), at_once):
-            rows = slice(start, start + at_once)
+        for start in range(0, len(batch), chunk):
+            rows = slice(start, start + chunk)
             sample, token = (batch.roles[rows] == role).nonzero(as_tuple=True)
             chosen = values[rows][sample, token]
             code = (chosen.view(torch.int32) >> DROPPED_BITS) - CODE_OF_BIN_0
@@ -102,7 +103,8 @@ def _count_bins(
             flat.scatter_add_(0, cell.flatten(), counted.flatten())
 
 
-def _layout_places(roles: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """The place int32 [batch, tokens] of every visual and text token in its sample's trace."""
+def _layout_positions(roles: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Return the position of every visual and text token in its sample's trace: int32 [batch,
+    tokens]."""
     visual, text = ((roles == role).cumsum(1, dtype=torch.int32) - 1 for role in EVIDENCE)
     return torch.where(roles == TEXT, text + layout.visual, visual)

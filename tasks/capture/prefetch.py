@@ -15,23 +15,23 @@ Prepared = TypeVar("Prepared")
 def prefetch(
     items: Iterable[Item], prepare: Callable[[Item], Prepared], threads: int, ahead: int
 ) -> Iterator[Prepared]:
-    """`map(prepare, items)` in the same order, at most `ahead` of them prepared in advance.
+    """Yield `map(prepare, items)` in order, with up to `ahead` items prepared in advance.
 
-    threads: that prepare; with 0 each item is prepared when it is asked for. An error of
-    `prepare` is raised when its item's turn comes.
+    threads: number of preparing threads; with 0, each item is prepared on request. An error of
+    `prepare` is raised at its item.
     """
     if threads == 0:
         yield from map(prepare, items)
         return
-    waiting = iter(items)
+    remaining = iter(items)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
     try:
-        under_way: deque[Future[Prepared]] = deque(
-            pool.submit(prepare, item) for item in islice(waiting, ahead)
+        pending: deque[Future[Prepared]] = deque(
+            pool.submit(prepare, item) for item in islice(remaining, ahead)
         )
-        while under_way:
-            first = under_way.popleft()
-            under_way.extend(pool.submit(prepare, item) for item in islice(waiting, 1))
+        while pending:
+            first = pending.popleft()
+            pending.extend(pool.submit(prepare, item) for item in islice(remaining, 1))
             yield first.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Samples drawn at random: the background against which exemplars are judged."""
+"""Draw random samples, the baseline that exemplars are compared with."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 
 def draw_random(sample_ids: Iterable[int], count: int, seed: int) -> list[int]:
-    """`count` of `sample_ids` (fewer if there are fewer), in ascending order.
+    """Return `count` of `sample_ids` (all, if there are fewer) in ascending order.
 
-    Each id has a fixed lot by hash, so the draw does not depend on order or on who draws, and a
-    few more samples in the dataset change few of those drawn.
+    Each id is ranked by a hash, so the draw depends only on the ids and the seed. Adding a few
+    samples to the dataset changes few of the drawn ones.
     """
 
-    def lot(sample_id: int) -> bytes:
+    def hashed(sample_id: int) -> bytes:
         return hashlib.blake2b(f"{seed}:{sample_id}".encode(), digest_size=8).digest()
 
-    return sorted(sorted(sample_ids, key=lot)[:count])
+    return sorted(sorted(sample_ids, key=hashed)[:count])

@@ -1,4 +1,4 @@
-"""A layer's record as Arrow tables: written by a capture actor, read by the merge."""
+"""Convert a layer's record to Arrow tables, which the merge reads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from neuron_atlas.tasks.capture.top_n import unpack
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """A sample's visual and text tokens."""
+    """Number of visual and text tokens of a sample."""
 
     visual: int
     text: int
@@ -34,22 +34,25 @@ class TokenCounts:
 def layer_tables(
     layer: int, record: LayerRecord, counts: Mapping[int, TokenCounts]
 ) -> list[tuple[TableSpec, pa.Table]]:
-    """The exemplars, traces, random traces, moments and histograms of one layer."""
+    """Return the exemplars, traces, random traces, moments and histograms of one layer.
+
+    counts: the token counts of all samples of the shard.
+    """
     keys, order = record.keys.sort(dim=1, descending=True)
     peaks, sample_ids = (values.cpu().numpy() for values in unpack(keys))
-    places = record.peak_places.gather(1, order).cpu().numpy()
+    positions = record.peak_positions.gather(1, order).cpu().numpy()
     spec = exemplars(keys.shape[1])
-    # Rows of `traces` follow the exemplars: neuron by neuron, strongest first, none empty.
+    # Rows of `traces` follow the filled exemplar slots: neuron by neuron, strongest first.
     filled = sample_ids != NO_SAMPLE
     neuron, rank = np.nonzero(filled)
     slots = order.cpu().numpy()[filled]
     assert record.traces is not None
     traces = record.traces.cpu().numpy()[neuron, slots]
     return [
-        (spec, _exemplar_table(layer, spec, sample_ids, peaks, places, record.layout)),
+        (spec, _exemplar_table(layer, spec, sample_ids, peaks, positions, record.layout)),
         (
             TRACES,
-            trace_table(
+            traces_to_arrow(
                 TRACES, layer, neuron, sample_ids[filled], traces, counts, record.layout, rank
             ),
         ),
@@ -59,7 +62,7 @@ def layer_tables(
     ]
 
 
-def trace_table(
+def traces_to_arrow(
     spec: TableSpec,
     layer: int,
     neuron: np.ndarray,
@@ -69,9 +72,12 @@ def trace_table(
     layout: Layout,
     rank: np.ndarray | None = None,
 ) -> pa.Table:
-    """Traces [rows, layout.tokens] cut to each sample's own tokens, as rows of `spec`."""
-    known, inverse = np.unique(sample_ids, return_inverse=True)
-    per_sample = [counts[int(sample_id)] for sample_id in known]
+    """Return traces [rows, layout.tokens] as rows of `spec`, cut to each sample's own tokens.
+
+    neuron, sample_ids, rank: int [rows].
+    """
+    distinct, inverse = np.unique(sample_ids, return_inverse=True)
+    per_sample = [counts[int(sample_id)] for sample_id in distinct]
 
     def of_rows(values: Sequence[int], dtype: type) -> np.ndarray:
         return np.asarray(values, dtype=dtype)[inverse]
@@ -91,9 +97,9 @@ def trace_table(
 
 
 def _ragged(padded: np.ndarray, lengths: np.ndarray) -> pa.LargeListArray:
-    keep = np.arange(padded.shape[1]) < lengths[:, None]
+    is_token = np.arange(padded.shape[1]) < lengths[:, None]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    values = pa.array(padded[keep], type=pa.float16())
+    values = pa.array(padded[is_token], type=pa.float16())
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
 
 
@@ -102,14 +108,14 @@ def _exemplar_table(
     spec: TableSpec,
     sample_ids: np.ndarray,
     peaks: np.ndarray,
-    places: np.ndarray,
+    positions: np.ndarray,
     layout: Layout,
 ) -> pa.Table:
     neurons, top_n = sample_ids.shape
     empty = sample_ids == NO_SAMPLE
-    is_text = places >= layout.visual
+    is_text = positions >= layout.visual
     role = np.where(empty, -1, is_text).astype(np.int8)
-    token = np.where(empty, -1, places - layout.visual * is_text).astype(np.int32)
+    token = np.where(empty, -1, positions - layout.visual * is_text).astype(np.int32)
 
     def slots(values: np.ndarray) -> pa.Array:
         return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), top_n)
@@ -128,22 +134,22 @@ def _exemplar_table(
 
 def _random_table(layer: int, record: LayerRecord, counts: Mapping[int, TokenCounts]) -> pa.Table:
     assert record.random_traces is not None
-    mine = [sample_id for sample_id in record.random_slots if sample_id in counts]
-    slots = [record.random_slots[sample_id] for sample_id in mine]
-    shape = (record.neurons * len(mine), record.layout.tokens)
+    drawn = [sample_id for sample_id in record.random_slots if sample_id in counts]
+    slots = [record.random_slots[sample_id] for sample_id in drawn]
+    shape = (record.neurons * len(drawn), record.layout.tokens)
     traces = record.random_traces[:, slots].cpu().numpy().reshape(shape)
-    neuron = np.repeat(np.arange(record.neurons), len(mine))
-    sample_ids = np.tile(np.asarray(mine, dtype=np.int64), record.neurons)
-    return trace_table(RANDOM_TRACES, layer, neuron, sample_ids, traces, counts, record.layout)
+    neuron = np.repeat(np.arange(record.neurons), len(drawn))
+    sample_ids = np.tile(np.asarray(drawn, dtype=np.int64), record.neurons)
+    return traces_to_arrow(RANDOM_TRACES, layer, neuron, sample_ids, traces, counts, record.layout)
 
 
 def _moment_table(layer: int, record: LayerRecord) -> pa.Table:
-    tally = record.tally
-    mean, m2 = (values.cpu().numpy() for values in tally.mean_and_m2())
-    n = (tally.tokens[:, None] - tally.nonfinite).cpu().numpy()
-    nonfinite = tally.nonfinite.cpu().numpy()
-    positive = tally.positive.cpu().numpy()
-    maximum = tally.maximum.cpu().numpy()
+    statistics = record.statistics
+    mean, m2 = (values.cpu().numpy() for values in statistics.mean_and_m2())
+    n = (statistics.tokens[:, None] - statistics.nonfinite).cpu().numpy()
+    nonfinite = statistics.nonfinite.cpu().numpy()
+    positive = statistics.positive.cpu().numpy()
+    maximum = statistics.maximum.cpu().numpy()
     columns = _neuron_columns(layer, record)
     for index, role in enumerate(ROLES):
         columns |= {
@@ -158,10 +164,10 @@ def _moment_table(layer: int, record: LayerRecord) -> pa.Table:
 
 
 def _histogram_table(layer: int, record: LayerRecord) -> pa.Table:
-    counts = record.tally.histogram.transpose(1, 2).contiguous().cpu().numpy()
+    counts = record.statistics.histogram.transpose(1, 2).contiguous().cpu().numpy()
     columns = _neuron_columns(layer, record) | {
-        role: pa.FixedSizeListArray.from_arrays(pa.array(mine.ravel()), BLOCKS * BINS)
-        for role, mine in zip(("visual", "text"), counts, strict=True)
+        role: pa.FixedSizeListArray.from_arrays(pa.array(role_counts.ravel()), BLOCKS * BINS)
+        for role, role_counts in zip(("visual", "text"), counts, strict=True)
     }
     return pa.table(columns).cast(HISTOGRAMS.schema)
 

@@ -1,4 +1,4 @@
-"""A later pass over the samples, for the traces of what the first pass ranked."""
+"""Collect traces in a later pass, after the first pass ranked the samples."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import torch
 from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.record import LayerRecord
 from neuron_atlas.tasks.capture.top_n import Entries
-from neuron_atlas.tasks.capture.traces import keep_random_traces, keep_traces
+from neuron_atlas.tasks.capture.traces import store_random_traces, store_traces
 
 
 def replay(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
-    """Write the traces of a batch's samples into the slots that the first pass gave them."""
+    """Write the traces of a batch's samples into their slots, which the first pass decided.
+
+    activations: [batch, tokens, neurons].
+    """
     assert record.traces is not None
     sample, neuron, slot = (
         (batch.sample_ids[:, None, None] == record.slot_samples()).nonzero().unbind(1)
     )
-    keep_traces(record.traces, record.layout, Entries(neuron, slot, sample), activations, batch)
-    keep_random_traces(record, activations, batch)
+    store_traces(record.traces, record.layout, Entries(neuron, slot, sample), activations, batch)
+    store_random_traces(record, activations, batch)

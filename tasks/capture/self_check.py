@@ -1,4 +1,4 @@
-"""Check a way of observing against plain torch, on the device where it is to be used."""
+"""Compare an observe backend with plain torch, on the device that will run it."""
 
 from __future__ import annotations
 
@@ -21,38 +21,47 @@ def first_difference(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> str:
-    """What `observe` records otherwise than observe_torch does, in words; empty if nothing."""
+    """Return a message about the first difference from observe_torch; "" if there is none.
+
+    Sums may differ by 1e-5 (relative), and slots may be in another order.
+    """
     activations, batch = _made_up_batch(device)
     activations = activations.to(dtype)
     records = []
-    for way in (observe, observe_torch.observe):
+    for backend in (observe, observe_torch.observe):
         record = empty_record(_NEURONS, _TOP_N, Layout(_TOKENS, _TOKENS), [], device)
-        record.make_room_for_traces(device)
-        way(record, activations, batch)
-        way(record, activations * 0.5, batch)
+        record.allocate_traces(device)
+        backend(record, activations, batch)
+        backend(record, activations * 0.5, batch)
         records.append(record)
-    mine, plain = records
-    pairs = {name: (getattr(mine.tally, name), getattr(plain.tally, name)) for name in _EXACT}
+    checked, plain = records
+    pairs = {
+        name: (getattr(checked.statistics, name), getattr(plain.statistics, name))
+        for name in _EXACT
+    }
     order = [record.keys.sort(1, descending=True) for record in records]
     pairs["keys"] = (order[0].values, order[1].values)
-    pairs["peak_places"] = (
-        mine.peak_places.gather(1, order[0].indices),
-        plain.peak_places.gather(1, order[1].indices),
+    pairs["peak_positions"] = (
+        checked.peak_positions.gather(1, order[0].indices),
+        plain.peak_positions.gather(1, order[1].indices),
     )
     for name, (first, second) in pairs.items():
         if not torch.equal(first, second):
-            return f"{name} differ from plain torch's"
-    # Sums cancel, so what they may differ by goes with the size of what is summed.
-    size = (plain.tally.squares * plain.tally.tokens[:, None]).sqrt()
-    if ((mine.tally.total - plain.tally.total).abs() > 1e-5 * size).any():
-        return "total differ from plain torch's"
-    if ((mine.tally.squares - plain.tally.squares).abs() > 1e-5 * plain.tally.squares).any():
-        return "squares differ from plain torch's"
+            return f"{name} differ from plain torch"
+    # Positive and negative terms cancel, so the tolerance is relative to the terms' size.
+    size = (plain.statistics.squares * plain.statistics.tokens[:, None]).sqrt()
+    if ((checked.statistics.total - plain.statistics.total).abs() > 1e-5 * size).any():
+        return "total differ from plain torch"
+    if (
+        (checked.statistics.squares - plain.statistics.squares).abs()
+        > 1e-5 * plain.statistics.squares
+    ).any():
+        return "squares differ from plain torch"
     return ""
 
 
 def _made_up_batch(device: torch.device) -> tuple[torch.Tensor, Batch]:
-    """Activations of many sizes, with equal ones and some that are no number, in every role."""
+    """Return activations of many magnitudes, with ties, NaN and infinity, in every role."""
     generator = torch.Generator().manual_seed(0)
     shape = (_SAMPLES, _TOKENS, _NEURONS)
     sizes = torch.randint(-12, 9, shape, generator=generator)

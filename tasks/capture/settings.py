@@ -1,4 +1,4 @@
-"""The settings of capture, importable without torch."""
+"""Settings of the `capture` stage, importable without torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
 
-from neuron_atlas.tasks.settings import AtLeastOne, runtime
+from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
 from neuron_atlas.tasks.subject.settings import HookPoint
 
 PeakRole = Literal["visual", "text"]
@@ -15,16 +15,16 @@ PeakRole = Literal["visual", "text"]
 
 @dataclass(frozen=True)
 class CaptureSettings:
-    """What is recorded of the subject's neurons.
+    """What to record of the subject's neurons.
 
-    layers: decoder layers; None for all. hook_point: `gate` is act_fn(gate_proj x), the paper's;
-    `gate_up` is the input of down_proj. top_n: exemplars a neuron. random_samples: samples, drawn
-    by `seed`, whose traces are kept for every neuron. peak_roles: the tokens over which a sample's
-    peak is taken, visual, text or both. batch_size: samples a forward pass. shards: work items;
-    None for one in every 256 samples, or fewer where traces are large. device_memory_gb,
-    host_memory_gb: of each subject actor's device beside the subject, and of its machine, that
-    may be used; None for what is free. decoders: threads that open images while the device
-    computes; None for four beside a GPU and none on a CPU, where they would take its cores.
+    layers: decoder layers; None for all. hook_point: `gate` is act_fn(gate_proj x), as in the
+    paper; `gate_up` is the input of down_proj. top_n: exemplars per neuron. random_samples: number
+    of samples, drawn with `seed`, whose traces are stored for every neuron. peak_roles: the tokens
+    over which a sample's peak is taken: visual, text or both. batch_size: samples per forward
+    pass. shards: number of work items; None for one per 256 samples, or fewer if traces are large.
+    device_memory_gb: memory to use on each subject actor's device, next to the subject; None for
+    all that is free. host_memory_gb: the same for host memory. decoders: threads that open images
+    while the device computes; None for four with a GPU, and none on a CPU, which needs its cores.
     """
 
     layers: tuple[int, ...] | None = None
@@ -33,16 +33,16 @@ class CaptureSettings:
     random_samples: Annotated[int, Ge(0)] = 32
     seed: int = 0
     peak_roles: tuple[PeakRole, ...] = ("visual", "text")
-    batch_size: AtLeastOne = runtime(16)
-    shards: AtLeastOne | None = runtime(None)
-    device_memory_gb: Annotated[float, Gt(0)] | None = runtime(None)
-    host_memory_gb: Annotated[float, Gt(0)] | None = runtime(None)
-    decoders: Annotated[int, Ge(0)] | None = runtime(None)
+    batch_size: AtLeastOne = not_hashed(16)
+    shards: AtLeastOne | None = not_hashed(None)
+    device_memory_gb: Annotated[float, Gt(0)] | None = not_hashed(None)
+    host_memory_gb: Annotated[float, Gt(0)] | None = not_hashed(None)
+    decoders: Annotated[int, Ge(0)] | None = not_hashed(None)
 
     def __post_init__(self) -> None:
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
-            raise ValueError("layers: name at least one layer, each 0 or above, or null for all")
+            raise ValueError("layers: give at least one layer, each 0 or above, or null for all")
         if self.layers is not None and len(set(self.layers)) < len(self.layers):
-            raise ValueError("layers: name each layer once")
+            raise ValueError("layers: give each layer once")
         if not self.peak_roles or len(set(self.peak_roles)) < len(self.peak_roles):
-            raise ValueError("peak_roles: name visual, text, or each of them once")
+            raise ValueError("peak_roles: give visual, text or both, each once")

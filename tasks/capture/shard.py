@@ -18,7 +18,7 @@ from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.subject.encode import ROLE_INDEX, Encoded, encode
 from neuron_atlas.tasks.subject.load import Subject
 
-_DECODERS_BESIDE_A_GPU = 4
+_DECODERS_WITH_GPU = 4
 
 _log = logging.getLogger(__name__)
 
@@ -28,12 +28,13 @@ def capture_shard(
     shard: ShardPlan,
     catalog: Catalog,
     folder: Path,
-    sharers: int = 1,
+    n_processes: int = 1,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Capture a shard's samples into `folder`, which is either whole or absent.
+    """Capture a shard's samples into `folder`, which is either complete or absent.
 
-    sharers: processes that capture on this machine and share its memory.
+    n_processes: processes that capture on this machine and share its memory. on_batch: called with
+    the number of samples of each batch. Raises SubjectError, BadSample and DiskFull.
     """
     settings = shard.settings
     recording = Recording(
@@ -48,7 +49,7 @@ def capture_shard(
         sample_id: TokenCounts(catalog[sample_id].n_visual, len(catalog[sample_id].tokens))
         for sample_id in shard.sample_ids
     }
-    plan = memory_plan(subject, shard, sharers)
+    plan = memory_plan(subject, shard, n_processes)
     if len(plan.passes) > 1:
         _log.warning("%s: %s", shard.name, plan)
     records = capture(subject, lambda: _encoded(subject, shard, catalog), recording, plan, on_batch)
@@ -56,12 +57,12 @@ def capture_shard(
         for layer, record in records:
             for spec, table in layer_tables(layer, record, counts):
                 write_table(table, spec, unfinished / layer_file(spec.name, layer))
-            del record, table  # Their room is the next pass's.
+            del record, table  # The next pass needs their memory.
 
 
 def _encoded(subject: Subject, shard: ShardPlan, catalog: Catalog) -> Iterator[tuple[int, Encoded]]:
-    """The shard's samples, longest first: so samples of one length come together, and a batch
-    that does not fit into memory is the first one."""
+    """Yield the shard's samples, longest first. Samples of one length then come together, and a
+    batch that does not fit into memory is the first one."""
 
     def prepare(sample_id: int) -> tuple[int, Encoded]:
         return sample_id, encode(subject, catalog.open_images(sample_id), catalog[sample_id].text)
@@ -71,6 +72,6 @@ def _encoded(subject: Subject, shard: ShardPlan, catalog: Catalog) -> Iterator[t
 
     threads = shard.settings.decoders
     if threads is None:
-        threads = _DECODERS_BESIDE_A_GPU if subject.device.type == "cuda" else 0
+        threads = _DECODERS_WITH_GPU if subject.device.type == "cuda" else 0
     longest_first = sorted(shard.sample_ids, key=length, reverse=True)
     return prefetch(longest_first, prepare, threads, 2 * shard.settings.batch_size)

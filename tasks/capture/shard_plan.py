@@ -1,4 +1,4 @@
-"""How a dataset is cut into shards, decided on the driver, without torch."""
+"""Split a dataset into shards; runs on the driver, without torch."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from neuron_atlas.tasks.artifacts import USABLE
 from neuron_atlas.tasks.capture.random_samples import draw_random
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 
-_SAMPLES_A_SHARD = 256
-_BYTES_A_SAMPLE = 8 * 2**20
-"""A shard writes a full top N of every neuron however few samples it has, so it is given enough
-samples that their forward passes outweigh the writing."""
+_SAMPLES_PER_SHARD = 256
+_TRACE_BYTES_PER_SAMPLE = 8 * 2**20
+"""A shard writes a full top N of every neuron, even with few samples. It gets enough samples that
+their forward passes take longer than writing: one per this many bytes of traces."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One work item: consecutive usable samples, and what all shards of a capture share.
+    """One work item: consecutive usable samples, and the settings of the capture.
 
-    random_ids: those of the dataset's random samples that are in this shard.
-    max_visual, max_text: the most tokens of any of its samples.
+    random_ids: the dataset's random samples that are in this shard.
+    max_visual, max_text: maximum number of visual and of text tokens of its samples.
     """
 
     sample_ids: tuple[int, ...]
@@ -37,13 +37,13 @@ class ShardPlan:
 
     @property
     def trace_tokens(self) -> int:
-        """Tokens that one neuron's traces may hold, which is what the shard's memory goes to."""
+        """Maximum number of tokens in one neuron's traces, which take most of the memory."""
         traces = self.settings.top_n + len(self.random_ids)
         return traces * (self.max_visual + self.max_text)
 
     @property
     def name(self) -> str:
-        """Names the shard's folder by the samples and layers that decide its content."""
+        """Name of the shard's folder, derived from its samples and layers."""
         ids = hashlib.sha256(repr((self.sample_ids, self.layers)).encode()).hexdigest()[:8]
         return f"shard-{self.sample_ids[0]:08d}-{self.sample_ids[-1]:08d}-{ids}"
 
@@ -54,10 +54,10 @@ def plan_shards(
     settings: CaptureSettings,
     neurons_per_layer: int,
 ) -> list[ShardPlan]:
-    """Cut the usable samples of `descriptions` into shards of nearly equal size.
+    """Split the usable samples of `descriptions` into shards of nearly equal size.
 
-    Reads sample_id, n_visual, n_text and status. The number of shards depends on the samples, the
-    subject and the settings alone, so a run resumed on other machines finds the same shards.
+    Reads sample_id, n_visual, n_text and status. The shards depend only on the samples, the
+    subject and the settings, so a run resumed on other machines finds the same shards.
     """
     usable = descriptions.filter(
         pc.is_in(descriptions["status"], value_set=pa.array(USABLE))
@@ -68,8 +68,8 @@ def plan_shards(
     visual, text = usable["n_visual"].to_pylist(), usable["n_text"].to_pylist()
     neurons = len(layers) * neurons_per_layer
     trace_bytes = neurons * settings.top_n * (max(visual) + max(text)) * 2
-    samples_a_shard = max(_SAMPLES_A_SHARD, trace_bytes // _BYTES_A_SAMPLE)
-    count = min(len(sample_ids), settings.shards or -(-len(sample_ids) // samples_a_shard))
+    per_shard = max(_SAMPLES_PER_SHARD, trace_bytes // _TRACE_BYTES_PER_SAMPLE)
+    count = min(len(sample_ids), settings.shards or -(-len(sample_ids) // per_shard))
     random_ids = set(draw_random(sample_ids, settings.random_samples, settings.seed))
     edges = [len(sample_ids) * shard // count for shard in range(count + 1)]
     return [

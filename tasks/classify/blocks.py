@@ -1,12 +1,12 @@
-"""p-values that hold although the tokens of one sample depend on each other.
+"""Compute p-values that are valid although tokens of one sample depend on each other.
 
-Blocks of samples are independent, so what is measured in each block apart can be compared. If a
-quantity has mean 0 and its value in a block is as likely as its negative, each pattern of signs of
-the blocks' values is as likely as the one seen; the p-value is the share of the patterns whose
-sum is at least the one seen. All 2^16 patterns are counted, so nothing is drawn at random. A
-block's value is a mean over its samples and so is nearly symmetric about its expectation: Canay,
+Blocks of samples are independent, so a statistic can be computed per block. If its values are
+symmetric about 0 under the null hypothesis, all sign patterns of the values are equally likely.
+The p-value is the share of sign patterns whose sum is at least the observed one. All 2^16 patterns
+are counted, without random draws. A block's value is a mean over its samples, so it is nearly
+symmetric about its expectation. This suffices, and the blocks may differ in variance: Canay,
 Romano and Shaikh, "Randomization tests under an approximate symmetry assumption", Econometrica 85
-(2017), who also show that the blocks' values may differ in spread.
+(2017).
 """
 
 from __future__ import annotations
@@ -14,36 +14,40 @@ from __future__ import annotations
 import numpy as np
 
 _ROUNDING = 1e-12
-"""Sums this close, relative to all values together, are ties: they count as reached."""
-_NEURONS = 1024
+"""Sums within this tolerance, relative to the sum of absolute values, count as ties."""
+_CHUNK_NEURONS = 1024
 
 
 def two_sided_p(values: np.ndarray) -> np.ndarray:
-    """p float64 [neurons] of a sum of `values` float64 [neurons, blocks] as far from 0 as theirs.
+    """Return the two-sided p-value of the sum of `values` over blocks: float64 [neurons].
 
-    A block without a value has 0. At least 2 / 2^blocks.
+    values: float64 [neurons, blocks], 0 for a block without a value. The smallest possible p is
+    2 / 2^blocks.
     """
     signs = np.where(values.sum(axis=1) < 0, -1.0, 1.0)
     return np.minimum(2 * upper_p(values * signs[:, None]), 1.0)
 
 
 def upper_p(values: np.ndarray) -> np.ndarray:
-    """p float64 [neurons] of a sum of `values` float64 [neurons, blocks] as high as theirs."""
-    # Where no value is negative, only patterns that flip zeros alone reach the sum.
+    """Return the one-sided p-value of a high sum of `values` over blocks: float64 [neurons].
+
+    values: float64 [neurons, blocks], 0 for a block without a value.
+    """
+    # If no value is negative, only the patterns that flip zeros reach the sum.
     reaching = 2.0 ** (values == 0).sum(axis=1)
     mixed = np.flatnonzero((values < 0).any(axis=1))
-    for start in range(0, len(mixed), _NEURONS):
-        rows = mixed[start : start + _NEURONS]
+    for start in range(0, len(mixed), _CHUNK_NEURONS):
+        rows = mixed[start : start + _CHUNK_NEURONS]
         reaching[rows] = _count_reaching(values[rows])
     return reaching / 2.0 ** values.shape[1]
 
 
 def _count_reaching(values: np.ndarray) -> np.ndarray:
-    """How many of the sign patterns of each row have a sum at least that of the row itself.
+    """Count, for each row, the sign patterns whose sum is at least the row's own sum.
 
-    The patterns' sums are those of the left half plus those of the right half (Horowitz and Sahni,
-    J. ACM 21, 1974). With both halves sorted, one walk up the left and down the right counts the
-    pairs that reach: 2^9 steps instead of 2^16 sums, each step for all rows at once.
+    A pattern's sum is a sum of the left half plus a sum of the right half (Horowitz and Sahni, J.
+    ACM 21, 1974). With both halves sorted, one walk up the left and down the right counts the
+    pairs: 2^9 steps instead of 2^16 sums, each step vectorized over the rows.
     """
     middle = values.shape[1] // 2
     left, right = _pattern_sums(values[:, :middle]), _pattern_sums(values[:, middle:])
@@ -52,7 +56,7 @@ def _count_reaching(values: np.ndarray) -> np.ndarray:
     right.sort(axis=0)
     rows = np.arange(values.shape[0])
     n_left, n_right = len(left), len(right)
-    # A last row that stops the walk: nothing reaches above it, nothing is left below it.
+    # Sentinel rows stop the walk: a sum with -inf never reaches the needed value.
     left = np.vstack([left, np.full_like(rows, -np.inf, dtype=np.float64)]).ravel()
     right = np.vstack([np.full_like(rows, -np.inf, dtype=np.float64), right]).ravel()
     width = len(rows)
@@ -69,7 +73,8 @@ def _count_reaching(values: np.ndarray) -> np.ndarray:
 
 
 def _pattern_sums(values: np.ndarray) -> np.ndarray:
-    """The sums float64 [2^blocks, rows] of all sign patterns, that of `values` itself first."""
+    """Return the sums of all sign patterns, float64 [2^blocks, rows]; the first is the row's own
+    sum."""
     sums = np.zeros((1, len(values)))
     for column in values.T:
         sums = np.concatenate([sums + column, sums - column])

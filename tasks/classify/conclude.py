@@ -1,4 +1,4 @@
-"""From the tests of single layers to q-values and types over all of them."""
+"""Combine the tests of single layers into q-values and types over all layers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from neuron_atlas.tasks.statistics.false_discovery import q_values
 
 
 def conclude(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Path]) -> None:
-    """Add q and type to the layers in `tested`, each into its file of `written`.
+    """Add q-values and types to the `tested` files, one per layer, and write them to `written`.
 
-    Only the p-values of all layers are held at once: 24 bytes a neuron.
+    Holds only the p-values of all layers in memory: 24 bytes per neuron. Raises DiskFull.
     """
     p = read_table(tested, NEURON_TESTS, [f"p_{name}" for name in TESTS])
     q = {f"q_{name}": q_values(p[f"p_{name}"].to_numpy()) for name in TESTS}
@@ -26,7 +26,7 @@ def conclude(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Path
     for source, path, (start, stop) in zip(tested, written, bounds, strict=True):
         rows = read_table(source, NEURON_TESTS)
         for name, values in q.items():
-            place = rows.schema.get_field_index(name)
+            index = rows.schema.get_field_index(name)
             column = pa.array(values[start:stop], from_pandas=True)
-            rows = rows.set_column(place, rows.schema.field(place), column)
+            rows = rows.set_column(index, rows.schema.field(index), column)
         write_table(rule.decide(rows), NEURON_TESTS, path)

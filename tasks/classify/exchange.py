@@ -1,15 +1,16 @@
-"""The exact p-value of a difference of rates when the labels of tokens are exchanged.
+"""Compute exact p-values of a difference of rates under permutation of the token labels.
 
-Of n_visual + n_text tokens some are high. If the labels visual and text were dealt out anew, the
-number of high visual tokens H would be hypergeometric: what shuffling the labels estimates, this
-sums (Fisher, The Design of Experiments, 1935, section 21). The p-value is the probability of a
-difference of rates at least as far from 0 as the one seen, on either side. Given the margins that
-is |H - E H| >= |h - E H|, since the difference of rates grows linearly with H and has mean 0; so
-it is the limit of a two-sided shuffle test. (Fisher's exact test as usually programmed adds up the
-outcomes that are at most as probable instead; the two agree closely where both tails are alike.)
+Some of the n_visual + n_text tokens are high. Under random permutation of the labels visual and
+text, the number H of high visual tokens is hypergeometric (Fisher, The Design of Experiments,
+1935, section 21). The p-value is the probability of a difference of rates at least as far from 0
+as the observed one. The difference is linear in H and has mean 0, so this is P(|H - E H| >=
+|h - E H|): the limit of a two-sided permutation test with many shuffles. (The usual two-sided
+Fisher test adds up all outcomes that are at most as probable as the observed one. The two agree
+closely if the tails are similar.)
 
 Probabilities are computed as in Loader, "Fast and accurate computation of binomial probabilities"
-(2000), whose deviance form keeps all digits where differences of log-gammas of millions lose half.
+(2000). Its deviance form keeps all digits; differences of log-gammas lose half of them for counts
+of millions.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import math
 import numpy as np
 
 _TERMS = 128
-"""Terms of a tail that are added at once."""
-_NEURONS = 1024
-"""Neurons that are worked on at once: small enough for a processor's cache."""
+"""Terms of a tail per step."""
+_CHUNK_NEURONS = 1024
+"""Neurons per step: few enough for the CPU cache."""
 _NEGLIGIBLE = 1e-17
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -29,23 +30,24 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 def exchange_p(
     high_visual: np.ndarray, n_visual: np.ndarray, high_text: np.ndarray, n_text: np.ndarray
 ) -> np.ndarray:
-    """Two-sided p float64 [neurons] of high_visual / n_visual - high_text / n_text.
+    """Return two-sided p-values of high_visual / n_visual - high_text / n_text: float64 [neurons].
 
-    All int [neurons]. 0 where p is below the smallest float64, 1 where either role has no tokens.
+    All arguments are int [neurons]. p is 0 if it is below the smallest float64, and 1 if a role
+    has no tokens.
     """
     high, total = high_visual + high_text, n_visual + n_text
     if total.size and int(total.max()) ** 2 >= 2**62:
-        # Python's whole numbers, where products of counts do not fit into 64 bits.
+        # Python integers, because products of the counts do not fit into 64 bits.
         high_visual, n_visual, high, total = (
             counts.astype(object) for counts in (high_visual, n_visual, high, total)
         )
-    expected = n_visual * high  # E H times total: whole numbers keep ties exact.
+    expected = n_visual * high  # E H times total: integers keep ties exact.
     distance = abs(total * high_visual - expected)
     divisor = np.maximum(total, 1)
     lower = ((expected - distance) // divisor).astype(np.int64)
     upper = (-(-(expected + distance) // divisor)).astype(np.int64)
     high, n_visual, total = (counts.astype(np.int64) for counts in (high, n_visual, total))
-    # At most `lower` high visual tokens is at least high - lower high text tokens.
+    # At most `lower` high visual tokens means at least high - lower high text tokens.
     above = _upper_tail(upper, high, n_visual, total)
     below = _upper_tail(high - lower, high, total - n_visual, total)
     return np.minimum(above + below, 1.0)
@@ -54,14 +56,15 @@ def exchange_p(
 def _upper_tail(
     least: np.ndarray, high: np.ndarray, drawn: np.ndarray, total: np.ndarray
 ) -> np.ndarray:
-    """P(H >= least), H the high tokens among `drawn` of `total` tokens of which `high` are high.
+    """Return P(H >= least), where H is the number of high tokens among `drawn` of `total` tokens,
+    and `high` of all tokens are high.
 
-    least: at or above the mean, so that each further term is smaller than the one before.
+    least: must be at or above the mean, so each term is smaller than the one before.
     """
     tail = np.where(least <= np.maximum(0, drawn + high - total), 1.0, 0.0)
     inside = np.flatnonzero((tail == 0) & (least <= np.minimum(high, drawn)))
-    for start in range(0, len(inside), _NEURONS):
-        rows = inside[start : start + _NEURONS]
+    for start in range(0, len(inside), _CHUNK_NEURONS):
+        rows = inside[start : start + _CHUNK_NEURONS]
         counts = (least[rows], high[rows], drawn[rows], total[rows])
         tail[rows] = np.exp(_log_probability(*counts)) * _sum_of_ratios(*counts)
     return tail
@@ -70,9 +73,9 @@ def _upper_tail(
 def _sum_of_ratios(
     first: np.ndarray, high: np.ndarray, drawn: np.ndarray, total: np.ndarray
 ) -> np.ndarray:
-    """The tail's terms in units of its first: 1 + r(k) + r(k) r(k + 1) + ..., where
+    """Return the sum of a tail divided by its first term: 1 + r(k) + r(k) r(k + 1) + ..., where
     r(k) = P(k + 1) / P(k) = (high - k) (drawn - k) / ((k + 1) (total - high - drawn + k + 1))."""
-    added = np.ones(len(first))
+    ratio_sum = np.ones(len(first))
     term = np.ones(len(first))
     rows = np.arange(len(first))
     k, high, drawn, rest = (
@@ -84,17 +87,18 @@ def _sum_of_ratios(
         ratios /= (at + 1) * (rest[rows, None] + at + 1)
         ratios[:, 0] *= term[rows]
         terms = np.cumprod(ratios, axis=1, out=ratios)
-        added[rows] += terms.sum(axis=1)
+        ratio_sum[rows] += terms.sum(axis=1)
         term[rows] = terms[:, -1]
         k[rows] += _TERMS
-        rows = rows[term[rows] > _NEGLIGIBLE * added[rows]]
-    return added
+        rows = rows[term[rows] > _NEGLIGIBLE * ratio_sum[rows]]
+    return ratio_sum
 
 
 def _log_probability(
     k: np.ndarray, high: np.ndarray, drawn: np.ndarray, total: np.ndarray
 ) -> np.ndarray:
-    """log P(H = k), as three binomial probabilities of the same chance drawn / total."""
+    """Return log P(H = k), from three binomial probabilities with success probability drawn /
+    total."""
     chance = drawn / total
     return (
         _log_binomial(k, high, chance)
@@ -115,13 +119,13 @@ def _log_binomial(k: np.ndarray, n: np.ndarray, chance: np.ndarray) -> np.ndarra
             - _HALF_LOG_2PI
             - 0.5 * (np.log(k) + np.log1p(-k / n))
         )
-        none, all_ = n * np.log1p(-chance), n * np.log(chance)
-    # Also where n is 0, and the probability of none 1.
-    return np.where(n == 0, 0.0, np.where(k == 0, none, np.where(k == n, all_, inner)))
+        log_none, log_all = n * np.log1p(-chance), n * np.log(chance)
+    # With n = 0, the probability of k = 0 is 1.
+    return np.where(n == 0, 0.0, np.where(k == 0, log_none, np.where(k == n, log_all, inner)))
 
 
 def _stirling_error(n: np.ndarray) -> np.ndarray:
-    """log n! less Stirling's formula, for whole n."""
+    """Return log n! minus Stirling's formula, for integer n."""
     large = np.maximum(n, 16)
     square = large**-2
     series = 1 / 1680 - square / 1188
@@ -136,7 +140,7 @@ _SMALL = np.array(
 
 
 def _deviance(k: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """k log(k / mean) + mean - k, by a series where k is close to the mean."""
+    """Return k log(k / mean) + mean - k, by a series if k is close to the mean."""
     v = (k - mean) / (k + mean)
     series = np.zeros_like(v)
     for power in range(19, 1, -2):

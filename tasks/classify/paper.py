@@ -1,4 +1,4 @@
-"""The paper's rule: a neuron's type is what most of its exemplars are.
+"""Type neurons by the paper's rule: a neuron has the type of most of its exemplars.
 
 Xu et al., "Deciphering Functions of Neurons in Vision-Language Models", arXiv 2502.18485.
 """
@@ -18,18 +18,18 @@ from neuron_atlas.tasks.classify.rule import Rule
 from neuron_atlas.tasks.settings import AtLeastOne
 
 Threshold = Annotated[float, Interval(ge=0, lt=10)]
-_ROWS_AT_ONCE = 2**15
+_CHUNK_ROWS = 2**15
 
 
 @dataclass(frozen=True)
 class PaperRule(Rule):
-    """Thresholds, in activations normalised to 0-10.
+    """The paper's rule, with thresholds on activations normalized to 0-10.
 
     An exemplar is visual if at least `n_visual` visual tokens exceed `t_visual`, text if at least
-    `n_text` text tokens exceed `t_text`, multi-modal if both, unknown if neither.
-    include_template: whether template tokens count towards the maximum that becomes 10. top_n: the
-    exemplars that vote, strongest first; None for all that were captured, so one capture of many
-    serves any smaller number.
+    `n_text` text tokens exceed `t_text`, multi-modal if both, and unknown if neither.
+    include_template: whether the maximum that maps to 10 includes template tokens. top_n: number
+    of exemplars that vote, strongest first; None for all captured ones. One capture serves any
+    smaller top_n.
     """
 
     n_visual: AtLeastOne = 4
@@ -40,9 +40,10 @@ class PaperRule(Rule):
     top_n: AtLeastOne | None = None
 
     def types(self, traces: pa.Table, moments: pa.Table) -> pa.Table:
-        """The `types` rows of the neurons in `moments`, from their `traces`.
+        """Return the `types` rows of the neurons in `moments`, from their `traces`.
 
-        A neuron that is never positive has no scale, and all its exemplars are unknown.
+        A neuron that is never positive has scale 0, and all its exemplars are unknown. So is a
+        neuron without exemplars.
         """
         scale = _scale(moments, self.include_template)
         if self.top_n is not None:
@@ -55,49 +56,49 @@ class PaperRule(Rule):
         kind = np.select([is_visual & is_text, is_visual, is_text], [2, 0, 1], default=3)
         votes = np.zeros((len(moments), len(TYPES)), dtype=np.int64)
         np.add.at(votes, (row_neuron, kind), 1)
-        counted = votes.sum(1)
-        shares = votes / np.maximum(counted, 1)[:, None]
-        shares[counted == 0, TYPES.index("unknown")] = 1.0
+        n_votes = votes.sum(1)
+        shares = votes / np.maximum(n_votes, 1)[:, None]
+        shares[n_votes == 0, TYPES.index("unknown")] = 1.0
         columns = {
             "layer": moments["layer"],
             "neuron": moments["neuron"],
             **dict(zip(TYPE_COLUMNS.values(), shares.T, strict=True)),
             "type": pa.array(np.asarray(TYPES)[shares.argmax(1)]),
-            "n_exemplars": counted.astype(np.int16),
+            "n_exemplars": n_votes.astype(np.int16),
             "scale": scale,
         }
         return pa.table(columns).cast(NEURON_TYPES.schema)
 
 
 def _scale(moments: pa.Table, include_template: bool) -> np.ndarray:
-    """The activation float32 [neurons] that is normalised to 10; 0 where never positive."""
+    """Return the activation that maps to 10: float32 [neurons], 0 if never positive."""
     roles = ("visual", "text", "template") if include_template else ("visual", "text")
     maxima = np.stack([moments[f"max_{role}"].to_numpy() for role in roles])
     return np.nan_to_num(np.fmax.reduce(maxima), nan=0.0).clip(min=0.0).astype(np.float32)
 
 
 def _positions(traces: pa.Table, moments: pa.Table) -> np.ndarray:
-    """For every trace the row of `moments` with its neuron."""
+    """Return, for every trace, the row of `moments` with its neuron."""
 
     def keys(table: pa.Table) -> np.ndarray:
         return table["layer"].to_numpy().astype(np.int64) << 32 | table["neuron"].to_numpy()
 
-    known = keys(moments)
-    order = known.argsort()
-    return order[np.searchsorted(known, keys(traces), sorter=order)]
+    neuron_keys = keys(moments)
+    order = neuron_keys.argsort()
+    return order[np.searchsorted(neuron_keys, keys(traces), sorter=order)]
 
 
 def _count_above(column: pa.ChunkedArray, scale: np.ndarray, threshold: float) -> np.ndarray:
-    """How many of each row's activations exceed `threshold` once `scale` is 10."""
+    """Count each row's activations that exceed `threshold` when `scale` maps to 10."""
     limit = np.where(scale > 0, scale * (threshold / 10), np.inf).astype(np.float32)
     counts = np.zeros(len(column), dtype=np.int64)
-    # Some rows at a time, for all activations of a layer take gigabytes in float32.
-    for first in range(0, len(column), _ROWS_AT_ONCE):
-        rows = column.slice(first, _ROWS_AT_ONCE).combine_chunks()
-        mine = slice(first, first + len(rows))
+    # In chunks, because a layer's activations take gigabytes in float32.
+    for first in range(0, len(column), _CHUNK_ROWS):
+        rows = column.slice(first, _CHUNK_ROWS).combine_chunks()
+        chunk = slice(first, first + len(rows))
         offsets = rows.offsets.to_numpy()
         values = rows.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
-        above = values.astype(np.float32) > np.repeat(limit[mine], np.diff(offsets))
+        above = values.astype(np.float32) > np.repeat(limit[chunk], np.diff(offsets))
         running = np.concatenate([[0], np.cumsum(above)])
-        counts[mine] = running[offsets[1:] - offsets[0]] - running[offsets[:-1] - offsets[0]]
+        counts[chunk] = running[offsets[1:] - offsets[0]] - running[offsets[:-1] - offsets[0]]
     return counts

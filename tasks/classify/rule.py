@@ -1,4 +1,4 @@
-"""The protocol of classification rules. A new rule is a file here and one in conf/classify."""
+"""Protocols of classification rules. To add a rule, add a file here and one in conf/classify."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pyarrow as pa
 
 
 class Rule(Protocol):
-    """Gives a neuron its type from its traces and moments.
+    """Rule that types neurons by their traces and moments.
 
-    Implementations are frozen dataclasses of their settings, and subclasses of this class.
+    Implementations subclass this class and are frozen dataclasses of their settings.
     """
 
     @property
@@ -18,15 +18,15 @@ class Rule(Protocol):
         """Number of exemplars that vote; None for all captured ones."""
 
     def types(self, traces: pa.Table, moments: pa.Table) -> pa.Table:
-        """Return the `types` rows of one layer's neurons, those in `moments`."""
+        """Return the `types` rows of one layer's neurons (the neurons in `moments`)."""
 
 
 @runtime_checkable
 class RuleWithTests(Rule, Protocol):
-    """A rule that also tests the neurons. Its q-values need all layers together."""
+    """Rule that also tests the neurons. Its q-values need the tests of all layers."""
 
     def test(self, histograms: pa.Table) -> pa.Table:
         """Return the `tested_types` rows of one layer's neurons, without q and type_tested."""
 
     def decide(self, tested: pa.Table) -> pa.Table:
-        """Fill in type_tested in `tested_types` rows that have their q."""
+        """Return `tested_types` rows with type_tested filled in; their q-values must be set."""

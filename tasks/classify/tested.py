@@ -1,28 +1,27 @@
-"""Types with evidence: the paper's, and beside them what tests on all tokens say.
+"""Type neurons by statistical tests on all tokens, in addition to the paper's rule.
 
-A neuron's *high* tokens are those above a threshold of its own. Its rates are the shares of its
-visual and of its text tokens that are high. Two questions are asked of them:
+A neuron's *high* tokens are those above a threshold of its own. Its rates are the shares of high
+tokens among its visual and among its text tokens. There are two kinds of tests:
 
-- Do the rates differ? By the exact test under exchange of all labels (exchange.py), which counts
-  the tokens of one sample as independent and so calls too much; and by blocks of samples
-  (blocks.py), which does not. The difference of the blocks is weighted as in Mantel and Haenszel's
-  estimator, n_visual n_text / (n_visual + n_text) of each block.
-- Do both roles excite it? Not to find a difference is no evidence of that, and over millions of
-  tokens nearly every neuron differs a little. So there is a test of its own. The neuron's
-  background is `background` times its stronger role's rate, and each role's rate must be shown to
-  lie above it: rate_visual > background * rate_text and rate_text > background * rate_visual. That
-  is two one-sided tests of the ratio of the rates for equivalence within a factor (Schuirmann, J.
-  Pharmacokinet. Biopharm. 15, 1987), as contrasts, since rates may be 0; both must hold, so p is
-  the larger of the two and needs no correction (Berger and Hsu, Statistical Science 11, 1996).
-  The factor is wide, for how often a role's tokens can excite a neuron depends on how often its
-  concept is seen and named: equal rates are not to be expected of one that responds to both.
+- Do the rates differ? The exact test (exchange.py) permutes all labels. It treats tokens of one
+  sample as independent and therefore rejects too often. The block test (blocks.py) compares blocks
+  of samples and does not. Blocks are weighted as in the Mantel-Haenszel estimator, by
+  n_visual n_text / (n_visual + n_text).
+- Do both roles activate the neuron? A missing difference is no evidence of that, and over millions
+  of tokens nearly every neuron differs a little, so this is a separate test. Each role's rate must
+  exceed `background` times the other role's rate: rate_visual > background * rate_text and
+  rate_text > background * rate_visual. These are two one-sided tests for equivalence of the rates
+  within a factor (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987), written as contrasts because
+  rates may be 0. Both must hold, so p is the larger of the two and needs no correction (Berger and
+  Hsu, Statistical Science 11, 1996). The factor is wide: a role's rate depends on how often the
+  neuron's concept is seen or named, so a neuron that responds to both roles rarely has equal rates.
 
 The types, by q-values over all neurons of all layers (false_discovery.py):
 
-    silent        too few high tokens to say anything
-    multi-modal   both roles are shown to excite it
-    visual, text  the rates differ, this role's is higher, and not both are shown to excite it
-    undecided     neither is shown
+    silent        too few high tokens for a test
+    multi-modal   both roles activate the neuron
+    visual, text  the rates differ, this role's rate is higher, and the neuron is not multi-modal
+    undecided     no test is significant
 """
 
 from __future__ import annotations
@@ -49,12 +48,14 @@ TESTS = ("exact", "block", "both")
 
 @dataclass(frozen=True)
 class RateRule(RuleWithTests):
-    """paper: the rule of the `types` table. threshold: how a neuron's high tokens are told, from
-    the histogram of its visual and text tokens together; quantile: of these, where it is that.
+    """Rule that types neurons by tests of the rates of their high tokens.
 
-    min_high: high tokens below which a neuron is silent. background: share of the stronger role's
-    rate that the other's must exceed. decides: the test of the difference that decides the type.
-    max_q: largest q at which a neuron is called.
+    paper: the rule for the `types` table. threshold: how to choose a neuron's threshold for high
+    tokens, from the histogram of its visual and text tokens: Otsu's method or a quantile.
+    quantile: the quantile, if threshold is `quantile`. min_high: with fewer high tokens a neuron is
+    silent. background: a neuron is multi-modal if the weaker role's rate exceeds this share of the
+    stronger role's rate. decides: the test of the difference that decides the type. max_q: largest
+    q of a significant test.
     """
 
     paper: PaperRule = field(default_factory=PaperRule)
@@ -67,18 +68,18 @@ class RateRule(RuleWithTests):
 
     @property
     def top_n(self) -> int | None:
-        """Exemplars that vote for the paper's type."""
+        """Number of exemplars that vote for the paper's type; None for all captured ones."""
         return self.paper.top_n
 
     def types(self, traces: pa.Table, moments: pa.Table) -> pa.Table:
-        """The `types` rows, by the paper's rule."""
+        """Return the `types` rows of the neurons in `moments`, by the paper's rule."""
         return self.paper.types(traces, moments)
 
     def test(self, histograms: pa.Table) -> pa.Table:
-        """The `tested_types` rows of the neurons of `histograms`, without q and type_tested."""
+        """Return `tested_types` rows of the neurons in `histograms`; q and type_tested are null."""
         by_role = [_by_block(histograms[role]) for role in ("visual", "text")]
         first = self._first_high_bin(sum(counts.sum(axis=1) for counts in by_role))
-        # [neurons, blocks] of each role: its tokens, and those of them that are high.
+        # For each role, [neurons, blocks]: the number of tokens and of high tokens.
         tokens = [counts.sum(axis=2) for counts in by_role]
         high = [_count_from(counts, first) for counts in by_role]
         n_visual, n_text = (counts.sum(axis=1) for counts in tokens)
@@ -110,7 +111,7 @@ class RateRule(RuleWithTests):
         return pa.table(columns).cast(NEURON_TESTS.schema)
 
     def decide(self, tested: pa.Table) -> pa.Table:
-        """Rows of `tested_types` with their q: the same with type_tested."""
+        """Return `tested_types` rows with type_tested filled in; their q-values must be set."""
         differs, both = (
             tested[f"q_{name}"].to_numpy() <= self.max_q for name in (self.decides, "both")
         )
@@ -121,8 +122,8 @@ class RateRule(RuleWithTests):
             ["silent", "multi-modal", "visual", "text"],
             default="undecided",
         )
-        place = tested.schema.get_field_index("type_tested")
-        return tested.set_column(place, tested.schema.field(place), pa.array(kinds, pa.string()))
+        index = tested.schema.get_field_index("type_tested")
+        return tested.set_column(index, tested.schema.field(index), pa.array(kinds, pa.string()))
 
     def _first_high_bin(self, counts: np.ndarray) -> np.ndarray:
         if self.threshold == "otsu":
@@ -131,12 +132,12 @@ class RateRule(RuleWithTests):
 
 
 def _by_block(column: pa.ChunkedArray) -> np.ndarray:
-    """Token counts int32 [neurons, BLOCKS, BINS]."""
+    """Return the token counts of one role: int32 [neurons, BLOCKS, BINS]."""
     return column.combine_chunks().flatten().to_numpy().reshape(-1, BLOCKS, BINS)
 
 
 def _count_from(counts: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The tokens int64 [neurons, blocks] in bin `first` and those above."""
+    """Count the tokens in bin `first` [neurons] and above: int64 [neurons, blocks]."""
     is_high = np.arange(BINS) >= first[:, None]
     return np.einsum("nbk,nk->nb", counts, is_high, dtype=np.int64)
 
@@ -144,9 +145,10 @@ def _count_from(counts: np.ndarray, first: np.ndarray) -> np.ndarray:
 def _block_tests(
     high: list[np.ndarray], tokens: list[np.ndarray], background: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """p of the difference and p of both roles, from counts [neurons, blocks] of each role.
+    """Return the p-values of the difference and of both roles, float64 [neurons] each.
 
-    A block without tokens of one role weighs nothing.
+    high, tokens: counts [neurons, blocks] of each role. A block without tokens of a role has
+    weight 0.
     """
     n_visual, n_text = tokens
     visual, text = (
@@ -161,10 +163,10 @@ def _block_tests(
 
 
 def _rate(high: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """high / tokens, NaN where there are no tokens."""
+    """Return high / tokens; NaN without tokens."""
     return np.divide(high, tokens, out=np.full(len(high), np.nan), where=tokens > 0)
 
 
 def _nullable(values: np.ndarray) -> pa.Array:
-    """An Arrow array in which NaN is null."""
+    """Return an Arrow array with null for NaN."""
     return pa.array(values, from_pandas=True)

@@ -1,4 +1,4 @@
-"""Where a neuron's activity begins: the lowest bin that counts as high."""
+"""Choose each neuron's threshold: the lowest histogram bin that counts as high."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from neuron_atlas.tasks.artifacts.histogram import BINS, bin_edges
 
 
 def otsu_bin(counts: np.ndarray) -> np.ndarray:
-    """The first high bin int64 [neurons], 1 to BINS - 1, from token counts int [neurons, BINS].
+    """Return the first high bin, int64 [neurons], 1 to BINS - 1, by Otsu's method.
 
-    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979): the
-    cut that maximises the variance between the two classes, w0 w1 (m1 - m0)^2, w the classes'
-    tokens and m their mean activations. A bin's activation is the middle of its edges; bin 0, with
-    all that is near 0 or negative, counts as 0 (activations are rectified, as the paper does).
-    Among equal cuts the lowest is taken: they part the tokens alike.
+    counts: tokens per bin, int [neurons, BINS]. The cut maximizes the variance between the two
+    classes, w0 w1 (m1 - m0)^2, with w the number of tokens and m the mean activation of a class
+    (Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9, 1979). A
+    bin counts as the middle of its edges. Bin 0, with values near 0 and negative ones, counts as 0:
+    activations are rectified, as in the paper. Of equal cuts, which split the tokens identically,
+    the lowest is returned.
     """
     totals = np.cumsum(counts, axis=1, dtype=np.float64)
     sums = np.cumsum(counts * _bin_activations(), axis=1)
@@ -27,9 +28,10 @@ def otsu_bin(counts: np.ndarray) -> np.ndarray:
 
 
 def quantile_bin(counts: np.ndarray, quantile: float) -> np.ndarray:
-    """The first high bin int64 [neurons]: below it lie at least `quantile` of the tokens.
+    """Return the first high bin, int64 [neurons]: at least `quantile` of the tokens are below it.
 
-    Bin 0 is never high, whatever share of the tokens lies in it.
+    counts: tokens per bin, int [neurons, BINS]. Bin 0 is never high. If no bin qualifies, the last
+    bin is returned.
     """
     below = np.cumsum(counts, axis=1, dtype=np.float64)[:, :-1]
     enough = below >= quantile * counts.sum(axis=1, dtype=np.float64)[:, None]
@@ -37,7 +39,7 @@ def quantile_bin(counts: np.ndarray, quantile: float) -> np.ndarray:
 
 
 def _bin_activations() -> np.ndarray:
-    """What an activation in each bin counts as, float64 [BINS]; the last bin by its lower edge."""
+    """Return the activation of each bin, float64 [BINS]; the last bin counts as its lower edge."""
     edges = bin_edges()
     middles = np.append((edges[1:-1] + edges[2:]) / 2, edges[-1])
     return np.concatenate([[0.0], middles])

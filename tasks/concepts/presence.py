@@ -1,4 +1,4 @@
-"""Which tokens of a sample carry which concept: the link between words and activations."""
+"""Find the words and concepts of each token: the link between words and activations."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, casefolded, in order."""
+    """Return the words of a text, casefolded, in order."""
     return [match.group().casefold() for match in _WORD.finditer(text)]
 
 
-# The neurons of a task share their samples, so what a sample carries is worked out once.
-_SAMPLES_KEPT = 8192
+# The neurons of a task share their samples, so the results of a sample are cached.
+_CACHED_SAMPLES = 8192
 
 
-@lru_cache(maxsize=_SAMPLES_KEPT)
+@lru_cache(maxsize=_CACHED_SAMPLES)
 def token_words(sample: Sample) -> tuple[str, ...]:
-    """The word that each text token belongs to, casefolded; empty for punctuation and spaces.
+    """Return the casefolded word of each text token; "" for punctuation and spaces.
 
-    A token that spans several words belongs to the first.
+    A token that spans several words belongs to the first one.
     """
     words = [(m.start(), m.end(), m.group().casefold()) for m in _WORD.finditer(sample.text)]
     return tuple(
@@ -37,12 +37,10 @@ def token_words(sample: Sample) -> tuple[str, ...]:
     )
 
 
-@lru_cache(maxsize=_SAMPLES_KEPT)
+@lru_cache(maxsize=_CACHED_SAMPLES)
 def patch_coverage(concept: TrueConcept, sample: Sample) -> np.ndarray:
-    """How much of each visual token's patch the concept covers, float32 [n_visual] in 0-1.
-
-    The array is shared between callers, and so cannot be written to.
-    """
+    """Return the share, 0-1, of each visual token's patch that the concept covers: float32
+    [n_visual]. The array is cached and therefore read-only."""
     parts = [np.empty(0, dtype=np.float32)]
     for region in sample.regions:
         rows = grid_shares(
@@ -60,6 +58,6 @@ def patch_coverage(concept: TrueConcept, sample: Sample) -> np.ndarray:
 def _spans(sample: Sample) -> Iterator[tuple[int, int]]:
     position = 0
     for piece in sample.tokens:
-        # A piece without characters is the rest of one that an earlier token began.
+        # An empty piece is the end of a character that an earlier token began.
         yield position - (not piece), position + len(piece)
         position += len(piece)

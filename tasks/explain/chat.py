@@ -37,7 +37,7 @@ from neuron_atlas.tasks.models.prices import Price, check_price, total_cost
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import Unopenable
-from neuron_atlas.tasks.settings import AtLeastOne, Share, runtime
+from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Chat(Explainer):
     seed: int | None = 0
     max_tokens: AtLeastOne | None = 400
     structured: bool = True
-    prices: dict[str, Price] = runtime(default_factory=dict)
+    prices: dict[str, Price] = not_hashed(default_factory=dict)
 
     @property
     def wording(self) -> str:

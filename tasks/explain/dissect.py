@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.explain.explanation import Explainer, Explanation
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
@@ -135,7 +135,7 @@ class _Presence:
         self._visual = lru_cache(maxsize=None)(self._visual_concepts)
         self._words = lru_cache(maxsize=None)(self._text_words)
 
-    def visual_scores(self, seen: Sequence[Excitation]) -> _Scores:
+    def visual_scores(self, seen: Sequence[ActivationRecord]) -> _Scores:
         tallies: dict[str, _Tally] = defaultdict(_Tally)
         for excitation in seen:
             names, cover = self._visual(excitation.sample_id)
@@ -145,7 +145,7 @@ class _Presence:
                 _add(tallies[name], c, cc, ca)
         return _scores(tallies, [excitation.visual for excitation in seen])
 
-    def text_scores(self, seen: Sequence[Excitation]) -> _Scores:
+    def text_scores(self, seen: Sequence[ActivationRecord]) -> _Scores:
         tallies: dict[str, _Tally] = defaultdict(_Tally)
         for excitation in seen:
             names, index = self._words(excitation.sample_id)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuron_atlas.tasks.concepts.presence import words_of
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, to_levels, to_ten
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, to_levels, to_ten
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 _SILENT = 1.0
@@ -20,8 +20,8 @@ _SILENT = 1.0
 class Exhibits:
     """What is shown of one neuron: active samples, strongest first, and silent ones."""
 
-    active: tuple[Excitation, ...]
-    contrasts: tuple[Excitation, ...] = ()
+    active: tuple[ActivationRecord, ...]
+    contrasts: tuple[ActivationRecord, ...] = ()
 
     @property
     def sample_ids(self) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ def choose_exhibits(
     return Exhibits(active, tuple(_contrasts(evidence, active, catalog, contrasts)))
 
 
-def peak_level(seen: Excitation, evidence: Evidence) -> int:
+def peak_level(seen: ActivationRecord, evidence: Evidence) -> int:
     """The highest level, 0 to 10, of the tokens that are shown for the neuron's type."""
     shown = [np.zeros(1, np.float32)]
     shown += [seen.visual.ravel()] if evidence.type != "text" else []
@@ -66,8 +66,8 @@ def peak_level(seen: Excitation, evidence: Evidence) -> int:
 
 
 def _one_an_image(
-    seen: Iterable[Excitation], catalog: Catalog, known: Iterable[str] = ()
-) -> list[Excitation]:
+    seen: Iterable[ActivationRecord], catalog: Catalog, known: Iterable[str] = ()
+) -> list[ActivationRecord]:
     """Those of `seen`, in order, that bring no image which is `known` or which came before."""
     kept, shown = [], set(known)
     for excitation in seen:
@@ -79,8 +79,8 @@ def _one_an_image(
 
 
 def _contrasts(
-    evidence: Evidence, active: Sequence[Excitation], catalog: Catalog, count: int
-) -> list[Excitation]:
+    evidence: Evidence, active: Sequence[ActivationRecord], catalog: Catalog, count: int
+) -> list[ActivationRecord]:
     shown = [image for seen in active for image in catalog[seen.sample_id].images]
     silent = [seen for seen in evidence.random if _is_silent(seen, evidence.scale)]
     silent = _one_an_image(silent, catalog, shown)
@@ -92,7 +92,7 @@ def _contrasts(
     # Smoothed, so that a word that all samples have counts little, and never nothing.
     rarity = {word: np.log((1 + len(words)) / (1 + times)) + 1 for word, times in held.items()}
 
-    def vector(seen: Excitation) -> np.ndarray:
+    def vector(seen: ActivationRecord) -> np.ndarray:
         values = np.zeros(len(place))
         for word, times in words[seen.sample_id].items():
             values[place[word]] = times * rarity[word]
@@ -104,6 +104,6 @@ def _contrasts(
     return [seen for alike, seen in likeness[:count] if alike > 0]
 
 
-def _is_silent(seen: Excitation, scale: float) -> bool:
+def _is_silent(seen: ActivationRecord, scale: float) -> bool:
     everything = np.concatenate([seen.visual.ravel(), seen.text.ravel()])
     return bool(to_ten(everything, scale).max(initial=0) < _SILENT)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts.regions import token_boxes
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, to_ten
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, to_ten
 from neuron_atlas.tasks.explain.draw import Render, draw, draw_plain
 from neuron_atlas.tasks.explain.exhibits import Exhibits, peak_level
 from neuron_atlas.tasks.explain.mark import mark_tokens
@@ -38,7 +38,7 @@ class Showing:
         samples += [self._show(evidence, seen, contrast=True) for seen in exhibits.contrasts]
         return first_messages(evidence.type, samples, self._detail, self._render)
 
-    def _show(self, evidence: Evidence, seen: Excitation, contrast: bool = False) -> Shown:
+    def _show(self, evidence: Evidence, seen: ActivationRecord, contrast: bool = False) -> Shown:
         sample = self._catalog[seen.sample_id]
         picture = text = None
         if evidence.type != "text" and sample.regions:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Gt, MinLen
 
 from neuron_atlas.tasks.models.failures import Unusable
-from neuron_atlas.tasks.settings import AtLeastOne, runtime
+from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
 
 OPENAI_URL = "https://api.openai.com/v1"
 _MINUTE_S = 60.0
@@ -33,11 +33,11 @@ class LimitSettings:
     provider and the model.
     """
 
-    requests_per_minute: AtLeastOne | None = runtime(None)
-    tokens_per_minute: AtLeastOne | None = runtime(None)
-    concurrency: AtLeastOne = runtime(512)
-    counted: Literal["asked", "used"] = runtime("asked")
-    account: str | None = runtime(None)
+    requests_per_minute: AtLeastOne | None = not_hashed(None)
+    tokens_per_minute: AtLeastOne | None = not_hashed(None)
+    concurrency: AtLeastOne = not_hashed(512)
+    counted: Literal["asked", "used"] = not_hashed("asked")
+    account: str | None = not_hashed(None)
 
     def hours(self, requests: int, tokens: int) -> float:
         """How long so many requests and tokens take at least; 0 without limits."""
@@ -55,7 +55,7 @@ class AzureSettings:
 
     endpoint: _Given
     deployment: _Given
-    api_version: _Given = runtime()
+    api_version: _Given = not_hashed()
 
     def __post_init__(self) -> None:
         if not _host(self.endpoint):
@@ -71,9 +71,9 @@ class BatchSettings:
     max_requests, max_bytes: of OpenAI's limits of 50,000 and 200 MB. poll_s: seconds.
     """
 
-    max_requests: AtLeastOne = runtime(50_000)
-    max_bytes: AtLeastOne = runtime(190_000_000)
-    poll_s: _Seconds = runtime(30.0)
+    max_requests: AtLeastOne = not_hashed(50_000)
+    max_bytes: AtLeastOne = not_hashed(190_000_000)
+    poll_s: _Seconds = not_hashed(30.0)
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,17 @@ class ClientSettings:
     base_url: str | None = None
     provider: str | None = None
     azure: AzureSettings | None = None
-    served_as: str | None = runtime(None)
-    api_key_env: str = runtime("OPENAI_API_KEY")
-    limits: LimitSettings = runtime(LimitSettings())
-    batch: BatchSettings = runtime(BatchSettings())
-    image_tokens: AtLeastOne = runtime(1536)
-    concurrency: AtLeastOne = runtime(16)
-    timeout_s: _Seconds = runtime(120.0)
-    max_attempts: AtLeastOne = runtime(6)
-    first_wait_s: _Wait = runtime(0.5)
-    max_wait_s: _Wait = runtime(60.0)
-    seed: int = runtime(0)
+    served_as: str | None = not_hashed(None)
+    api_key_env: str = not_hashed("OPENAI_API_KEY")
+    limits: LimitSettings = not_hashed(LimitSettings())
+    batch: BatchSettings = not_hashed(BatchSettings())
+    image_tokens: AtLeastOne = not_hashed(1536)
+    concurrency: AtLeastOne = not_hashed(16)
+    timeout_s: _Seconds = not_hashed(120.0)
+    max_attempts: AtLeastOne = not_hashed(6)
+    first_wait_s: _Wait = not_hashed(0.5)
+    max_wait_s: _Wait = not_hashed(60.0)
+    seed: int = not_hashed(0)
 
     def __post_init__(self) -> None:
         if self.base_url is not None and self.azure is not None:

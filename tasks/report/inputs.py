@@ -14,7 +14,7 @@ from neuron_atlas.tasks.artifacts import (
     NEURON_TYPES,
     TableSpec,
     layer_file,
-    read_rows,
+    read_parquet,
     read_table,
     rows_with,
 )
@@ -97,7 +97,7 @@ def read_neurons(
         return schema.empty_table()
     filters = [*rows_with("neuron", neurons), *only]
     tables = [
-        read_rows(path, columns=names, filters=filters).select(names).cast(schema)
+        read_parquet(path, columns=names, filters=filters).select(names).cast(schema)
         for path in files[spec.name]
         if _may_hold(path, min(neurons), max(neurons))
     ]

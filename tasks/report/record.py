@@ -21,7 +21,7 @@ from neuron_atlas.tasks.artifacts import (
     TableSpec,
 )
 from neuron_atlas.tasks.artifacts.regions import count_tokens, heat_over
-from neuron_atlas.tasks.evidence.evidence import Excitation, excitations, to_ten
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, activation_records, to_ten
 from neuron_atlas.tasks.report.inputs import LayerFiles, by_neuron, read_neurons
 from neuron_atlas.tasks.report.pictures import open_view
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
@@ -30,7 +30,7 @@ _SAID = ("text", "evidence_for", "evidence_against", "status", "reason", "model"
 
 
 @dataclass(frozen=True, repr=False)
-class Exemplar(Excitation):
+class Exemplar(ActivationRecord):
     """One of the samples that excite a neuron most; rank 0 is the strongest.
 
     visual: float32 [n_visual], activation at each visual token. text: float32 [n_text], at each
@@ -167,7 +167,7 @@ def gather_records(tables: Mapping[str, pa.Table], catalog: Catalog) -> dict[int
     }
 
 
-def heat_of(seen: Excitation, scale: float, catalog: Catalog) -> np.ndarray | None:
+def heat_of(seen: ActivationRecord, scale: float, catalog: Catalog) -> np.ndarray | None:
     """Activations of 0 to 10, `scale` being 10, over all that the subject saw of the sample:
     float32 [rows, columns].
 
@@ -184,7 +184,7 @@ def _exemplars(
 ) -> dict[int, list[Exemplar]]:
     found: dict[int, list[Exemplar]] = {}
     columns = (traces[name].to_pylist() for name in ("neuron", "rank"))
-    for neuron, rank, seen in zip(*columns, excitations(traces), strict=True):
+    for neuron, rank, seen in zip(*columns, activation_records(traces), strict=True):
         one = Exemplar(**vars(seen), rank=rank, scale=scales.get(neuron, 0.0), catalog=catalog)
         found.setdefault(neuron, []).append(one)
     return found

@@ -1,4 +1,4 @@
-"""Look samples up by id: their tokens, image, regions and true concepts."""
+"""Look up samples by id: their tokens, images, regions and ground-truth concepts."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ from neuron_atlas.tasks.samples.source import Source
 
 @dataclass(frozen=True)
 class Sample:
-    """One usable sample as the subject saw it."""
+    """One usable sample, as the subject saw it."""
 
     sample_id: int
     source_id: str
     images: tuple[str, ...]
     text: str
     tokens: tuple[str, ...]
-    """The text cut at its token boundaries: joined they give the text."""
+    """The text split at its token boundaries; joined, the pieces give the text."""
     regions: tuple[Region, ...]
     width: int
     height: int
-    """Of the first image, px; 0 without one."""
+    """Width and height of the first image, px; 0 without an image."""
 
     @property
     def n_visual(self) -> int:
-        """Visual tokens."""
+        """Number of visual tokens."""
         return count_tokens(self.regions)
 
     @property
     def view(self) -> View:
-        """How `Catalog.open_view` lays out what the subject saw."""
+        """Layout of the picture that `Catalog.open_view` returns."""
         return view_of(self.regions)
 
 
 @dataclass(frozen=True, eq=False)
 class TrueConcept:
-    """A concept of one sample; mask float32 [24, 24], coverage 0-1 over the whole image.
+    """Ground-truth concept of one sample; mask: float32 [24, 24], coverage 0-1 of the whole image.
 
-    Compared by identity, so that what is worked out of its mask can be kept beside it.
+    Compared by identity, so values derived from its mask can be cached by concept.
     """
 
     name: str
@@ -64,7 +64,7 @@ class TrueConcept:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Samples by id."""
+    """Usable samples and their ground-truth concepts, by sample_id."""
 
     samples: dict[int, Sample]
     truths: dict[int, tuple[TrueConcept, ...]] = field(default_factory=dict)
@@ -74,11 +74,14 @@ class Catalog:
         return self.samples[sample_id]
 
     def concepts(self, sample_id: int) -> tuple[TrueConcept, ...]:
-        """The true concepts of a sample; empty where the source knows none."""
+        """Return the ground-truth concepts of a sample; empty if the source has none."""
         return self.truths.get(sample_id, ())
 
     def open_view(self, sample_id: int) -> Image.Image:
-        """What the subject saw of the sample, RGB; what lies beyond an image is black."""
+        """Return what the subject saw of a sample as one RGB picture, black outside the images.
+
+        Raises BadSample, and ValueError if the catalog has no source.
+        """
         view = self[sample_id].view
         images = self.open_images(sample_id)
         picture = Image.new("RGB", (view.width, view.height))
@@ -87,13 +90,16 @@ class Catalog:
         return picture
 
     def open_images(self, sample_id: int) -> list[Image.Image]:
-        """The whole upright images, RGB. Raises BadSample."""
+        """Return a sample's whole, upright images, RGB. Raises as `open_image` does."""
         return [self.open_image(image) for image in self[sample_id].images]
 
     def open_image(self, reference: str) -> Image.Image:
-        """One of a sample's `images`, whole and upright, RGB. Raises BadSample."""
+        """Return one of a sample's `images`, whole and upright, RGB.
+
+        Raises BadSample, and ValueError if the catalog has no source.
+        """
         if self.source is None:
-            raise ValueError("this catalog was opened without its source, so it has no images")
+            raise ValueError("the catalog has no images: it was opened without a source")
         return self.source.open_image(reference).pixels
 
 
@@ -105,7 +111,10 @@ def open_catalog(
     sample_ids: Collection[int] | None = None,
     source: Source | None = None,
 ) -> Catalog:
-    """Read the usable samples from their artifacts: all, or no more than `sample_ids`."""
+    """Read the usable samples from their artifacts.
+
+    sample_ids: read only these samples, and only the row groups that may hold them; all by default.
+    """
     described = read_table(descriptions, DESCRIPTIONS, sample_ids=sample_ids)
     listed = read_table(samples, SAMPLES, sample_ids=described["sample_id"].to_pylist())
     images = {
@@ -158,4 +167,4 @@ def _truths(concepts: pa.Table) -> dict[int, tuple[TrueConcept, ...]]:
     for row, mask in zip(concepts.drop_columns("mask").to_pylist(), masks, strict=True):
         truth = TrueConcept(row["concept"], row["kind"], tuple(row["words"]), mask)
         truths.setdefault(row["sample_id"], []).append(truth)
-    return {sample_id: tuple(found) for sample_id, found in truths.items()}
+    return {sample_id: tuple(concepts) for sample_id, concepts in truths.items()}

@@ -1,4 +1,4 @@
-"""Turn the bytes of an image file into upright 8-bit RGB, whatever the file's own mode."""
+"""Decode image files of any mode to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import ExifTags, Image
 from neuron_atlas.tasks.samples.source import BadSample
 
 DEFAULT_MAX_PIXELS = 2**26
-"""8192 x 8192 pixels: 200 MB as RGB, and less than the size at which Pillow starts to warn."""
+"""8192 x 8192 pixels: 200 MB as RGB, and below the size at which Pillow warns."""
 
-# Only formats whose pixels Pillow or a bundled codec decodes: others start programs (EPS runs
+# Only formats that Pillow or a bundled codec decodes. Other formats start programs (EPS runs
 # Ghostscript) or are not photographs. JPEG includes the stereo pairs of MPO.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -31,9 +31,10 @@ _TURNS = {
 def decode_image(encoded: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
     """Decode the first frame of an image file to RGB as a viewer shows it.
 
-    The EXIF rotation is applied, transparency is laid on white, and 16-bit, 32-bit and float
-    greys are scaled to 8 bits. Raises BadSample: "oversized" when the header announces more than
-    `max_pixels` (nothing is decoded then), "unreadable" when the bytes are no whole image.
+    Applies the EXIF rotation, puts transparent images on white, and scales 16-bit, 32-bit and
+    float grays to 8 bits. Raises BadSample: "oversized" if the header announces more than
+    `max_pixels` or Pillow's own limit (nothing is decoded), "unreadable" if the bytes are not a
+    complete image.
     """
     try:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
@@ -41,46 +42,46 @@ def decode_image(encoded: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.
         if width * height > max_pixels:
             raise BadSample(
                 "oversized",
-                f"{width} x {height} pixels are more than {max_pixels}; "
-                "data.max_pixels raises the limit",
+                f"{width} x {height} pixels exceed the limit of {max_pixels}; "
+                "raise data.max_pixels",
             )
-        # Before mode and orientation are asked for: TIFF turns itself upright while it loads.
+        # Load before reading mode and orientation: TIFF turns itself upright while it loads.
         image.load()
         return _upright(_to_rgb(image), _orientation(image))
     except BadSample:
         raise
     except Image.UnidentifiedImageError as error:
-        # Pillow's own message holds a memory address, which would differ from run to run.
-        known = ", ".join(FORMATS)
-        raise BadSample("unreadable", f"not an image of a known format ({known})") from error
+        # Pillow's message contains a memory address, which differs from run to run.
+        formats = ", ".join(FORMATS)
+        raise BadSample("unreadable", f"not an image in a supported format ({formats})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        # Pillow's limit is a global of the process, which is not ours to change.
+        # Pillow's limit is global to the process, so this function does not change it.
         raise BadSample(
             "oversized", f"{error} This is Pillow's own limit; shrink the image."
         ) from error
-    except Exception as error:  # codecs raise OSError, SyntaxError, ValueError, struct.error ...
+    except Exception as error:  # Codecs raise OSError, SyntaxError, ValueError, struct.error ...
         raise BadSample("unreadable", f"{type(error).__name__}: {error}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return _grey(image, ranges=(65535,))
+        return _gray(image, ranges=(65535,))
     if image.mode == "I":
-        # PPM values were scaled to 16 bits on reading; other files do not say what they span.
-        return _grey(image, ranges=(65535,) if image.format == "PPM" else (255, 65535))
+        # Pillow scales PPM values to 16 bits; other formats do not store their value range.
+        return _gray(image, ranges=(65535,) if image.format == "PPM" else (255, 65535))
     if image.mode == "F":
-        return _grey(image, ranges=(1, 255, 65535))
+        return _gray(image, ranges=(1, 255, 65535))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
 
 
-def _grey(image: Image.Image, ranges: Sequence[int]) -> Image.Image:
-    """Scale one channel of any depth to 8 bits.
+def _gray(image: Image.Image, ranges: Sequence[int]) -> Image.Image:
+    """Scale one channel of any depth to 8 bits, returned as RGB.
 
-    White is the end of the smallest of `ranges` that holds every value; values that fit none
-    (negative, or larger) are stretched from their lowest to their highest. NaN is black.
+    White is the smallest of `ranges` that is at least every value, and black is 0. If no range
+    fits (negative or larger values), black is the lowest value and white the highest. NaN is black.
     """
     values = np.asarray(image)
     values = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
@@ -98,11 +99,11 @@ def _grey(image: Image.Image, ranges: Sequence[int]) -> Image.Image:
 def _orientation(image: Image.Image) -> int | None:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken metadata says nothing about rotation, and the pixels are whole
+    except Exception:  # The metadata is broken, but the pixels are complete.
         return None
     return orientation if isinstance(orientation, int) else None
 
 
 def _upright(pixels: Image.Image, orientation: int | None) -> Image.Image:
-    turn = _TURNS.get(orientation) if orientation is not None else None
-    return pixels if turn is None else pixels.transpose(turn)
+    transpose = _TRANSPOSES.get(orientation) if orientation is not None else None
+    return pixels if transpose is None else pixels.transpose(transpose)

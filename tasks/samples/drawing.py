@@ -1,4 +1,4 @@
-"""Plain shapes with smooth edges: the pixels of the drawn scenes, and where each shape lies."""
+"""Draw plain shapes with smooth edges, and compute the area that each shape covers."""
 
 import math
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ SHAPES = ("circle", "square", "triangle", "star", "cross")
 
 @dataclass(frozen=True)
 class Figure:
-    """A filled shape that lies inside a circle around its centre.
+    """Filled shape inside a circle.
 
-    `x`, `y` and `radius` are shares of the image's side, so a figure is the same at every size.
+    x, y: center of the circle; radius: its radius. All three are fractions of the image's side, so
+    a figure looks the same at every image size.
     """
 
     shape: str
@@ -25,7 +26,7 @@ class Figure:
 
 
 def paint(figures: list[Figure], background: tuple[int, int, int], size: int) -> Image.Image:
-    """The figures on a plain background, as an RGB image of `size` x `size` pixels."""
+    """Draw figures on a plain background: an RGB image of `size` x `size` px."""
     image = Image.new("RGB", (size, size), background)
     for figure in figures:
         stencil, corner = _stencil(figure, size)
@@ -34,18 +35,18 @@ def paint(figures: list[Figure], background: tuple[int, int, int], size: int) ->
 
 
 def coverage(figure: Figure, size: int, grid: int) -> np.ndarray:
-    """How much of each cell the figure covers: uint8 [grid, grid], 0 nothing to 255 all of it.
+    """Return the share of each cell that the figure covers: uint8 [grid, grid], 255 = all of it.
 
-    It is taken from the very pixels that `paint` fills at this `size`.
+    Counts the same pixels that `paint` fills at this `size`.
     """
-    whole = Image.new("L", (size, size), 0)
+    canvas = Image.new("L", (size, size), 0)
     stencil, corner = _stencil(figure, size)
-    whole.paste(stencil, corner)
-    return np.asarray(whole.resize((grid, grid), Image.Resampling.BOX))
+    canvas.paste(stencil, corner)
+    return np.asarray(canvas.resize((grid, grid), Image.Resampling.BOX))
 
 
 def _stencil(figure: Figure, size: int) -> tuple[Image.Image, tuple[int, int]]:
-    """The figure's opacity in a window just large enough for it, and the window's corner (px)."""
+    """Return the figure's opacity in its bounding window, and the window's top left corner (px)."""
     left = math.floor((figure.x - figure.radius) * size)
     top = math.floor((figure.y - figure.radius) * size)
     side = math.ceil(2 * figure.radius * size) + 1
@@ -70,14 +71,14 @@ def _outline(figure: Figure) -> list[tuple[float, float]]:
 
 
 def _spokes(*lengths: float, turn: float = 0.0, count: int) -> list[tuple[float, float]]:
-    """`count` corners at even angles, clockwise from straight up; the lengths take turns."""
+    """Return `count` corners at even angles, clockwise from the top, at alternating `lengths`."""
     angles = [2 * math.pi * i / count + turn for i in range(count)]
     radii = [lengths[i % len(lengths)] for i in range(count)]
     return [(r * math.sin(a), -r * math.cos(a)) for r, a in zip(radii, angles, strict=True)]
 
 
 def _cross(arm: float) -> list[tuple[float, float]]:
-    """An upright plus sign whose arms are `2 * arm` wide and reach the unit circle."""
+    """Return the outline of a plus sign whose arms are `2 * arm` wide and reach the unit circle."""
     reach = math.sqrt(1 - arm**2)
     quarter = [(arm, -reach), (arm, -arm), (reach, -arm)]
     corners: list[tuple[float, float]] = []
@@ -87,7 +88,7 @@ def _cross(arm: float) -> list[tuple[float, float]]:
     return corners
 
 
-# Inside the unit circle, y downwards, as an image's rows.
+# Inside the unit circle; y points down, like image rows.
 _UNIT_OUTLINES = {
     "circle": _spokes(0.82, count=48),
     "square": _spokes(1.0, turn=math.pi / 4, count=4),

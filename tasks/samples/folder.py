@@ -1,4 +1,4 @@
-"""A folder of images, with captions in a table, in a text file beside each image, or none."""
+"""Read a folder of images with captions from a table, from one text file per image, or none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
 from neuron_atlas.tasks.samples.image_file import digest_files, open_below, read_below
-from neuron_atlas.tasks.samples.rows import Row, read_rows
+from neuron_atlas.tasks.samples.rows import Row, read_annotation_rows
 from neuron_atlas.tasks.samples.source import BadSample, OpenedImage, Record, Source, SourceError
 
 SUFFIXES = frozenset(
@@ -24,15 +24,15 @@ _TEXT_FIELDS = ("text", "caption")
 
 @dataclass(frozen=True)
 class Folder(Source):
-    """All images below `path`, in the order of their relative paths, which are their ids.
+    """All images in a folder and its subfolders, sorted by relative path. The path is the id.
 
-    captions: the table of captions, relative to `path`, with fields image (or file_name) and
-    text (or caption). By default it is looked for in `path`: captions.csv, captions.jsonl,
-    metadata.csv, metadata.jsonl, or else the only .jsonl. Without a table, the caption of x.jpg
-    is x.txt beside it, and "" without that. The first caption of an image counts; a caption
-    without its image makes a sample that is "missing" when opened.
-    max_pixels: larger images are "oversized"; limit: read only the first images.
-    Hidden files and folders are passed over, and linked folders are not entered.
+    captions: the caption table, relative to `path`, with fields image (or file_name) and text (or
+    caption). The default is captions.csv, captions.jsonl, metadata.csv, metadata.jsonl or the only
+    .jsonl in `path`. Without a table, the caption of x.jpg is in x.txt in the same folder; without
+    that, it is "". The first caption of an image counts. A caption without an image gives a sample
+    with status "missing".
+    max_pixels: larger images are "oversized". limit: read only the first images.
+    Skips hidden files and folders, and does not follow links to folders.
     """
 
     path: str
@@ -42,11 +42,11 @@ class Folder(Source):
 
     @property
     def title(self) -> str:
-        """See Source: the folder's name."""
+        """The folder's name."""
         return Path(self.path).resolve().name
 
     def records(self) -> Iterator[Record]:
-        """List the images, and the captions without one, by path. Raises SourceError."""
+        """Yield the images, and the captions without an image, by path. Raises SourceError."""
         root = self._root
         if not root.is_dir():
             raise SourceError(f"{self.path}: no such folder; correct the path setting")
@@ -54,15 +54,15 @@ class Folder(Source):
         captions = {} if table is None else _read_captions(table)
         names = sorted({*_image_names(root), *captions})
         for name in islice(names, self.limit):
-            text = captions.get(name, "") if table is not None else _text_beside(root, name)
+            text = captions.get(name, "") if table is not None else _caption_file(root, name)
             yield Record(name, (name,), text)
 
     def open_image(self, image: str) -> OpenedImage:
-        """Open an image of the folder. Raises BadSample, or SourceError without the folder."""
+        """Open an image of the folder. Raises BadSample, and SourceError if there is no folder."""
         return open_below(self._root, image, self.max_pixels)
 
     def probe(self) -> str:
-        """A digest of the captions, and of the size and time of change of every image."""
+        """Return a digest of the captions and of every image's size and modification time."""
         return digest_files(self.records(), self._root)
 
     @property
@@ -86,28 +86,30 @@ def _image_names(root: Path) -> Iterator[str]:
 
 
 def _refuse(error: OSError) -> None:
-    # Left alone, os.walk passes over what it cannot list, and samples go missing unnoticed.
+    # By default os.walk skips folders that it cannot list, so samples would be lost silently.
     raise SourceError(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
 
 def _caption_table(root: Path, captions: str | None) -> Path | None:
     if captions is not None:
         return root / captions
-    found = [root / name for name in _TABLES if (root / name).is_file()]
-    found = found or sorted(path for path in root.glob("*.jsonl") if path.is_file())
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise SourceError(f"{root}: captions in {names}; name the right one in data.captions")
-    return found[0] if found else None
+    tables = [root / name for name in _TABLES if (root / name).is_file()]
+    tables = tables or sorted(path for path in root.glob("*.jsonl") if path.is_file())
+    if len(tables) > 1:
+        names = ", ".join(path.name for path in tables)
+        raise SourceError(
+            f"{root}: several caption tables ({names}); set data.captions to one of them"
+        )
+    return tables[0] if tables else None
 
 
 def _read_captions(table: Path) -> Mapping[str, str]:
     captions: dict[str, str] = {}
-    for row in read_rows(table):
+    for row in read_annotation_rows(table):
         image = row.string(_field(row, _IMAGE_FIELDS))
         if not image:
-            raise row.error(_field(row, _IMAGE_FIELDS), "is empty; name the image, or cut the row")
-        # "./a.jpg" and "a.jpg" are one image; ".." stays, to be refused when it is opened.
+            raise row.error(_field(row, _IMAGE_FIELDS), "is empty; add the image or remove the row")
+        # "./a.jpg" and "a.jpg" are the same image. ".." stays: opening the image rejects it.
         captions.setdefault(PurePosixPath(image).as_posix(), row.caption(_field(row, _TEXT_FIELDS)))
     return captions
 
@@ -116,11 +118,11 @@ def _field(row: Row, names: tuple[str, ...]) -> str:
     for name in names:
         if name in row.fields:
             return name
-    there = ", ".join(row.fields)
-    raise row.error(names[0], f'(or "{names[1]}") is missing; there are: {there}; rename one')
+    found = ", ".join(row.fields)
+    raise row.error(names[0], f'(or "{names[1]}") is missing; found: {found}; rename one')
 
 
-def _text_beside(root: Path, image: str) -> str:
+def _caption_file(root: Path, image: str) -> str:
     name = PurePosixPath(image).with_suffix(".txt").as_posix()
     if not os.path.lexists(root / name):
         return ""

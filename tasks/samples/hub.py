@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face Hub, or a local folder in one of its layouts."""
+"""Read a dataset from the Hugging Face Hub, or from a local folder in one of its layouts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _BATCH_ROWS = 1000
 
 @dataclass(frozen=True)
 class Hub(Source):
-    """One split of a dataset that the `datasets` library reads without running its code.
+    """One split of a dataset, read by the `datasets` library without remote code.
 
-    dataset: a name on the Hub, or a local folder of data files, of images, or of `save_to_disk`;
-    split: such as "train" or "train[:100]"; text_column: a string or a list of strings, of which
-    the first counts, None for no texts; id_column: by default the row's number is its id;
-    max_pixels: larger images are "oversized"; limit: read only the first rows.
-    An image's reference is its row's number.
+    dataset: a name on the Hub, or a local folder with data files, images, or the output of
+    `save_to_disk`. split: such as "train" or "train[:100]". text_column: holds a string, or a list
+    whose first string counts; None for no texts. id_column: None takes the row number as the id.
+    max_pixels: larger images are "oversized". limit: read only the first rows.
+    An image's reference is its row number.
     """
 
     dataset: str
@@ -47,12 +47,12 @@ class Hub(Source):
 
     @property
     def title(self) -> str:
-        """See Source: the dataset's name and split."""
+        """The dataset's name and split."""
         name = Path(self.dataset).name if Path(self.dataset).is_absolute() else self.dataset
         return f"{name}, {self.split}"
 
     def records(self) -> Iterator[Record]:
-        """List the rows without reading an image. Raises SourceError."""
+        """Yield the rows without reading an image. Raises SourceError."""
         for number, fields in enumerate(islice(_rows(_open(self)), self.limit)):
             row = Row(fields, f"dataset {self.dataset}, split {self.split}, row {number}")
             yield Record(
@@ -62,10 +62,10 @@ class Hub(Source):
             )
 
     def open_image(self, image: str) -> OpenedImage:
-        """Open a row's image. Raises BadSample, or SourceError when the dataset cannot be read."""
+        """Open a row's image. Raises BadSample, and SourceError if the dataset cannot be read."""
         images = _open(self).images
         if not image.isdecimal() or int(image) >= len(images):
-            raise BadSample("missing", f"row {image!r} is none of the {len(images)} rows")
+            raise BadSample("missing", f"row {image!r} is not one of the {len(images)} rows")
         stored = images[int(image)][self.image_column] or {}
         encoded = stored.get("bytes")
         if encoded is None:
@@ -73,8 +73,8 @@ class Hub(Source):
         return open_encoded(encoded, self.max_pixels)
 
     def probe(self) -> str:
-        """A digest of the dataset's fingerprint and of what is read of it."""
-        # A dataset opened earlier in this process may have been replaced since.
+        """Return a digest of the dataset's fingerprint and of the columns and rows read."""
+        # The dataset may have changed since this process opened it.
         _open.cache_clear()
         columns = repr((self.image_column, self.text_column, self.id_column, self.limit))
         return hashlib.sha256((_open(self).fingerprint + columns).encode()).hexdigest()
@@ -82,23 +82,23 @@ class Hub(Source):
 
 @dataclass(frozen=True)
 class _Opened:
-    """A split taken apart, so that ids and texts can be listed without reading an image."""
+    """A split as two datasets, so that ids and texts are read without the images."""
 
     images: Dataset
-    others: Dataset | None
-    """The columns of texts and ids; None where neither is wanted."""
+    text_columns: Dataset | None
+    """The text and id columns; None if neither is used."""
     fingerprint: str
 
 
-# Rows are opened one by one: looking the dataset up once a process is often enough.
+# Rows are opened one by one, so each process caches the opened dataset.
 @lru_cache(maxsize=8)
 def _open(hub: Hub) -> _Opened:
     dataset, fingerprint = _load(hub)
-    others = [name for name in (hub.text_column, hub.id_column) if name is not None]
-    for name in (hub.image_column, *others):
+    text_columns = [name for name in (hub.text_column, hub.id_column) if name is not None]
+    for name in (hub.image_column, *text_columns):
         if name not in dataset.column_names:
             raise SourceError(
-                f"dataset {hub.dataset}, split {hub.split}: no column {name!r}; there are: "
+                f"dataset {hub.dataset}, split {hub.split}: no column {name!r}. The columns are "
                 f"{', '.join(dataset.column_names)}; set data.image_column, data.text_column "
                 "(null for none) or data.id_column"
             )
@@ -106,13 +106,13 @@ def _open(hub: Hub) -> _Opened:
     if not _holds_images(feature):
         raise SourceError(
             f"dataset {hub.dataset}: column {hub.image_column!r} holds {feature}, not one image "
-            "a row; set data.image_column"
+            "per row; set data.image_column"
         )
     images = dataset.select_columns([hub.image_column])
     return _Opened(
-        # Undecoded: the bytes are hashed, and decoded with this program's own limits.
+        # Not decoded: this program hashes the bytes and decodes them within its own limits.
         images=images.cast_column(hub.image_column, datasets.Image(decode=False)),
-        others=dataset.select_columns(others) if others else None,
+        text_columns=dataset.select_columns(text_columns) if text_columns else None,
         fingerprint=fingerprint,
     )
 
@@ -126,16 +126,16 @@ def _holds_images(feature: Any) -> bool:
 
 
 def _rows(opened: _Opened) -> Iterator[dict[str, Any]]:
-    if opened.others is None:
+    if opened.text_columns is None:
         yield from ({} for _ in range(len(opened.images)))
         return
-    for batch in opened.others.iter(batch_size=_BATCH_ROWS):
+    for batch in opened.text_columns.iter(batch_size=_BATCH_ROWS):
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))
 
 
 def _load(hub: Hub) -> tuple[Dataset, str]:
-    """The split, undivided, and a fingerprint that changes with what it holds."""
+    """Load the split, with all its columns, and a fingerprint that changes with its content."""
     folder = _local_folder(hub.dataset)
     try:
         if folder is not None and _is_saved(folder):
@@ -152,11 +152,11 @@ def _load(hub: Hub) -> tuple[Dataset, str]:
         raise SourceError(f"dataset {hub.dataset}: {error}; {remedy}") from error
     except ConnectionError as error:
         remedy = (
-            "it is not in the cache of this machine either: load it once with a network, copy "
-            "the cache (HF_HOME), or set data.dataset to a local folder"
+            "this machine's cache does not hold it either. Load it once with a network, copy the "
+            "cache (HF_HOME), or set data.dataset to a local folder"
         )
         raise SourceError(f"dataset {hub.dataset}: {error}; {remedy}") from error
-    except Exception as error:  # the library raises errors of many kinds, each with its reason
+    except Exception as error:  # The library raises many kinds of errors.
         remedy = "correct the data settings (dataset, config_name, revision, split)"
         raise SourceError(
             f"dataset {hub.dataset}, split {hub.split}: {type(error).__name__}: {error}; {remedy}"
@@ -169,20 +169,23 @@ def _local_folder(dataset: str) -> Path | None:
 
 
 def _is_saved(folder: Path) -> bool:
-    marks = (datasets.config.DATASET_STATE_JSON_FILENAME, datasets.config.DATASETDICT_JSON_FILENAME)
-    return any((folder / mark).is_file() for mark in marks)
+    state_files = (
+        datasets.config.DATASET_STATE_JSON_FILENAME,
+        datasets.config.DATASETDICT_JSON_FILENAME,
+    )
+    return any((folder / file).is_file() for file in state_files)
 
 
 def _load_saved(folder: Path, split: str) -> tuple[Dataset, str]:
     saved = datasets.load_from_disk(str(folder))
-    # A dataset that was saved without a split's name gets the one that unnamed files get.
+    # A dataset saved without a split name is "train", like data files without a split name.
     splits = saved if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
     lengths = {name: len(dataset) for name, dataset in splits.items()}
     pieces = ReadInstruction.from_spec(split).to_absolute(lengths)
     dataset = datasets.concatenate_datasets(
         [splits[piece.splitname].select(range(piece.from_, piece.to)) for piece in pieces]
     )
-    # Datasets saved from image files keep their fingerprint when only the files change.
+    # The library's fingerprint of a saved dataset does not change with its files; stamps do.
     stamps = [
         (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
         for path in sorted(folder.glob("**/*.arrow"))
@@ -192,11 +195,11 @@ def _load_saved(folder: Path, split: str) -> tuple[Dataset, str]:
 
 
 def _read(path: str, folder: Path | None) -> bytes:
-    """Read an image that the dataset stores as a file: in its own folder, or in a cache."""
+    """Read an image file from the dataset's own folder or from a Hugging Face cache."""
     if not path:
-        raise BadSample("missing", "the row holds no image")
+        raise BadSample("missing", "the row has no image")
     if "://" in path:
-        raise BadSample("outside", f"{path!r} is an address; only downloaded images are read")
+        raise BadSample("outside", f"{path!r} is a URL; only downloaded images are read")
     if folder is not None and not os.path.isabs(path):
         return read_below(folder, path)
     refusal = BadSample("missing", f"{path!r} was not downloaded with the dataset")
@@ -216,5 +219,5 @@ def _read(path: str, folder: Path | None) -> bytes:
 
 def _caches() -> tuple[Path, ...]:
     config = datasets.config
-    places = (HF_HUB_CACHE, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH)
-    return tuple(Path(place) for place in (*places, config.EXTRACTED_DATASETS_PATH))
+    folders = (HF_HUB_CACHE, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH)
+    return tuple(Path(folder) for folder in (*folders, config.EXTRACTED_DATASETS_PATH))

@@ -1,4 +1,4 @@
-"""Open the image files that a dataset names, and none that lies outside the dataset's folder."""
+"""Open a dataset's image files; reject files outside the dataset's folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from neuron_atlas.tasks.samples.source import BadSample, OpenedImage, Record, So
 
 
 def open_below(root: Path, name: str, max_pixels: int) -> OpenedImage:
-    """Read and decode the image that `name` leads to from `root`.
+    """Read and decode the image at `name`, relative to `root`.
 
-    Raises what `read_below` raises, and BadSample "oversized" or "unreadable".
+    Raises as `read_below` does, and BadSample "oversized" or "unreadable".
     """
     return open_encoded(read_below(root, name), max_pixels)
 
@@ -26,30 +26,30 @@ def open_encoded(encoded: bytes, max_pixels: int) -> OpenedImage:
 
 
 def read_below(root: Path, name: str) -> bytes:
-    """Read the file that `name` leads to from `root`, if it lies below `root`.
+    """Read the file at `name`, relative to `root`; reject files outside `root`.
 
-    What counts is where the file really is, after `..` and symbolic links. Raises BadSample
-    "missing", "outside" or "unreadable", and SourceError when `root` itself is not there.
+    Resolves `..` and symbolic links before the check. Raises BadSample "missing", "outside" or
+    "unreadable", and SourceError if `root` does not exist.
     """
-    # Reasons name the file as the dataset does: where `root` lies differs between machines.
+    # Messages give the dataset's name of the file, because `root` differs between machines.
     if not name:
         raise BadSample("missing", "the row names no image")
     try:
-        home = root.resolve()
-        path = (home / name).resolve()
-        inside, is_file = path.is_relative_to(home), path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long ...
-        raise BadSample("missing", f"{name!r} is no path ({type(error).__name__})") from error
-    if not inside:
+        folder = root.resolve()
+        path = (folder / name).resolve()
+        is_inside, is_file = path.is_relative_to(folder), path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # A loop of links, a name too long ...
+        raise BadSample("missing", f"{name!r} is not a path ({type(error).__name__})") from error
+    if not is_inside:
         raise BadSample(
             "outside",
-            f"{name!r} leads out of the dataset's folder; copy the file into it, or set the "
-            "folder to one that holds them all",
+            f"{name!r} is outside the dataset's folder; copy the file into it, or choose a folder "
+            "that contains all files",
         )
     if not is_file:
-        if not home.is_dir():
+        if not folder.is_dir():
             raise SourceError(f"{root}: no such folder on this machine; mount it or correct it")
-        raise BadSample("missing", f"{name!r} is not a file of the dataset's folder")
+        raise BadSample("missing", f"{name!r} is not a file in the dataset's folder")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -57,7 +57,7 @@ def read_below(root: Path, name: str) -> bytes:
 
 
 def digest_files(records: Iterable[Record], root: Path) -> str:
-    """Digest what the records say, and the size and time of change of the files they name."""
+    """Return a digest of the records and of their files' sizes and modification times."""
     digest = hashlib.sha256()
     for record in records:
         stamps = [_stamp(root, image) for image in record.images]

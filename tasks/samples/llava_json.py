@@ -1,4 +1,4 @@
-"""Image-text pairs in the layout of LLaVA's instruction data."""
+"""Read image-text pairs in the format of LLaVA's instruction data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
 from neuron_atlas.tasks.samples.image_file import digest_files, open_below
-from neuron_atlas.tasks.samples.rows import Row, read_rows
+from neuron_atlas.tasks.samples.rows import Row, read_annotation_rows
 from neuron_atlas.tasks.samples.source import OpenedImage, Record, Source, SourceError
 
 
@@ -17,12 +17,11 @@ from neuron_atlas.tasks.samples.source import OpenedImage, Record, Source, Sourc
 class LlavaJson(Source):
     """A .json list (or .jsonl) of `{id, image, conversations: [{from, value}, ...]}`.
 
-    `image` is a path, a list of paths for several images in one sample, or absent for a sample of
-    text only.
+    `image` is a path, a list of paths for several images, or absent for a sample without images.
+    The sample's text is the first answer (`from: gpt`), or "" without an answer.
 
-    annotations: the file; images: the folder that the rows' image paths start from, and that
-    none may leave; max_pixels: larger images are "oversized"; limit: read only the first rows.
-    The text is the first answer (`from: gpt`), "" where there is none.
+    annotations: the file. images: the folder that contains all images; the rows' paths are
+    relative to it. max_pixels: larger images are "oversized". limit: read only the first rows.
     """
 
     annotations: str
@@ -32,22 +31,22 @@ class LlavaJson(Source):
 
     @property
     def title(self) -> str:
-        """See Source: the name of the annotations file."""
+        """The name of the annotations file."""
         return Path(self.annotations).name
 
     def records(self) -> Iterator[Record]:
-        """List the rows in the file's order. Raises SourceError."""
+        """Yield the rows in file order. Raises SourceError."""
         if not self._folder.is_dir():
             raise SourceError(f"{self.images}: no such folder; correct the images setting")
-        for row in islice(read_rows(Path(self.annotations).expanduser()), self.limit):
+        for row in islice(read_annotation_rows(Path(self.annotations).expanduser()), self.limit):
             yield Record(row.identity("id"), row.strings("image"), _first_answer(row))
 
     def open_image(self, image: str) -> OpenedImage:
-        """Open an image of the folder. Raises BadSample, or SourceError without the folder."""
+        """Open an image of the folder. Raises BadSample, and SourceError if there is no folder."""
         return open_below(self._folder, image, self.max_pixels)
 
     def probe(self) -> str:
-        """A digest of the rows, and of the size and time of change of every image they name."""
+        """Return a digest of the rows and of their images' sizes and modification times."""
         return digest_files(self.records(), self._folder)
 
     @property
@@ -61,7 +60,7 @@ def _first_answer(row: Row) -> str:
         raise row.error("conversations", "must be a list of {from, value}; correct the row")
     for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, dict) or "from" not in turn:
-            raise row.error("conversations", f'holds no "from" in turn {number}; correct the row')
+            raise row.error("conversations", f'has no "from" in turn {number}; correct the row')
         if turn["from"] == "gpt":
-            return Row(turn, f"{row.place}, turn {number}").string("value")
+            return Row(turn, f"{row.location}, turn {number}").string("value")
     return ""

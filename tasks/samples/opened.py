@@ -1,4 +1,4 @@
-"""Opens what the subject saw of a sample, or says why it cannot be had."""
+"""Open the picture that the subject saw of a sample, with one error for all failures."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from PIL import Image
 from neuron_atlas.tasks.models.content import printable
 from neuron_atlas.tasks.samples.catalog import Catalog
 
-_LISTED_REASON = 200
+_MAX_REASON = 200
+"""Characters of a reason."""
 
 
 class Unopenable(Exception):
-    """An image that was there when the samples were listed, and is not now."""
+    """An image opened in the `samples` stage, but cannot be opened now."""
 
 
 def open_view(catalog: Catalog, sample_id: int) -> Image.Image:
-    """See `Catalog.open_view`. Raises Unopenable, whatever the source raises."""
+    """Return `Catalog.open_view`. Raises Unopenable for any error of the source."""
     try:
         return catalog.open_view(sample_id)
     except Exception as error:
         raise Unopenable(
-            printable(f"sample {sample_id}: {type(error).__name__}: {error}")[:_LISTED_REASON]
+            printable(f"sample {sample_id}: {type(error).__name__}: {error}")[:_MAX_REASON]
         ) from error

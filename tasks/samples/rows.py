@@ -1,4 +1,4 @@
-"""Rows of an annotation file, and complaints that say where in the file to look."""
+"""Read the rows of annotation files; errors name the file, the row and the field."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from neuron_atlas.tasks.samples.source import SourceError
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a dataset, and its place in words, such as "detail.json, row 3"."""
+    """One row of a dataset. location: for messages, such as "detail.json, row 3"."""
 
     fields: Mapping[str, Any]
-    place: str
+    location: str
 
     def string(self, name: str) -> str:
-        """The string in field `name`; "" when it is absent or null. Raises SourceError."""
+        """Return the string in field `name`; "" if it is absent or null. Raises SourceError."""
         value = self.fields.get(name)
         return "" if value is None else self._checked(name, value)
 
     def strings(self, name: str) -> tuple[str, ...]:
-        """The strings in field `name`, one or a list; none when it is absent, null or "".
+        """Return the string or list of strings in field `name`; empty if it is absent, null or "".
 
         Raises SourceError.
         """
@@ -36,7 +36,7 @@ class Row:
         return tuple(self._checked(name, part) for part in values)
 
     def caption(self, name: str) -> str:
-        """The string in field `name`, or the first of its list of strings; "" when there is none.
+        """Return the string in field `name`, or the first string of its list; "" without one.
 
         Raises SourceError.
         """
@@ -46,17 +46,17 @@ class Row:
         return "" if value is None else self._checked(name, value)
 
     def identity(self, name: str) -> str:
-        """The id in field `name`, a string or a whole number. Raises SourceError."""
+        """Return the id in field `name`, a string or integer, as a string. Raises SourceError."""
         value = self.fields.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         if value is None or value == "":
-            raise self.error(name, "is missing; give every row an id of its own")
+            raise self.error(name, "is missing; give every row a unique id")
         return self._checked(name, value)
 
     def error(self, name: str, problem: str) -> SourceError:
-        """The error that says what is wrong with field `name` of this row."""
-        return SourceError(f'{self.place}: field "{name}" {problem}')
+        """Return a SourceError about field `name` of this row."""
+        return SourceError(f'{self.location}: field "{name}" {problem}')
 
     def _checked(self, name: str, value: object) -> str:
         if not isinstance(value, str):
@@ -64,15 +64,15 @@ class Row:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            # JSON can spell half of a character (a lone surrogate), which no table can hold.
+            # JSON can encode a lone surrogate, which Arrow cannot store.
             raise self.error(name, f"is not Unicode text ({error.reason}); correct it") from error
         return value
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Read the rows of a .csv (with a header), .jsonl (one object a line) or .json (a list) file.
+def read_annotation_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a .csv (with header), .jsonl (one object per line) or .json (a list) file.
 
-    Raises SourceError naming the file, the row and the remedy.
+    Raises SourceError with the file, the row and the remedy.
     """
     readers = {".csv": _read_csv, ".jsonl": _read_lines}
     try:
@@ -92,7 +92,7 @@ def _read_list(path: Path) -> Iterator[Row]:
     except (ValueError, RecursionError) as error:
         raise SourceError(
             f"{path}: not valid JSON ({error}); correct it, or name it .jsonl if it holds one "
-            "row a line"
+            "row per line"
         ) from error
     if not isinstance(rows, list):
         raise SourceError(f"{path}: holds one {type(rows).__name__}; put the rows in a JSON list")
@@ -105,15 +105,15 @@ def _read_lines(path: Path) -> Iterator[Row]:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            place = f"{path}, line {number}"
+            location = f"{path}, line {number}"
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise SourceError(
-                    f"{place}: not valid JSON ({error}); correct it, or name the file .json if it "
-                    "holds one list"
+                    f"{location}: not valid JSON ({error}); correct it, or name the file .json if "
+                    "it holds one list"
                 ) from error
-            yield _row(row, place)
+            yield _row(row, location)
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -123,23 +123,23 @@ def _read_csv(path: Path) -> Iterator[Row]:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                # Where the row begins: an open quote is noticed only at the end of the file.
+                # The line where the row begins: an open quote fails only at the end of the file.
                 raise SourceError(
                     f"{path}, line {rows.line_num + 1}: not valid CSV ({error}); correct the quotes"
                 ) from error
             if row is None:
                 return
-            place = f"{path}, line {rows.line_num}"
-            # DictReader files what exceeds the header under None.
+            location = f"{path}, line {rows.line_num}"
+            # DictReader stores the fields beyond the header under None.
             if None in row:
                 raise SourceError(
-                    f"{place}: more fields than the header has; put a text that holds commas "
-                    "in double quotes"
+                    f"{location}: more fields than the header; put texts with commas in double "
+                    "quotes"
                 )
-            yield Row(row, place)
+            yield Row(row, location)
 
 
-def _row(value: object, place: str) -> Row:
+def _row(value: object, location: str) -> Row:
     if not isinstance(value, dict):
-        raise SourceError(f"{place}: is a {type(value).__name__}; make every row an object")
-    return Row(value, place)
+        raise SourceError(f"{location}: is a {type(value).__name__}; make every row an object")
+    return Row(value, location)

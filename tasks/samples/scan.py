@@ -1,4 +1,4 @@
-"""What the `samples` stage computes: every image of a dataset opened once, its fate recorded."""
+"""Open every image of a dataset once and record which samples are usable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from neuron_atlas.tasks.artifacts import CONCEPTS, SAMPLES
 from neuron_atlas.tasks.samples.source import BadSample, Record, Source, SourceError
 
 
-def scan(
+def scan_samples(
     source: Source,
     records: Sequence[Record],
     first_id: int,
@@ -22,13 +22,13 @@ def scan(
     require_text: bool,
     duplicates: Collection[int],
 ) -> tuple[pa.Table, pa.Table]:
-    """Open the images of `records` and tell which samples are usable.
+    """Open the images of `records` and check which samples are usable.
 
-    `records` are consecutive in the dataset, `first_id` is the position of the first, and
-    `duplicates` holds positions in the whole dataset. Returns a `samples` table, a row a record
-    in their order, with null width and height (px) where no image was read, and a
-    `concepts` table of the usable samples' truths. Raises SourceError when the dataset as a
-    whole cannot be read here; one bad image is a row.
+    records: consecutive in the dataset. first_id: dataset position of the first record.
+    duplicates: dataset positions of records with a repeated id. Returns a `samples` table, one row
+    per record in their order, with null width and height (px) if no image was read, and a
+    `concepts` table with the ground truth of the usable samples. A bad image is a row with its
+    status; raises SourceError if the dataset as a whole cannot be read.
     """
     samples: list[dict[str, Any]] = []
     concepts: list[dict[str, Any]] = []
@@ -54,31 +54,31 @@ def scan(
 
 
 def list_records(source: Source, limit: int | None = None) -> list[Record]:
-    """The records of a dataset, or its first `limit`. Raises SourceError, also when it is empty."""
+    """Return a dataset's records, or its first `limit`. Raises SourceError, also if it is empty."""
     records = list(islice(source.records(), limit))
     if not records:
-        raise SourceError(f"{source} lists no samples; correct the data settings")
+        raise SourceError(f"{source} has no samples; correct the data settings")
     return records
 
 
 def duplicate_positions(records: Sequence[Record]) -> set[int]:
-    """The positions of records whose id an earlier record has."""
+    """Return the positions of records that repeat an earlier record's id."""
     seen: set[str] = set()
-    later: set[int] = set()
+    repeated: set[int] = set()
     for position, record in enumerate(records):
         if record.source_id in seen:
-            later.add(position)
+            repeated.add(position)
         seen.add(record.source_id)
-    return later
+    return repeated
 
 
 def bad_share(samples: pa.Table) -> float:
-    """The share of samples, 0-1, that cannot be used; 0 for an empty table."""
+    """Return the share of unusable samples, 0-1; 0 for an empty table."""
     return _bad(samples).num_rows / samples.num_rows if samples.num_rows else 0.0
 
 
 def first_bad(samples: pa.Table, n: int = 10) -> list[str]:
-    """The first `n` samples that cannot be used, each as "source_id: status: reason"."""
+    """Return the first `n` unusable samples, each as "source_id: status: reason"."""
     rows = _bad(samples).slice(0, n).select(["source_id", "status", "reason"]).to_pylist()
     return [f"{row['source_id']}: {row['status']}: {row['reason']}" for row in rows]
 
@@ -91,12 +91,12 @@ def _open(source: Source, record: Record) -> dict[str, Any]:
     try:
         opened = [source.open_image(image) for image in record.images]
     except SourceError:
-        # The dataset, not this image: counting every row of a worker that misses a mount as bad
-        # would drop them from the atlas.
+        # The dataset failed, not this image. A worker without the mount must not mark all its
+        # samples as bad.
         raise
     except BadSample as bad:
         return _unread(bad.status, bad.reason)
-    except Exception as error:  # whatever one image provokes, the others go on
+    except Exception as error:  # One image must not stop the scan.
         return _unread("unreadable", f"{type(error).__name__}: {error}")
     return {
         "image_sha256": _digest([image.sha256 for image in opened]),
@@ -121,7 +121,7 @@ def _usability(record: Record, is_duplicate: bool, require_text: bool) -> dict[s
     if is_duplicate:
         return {"status": "duplicate_id", "reason": f"an earlier sample has id {record.source_id}"}
     if require_text and not record.text.strip():
-        return {"status": "empty_text", "reason": "the dataset gives no text for this image"}
+        return {"status": "empty_text", "reason": "the dataset has no text for this image"}
     return {}
 
 
@@ -134,6 +134,6 @@ def _truths(source: Source, sample_id: int, record: Record) -> list[dict[str, An
             "words": list(concept.words),
             "mask": concept.mask.ravel().tolist(),
         }
-        # A concept's mask lies over one image, so samples of several have none.
+        # A concept's mask covers one image, so samples with several images have no concepts.
         for concept in (source.concepts(record.image) if len(record.images) == 1 else [])
     ]

@@ -1,4 +1,4 @@
-"""Drawn scenes: images whose true description is known, down to where every word's thing lies."""
+"""Draw scenes with a ground-truth description and a mask of every concept in it."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ BACKGROUNDS = {
     "brown": (122, 78, 44),
     "cyan": (120, 214, 222),
 }
-# In reading order, which is the order in which a description names them.
+# In reading order, like the objects in a description.
 POSITIONS = {
     "top left": (0.22, 0.22),
     "top right": (0.78, 0.22),
@@ -37,7 +37,7 @@ POSITIONS = {
     "bottom right": (0.78, 0.78),
 }
 _TWO_OBJECTS_SHARE = 0.75
-_PLACE_JITTER = 0.015
+_POSITION_JITTER = 0.015
 _SIZE_JITTER = 0.06
 _COLOR_JITTER = 10
 _PROBED_SCENES = 16
@@ -45,10 +45,10 @@ _PROBED_SCENES = 16
 
 @dataclass(frozen=True)
 class Scenes(Source):
-    """A source of `count` drawn scenes of `size` x `size` pixels, the same for the same seed.
+    """Source of `count` drawn scenes of `size` x `size` pixels.
 
-    A scene is one or two objects on a coloured background. It depends on the seed and on its own
-    index only, so a larger `count` adds scenes and changes none.
+    A scene is one or two objects on a colored background. It depends only on the seed and its
+    index, so a larger `count` adds scenes and changes none.
     """
 
     count: int = 1000
@@ -57,27 +57,27 @@ class Scenes(Source):
 
     @property
     def title(self) -> str:
-        """See Source."""
+        """The number of scenes and the seed."""
         return f"{self.count:,} drawn scenes, seed {self.seed}"
 
     def records(self) -> Iterable[Record]:
-        """Every scene with its true description, by index."""
+        """Yield every scene with its ground-truth description, by index."""
         for index in range(self.count):
             yield Record(
                 source_id=f"scene-{self.seed}-{index}",
                 images=(f"{self.seed}/{index}",),
-                text=_describe(_draw_lots(self.seed, index)),
+                text=_describe(_draw_scene(self.seed, index)),
             )
 
     def open_image(self, image: str) -> OpenedImage:
-        """The scene's pixels, drawn anew, and the hash of the pixels and their shape."""
+        """Draw a scene; its hash covers the pixels and their shape. Raises BadSample."""
         scene = self._scene(image)
-        figures = [thing.figure for thing in scene.things]
+        figures = [thing.figure for thing in scene.objects]
         pixels = paint(figures, scene.background_rgb, self.size)
         return OpenedImage(pixels=pixels, sha256=_pixel_hash(pixels))
 
     def probe(self) -> str:
-        """A digest of the settings and of the first scenes as this version draws them."""
+        """Return a digest of the settings and of the first scenes as this version draws them."""
         digest = hashlib.sha256(repr(self).encode())
         for record, _ in zip(self.records(), range(_PROBED_SCENES), strict=False):
             digest.update(record.text.encode())
@@ -85,20 +85,20 @@ class Scenes(Source):
         return digest.hexdigest()
 
     def concepts(self, image: str) -> list[Concept]:
-        """Everything the scene's description speaks of, and where in the image it lies.
+        """Return every concept in the scene's description, with its mask. Raises BadSample.
 
-        A colour, shape, size or position covers all objects that have it; the background covers
-        what no object does.
+        The mask of a color, shape, size or position covers all objects that have it. The mask of
+        the background covers the area without objects.
         """
         scene = self._scene(image)
         masks: dict[tuple[str, str], np.ndarray] = {}
-        taken = np.zeros((CONCEPT_GRID, CONCEPT_GRID), np.uint8)
-        for thing in scene.things:
+        covered = np.zeros((CONCEPT_GRID, CONCEPT_GRID), np.uint8)
+        for thing in scene.objects:
             mask = coverage(thing.figure, self.size, CONCEPT_GRID)
-            taken = _union(taken, mask)
+            covered = _union(covered, mask)
             for kind, name in thing.traits():
                 masks[name, kind] = _union(masks.get((name, kind), np.zeros_like(mask)), mask)
-        masks[scene.background, "background"] = 255 - taken
+        masks[scene.background, "background"] = 255 - covered
         return [
             Concept(name=name, kind=kind, words=tuple(name.split()), mask=mask)
             for (name, kind), mask in masks.items()
@@ -107,13 +107,13 @@ class Scenes(Source):
     def _scene(self, image: str) -> "_Scene":
         seed, _, index = image.partition("/")
         if seed != str(self.seed) or not index.isdecimal() or int(index) >= self.count:
-            reason = f"{image!r} is none of the {self.count} scenes of seed {self.seed}"
+            reason = f"{image!r} is not one of the {self.count} scenes of seed {self.seed}"
             raise BadSample("missing", reason)
-        return _draw_lots(self.seed, int(index))
+        return _draw_scene(self.seed, int(index))
 
 
 @dataclass(frozen=True)
-class _Thing:
+class _Object:
     size: str
     color: str
     position: str
@@ -128,39 +128,39 @@ class _Thing:
 
 @dataclass(frozen=True)
 class _Scene:
-    things: list[_Thing]
+    objects: list[_Object]
     background: str
     background_rgb: tuple[int, int, int]
 
 
-def _draw_lots(seed: int, index: int) -> _Scene:
+def _draw_scene(seed: int, index: int) -> _Scene:
     rng = np.random.default_rng([seed, index])
     background = _pick(rng, BACKGROUNDS)
     background_rgb = _shade(rng, BACKGROUNDS[background])
-    many = 2 if rng.random() < _TWO_OBJECTS_SHARE else 1
-    places = sorted(rng.choice(len(POSITIONS), size=many, replace=False))
-    things = [_draw_thing(rng, list(POSITIONS)[place]) for place in places]
-    return _Scene(things, background, background_rgb)
+    n_objects = 2 if rng.random() < _TWO_OBJECTS_SHARE else 1
+    positions = sorted(rng.choice(len(POSITIONS), size=n_objects, replace=False))
+    objects = [_draw_object(rng, list(POSITIONS)[position]) for position in positions]
+    return _Scene(objects, background, background_rgb)
 
 
-def _draw_thing(rng: np.random.Generator, position: str) -> _Thing:
+def _draw_object(rng: np.random.Generator, position: str) -> _Object:
     size, color, shape = _pick(rng, SIZES), _pick(rng, COLORS), _pick(rng, SHAPES)
-    dx, dy = rng.uniform(-_PLACE_JITTER, _PLACE_JITTER, size=2)
+    dx, dy = rng.uniform(-_POSITION_JITTER, _POSITION_JITTER, size=2)
     x, y = POSITIONS[position]
     radius = SIZES[size] * (1 - rng.uniform(0, _SIZE_JITTER))
     figure = Figure(shape, _shade(rng, COLORS[color]), x + dx, y + dy, radius)
-    return _Thing(size, color, position, figure)
+    return _Object(size, color, position, figure)
 
 
 def _describe(scene: _Scene) -> str:
-    seen = " and ".join(
+    objects = " and ".join(
         f"a {thing.size} {thing.color} {thing.figure.shape} at the {thing.position}"
-        for thing in scene.things
+        for thing in scene.objects
     )
     sizes = " and ".join(
-        f"the {thing.color} {thing.figure.shape} is {thing.size}" for thing in scene.things
+        f"the {thing.color} {thing.figure.shape} is {thing.size}" for thing in scene.objects
     )
-    return f"There is {seen}. The background is {scene.background}. T{sizes[1:]}."
+    return f"There is {objects}. The background is {scene.background}. T{sizes[1:]}."
 
 
 def _pick(rng: np.random.Generator, names: Iterable[str]) -> str:
@@ -175,7 +175,7 @@ def _shade(rng: np.random.Generator, rgb: tuple[int, int, int]) -> tuple[int, in
 
 
 def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The coverage by two figures that do not overlap; their edges may still share a cell."""
+    """Add the coverage of two figures that do not overlap; their edges may share a cell."""
     return np.minimum(a.astype(np.uint16) + b, 255).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""What an image-text source is, whatever it reads from."""
+"""Protocol of an image-text source, and the records and errors that it exchanges."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Record:
-    """Images with their text, as the dataset lists them; no image is opened yet.
+    """One sample as the dataset lists it: images, not opened yet, and their text.
 
-    images: references that the source can open, mostly one; none for a sample of text only.
+    images: references for `Source.open_image`, usually one; none for a sample without images.
     """
 
     source_id: str
@@ -23,13 +23,13 @@ class Record:
 
     @property
     def image(self) -> str:
-        """The first image; "" where there is none."""
+        """Reference of the first image; "" without images."""
         return self.images[0] if self.images else ""
 
 
 @dataclass(frozen=True)
 class OpenedImage:
-    """An upright RGB image and the SHA-256 of the bytes (or drawn pixels) that it came from."""
+    """Upright RGB image, with the SHA-256 of its file's bytes (or of its drawn pixels)."""
 
     pixels: Image.Image
     sha256: str
@@ -37,7 +37,7 @@ class OpenedImage:
 
 @dataclass(frozen=True)
 class Concept:
-    """Something that is truly in an image: where it is, and the words that name it.
+    """Ground-truth content of an image: its mask, and the words that name it.
 
     mask: uint8 [24, 24], coverage of each cell of a grid over the whole image, 255 = all of it.
     """
@@ -49,10 +49,10 @@ class Concept:
 
 
 class BadSample(Exception):
-    """A sample that cannot be used; `status` is one of the `samples` table's statuses."""
+    """A sample cannot be used. status: one of the statuses of the `samples` table."""
 
     def __init__(self, status: str, reason: str) -> None:
-        super().__init__(status, reason)  # Both, for a worker's exception is built anew here.
+        super().__init__(status, reason)  # Unpickling needs both arguments.
         self.status = status
         self.reason = reason
 
@@ -61,14 +61,14 @@ class BadSample(Exception):
 
 
 class SourceError(Exception):
-    """The dataset as a whole cannot be read; the message names the file, the field, the remedy."""
+    """The dataset as a whole cannot be read; the message has the file, the field and the remedy."""
 
 
 class Source(Protocol):
     """An image-text dataset.
 
-    Implementations are frozen dataclasses of their settings, and subclasses of this class. So a
-    config can name them, and they can be hashed and sent to workers.
+    Implementations subclass this class and are frozen dataclasses of their settings. A config can
+    therefore name them, and they can be hashed and sent to workers.
     """
 
     @property
@@ -79,7 +79,10 @@ class Source(Protocol):
         """List the dataset in its own order without opening an image. Raises SourceError."""
 
     def open_image(self, image: str) -> OpenedImage:
-        """Open a record's image. Raises BadSample. Called on workers."""
+        """Open one of a record's images. Called on workers.
+
+        Raises BadSample, and SourceError if the dataset as a whole cannot be read.
+        """
 
     def probe(self) -> str:
         """Return a cheap digest that changes whenever the dataset may have changed."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import CLAIMS
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, Purpose
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, Purpose
 
 GROUP = ["layer", "neuron", "explainer", "simulator"]
 """What names one explanation, as simulated by one simulator."""
@@ -47,7 +47,7 @@ class Aligned:
 
     group: np.ndarray
     exemplar: np.ndarray
-    excitations: Sequence[Excitation]
+    excitations: Sequence[ActivationRecord]
     visual: np.ndarray
     text: np.ndarray
     offsets: tuple[np.ndarray, np.ndarray]
@@ -135,7 +135,7 @@ def _one_to_one(chosen: pl.DataFrame) -> tuple[pl.DataFrame, tuple[np.ndarray, n
 def _left_out(
     simulations: pa.Table,
     claims: Collection[pl.Series],
-    excitations: Sequence[Excitation],
+    excitations: Sequence[ActivationRecord],
     group: np.ndarray,
 ) -> np.ndarray:
     """See Aligned. Where tokens of a role are left out of one sample or claim, they are left out of
@@ -153,7 +153,7 @@ def _left_out(
     return left_out
 
 
-def _without(seen: Excitation, is_visual_out: bool, is_text_out: bool) -> Excitation:
+def _without(seen: ActivationRecord, is_visual_out: bool, is_text_out: bool) -> ActivationRecord:
     if is_visual_out:
         seen = replace(seen, visual=seen.visual[:0])
     return replace(seen, text=seen.text[:0]) if is_text_out else seen

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def number_tokens(texts: Mapping[int, Sequence[str]]) -> NumberedTokens:
 
 
 def predict_blindly(
-    shown: Evidence, scored: Iterable[Excitation], tokens: NumberedTokens
+    shown: Evidence, scored: Iterable[ActivationRecord], tokens: NumberedTokens
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Visual and text predictions, float32 in activation units, of the `scored` samples' tokens.
 
@@ -84,13 +84,13 @@ class _Line:
     slope: float
     log_frequency: np.ndarray
 
-    def predict(self, tokens: NumberedTokens, sample: Excitation) -> np.ndarray:
+    def predict(self, tokens: NumberedTokens, sample: ActivationRecord) -> np.ndarray:
         numbers = tokens.by_sample[sample.sample_id][: len(sample.text)]
         return (self.level + self.slope * self.log_frequency[numbers]).astype(np.float32)
 
 
 def _fit_frequency(
-    seen: Sequence[Excitation], weights: np.ndarray, tokens: NumberedTokens
+    seen: Sequence[ActivationRecord], weights: np.ndarray, tokens: NumberedTokens
 ) -> _Line:
     # A text that was cut short has tokens that the subject was never shown.
     numbers = [tokens.by_sample[one.sample_id][: len(one.text)] for one in seen]

@@ -31,7 +31,7 @@ from neuron_atlas.tasks.models.prices import Price, check_price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import Unopenable, open_view
-from neuron_atlas.tasks.settings import AtLeastOne, runtime
+from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
 from neuron_atlas.tasks.simulate.capabilities import probe_server
 from neuron_atlas.tasks.simulate.estimator import ChatCapabilities, probe_estimator
 from neuron_atlas.tasks.simulate.grid_drawing import LEAST_SIZE, draw_grid
@@ -80,7 +80,7 @@ class ChatSimulator(Simulator):
     request_seed: int | None = 0
     max_tokens: AtLeastOne | None = None
     structured: bool = True
-    prices: dict[str, Price] = runtime(default_factory=dict)
+    prices: dict[str, Price] = not_hashed(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.grid != "full" and not (self.grid.isascii() and self.grid.isdecimal()):

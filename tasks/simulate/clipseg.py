@@ -11,7 +11,7 @@ from annotated_types import Ge
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.pretrained import check_folder, weights_revision
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.settings import AtLeastOne, runtime
+from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
 
 _KIND = "clipseg"
@@ -36,11 +36,11 @@ class ClipSeg(Simulator):
     loads_model: ClassVar[bool] = True
 
     name: str = "clipseg"
-    model: str = runtime("CIDAS/clipseg-rd64-refined")
-    revision: str | None = runtime(None)
+    model: str = not_hashed("CIDAS/clipseg-rd64-refined")
+    revision: str | None = not_hashed(None)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    batch_size: AtLeastOne = runtime(64)
-    features_gb: Annotated[float, Ge(0)] = runtime(0.5)
+    batch_size: AtLeastOne = not_hashed(64)
+    features_gb: Annotated[float, Ge(0)] = not_hashed(0.5)
 
     def check(self) -> None:
         """See `Simulator`: there must be such a model. Raises ModelError."""

@@ -25,7 +25,7 @@ from neuron_atlas.tasks.models.logprobs import KeepPrompt, read_odds
 from neuron_atlas.tasks.models.prices import Price, check_price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.settings import AtLeastOne, runtime
+from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
 from neuron_atlas.tasks.simulate.capabilities import is_undecided, probe_server
 from neuron_atlas.tasks.simulate.ratings import expected_value
 from neuron_atlas.tasks.simulate.scale import HIGHEST
@@ -73,7 +73,7 @@ class PromptLogprobs(Simulator):
     client: ClientSettings = field(default_factory=ClientSettings)
     alternatives: AtLeastOne = 20
     examples: Annotated[int, Interval(ge=0, le=MOST_EXAMPLES)] = MOST_EXAMPLES
-    prices: dict[str, Price] = runtime(default_factory=dict)
+    prices: dict[str, Price] = not_hashed(default_factory=dict)
 
     @property
     def wording(self) -> str:

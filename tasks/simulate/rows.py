@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import SIMULATIONS
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, one_to_one
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, one_to_one
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.control import Explained
@@ -24,7 +24,7 @@ from neuron_atlas.tasks.simulate.simulator import (
 EMPTY = ""
 """The explanation without words: a control, the same for all neurons."""
 _LARGEST = float(np.finfo(np.float16).max)
-_Planned = tuple[dict, str, Excitation]
+_Planned = tuple[dict, str, ActivationRecord]
 """What is known of a row before its prediction, the explanation, and what truly happened."""
 
 
@@ -49,7 +49,7 @@ def simulate_neurons(
     """
     aside = {(neuron.layer, neuron.neuron): neuron for neuron in calibration}
     rows: list[dict] = []
-    planned: list[tuple[int, str, Excitation]] = []
+    planned: list[tuple[int, str, ActivationRecord]] = []
     for neuron in held_out:
         key = (neuron.layer, neuron.neuron)
         common = {"layer": neuron.layer, "neuron": neuron.neuron, "explainer": explainer}
@@ -108,7 +108,7 @@ def _why_no_samples(neuron: Evidence) -> str:
     )
 
 
-def _checked(prediction: Prediction, truth: Excitation) -> Prediction:
+def _checked(prediction: Prediction, truth: ActivationRecord) -> Prediction:
     """The prediction, or `malformed` where it cannot be laid beside the real trace."""
     if prediction.status != "ok":
         return replace(prediction, visual=NOTHING.visual, text=NOTHING.text)

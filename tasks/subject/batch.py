@@ -1,4 +1,4 @@
-"""Several samples in one forward pass of the model's body."""
+"""Batch encoded samples and run the model's body on them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from neuron_atlas.tasks.subject.encode import Encoded
 from neuron_atlas.tasks.subject.load import Subject
 
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
-"""Inputs that say of each token whether it is of an image: Gemma 3's image tokens see one another
-both ways, Qwen's have positions in the plane. Padding is text, and so are samples without them."""
+"""Inputs with one value per token that marks image tokens. Gemma 3's image tokens attend to each
+other in both directions; Qwen's have 2-D positions. Padding, and samples without these inputs,
+count as text."""
 
 
 def batch_inputs(samples: Sequence[Encoded], length: int) -> dict[str, torch.Tensor]:
-    """The inputs of samples padded on the right to `length` tokens: what `forward_body` takes.
+    """Return the inputs of `forward_body`: samples padded on the right to `length` tokens.
 
-    What has a value for each token is padded and stacked. All else has a row for each image (or
-    tile, or patch) of the batch: rows follow one another in the order of the samples, which is the
-    order in which a model hands image features to the tokens that stand for them; further
-    dimensions are padded at their end to the largest, as families with tiles expect it.
+    Per-token inputs are padded and stacked: [samples, length]. All other inputs have one row per
+    image, tile or patch of the batch, in the order of the samples: models assign image features to
+    placeholders in this order. Their other dimensions are padded at the end to the largest size,
+    as families with tiles expect.
     """
     ids = torch.zeros(len(samples), length, dtype=torch.int64)
     for row, sample in enumerate(samples):
@@ -40,22 +41,22 @@ def batch_inputs(samples: Sequence[Encoded], length: int) -> dict[str, torch.Ten
 
 
 def forward_body(subject: Subject, inputs: Mapping[str, torch.Tensor]) -> None:
-    """Run the model without its language-model head, for what hooks see of it.
+    """Run the model without its language-model head, for its hooks only.
 
-    There is no attention mask because the padding is on the right, where a causal model's real
-    tokens never look.
+    Needs no attention mask: padding is on the right, and a causal model's tokens attend to the
+    left.
     """
-    given = {
+    on_device = {
         name: (part.to(subject.model.dtype) if part.is_floating_point() else part).to(
             subject.device
         )
         for name, part in inputs.items()
     }
-    subject.model.model(**given, use_cache=False)
+    subject.model.model(**on_device, use_cache=False)
 
 
 def _stack_rows(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Parts one after the other along the first dimension, each other padded to the largest."""
+    """Concatenate along the first dimension; pad the other dimensions to the largest size."""
     shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     rows = parts[0].new_zeros(sum(len(part) for part in parts), *shape)
     start = 0

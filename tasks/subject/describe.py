@@ -1,4 +1,4 @@
-"""Have the subject describe images, and lay out each sample's tokens."""
+"""Let the subject describe images, and record each sample's tokens and regions."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def describe_part(
     written: Path,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Describe the usable samples of one `samples` file and write their `descriptions`.
+    """Describe the usable samples of one `samples` file and write `descriptions` to `written`.
 
-    Raises BadSample where an image that opened before no longer does.
+    on_batch: called with the number of samples of each finished batch. Raises BadSample if an
+    image can no longer be opened, SubjectError if a sample cannot be encoded, and DiskFull.
     """
     listed = read_table(samples, SAMPLES)
     rows = listed.filter(pc.equal(listed["status"], "ok")).to_pylist()
@@ -47,40 +48,43 @@ def describe_samples(
     images: Sequence[Sequence[Image.Image]],
     settings: DescribeSettings,
 ) -> list[dict]:
-    """The `descriptions` rows of `samples` (rows of the `samples` table) with their images."""
+    """Return the `descriptions` rows of `samples` (rows of the `samples` table) with `images`.
+
+    Raises SubjectError if a sample cannot be encoded.
+    """
     generated = settings.text == "generated"
     if generated:
         answers = generate_descriptions(subject, images, settings.max_new_tokens)
     else:
         answers = [(row["text"].strip(), True) for row in samples]
     return [
-        _description(subject, row, shown, text, finished, generated)
-        for row, shown, (text, finished) in zip(samples, images, answers, strict=True)
+        _description(subject, row, pictures, text, finished, generated)
+        for row, pictures, (text, finished) in zip(samples, images, answers, strict=True)
     ]
 
 
 def generate_descriptions(
     subject: Subject, images: Sequence[Sequence[Image.Image]], max_new_tokens: int
 ) -> list[tuple[str, bool]]:
-    """The subject's greedy answer to the question about each sample's images, and whether it came
-    to an end."""
+    """Return the subject's greedy answer to the question about each sample's images, and whether
+    the answer is complete (it ended before `max_new_tokens`)."""
     answers: dict[int, tuple[str, bool]] = {}
-    # Processors take a list of images for every prompt of a call, or for none.
-    for pictured in (True, False):
-        chosen = [place for place, shown in enumerate(images) if bool(shown) == pictured]
+    # In one call, a processor takes a list of images for every prompt or for none.
+    for has_images in (True, False):
+        chosen = [index for index, group in enumerate(images) if bool(group) == has_images]
         if chosen:
-            shown = [list(images[place]) for place in chosen]
-            answered = _generate(subject, shown, pictured, max_new_tokens)
-            answers |= dict(zip(chosen, answered, strict=True))
-    return [answers[place] for place in range(len(images))]
+            groups = [list(images[index]) for index in chosen]
+            generated = _generate(subject, groups, has_images, max_new_tokens)
+            answers |= dict(zip(chosen, generated, strict=True))
+    return [answers[index] for index in range(len(images))]
 
 
 def _generate(
-    subject: Subject, images: Sequence[list[Image.Image]], pictured: bool, max_new_tokens: int
+    subject: Subject, images: Sequence[list[Image.Image]], has_images: bool, max_new_tokens: int
 ) -> list[tuple[str, bool]]:
-    prompts = [question_prompt(subject, len(shown)) for shown in images]
+    prompts = [question_prompt(subject, len(group)) for group in images]
     inputs = subject.processor(
-        images=images if pictured else None,
+        images=images if has_images else None,
         text=prompts,
         add_special_tokens=adds_special_tokens(subject, prompts[0]),
         padding=True,
@@ -119,7 +123,7 @@ def _description(
         "n_text": 0,
         "regions": [],
         "status": "empty_text",
-        "reason": "the subject answered nothing" if generated else "the dataset gives no text",
+        "reason": "the subject's answer is empty" if generated else "the dataset has no text",
     }
     if not text:
         return described

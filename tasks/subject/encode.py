@@ -1,4 +1,4 @@
-"""Turn a sample into the subject's input, and tell what every one of its tokens is."""
+"""Encode a sample as the subject's input, with the role of every token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.subject.families import FAMILIES, Shown, looking
+from neuron_atlas.tasks.subject.families import FAMILIES, ProcessedSample, visual_mask
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import SubjectError
 
@@ -20,12 +20,12 @@ ROLE_INDEX = {role: index for index, role in enumerate(ROLES)}
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sample as the subject reads it, the description teacher-forced.
+    """One sample as input of the subject, with its description teacher-forced.
 
     input_ids: int64 [tokens]. roles: int8 [tokens], index into ROLES.
-    inputs: all else that the model takes, with a row for each image or part of one.
-    pieces: the description cut at its token boundaries; joined they give the description.
-    regions: where the visual tokens look, in their order.
+    inputs: the model's other inputs, one row per image, tile, patch or (see PER_TOKEN) sample.
+    pieces: the description split at its token boundaries; joined, they give the description.
+    regions: the regions of the visual tokens, in token order.
     """
 
     input_ids: torch.Tensor
@@ -36,20 +36,20 @@ class Encoded:
 
     @property
     def n_visual(self) -> int:
-        """Visual tokens."""
+        """Number of visual tokens."""
         return int((self.roles == VISUAL).sum())
 
     @property
     def n_text(self) -> int:
-        """Text tokens."""
+        """Number of text tokens."""
         return int((self.roles == TEXT).sum())
 
 
 def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encoded:
-    """Encode the images, the question and `text` as the subject's own answer.
+    """Encode the images, the question, and `text` as the subject's own answer.
 
-    The description's tokens are the last ones of the sequence, so they are found by counting
-    characters from its end: that holds however the processor expands the image before them.
+    The description's tokens are the last ones, so they are located by counting characters from the
+    end. This holds however the processor expands the images in front of them. Raises SubjectError.
     """
     prompt = _conversation(subject, text, len(images))
     inputs = dict(
@@ -63,10 +63,10 @@ def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encode
     )
     input_ids = inputs.pop("input_ids")[0]
     ends = inputs.pop("offset_mapping")[0, :, 1]
-    # What is padded is said by the lengths; the model needs no mask (see tasks/subject/batch.py).
+    # Not needed: batches are padded on the right (see tasks/subject/batch.py).
     inputs.pop("attention_mask", None)
     grids = FAMILIES[subject.family](
-        Shown(
+        ProcessedSample(
             config=subject.model.config,
             processor=subject.processor,
             sizes=[image.size for image in images],
@@ -79,7 +79,7 @@ def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encode
     is_text = ends > start
     roles = torch.full_like(input_ids, TEMPLATE, dtype=torch.int8)
     roles[is_text] = TEXT
-    roles[_visual(subject, input_ids, looking(grids))] = VISUAL
+    roles[_visual(subject, input_ids, visual_mask(grids))] = VISUAL
     return Encoded(
         input_ids=input_ids,
         roles=roles,
@@ -90,7 +90,7 @@ def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encode
 
 
 def question_prompt(subject: Subject, n_images: int = 1) -> str:
-    """The prompt about so many images, up to where the subject's own answer begins."""
+    """Return the prompt with `n_images` images, up to the start of the subject's answer."""
     return str(
         subject.processor.apply_chat_template(
             [_user_turn(subject, n_images)], add_generation_prompt=True, tokenize=False
@@ -99,7 +99,7 @@ def question_prompt(subject: Subject, n_images: int = 1) -> str:
 
 
 def adds_special_tokens(subject: Subject, prompt: str) -> bool:
-    """Whether the tokenizer is to add its own: not where the chat template wrote the BOS."""
+    """Return whether the tokenizer should add special tokens: no if the prompt starts with BOS."""
     bos = subject.processor.tokenizer.bos_token
     return not (bos and prompt.startswith(bos))
 
@@ -110,30 +110,33 @@ def _conversation(subject: Subject, text: str, n_images: int) -> str:
     rendered = str(subject.processor.apply_chat_template(turns, tokenize=False))
     question = question_prompt(subject, n_images)
     if rendered.startswith(question):
-        # From the left, because what follows an answer may hold it too: "s" is also in "</s>".
+        # Search from the left: the text may occur again after the answer, like "s" in "</s>".
         start = rendered.find(text, len(question))
     else:
         start = rendered.rfind(text)
     if start < 0:
-        raise SubjectError("the chat template alters the description; it cannot be teacher-forced")
+        raise SubjectError(
+            "the chat template changes the description, so it cannot be teacher-forced"
+        )
     prompt = rendered[: start + len(text)]
     if prompt.count(subject.image_token) != n_images:
         raise SubjectError(
-            f"the prompt holds {subject.image_token!r} {prompt.count(subject.image_token)} times, "
-            f"and the sample has {n_images} image(s); remove it from subject.question"
+            f"the prompt has {prompt.count(subject.image_token)} {subject.image_token!r} for "
+            f"{n_images} image(s); remove {subject.image_token!r} from subject.question"
         )
     return prompt
 
 
-def _visual(subject: Subject, input_ids: torch.Tensor, looks: torch.Tensor) -> torch.Tensor:
-    """Where the visual tokens stand; `looks` says of each placeholder whether it is one."""
-    places = torch.nonzero(input_ids == subject.image_token_id)[:, 0]
-    if len(places) != len(looks):
+def _visual(subject: Subject, input_ids: torch.Tensor, is_visual: torch.Tensor) -> torch.Tensor:
+    """Return the positions of the visual tokens; is_visual: bool, one per placeholder."""
+    positions = torch.nonzero(input_ids == subject.image_token_id)[:, 0]
+    if len(positions) != len(is_visual):
         raise SubjectError(
-            f"the processor gives {len(places)} tokens to the images where the grids of "
-            f"{subject.family} hold {len(looks)}; its configuration and the model's do not agree"
+            f"the processor makes {len(positions)} image tokens, but the grids of "
+            f"{subject.family} have {len(is_visual)}; the configurations of processor and model "
+            "do not match"
         )
-    return places[looks]
+    return positions[is_visual]
 
 
 def _user_turn(subject: Subject, n_images: int) -> dict:
@@ -142,8 +145,8 @@ def _user_turn(subject: Subject, n_images: int) -> dict:
 
 
 def _pieces(text: str, ends: Sequence[int], start: int) -> tuple[str, ...]:
-    """Cut `text` after each token's last character; a token that ends inside a character that
-    an earlier token began adds nothing."""
+    """Split `text` after the last character of each token. A token that only continues an earlier
+    token's character gets an empty piece."""
     pieces = []
     position = 0
     for end in ends:

@@ -1,4 +1,4 @@
-"""What a resize and a centre crop leave of an image."""
+"""Compute which part of an image remains after resizing and center-cropping."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any
 
 
 def image_view(image_processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
-    """The box of the original (left, top, right, bottom, px) that the patch grid covers.
+    """Return the box (left, top, right, bottom, px of the original) that the patch grid covers.
 
-    Follows the processor's own steps backwards: resize (to a square, or the shortest edge),
-    then a centre crop, which leaves the image where the crop is the larger of the two.
+    Inverts the processor's steps: a resize (to a fixed size, or by the shortest edge), then a
+    center crop. The box exceeds the image if the crop is larger than the resized image.
     """
     size = image_processor.size
     shortest = getattr(size, "shortest_edge", None)
     if not image_processor.do_resize:
         resized_width, resized_height = float(width), float(height)
     elif shortest:
-        # The processor rounds the longer edge down, which moves the crop by less than a pixel.
+        # The processor rounds the longer edge down; this moves the crop by less than a pixel.
         scale = shortest / min(width, height)
         resized_width, resized_height = width * scale, height * scale
     else:

@@ -1,4 +1,4 @@
-"""Where a neuron's activation is read, and hooks that are always removed."""
+"""Read neurons' activations with hooks, and always remove the hooks."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ Observe = Callable[[int, torch.Tensor], None]
 
 
 def decoder_layers(subject: Subject) -> Sequence[Any]:
-    """The language model's decoder layers, in order. Raises SubjectError."""
+    """Return the language model's decoder layers, in order. Raises SubjectError."""
     layers = getattr(subject.model.model.get_decoder(), "layers", None)
     if layers is None:
         raise SubjectError(
-            f"subject.model: the language model of {subject.settings.model!r} keeps no list of "
-            "decoder layers where transformers' gated decoders do; its neurons cannot be read"
+            f"subject.model: the language model of {subject.settings.model!r} has no list of "
+            "decoder layers at `layers`, as transformers' gated decoders do; its neurons cannot "
+            "be read"
         )
     return layers
 
 
 def neurons_per_layer(subject: Subject) -> int:
-    """Neurons of one FFN, the same in every layer."""
+    """Return the number of neurons per FFN, the same in every layer."""
     return int(subject.model.config.get_text_config().intermediate_size)
 
 
 def layer_device(subject: Subject, layer: int) -> torch.device:
-    """Where a decoder layer computes: layers of a model that is spread over GPUs differ."""
+    """Return the device of a decoder layer; a model may be spread over several GPUs."""
     return next(iter(decoder_layers(subject)[layer].parameters())).device
 
 
 def check_layers(subject: Subject, layers: Sequence[int]) -> None:
     """Raise SubjectError unless every layer exists and has the hook points."""
     count = len(decoder_layers(subject))
-    strange = [layer for layer in layers if not 0 <= layer < count]
-    if strange:
+    unknown = [layer for layer in layers if not 0 <= layer < count]
+    if unknown:
         raise SubjectError(
-            f"capture.layers: there is no layer {strange[0]}; "
+            f"capture.layers: there is no layer {unknown[0]}; "
             f"{subject.settings.model!r} has layers 0 to {count - 1}"
         )
     for layer in layers:
@@ -56,9 +57,11 @@ def check_layers(subject: Subject, layers: Sequence[int]) -> None:
 def observing(
     subject: Subject, layers: Sequence[int], hook_point: HookPoint, observe: Observe
 ) -> Iterator[None]:
-    """While open, call `observe(layer, activations [batch, tokens, neurons])` in every forward.
+    """Within the block, call `observe(layer, activations [batch, tokens, neurons])` in every
+    forward pass.
 
-    gate: act_fn(gate_proj x), the paper's. gate_up: the input of down_proj, gate times up.
+    hook_point: `gate` is act_fn(gate_proj x), as in the paper; `gate_up` is the input of
+    down_proj, gate times up. Raises SubjectError if a layer has no such hook point.
     """
     check_layers(subject, layers)
     handles = []

@@ -18,9 +18,9 @@ from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, m
 
 @dataclass(frozen=True)
 class Subject:
-    """A loaded model in evaluation mode, with the processor that feeds it.
+    """Loaded model in evaluation mode, with its processor.
 
-    device: where its inputs go, which is where its embeddings lie.
+    device: the device of its input embeddings, and so of its inputs.
     """
 
     settings: SubjectSettings
@@ -30,22 +30,22 @@ class Subject:
 
     @property
     def family(self) -> str:
-        """The key of the model's adapter in `FAMILIES`."""
+        """Key of the model's adapter in `FAMILIES`."""
         return str(self.model.config.model_type)
 
     @property
     def image_token_id(self) -> int:
-        """The placeholder in input_ids that one of an image's features takes the place of."""
+        """Token id of the placeholder in input_ids that one image feature replaces."""
         return int(self.model.config.image_token_id)
 
     @property
     def image_token(self) -> str:
-        """What stands for a whole image in a prompt."""
+        """Token that stands for a whole image in a prompt."""
         return str(self.processor.image_token)
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """What a text must not spell, for it would be read as an image or a video."""
+        """Strings that a text must not contain: they would be read as an image or a video."""
         placeholder = self.processor.tokenizer.convert_ids_to_tokens(self.image_token_id)
         video = getattr(self.processor, "video_token", None)
         return tuple(dict.fromkeys(filter(None, (self.image_token, placeholder, video))))
@@ -56,20 +56,20 @@ def load_subject(
 ) -> Subject:
     """Load weights from safetensors only, without remote code. Raises SubjectError.
 
-    device: "auto" spreads the layers over all GPUs in sight. threads: of this process's
-    computations on a CPU; None leaves them as they are.
+    device: "auto" spreads the layers over all visible GPUs. threads: CPU threads of torch in this
+    process; None does not change them.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    where = str(model_folder(settings) or settings.model)
+    name = str(model_folder(settings) or settings.model)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         config = AutoConfig.from_pretrained(
-            where, revision=settings.revision, trust_remote_code=False
+            name, revision=settings.revision, trust_remote_code=False
         )
-        _check_family(where, config)
+        _check_family(name, config)
         model, weights = AutoModelForImageTextToText.from_pretrained(
-            where,
+            name,
             revision=settings.revision,
             dtype=getattr(torch, settings.dtype),
             use_safetensors=True,
@@ -77,9 +77,9 @@ def load_subject(
             device_map=_device_map(device),
             output_loading_info=True,
         )
-        check_complete(where, "subject.model", weights["missing_keys"])
-        _check_spread(where, getattr(model, "hf_device_map", {}))
-        processor = load_processor(where, config, settings.revision)
+        check_complete(name, "subject.model", weights["missing_keys"])
+        _check_spread(name, getattr(model, "hf_device_map", {}))
+        processor = load_processor(name, config, settings.revision)
     except SubjectError:
         raise
     except ModelError as error:
@@ -90,14 +90,14 @@ def load_subject(
     return Subject(settings, model.eval(), processor, first.device)
 
 
-def _check_spread(where: str, places: Mapping[str, Any]) -> None:
-    """Refuse a subject of which a part was left in host memory or on disk: hooks see nothing of
-    it, and a run would take days."""
-    devices = {str(place) for place in places.values()}
+def _check_spread(name: str, device_map: Mapping[str, Any]) -> None:
+    """Raise SubjectError if a part of the subject is in host memory or on disk: hooks do not see
+    that part, and a run would take days."""
+    devices = {str(device) for device in device_map.values()}
     if len(devices) > 1 and devices & {"cpu", "disk"}:
         raise SubjectError(
-            f"subject.model: {where!r} does not fit on {len(devices - {'cpu', 'disk'})} GPU(s); "
-            "raise cluster.gpus_per_actor, or take a smaller subject"
+            f"subject.model: {name!r} does not fit on {len(devices - {'cpu', 'disk'})} GPU(s); "
+            "raise cluster.gpus_per_actor, or use a smaller subject"
         )
 
 
@@ -107,14 +107,14 @@ def _device_map(device: str | torch.device) -> Any:
     return {"": device} if torch.device(device).type != "cpu" else None
 
 
-def _check_family(where: str, config: Any) -> None:
+def _check_family(name: str, config: Any) -> None:
     if not hasattr(config, "vision_config"):
         raise SubjectError(
-            f"subject.model: {where!r} is a {config.model_type!r} model, which sees no images; "
+            f"subject.model: {name!r} is a {config.model_type!r} model without a vision tower; "
             "neuron-atlas studies vision-language models"
         )
     if config.model_type not in FAMILIES:
         raise SubjectError(
-            f"subject.model: {where!r} is of the family {config.model_type!r}, and there is no "
-            f"adapter for it; known are {', '.join(FAMILIES)} (tasks/subject/families)"
+            f"subject.model: no adapter for the model family {config.model_type!r} of {name!r}; "
+            f"supported families: {', '.join(FAMILIES)} (tasks/subject/families)"
         )

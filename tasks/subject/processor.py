@@ -1,4 +1,4 @@
-"""The processor that feeds a subject: its tokenizer and image processor, and nothing for video."""
+"""Load a subject's processor: its tokenizer and image processor, without the video processor."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Any
 from transformers import PROCESSOR_MAPPING, PreTrainedConfig, ProcessorMixin
 
 
-def load_processor(where: str, config: PreTrainedConfig, revision: str | None) -> Any:
-    """The processor of a model's family, from the folder or Hugging Face id `where`.
+def load_processor(name_or_path: str, config: PreTrainedConfig, revision: str | None) -> Any:
+    """Load the processor of a model's family. name_or_path: a folder, or a Hugging Face id.
 
-    Images are processed with Pillow, so that a subject sees the same pixels on every machine:
-    with torchvision, which not every machine has, resizing differs in the last digits.
+    Images are processed with Pillow, so a subject sees the same pixels on every machine. Resizing
+    with torchvision, which not every machine has, differs in the last digits.
     """
     return without_video(PROCESSOR_MAPPING[type(config)]).from_pretrained(
-        where, revision=revision, trust_remote_code=False, backend="pil"
+        name_or_path, revision=revision, trust_remote_code=False, backend="pil"
     )
 
 
 def without_video(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
-    """The same processor class without its video part.
+    """Return the same processor class without its video processor.
 
-    That part cannot even be made without torchvision, and no image or text passes through it.
+    The video processor cannot be constructed without torchvision, and images and text do not use
+    it.
     """
     if "video_processor" not in family.get_attributes():
         return family
@@ -33,11 +34,11 @@ def without_video(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
 
         @classmethod
         def _get_arguments_from_pretrained(cls, *args: Any, **kwargs: Any) -> list[Any]:
-            # Every family takes the video part as the last of its three.
+            # In every family, the video processor is the last of three arguments.
             return [*super()._get_arguments_from_pretrained(*args, **kwargs), None]
 
         def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
-            # SmolVLM's own asks the video part for its settings first.
+            # SmolVLM's own method first reads settings of the video processor.
             return ProcessorMixin.apply_chat_template(self, *args, **kwargs)
 
     StillImages.__name__ = family.__name__

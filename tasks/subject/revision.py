@@ -1,4 +1,4 @@
-"""What identifies a subject's weights, wherever they lie."""
+"""Identify a subject's weights, independent of their location."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings
 
 
 def subject_revision(settings: SubjectSettings) -> str:
-    """The content hash of a folder, or the commit of a Hugging Face model. Raises SubjectError."""
+    """Return a folder's content hash, or a Hugging Face model's commit. Raises SubjectError."""
     try:
         return weights_revision(settings.model, settings.revision, "subject.model")
     except ModelError as error:

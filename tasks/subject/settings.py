@@ -1,4 +1,4 @@
-"""The settings of a subject and of what it is asked, importable without torch."""
+"""Settings of the subject and of the `describe` stage, importable without torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from neuron_atlas.tasks.models.pretrained import ModelError, saved_folder
-from neuron_atlas.tasks.settings import AtLeastOne, Share, runtime
+from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 HookPoint = Literal["gate", "gate_up"]
@@ -16,40 +16,41 @@ TextSource = Literal["generated", "given"]
 
 @dataclass(frozen=True)
 class SubjectSettings:
-    """Which model is studied, and the question that it is asked about every image.
+    """The model under study, and the question it answers about every image.
 
-    model: a folder, or a Hugging Face model id; revision: a commit or tag of the latter.
-    dtype: the number format of weights and activations.
+    model: a folder, or a Hugging Face model id. revision: a commit or tag of a Hugging Face model.
+    dtype: number format of weights and activations. question: the user's turn in every prompt.
     """
 
-    model: str = runtime("")
-    revision: str | None = runtime(None)
+    model: str = not_hashed("")
+    revision: str | None = not_hashed(None)
     dtype: Dtype = "float32"
     question: str = "Could you describe the image?"
 
 
 @dataclass(frozen=True)
 class DescribeSettings:
-    """Where the texts come from: `generated` by the subject (greedily), or `given` by the data.
+    """Source of the texts.
 
-    max_new_tokens: where a generated answer is cut. batch_size: images generated for at once.
-    max_failed_share: of samples that may stay without a text before the run fails.
+    text: `generated` by the subject (greedily), or `given` by the dataset. max_new_tokens: maximum
+    length of a generated answer. batch_size: samples per batch. max_failed_share: the run fails if
+    a larger share of samples has no text.
     """
 
     text: TextSource = "generated"
     max_new_tokens: AtLeastOne = 512
-    batch_size: AtLeastOne = runtime(16)
-    max_failed_share: Share = runtime(0.05)
+    batch_size: AtLeastOne = not_hashed(16)
+    max_failed_share: Share = not_hashed(0.05)
 
 
 class SubjectError(ModelError):
-    """The subject cannot be loaded or hooked; the message says which and what to do."""
+    """The subject cannot be loaded or hooked; the message gives the setting and the remedy."""
 
 
 def model_folder(settings: SubjectSettings) -> Path | None:
-    """The folder that settings.model names, or None if it is a Hugging Face id.
+    """Return the folder that settings.model names, or None if it is a Hugging Face id.
 
-    Raises SubjectError where it can only be meant as a folder and there is none.
+    Raises SubjectError if settings.model is a path and there is no such folder.
     """
     try:
         return saved_folder(settings.model, "subject.model")

@@ -13,8 +13,8 @@ GOOD = {
 @pytest.mark.parametrize(
     ("part", "name", "value", "told"),
     [
-        ("neuron-atlas", "achieved_over_permitted", 0.969, "0.969 of 0.97"),
-        ("neuron-atlas", "turned_down", 1, "1 calls turned down"),
+        ("neuron-atlas", "achieved_over_permitted", 0.969, "0.969 of the permitted rate"),
+        ("neuron-atlas", "turned_down", 1, "1 calls rejected"),
         ("queue", "answered", 19_999, "19,999 of 20,000"),
         ("queue", "peak_memory_mb", 1000, "1,000 MB"),
     ],

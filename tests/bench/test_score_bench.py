@@ -64,10 +64,10 @@ def test_it_writes_seconds_and_memory_beside_what_others_have_measured(tmp_path,
 
 def test_a_target_that_is_missed_is_told():
     scoring = {"seconds": {"all": 61, "limit": 60}, "max_rss_gb": {"all": 2.9, "limit": 3}}
-    assert missed_targets(scoring) == ["61 of at most 60 (seconds)"]
+    assert missed_targets(scoring) == ["seconds: 61 exceeds the limit of 60"]
     good = {"stage_over_bare": 0.95, "stage": [{"answered": 9}], "bare": [{"answered": 9}]}
     assert simulate.missed_targets(good) == []
     slow = simulate.missed_targets(good | {"stage_over_bare": 0.94})
-    assert slow == ["0.94 of 0.95 of a bare client's throughput"]
+    assert slow == ["0.94 of a bare client's throughput; the target is 0.95"]
     lost = simulate.missed_targets(good | {"stage": [{"answered": 8}]})
     assert lost == ["8 of 9 requests answered"]

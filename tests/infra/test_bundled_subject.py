@@ -14,8 +14,8 @@ from neuron_atlas.infra.subject.evaluate import (
     Measurement,
     accuracy,
     best_constant,
-    describe,
-    measure,
+    describe_images,
+    measure_subject,
 )
 from neuron_atlas.tasks.samples.scenes import Scenes
 
@@ -29,7 +29,7 @@ TRUTH = (
 
 @pytest.fixture(scope="module")
 def measurement() -> Measurement:
-    return measure(FOLDER, UNSEEN)
+    return measure_subject(FOLDER, UNSEEN)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_it_stops_naming_an_object_that_is_painted_over(model, processor):
         if len(places) == 2:
             pictures.append(_paint_over(UNSEEN.open_image(record.image).pixels, places[1].mask))
             truths.append(_without_second_object(record.text))
-    answers = describe(model, processor, pictures)
+    answers = describe_images(model, processor, pictures)
     assert len(pictures) > 15
     assert accuracy(truths, answers)[OVERALL] >= 0.95
     assert np.mean([" and " in answer for answer in answers]) <= 0.05

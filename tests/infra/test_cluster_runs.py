@@ -280,7 +280,7 @@ def test_ray_address_names_the_cluster_that_the_run_and_the_package_go_to(tmp_pa
         call = run_cluster(9, *SETTINGS, f"out={out}")
         with running(call, tmp_path / "1.log", **to_it) as without:
             assert without.end() == 2
-            assert "A cluster with a token wants" in without.said()
+            assert "For a cluster with a token, set" in without.said()
         with running(call, tmp_path / "2.log", **to_it, RAY_AUTH_TOKEN_PATH=token) as run:
             assert run.end() == 0, run.said()
         assert "nodes " in run.said()

@@ -16,7 +16,7 @@ import pytest
 from ray.job_submission import JobStatus
 
 from neuron_atlas.infra import follow_job
-from neuron_atlas.infra.follow_job import follow, submit, takes_anybody
+from neuron_atlas.infra.follow_job import follow, needs_no_token, submit
 from neuron_atlas.infra.run_cluster import check_out, main, refuse_secrets, run_cluster
 from neuron_atlas.workflows.models.server_process import free_port
 from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
@@ -25,7 +25,7 @@ from tests.workflows.runs import ROOT
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(follow_job, "_SECONDS_BETWEEN_TRIES", 0.0)
+    monkeypatch.setattr(follow_job, "_RETRY_WAIT_S", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -89,13 +89,13 @@ def test_a_log_that_breaks_off_is_taken_up_where_it_broke(capsys):
     first = ["one\ntwo\n", RuntimeError("closed"), "lost"]
     assert followed(Client([first, ["one\n", "two\nthree\n", "four\n"]])) == 0
     said = capsys.readouterr().err
-    assert said.replace("run-cluster: the log broke off (closed); tries again\n", "") == (
+    assert said.replace("run-cluster: lost the job's log (closed); reconnecting\n", "") == (
         "one\ntwo\nthree\nfour\n"
     )
 
 
 def test_a_cluster_that_answers_no_more_is_a_failed_run_that_may_go_on():
-    with pytest.raises(RunFailed, match=r"job-1 may still run .* the same call goes on"):
+    with pytest.raises(RunFailed, match=r"job-1 may still be running .* the same command again"):
         followed(Client([[ConnectionError("gone")]]))
 
 
@@ -118,9 +118,15 @@ def test_the_status_is_that_of_the_run(ends, status):
 @pytest.mark.parametrize(
     ("ends", "said"),
     [
-        (Details(JobStatus.FAILED, -9), "its driver was killed by SIGKILL; what was finished is"),
-        (Details(JobStatus.FAILED, None, "no such env\nmore"), "failed: no such env; what was"),
-        (Details(JobStatus.STOPPED), "stopped by somebody else; the same call goes on from there"),
+        (Details(JobStatus.FAILED, -9), "its driver was killed by SIGKILL. Finished work is kept;"),
+        (
+            Details(JobStatus.FAILED, None, "no such env\nmore"),
+            "failed: no such env. Finished work",
+        ),
+        (
+            Details(JobStatus.STOPPED),
+            "another client stopped job-1; run the same command again to continue",
+        ),
     ],
 )
 def test_an_end_that_the_log_does_not_tell_is_told_with_how_to_go_on(ends, said, capsys):
@@ -152,7 +158,7 @@ def test_a_signal_stops_the_job_and_its_log_is_followed_to_the_end(number, capsy
     assert client.stopped == ["job-1"]
     assert capsys.readouterr().err.splitlines() == [
         "working",
-        "stopping   job-1, once what is under way is kept; again to wait no longer",
+        "stopping   job-1, which finishes work in progress; press Ctrl-C again not to wait",
         "kept all",
     ]
 
@@ -162,7 +168,7 @@ def test_a_job_that_cannot_be_told_to_stop_is_told_again_until_it_is(capsys):
     assert interrupted(client, signal.SIGTERM) == 130
     assert client.stopped == ["job-1"]
     said = capsys.readouterr().err
-    assert said.count("cannot be told to stop (Connection refused); tries again\n") == 1
+    assert said.count("could not stop job-1 (Connection refused); retrying\n") == 1
 
 
 def test_a_second_signal_waits_no_longer(capsys):
@@ -170,14 +176,14 @@ def test_a_second_signal_waits_no_longer(capsys):
     client = Client([["until stopped"]])
     client.stop_job = lambda job: not told.append(job)  # It does not stop.
     assert interrupted(client, signal.SIGINT, lambda: bool(told)) == 130
-    assert "job-1 was told to stop and is left; the same call goes on" in capsys.readouterr().err
+    assert "job-1 is stopping; run the same command again to continue" in capsys.readouterr().err
 
 
 def test_a_second_signal_tells_of_a_job_that_was_never_told_to_stop(capsys):
     client = Client([["until stopped"]], refusals=10**6)
     assert interrupted(client, signal.SIGINT, lambda: client.asked > 2) == 130
     said = capsys.readouterr().err
-    assert "job-1 is left and may run on" in said
+    assert "could not stop job-1; it may still be running" in said
     assert "ray job stop job-1" in said
 
 
@@ -199,7 +205,7 @@ def test_a_signal_before_there_is_a_job_to_follow_ends_with_130_too(number):
 def test_a_key_of_the_environment_in_a_setting_is_refused_for_all_can_read_it():
     environment = {"OPENAI_API_KEY": "sk-very-secret", "HOME": "/home/sk-very-secret"}
     refuse_secrets(["explain.client.api_key_env=OPENAI_API_KEY"], environment)
-    with pytest.raises(WrongCall, match="holds the value of OPENAI_API_KEY") as caught:
+    with pytest.raises(WrongCall, match="contains the value of OPENAI_API_KEY") as caught:
         refuse_secrets(["out=/o", "explain.client.base_url=http://x/sk-very-secret"], environment)
     assert "sk-very-secret" not in str(caught.value)
 
@@ -217,12 +223,12 @@ def test_a_folder_of_each_nodes_own_is_refused_before_anything_is_lost_in_it(set
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:{}", "127.0.0.1:{}"])
 def test_an_address_where_nobody_answers_is_told_at_once(address):
-    with pytest.raises(WrongCall, match=r"^RAY_ADDRESS: nobody answers at "):
+    with pytest.raises(WrongCall, match=r"^RAY_ADDRESS: no answer from "):
         submit(address.format(free_port("127.0.0.1")), "true", {})
 
 
 def test_ray_clients_address_is_refused_with_the_one_to_use():
-    with pytest.raises(WrongCall, match="name the job server instead, such as http://head:8265"):
+    with pytest.raises(WrongCall, match="give the job server instead, such as http://head:8265"):
         submit("ray://head:10001", "true", {})
 
 
@@ -238,8 +244,8 @@ def test_a_job_server_without_a_token_is_found_out(status, open_to_all):
 
     with HTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        assert takes_anybody(f"http://127.0.0.1:{server.server_port}") is open_to_all
-    assert takes_anybody(f"http://127.0.0.1:{free_port('127.0.0.1')}") is False
+        assert needs_no_token(f"http://127.0.0.1:{server.server_port}") is open_to_all
+    assert needs_no_token(f"http://127.0.0.1:{free_port('127.0.0.1')}") is False
 
 
 def test_a_cluster_has_at_least_one_node():

@@ -2,26 +2,26 @@ from dataclasses import dataclass
 
 from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.samples.scenes import Scenes
-from neuron_atlas.tasks.settings import identity, runtime
+from neuron_atlas.tasks.settings import identity, not_hashed
 
 
 @dataclass(frozen=True)
 class Recipe:
     amount: int = 3
-    threads: int = runtime(1)
+    threads: int = not_hashed(1)
     parts: tuple[Scenes, ...] = ()
 
 
 @dataclass(frozen=True)
 class OtherRecipe:
     amount: int = 3
-    threads: int = runtime(1)
+    threads: int = not_hashed(1)
     parts: tuple[Scenes, ...] = ()
 
 
 @dataclass(frozen=True)
 class Stocked:
-    stock: dict[str, int] = runtime(default_factory=dict)
+    stock: dict[str, int] = not_hashed(default_factory=dict)
 
 
 def test_a_runtime_field_has_its_default_and_is_no_part_of_the_identity():

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuron_atlas.tasks.settings import runtime
+from neuron_atlas.tasks.settings import not_hashed
 from neuron_atlas.tasks.simulate.clipseg import ClipSeg
 from neuron_atlas.tasks.simulate.simulator import Simulator
 
@@ -15,7 +15,7 @@ from neuron_atlas.tasks.simulate.simulator import Simulator
 class CountedClipSeg(ClipSeg):
     """log: the file that gets a line for each loading."""
 
-    log: str = runtime("")
+    log: str = not_hashed("")
 
     def load(self, device: str = "cpu", threads: int | None = None) -> Simulator:
         with Path(self.log).open("a", encoding="utf-8") as log:

@@ -107,7 +107,7 @@ def test_the_script_writes_it_and_refuses_what_is_there(opened, tmp_path, monkey
     assert "holds no finished run" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
     assert call(monkeypatch, "s3://", tmp_path / "other") == 2
-    assert "names no bucket" in capsys.readouterr().err
+    assert "has no bucket" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_no_half_an_export(opened, tmp_path, monkeypatch, capsys):

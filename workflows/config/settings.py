@@ -17,7 +17,7 @@ from neuron_atlas.tasks.models.servers import whole_url
 from neuron_atlas.tasks.report.settings import ReportSettings
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.score.settings import ScoreSettings
-from neuron_atlas.tasks.settings import AtLeastOne, Share, runtime
+from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 from neuron_atlas.tasks.simulate.simulator import Simulator
 from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
 from neuron_atlas.workflows.config.plug_in import PLUG_IN
@@ -32,7 +32,7 @@ class DataSettings:
     """The dataset. The run stops if a larger share of its samples is bad."""
 
     source: Annotated[Source, PLUG_IN]
-    max_bad_share: Share = runtime(0.01)
+    max_bad_share: Share = not_hashed(0.01)
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class ExplainSettings:
 
     explainer: Annotated[Explainer, PLUG_IN]
     neurons: NeuronChoice = field(default_factory=NeuronChoice)
-    neurons_per_task: AtLeastOne = runtime(128)
-    max_failed_share: Share = runtime(0.05)
-    budget_usd: Budget | None = runtime(None)
-    mode: Mode = runtime("live")
-    dry_run: bool = runtime(False)
+    neurons_per_task: AtLeastOne = not_hashed(128)
+    max_failed_share: Share = not_hashed(0.05)
+    budget_usd: Budget | None = not_hashed(None)
+    mode: Mode = not_hashed("live")
+    dry_run: bool = not_hashed(False)
     further: tuple[ExplainSettings, ...] = ()
 
     @property
@@ -96,12 +96,12 @@ class SimulateSettings:
 
     simulator: Annotated[Simulator, PLUG_IN]
     seed: int = 0
-    max_failed_share: Share = runtime(0.05)
-    budget_usd: Budget | None = runtime(None)
-    mode: Mode = runtime("live")
-    dry_run: bool = runtime(False)
-    servers: ServersSettings | None = runtime(None)
-    base_urls: tuple[str, ...] = runtime(())
+    max_failed_share: Share = not_hashed(0.05)
+    budget_usd: Budget | None = not_hashed(None)
+    mode: Mode = not_hashed("live")
+    dry_run: bool = not_hashed(False)
+    servers: ServersSettings | None = not_hashed(None)
+    base_urls: tuple[str, ...] = not_hashed(())
 
     def __post_init__(self) -> None:
         if self.mode == "batch" and not self.simulator.takes_batches:

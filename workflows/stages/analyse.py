@@ -80,9 +80,9 @@ def _summarise(
     responses: Sequence[Path],
     favourites: int,
 ) -> None:
-    from neuron_atlas.tasks.analyse.summary import summarise
+    from neuron_atlas.tasks.analyse.summary import summarize_types
 
-    tables = summarise(
+    tables = summarize_types(
         read_table(types, NEURON_TYPES),
         None if tested_types is None else read_table(tested_types, NEURON_TESTS),
         read_table(responses, RESPONSES),

@@ -16,7 +16,7 @@ from neuron_atlas.tasks.samples.scan import (
     duplicate_positions,
     first_bad,
     list_records,
-    scan,
+    scan_samples,
 )
 from neuron_atlas.tasks.samples.source import Record, Source
 from neuron_atlas.tasks.settings import identity
@@ -90,7 +90,7 @@ def _scan(
     duplicates: set[int],
     require_text: bool,
 ) -> None:
-    samples, concepts = scan(
+    samples, concepts = scan_samples(
         source, records, first_id, require_text=require_text, duplicates=duplicates
     )
     for table, spec, path in zip(

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import RANDOM_TRACES, SIMULATIONS, TRACES
-from neuron_atlas.tasks.evidence.evidence import Excitation, excitations
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, activation_records
 from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles, read_neurons
 from neuron_atlas.tasks.report.record import NeuronRecord
 from neuron_atlas.tasks.report.site.script import short
@@ -92,11 +92,11 @@ def choose_held_out(simulated: pa.Table, count: int) -> dict[int, dict[int, str]
     }
 
 
-def _by(keys: Sequence[str], table: pa.Table) -> dict[tuple[Any, ...], dict[int, Excitation]]:
+def _by(keys: Sequence[str], table: pa.Table) -> dict[tuple[Any, ...], dict[int, ActivationRecord]]:
     """Traces by the columns `keys`, and by sample."""
-    found: dict[tuple[Any, ...], dict[int, Excitation]] = {}
+    found: dict[tuple[Any, ...], dict[int, ActivationRecord]] = {}
     columns = (table[name].to_pylist() for name in keys)
-    for *key, seen in zip(*columns, excitations(table), strict=True):
+    for *key, seen in zip(*columns, activation_records(table), strict=True):
         found.setdefault(tuple(key), {})[seen.sample_id] = seen
     return found
 
@@ -106,15 +106,15 @@ def _spread(ids: Sequence[int], count: int) -> list[int]:
     return [ids[(2 * place + 1) * len(ids) // (2 * count)] for place in range(count)]
 
 
-def _tokens(seen: Excitation) -> np.ndarray:
+def _tokens(seen: ActivationRecord) -> np.ndarray:
     return np.concatenate([seen.visual, seen.text]).astype(np.float64)
 
 
-def _peak(seen: Excitation) -> float:
+def _peak(seen: ActivationRecord) -> float:
     return float(np.fmax.reduce(_tokens(seen), initial=0.0))
 
 
-def _correlation(one: Excitation, other: Excitation) -> float | None:
+def _correlation(one: ActivationRecord, other: ActivationRecord) -> float | None:
     first, second = _tokens(one), _tokens(other)
     if len(first) != len(second) or len(first) < 2:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuron_atlas.tasks.evidence.evidence import Excitation, to_ten
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, to_ten
 from neuron_atlas.tasks.report.record import heat_of
 from neuron_atlas.tasks.report.site.script import packed
 from neuron_atlas.tasks.samples.catalog import Catalog
@@ -13,7 +13,7 @@ LOUDEST = 255
 """The byte of the neuron's highest activation; 0 is silent or negative."""
 
 
-def drawn_bytes(seen: Excitation, scale: float, catalog: Catalog) -> tuple[str, str]:
+def drawn_bytes(seen: ActivationRecord, scale: float, catalog: Catalog) -> tuple[str, str]:
     """A trace as two base64 strings of uint8, of which `LOUDEST` stands for `scale`.
 
     The first is row-major over the sample's map (`heat_of`) and empty without one; the second has

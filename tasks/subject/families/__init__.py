@@ -1,9 +1,9 @@
-"""Families of vision-language models, and where in the images their visual tokens look.
+"""Map the visual tokens of each model family to image regions.
 
-A family is one function from what the processor prepared (`Shown`) to the grids of visual tokens
-over the images (`Grid`), in the order in which their placeholders stand in the sequence. All else
-that differs between families, transformers knows: how many tokens an image takes, which token is
-their placeholder, what a prompt looks like, where the decoder is.
+A family is one function from the processor's output (`ProcessedSample`) to the grids of visual
+tokens over the images (`Grid`), in the order of their placeholders in the sequence. transformers
+handles all other differences: the number of tokens of an image, their placeholder, the prompt
+format and the location of the decoder.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from neuron_atlas.tasks.subject.families import (
     llava_next,
     qwen2_5_vl,
 )
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown, looking
+from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, visual_mask
 
-__all__ = ["FAMILIES", "Grid", "Shown", "looking"]
+__all__ = ["FAMILIES", "Grid", "ProcessedSample", "visual_mask"]
 
-FAMILIES: Mapping[str, Callable[[Shown], list[Grid]]] = {
+FAMILIES: Mapping[str, Callable[[ProcessedSample], list[Grid]]] = {
     "llava": llava.lay_out,
     "llava_next": llava_next.lay_out,
     "llava_onevision": llava_next.lay_out_onevision,
@@ -32,4 +32,4 @@ FAMILIES: Mapping[str, Callable[[Shown], list[Grid]]] = {
     "smolvlm": idefics3.lay_out,
     "gemma3": gemma3.lay_out,
 }
-"""By the `model_type` of the model's configuration."""
+"""The `model_type` of a model's configuration, and its family's function."""

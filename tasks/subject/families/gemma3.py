@@ -1,20 +1,22 @@
-"""Gemma 3: one square an image, and its crops where pan and scan is on."""
+"""Gemma 3: one square grid per image; pan and scan (extra crops) is not supported."""
 
 from __future__ import annotations
 
 import math
 
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, whole
 from neuron_atlas.tasks.subject.settings import SubjectError
 
 
-def lay_out(shown: Shown) -> list[Grid]:
-    """One grid over all of each image, which the processor only stretches. Raises SubjectError."""
-    if len(shown.runs()) != len(shown.sizes):
+def lay_out(sample: ProcessedSample) -> list[Grid]:
+    """Return one grid over each whole image: the processor stretches it to a square.
+
+    Raises SubjectError if pan and scan is on.
+    """
+    if len(sample.runs()) != len(sample.sizes):
         raise SubjectError(
-            "subject.model: the processor of this Gemma 3 crops images (pan and scan), and where "
-            'the crops lie is not known here; set "do_pan_and_scan": false in the model\'s '
-            "processor configuration"
+            "subject.model: this Gemma 3 processor crops images (pan and scan), which is not "
+            'supported; set "do_pan_and_scan": false in the model\'s processor configuration'
         )
-    side = math.isqrt(shown.config.mm_tokens_per_image)
-    return [whole(image, size, side, side) for image, size in enumerate(shown.sizes)]
+    side = math.isqrt(sample.config.mm_tokens_per_image)
+    return [whole(image, size, side, side) for image, size in enumerate(sample.sizes)]

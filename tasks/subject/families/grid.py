@@ -1,4 +1,4 @@
-"""What a family's adapter is given of a sample, and what it tells of it."""
+"""Input and output of a family's adapter: the processed sample, and its grids."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from neuron_atlas.tasks.artifacts.regions import Region
 
 
 @dataclass(frozen=True)
-class Shown:
+class ProcessedSample:
     """A sample as the processor prepared it for the model.
 
-    config: the model's. sizes: width and height (px) of each original image. input_ids: int64
-    [tokens]. placeholder: the token id that an image's features take the place of. inputs: all
-    else that the processor gives.
+    config: the model's configuration. sizes: width and height (px) of each original image.
+    input_ids: int64 [tokens]. placeholder: token id that image features replace. inputs: all other
+    outputs of the processor.
     """
 
     config: Any
@@ -29,16 +29,16 @@ class Shown:
     inputs: Mapping[str, torch.Tensor]
 
     def runs(self) -> list[int]:
-        """Lengths of the unbroken runs of placeholders, in the order of the sequence."""
-        same = groupby((self.input_ids == self.placeholder).tolist())
-        return [len(list(group)) for is_placeholder, group in same if is_placeholder]
+        """Return the lengths of the contiguous runs of placeholders, in sequence order."""
+        runs = groupby((self.input_ids == self.placeholder).tolist())
+        return [len(list(run)) for is_placeholder, run in runs if is_placeholder]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A region, and the placeholders among its own that look nowhere.
+    """A region, and its placeholders that are not visual tokens.
 
-    row_ends: one stands after each row. end: one stands after the last token.
+    row_ends: one such placeholder follows each row. end: one follows the last token.
     """
 
     region: Region
@@ -46,8 +46,8 @@ class Grid:
     end: bool = False
 
 
-def looking(grids: Sequence[Grid]) -> torch.Tensor:
-    """For each placeholder of a sample, whether it looks at its image: bool [placeholders]."""
+def visual_mask(grids: Sequence[Grid]) -> torch.Tensor:
+    """Return whether each placeholder of a sample is a visual token: bool [placeholders]."""
     parts = [torch.zeros(0, dtype=torch.bool)]
     for grid in grids:
         rows = torch.ones(grid.region.rows, grid.region.columns + grid.row_ends, dtype=torch.bool)
@@ -58,7 +58,10 @@ def looking(grids: Sequence[Grid]) -> torch.Tensor:
 
 
 def tiles(image: int, size: tuple[int, int], rows: int, columns: int, side: int) -> list[Grid]:
-    """The grids of an image cut into equal tiles of side x side tokens, tile row by tile row."""
+    """Return the grids of an image cut into equal tiles of side x side tokens, in row-major order.
+
+    size: width and height of the image, px. rows, columns: of tiles.
+    """
     width, height = size
     return [
         Grid(
@@ -78,5 +81,5 @@ def tiles(image: int, size: tuple[int, int], rows: int, columns: int, side: int)
 
 
 def whole(image: int, size: tuple[int, int], rows: int, columns: int) -> Grid:
-    """One grid over all of an image."""
+    """Return one grid of rows x columns tokens over a whole image of `size` (width, height) px."""
     return Grid(Region(image, rows, columns, 0.0, 0.0, float(size[0]), float(size[1])))

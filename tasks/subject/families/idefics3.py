@@ -1,23 +1,24 @@
-"""Idefics3 and SmolVLM: tiles named by row and column in the prompt, then the whole image."""
+"""Idefics3 and SmolVLM: tiles that the prompt numbers by row and column, then the whole image."""
 
 from __future__ import annotations
 
 import math
 import re
 
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown, tiles, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, tiles, whole
 
 _MARKER = re.compile(r"<row_(\d+)_col_(\d+)>|<global-img>")
 
 
-def lay_out(shown: Shown) -> list[Grid]:
-    """The tiles of each image row by row, as the prompt names them, and the whole image."""
-    side = math.isqrt(shown.processor.image_seq_len)
-    markers = _MARKER.finditer(shown.processor.tokenizer.decode(shown.input_ids))
+def lay_out(sample: ProcessedSample) -> list[Grid]:
+    """Return the tiles of each image in row-major order, as the prompt numbers them, then one grid
+    over the whole image."""
+    side = math.isqrt(sample.processor.image_seq_len)
+    markers = _MARKER.finditer(sample.processor.tokenizer.decode(sample.input_ids))
     grids = []
-    for image, size in enumerate(shown.sizes):
+    for image, size in enumerate(sample.sizes):
         last = (0, 0)
-        # An image's part of the prompt ends with the marker of the whole image.
+        # The marker of the whole image is the last one of an image.
         for marker in markers:
             if marker.group(1) is None:
                 break

@@ -1,4 +1,4 @@
-"""InternVL: an image cut into tiles of nearly its own proportions, then a thumbnail."""
+"""InternVL: tiles close to the image's aspect ratio, then a thumbnail."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import math
 
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown, tiles, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, tiles, whole
 from neuron_atlas.tasks.subject.settings import SubjectError
 
 
-def lay_out(shown: Shown) -> list[Grid]:
-    """The tiles of each image row by row and its thumbnail, or the whole image alone."""
+def lay_out(sample: ProcessedSample) -> list[Grid]:
+    """Return the tiles of each image in row-major order and its thumbnail, or one grid over the
+    whole image if it is not cut.
+
+    Raises SubjectError if the number of tiles does not match InternVL's rule.
+    """
     grids = []
-    a_tile = shown.config.image_seq_length
-    side = math.isqrt(a_tile)
-    settings = shown.processor.image_processor
-    for image, (size, run) in enumerate(zip(shown.sizes, shown.runs(), strict=True)):
-        n_tiles = run // a_tile - 1
+    tile_tokens = sample.config.image_seq_length
+    side = math.isqrt(tile_tokens)
+    settings = sample.processor.image_processor
+    for image, (size, run) in enumerate(zip(sample.sizes, sample.runs(), strict=True)):
+        n_tiles = run // tile_tokens - 1
         if n_tiles > 0:
             columns, rows = get_optimal_tiled_canvas(
                 (size[1], size[0]),
@@ -28,7 +32,7 @@ def lay_out(shown: Shown) -> list[Grid]:
             if rows * columns != n_tiles:
                 raise SubjectError(
                     f"the processor cuts an image of {size[0]} x {size[1]} px into {n_tiles} "
-                    f"tiles, where InternVL's rule gives {rows} x {columns}"
+                    f"tiles, but InternVL's rule gives {rows} x {columns}"
                 )
             grids += tiles(image, size, rows, columns, side)
         grids.append(whole(image, size, side, side))

@@ -1,17 +1,17 @@
-"""Qwen2.5-VL: an image of any size as one grid, several patches merged into a token."""
+"""Qwen2.5-VL: one grid per image of any size; several patches are merged into one token."""
 
 from __future__ import annotations
 
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, whole
 
 
-def lay_out(shown: Shown) -> list[Grid]:
-    """One grid over all of each image, which the processor only stretches."""
-    merged = shown.config.vision_config.spatial_merge_size
-    if not shown.sizes:
+def lay_out(sample: ProcessedSample) -> list[Grid]:
+    """Return one grid over each whole image: the processor only stretches it."""
+    merge_size = sample.config.vision_config.spatial_merge_size
+    if not sample.sizes:
         return []
-    patches = shown.inputs["image_grid_thw"].tolist()
+    patches = sample.inputs["image_grid_thw"].tolist()
     return [
-        whole(image, size, rows // merged, columns // merged)
-        for image, (size, (_, rows, columns)) in enumerate(zip(shown.sizes, patches, strict=True))
+        whole(image, size, rows // merge_size, columns // merge_size)
+        for image, (size, (_, rows, columns)) in enumerate(zip(sample.sizes, patches, strict=True))
     ]

@@ -50,7 +50,7 @@ def test_peaks_are_found_in_every_row_whatever_its_length(tmp_path: Path):
     assert peaks.sample_id.tolist() == [5, 2, 9, 1, 0]
     assert peaks.visual.tolist() == [3, -np.inf, -1, -np.inf, 7]
     assert peaks.text.tolist() == [0.5, 4, -np.inf, -np.inf, -2]
-    assert peaks.text_place.tolist() == [0, 1, 0, 0, 1]
+    assert peaks.text_token.tolist() == [0, 1, 0, 0, 1]
 
 
 def test_a_layer_without_traces_has_no_peaks(tmp_path: Path):

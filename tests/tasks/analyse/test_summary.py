@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from neuron_atlas.tasks.analyse.agreement import type_agreement, type_kappa
 from neuron_atlas.tasks.analyse.shares import wilson
-from neuron_atlas.tasks.analyse.summary import summarise
+from neuron_atlas.tasks.analyse.summary import summarize_types
 from neuron_atlas.tasks.artifacts import ALL_LAYERS, NEURON_TESTS, RESPONSES, TESTED_TYPES, TYPES
 from tests.tasks.report.synthetic import neuron_types
 
@@ -29,7 +29,7 @@ def tables(tested: bool = True) -> dict[str, list[dict[str, Any]]]:
     types = neuron_types(*({key: row[key] for key in keys[:3]} for row in rows))
     of_tests = pa.Table.from_pylist(rows, schema=NEURON_TESTS.schema) if tested else None
     responses = pa.Table.from_pylist(rows, schema=RESPONSES.schema)
-    found = summarise(types, of_tests, responses, favourites=1)
+    found = summarize_types(types, of_tests, responses, favourites=1)
     for spec, table in found:
         assert table.schema.equals(spec.schema)
         assert table.group_by(list(spec.key)).aggregate([]).num_rows == table.num_rows

@@ -18,7 +18,7 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
     row_count,
     write_table,
-    write_tables,
+    write_table_parts,
 )
 
 SPEC = TableSpec(
@@ -89,7 +89,7 @@ def test_a_failed_write_keeps_the_file_that_was_there(tmp_path, monkeypatch):
 def test_tables_written_one_by_one_are_one_file_that_is_read_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr("neuron_atlas.tasks.artifacts.files.ROW_GROUP", 2)
     path = tmp_path / "things.parquet"
-    write_tables((things(*ids) for ids in ([1, 2, 3], [4])), SPEC, path)
+    write_table_parts((things(*ids) for ids in ([1, 2, 3], [4])), SPEC, path)
     assert read_table(path, SPEC).equals(things(1, 2, 3, 4))
     assert row_count(path) == 4
     assert [len(part) for part in read_batches(path, SPEC)] == [2, 1, 1]
@@ -102,7 +102,7 @@ def test_a_table_that_cannot_be_made_leaves_no_file_of_those_before_it(tmp_path)
         raise RuntimeError("lost")
 
     with pytest.raises(RuntimeError, match="lost"):
-        write_tables(tables(), SPEC, tmp_path / "things.parquet")
+        write_table_parts(tables(), SPEC, tmp_path / "things.parquet")
     assert list(tmp_path.iterdir()) == []
 
 

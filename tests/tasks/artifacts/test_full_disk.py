@@ -25,11 +25,11 @@ def test_it_is_said_which_disk_is_full_and_what_to_do(tmp_path):
     said = str(caught.value)
     assert said.startswith("the disk at '/")
     assert " MB are free, and 'a file' did not fit." in said
-    assert said.endswith("make room there, and the same call goes on")
+    assert said.endswith("free some space, then run the same command again")
 
 
 def test_a_quota_is_called_one(tmp_path):
-    with pytest.raises(DiskFull, match="the quota of this account on"), tell_if_full(tmp_path):
+    with pytest.raises(DiskFull, match="the quota of this user on"), tell_if_full(tmp_path):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
 

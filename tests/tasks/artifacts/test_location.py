@@ -129,9 +129,9 @@ def test_a_location_travels_without_keys(out, store):
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        ("ssh://host/folder", "ssh:// is no object store that is known (s3, "),
-        ("s3://", "'s3://' names no bucket; write s3://BUCKET/PREFIX"),
-        ("gs://bucket/x", "gs:// needs a package that is not here: Please install gcsfs"),
+        ("ssh://host/folder", "ssh:// is not a supported object store (s3, "),
+        ("s3://", "'s3://' has no bucket; write s3://BUCKET/PREFIX"),
+        ("gs://bucket/x", "gs:// needs a missing package: Please install gcsfs"),
     ],
 )
 def test_a_place_that_cannot_be_used_is_refused(text, wrong):

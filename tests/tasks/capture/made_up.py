@@ -76,7 +76,7 @@ def record(
 ) -> LayerRecord:
     """Let a record observe the samples in batches."""
     mine = empty_record(NEURONS, top_n, Layout(6, 6), random_ids, CPU)
-    mine.make_room_for_traces(CPU)
+    mine.allocate_traces(CPU)
     for activations, batch in batched(samples, batch_size):
         take_in(mine, activations, batch)
     return mine

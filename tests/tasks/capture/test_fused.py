@@ -55,7 +55,7 @@ kinds = dict(values="*{dtype}", roles="*i8", blocks="*i64", peaks="*fp32", token
              sums="*fp32", squares="*fp32", positive="*i32", nonfinite="*i32", histogram="*i32",
              n_samples="i32", n_tokens="i32", neurons="i32", cells="i32")
 kinds |= dict.fromkeys(constants, "constexpr")
-source = ASTSource(fn=fused._tally, signature=kinds, constexprs=constants)
+source = ASTSource(fn=fused._accumulate, signature=kinds, constexprs=constants)
 compiled = triton.compile(source, target=GPUTarget("cuda", {capability}, 32))
 print("compiled" if compiled.asm["cubin"] else "nothing")
 """
@@ -69,11 +69,11 @@ def test_the_self_check_finds_no_fault_in_the_compiled_way():
 @pytest.mark.parametrize(
     ("part", "spoil"),
     [
-        ("histogram", lambda record: record.tally.histogram[1, 40].add_(1)),
-        ("total", lambda record: record.tally.total[0].mul_(1.001)),
-        ("maximum", lambda record: record.tally.maximum[2].add_(1)),
+        ("histogram", lambda record: record.statistics.histogram[1, 40].add_(1)),
+        ("total", lambda record: record.statistics.total[0].mul_(1.001)),
+        ("maximum", lambda record: record.statistics.maximum[2].add_(1)),
         ("keys", lambda record: record.keys[3].sub_(1)),
-        ("peak_places", lambda record: record.peak_places[7].add_(1)),
+        ("peak_positions", lambda record: record.peak_positions[7].add_(1)),
     ],
 )
 def test_the_self_check_finds_what_a_kernel_gets_wrong(part, spoil):
@@ -81,4 +81,4 @@ def test_the_self_check_finds_what_a_kernel_gets_wrong(part, spoil):
         observe_torch.observe(record, activations, batch)
         spoil(record)
 
-    assert first_difference(wrong, CPU) == f"{part} differ from plain torch's"
+    assert first_difference(wrong, CPU) == f"{part} differ from plain torch"

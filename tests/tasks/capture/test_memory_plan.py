@@ -59,16 +59,16 @@ def test_a_capture_that_fits_in_no_way_says_what_would(device, said):
 @pytest.mark.parametrize(
     ("device", "host", "said"),
     [
-        (9, 0, "traces 4.0 GB; one pass, traces of layers: 4 beside the model"),
+        (9, 0, "traces 4.0 GB (layers: 4 on the device); passes: 1"),
         (
             5.1,
             1.1,
-            "layers: 2 beside the model, 1 in host memory, 1 replayed in 1 more",
+            "(layers: 2 on the device, 1 in host memory, 1 replayed); passes: 2",
         ),
-        (4.1, 0, "layers: 1 beside the model, 3 replayed in 3 more"),
+        (4.1, 0, "(layers: 1 on the device, 3 replayed); passes: 4"),
     ],
 )
 def test_the_plan_says_where_the_traces_go(device, host, said):
     words = str(plan(device, host))
     assert said in words
-    assert "weights 14.0 GB, a batch of 16 2.0 GB" in words
+    assert "weights 14.0 GB, batch of 16 2.0 GB" in words

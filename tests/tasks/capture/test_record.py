@@ -13,7 +13,7 @@ from neuron_atlas.tasks.capture.observe import observe
 from neuron_atlas.tasks.capture.record import Layout, empty_record
 from neuron_atlas.tasks.capture.record_tables import layer_tables
 from neuron_atlas.tasks.capture.replay import replay
-from neuron_atlas.tasks.capture.traces import keep_random_traces
+from neuron_atlas.tasks.capture.traces import store_random_traces
 from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL
 from tests.tasks.capture.made_up import CPU, NEURONS, batched, counts, make_up, ranked, record
 
@@ -34,7 +34,7 @@ def tables(batch_size: int, top_n: int = TOP_N, observer: str = "compiled") -> d
 def with_random_traces(take_in):
     def both(mine, activations, batch):
         take_in(mine, activations, batch)
-        keep_random_traces(mine, activations, batch)
+        store_random_traces(mine, activations, batch)
 
     return both
 
@@ -141,7 +141,7 @@ def test_bins_are_told_apart_to_the_last_bit(observer):
     OBSERVERS[observer](mine, activations, collate([8], [encoded]))
     bins = np.searchsorted(bin_edges(), values, side="right") - 1
     (block,) = block_of(np.array([8]))
-    counted = mine.tally.histogram[TEXT, :, 0].reshape(BLOCKS, BINS)[block]
+    counted = mine.statistics.histogram[TEXT, :, 0].reshape(BLOCKS, BINS)[block]
     assert counted.tolist() == np.bincount(bins, minlength=BINS).tolist()
 
 
@@ -161,14 +161,14 @@ def test_what_is_no_finite_number_is_left_out_and_counted(observer):
     np.testing.assert_allclose(moments["mean_visual"], finite.mean(0), rtol=1e-6)
     np.testing.assert_allclose(moments["m2_visual"], finite.var(0) * len(finite), rtol=1e-5)
     np.testing.assert_array_equal(moments["max_visual"], finite.max(0))
-    assert mine.tally.histogram[VISUAL].sum(0).tolist() == [len(finite)] * NEURONS
+    assert mine.statistics.histogram[VISUAL].sum(0).tolist() == [len(finite)] * NEURONS
 
 
 @pytest.mark.parametrize("observer", OBSERVERS)
 @pytest.mark.parametrize("role", [VISUAL, TEXT])
 def test_samples_can_be_ranked_by_their_tokens_of_one_role_alone(observer, role):
     mine = empty_record(NEURONS, TOP_N, Layout(6, 6), [], CPU, peak_roles=(role,))
-    mine.make_room_for_traces(CPU)
+    mine.allocate_traces(CPU)
     for activations, batch in batched(SAMPLES, 4):
         OBSERVERS[observer](mine, activations, batch)
     (_, exemplars), *_ = layer_tables(4, mine, counts(SAMPLES))
@@ -187,7 +187,7 @@ def test_samples_can_be_ranked_by_their_tokens_of_one_role_alone(observer, role)
 def test_a_sample_without_a_token_of_the_roles_is_no_exemplar(observer):
     mute = make_up(1, silent=True)
     mine = empty_record(NEURONS, TOP_N, Layout(6, 6), [], CPU, peak_roles=(TEXT,))
-    mine.make_room_for_traces(CPU)
+    mine.allocate_traces(CPU)
     for activations, batch in batched([mute, *SAMPLES[:2]], 3):
         OBSERVERS[observer](mine, activations, batch)
     kept = {sample.sample_id for sample in SAMPLES[:2]}
@@ -200,7 +200,7 @@ def test_a_second_pass_writes_the_traces_that_one_pass_would_have():
     for activations, batch in batched(SAMPLES, 4):
         observe(first, activations, batch)
     assert first.traces is None
-    first.make_room_for_traces(CPU)
+    first.allocate_traces(CPU)
     for activations, batch in batched(SAMPLES, 7):
         replay(first, activations, batch)
     replayed, expected = (layer_tables(4, mine, counts(SAMPLES)) for mine in (first, both))

@@ -172,8 +172,8 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing(
     assert_same(captured(SETTINGS), once)
     assert tried[0] > 5
     assert max(tried[-20:]) <= 4
-    assert "out of memory: capture goes on with batches of 8" in caplog.text
-    assert "out of memory: capture goes on with batches of 4" in caplog.text
+    assert "out of memory: capture continues with batches of 8" in caplog.text
+    assert "out of memory: capture continues with batches of 4" in caplog.text
 
 
 def test_a_sample_that_does_not_fit_alone_is_an_error_that_says_what_to_do(captured, monkeypatch):

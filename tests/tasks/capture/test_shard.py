@@ -33,4 +33,4 @@ def test_a_shard_whose_traces_are_replayed_says_so(subject, scenes, tmp_path, ca
     shard = replace(shard, settings=replace(SETTINGS, device_memory_gb=for_one))
     capture_shard(subject, shard, scenes.catalog(shard.sample_ids), tmp_path / "shard")
     assert f"{shard.name}: weights 6 MB" in caplog.text
-    assert "1 beside the model, 1 replayed in 1 more" in caplog.text
+    assert "(layers: 1 on the device, 1 replayed); passes: 2" in caplog.text

@@ -89,7 +89,7 @@ def test_a_shards_name_tells_its_samples():
 
 @pytest.mark.parametrize("layers", [(), (0, -1)])
 def test_layers_that_cannot_be_are_refused(layers):
-    with pytest.raises(ValueError, match=r"^layers: name at least one layer, each 0 or above"):
+    with pytest.raises(ValueError, match=r"^layers: give at least one layer, each 0 or above"):
         CaptureSettings(layers=layers)
 
 

@@ -14,8 +14,8 @@ from neuron_atlas.tasks.artifacts import (
     write_table,
 )
 from neuron_atlas.tasks.evidence.evidence import (
+    ActivationRecord,
     Evidence,
-    Excitation,
     Purpose,
     Split,
     load_evidence,
@@ -257,7 +257,9 @@ def test_exemplars_and_random_samples_are_taken_one_to_one_evenly_from_the_more(
     exemplars, random, taken
 ):
     nothing = np.empty(0, np.float32)
-    kinds = [tuple(Excitation(n, nothing, nothing) for n in range(k)) for k in (exemplars, random)]
+    kinds = [
+        tuple(ActivationRecord(n, nothing, nothing) for n in range(k)) for k in (exemplars, random)
+    ]
     drawn = one_to_one(Evidence(LAYER, 3, "text", 1.0, *kinds))
     found = {
         kind: [seen.sample_id for draw, seen in drawn if draw == kind]

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.source import BadSample, OpenedImage
 
@@ -71,5 +71,5 @@ def likes(kind: str, colour: str = "red", neuron: int = 0) -> Evidence:
             visual[patch_of(number)] = SCALE * 0.9
         if kind in ("text", "multi-modal"):
             text[TOKENS.index(" circle")] = SCALE
-        seen.append(Excitation(number, visual.ravel(), text))
+        seen.append(ActivationRecord(number, visual.ravel(), text))
     return Evidence(0, neuron, kind, SCALE, tuple(seen), ())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from neuron_atlas.tasks.artifacts import EXPLANATION_STATUSES, TYPES
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.explain.chat import Chat
 from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.explain.explanation import Explanation
@@ -121,7 +121,7 @@ def test_what_speaks_for_it_and_how_sure_it_is_is_kept(provider):
 
 
 def test_contrasts_are_sent_apart_from_the_samples_and_recorded_as_seen(provider):
-    silent = Excitation(4, np.full(36, 0.28, np.float32), np.zeros(len(TOKENS), np.float32))
+    silent = ActivationRecord(4, np.full(36, 0.28, np.float32), np.zeros(len(TOKENS), np.float32))
     (said,) = explain(provider, replace(likes("multi-modal"), random=(silent,)), contrasts=1)
     assert said.exemplar_ids == (0, 3, 6, 9, 4)
     parts = [p.get("text", "") for p in provider.requests()[0]["body"]["messages"][1]["content"]]

@@ -6,7 +6,7 @@ import pytest
 
 from neuron_atlas.tasks.artifacts import EXPLANATION_STATUSES, EXPLANATIONS
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.explain.dissect import Dissect, Match, sentence
 from neuron_atlas.tasks.explain.explanation import Explanation
 from neuron_atlas.tasks.explain.rows import explanation_rows
@@ -58,7 +58,7 @@ def noise(catalog: Catalog, respond: Respond, amount: float) -> Respond:
 def neuron(
     kind: str, visual: Respond, text: Respond, samples: Sequence[int] = tuple(range(24))
 ) -> Evidence:
-    seen = [Excitation(number, visual(number), text(number)) for number in samples]
+    seen = [ActivationRecord(number, visual(number), text(number)) for number in samples]
     return Evidence(1, 7, kind, 3.0, exemplars=tuple(seen[::2]), random=tuple(seen[1::2]))
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.explain.exhibits import choose_exhibits, peak_level
 from neuron_atlas.tasks.samples.catalog import Catalog
 from tests.tasks.explain.coloured_patches import catalog
@@ -17,11 +17,15 @@ TEXTS = {
 }
 
 
-def excitation(sample_id: int, visual: float = 0.0, text: float = 0.0) -> Excitation:
-    return Excitation(sample_id, np.array([0, visual], np.float32), np.array([text], np.float32))
+def excitation(sample_id: int, visual: float = 0.0, text: float = 0.0) -> ActivationRecord:
+    return ActivationRecord(
+        sample_id, np.array([0, visual], np.float32), np.array([text], np.float32)
+    )
 
 
-def evidence(*visual: float, kind: str = "visual", random: tuple[Excitation, ...] = ()) -> Evidence:
+def evidence(
+    *visual: float, kind: str = "visual", random: tuple[ActivationRecord, ...] = ()
+) -> Evidence:
     """Exemplars 0, 1, 2 ... with these visual peaks."""
     seen = tuple(excitation(number, peak) for number, peak in enumerate(visual))
     return Evidence(0, 0, kind, SCALE, seen, random)
@@ -97,7 +101,7 @@ def test_a_sample_that_is_silent_where_it_would_be_shown_is_not():
     assert active(replace(seen, scale=0.0), 4, 0.0) == []
 
 
-def contrasts(count: int, *random: Excitation, listed: Catalog | None = None) -> list[int]:
+def contrasts(count: int, *random: ActivationRecord, listed: Catalog | None = None) -> list[int]:
     seen = evidence(9, 8, random=random)
     exhibits = choose_exhibits(seen, listed or album(), 4, 0.0, count)
     assert exhibits.sample_ids == (0, 1, *(one.sample_id for one in exhibits.contrasts))

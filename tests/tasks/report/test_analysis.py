@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from neuron_atlas.tasks.analyse.summary import summarise
+from neuron_atlas.tasks.analyse.summary import summarize_types
 from neuron_atlas.tasks.artifacts import NEURON_TESTS, RESPONSES, write_table
 from neuron_atlas.tasks.report.analysis import Analysis, read_analysis, write_analysis
 from neuron_atlas.tasks.report.analysis_figures import (
@@ -41,7 +41,7 @@ def analysis_of(types: pa.Table, folder: Path, tested: bool = True) -> Analysis:
     ]
     by_tests = pa.Table.from_pylist(rows, schema=NEURON_TESTS.schema) if tested else None
     responses = pa.Table.from_pylist(rows, schema=RESPONSES.schema)
-    made = [(RESPONSES, responses), *summarise(types, by_tests, responses, 5)]
+    made = [(RESPONSES, responses), *summarize_types(types, by_tests, responses, 5)]
     made += [(NEURON_TESTS, by_tests)] if by_tests is not None else []
     for spec, table in made:
         write_table(table, spec, folder / f"{spec.name}.parquet")

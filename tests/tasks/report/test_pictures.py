@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neuron_atlas.tasks.evidence.evidence import Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord
 from neuron_atlas.tasks.report.palette import heat_colours
 from neuron_atlas.tasks.report.pictures import heat_map, jpeg_bytes, open_view
 from neuron_atlas.tasks.report.record import heat_of
@@ -59,7 +59,7 @@ def test_a_sample_of_text_only_is_a_gap_that_says_so():
 
 
 def test_a_heat_map_is_left_out_where_the_sample_has_changed():
-    seen = Excitation(0, np.ones(9, np.float32), np.ones(3, np.float32))
+    seen = ActivationRecord(0, np.ones(9, np.float32), np.ones(3, np.float32))
     assert heat_of(seen, 1.0, catalog(sample(0, grid=(2, 2)))) is None
     assert heat_of(seen, 1.0, catalog(sample(0, grid=(3, 3)))) is not None
     assert heat_of(seen, 1.0, catalog()) is None

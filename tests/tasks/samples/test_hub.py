@@ -179,7 +179,9 @@ def test_the_dataset_is_looked_up_once_a_process(tmp_path, monkeypatch):
 )
 def test_a_missing_column_is_named_beside_those_that_exist(settings, tmp_path):
     folder = saved(tmp_path / "data")
-    with pytest.raises(SourceError, match=r"no column 'img'; there are: image, text, key; set"):
+    with pytest.raises(
+        SourceError, match=r"no column 'img'. The columns are image, text, key; set"
+    ):
         list(Hub(folder, "train", **settings).records())
 
 
@@ -187,7 +189,7 @@ def test_a_column_of_the_wrong_kind_is_named(tmp_path):
     folder = saved(tmp_path / "data", table(pair=[["a.png", "b.png"]] * 4))
     with pytest.raises(SourceError, match=r"'key' holds .*int64.*; set data\.image_column"):
         list(Hub(folder, "train", image_column="key").records())
-    with pytest.raises(SourceError, match=r"'pair' holds List.*not one image a row"):
+    with pytest.raises(SourceError, match=r"'pair' holds List.*not one image per row"):
         list(Hub(folder, "train", image_column="pair").records())
     with pytest.raises(SourceError, match=r'row 0: field "key" must be a string, not int'):
         list(Hub(folder, "train", text_column="key").records())
@@ -198,7 +200,7 @@ def test_a_row_without_an_image_is_missing(tmp_path):
         lambda row, n: {"image": None if n == 1 else row["image"]}, with_indices=True
     )
     source = Hub(saved(tmp_path / "data", built), "train")
-    assert bad(source, "1").reason == "the row holds no image"
+    assert bad(source, "1").reason == "the row has no image"
     assert bad(source, "1").status == "missing"
     assert source.open_image("2").pixels.size == (4, 3)
     for image in ("4", "-1", "x", ""):
@@ -276,7 +278,9 @@ def test_the_probe_notices_images_that_changed_before_the_dataset_was_saved_agai
 def test_offline_and_not_cached_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(SourceError, match=r"nobody/nothing: .*not in the cache .*load it once"):
+    with pytest.raises(
+        SourceError, match=r"nobody/nothing: .*cache does not hold it .*Load it once"
+    ):
         list(Hub("nobody/nothing", "train").records())
 
 

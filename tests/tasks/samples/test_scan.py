@@ -13,7 +13,7 @@ from neuron_atlas.tasks.samples.scan import (
     duplicate_positions,
     first_bad,
     list_records,
-    scan,
+    scan_samples,
 )
 from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record, SourceError
 
@@ -47,7 +47,7 @@ class Told:
 
 
 def scanned(records, first_id=0, require_text=False, duplicates=()):
-    return scan(Told(), records, first_id, require_text=require_text, duplicates=duplicates)
+    return scan_samples(Told(), records, first_id, require_text=require_text, duplicates=duplicates)
 
 
 def rows(*args, **settings):
@@ -184,7 +184,7 @@ def test_the_first_bad_samples_are_told_in_a_line_each():
 def test_records_are_listed_up_to_a_limit_and_an_empty_dataset_is_an_error():
     assert [record.source_id for record in list_records(Told(("a", "b", "c")), 2)] == ["a", "b"]
     assert len(list_records(Told(("a", "b", "c")))) == 3
-    with pytest.raises(SourceError, match=r"Told.* lists no samples; correct"):
+    with pytest.raises(SourceError, match=r"Told.* has no samples; correct"):
         list_records(Told())
 
 
@@ -201,7 +201,7 @@ def test_a_folder_with_every_kind_of_trouble_is_scanned_to_the_end(tmp_path):
     Image.new("RGB", (8, 8)).save(images / "bare.png")
     source = Folder(str(images), max_pixels=5000)
     records = list_records(source)
-    samples, _ = scan(source, records, 0, require_text=True, duplicates=())
+    samples, _ = scan_samples(source, records, 0, require_text=True, duplicates=())
     assert {row["source_id"]: row["status"] for row in samples.to_pylist()} == {
         "fine.png": "ok",
         "large.png": "oversized",
@@ -217,7 +217,7 @@ def test_a_folder_with_every_kind_of_trouble_is_scanned_to_the_end(tmp_path):
 def test_all_sixteen_photographs_are_usable():
     source = LlavaJson(str(PHOTOS / "detail.json"), str(PHOTOS / "images"))
     records = list_records(source)
-    samples, concepts = scan(
+    samples, concepts = scan_samples(
         source, records, 0, require_text=True, duplicates=duplicate_positions(records)
     )
     assert samples["status"].to_pylist() == ["ok"] * 16

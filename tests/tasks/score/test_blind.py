@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.score.blind import number_tokens, predict_blindly
 
 TEXTS = {
@@ -13,15 +13,15 @@ TEXTS = {
 TOKENS = number_tokens(TEXTS)
 
 
-def seen(sample_id: int, visual, text) -> Excitation:
-    return Excitation(sample_id, np.array(visual, np.float32), np.array(text, np.float32))
+def seen(sample_id: int, visual, text) -> ActivationRecord:
+    return ActivationRecord(sample_id, np.array(visual, np.float32), np.array(text, np.float32))
 
 
 def shown(exemplars, random=()) -> Evidence:
     return Evidence(0, 0, "visual", 1.0, tuple(exemplars), tuple(random))
 
 
-def blindly(evidence: Evidence, *scored: Excitation) -> tuple[list, list]:
+def blindly(evidence: Evidence, *scored: ActivationRecord) -> tuple[list, list]:
     return predict_blindly(evidence, scored, TOKENS)
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from neuron_atlas.tasks.artifacts import SCORES, SIMULATIONS, write_table
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.score.score import score_neurons
 from neuron_atlas.tasks.score.settings import ScoreSettings
 
@@ -19,13 +19,13 @@ SHOWN = (30, 31, 32)
 TEXTS = {number: [f" {number % 3}", " a", " b", " c"] for number in (*SAMPLES, *ASIDE, *SHOWN)}
 
 
-def real(sample_id: int) -> Excitation:
+def real(sample_id: int) -> ActivationRecord:
     """What a made-up neuron truly does at 4 visual and 2-4 text tokens."""
     rng = np.random.default_rng(sample_id)
     sizes = (4, 2 + sample_id % 3)
     # As it is kept, in float16.
     drawn = [rng.normal(size=n).astype(np.float16).astype(np.float32) for n in sizes]
-    return Excitation(sample_id, *drawn)
+    return ActivationRecord(sample_id, *drawn)
 
 
 def evidence(neuron: int = NEURON, samples: Sequence[int] = SAMPLES) -> Evidence:
@@ -240,10 +240,12 @@ def test_the_blind_control_comes_from_the_explainers_samples():
 
 
 def test_a_neuron_that_looks_at_one_place_is_predicted_without_any_explanation():
-    def staring(sample_id: int) -> Excitation:
+    def staring(sample_id: int) -> ActivationRecord:
         seen = real(sample_id)
         visual = 0.1 * seen.visual + np.array([0, 0, 5, 0], np.float32)
-        return Excitation(sample_id, visual.astype(np.float16).astype(np.float32), 0 * seen.text)
+        return ActivationRecord(
+            sample_id, visual.astype(np.float16).astype(np.float32), 0 * seen.text
+        )
 
     def staring_evidence(samples: Sequence[int]) -> Evidence:
         seen = [staring(sample_id) for sample_id in samples]
@@ -440,8 +442,8 @@ def test_tokens_that_a_simulator_says_nothing_of_have_no_score_and_are_no_zeros(
 
 
 def test_a_simulator_that_leaves_out_tokens_that_no_sample_has_leaves_out_nothing():
-    def wordless(sample_id: int) -> Excitation:
-        return Excitation(sample_id, real(sample_id).visual, np.empty(0, np.float32))
+    def wordless(sample_id: int) -> ActivationRecord:
+        return ActivationRecord(sample_id, real(sample_id).visual, np.empty(0, np.float32))
 
     seen = [wordless(sample_id) for sample_id in SAMPLES]
     neuron = Evidence(LAYER, NEURON, "visual", 4.0, tuple(seen[::2]), tuple(seen[1::2]))
@@ -469,7 +471,7 @@ def test_a_role_that_is_left_out_of_one_prediction_is_left_out_of_all_for_the_ne
 
 def test_a_neuron_that_does_the_same_everywhere_has_no_score():
     flat = [
-        Excitation(number, np.ones(4, np.float32), np.ones(2 + number % 3, np.float32))
+        ActivationRecord(number, np.ones(4, np.float32), np.ones(2 + number % 3, np.float32))
         for number in SAMPLES
     ]
     (row,) = over_all(simulated("own"), Evidence(LAYER, NEURON, "text", 1.0, tuple(flat), ()))

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from neuron_atlas.tasks.artifacts import SIMULATIONS, write_table
-from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.control import Explained
@@ -55,7 +55,7 @@ class Echo(Simulator):
 
 def evidence(exemplars: Sequence[int], random: Sequence[int], neuron: int = 5) -> Evidence:
     drawn = [
-        [Excitation(number, np.ones(2, np.float32), np.ones(1, np.float32)) for number in ids]
+        [ActivationRecord(number, np.ones(2, np.float32), np.ones(1, np.float32)) for number in ids]
         for ids in (exemplars, random)
     ]
     return Evidence(2, neuron, "visual", 1.0, tuple(drawn[0]), tuple(drawn[1]))

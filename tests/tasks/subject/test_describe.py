@@ -47,7 +47,7 @@ def test_a_given_text_is_kept_as_it_is_and_laid_out_in_tokens(subject):
 def test_an_empty_text_is_a_row_with_a_reason(subject):
     rows = given(subject, "", " \n", "Blue.")
     assert [row["status"] for row in rows] == ["empty_text", "empty_text", "ok"]
-    assert rows[0]["reason"] == "the dataset gives no text"
+    assert rows[0]["reason"] == "the dataset has no text"
     assert rows[0]["tokens"] == []
 
 

@@ -134,7 +134,7 @@ def test_an_ffn_without_a_gate_is_refused(subject, monkeypatch):
         ({"model_type": "phi"}, r"layer 0 .* has no gated FFN"),
         (
             {"model_type": "opt", "ffn_dim": 8, "word_embed_proj_dim": 8},
-            "no list of decoder layers",
+            "no list of decoder layers at `layers`",
         ),
     ],
 )

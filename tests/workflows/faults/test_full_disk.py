@@ -67,7 +67,7 @@ def test_a_full_disk_ends_the_run_with_a_line_that_says_so(story):
     for said in story.said[:-1]:
         *_, last = said.splitlines()
         assert last.startswith("neuron-atlas: the disk at '")
-        assert last.endswith("make room there, and the same call goes on")
+        assert last.endswith("free some space, then run the same command again")
         assert "Traceback" not in said
 
 

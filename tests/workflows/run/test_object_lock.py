@@ -143,7 +143,7 @@ def test_unlocking_what_is_not_locked_says_so(out, capsys):
     ("place", "message"),
     [
         ("out/demo", "out/demo: the lock of a local folder ends with its run"),
-        ("ftp://x/y", "ftp:// is no object store that is known"),
+        ("ftp://x/y", "ftp:// is not a supported object store"),
     ],
 )
 def test_a_wrong_call_of_unlock_ends_with_2_and_a_line(place, message, capsys):

@@ -116,8 +116,8 @@ def test_a_second_program_with_the_same_local_folder_is_refused_in_a_line(tmp_pa
 @pytest.mark.parametrize(
     ("out", "local", "said"),
     [
-        ("ssh://host/x", None, "out: ssh:// is no object store that is known"),
-        ("s3://", None, "out: 's3://' names no bucket"),
+        ("ssh://host/x", None, "out: ssh:// is not a supported object store"),
+        ("s3://", None, "out: 's3://' has no bucket"),
         ("/proc/nothing", None, "out: cannot write below '/proc/nothing'"),
         (".", "/proc/nothing", "local: cannot write below '/proc/nothing'"),
     ],

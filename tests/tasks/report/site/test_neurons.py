@@ -14,7 +14,7 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
 )
 from neuron_atlas.tasks.artifacts.histogram import BINS
-from neuron_atlas.tasks.evidence.evidence import Excitation
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord
 from neuron_atlas.tasks.report.site.held_out import choose_held_out
 from neuron_atlas.tasks.report.site.layout import cut_layer
 from neuron_atlas.tasks.report.site.traces import drawn_bytes
@@ -36,16 +36,16 @@ def test_activations_are_bytes_of_which_255_is_the_neurons_highest(made, site):
 
 
 def test_what_is_negative_or_no_number_is_silent():
-    seen = Excitation(0, np.zeros(0, np.float32), np.array([-1, np.nan, 0.5, 2], np.float32))
+    seen = ActivationRecord(0, np.zeros(0, np.float32), np.array([-1, np.nan, 0.5, 2], np.float32))
     assert numbers(drawn_bytes(seen, 1.0, Catalog({}))[1], "u1").tolist() == [0, 0, 128, 255]
     assert numbers(drawn_bytes(seen, 0.0, Catalog({}))[1], "u1").tolist() == [0, 0, 0, 0]
 
 
 def test_a_heat_map_is_left_out_where_the_sample_has_changed():
     layout = catalog(sample(0, grid=(2, 2)))
-    seen = Excitation(0, np.ones(9, np.float32), np.ones(1, np.float32))
+    seen = ActivationRecord(0, np.ones(9, np.float32), np.ones(1, np.float32))
     assert drawn_bytes(seen, 1.0, layout)[0] == ""
-    assert drawn_bytes(Excitation(0, np.ones(4, np.float32), seen.text), 1.0, layout)[0] != ""
+    assert drawn_bytes(ActivationRecord(0, np.ones(4, np.float32), seen.text), 1.0, layout)[0] != ""
 
 
 def test_settings_bound_what_is_shown_of_a_neuron(made, tmp_path):
