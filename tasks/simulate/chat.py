@@ -42,7 +42,7 @@ from neuron_atlas.tasks.simulate.simulator import (
     NOTHING,
     Capabilities,
     Prediction,
-    Question,
+    SimulationRequest,
     Simulator,
 )
 
@@ -109,7 +109,7 @@ class ChatSimulator(Simulator):
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,
@@ -140,7 +140,7 @@ class ChatSimulator(Simulator):
 
     async def _simulate_all(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         server: ChatCapabilities | None,
@@ -190,7 +190,7 @@ class _Rating:
         self._dialogue = Dialogue(connection, settings.structured)
         self._show = lru_cache(maxsize=_SAMPLES_KEPT)(self._draw)
 
-    async def simulate(self, question: Question) -> Prediction:
+    async def simulate(self, question: SimulationRequest) -> Prediction:
         sample = self._catalog[question.sample_id]
         if not sample.n_visual and not sample.tokens:
             return NOTHING

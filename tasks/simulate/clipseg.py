@@ -12,7 +12,12 @@ from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.pretrained import check_folder, weights_revision
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import AtLeastOne, runtime
-from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
+from neuron_atlas.tasks.simulate.simulator import (
+    Capabilities,
+    Prediction,
+    SimulationRequest,
+    Simulator,
+)
 
 _KIND = "clipseg"
 """The name of such models in transformers."""
@@ -65,7 +70,7 @@ class ClipSeg(Simulator):
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,

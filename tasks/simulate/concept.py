@@ -12,7 +12,12 @@ import numpy as np
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample, TrueConcept
-from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
+from neuron_atlas.tasks.simulate.simulator import (
+    Capabilities,
+    Prediction,
+    SimulationRequest,
+    Simulator,
+)
 
 # Single quotes count where they do not stand within a word, as the apostrophe of "isn't" does.
 _QUOTED = re.compile(
@@ -132,7 +137,7 @@ class ConceptSimulator(Simulator):
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,

@@ -17,7 +17,12 @@ from neuron_atlas.tasks.models.pretrained import ModelError
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.source import BadSample
 from neuron_atlas.tasks.simulate.segmenter import Box, Segmenter, mean_over_tokens
-from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
+from neuron_atlas.tasks.simulate.simulator import (
+    Capabilities,
+    Prediction,
+    SimulationRequest,
+    Simulator,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ class HeatMaps(Simulator):
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,
@@ -78,7 +83,7 @@ class HeatMaps(Simulator):
             for place, values in enumerate(visual)
         ]
 
-    def _pairs(self, questions: Sequence[Question], catalog: Catalog) -> list[_Pair]:
+    def _pairs(self, questions: Sequence[SimulationRequest], catalog: Catalog) -> list[_Pair]:
         """All pairs of an image and a question, those of an image one after the other."""
         pairs = (
             pair

@@ -33,7 +33,7 @@ from neuron_atlas.tasks.simulate.simulator import (
     NOTHING,
     Capabilities,
     Prediction,
-    Question,
+    SimulationRequest,
     Simulator,
 )
 from neuron_atlas.tasks.simulate.token_list import (
@@ -96,7 +96,7 @@ class PromptLogprobs(Simulator):
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,
@@ -108,7 +108,7 @@ class PromptLogprobs(Simulator):
 
     async def _simulate_all(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         scale: Scale | None,
@@ -119,7 +119,7 @@ class PromptLogprobs(Simulator):
                 undecided = replace(NOTHING, status=found.status, reason=found.reason)
                 return [undecided] * len(questions)
 
-            async def predict(question: Question) -> Prediction:
+            async def predict(question: SimulationRequest) -> Prediction:
                 tokens = catalog[question.sample_id].tokens
                 return await self._predict(connection, tokens, question.explanation, found)
 

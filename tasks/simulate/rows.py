@@ -17,7 +17,7 @@ from neuron_atlas.tasks.simulate.simulator import (
     NOTHING,
     Capabilities,
     Prediction,
-    Question,
+    SimulationRequest,
     Simulator,
 )
 
@@ -75,11 +75,11 @@ def simulate_neurons(
             reason = "no other neuron has a different explanation"
             rows.append(_absent(common, "other", "no_control", reason))
     # Many claims are asked of the same sample, above all the empty one: each is asked once.
-    asked = dict.fromkeys(Question(said, truth.sample_id) for _, said, truth in planned)
+    asked = dict.fromkeys(SimulationRequest(said, truth.sample_id) for _, said, truth in planned)
     predictions = simulator.simulate(list(asked), catalog, calls, capabilities)
     answers = dict(zip(asked, predictions, strict=True))
     for place, said, truth in planned:
-        rows[place] |= _trace(_checked(answers[Question(said, truth.sample_id)], truth))
+        rows[place] |= _trace(_checked(answers[SimulationRequest(said, truth.sample_id)], truth))
     return pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)
 
 

@@ -38,7 +38,7 @@ NOTHING = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
-class Question:
+class SimulationRequest:
     """Predict the trace of a neuron with this explanation on one sample.
 
     An empty explanation is a control: the prediction for any neuron.
@@ -112,7 +112,7 @@ class Simulator(Protocol):
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,

@@ -23,7 +23,7 @@ from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.clipseg import ClipSeg
 from neuron_atlas.tasks.simulate.heat_maps import HeatMaps
 from neuron_atlas.tasks.simulate.segmenter import Segmenter, load_segmenter, mean_over_tokens
-from neuron_atlas.tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.simulate.simulator import Prediction, SimulationRequest
 from tests.one_process import Described
 from tests.small_clipseg import LONGEST_TEXT, build
 from tests.tasks.colour_segmenter import ColourSegmenter
@@ -48,12 +48,12 @@ def loaded(folder: Path, **settings: object) -> HeatMaps:
     return simulator
 
 
-def ask(simulator: HeatMaps, catalog: Catalog, *questions: Question) -> list[Prediction]:
+def ask(simulator: HeatMaps, catalog: Catalog, *questions: SimulationRequest) -> list[Prediction]:
     return simulator.simulate(questions, catalog, Calls())
 
 
-def every(catalog: Catalog, *explanations: str) -> list[Question]:
-    return [Question(said, number) for number in catalog.samples for said in explanations]
+def every(catalog: Catalog, *explanations: str) -> list[SimulationRequest]:
+    return [SimulationRequest(said, number) for number in catalog.samples for said in explanations]
 
 
 def close(some: Sequence[Prediction], others: Sequence[Prediction]) -> None:
@@ -105,7 +105,7 @@ def test_its_maps_are_those_of_the_model_as_transformers_runs_it(folder):
 
 def test_a_prediction_is_the_mean_of_the_map_over_each_patch(folder, catalog):
     simulator = loaded(folder)
-    (prediction,) = ask(simulator, catalog, Question(RED, 3))
+    (prediction,) = ask(simulator, catalog, SimulationRequest(RED, 3))
     segmenter = load_segmenter(str(folder), setting="simulate.model")
     heat = segmenter.heat(segmenter.look(catalog.open_images(3)), segmenter.read([RED])[0])[
         0
@@ -154,7 +154,7 @@ def test_an_explanation_that_is_longer_than_the_model_reads_says_so_in_its_rows(
     long, longer, short = ask(
         loaded(folder),
         catalog,
-        *(Question(said, 2) for said in (LONG, LONG + " and more", RED)),
+        *(SimulationRequest(said, 2) for said in (LONG, LONG + " and more", RED)),
     )
     assert long.estimator == f"probability, of the first {LONGEST_TEXT} tokens"
     assert short.estimator == "probability"
@@ -206,20 +206,20 @@ THUMBNAIL = Region(0, 1, 1, 0, 0, 40, 20)
 SECOND = Region(1, 2, 1, 0, 0, 40, 20)
 
 
-def by_colour(catalog: Catalog, *questions: Question) -> list[Prediction]:
+def by_colour(catalog: Catalog, *questions: SimulationRequest) -> list[Prediction]:
     simulator = HeatMaps(ColourSegmenter(), "clipseg", batch_size=2, features_gb=0.5)  # type: ignore[arg-type]
     return ask(simulator, catalog, *questions)
 
 
 def test_every_image_of_a_sample_is_asked_and_its_tokens_stand_in_the_order_of_the_regions():
     catalog = pictured(two=(("red", "blue"), (WHOLE, SECOND, THUMBNAIL)))
-    red, blue = by_colour(catalog, Question("red", 0), Question("blue", 0))
+    red, blue = by_colour(catalog, SimulationRequest("red", 0), SimulationRequest("blue", 0))
     assert red.visual.tolist() == pytest.approx([1, 1, 0, 0, 1], abs=1e-3)
     assert blue.visual.tolist() == pytest.approx([0, 0, 1, 1, 0], abs=1e-3)
 
 
 def test_a_sample_without_images_has_a_prediction_of_no_tokens():
-    (nothing,) = by_colour(pictured(wordy=((), ())), Question("red", 0))
+    (nothing,) = by_colour(pictured(wordy=((), ())), SimulationRequest("red", 0))
     assert (len(nothing.visual), nothing.text, nothing.status) == (0, None, "ok")
 
 
@@ -229,7 +229,7 @@ def test_an_image_that_cannot_be_read_fails_its_own_questions_alone():
         half=(("red", "gone"), (WHOLE, SECOND)),
         lost=(("gone",), (WHOLE,)),
     )
-    answers = by_colour(catalog, *(Question("red", number) for number in (2, 0, 1, 0)))
+    answers = by_colour(catalog, *(SimulationRequest("red", number) for number in (2, 0, 1, 0)))
     assert [answer.status for answer in answers] == ["failed", "ok", "failed", "ok"]
     assert {answer.reason for answer in answers} == {"", "gone is not there"}
     assert answers[1].visual.tolist() == pytest.approx([1, 1], abs=1e-3)
@@ -260,7 +260,7 @@ def test_memory_for_not_even_one_map_is_an_error_that_says_what_to_do(folder, ca
 
     monkeypatch.setattr(Segmenter, "heat", full)
     with pytest.raises(ModelError, match=r"out of memory with one heat map; lower simulate\.feat"):
-        ask(loaded(folder), catalog, Question(RED, 0))
+        ask(loaded(folder), catalog, SimulationRequest(RED, 0))
 
 
 def test_other_errors_of_the_model_are_not_taken_for_a_lack_of_memory(folder, catalog, monkeypatch):
@@ -269,7 +269,7 @@ def test_other_errors_of_the_model_are_not_taken_for_a_lack_of_memory(folder, ca
 
     monkeypatch.setattr(Segmenter, "heat", broken)
     with pytest.raises(RuntimeError, match="mat1"):
-        ask(loaded(folder), catalog, Question(RED, 0))
+        ask(loaded(folder), catalog, SimulationRequest(RED, 0))
 
 
 @pytest.fixture

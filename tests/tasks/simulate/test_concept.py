@@ -8,7 +8,7 @@ from neuron_atlas.tasks.explain.dissect import Match, sentence
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.concept import ConceptSimulator, read_claim
-from neuron_atlas.tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.simulate.simulator import Prediction, SimulationRequest
 from tests.one_process import Described
 
 
@@ -24,7 +24,7 @@ def showing(catalog: Catalog, concept: str) -> list[int]:
 
 def simulate(catalog: Catalog, explanation: str, sample_id: int) -> Prediction:
     (prediction,) = ConceptSimulator().simulate(
-        [Question(explanation, sample_id)], catalog, Calls()
+        [SimulationRequest(explanation, sample_id)], catalog, Calls()
     )
     assert (prediction.status, prediction.estimator) == ("ok", "presence")
     assert len(prediction.visual) == catalog[sample_id].n_visual
@@ -186,7 +186,9 @@ def test_without_the_truth_a_text_that_has_the_word_stands_for_its_image(catalog
 
 def test_predictions_come_in_the_order_of_the_questions(catalog):
     said = ('Image regions that show "red"; the word "circle" in the text.', "", "Blue shapes.")
-    questions = [Question(said[place % 3], number) for place, number in enumerate((5, 2, 9, 5, 5))]
+    questions = [
+        SimulationRequest(said[place % 3], number) for place, number in enumerate((5, 2, 9, 5, 5))
+    ]
     together = ConceptSimulator().simulate(questions, catalog, Calls())
     for prediction, asked in zip(together, questions, strict=True):
         alone = simulate(catalog, asked.explanation, asked.sample_id)

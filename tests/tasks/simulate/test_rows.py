@@ -11,7 +11,12 @@ from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.control import Explained
 from neuron_atlas.tasks.simulate.rows import simulate_neurons
-from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
+from neuron_atlas.tasks.simulate.simulator import (
+    Capabilities,
+    Prediction,
+    SimulationRequest,
+    Simulator,
+)
 
 OWN = Explained(2, 5, "visual", "red things")
 OTHER = Explained(3, 8, "visual", "blue things")
@@ -29,11 +34,11 @@ class Echo(Simulator):
     """A simulator whose prediction is the sample_id and how long the explanation is."""
 
     name: str = "echo"
-    asked: list[Question] = field(default_factory=list)
+    asked: list[SimulationRequest] = field(default_factory=list)
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,
