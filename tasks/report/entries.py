@@ -58,7 +58,7 @@ class Exemplar:
 
 
 @dataclass(frozen=True)
-class Account:
+class ScoredExplanation:
     """What one explainer said, and how each simulator scored it; rows of the two tables.
 
     A score is that over all tokens; under `parts` it has those over the visual and text ones.
@@ -78,7 +78,7 @@ class Entry:
     shares: Mapping[str, float]
     n_exemplars: int
     scale: float
-    accounts: tuple[Account, ...]
+    accounts: tuple[ScoredExplanation, ...]
     exemplars: tuple[Exemplar, ...] = field(default=())
 
     @property
@@ -144,11 +144,11 @@ def describe_exemplar(
 
 def _pair_up(
     explanations: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any]]
-) -> tuple[Account, ...]:
+) -> tuple[ScoredExplanation, ...]:
     explainers = dict.fromkeys(row["explainer"] for row in (*explanations, *scores))
     said = {row["explainer"]: row for row in explanations}
     return tuple(
-        Account(
+        ScoredExplanation(
             said.get(name) or _UNSAID | {"explainer": name},
             _with_parts([row for row in scores if row["explainer"] == name]),
         )
