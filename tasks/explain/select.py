@@ -34,7 +34,7 @@ class NeuronChoice:
                 raise ValueError(f"only: {name!r} is not layer:neuron, such as 3:417")
 
 
-def choose_neurons(types: pa.Table, choice: NeuronChoice) -> pa.Table:
+def select_neurons_to_explain(types: pa.Table, choice: NeuronChoice) -> pa.Table:
     """The chosen rows of `types`, sorted by layer and neuron.
 
     The limits keep the neurons with the largest share of their own type, and `count` takes them

@@ -61,7 +61,7 @@ class PageInputs:
     outcomes: Mapping[str, pa.Table]
     """Tables with a status, by name: for the failures by reason."""
     chosen: Sequence[tuple[int, int, str]]
-    """From `choose_neurons`."""
+    """From `select_strongest_neurons`."""
     traces: pa.Table
     catalog: Catalog
     top_exemplars: int = 6

@@ -28,7 +28,7 @@ from neuron_atlas.tasks.report.figures import write_figures
 from neuron_atlas.tasks.report.page import Heading, PageInputs, write_page
 from neuron_atlas.tasks.report.settings import About, ReportFiles, ReportSettings
 from neuron_atlas.tasks.report.site.layout import FOLDER
-from neuron_atlas.tasks.report.strongest import choose_neurons
+from neuron_atlas.tasks.report.strongest import select_strongest_neurons
 from neuron_atlas.tasks.report.tables import Summary, over_all_tokens, summarise, write_tables
 from neuron_atlas.tasks.samples.catalog import open_catalog
 from neuron_atlas.tasks.samples.source import Source
@@ -59,7 +59,7 @@ def write_report(
     analysis = read_analysis(files.tables, types)
     # What is undefined over the visual or the text tokens alone is counted in the aggregates.
     overall = outcomes["scores"] = over_all_tokens(scores)
-    chosen = choose_neurons(types, explanations, overall, settings.neurons_per_type)
+    chosen = select_strongest_neurons(types, explanations, overall, settings.neurons_per_type)
     traces = _chosen_traces(files.traces, chosen, settings.exemplars)
     catalog = open_catalog(
         files.tables["samples"],

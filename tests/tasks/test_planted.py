@@ -20,7 +20,7 @@ from neuron_atlas.tasks.explain.dissect import Dissect
 from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.rows import explanation_rows
-from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
+from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_explain
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.models.prices import Price
@@ -182,7 +182,7 @@ def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: E
     folder, catalog = captured
     names = {neuron: name for name, neuron in neurons.items()}
     only = tuple(f"{LAYER}:{neuron}" for neuron in neurons.values())
-    types = choose_neurons(classify(folder, LAYER, PaperRule()), NeuronChoice(only=only))
+    types = select_neurons_to_explain(classify(folder, LAYER, PaperRule()), NeuronChoice(only=only))
     shown, held_out, aside = (
         evidence(folder, types, purpose) for purpose in ("explainer", "scorer", "calibration")
     )
@@ -342,7 +342,7 @@ def shuffled(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> list[li
     last with the controls of `other_neurons`."""
     folder, catalog = captured
     whole = classify(folder, LAYER, PaperRule())
-    types = choose_neurons(whole, NeuronChoice(types=TYPES_THAT_FIRE, count=CROWD))
+    types = select_neurons_to_explain(whole, NeuronChoice(types=TYPES_THAT_FIRE, count=CROWD))
     by_purpose: ByPurpose = {
         purpose: evidence(folder, types, purpose) for purpose in get_args(Purpose)
     }

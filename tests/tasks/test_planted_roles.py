@@ -12,7 +12,7 @@ import pytest
 
 from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.evidence.evidence import Purpose
-from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
+from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_explain
 from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.samples.catalog import Catalog
@@ -48,7 +48,9 @@ READING = ("the word circle", "the word square", "red in both", "blue in both")
 @pytest.fixture(scope="module")
 def by_purpose(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> ByPurpose:
     only = tuple(f"{LAYER}:{neuron}" for name, neuron in neurons.items() if name in FIRING)
-    types = choose_neurons(classify(captured[0], LAYER, PaperRule()), NeuronChoice(only=only))
+    types = select_neurons_to_explain(
+        classify(captured[0], LAYER, PaperRule()), NeuronChoice(only=only)
+    )
     return {purpose: evidence(captured[0], types, purpose) for purpose in get_args(Purpose)}
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table, write_table
 from neuron_atlas.tasks.explain.explanation import Explainer
-from neuron_atlas.tasks.explain.select import choose_neurons
+from neuron_atlas.tasks.explain.select import select_neurons_to_explain
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.config.settings import ExplainSettings
 from neuron_atlas.workflows.models.calls import ModelUse
@@ -83,7 +83,7 @@ def _needs(settings: ExplainSettings, title: str, context: Context) -> Needs:
 def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[Item]:
     types = read_table(context.paths("classify", "types"), NEURON_TYPES)
     try:
-        chosen = choose_neurons(types, settings.neurons)
+        chosen = select_neurons_to_explain(types, settings.neurons)
     except ValueError as error:
         raise WrongCall(f"explain.neurons.{error}") from error
     evidence = EvidenceFiles.of(context)
