@@ -10,7 +10,7 @@ from PIL import Image
 
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.subject.families import FAMILIES, Shown, looking
+from neuron_atlas.tasks.subject.families import FAMILIES, PreparedSample, looking
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import SubjectError
 
@@ -66,7 +66,7 @@ def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encode
     # What is padded is said by the lengths; the model needs no mask (see tasks/subject/batch.py).
     inputs.pop("attention_mask", None)
     grids = FAMILIES[subject.family](
-        Shown(
+        PreparedSample(
             config=subject.model.config,
             processor=subject.processor,
             sizes=[image.size for image in images],

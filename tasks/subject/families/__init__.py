@@ -1,7 +1,7 @@
 """Families of vision-language models, and where in the images their visual tokens look.
 
-A family is one function from what the processor prepared (`Shown`) to the grids of visual tokens
-over the images (`Grid`), in the order in which their placeholders stand in the sequence. All else
+A family is one function from what the processor prepared (`PreparedSample`) to the grids of visual
+tokens over the images (`Grid`), in the order in which their placeholders stand in the sequence. All else
 that differs between families, transformers knows: how many tokens an image takes, which token is
 their placeholder, what a prompt looks like, where the decoder is.
 """
@@ -18,11 +18,11 @@ from neuron_atlas.tasks.subject.families import (
     llava_next,
     qwen2_5_vl,
 )
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown, looking
+from neuron_atlas.tasks.subject.families.grid import Grid, PreparedSample, looking
 
-__all__ = ["FAMILIES", "Grid", "Shown", "looking"]
+__all__ = ["FAMILIES", "Grid", "PreparedSample", "looking"]
 
-FAMILIES: Mapping[str, Callable[[Shown], list[Grid]]] = {
+FAMILIES: Mapping[str, Callable[[PreparedSample], list[Grid]]] = {
     "llava": llava.lay_out,
     "llava_next": llava_next.lay_out,
     "llava_onevision": llava_next.lay_out_onevision,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, PreparedSample, whole
 from neuron_atlas.tasks.subject.settings import SubjectError
 
 
-def lay_out(shown: Shown) -> list[Grid]:
+def lay_out(shown: PreparedSample) -> list[Grid]:
     """One grid over all of each image, which the processor only stretches. Raises SubjectError."""
     if len(shown.runs()) != len(shown.sizes):
         raise SubjectError(

@@ -13,7 +13,7 @@ from neuron_atlas.tasks.artifacts.regions import Region
 
 
 @dataclass(frozen=True)
-class Shown:
+class PreparedSample:
     """A sample as the processor prepared it for the model.
 
     config: the model's. sizes: width and height (px) of each original image. input_ids: int64

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown, tiles, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, PreparedSample, tiles, whole
 
 _MARKER = re.compile(r"<row_(\d+)_col_(\d+)>|<global-img>")
 
 
-def lay_out(shown: Shown) -> list[Grid]:
+def lay_out(shown: PreparedSample) -> list[Grid]:
     """The tiles of each image row by row, as the prompt names them, and the whole image."""
     side = math.isqrt(shown.processor.image_seq_len)
     markers = _MARKER.finditer(shown.processor.tokenizer.decode(shown.input_ids))

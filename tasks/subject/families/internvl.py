@@ -6,11 +6,11 @@ import math
 
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown, tiles, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, PreparedSample, tiles, whole
 from neuron_atlas.tasks.subject.settings import SubjectError
 
 
-def lay_out(shown: Shown) -> list[Grid]:
+def lay_out(shown: PreparedSample) -> list[Grid]:
     """The tiles of each image row by row and its thumbnail, or the whole image alone."""
     grids = []
     a_tile = shown.config.image_seq_length

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown
+from neuron_atlas.tasks.subject.families.grid import Grid, PreparedSample
 from neuron_atlas.tasks.subject.geometry import image_view
 
 
-def lay_out(shown: Shown) -> list[Grid]:
+def lay_out(shown: PreparedSample) -> list[Grid]:
     """The patch grid of each image over what the processor leaves of it."""
     patch = shown.config.vision_config.patch_size
     grids = []

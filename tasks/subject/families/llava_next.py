@@ -9,18 +9,18 @@ from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, PreparedSample, whole
 
 _LARGEST_UNSHRUNK = 1.1
 """OneVision shrinks a grid whose sides exceed those allowed by more than this factor."""
 
 
-def lay_out(shown: Shown) -> list[Grid]:
+def lay_out(shown: PreparedSample) -> list[Grid]:
     """For each image its thumbnail, then the rows of its tiles with a newline after each."""
     return [grid for image in range(len(shown.sizes)) for grid in _any_resolution(shown, image)]
 
 
-def lay_out_onevision(shown: Shown) -> list[Grid]:
+def lay_out_onevision(shown: PreparedSample) -> list[Grid]:
     """The same for one image, its grid shrunk where it is too large; several images are each
     padded to a square, and have no tiles."""
     if len(shown.sizes) == 1:
@@ -33,7 +33,7 @@ def lay_out_onevision(shown: Shown) -> list[Grid]:
     ]
 
 
-def _any_resolution(shown: Shown, image: int) -> tuple[Grid, Grid]:
+def _any_resolution(shown: PreparedSample, image: int) -> tuple[Grid, Grid]:
     width, height = size = shown.sizes[image]
     side = _patches(shown)
     tile = shown.config.vision_config.image_size
@@ -64,7 +64,7 @@ def _any_resolution(shown: Shown, image: int) -> tuple[Grid, Grid]:
     return whole(image, size, side, side), Grid(region, row_ends=True)
 
 
-def _shrunk(shown: Shown, grid: Grid) -> Grid:
+def _shrunk(shown: PreparedSample, grid: Grid) -> Grid:
     """The grid over the same box with as many rows and columns as the model interpolates to."""
     most_tiles = int(shown.config.vision_aspect_ratio.removeprefix("anyres_max_"))
     region = grid.region
@@ -82,7 +82,7 @@ def _padded_to_square(width: int, height: int) -> tuple[float, float, float, flo
     return float(left), float(top), float(left + side), float(top + side)
 
 
-def _patches(shown: Shown) -> int:
+def _patches(shown: PreparedSample) -> int:
     """Patches along a side of what the vision tower sees at once."""
     vision = shown.config.vision_config
     return int(vision.image_size // vision.patch_size)

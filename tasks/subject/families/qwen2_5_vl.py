@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from neuron_atlas.tasks.subject.families.grid import Grid, Shown, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, PreparedSample, whole
 
 
-def lay_out(shown: Shown) -> list[Grid]:
+def lay_out(shown: PreparedSample) -> list[Grid]:
     """One grid over all of each image, which the processor only stretches."""
     merged = shown.config.vision_config.spatial_merge_size
     if not shown.sizes:
