@@ -13,7 +13,8 @@ from annotated_types import Ge
 
 from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.explain.draw import LEAST_SIZE, Render
-from neuron_atlas.tasks.explain.exhibits import choose_exhibits
+from neuron_atlas.tasks.explain.example_renderer import ExampleRenderer
+from neuron_atlas.tasks.explain.examples import choose_examples
 from neuron_atlas.tasks.explain.explanation import Explainer, Explanation
 from neuron_atlas.tasks.explain.prompt import (
     ANSWER_FORMAT,
@@ -22,7 +23,6 @@ from neuron_atlas.tasks.explain.prompt import (
     read_answer,
     wording,
 )
-from neuron_atlas.tasks.explain.showing import Showing
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import (
     ClientSettings,
@@ -44,7 +44,7 @@ from neuron_atlas.tasks.settings import AtLeastOne, Share, runtime
 class Chat(Explainer):
     """Settings of the explainer, and the explainer.
 
-    exemplars, lower_share, contrasts: see `choose_exhibits`. render: how activations are laid over
+    exemplars, lower_share, contrasts: see `choose_examples`. render: how activations are laid over
     a picture (`tasks.explain.draw`). image_size: px that a drawn picture has at most on each side;
     512 is all that detail "low" is seen at, and one tile of detail "high". detail: low, high or
     auto, which sets the price of a picture. max_tokens: of the answer. temperature, seed,
@@ -108,20 +108,22 @@ class _Conversation:
         self._catalog = catalog
         self._drawing = drawing
         self._dialogue = Dialogue(connection, settings.structured)
-        self._showing = Showing(catalog, settings.render, settings.image_size, settings.detail)
+        self._showing = ExampleRenderer(
+            catalog, settings.render, settings.image_size, settings.detail
+        )
 
     async def explain(self, evidence: Evidence) -> Explanation:
         begun = time.monotonic()
         settings = self._settings
-        exhibits = choose_exhibits(
+        examples = choose_examples(
             evidence, self._catalog, settings.exemplars, settings.lower_share, settings.contrasts
         )
-        if not exhibits.active:
+        if not examples.active:
             reason = "no exemplar excites it" if evidence.exemplars else "it has no exemplars"
             return Explanation("", "no_evidence", reason)
         try:
             first = await asyncio.get_running_loop().run_in_executor(
-                self._drawing, self._showing.first_messages, evidence, exhibits
+                self._drawing, self._showing.first_messages, evidence, examples
             )
         except Unopenable as error:
             return Explanation("", "failed", str(error), seconds=time.monotonic() - begun)
@@ -133,7 +135,7 @@ class _Conversation:
         outcome = await self._dialogue.ask(
             Request(first, parameters, ANSWER_FORMAT), lambda said: read_answer(said.text), again
         )
-        return self._told(outcome, exhibits.sample_ids)
+        return self._told(outcome, examples.sample_ids)
 
     def _told(self, outcome: Outcome[Reading], exemplar_ids: tuple[int, ...]) -> Explanation:
         reading, answers = outcome.reading, outcome.answers

@@ -65,7 +65,7 @@ ANSWER_FORMAT: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Shown:
+class RenderedExample:
     """One sample as the model will see it: a drawn picture, a marked text, or both.
 
     peak: its highest level, 1 to 10; 0 makes it a contrast.
@@ -97,7 +97,7 @@ def wording(render: Render, contrasts: bool) -> str:
 
 
 def first_messages(
-    kind: str, samples: Sequence[Shown], detail: str, render: Render
+    kind: str, samples: Sequence[RenderedExample], detail: str, render: Render
 ) -> list[dict[str, Any]]:
     """The question about a neuron of type `kind`, its samples before their contrasts; `detail` is
     the protocol's, for pictures."""

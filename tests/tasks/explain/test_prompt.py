@@ -10,7 +10,7 @@ from neuron_atlas.tasks.explain.prompt import (
     ANSWER_FORMAT,
     Malformed,
     Reading,
-    Shown,
+    RenderedExample,
     first_messages,
     read_answer,
     wording,
@@ -61,8 +61,8 @@ def test_all_that_is_asked_for_is_read():
     assert read_answer(lines) == Reading("Red things.", "the first", "", 0.4)
 
 
-def shown(*peaks: int) -> list[Shown]:
-    return [Shown(Image.new("RGB", (4, 4)), "{{a}}(3) word", peak) for peak in peaks]
+def shown(*peaks: int) -> list[RenderedExample]:
+    return [RenderedExample(Image.new("RGB", (4, 4)), "{{a}}(3) word", peak) for peak in peaks]
 
 
 def told(kind: str, *peaks: int, render: Render = "heat") -> tuple[str, list[str]]:

@@ -17,7 +17,7 @@ _SILENT = 1.0
 
 
 @dataclass(frozen=True)
-class Exhibits:
+class ChosenExamples:
     """What is shown of one neuron: active samples, strongest first, and silent ones."""
 
     active: tuple[Excitation, ...]
@@ -29,9 +29,9 @@ class Exhibits:
         return tuple(seen.sample_id for seen in (*self.active, *self.contrasts))
 
 
-def choose_exhibits(
+def choose_examples(
     evidence: Evidence, catalog: Catalog, count: int, lower_share: float, contrasts: int
-) -> Exhibits:
+) -> ChosenExamples:
     """At most `count` active samples, and `contrasts` silent ones that resemble them.
 
     Of the active ones, the share `lower_share` (rounded down) comes from the lower quantiles: the
@@ -53,8 +53,8 @@ def choose_exhibits(
     weaker = [rest[part[len(part) // 2]] for part in parts if len(part)]
     active = (*strongest, *weaker)
     if not active or not contrasts:
-        return Exhibits(active)
-    return Exhibits(active, tuple(_contrasts(evidence, active, catalog, contrasts)))
+        return ChosenExamples(active)
+    return ChosenExamples(active, tuple(_contrasts(evidence, active, catalog, contrasts)))
 
 
 def peak_level(seen: Excitation, evidence: Evidence) -> int:
