@@ -1,9 +1,9 @@
 """Families of vision-language models, and where in the images their visual tokens look.
 
 A family is one function from what the processor prepared (`PreparedSample`) to the grids of visual
-tokens over the images (`Grid`), in the order in which their placeholders stand in the sequence. All else
-that differs between families, transformers knows: how many tokens an image takes, which token is
-their placeholder, what a prompt looks like, where the decoder is.
+tokens over the images (`Grid`), in the order in which their placeholders stand in the sequence. All
+else that differs between families, transformers knows: how many tokens an image takes, which token
+is their placeholder, what a prompt looks like, where the decoder is.
 """
 
 from __future__ import annotations
