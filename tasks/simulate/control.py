@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplainedNeuron:
     """A neuron with an explanation that is ok."""
 
     layer: int
@@ -17,7 +17,9 @@ class Explained:
     text: str
 
 
-def other_neurons(explained: Sequence[Explained], seed: int) -> dict[tuple[int, int], Explained]:
+def other_neurons(
+    explained: Sequence[ExplainedNeuron], seed: int
+) -> dict[tuple[int, int], ExplainedNeuron]:
     """For every neuron another one whose explanation says something else.
 
     One of the same layer and type if there is one, else of the same type, else any; which of
@@ -25,8 +27,8 @@ def other_neurons(explained: Sequence[Explained], seed: int) -> dict[tuple[int, 
     absent from the result where all explanations are the same.
     """
     explained = sorted(explained, key=lambda neuron: (neuron.layer, neuron.neuron))
-    layer_and_type: dict[tuple[int, str], list[Explained]] = {}
-    same_type: dict[str, list[Explained]] = {}
+    layer_and_type: dict[tuple[int, str], list[ExplainedNeuron]] = {}
+    same_type: dict[str, list[ExplainedNeuron]] = {}
     for neuron in explained:
         layer_and_type.setdefault((neuron.layer, neuron.type), []).append(neuron)
         same_type.setdefault(neuron.type, []).append(neuron)
@@ -43,7 +45,9 @@ def other_neurons(explained: Sequence[Explained], seed: int) -> dict[tuple[int, 
     return chosen
 
 
-def _draw(pool: Sequence[Explained], neuron: Explained, seed: int) -> Explained | None:
+def _draw(
+    pool: Sequence[ExplainedNeuron], neuron: ExplainedNeuron, seed: int
+) -> ExplainedNeuron | None:
     """Walk the pool from a hashed place to the first explanation that differs."""
     lot = hashlib.blake2b(f"{seed}:{neuron.layer}:{neuron.neuron}".encode(), digest_size=8).digest()
     start = int.from_bytes(lot, "big") % len(pool)
@@ -54,6 +58,6 @@ def _draw(pool: Sequence[Explained], neuron: Explained, seed: int) -> Explained 
     return None
 
 
-def _said(neuron: Explained) -> str:
+def _said(neuron: ExplainedNeuron) -> str:
     """The explanation without its figures, which differ from neuron to neuron."""
     return neuron.text.split(" (r = ")[0].strip()

@@ -12,7 +12,7 @@ from neuron_atlas.tasks.artifacts import SIMULATIONS
 from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, one_to_one
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.simulate.control import Explained
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron
 from neuron_atlas.tasks.simulate.simulator import (
     NOTHING,
     Capabilities,
@@ -33,8 +33,8 @@ def simulate_neurons(
     explainer: str,
     held_out: Sequence[Evidence],
     calibration: Sequence[Evidence],
-    explained: Mapping[tuple[int, int], Explained],
-    controls: Mapping[tuple[int, int], Explained],
+    explained: Mapping[tuple[int, int], ExplainedNeuron],
+    controls: Mapping[tuple[int, int], ExplainedNeuron],
     catalog: Catalog,
     calls: Calls,
     capabilities: Capabilities | None = None,
@@ -84,7 +84,7 @@ def simulate_neurons(
 
 
 def _plan(
-    common: dict, claim: str, explained: Explained | None, evidence: Evidence, purpose: str
+    common: dict, claim: str, explained: ExplainedNeuron | None, evidence: Evidence, purpose: str
 ) -> list[_Planned]:
     about = common | {
         "claim": claim,

@@ -20,7 +20,7 @@ from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
-from neuron_atlas.tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
 from tests.loopback.fixture import Loopback
 from tests.one_process import classify, evidence
 from tests.tasks.test_planted import (
@@ -82,7 +82,7 @@ def scored(
 
     def explained(said: dict[str, str]) -> Claims:
         return {
-            (LAYER, neurons[name]): Explained(LAYER, neurons[name], TYPES[name], words)
+            (LAYER, neurons[name]): ExplainedNeuron(LAYER, neurons[name], TYPES[name], words)
             for name, words in said.items()
         }
 
@@ -140,7 +140,7 @@ def shuffled(captured: tuple[Path, Catalog], simulator: ChatSimulator) -> list[d
     seen: ByPurpose = {purpose: evidence(folder, types, purpose) for purpose in get_args(Purpose)}
     said = Dissect().explain(seen["explainer"], catalog, Calls())
     crowd = [
-        Explained(one.layer, one.neuron, one.type, explanation.text.split(" (r = ")[0])
+        ExplainedNeuron(one.layer, one.neuron, one.type, explanation.text.split(" (r = ")[0])
         for one, explanation in zip(seen["explainer"], said, strict=True)
         if explanation.status == "ok"
     ]

@@ -16,7 +16,7 @@ from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_ex
 from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
 from neuron_atlas.tasks.simulate.heat_maps import HeatMaps
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
 from neuron_atlas.tasks.simulate.simulator import Simulator
@@ -93,7 +93,9 @@ class Score:
 
     def _explained(self, said: dict[str, str]) -> Claims:
         return {
-            (LAYER, self._neurons[name]): Explained(LAYER, self._neurons[name], TYPES[name], words)
+            (LAYER, self._neurons[name]): ExplainedNeuron(
+                LAYER, self._neurons[name], TYPES[name], words
+            )
             for name, words in said.items()
         }
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, SIMULATIONS, read_table, write_table
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
 from neuron_atlas.workflows.cluster.actor_pool import Placement, actor_count
 from neuron_atlas.workflows.cluster.progress import say
@@ -176,11 +176,11 @@ def _items(
     return items
 
 
-def _explained(context: Context, explainer: str) -> dict[Key, Explained]:
+def _explained(context: Context, explainer: str) -> dict[Key, ExplainedNeuron]:
     columns = ["layer", "neuron", "type", "text", "status"]
     table = read_table(context.paths("explain", "explanations", explainer), EXPLANATIONS, columns)
     rows = table.filter(pc.equal(table["status"], "ok")).drop_columns("status").to_pylist()
-    return {(row["layer"], row["neuron"]): Explained(**row) for row in rows}
+    return {(row["layer"], row["neuron"]): ExplainedNeuron(**row) for row in rows}
 
 
 def _simulate(
@@ -190,8 +190,8 @@ def _simulate(
     explainer: str,
     part: NeuronPart,
     files: EvidenceFiles,
-    explained: Mapping[Key, Explained],
-    controls: Mapping[Key, Explained],
+    explained: Mapping[Key, ExplainedNeuron],
+    controls: Mapping[Key, ExplainedNeuron],
 ) -> None:
     """Write the simulations of a part, unless answers of a batch are pending."""
     from neuron_atlas.tasks.simulate.rows import simulate_neurons

@@ -9,7 +9,7 @@ from neuron_atlas.tasks.artifacts import SIMULATIONS, write_table
 from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.simulate.control import Explained
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron
 from neuron_atlas.tasks.simulate.rows import simulate_neurons
 from neuron_atlas.tasks.simulate.simulator import (
     Capabilities,
@@ -18,8 +18,8 @@ from neuron_atlas.tasks.simulate.simulator import (
     Simulator,
 )
 
-OWN = Explained(2, 5, "visual", "red things")
-OTHER = Explained(3, 8, "visual", "blue things")
+OWN = ExplainedNeuron(2, 5, "visual", "red things")
+OTHER = ExplainedNeuron(3, 8, "visual", "blue things")
 ODD = {
     3: {"status": "failed", "reason": "it was number 3"},
     13: {"visual": np.zeros(3, np.float32)},
@@ -68,8 +68,8 @@ def evidence(exemplars: Sequence[int], random: Sequence[int], neuron: int = 5) -
 
 def rows(
     seen: Evidence,
-    own: Explained | None = OWN,
-    other: Explained | None = OTHER,
+    own: ExplainedNeuron | None = OWN,
+    other: ExplainedNeuron | None = OTHER,
     aside: Sequence[Evidence] = (),
     simulator: Echo | None = None,
 ) -> list[dict]:
