@@ -7,7 +7,7 @@ import torch
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.capture.batch import Batch
-from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, Tally
+from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, RunningSums
 from neuron_atlas.tasks.capture.top_n import EMPTY, insert, pack
 from neuron_atlas.tasks.capture.traces import keep_traces
 from neuron_atlas.tasks.subject.encode import TEXT
@@ -64,7 +64,7 @@ def _peaks(
 
 
 def _add_moments(
-    tally: Tally,
+    tally: RunningSums,
     values: torch.Tensor,
     finite: torch.Tensor,
     peaks: torch.Tensor,

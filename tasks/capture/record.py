@@ -30,7 +30,7 @@ class Layout:
 
 
 @dataclass
-class Tally:
+class RunningSums:
     """Running sums over all tokens of each role, on the layer's device.
 
     tokens: int64 [roles], tokens seen. nonfinite, positive: int64 [roles, neurons], activations
@@ -72,7 +72,7 @@ class LayerRecord:
     peak_roles: tuple[int, ...]
     keys: torch.Tensor
     peak_places: torch.Tensor
-    tally: Tally
+    tally: RunningSums
     random_slots: dict[int, int]
     traces: torch.Tensor | None = None
     random_traces: torch.Tensor | None = None
@@ -113,7 +113,7 @@ def empty_record(
         peak_roles=peak_roles,
         keys=torch.full((neurons, top_n), EMPTY, dtype=torch.int64, device=device),
         peak_places=torch.full((neurons, top_n), NO_SAMPLE, dtype=torch.int32, device=device),
-        tally=Tally(
+        tally=RunningSums(
             tokens=zeros((len(ROLES),), torch.int64),
             nonfinite=zeros(by_role, torch.int64),
             positive=zeros(by_role, torch.int64),
