@@ -118,7 +118,7 @@ _EMPTY_WORDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Claim:
+class ExplanationTerms:
     """What an explanation says excites a neuron: terms for visual tokens, terms for text tokens."""
 
     visual: frozenset[str]
@@ -143,20 +143,20 @@ class ConceptSimulator(Simulator):
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         """See Simulator. An explanation that names nothing predicts 0 everywhere."""
-        claims = {said: read_claim(said) for said in {asked.explanation for asked in questions}}
+        claims = {said: read_terms(said) for said in {asked.explanation for asked in questions}}
         return [
             _predict(claims[asked.explanation], asked.sample_id, catalog) for asked in questions
         ]
 
 
-def read_claim(explanation: str) -> Claim:
+def read_terms(explanation: str) -> ExplanationTerms:
     """The terms that an explanation names, by the role its clause speaks of.
 
     Quoted terms are taken as they stand; in a clause without quotes, its words less the empty
     ones. A clause that speaks of neither images nor words is about both. What is denied ("but not
     blue ones") and figures in parentheses are not read.
 
-    >>> claim = read_claim('Image regions that show "red"; the word "circle" in the text.')
+    >>> claim = read_terms('Image regions that show "red"; the word "circle" in the text.')
     >>> sorted(claim.visual), sorted(claim.text)
     (['red'], ['circle'])
     """
@@ -174,10 +174,10 @@ def read_claim(explanation: str) -> Claim:
             visual |= terms
         if of_text or not of_image:
             text |= terms
-    return Claim(frozenset(visual - {""}), frozenset(text - {""}))
+    return ExplanationTerms(frozenset(visual - {""}), frozenset(text - {""}))
 
 
-def _predict(claim: Claim, sample_id: int, catalog: Catalog) -> Prediction:
+def _predict(claim: ExplanationTerms, sample_id: int, catalog: Catalog) -> Prediction:
     # A term of several words names each token of any of them.
     words = frozenset(_term(word) for term in claim.text for word in term.split())
     return Prediction(
