@@ -1,4 +1,4 @@
-"""Turns a neuron's examples into what a chat model is sent."""
+"""Render a neuron's prompt examples as the messages for a chat model."""
 
 from __future__ import annotations
 
@@ -17,49 +17,53 @@ from neuron_atlas.tasks.explain.prompt import RenderedExample, first_messages
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import open_view
 
-_VIEWS_KEPT = 128
-_KEPT_SIZE = {"heat": 1, "mask": 1, "crop": 2}
-"""Longer side of a view that is kept, at most, in sizes of what is drawn: a crop enlarges it."""
+_CACHED_VIEWS = 128
+_CACHED_SIZE = {"heat": 1, "mask": 1, "crop": 2}
+"""Longest side of a cached view, in multiples of `size`; a crop is an enlarged part of it."""
 
 
 class ExampleRenderer:
-    """Draws and words samples; opened images are kept, for neurons share their samples."""
+    """Renderer of prompt examples. Caches opened images, since neurons share samples."""
 
     def __init__(self, catalog: Catalog, render: Render, image_size: int, detail: str) -> None:
         self._catalog = catalog
         self._render = render
         self._size = image_size
         self._detail = detail
-        self._view = lru_cache(maxsize=_VIEWS_KEPT)(self._open_view)
+        self._view = lru_cache(maxsize=_CACHED_VIEWS)(self._open_view)
 
     def first_messages(self, evidence: Evidence, examples: ChosenExamples) -> list[dict[str, Any]]:
-        """The question about a neuron. Raises Unopenable."""
-        samples = [self._show(evidence, seen) for seen in examples.active]
-        samples += [self._show(evidence, seen, contrast=True) for seen in examples.contrasts]
+        """Return the messages that ask about a neuron. Raises Unopenable if an image is bad."""
+        samples = [self._render_one(evidence, sample) for sample in examples.active]
+        samples += [
+            self._render_one(evidence, sample, is_contrast=True) for sample in examples.contrasts
+        ]
         return first_messages(evidence.type, samples, self._detail, self._render)
 
-    def _show(
-        self, evidence: Evidence, seen: Excitation, contrast: bool = False
+    def _render_one(
+        self, evidence: Evidence, record: Excitation, is_contrast: bool = False
     ) -> RenderedExample:
-        sample = self._catalog[seen.sample_id]
+        sample = self._catalog[record.sample_id]
         picture = text = None
         if evidence.type != "text" and sample.regions:
-            view, scale = self._view(seen.sample_id)
-            if contrast:
+            view, scale = self._view(record.sample_id)
+            if is_contrast:
                 picture = draw_plain(view, self._size)
             else:
                 boxes = token_boxes(sample.view.regions) * scale
-                tens = to_ten(seen.visual, evidence.scale)
+                tens = to_ten(record.visual, evidence.scale)
                 picture = draw(self._render, view, boxes, tens, self._size)
         if evidence.type != "visual":
-            tens = np.zeros(len(seen.text)) if contrast else to_ten(seen.text, evidence.scale)
+            tens = np.zeros(len(record.text))
+            if not is_contrast:
+                tens = to_ten(record.text, evidence.scale)
             text = mark_tokens(sample.tokens, tens)
-        return RenderedExample(picture, text, 0 if contrast else peak_level(seen, evidence))
+        return RenderedExample(picture, text, 0 if is_contrast else peak_level(record, evidence))
 
     def _open_view(self, sample_id: int) -> tuple[Image.Image, float]:
-        """A sample's view, and how much smaller than the original it is kept."""
+        """Return a sample's view as cached, and its scale relative to the original."""
         view = open_view(self._catalog, sample_id)
-        scale = min(1.0, _KEPT_SIZE[self._render] * self._size / max(view.size))
+        scale = min(1.0, _CACHED_SIZE[self._render] * self._size / max(view.size))
         width, height = (max(1, round(side * scale)) for side in view.size)
         if scale < 1:
             view = view.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)

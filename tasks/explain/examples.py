@@ -1,4 +1,4 @@
-"""Which samples of a neuron's evidence an explainer is shown."""
+"""Choose the samples of a neuron's evidence that go into an explainer's prompt."""
 
 from __future__ import annotations
 
@@ -13,97 +13,97 @@ from neuron_atlas.tasks.evidence.evidence import Evidence, Excitation, to_levels
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 _SILENT = 1.0
-"""Of 10: a sample on which no token reaches it counts as one that leaves the neuron silent."""
+"""A sample is silent if all its activations, on the scale to 10, are below this."""
 
 
 @dataclass(frozen=True)
 class ChosenExamples:
-    """What is shown of one neuron: active samples, strongest first, and silent ones."""
+    """Samples of one neuron for the prompt: active ones, strongest first, and silent contrasts."""
 
     active: tuple[Excitation, ...]
     contrasts: tuple[Excitation, ...] = ()
 
     @property
     def sample_ids(self) -> tuple[int, ...]:
-        """All of them."""
-        return tuple(seen.sample_id for seen in (*self.active, *self.contrasts))
+        """Ids of the active samples, then of the contrasts."""
+        return tuple(sample.sample_id for sample in (*self.active, *self.contrasts))
 
 
 def choose_examples(
     evidence: Evidence, catalog: Catalog, count: int, lower_share: float, contrasts: int
 ) -> ChosenExamples:
-    """At most `count` active samples, and `contrasts` silent ones that resemble them.
+    """Choose at most `count` active samples and at most `contrasts` silent ones like them.
 
-    Of the active ones, the share `lower_share` (rounded down) comes from the lower quantiles: the
-    exemplars below the strongest are cut into as many equal parts, and the middle of each is
-    taken. An image is shown once. A sample counts as active if some token of the roles that are
-    shown for the neuron's type reaches level 1.
+    The share `lower_share` (rounded down) of the active samples comes from lower quantiles: the
+    exemplars below the strongest are split into that many equal parts, and the middle one of each
+    part is taken. Each image appears once. A sample is active if a token of the roles shown for the
+    neuron's type reaches level 1.
 
-    Contrasts are random samples that leave the neuron silent, by how alike their texts are to
-    those of the active ones: cosine of TF-IDF over words, whose document frequencies are those
-    among this neuron's own samples. So what is alike is what the texts mention: for described
-    images that is their content, as far as it was described. Samples that share no word are never
-    taken.
+    Contrasts are random samples on which the neuron is silent, in the order of their texts'
+    similarity to the active samples: cosine of TF-IDF over words, with document frequencies over
+    this neuron's own samples. Texts describe images, so similar texts mean similar content. Samples
+    that share no word with the active ones are never chosen.
     """
-    usable = [seen for seen in evidence.exemplars if peak_level(seen, evidence) > 0]
-    ranked = _one_an_image(usable, catalog)
-    lower = int(count * lower_share)
-    strongest, rest = ranked[: count - lower], ranked[count - lower :]
-    parts = np.array_split(np.arange(len(rest)), lower) if lower else []
-    weaker = [rest[part[len(part) // 2]] for part in parts if len(part)]
+    usable = [sample for sample in evidence.exemplars if peak_level(sample, evidence) > 0]
+    ranked = _distinct_images(usable, catalog)
+    n_lower = int(count * lower_share)
+    strongest, below = ranked[: count - n_lower], ranked[count - n_lower :]
+    parts = np.array_split(np.arange(len(below)), n_lower) if n_lower else []
+    weaker = [below[part[len(part) // 2]] for part in parts if len(part)]
     active = (*strongest, *weaker)
     if not active or not contrasts:
         return ChosenExamples(active)
     return ChosenExamples(active, tuple(_contrasts(evidence, active, catalog, contrasts)))
 
 
-def peak_level(seen: Excitation, evidence: Evidence) -> int:
-    """The highest level, 0 to 10, of the tokens that are shown for the neuron's type."""
-    shown = [np.zeros(1, np.float32)]
-    shown += [seen.visual.ravel()] if evidence.type != "text" else []
-    shown += [seen.text.ravel()] if evidence.type != "visual" else []
-    return int(to_levels(to_ten(np.concatenate(shown), evidence.scale)).max())
+def peak_level(sample: Excitation, evidence: Evidence) -> int:
+    """Return the highest level, 0 to 10, among the tokens shown for the neuron's type."""
+    activations = [np.zeros(1, np.float32)]
+    activations += [sample.visual.ravel()] if evidence.type != "text" else []
+    activations += [sample.text.ravel()] if evidence.type != "visual" else []
+    return int(to_levels(to_ten(np.concatenate(activations), evidence.scale)).max())
 
 
-def _one_an_image(
-    seen: Iterable[Excitation], catalog: Catalog, known: Iterable[str] = ()
+def _distinct_images(
+    samples: Iterable[Excitation], catalog: Catalog, used: Iterable[str] = ()
 ) -> list[Excitation]:
-    """Those of `seen`, in order, that bring no image which is `known` or which came before."""
-    kept, shown = [], set(known)
-    for excitation in seen:
-        images = catalog[excitation.sample_id].images
-        if shown.isdisjoint(images):
-            shown.update(images)
-            kept.append(excitation)
-    return kept
+    """Return the samples, in order, without those that share an image with `used` or with an
+    earlier sample."""
+    distinct, used_images = [], set(used)
+    for sample in samples:
+        images = catalog[sample.sample_id].images
+        if used_images.isdisjoint(images):
+            used_images.update(images)
+            distinct.append(sample)
+    return distinct
 
 
 def _contrasts(
     evidence: Evidence, active: Sequence[Excitation], catalog: Catalog, count: int
 ) -> list[Excitation]:
-    shown = [image for seen in active for image in catalog[seen.sample_id].images]
-    silent = [seen for seen in evidence.random if _is_silent(seen, evidence.scale)]
-    silent = _one_an_image(silent, catalog, shown)
+    used = [image for sample in active for image in catalog[sample.sample_id].images]
+    silent = [sample for sample in evidence.random if _is_silent(sample, evidence.scale)]
+    silent = _distinct_images(silent, catalog, used)
     if not silent:
         return []
-    words = {seen: Counter(words_of(catalog[seen].text)) for seen in evidence.sample_ids}
-    held = Counter(word for counted in words.values() for word in counted)
-    place = {word: index for index, word in enumerate(sorted(held))}
-    # Smoothed, so that a word that all samples have counts little, and never nothing.
-    rarity = {word: np.log((1 + len(words)) / (1 + times)) + 1 for word, times in held.items()}
+    words = {number: Counter(words_of(catalog[number].text)) for number in evidence.sample_ids}
+    n_documents = Counter(word for counts in words.values() for word in counts)
+    index = {word: number for number, word in enumerate(sorted(n_documents))}
+    # Smoothed: a word that occurs in all samples has a small weight, not 0.
+    idf = {word: np.log((1 + len(words)) / (1 + n)) + 1 for word, n in n_documents.items()}
 
-    def vector(seen: Excitation) -> np.ndarray:
-        values = np.zeros(len(place))
-        for word, times in words[seen.sample_id].items():
-            values[place[word]] = times * rarity[word]
+    def vector(sample: Excitation) -> np.ndarray:
+        values = np.zeros(len(index))
+        for word, n in words[sample.sample_id].items():
+            values[index[word]] = n * idf[word]
         return values / max(float(np.linalg.norm(values)), 1e-12)
 
-    content = np.sum([vector(seen) for seen in active], axis=0)
-    likeness = [(float(vector(seen) @ content), seen) for seen in silent]
-    likeness.sort(key=lambda pair: (-pair[0], pair[1].sample_id))
-    return [seen for alike, seen in likeness[:count] if alike > 0]
+    content = np.sum([vector(sample) for sample in active], axis=0)
+    similarities = [(float(vector(sample) @ content), sample) for sample in silent]
+    similarities.sort(key=lambda pair: (-pair[0], pair[1].sample_id))
+    return [sample for similarity, sample in similarities[:count] if similarity > 0]
 
 
-def _is_silent(seen: Excitation, scale: float) -> bool:
-    everything = np.concatenate([seen.visual.ravel(), seen.text.ravel()])
-    return bool(to_ten(everything, scale).max(initial=0) < _SILENT)
+def _is_silent(sample: Excitation, scale: float) -> bool:
+    activations = np.concatenate([sample.visual.ravel(), sample.text.ravel()])
+    return bool(to_ten(activations, scale).max(initial=0) < _SILENT)
