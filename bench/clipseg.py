@@ -117,10 +117,10 @@ def _plainly(
 def _apart(
     segmenter: Segmenter, images: Sequence[Image.Image], texts: Sequence[str]
 ) -> torch.Tensor:
-    told, _ = segmenter.read(texts)
-    seen = segmenter.look(images)
+    told, _ = segmenter.encode_texts(texts)
+    seen = segmenter.encode_images(images)
     return torch.cat(
-        [segmenter.heat(of_image.expand(len(texts), -1, -1, -1), told) for of_image in seen]
+        [segmenter.heat_maps(of_image.expand(len(texts), -1, -1, -1), told) for of_image in seen]
     )
 
 

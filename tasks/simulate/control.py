@@ -1,4 +1,4 @@
-"""Controls: explanations that should not work, so that a score has something to stand beside."""
+"""Assign each neuron a control: the explanation of another neuron."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ExplainedNeuron:
-    """A neuron with an explanation that is ok."""
+    """Neuron with a usable explanation (status ok)."""
 
     layer: int
     neuron: int
@@ -20,11 +20,11 @@ class ExplainedNeuron:
 def other_neurons(
     explained: Sequence[ExplainedNeuron], seed: int
 ) -> dict[tuple[int, int], ExplainedNeuron]:
-    """For every neuron another one whose explanation says something else.
+    """Return, for each (layer, neuron), another neuron with a different explanation.
 
-    One of the same layer and type if there is one, else of the same type, else any; which of
-    them is decided by hash, so it depends on nothing but the seed and who is there. A neuron is
-    absent from the result where all explanations are the same.
+    It has the same layer and type if possible, else the same type, else any. The choice is by hash,
+    so it depends only on the seed and the explained neurons. A neuron is absent from the result if
+    no other explanation differs from its own.
     """
     explained = sorted(explained, key=lambda neuron: (neuron.layer, neuron.neuron))
     layer_and_type: dict[tuple[int, str], list[ExplainedNeuron]] = {}
@@ -48,16 +48,18 @@ def other_neurons(
 def _draw(
     pool: Sequence[ExplainedNeuron], neuron: ExplainedNeuron, seed: int
 ) -> ExplainedNeuron | None:
-    """Walk the pool from a hashed place to the first explanation that differs."""
-    lot = hashlib.blake2b(f"{seed}:{neuron.layer}:{neuron.neuron}".encode(), digest_size=8).digest()
-    start = int.from_bytes(lot, "big") % len(pool)
+    """Return the first neuron from a hashed position on whose explanation differs."""
+    digest = hashlib.blake2b(
+        f"{seed}:{neuron.layer}:{neuron.neuron}".encode(), digest_size=8
+    ).digest()
+    start = int.from_bytes(digest, "big") % len(pool)
     for step in range(len(pool)):
         other = pool[(start + step) % len(pool)]
-        if _said(other) != _said(neuron):
+        if _without_figures(other) != _without_figures(neuron):
             return other
     return None
 
 
-def _said(neuron: ExplainedNeuron) -> str:
-    """The explanation without its figures, which differ from neuron to neuron."""
+def _without_figures(neuron: ExplainedNeuron) -> str:
+    """Return the explanation without its correlations, which differ between neurons."""
     return neuron.text.split(" (r = ")[0].strip()

@@ -271,7 +271,7 @@ def test_who_wants_expected_values_of_a_server_that_has_none_is_told(provider):
     (lost,) = simulate(provider, SimulationRequest(RED, 3), estimator="expected")
     assert (lost.status, lost.reason) == (
         "malformed",
-        "its numbers come without their probabilities",
+        "the answer has no usable log probabilities of its numbers",
     )
 
 

@@ -66,13 +66,13 @@ def close(some: Sequence[Prediction], others: Sequence[Prediction]) -> None:
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each pass through the model's large part had."""
     counts: list[int] = []
-    look = Segmenter.look
+    look = Segmenter.encode_images
 
     def counting(self: Segmenter, images: Sequence[Image.Image]) -> torch.Tensor:
         counts.append(len(images))
         return look(self, images)
 
-    monkeypatch.setattr(Segmenter, "look", counting)
+    monkeypatch.setattr(Segmenter, "encode_images", counting)
     return counts
 
 
@@ -84,7 +84,7 @@ def test_its_maps_are_those_of_the_model_as_transformers_runs_it(folder):
     ]
     texts = [RED, "", LONG]
     segmenter = load_segmenter(str(folder), setting="simulate.model")
-    heat = segmenter.heat(segmenter.look(images), segmenter.read(texts)[0])
+    heat = segmenter.heat_maps(segmenter.encode_images(images), segmenter.encode_texts(texts)[0])
     plain = CLIPSegForImageSegmentation.from_pretrained(folder).eval()
     inputs = CLIPSegProcessor.from_pretrained(folder, backend="pil")(
         text=texts,
@@ -98,8 +98,10 @@ def test_its_maps_are_those_of_the_model_as_transformers_runs_it(folder):
         expected = torch.sigmoid(plain(**inputs).logits)
     torch.testing.assert_close(heat, expected)
     assert float(expected.std(0).mean()) > 0.02  # They differ, from image to image at the least.
-    told, _ = segmenter.read([RED, "", BLUE])
-    same_image = segmenter.heat(segmenter.look(images[:1]).expand(3, -1, -1, -1), told)
+    told, _ = segmenter.encode_texts([RED, "", BLUE])
+    same_image = segmenter.heat_maps(
+        segmenter.encode_images(images[:1]).expand(3, -1, -1, -1), told
+    )
     assert float(same_image.std(0).mean()) > 0.001
 
 
@@ -107,9 +109,9 @@ def test_a_prediction_is_the_mean_of_the_map_over_each_patch(folder, catalog):
     simulator = loaded(folder)
     (prediction,) = ask(simulator, catalog, SimulationRequest(RED, 3))
     segmenter = load_segmenter(str(folder), setting="simulate.model")
-    heat = segmenter.heat(segmenter.look(catalog.open_images(3)), segmenter.read([RED])[0])[
-        0
-    ].numpy()
+    heat = segmenter.heat_maps(
+        segmenter.encode_images(catalog.open_images(3)), segmenter.encode_texts([RED])[0]
+    )[0].numpy()
     # The subject lays a grid of 8 x 8 over the image; each patch has 4 x 4 cells of the map.
     by_patch = heat.reshape(8, 4, 8, 4).mean((1, 3)).ravel()
     np.testing.assert_allclose(prediction.visual, by_patch, atol=1e-5)
@@ -240,17 +242,17 @@ def test_where_memory_runs_out_the_batch_is_halved_and_nothing_is_lost(
 ):
     questions = every(catalog, RED, BLUE)
     expected = ask(loaded(folder), catalog, *questions)
-    heat = Segmenter.heat
+    heat = Segmenter.heat_maps
 
     def crammed(self: Segmenter, seen: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
         if len(told) > 5:
             raise torch.OutOfMemoryError("no room")
         return heat(self, seen, told)
 
-    monkeypatch.setattr(Segmenter, "heat", crammed)
+    monkeypatch.setattr(Segmenter, "heat_maps", crammed)
     close(ask(loaded(folder, batch_size=40), catalog, *questions), expected)
     assert [record.message for record in caplog.records] == [
-        f"out of memory: simulate goes on with batches of {size}" for size in (20, 10, 5)
+        f"out of memory: simulate continues with batches of {size}" for size in (20, 10, 5)
     ]
 
 
@@ -258,7 +260,7 @@ def test_memory_for_not_even_one_map_is_an_error_that_says_what_to_do(folder, ca
     def full(*_: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(Segmenter, "heat", full)
+    monkeypatch.setattr(Segmenter, "heat_maps", full)
     with pytest.raises(ModelError, match=r"out of memory with one heat map; lower simulate\.feat"):
         ask(loaded(folder), catalog, SimulationRequest(RED, 0))
 
@@ -267,7 +269,7 @@ def test_other_errors_of_the_model_are_not_taken_for_a_lack_of_memory(folder, ca
     def broken(*_: object) -> torch.Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(Segmenter, "heat", broken)
+    monkeypatch.setattr(Segmenter, "heat_maps", broken)
     with pytest.raises(RuntimeError, match="mat1"):
         ask(loaded(folder), catalog, SimulationRequest(RED, 0))
 

@@ -22,7 +22,7 @@ from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs, read_val
 from neuron_atlas.tasks.simulate.simulator import Prediction, SimulationRequest
 from neuron_atlas.tasks.simulate.token_list import (
     Scale,
-    count_places,
+    count_numbers,
     list_tokens,
     read_scale,
 )
@@ -95,7 +95,7 @@ def test_what_the_tokenizer_does_to_numbers_decides_the_scale_and_what_stands_fo
 
 
 def test_a_tokenizer_that_joins_a_number_with_its_tab_is_refused_in_words(provider):
-    with pytest.raises(Unusable, match=r"'joined-8b' joins a tab with the number.*simulate=chat"):
+    with pytest.raises(Unusable, match=r"'joined-8b' merges a tab with the number.*simulate=chat"):
         lister(provider, "joined-8b").probe(Calls())
 
 
@@ -142,7 +142,7 @@ def test_the_last_message_is_one_that_the_model_has_begun(provider):
 
 def test_a_server_that_tells_nothing_of_its_prompts_is_refused_in_words(provider):
     provider.misbehave("without_prompt_logprobs")
-    with pytest.raises(Unusable, match=r"does not tell the log probabilities of its prompt"):
+    with pytest.raises(Unusable, match=r"does not return the log probabilities of its prompt"):
         lister(provider).probe(Calls())
     with pytest.raises(Unusable, match=r"Unrecognized request argument supplied: .*simulate=chat"):
         lister(provider, "gpt-4o").probe(Calls())
@@ -252,7 +252,7 @@ def test_two_tokens_of_one_number_are_one_number():
 
 def test_places_that_are_not_those_of_the_list_are_told_instead_of_shifted():
     one = odds("unknown", n1=1.0)
-    assert "2 places for a number instead of 3" in read_values(kept(one, one), 1, 3, Scale())
+    assert "2 positions for a number instead of 3" in read_values(kept(one, one), 1, 3, Scale())
     said = read_values(kept(one, odds("7", n1=1.0)), 2, 2, Scale())
     assert said == "at token 2 the prompt has '7' for a placeholder"
 
@@ -282,5 +282,5 @@ def test_the_places_of_a_prompt_are_those_of_the_examples_and_of_the_tokens():
     for examples in (0, 1, 2):
         messages = list_tokens(TOKENS, CIRCLE, Scale(), examples)
         tabs = sum(message["content"].count("\t") for message in messages)
-        assert tabs == count_places(TOKENS, examples)
+        assert tabs == count_numbers(TOKENS, examples)
         assert len(messages) == 3 + 2 * examples

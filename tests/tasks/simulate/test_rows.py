@@ -38,12 +38,12 @@ class Echo(Simulator):
 
     def simulate(
         self,
-        questions: Sequence[SimulationRequest],
+        requests: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        self.asked += questions
+        self.asked += requests
         return [
             Prediction(
                 **{
@@ -54,7 +54,7 @@ class Echo(Simulator):
                 }
                 | ODD.get(asked.sample_id, {})
             )
-            for asked in questions
+            for asked in requests
         ]
 
 
@@ -167,7 +167,7 @@ def test_a_failed_prediction_is_a_row_with_its_reason_and_no_trace(sample_id, st
     [
         (evidence([1, 2], [3]), None, "no_explanation", "the neuron has no explanation"),
         (evidence([], [3]), OWN, "no_samples", "no exemplar was held out"),
-        (evidence([3], []), OWN, "no_samples", "no random sample is left beside the exemplars"),
+        (evidence([3], []), OWN, "no_samples", "no random sample is left that is not an exemplar"),
     ],
 )
 def test_a_neuron_that_cannot_be_simulated_is_one_row_that_says_why(seen, own, status, reason):
