@@ -38,7 +38,7 @@ def probe_server(
 
 
 def is_undecided(answer: Answer) -> bool:
-    """Return whether an answer says nothing about the server's capabilities.
+    """Return whether an answer leaves the server's capabilities open.
 
     Such an answer waits for a batch or for budget, or its failure is transient.
     """

@@ -53,8 +53,8 @@ def rating_messages(
 ) -> list[dict[str, Any]]:
     """Return the messages that ask for ratings.
 
-    sample: from `sample_parts`. An empty explanation has a prompt of its own, which says that the
-    neuron is unknown.
+    sample: from `sample_parts`. An empty explanation gets its own prompt for an unknown
+    neuron.
     """
     template = Template(_PROMPTS["told" if explanation.strip() else "empty"])
     question = template.substitute(explanation=escape(explanation), fields=sheet.list_fields())

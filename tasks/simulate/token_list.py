@@ -90,8 +90,8 @@ def list_tokens(
     """Return the messages of a prompt.
 
     The last message is a partial answer of the assistant: the list of `tokens`, all numbers
-    unknown. examples: few-shot examples before it. An empty explanation has a prompt of its own,
-    which says that the neuron is unknown.
+    unknown. examples: few-shot examples before it. An empty explanation gets its own prompt for an
+    unknown neuron.
     """
     messages = [_system(scale)]
     for number, example in enumerate(_EXAMPLES[:examples], start=1):

@@ -120,7 +120,7 @@ def test_listed_tokens_score_as_the_truth_does_and_wrong_words_do_not(score, lis
 def test_the_role_that_nothing_is_said_of_has_no_score(score, lister):
     for row in score(lister, "visual").values():
         assert row["status"] == "not_predicted"
-        assert row["reason"] == "the simulator says nothing of visual tokens"
+        assert row["reason"] == "the simulator does not predict visual tokens"
         assert row["correlation"] is row["q"] is None
     text, whole = score(lister, "text"), score(lister, "all")
     for name in READING:
