@@ -1,4 +1,4 @@
-"""Report: figures, tables, the page, and a site of every neuron that the page leads to."""
+"""Report: write figures, tables, the page, and a site with every neuron, linked from the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from neuron_atlas.workflows.run.stage import Files, Item, Stage, Step, Worker, W
 from neuron_atlas.workflows.run.store import MANIFEST, read_json, write_json
 
 PARTS = f"{FOLDER}/.parts"
-"""What each finished part of the site found out, for the parts that follow."""
+"""Folder for the results of finished parts of the site, for later parts."""
 
 _ACCOUNTS = f"{PARTS}/accounts.json"
 _TABLES = (
@@ -60,7 +60,9 @@ def _about(context: Context) -> About:
 
 
 def _page(context: Context, folder: Path) -> list[Item]:
-    written = {(made.stage, name) for made in context.done.values() for name in made.files}
+    written = {
+        (manifest.stage, name) for manifest in context.done.values() for name in manifest.files
+    }
     tables = {
         name: tuple(context.paths(stage, name))
         for stage, name in _TABLES
@@ -162,7 +164,7 @@ def _write_neurons(
 
 
 def _samples(context: Context, folder: Path) -> list[Item]:
-    """The samples that the parts of neurons show."""
+    """Return the parts of the samples that the neurons' parts show."""
     shown: set[int] = set()
     for item in _neurons(context, folder):
         shown.update(read_json(folder / item.files[0])["shown"])
@@ -171,7 +173,7 @@ def _samples(context: Context, folder: Path) -> list[Item]:
         Item(
             key=f"samples-{batch[0]:08d}",
             size=len(batch),
-            # The last file that is written of a batch.
+            # The batch's last file; it is written last.
             files=((Path(FOLDER) / data_file(samples_key(batch[-1]))).as_posix(),),
             inputs=(batch, files, site),
         )
@@ -203,7 +205,7 @@ def _write_index(worker: Worker, layers: tuple[int, ...], about: About, title: s
 
 
 def _layer_files(context: Context) -> list[LayerFiles]:
-    """The tables of each layer; none where no site is written."""
+    """Return the tables of each layer; an empty list if no site is written."""
     if not _has_site(context):
         return []
     captured = context.folder("capture")
@@ -211,7 +213,7 @@ def _layer_files(context: Context) -> list[LayerFiles]:
     is_tested = "tested_types" in context.done["classify"].files
 
     def of(layer: int, stage: str, artifact: str) -> tuple[Path, ...]:
-        """The files of one layer's neurons, which say so in their names."""
+        """Return the files of one layer's neurons, found by their names."""
         start = layer_file(artifact, layer).removesuffix(".parquet")
         return tuple(path for path in context.paths(stage, artifact) if path.name.startswith(start))
 
