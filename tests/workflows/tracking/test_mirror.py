@@ -296,7 +296,7 @@ def test_runs_that_go_on_are_left_to_their_programs(out, server, log_later, monk
     run = begun(first, "first")
     assert run.run_id
     assert log_later() == 2
-    assert "a run is going on here" in capsys.readouterr().err
+    assert "a run is active here" in capsys.readouterr().err
     second = Recorder(out)
     begun(second, "second").end("FINISHED")
     second.close()
