@@ -142,8 +142,8 @@ def _left_out(
 ) -> np.ndarray:
     """Return `Aligned.left_out`.
 
-    A role that is missing for one sample or claim is left out of the whole explanation, so that all
-    its claims are scored on the same tokens.
+    A role that is missing for one sample or claim is left out of the whole explanation. So all its
+    claims are scored on the same tokens.
     """
     left_out = np.zeros((2, len(group)), dtype=bool)
     for role, name in enumerate(_ROLES):

@@ -1,7 +1,7 @@
 """Measure detection: does a predicted trace separate exemplars from random samples?
 
-A sample's predicted strength is the simulator's rating of the whole sample if there is one, else
-the peak of the predicted trace, because exemplars are chosen by their peaks.
+A sample's predicted strength is the simulator's rating of the whole sample, if there is one. Else
+it is the peak of the predicted trace, because exemplars are chosen by their peaks.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ def calibrate(real: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Fit activation = intercept + slope x prediction by least squares; return both, [...] each.
 
     real, cross: sums [3, ...] of the calibration samples (see correlation.py), never of the scored
-    ones. Fitted on the scored samples, the explained variance would be the squared correlation,
-    which is the same for an explanation and its opposite (Bills et al. 2023 also fit on a separate
-    split). For the same reason a negative slope is set to 0. NaN if the predictions are constant.
+    ones. Fitted on the scored samples, the explained variance would be the squared correlation.
+    That is the same for an explanation and its opposite. Bills et al. (2023) also fit on a separate
+    split. For the same reason, a negative slope is set to 0. NaN if the predictions are constant.
     """
     n, x, _ = real
     y, yy, xy = cross

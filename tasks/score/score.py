@@ -38,9 +38,8 @@ def score_neurons(
 
     evidence: of the neurons, by purpose. The scorer's and the calibration evidence hold the real
     traces; the blind control is fitted on the explainer's. texts: tokens of each of their samples.
-    seen: sample_ids that the explainer saw, by (layer, neuron, explainer). Raises ValueError if an
-    explanation would be scored on a sample that its explainer saw, that its blind control is fitted
-    on, or that its predictions are calibrated on.
+    seen: sample_ids that the explainer saw, by (layer, neuron, explainer). Raises ValueError if a
+    scored sample was seen by the explainer, or also serves the blind control or the calibration.
     """
     columns = [*GROUP, "claim", "draw", "purpose", "sample_id", "status", "reason"]
     rows = pl.DataFrame(simulations.select(columns)).with_row_index("row")

@@ -35,8 +35,8 @@ def p_values(won: np.ndarray) -> np.ndarray:
     """Return the probability [neurons] that a shuffled explanation wins its contest by as much.
 
     Swapping own and other only flips the sign of a contest. So if an explanation is no better for
-    its neuron than another neuron's, wins and losses of every size are equally likely, and the
-    losses show how often chance wins. For a win, p = (1 + losses as large) / contests; otherwise
+    its neuron than another neuron's, wins and losses of every size are equally likely. The losses
+    then show how often chance wins. For a win, p = (1 + losses as large) / contests; otherwise
     p = 1. NaN contests are not counted and stay NaN.
 
     The test assumes nothing about tokens or the simulator, only that contests are independent.

@@ -10,8 +10,8 @@ def top_of_scale(ten: str) -> int:
     """Return the top of a scale for expected values: 10, or 9 if the tokenizer splits "10".
 
     ten: the first token of "10". An expected value weighs numbers by their probabilities at one
-    token. If "10" is one token, its probability is known there. If it is "1" and "0", most of its
-    probability counts as that of 1 and would lower the expected value, so the scale ends at 9.
+    token. If "10" is one token, its probability is known there. If it is "1" and "0", its
+    probability counts as that of 1 and would lower the expected value. So the scale ends at 9.
     Scores do not depend on the unit of a prediction.
     """
     return HIGHEST if ten.strip() == str(HIGHEST) else HIGHEST - 1

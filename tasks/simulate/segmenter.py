@@ -109,7 +109,7 @@ def mean_over_tokens(maps: torch.Tensor, covered: Box, region: Region) -> torch.
     tokens].
 
     covered: the part of the image that the maps cover. A map is 0 outside it, as in the subject's
-    padding, so a token that is half padding has half the value of its other half.
+    padding. So a token that is half padding gets half the mean of its other half.
     """
     left, top, right, bottom = covered
     down = [(edge - top) / (bottom - top) for edge in (region.top, region.bottom)]

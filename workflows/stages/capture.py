@@ -96,7 +96,7 @@ def _plan_items(context: Context, folder: Path) -> list[Item]:
 
 
 def _plan_memory(worker: Worker, shard: ShardPlan) -> list[str]:
-    """Return a line on the memory that the capture of a shard needs.
+    """Return a line on where the capture of a shard stores its peaks and traces.
 
     Raises SubjectError if it does not fit, or if the subject does not have a layer.
     """

@@ -176,8 +176,11 @@ def score_metrics(aggregates: pa.Table) -> Iterator[Value]:
 
 
 def analysis_metrics(context: Context) -> Iterator[Value]:
-    """Yield type shares by layer (the layer is the step), agreement of the two typings, median
-    responses of types, and shares of neurons with the same concept. Unknown values are absent."""
+    """Yield the metrics of the analysis, without unknown values.
+
+    They are type shares by layer (the step), agreement of the two typings, median responses of
+    types, and shares of neurons with the same concept in image and text.
+    """
     shares, agreements, responses, concepts = (
         read_table(context.paths("analyse", spec.name), spec).to_pylist()
         for spec in (TYPE_SHARES, TYPE_KAPPA, TYPE_RESPONSES, TYPE_CONCEPTS)
