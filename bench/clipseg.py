@@ -120,11 +120,11 @@ def _plain_call(
 def _with_cached_features(
     segmenter: Segmenter, images: Sequence[Image.Image], texts: Sequence[str]
 ) -> torch.Tensor:
-    text_features, _ = segmenter.read(texts)
-    image_features = segmenter.look(images)
+    text_features, _ = segmenter.encode_texts(texts)
+    image_features = segmenter.encode_images(images)
     return torch.cat(
         [
-            segmenter.heat(features.expand(len(texts), -1, -1, -1), text_features)
+            segmenter.heat_maps(features.expand(len(texts), -1, -1, -1), text_features)
             for features in image_features
         ]
     )

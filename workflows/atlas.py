@@ -1,4 +1,4 @@
-"""The entry point: a Hydra config in, the stages in order, an atlas out."""
+"""The entry point: compose a Hydra config, run the stages in order, write an atlas."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from neuron_atlas.workflows.cluster.signals import stop_on_signals
 from neuron_atlas.workflows.config.composition import (
     CONF,
     HYDRA_ERRORS,
+    expand_explainers,
     explain_hydra_error,
     plain_config,
     register_launcher,
     register_resolvers,
-    side_by_side,
 )
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
@@ -43,7 +43,7 @@ from neuron_atlas.workflows.stages import (
     score,
     simulate,
 )
-from neuron_atlas.workflows.tracking.tracker import PartOf, Tracker
+from neuron_atlas.workflows.tracking.tracker import SweepMembership, Tracker
 
 BEFORE_EXPLAINING = (
     samples.STAGE,
@@ -55,14 +55,15 @@ BEFORE_EXPLAINING = (
 
 
 def main() -> None:
-    """The console script: exit status 0, 1 for a failed run, 2 for a wrong call."""
+    """Run the console script. Exit status 0, 1 for a failed run, 2 for a wrong call, 130 if
+    interrupted."""
     register_resolvers()
     register_launcher()
-    # Hydra then raises its errors, so that one line can say what is wrong.
+    # Makes Hydra raise its errors, which then become one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     stop_on_signals()
     try:
-        sys.argv[1:] = side_by_side(sys.argv[1:])
+        sys.argv[1:] = expand_explainers(sys.argv[1:])
         _atlas()
     except WrongCall as error:
         _end(2, str(error))
@@ -72,44 +73,45 @@ def main() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="atlas")
 def _atlas(config: DictConfig) -> None:
-    # Errors end the program here: Hydra would print its own account of them.
+    # Errors end the program here, because Hydra would print its own message.
     try:
         run_atlas(plain_config(config))
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ending takes Ray a moment.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray takes a moment to stop.
         _end(*outcome(error))
 
 
-def run_atlas(config: Mapping[str, Any], part_of: PartOf | None = None) -> Context:
-    """Run all stages for a plain config, and log the run. Raises WrongCall or RunFailed.
+def run_atlas(config: Mapping[str, Any], membership: SweepMembership | None = None) -> Context:
+    """Run all stages for a plain config, and record the run in MLflow.
 
-    part_of: the sweep that the run is a job of.
+    membership: of the sweep that the run is a job of. Raises WrongCall, RunFailed, and errors of
+    the models (Unusable, ModelError, SubjectError).
     """
     settings = read_settings(config)
     with opened_store(settings.out, settings.local) as store:
         context = Context(settings, store)
-        tracker = Tracker(settings, store.local, config, part_of)
+        tracker = Tracker(settings, store.local, config, membership)
         stages = stages_of(settings)
         try:
             with Runner(context, stages, tracker.log_live) as runner:
                 for stage in stages:
                     runner.run(stage)
-                is_whole = runner.finish()
-            if is_whole:  # A dry run must not take the place of a finished run.
+                is_complete = runner.finish()
+            if is_complete:  # A dry run must not replace the manifest of a finished run.
                 _write_run(context)
         except BaseException as error:
-            killed = isinstance(error, KeyboardInterrupt)
-            tracker.finish(context, "KILLED" if killed else "FAILED", str(error))
+            is_killed = isinstance(error, KeyboardInterrupt)
+            tracker.finish(context, "KILLED" if is_killed else "FAILED", str(error))
             raise
         tracker.finish(context, "FINISHED")
-    if is_whole:
-        say(closing_summary(context, tracker.shown_uri))
+    if is_complete:
+        say(closing_summary(context, tracker.display_uri))
     return context
 
 
 def capture_ahead(settings: Settings) -> Context:
-    """Run the stages up to capture, for all the runs that will then find them done."""
+    """Run the stages up to capture, so that later runs skip them."""
     stages = BEFORE_EXPLAINING[: BEFORE_EXPLAINING.index(capture.STAGE) + 1]
     with opened_store(settings.out, settings.local) as store:
         context = Context(settings, store)
@@ -122,17 +124,21 @@ def capture_ahead(settings: Settings) -> Context:
 def stages_of(settings: Settings) -> tuple[Stage, ...]:
     """Return the stages of a run, in order. A dry run ends with the stage that it estimates."""
     explainers = settings.explain.each
-    several = len(explainers) > 1
+    is_one_of_several = len(explainers) > 1
     is_dry_run = settings.explain.is_dry_run
     explaining = [
-        explain.stage_of(one, is_one_of_several=several, is_dry_run=is_dry_run)
+        explain.stage_of(one, is_one_of_several=is_one_of_several, is_dry_run=is_dry_run)
         for one in explainers
     ]
     simulating = [
-        simulate.stage_of(name, is_one_of_several=several, is_dry_run=settings.simulate.dry_run)
+        simulate.stage_of(
+            name, is_one_of_several=is_one_of_several, is_dry_run=settings.simulate.dry_run
+        )
         for name in settings.explain.names
     ]
-    scoring = [score.stage_of(name, is_one_of_several=several) for name in settings.explain.names]
+    scoring = [
+        score.stage_of(name, is_one_of_several=is_one_of_several) for name in settings.explain.names
+    ]
     if is_dry_run:
         return (*BEFORE_EXPLAINING, *explaining)
     if settings.simulate.dry_run:

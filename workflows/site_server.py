@@ -24,7 +24,7 @@ from neuron_atlas.workflows.run.store import MANIFEST
 
 _LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".webp": "image/webp"}
-"""Media types that the machine's own table may lack or have wrong."""
+"""Media types that may be missing or wrong on this machine."""
 _HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
@@ -47,15 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; 0.0.0.0 admits everyone who can reach this machine "
+        help="address to listen on; 0.0.0.0 serves everyone who can reach this machine "
         "(default: 127.0.0.1, this machine only)",
     )
-    parser.add_argument("--port", type=int, default=8000, help="0 for any free port (default 8000)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8000,
+        help="port to listen on; 0 for any free port (default: 8000)",
+    )
     options = parser.parse_args(arguments)
     if is_uri(options.folder):
         parser.error(
-            f"{options.folder}: only a local folder can be served. Copy the report first, as with "
-            "`aws s3 sync` (docs/site.md), or open the atlas in Python with Atlas.open"
+            f"{options.folder}: only a local folder can be served. Copy the report first "
+            "(`aws s3 sync`; see docs/site.md), or open the atlas in Python with Atlas.open"
         )
     if not 0 <= options.port < 65_536:
         parser.error("--port: must be 0 to 65535")
@@ -79,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report_folder(folder: Path) -> Path:
-    """Return the report's folder: of the last run in an output folder, or the folder itself.
+    """Return the report's folder: that of the last run in an output folder, or the folder itself.
 
-    Raises FileNotFoundError, with one line that says what was expected, if there is no report.
+    Raises FileNotFoundError, with one line on what was expected, if there is no report.
     """
     try:
         artifacts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["artifacts"]
@@ -92,22 +97,22 @@ def report_folder(folder: Path) -> Path:
         if page.name == "index.html" and page.is_file():
             return page.parent
     raise FileNotFoundError(
-        f"{folder}: no report is here; name the out= folder of a run that has ended, "
+        f"{folder}: no report is here; name the out= folder of a finished run, "
         "or a folder with a report's index.html"
     )
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """Return a socket that listens. Raises OSError."""
+    """Return a listening socket. port: 0 for any free port. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family)
 
 
 def report_server(root: Path, host: str = "127.0.0.1") -> uvicorn.Server:
-    """Return a server of the files below `root`; `run([socket])` serves until it is stopped.
+    """Return a server of the files below `root`; its `run([socket])` serves until it is stopped.
 
-    On loopback it answers only to loopback names: a page elsewhere could otherwise point its own
-    host name at this machine and read what is served.
+    On loopback it answers only requests to loopback host names. Otherwise a website could point its
+    own host name at this machine and read the files (DNS rebinding).
     """
     for suffix, kind in _TYPES.items():
         mimetypes.add_type(kind, suffix)
@@ -122,7 +127,7 @@ def report_server(root: Path, host: str = "127.0.0.1") -> uvicorn.Server:
 
 
 class _Files(StaticFiles):
-    """Files below a folder, without hidden ones."""
+    """Static files below a folder, without hidden ones."""
 
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
         is_hidden = any(part.startswith(".") for part in PurePath(path).parts)

@@ -1,4 +1,4 @@
-"""An explainer that shows a neuron's strongest samples to a chat model and asks what they share."""
+"""Explain a neuron with a chat model: show its strongest samples and ask what they share."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from annotated_types import Ge
 
 from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.explain.draw import LEAST_SIZE, Render
-from neuron_atlas.tasks.explain.exhibits import choose_exhibits
+from neuron_atlas.tasks.explain.example_renderer import ExampleRenderer
+from neuron_atlas.tasks.explain.examples import choose_examples
 from neuron_atlas.tasks.explain.explanation import Explainer, Explanation
 from neuron_atlas.tasks.explain.prompt import (
     ANSWER_FORMAT,
-    Reading,
-    again,
+    ParsedAnswer,
     read_answer,
+    retry_message,
     wording,
 )
-from neuron_atlas.tasks.explain.showing import Showing
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import (
     ClientSettings,
@@ -42,15 +42,14 @@ from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 
 @dataclass(frozen=True)
 class Chat(Explainer):
-    """Settings of the explainer, and the explainer.
+    """Explainer that calls a chat model, with its settings.
 
-    exemplars, lower_share, contrasts: see `choose_exhibits`. render: how activations are laid over
-    a picture (`tasks.explain.draw`). image_size: px that a drawn picture has at most on each side;
-    512 is all that detail "low" is seen at, and one tile of detail "high". detail: low, high or
-    auto, which sets the price of a picture. max_tokens: of the answer. temperature, seed,
-    max_tokens: None leaves them to the provider. structured: ask for the answer by JSON schema; a
-    provider without it is asked without.
-    prices: by model; the cost of an unpriced model's calls is None.
+    exemplars, lower_share, contrasts: see `choose_examples`. render: how activations are drawn over
+    a picture (`tasks.explain.draw`). image_size: largest width and height (px) of a drawn picture;
+    at detail "low" the model sees 512 px, at "high" 512 px make one tile. detail: low, high or
+    auto; it sets the price of a picture. max_tokens: limit on the answer. temperature, seed,
+    max_tokens: None uses the provider's default. structured: request the answer by JSON schema,
+    unless the provider has none. prices: by model name; a model without a price is refused.
     """
 
     name: str = "gpt4o"
@@ -73,29 +72,29 @@ class Chat(Explainer):
         return wording(self.render, self.contrasts > 0)
 
     def check(self) -> None:
-        """See `Explainer`: the model's price and the key must be there."""
+        """See `Explainer`. Raises Unusable if the model's price or the API key is missing."""
         check_price(self.prices, self.client.model, "explain.prices")
         read_key(self.client.api_key_env, "explain")
 
     def explain(
         self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
     ) -> list[Explanation]:
-        """See `Explainer`. Runs an event loop of its own until every neuron has its outcome."""
+        """See `Explainer`. Runs its own event loop. Raises Unusable."""
         check_price(self.prices, self.client.model, "explain.prices")
         return asyncio.run(self._explain_all(evidence, catalog, calls))
 
     async def _explain_all(
         self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
     ) -> list[Explanation]:
-        # One thread draws, so that drawing holds up no call, and no source has to be thread-safe.
+        # One thread draws: calls never wait for it, and sources need not be thread-safe.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw") as drawing:
             async with connect(self.client, calls, self.prices) as connection:
-                conversation = _Conversation(self, catalog, connection, drawing)
-                return await in_parallel(conversation.explain, evidence, self.client.concurrency)
+                explain_calls = _ExplainCalls(self, catalog, connection, drawing)
+                return await in_parallel(explain_calls.explain, evidence, self.client.concurrency)
 
 
-class _Conversation:
-    """The calls of one `explain`."""
+class _ExplainCalls:
+    """Calls of one `explain`, with what they share."""
 
     def __init__(
         self,
@@ -108,43 +107,53 @@ class _Conversation:
         self._catalog = catalog
         self._drawing = drawing
         self._dialogue = Dialogue(connection, settings.structured)
-        self._showing = Showing(catalog, settings.render, settings.image_size, settings.detail)
+        self._renderer = ExampleRenderer(
+            catalog, settings.render, settings.image_size, settings.detail
+        )
 
     async def explain(self, evidence: Evidence) -> Explanation:
-        begun = time.monotonic()
+        started = time.monotonic()
         settings = self._settings
-        exhibits = choose_exhibits(
+        examples = choose_examples(
             evidence, self._catalog, settings.exemplars, settings.lower_share, settings.contrasts
         )
-        if not exhibits.active:
-            reason = "no exemplar excites it" if evidence.exemplars else "it has no exemplars"
+        if not examples.active:
+            reason = (
+                "no exemplar activates the neuron"
+                if evidence.exemplars
+                else "the neuron has no exemplars"
+            )
             return Explanation("", "no_evidence", reason)
         try:
-            first = await asyncio.get_running_loop().run_in_executor(
-                self._drawing, self._showing.first_messages, evidence, exhibits
+            messages = await asyncio.get_running_loop().run_in_executor(
+                self._drawing, self._renderer.first_messages, evidence, examples
             )
         except Unopenable as error:
-            return Explanation("", "failed", str(error), seconds=time.monotonic() - begun)
+            return Explanation("", "failed", str(error), seconds=time.monotonic() - started)
         parameters = {
             "temperature": settings.temperature,
             "seed": settings.seed,
             "max_completion_tokens": settings.max_tokens,
         }
         outcome = await self._dialogue.ask(
-            Request(first, parameters, ANSWER_FORMAT), lambda said: read_answer(said.text), again
+            Request(messages, parameters, ANSWER_FORMAT),
+            lambda answer: read_answer(answer.text),
+            retry_message,
         )
-        return self._told(outcome, exhibits.sample_ids)
+        return self._explanation(outcome, examples.sample_ids)
 
-    def _told(self, outcome: Outcome[Reading], exemplar_ids: tuple[int, ...]) -> Explanation:
-        reading, answers = outcome.reading, outcome.answers
+    def _explanation(
+        self, outcome: Outcome[ParsedAnswer], exemplar_ids: tuple[int, ...]
+    ) -> Explanation:
+        parsed, answers = outcome.reading, outcome.answers
         tokens_in = sum(answer.tokens_in for answer in answers)
         tokens_out = sum(answer.tokens_out for answer in answers)
         model = self._settings.client.model
         return Explanation(
-            text=reading.explanation if reading else "",
-            evidence_for=reading.evidence_for if reading else "",
-            evidence_against=reading.evidence_against if reading else "",
-            confidence=reading.confidence if reading else None,
+            text=parsed.explanation if parsed else "",
+            evidence_for=parsed.evidence_for if parsed else "",
+            evidence_against=parsed.evidence_against if parsed else "",
+            confidence=parsed.confidence if parsed else None,
             status=outcome.status,
             reason=outcome.reason,
             model=model,

@@ -1,7 +1,7 @@
-"""The offline explainer: the one concept whose presence best predicts a neuron's activations.
+"""Explain a neuron offline: find the concept whose presence best predicts its activations.
 
-In the spirit of network dissection (Bau et al., 2017), with tokens for pixels and correlation for
-overlap, so that no activity threshold has to be chosen.
+Follows network dissection (Bau et al., 2017), with tokens instead of pixels and correlation instead
+of overlap, which needs no activation threshold.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from neuron_atlas.tasks.settings import AtLeastOne
 
 @dataclass(frozen=True)
 class Match:
-    """A concept and the signed Pearson correlation of its presence with the activations."""
+    """A concept, and the Pearson correlation (signed) of its presence with the activations."""
 
     concept: str
     correlation: float
@@ -31,9 +31,9 @@ class Match:
 
 @dataclass(frozen=True)
 class Dissect(Explainer):
-    """Names the best visual concept, the best word, or both, by the neuron's type.
+    """Explainer that names the best visual concept, the best word, or both, by the neuron's type.
 
-    min_samples: ignore concepts that are in fewer of the neuron's samples.
+    min_samples: concepts that occur in fewer of the neuron's samples are ignored.
     """
 
     name: str = "dissect"
@@ -42,34 +42,37 @@ class Dissect(Explainer):
     def explain(
         self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
     ) -> list[Explanation]:
-        """One sentence a neuron; `no_evidence` where it is never active or nothing correlates."""
+        """See `Explainer`. `no_evidence` if a neuron is never active or nothing correlates."""
         presence = _Presence(catalog)
         return [self._explain_one(neuron, presence) for neuron in evidence]
 
     def _explain_one(self, evidence: Evidence, presence: _Presence) -> Explanation:
-        seen = (*evidence.exemplars, *evidence.random)
+        samples = (*evidence.exemplars, *evidence.random)
         if evidence.scale <= 0:
             return _no_evidence(evidence, "the neuron is never active")
         visual = text = None
         if evidence.type != "text":
-            visual = best_match(presence.visual_scores(seen), self.min_samples)
+            visual = best_match(presence.visual_sums(samples), self.min_samples)
         if evidence.type != "visual":
-            text = best_match(presence.text_scores(seen), self.min_samples)
+            text = best_match(presence.text_sums(samples), self.min_samples)
         if evidence.type == "unknown" and visual and text:
-            # No role leads, so one concept must do: the better of the two.
+            # Neither role dominates, so only the better concept is named.
             visual, text = (
                 (visual, None) if visual.correlation >= text.correlation else (None, text)
             )
         if visual is None and text is None:
             reason = "no concept correlates with the activations of the explainer's samples"
             return _no_evidence(evidence, reason)
-        said = sentence(visual, text, len(seen))
-        return Explanation(said, exemplar_ids=tuple(evidence.sample_ids))
+        explanation = sentence(visual, text, len(samples))
+        return Explanation(explanation, exemplar_ids=tuple(evidence.sample_ids))
 
 
 @dataclass
-class _Tally:
-    """What correlating one concept with activations takes: sums over the tokens that carry it."""
+class _ConceptSums:
+    """Sums for one concept over all tokens. c: presence of the concept; a: activation.
+
+    samples: number of samples that contain the concept.
+    """
 
     samples: int = 0
     sum_c: float = 0.0
@@ -78,8 +81,10 @@ class _Tally:
 
 
 @dataclass(frozen=True)
-class _Scores:
-    tallies: dict[str, _Tally]
+class _Sums:
+    """Sums of one role's tokens. concepts: by name; n: tokens; a: activation."""
+
+    concepts: dict[str, _ConceptSums]
     n: int
     sum_a: float
     sum_aa: float
@@ -89,99 +94,105 @@ def _no_evidence(evidence: Evidence, reason: str) -> Explanation:
     return Explanation("", "no_evidence", reason, exemplar_ids=tuple(evidence.sample_ids))
 
 
-def sentence(visual: Match | None, text: Match | None, n_samples: int) -> str:
-    """Say what was found, with the figures it rests on.
+def sentence(visual: Match | None, word: Match | None, n_samples: int) -> str:
+    """Return the explanation in words, with its correlations.
 
     >>> sentence(Match("red", 0.8312), None, 25)
     'Image regions that show "red" (r = 0.83 over 25 samples).'
     """
-    clauses, figures = [], []
+    clauses, correlations = [], []
     if visual:
         clauses.append(f'image regions that show "{visual.concept}"')
-        figures.append(visual.correlation)
-    if text:
-        clauses.append(f'the word "{text.concept}" in the text')
-        figures.append(text.correlation)
-    said = "; ".join(clauses)
-    shown = " and ".join(f"{figure:.2f}" for figure in figures)
-    return f"{said[0].upper()}{said[1:]} (r = {shown} over {n_samples} samples)."
+        correlations.append(visual.correlation)
+    if word:
+        clauses.append(f'the word "{word.concept}" in the text')
+        correlations.append(word.correlation)
+    text = "; ".join(clauses)
+    values = " and ".join(f"{correlation:.2f}" for correlation in correlations)
+    return f"{text[0].upper()}{text[1:]} (r = {values} over {n_samples} samples)."
 
 
-def best_match(scores: _Scores, min_samples: int) -> Match | None:
-    """The concept of the highest positive correlation; among equals the first by name."""
+def best_match(sums: _Sums, min_samples: int) -> Match | None:
+    """Return the concept with the highest positive correlation; on a tie, the first by name.
+
+    None if no concept in at least `min_samples` samples has a positive correlation.
+    """
     matches = [
         Match(concept, correlation)
-        for concept, tally in sorted(scores.tallies.items())
-        if tally.samples >= min_samples and (correlation := _correlation(scores, tally)) > 0
+        for concept, of_concept in sorted(sums.concepts.items())
+        if of_concept.samples >= min_samples and (correlation := _correlation(sums, of_concept)) > 0
     ]
     return max(matches, key=lambda match: match.correlation, default=None)
 
 
-def _correlation(scores: _Scores, tally: _Tally) -> float:
-    """Pearson's r from sums; 0 where either side does not vary."""
-    covariance = scores.n * tally.sum_ca - tally.sum_c * scores.sum_a
-    spread_c = scores.n * tally.sum_cc - tally.sum_c**2
-    spread_a = scores.n * scores.sum_aa - scores.sum_a**2
-    if spread_c <= 1e-9 or spread_a <= 1e-12 * max(scores.n * scores.sum_aa, 1e-12):
+def _correlation(sums: _Sums, concept: _ConceptSums) -> float:
+    """Return Pearson's r from sums; 0 if presence or activation is constant."""
+    covariance = sums.n * concept.sum_ca - concept.sum_c * sums.sum_a
+    variance_c = sums.n * concept.sum_cc - concept.sum_c**2
+    variance_a = sums.n * sums.sum_aa - sums.sum_a**2
+    if variance_c <= 1e-9 or variance_a <= 1e-12 * max(sums.n * sums.sum_aa, 1e-12):
         return 0.0
-    return float(covariance / np.sqrt(spread_c * spread_a))
+    return float(covariance / np.sqrt(variance_c * variance_a))
 
 
 class _Presence:
-    """Concept presence of the catalog's samples, computed once for all neurons of a call."""
+    """Concept presence in the catalog's samples, computed once for all neurons of a call."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._visual = lru_cache(maxsize=None)(self._visual_concepts)
         self._words = lru_cache(maxsize=None)(self._text_words)
 
-    def visual_scores(self, seen: Sequence[ActivationRecord]) -> _Scores:
-        tallies: dict[str, _Tally] = defaultdict(_Tally)
-        for excitation in seen:
-            names, cover = self._visual(excitation.sample_id)
-            products = cover @ excitation.visual
-            sums, squares = cover.sum(1), np.square(cover).sum(1)
+    def visual_sums(self, samples: Sequence[ActivationRecord]) -> _Sums:
+        concepts: dict[str, _ConceptSums] = defaultdict(_ConceptSums)
+        for excitation in samples:
+            names, coverage = self._visual(excitation.sample_id)
+            products = coverage @ excitation.visual
+            sums, squares = coverage.sum(1), np.square(coverage).sum(1)
             for name, c, cc, ca in zip(names, sums, squares, products, strict=True):
-                _add(tallies[name], c, cc, ca)
-        return _scores(tallies, [excitation.visual for excitation in seen])
+                _add(concepts[name], c, cc, ca)
+        return _role_sums(concepts, [excitation.visual for excitation in samples])
 
-    def text_scores(self, seen: Sequence[ActivationRecord]) -> _Scores:
-        tallies: dict[str, _Tally] = defaultdict(_Tally)
-        for excitation in seen:
+    def text_sums(self, samples: Sequence[ActivationRecord]) -> _Sums:
+        concepts: dict[str, _ConceptSums] = defaultdict(_ConceptSums)
+        for excitation in samples:
             names, index = self._words(excitation.sample_id)
-            carried = index >= 0
-            counts = np.bincount(index[carried], minlength=len(names))
-            sums = np.bincount(index[carried], excitation.text[carried], minlength=len(names))
+            in_word = index >= 0
+            counts = np.bincount(index[in_word], minlength=len(names))
+            sums = np.bincount(index[in_word], excitation.text[in_word], minlength=len(names))
             for name, count, total in zip(names, counts, sums, strict=True):
-                _add(tallies[name], count, count, total)
-        return _scores(tallies, [excitation.text for excitation in seen])
+                _add(concepts[name], count, count, total)
+        return _role_sums(concepts, [excitation.text for excitation in samples])
 
     def _visual_concepts(self, sample_id: int) -> tuple[tuple[str, ...], np.ndarray]:
-        """Names and coverage [concepts, n_visual]; without ground truth, the words of the text,
-        each taken to be everywhere in the image."""
+        """Return concept names and their coverage [concepts, n_visual].
+
+        Without ground truth the concepts are the words of the text, and each covers the whole
+        image.
+        """
         sample = self._catalog[sample_id]
         truths = self._catalog.concepts(sample_id)
         if truths:
-            cover = np.stack([patch_coverage(truth, sample) for truth in truths])
-            return tuple(truth.name for truth in truths), cover
+            coverage = np.stack([patch_coverage(truth, sample) for truth in truths])
+            return tuple(truth.name for truth in truths), coverage
         names = tuple(sorted(set(words_of(sample.text))))
         return names, np.ones((len(names), sample.n_visual), dtype=np.float32)
 
     def _text_words(self, sample_id: int) -> tuple[tuple[str, ...], np.ndarray]:
-        """The sample's distinct words, and for each text token the index of its word or -1."""
+        """Return the sample's distinct words, and each text token's index in them (-1: none)."""
         words = token_words(self._catalog[sample_id])
         names = tuple(sorted({word for word in words if word}))
-        place = {name: index for index, name in enumerate(names)}
-        return names, np.array([place.get(word, -1) for word in words], dtype=np.int64)
+        index = {name: number for number, name in enumerate(names)}
+        return names, np.array([index.get(word, -1) for word in words], dtype=np.int64)
 
 
-def _add(tally: _Tally, c: float, cc: float, ca: float) -> None:
-    tally.samples += 1
-    tally.sum_c += float(c)
-    tally.sum_cc += float(cc)
-    tally.sum_ca += float(ca)
+def _add(concept: _ConceptSums, c: float, cc: float, ca: float) -> None:
+    concept.samples += 1
+    concept.sum_c += float(c)
+    concept.sum_cc += float(cc)
+    concept.sum_ca += float(ca)
 
 
-def _scores(tallies: dict[str, _Tally], activations: Sequence[np.ndarray]) -> _Scores:
+def _role_sums(concepts: dict[str, _ConceptSums], activations: Sequence[np.ndarray]) -> _Sums:
     values = np.concatenate([*activations, np.empty(0, np.float32)]).astype(np.float64)
-    return _Scores(tallies, len(values), float(values.sum()), float(np.square(values).sum()))
+    return _Sums(concepts, len(values), float(values.sum()), float(np.square(values).sum()))

@@ -39,7 +39,7 @@ class Explanation:
 
 
 class Explainer(Protocol):
-    """Says in words what a neuron responds to.
+    """Protocol of explainers, which write what a neuron responds to.
 
     Implementations are frozen dataclasses of their settings, and subclasses of this class.
     """

@@ -1,4 +1,4 @@
-"""Writes a neuron's activations into a text, where they can be read as text."""
+"""Write a neuron's activations into a text."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from neuron_atlas.tasks.models.content import escape
 
 
 def mark_tokens(tokens: Sequence[str], activations: np.ndarray) -> str:
-    """The text with each active token as `{{token}}(7)`; activations [tokens], 0 to 10.
+    """Return the text with each active token as `{{token}}(7)`.
 
-    The number is the activation rounded to an integer; tokens that round to 0 stay as they are, so
-    that the text can still be read as text. Text and tokens are escaped (`escape`), so nothing in
-    them can pass for a mark, and the marks can be read back.
+    activations: [tokens], 0 to 10, rounded to integers; tokens that round to 0 are not marked. All
+    tokens are escaped (`escape`), so no text can look like a mark, and the marks can be parsed.
+    Raises ValueError if tokens and activations differ in number.
     """
     if len(tokens) != len(activations):
         raise ValueError(f"{len(tokens)} tokens with {len(activations)} activations")

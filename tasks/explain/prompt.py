@@ -1,4 +1,4 @@
-"""What a chat model is told about a neuron, and how its answer is read."""
+"""Write the prompt about a neuron for a chat model, and parse the answer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from neuron_atlas.tasks.models.dialogue import Malformed
 from neuron_atlas.tasks.models.json_answer import find_objects
 
 LAYOUT = 2
-"""To be raised when samples are drawn or laid out differently: it is part of the wording's hash."""
+"""Version of how samples are drawn and laid out; part of the hash of `wording`."""
 
 _RENDERS = get_args(Render)
-_TOLD = {
+_PROMPTS = {
     name: files("neuron_atlas.tasks.explain")
     .joinpath("prompts", f"{name}.txt")
     .read_text("utf-8")
@@ -34,14 +34,14 @@ _TOLD = {
     )
 }
 _WHERE = {"heat": "under the heat", "mask": "in the bright patches", "crop": "inside the frames"}
-_NAMES = {
+_FIELD_BY_LABEL = {
     "explanation": "explanation",
     "evidence for": "evidence_for",
     "evidence against": "evidence_against",
     "confidence": "confidence",
 }
 _LINE = re.compile(
-    rf"^[\s*#>-]*({'|'.join(_NAMES)})[\s*]*:[\s*]*(\S.*)$", re.IGNORECASE | re.MULTILINE
+    rf"^[\s*#>-]*({'|'.join(_FIELD_BY_LABEL)})[\s*]*:[\s*]*(\S.*)$", re.IGNORECASE | re.MULTILINE
 )
 _FIELDS = {
     "explanation": {"type": "string", "description": "what the neuron responds to, one sentence"},
@@ -65,10 +65,10 @@ ANSWER_FORMAT: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One sample as the model will see it: a drawn picture, a marked text, or both.
+class RenderedExample:
+    """One sample of a prompt: a drawn picture, a marked text, or both.
 
-    peak: its highest level, 1 to 10; 0 makes it a contrast.
+    peak: the highest level, 1 to 10, of the sample; 0 for a contrast.
     """
 
     picture: Image.Image | None
@@ -77,8 +77,8 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """An answer, read. explanation: one line. confidence: 0 to 1, or None where it gave none."""
+class ParsedAnswer:
+    """Fields of a parsed answer. explanation: one line. confidence: 0 to 1; None if missing."""
 
     explanation: str
     evidence_for: str
@@ -87,94 +87,100 @@ class Reading:
 
 
 def wording(render: Render, contrasts: bool) -> str:
-    """Names the wording: a hash of the prompt files that are used with these settings, of the
-    schema of the answer, and of the layout of samples."""
+    """Return a hash of the prompt files used with these settings, the answer's schema and the
+    layout of samples."""
     unused = {f"shown-{other}" for other in _RENDERS if other != render}
     unused |= set() if contrasts else {"shown-contrast"}
-    told = {name: text for name, text in _TOLD.items() if name not in unused}
-    decisive = json.dumps([LAYOUT, render, _WHERE[render], told, ANSWER_FORMAT], sort_keys=True)
+    prompts = {name: text for name, text in _PROMPTS.items() if name not in unused}
+    decisive = json.dumps([LAYOUT, render, _WHERE[render], prompts, ANSWER_FORMAT], sort_keys=True)
     return hashlib.sha256(decisive.encode()).hexdigest()[:16]
 
 
 def first_messages(
-    kind: str, samples: Sequence[Shown], detail: str, render: Render
+    neuron_type: str, samples: Sequence[RenderedExample], detail: str, render: Render
 ) -> list[dict[str, Any]]:
-    """The question about a neuron of type `kind`, its samples before their contrasts; `detail` is
-    the protocol's, for pictures."""
+    """Return the messages that ask about a neuron.
+
+    samples: active samples, then contrasts. detail: low, high or auto, for the pictures.
+    """
     count = sum(sample.peak > 0 for sample in samples)
-    said = Template(_TOLD[kind]).substitute(count=count, where=_WHERE[render])
-    parts = [words(said)]
+    question = Template(_PROMPTS[neuron_type]).substitute(count=count, where=_WHERE[render])
+    parts = [words(question)]
     for sample in samples:
-        tag, told = ("sample", f", peak {sample.peak}") if sample.peak else ("contrast", "")
+        tag, peak = ("sample", f", peak {sample.peak}") if sample.peak else ("contrast", "")
         text = f"\n{sample.text}" if sample.text is not None else ""
-        parts.append(words(f"<{tag}{told}>{text}"))
+        parts.append(words(f"<{tag}{peak}>{text}"))
         if sample.picture is not None:
             parts.append(picture(data_url(sample.picture), detail))
         parts.append(words(f"</{tag}>"))
     return [
-        {"role": "system", "content": _system(kind, render, count < len(samples))},
+        {"role": "system", "content": _system(neuron_type, render, count < len(samples))},
         {"role": "user", "content": parts},
     ]
 
 
-def _system(kind: str, render: Render, contrasts: bool) -> str:
-    """Only what is needed to read the samples of this type: the rest would be paid for."""
-    names = [f"shown-{render}"] if kind != "text" else []
-    names += ["shown-text"] if kind != "visual" else []
+def _system(neuron_type: str, render: Render, contrasts: bool) -> str:
+    """Return the system prompt, with only the parts that samples of this type need."""
+    names = [f"shown-{render}"] if neuron_type != "text" else []
+    names += ["shown-text"] if neuron_type != "visual" else []
     names += ["shown-contrast"] if contrasts else []
-    return Template(_TOLD["system"]).substitute(shown="\n".join(_TOLD[name] for name in names))
-
-
-def again(error: str) -> str:
-    """The second question, after an answer that could not be read for this error."""
-    return Template(_TOLD["again"]).substitute(error=error)
-
-
-def read_answer(said: str) -> Reading:
-    """Read what the model said, leniently: JSON alone, in a fence or within prose, or lines such
-    as `Explanation: ...`.
-
-    Raises Malformed where there is no explanation, or a confidence that is none.
-    """
-    given = _json_object(said)
-    if given is None and "{" not in said:
-        given = {_NAMES[found[1].lower()]: found[2].strip("* ") for found in _LINE.finditer(said)}
-    if not given:
-        raise Malformed("it holds no JSON object")
-    explanation = given.get("explanation")
-    if not isinstance(explanation, str) or not printable(explanation):
-        raise Malformed('the field "explanation" is missing or holds no sentence')
-    return Reading(
-        explanation=printable(explanation),
-        evidence_for=_in_words(given.get("evidence_for")),
-        evidence_against=_in_words(given.get("evidence_against")),
-        confidence=_share(given.get("confidence")),
+    return Template(_PROMPTS["system"]).substitute(
+        shown="\n".join(_PROMPTS[name] for name in names)
     )
 
 
-def _json_object(said: str) -> dict[str, Any] | None:
-    """The first object in the text that has an explanation, else the first object."""
-    objects = [found.value for found in find_objects(said)]
+def retry_message(error: str) -> str:
+    """Return the message that asks again after an answer that could not be parsed."""
+    return Template(_PROMPTS["again"]).substitute(error=error)
+
+
+def read_answer(text: str) -> ParsedAnswer:
+    """Parse a model's answer: JSON, alone, in a fence or within prose, or lines such as
+    `Explanation: ...`.
+
+    Raises Malformed if the explanation is missing or the confidence is not a number from 0 to 1.
+    """
+    fields = _json_object(text)
+    if fields is None and "{" not in text:
+        fields = {
+            _FIELD_BY_LABEL[found[1].lower()]: found[2].strip("* ")
+            for found in _LINE.finditer(text)
+        }
+    if not fields:
+        raise Malformed("it holds no JSON object")
+    explanation = fields.get("explanation")
+    if not isinstance(explanation, str) or not printable(explanation):
+        raise Malformed('the field "explanation" is missing or holds no sentence')
+    return ParsedAnswer(
+        explanation=printable(explanation),
+        evidence_for=_to_text(fields.get("evidence_for")),
+        evidence_against=_to_text(fields.get("evidence_against")),
+        confidence=_confidence(fields.get("confidence")),
+    )
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    """Return the first object in the text with an explanation, else the first object."""
+    objects = [found.value for found in find_objects(text)]
     return next((found for found in objects if "explanation" in found), None) or next(
         iter(objects), None
     )
 
 
-def _in_words(given: Any) -> str:
-    """A field that should be a string, and may be a list of them, or nothing."""
-    parts = given if isinstance(given, list) else [given]
+def _to_text(value: Any) -> str:
+    """Return a field as text. It should be a string, but may be a list of strings or missing."""
+    parts = value if isinstance(value, list) else [value]
     return "; ".join(printable(str(part)) for part in parts if part)
 
 
-def _share(given: Any) -> float | None:
-    """A confidence, also where it is written as text or in percent. Raises Malformed."""
-    if given is None:
+def _confidence(value: Any) -> float | None:
+    """Return the confidence; it may be written as text or in percent. Raises Malformed."""
+    if value is None:
         return None
-    value = given
-    if isinstance(given, str):
-        number, percent = given.strip().removesuffix("%"), given.strip().endswith("%")
+    if isinstance(value, str):
+        number, is_percent = value.strip().removesuffix("%"), value.strip().endswith("%")
         try:
-            value = float(number) / (100 if percent else 1)
+            value = float(number) / (100 if is_percent else 1)
         except ValueError:
             value = None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:

@@ -1,4 +1,4 @@
-"""Explanations as rows of the `explanations` artifact."""
+"""Convert explanations to rows of the `explanations` artifact."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from neuron_atlas.tasks.explain.explanation import Explanation
 def explanation_rows(
     explainer: str, evidence: Sequence[Evidence], explanations: Sequence[Explanation]
 ) -> pa.Table:
-    """One row a neuron, in order.
+    """Return one row for each neuron, in order.
 
-    Raises ValueError where an explainer saw a sample that is held out from it.
+    Raises ValueError if an explainer saw a sample that is held out from it.
     """
-    for seen, explanation in zip(evidence, explanations, strict=True):
-        held_out = {*seen.split.calibration, *seen.split.scorer}
+    for neuron, explanation in zip(evidence, explanations, strict=True):
+        held_out = {*neuron.split.calibration, *neuron.split.scorer}
         if leaked := held_out.intersection(explanation.exemplar_ids):
             raise ValueError(
-                f"{explainer} was shown sample {min(leaked)} of neuron {seen.layer}:{seen.neuron}, "
+                f"{explainer} saw sample {min(leaked)} of neuron "
+                f"{neuron.layer}:{neuron.neuron}, "
                 "which is held out for its score"
             )
     rows = [
         {
-            "layer": seen.layer,
-            "neuron": seen.neuron,
+            "layer": neuron.layer,
+            "neuron": neuron.neuron,
             "explainer": explainer,
-            "type": seen.type,
-            "calibration_ids": seen.split.calibration,
-            "scorer_ids": seen.split.scorer,
+            "type": neuron.type,
+            "calibration_ids": neuron.split.calibration,
+            "scorer_ids": neuron.split.scorer,
         }
         | asdict(explanation)
-        for seen, explanation in zip(evidence, explanations, strict=True)
+        for neuron, explanation in zip(evidence, explanations, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=EXPLANATIONS.schema)

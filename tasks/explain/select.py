@@ -1,4 +1,4 @@
-"""Which neurons are explained."""
+"""Select the neurons to explain."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ NeuronType = Literal["visual", "text", "multi-modal", "unknown"]
 class NeuronChoice:
     """Neurons to explain: an explicit list, or the purest of each layer and type.
 
-    only: "layer:neuron" each; what else is set is then ignored. types: which types to take.
-    per_layer_and_type, count: at most so many of each layer and type, and in all; None for all.
+    only: neurons as "layer:neuron"; if given, the other settings are ignored. types: types to
+    select. per_layer_and_type: limit for each layer and type. count: limit in total. None: no
+    limit. Raises ValueError if a name in `only` is not layer:neuron.
     """
 
     only: tuple[str, ...] = ()
@@ -34,24 +35,25 @@ class NeuronChoice:
                 raise ValueError(f"only: {name!r} is not layer:neuron, such as 3:417")
 
 
-def choose_neurons(types: pa.Table, choice: NeuronChoice) -> pa.Table:
-    """The chosen rows of `types`, sorted by layer and neuron.
+def select_neurons_to_explain(types: pa.Table, choice: NeuronChoice) -> pa.Table:
+    """Return the selected rows of `types`, sorted by layer and neuron.
 
-    The limits keep the neurons with the largest share of their own type, and `count` takes them
-    in turn from every layer and type. Raises ValueError where `only` names an absent neuron.
+    The limits select the neurons with the largest share of their own type; `count` takes them in
+    turn from every layer and type. Raises ValueError if `only` names a neuron that was not
+    captured.
     """
     frame = pl.from_arrow(types)
     assert isinstance(frame, pl.DataFrame)
     if choice.only:
         wanted = [tuple(map(int, name.split(":"))) for name in choice.only]
-        known = set(zip(frame["layer"], frame["neuron"], strict=True))
-        absent = [pair for pair in wanted if pair not in known]
+        captured = set(zip(frame["layer"], frame["neuron"], strict=True))
+        absent = [pair for pair in wanted if pair not in captured]
         if absent:
             layer, neuron = absent[0]
             raise ValueError(f"only: neuron {layer}:{neuron} was not captured")
-        keys = {name: frame.schema[name] for name in ("layer", "neuron")}
-        named = pl.DataFrame(wanted, schema=keys, orient="row")
-        frame = frame.join(named, on=list(keys), how="semi")
+        key_types = {name: frame.schema[name] for name in ("layer", "neuron")}
+        keys = pl.DataFrame(wanted, schema=key_types, orient="row")
+        frame = frame.join(keys, on=list(key_types), how="semi")
     else:
         frame = _purest(frame.filter(pl.col("type").is_in(choice.types)), choice)
     return frame.sort("layer", "neuron").to_arrow().cast(NEURON_TYPES.schema)
@@ -67,10 +69,10 @@ def _purest(frame: pl.DataFrame, choice: NeuronChoice) -> pl.DataFrame:
             ["layer", "type", "purity", "scale", "neuron"],
             descending=[False, False, True, True, False],
         )
-        .with_columns(place=pl.int_range(pl.len()).over("layer", "type"))
+        .with_columns(rank=pl.int_range(pl.len()).over("layer", "type"))
     )
     if choice.per_layer_and_type is not None:
-        frame = frame.filter(pl.col("place") < choice.per_layer_and_type)
+        frame = frame.filter(pl.col("rank") < choice.per_layer_and_type)
     if choice.count is not None:
-        frame = frame.sort("place", "layer", "type").head(choice.count)
-    return frame.drop("purity", "place")
+        frame = frame.sort("rank", "layer", "type").head(choice.count)
+    return frame.drop("purity", "rank")

@@ -72,7 +72,7 @@ class Exemplar(ActivationRecord):
 
 
 @dataclass(frozen=True)
-class Account:
+class ScoredExplanation:
     """What one explainer said, a row of `explanations`, and its rows of `scores`."""
 
     explanation: Mapping[str, Any]
@@ -116,7 +116,7 @@ class NeuronRecord(TypedNeuron):
     """One neuron; exemplars: strongest first; statistics: its rows of further tables, by the
     table's name."""
 
-    accounts: tuple[Account, ...]
+    accounts: tuple[ScoredExplanation, ...]
     exemplars: tuple[Exemplar, ...]
     statistics: Mapping[str, Mapping[str, Any]]
 
@@ -192,11 +192,11 @@ def _exemplars(
 
 def _pair_up(
     explanations: list[dict[str, Any]], scores: list[dict[str, Any]]
-) -> tuple[Account, ...]:
+) -> tuple[ScoredExplanation, ...]:
     said = {row["explainer"]: row for row in explanations}
     unsaid = dict.fromkeys(_SAID, "") | {"status": "missing", "confidence": None}
     return tuple(
-        Account(
+        ScoredExplanation(
             said.get(name, unsaid | {"explainer": name}),
             tuple(row for row in scores if row["explainer"] == name),
         )

@@ -25,7 +25,7 @@ from neuron_atlas.tasks.report.page import PageInputs, write_page
 from neuron_atlas.tasks.report.record import NeuronRecord, read_records
 from neuron_atlas.tasks.report.settings import About, ReportSettings
 from neuron_atlas.tasks.report.site.layout import FOLDER
-from neuron_atlas.tasks.report.strongest import choose_neurons
+from neuron_atlas.tasks.report.strongest import select_strongest_neurons
 from neuron_atlas.tasks.report.tables import Summary, over_all_tokens, summarise, write_tables
 
 SUMMARY = "summary.json"
@@ -54,7 +54,9 @@ def write_report(
     aggregates = read_table(files.tables["score_aggregates"], SCORE_AGGREGATES)
     analysis = read_analysis(files.tables, types)
     plates = draw_plates(types, scores, analysis)
-    chosen = choose_neurons(types, outcomes["explanations"], scores, settings.neurons_per_type)
+    chosen = select_strongest_neurons(
+        types, outcomes["explanations"], scores, settings.neurons_per_type
+    )
     inputs = PageInputs(
         title=settings.title,
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

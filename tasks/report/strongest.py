@@ -8,7 +8,7 @@ import pyarrow as pa
 from neuron_atlas.tasks.artifacts import TYPE_COLUMNS, TYPES
 
 
-def choose_neurons(
+def select_strongest_neurons(
     types: pa.Table, explanations: pa.Table, scores: pa.Table, per_type: int = 6
 ) -> list[tuple[int, int, str]]:
     """The `per_type` strongest neurons of each type, as (layer, neuron, type), strongest first.

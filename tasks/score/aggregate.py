@@ -1,4 +1,4 @@
-"""Scores gathered over neurons: means with intervals, what is undefined, who beats the controls."""
+"""Aggregate scores over neurons: means with intervals, undefined counts, share beating controls."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ MEASURES = (
     "balanced_accuracy",
 )
 BEATS_CONTROL = "beats_control"
-"""The share of tested neurons whose q is at most the level."""
+"""Measure: share of tested neurons whose q is at most the level `score.q`."""
 _FAMILY = ["explainer", "simulator", "tokens"]
 
 
 def aggregate_scores(scores: pa.Table, settings: ScoreSettings) -> pa.Table:
-    """`score_aggregates` of judged `scores`: over all neurons, by type and by layer, for each
-    explainer, simulator and kind of tokens.
+    """Return `score_aggregates` of `scores` with p and q: over all neurons, by type and by layer,
+    for each explainer, simulator and kind of tokens.
 
-    A control counts where there is a score beside it, so that all means are over the same neurons.
-    Intervals are percentile bootstraps of the mean over the neurons for which it is defined; a
-    measure of fewer than two has none. beats_control has none either, for which neurons are called
-    is decided for all of them together.
+    Only neurons with a correlation count, also for controls, so all means are over the same
+    neurons. Intervals are percentile bootstraps of the mean over the neurons with a defined value;
+    a measure with fewer than two such neurons has none. beats_control has no interval either,
+    because the neurons are selected jointly.
     """
     frame = pl.DataFrame(scores.select([*_FAMILY, "type", "layer", "p", "q", *MEASURES]))
     frame = frame.sort(*_FAMILY, "type", "layer", maintain_order=True)
@@ -50,28 +50,28 @@ def aggregate_scores(scores: pa.Table, settings: ScoreSettings) -> pa.Table:
             [*_FAMILY, "group"], as_dict=True, maintain_order=True
         )
         for (*family, group), part in parts.items():
-            about = dict(zip(_FAMILY, family, strict=True)) | {"by": by, "group": group}
-            rows += [about | row for row in _gather(part, settings)]
+            columns = dict(zip(_FAMILY, family, strict=True)) | {"by": by, "group": group}
+            rows += [columns | row for row in _gather(part, settings)]
     return pa.Table.from_pylist(rows, schema=SCORE_AGGREGATES.schema)
 
 
 def _gather(part: pl.DataFrame, settings: ScoreSettings) -> list[dict]:
     is_scored = pl.col("correlation").is_not_null()
-    beside = pl.when(is_scored).then(pl.col(MEASURES).cast(pl.Float64)).fill_null(np.nan)
-    values = part.select(beside).to_numpy().T
+    if_scored = pl.when(is_scored).then(pl.col(MEASURES).cast(pl.Float64)).fill_null(np.nan)
+    values = part.select(if_scored).to_numpy().T
     low, high = _mean_intervals(values, settings)
     rows = []
-    for place, measure in enumerate(MEASURES):
-        known = values[place][np.isfinite(values[place])]
+    for index, measure in enumerate(MEASURES):
+        defined = values[index][np.isfinite(values[index])]
         rows.append(
             {
                 "measure": measure,
-                "n": len(known),
-                "undefined": len(part) - len(known),
-                "mean": float(known.mean()) if len(known) else None,
-                "median": float(np.median(known)) if len(known) else None,
-                "ci_low": float(low[place]) if len(known) > 1 else None,
-                "ci_high": float(high[place]) if len(known) > 1 else None,
+                "n": len(defined),
+                "undefined": len(part) - len(defined),
+                "mean": float(defined.mean()) if len(defined) else None,
+                "median": float(np.median(defined)) if len(defined) else None,
+                "ci_low": float(low[index]) if len(defined) > 1 else None,
+                "ci_high": float(high[index]) if len(defined) > 1 else None,
             }
         )
     tested = part["q"].drop_nulls()
@@ -86,10 +86,10 @@ def _gather(part: pl.DataFrame, settings: ScoreSettings) -> list[dict]:
 
 
 def _mean_intervals(values: np.ndarray, settings: ScoreSettings) -> np.ndarray:
-    """Bounds [2, measures] of the means of values [measures, neurons], NaN left out."""
+    """Return bounds [2, measures] of the means of values [measures, neurons], without NaN."""
     neurons = values.shape[1]
-    known = np.isfinite(values)
-    both = np.concatenate([np.where(known, values, 0), known])
+    is_defined = np.isfinite(values)
+    both = np.concatenate([np.where(is_defined, values, 0), is_defined])
     rng = np.random.default_rng([settings.seed, neurons])
     sums = np.stack(
         [

@@ -1,4 +1,4 @@
-"""Lay predictions beside what truly happened: the same samples for every claim about a neuron."""
+"""Align predictions with real activations: the same samples for all claims about a neuron."""
 
 from __future__ import annotations
 
@@ -14,35 +14,36 @@ from neuron_atlas.tasks.artifacts import CLAIMS
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, Purpose
 
 GROUP = ["layer", "neuron", "explainer", "simulator"]
-"""What names one explanation, as simulated by one simulator."""
+"""Key columns of a group: one explanation, as simulated by one simulator."""
 _ROLES = ("visual", "text")
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """One claim's predictions on an Aligned's samples.
+    """One claim's predictions on the samples of an `Aligned`.
 
-    visual, text: float16 [tokens], those of a sample one after the other. detected: float64
-    [samples], NaN where the simulator gave none. made: bool [samples]; where False, 0 is predicted
-    and means nothing.
+    visual, text: float16 [tokens], concatenated over samples. detected: float64 [samples], NaN if
+    the simulator did not rate the whole sample. is_made: bool [samples]; where False there is no
+    prediction, and its values are 0.
     """
 
     visual: np.ndarray
     text: np.ndarray
     detected: np.ndarray
-    made: np.ndarray
+    is_made: np.ndarray
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """Samples of explanations, one after the other, those of one explanation together.
+    """Samples of all explanations, concatenated and sorted by explanation.
 
-    group: int64 [samples], the explanation's place, ascending. excitations: what truly happened.
-    visual, text: the same float32 [tokens] in one array; offsets: where samples begin in them,
-    int64 [samples + 1] each. predicted: by claim. left_out: bool [visual and text, samples],
-    whether the simulator says nothing of a role's tokens for this explanation; its samples are
-    then as if they had none of them. unpaired: int64 [samples], the explanations of the exemplars,
-    and of the random samples, that are none of these for want of samples of the other kind.
+    group: int64 [samples], index of the explanation, ascending. exemplar: bool [samples]; False for
+    random samples. excitations: the real activations. visual, text: the same, float32 [tokens],
+    concatenated; offsets: where samples start in them, int64 [samples + 1] each. predicted: by
+    claim. left_out: bool [visual and text, samples], whether the simulator does not predict a
+    role's tokens for this explanation; its samples then have no tokens of that role. unpaired:
+    int64, the groups of the exemplars, and of the random samples, that were dropped because there
+    were fewer samples of the other kind.
     """
 
     group: np.ndarray
@@ -62,40 +63,41 @@ def align(
     purpose: Purpose,
     claims: Sequence[str],
     evidence: Sequence[Evidence],
-    least: int,
+    min_samples: int,
 ) -> Aligned:
-    """The samples of one purpose, predicted for the own claim and every other of `claims`.
+    """Return the samples of one purpose with the predictions of all `claims`, the own one first.
 
-    rows: the rows of `simulations` with their place as `row` and that of their explanation as
-    `group`. A sample counts where every claim has a prediction, so that all are scored on the same
-    ones. A claim with fewer than `least` predictions for an explanation is left out instead. Of an
-    explanation's exemplars and random samples, as many of each count: where predictions of one kind
-    failed, those of the other are spread over what there is of it.
+    rows: rows of `simulations`, with their index as `row` and that of their explanation as `group`.
+    evidence: holds the real traces. A sample counts if every claim has a prediction for it, so all
+    claims are scored on the same samples. A claim with fewer than `min_samples` predictions for an
+    explanation is left out of that explanation instead. An explanation has equally many exemplars
+    and random samples; of the more frequent kind, an evenly spaced selection is used. Raises
+    ValueError if a simulation and its sample differ in their number of tokens.
     """
-    fine = rows.filter(pl.col("status") == "ok", pl.col("purpose") == purpose)
-    chosen = _of(fine, "own")
+    ok = rows.filter(pl.col("status") == "ok", pl.col("purpose") == purpose)
+    chosen = _of_claim(ok, "own")
     for claim in claims[1:]:
-        other = _of(fine, claim).filter(pl.len().over("group") >= least)
-        given = chosen["group"].is_in(other["group"].unique().implode())
+        other = _of_claim(ok, claim).filter(pl.len().over("group") >= min_samples)
+        has_claim = chosen["group"].is_in(other["group"].unique().implode())
         other = other.select("group", "sample_id", pl.col("row").alias(claim))
         chosen = (
-            chosen.with_columns(given.alias("given"))
+            chosen.with_columns(has_claim.alias("has_claim"))
             .join(other, on=["group", "sample_id"], how="left", maintain_order="left")
-            .filter(pl.col(claim).is_not_null() | ~pl.col("given"))
-            .drop("given")
+            .filter(pl.col(claim).is_not_null() | ~pl.col("has_claim"))
+            .drop("has_claim")
         )
     chosen, unpaired = _one_to_one(chosen)
-    truths = {
-        (neuron.layer, neuron.neuron, seen.sample_id): seen
+    real = {
+        (neuron.layer, neuron.neuron, sample.sample_id): sample
         for neuron in evidence
-        for seen in (*neuron.exemplars, *neuron.random)
+        for sample in (*neuron.exemplars, *neuron.random)
     }
-    excitations = [truths[key] for key in chosen.select("layer", "neuron", "sample_id").rows()]
+    excitations = [real[key] for key in chosen.select("layer", "neuron", "sample_id").rows()]
     group = chosen["group"].to_numpy().astype(np.int64)
     rows_of = {claim: chosen["row" if claim == CLAIMS[0] else claim] for claim in claims}
     left_out = _left_out(simulations, rows_of.values(), excitations, group)
     excitations = [_without(*one) for one in zip(excitations, *left_out.tolist(), strict=True)]
-    traces = [[getattr(seen, role) for seen in excitations] for role in _ROLES]
+    traces = [[getattr(sample, role) for sample in excitations] for role in _ROLES]
     offsets = tuple(np.cumsum([0, *map(len, trace)]) for trace in traces)
     visual, text = (np.concatenate([np.empty(0, np.float32), *trace]) for trace in traces)
     return Aligned(
@@ -106,28 +108,28 @@ def align(
         text=text,
         offsets=(offsets[0], offsets[1]),
         predicted={
-            claim: _take(simulations, places, offsets, left_out)
-            for claim, places in rows_of.items()
+            claim: _predictions(simulations, claim_rows, offsets, left_out)
+            for claim, claim_rows in rows_of.items()
         },
         left_out=left_out,
         unpaired=unpaired,
     )
 
 
-def _of(fine: pl.DataFrame, claim: str) -> pl.DataFrame:
-    return fine.filter(pl.col("claim") == claim)
+def _of_claim(rows: pl.DataFrame, claim: str) -> pl.DataFrame:
+    return rows.filter(pl.col("claim") == claim)
 
 
 def _one_to_one(chosen: pl.DataFrame) -> tuple[pl.DataFrame, tuple[np.ndarray, np.ndarray]]:
-    """The samples that count, and see `Aligned.unpaired`."""
+    """Return the samples that count, and `Aligned.unpaired`."""
     kind = ["group", "draw"]
     is_exemplar = pl.col("draw") == "exemplar"
     count = pl.min_horizontal(is_exemplar.sum().over("group"), (~is_exemplar).sum().over("group"))
-    place, there = pl.int_range(pl.len()).over(kind), pl.len().over(kind).cast(pl.Int64)
-    steps = [reached * count.cast(pl.Int64) // there for reached in (place, place + 1)]
+    index, n_of_kind = pl.int_range(pl.len()).over(kind), pl.len().over(kind).cast(pl.Int64)
+    steps = [end * count.cast(pl.Int64) // n_of_kind for end in (index, index + 1)]
     chosen = chosen.with_columns((steps[0] < steps[1]).alias("counts"))
-    spare = chosen.filter(~pl.col("counts"))
-    unpaired = [spare.filter(which)["group"].to_numpy() for which in (is_exemplar, ~is_exemplar)]
+    dropped = chosen.filter(~pl.col("counts"))
+    unpaired = [dropped.filter(which)["group"].to_numpy() for which in (is_exemplar, ~is_exemplar)]
     counting = chosen.filter("counts").drop("counts")
     return counting, (unpaired[0].astype(np.int64), unpaired[1].astype(np.int64))
 
@@ -138,52 +140,57 @@ def _left_out(
     excitations: Sequence[ActivationRecord],
     group: np.ndarray,
 ) -> np.ndarray:
-    """See Aligned. Where tokens of a role are left out of one sample or claim, they are left out of
-    all of the explanation: else its claims would be scored on other tokens than each other."""
+    """Return `Aligned.left_out`.
+
+    A role that is missing for one sample or claim is left out of the whole explanation. So all its
+    claims are scored on the same tokens.
+    """
     left_out = np.zeros((2, len(group)), dtype=bool)
     for role, name in enumerate(_ROLES):
         is_null = simulations[name].is_null().to_numpy()
         if not is_null.any():
             continue
-        has_tokens = np.array([len(getattr(seen, name)) > 0 for seen in excitations], dtype=bool)
+        has_tokens = np.array(
+            [len(getattr(sample, name)) > 0 for sample in excitations], dtype=bool
+        )
         for rows in claims:
-            made = rows.is_not_null().to_numpy()
-            left_out[role, made] |= is_null[rows.drop_nulls().to_numpy()] & has_tokens[made]
+            is_made = rows.is_not_null().to_numpy()
+            left_out[role, is_made] |= is_null[rows.drop_nulls().to_numpy()] & has_tokens[is_made]
         left_out[role] = np.isin(group, group[left_out[role]])
     return left_out
 
 
-def _without(seen: ActivationRecord, is_visual_out: bool, is_text_out: bool) -> ActivationRecord:
+def _without(sample: ActivationRecord, is_visual_out: bool, is_text_out: bool) -> ActivationRecord:
     if is_visual_out:
-        seen = replace(seen, visual=seen.visual[:0])
-    return replace(seen, text=seen.text[:0]) if is_text_out else seen
+        sample = replace(sample, visual=sample.visual[:0])
+    return replace(sample, text=sample.text[:0]) if is_text_out else sample
 
 
-def _take(
+def _predictions(
     simulations: pa.Table,
     rows: pl.Series,
     offsets: tuple[np.ndarray, ...],
     left_out: np.ndarray,
 ) -> Predicted:
-    """The predictions of some rows; 0 where there is no row."""
-    made = rows.is_not_null().to_numpy()
-    places = pa.array(rows.drop_nulls().to_numpy())
-    chosen = simulations.select(["visual", "text", "detected"]).take(places)
+    """Return the predictions in `rows` of `simulations`; 0 where a row is null."""
+    is_made = rows.is_not_null().to_numpy()
+    indices = pa.array(rows.drop_nulls().to_numpy())
+    chosen = simulations.select(["visual", "text", "detected"]).take(indices)
     sides = []
     for name, bounds, is_out in zip(_ROLES, offsets, left_out, strict=True):
         column = chosen[name].combine_chunks()
-        if is_out.any():  # A list that is null has no tokens, as its sample has none then.
-            column = pc.if_else(pa.array(is_out[made]), pa.scalar(None, column.type), column)
+        if is_out.any():  # A null list counts as no tokens, like its sample.
+            column = pc.if_else(pa.array(is_out[is_made]), pa.scalar(None, column.type), column)
         lengths = np.diff(bounds)
-        given = pc.fill_null(column.value_lengths(), 0).to_numpy(zero_copy_only=False)
-        if not np.array_equal(given, lengths[made]):
-            raise ValueError(f"a simulation has not as many {name} tokens as its sample")
+        predicted = pc.fill_null(column.value_lengths(), 0).to_numpy(zero_copy_only=False)
+        if not np.array_equal(predicted, lengths[is_made]):
+            raise ValueError(f"a simulation and its sample have different numbers of {name} tokens")
         values = column.flatten().to_numpy(zero_copy_only=False)
-        if not made.all():
-            whole = np.zeros(int(bounds[-1]), np.float16)
-            whole[np.repeat(made, lengths)] = values
-            values = whole
+        if not is_made.all():
+            padded = np.zeros(int(bounds[-1]), np.float16)
+            padded[np.repeat(is_made, lengths)] = values
+            values = padded
         sides.append(values)
-    detected = np.full(len(made), np.nan)
-    detected[made] = chosen["detected"].to_numpy()
-    return Predicted(sides[0], sides[1], detected, made)
+    detected = np.full(len(is_made), np.nan)
+    detected[is_made] = chosen["detected"].to_numpy()
+    return Predicted(sides[0], sides[1], detected, is_made)

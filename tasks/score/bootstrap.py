@@ -1,4 +1,4 @@
-"""Bootstrap intervals: samples drawn again with replacement, for many neurons at once."""
+"""Compute bootstrap intervals over samples, for many neurons together."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 _BLOCK = 1 << 19
-"""Numbers that are drawn again at once: a block that stays in a core's cache."""
+"""Numbers in one block of resampled sums; small enough for a core's cache."""
 
 
 def draw_weights(samples: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each sample is drawn, float64 [samples, resamples]; the same for every neuron."""
+    """Return how often each sample is drawn, float64 [samples, resamples]."""
     rng = np.random.default_rng([seed, samples])
     drawn = rng.multinomial(samples, np.full(samples, 1 / samples), size=resamples)
     return np.ascontiguousarray(drawn.T, dtype=np.float64)
@@ -24,13 +24,14 @@ def bootstrap(
     seed: int,
     level: float = 0.95,
 ) -> np.ndarray:
-    """Percentile bounds float64 [2, ..., neurons] of what `measure` makes of sums.
+    """Return percentile bounds, float64 [2, ..., neurons], of a measure of pooled sums.
 
-    sums: [kinds, neurons, samples]. measure: from pooled sums [kinds, neurons, resamples] to
-    [..., neurons, resamples].
-    Samples, not tokens, are drawn with replacement, because tokens of one sample are not
-    independent; each draw pools one and the same samples for all kinds, so differences between
-    predictions are paired. Draws in which a measure is undefined are left out of its interval.
+    sums: [kinds, neurons, samples]. measure: maps pooled sums [kinds, neurons, resamples] to
+    [..., neurons, resamples]. level: share of draws within the bounds.
+
+    Samples are drawn with replacement, not tokens, because tokens of one sample are not
+    independent. Each draw pools the same samples for all kinds, so differences between predictions
+    are paired. Draws with an undefined measure do not enter its interval.
     """
     weights = draw_weights(sums.shape[2], resamples, seed)
     bounds = [
@@ -41,21 +42,22 @@ def bootstrap(
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """The middle `level` of draws [..., resamples] as bounds [2, ...]; NaN draws do not count.
+    """Return the bounds [2, ...] of the middle `level` of draws [..., resamples].
 
-    Between draws it is interpolated as numpy.percentile does.
+    NaN draws are ignored; NaN if there are no others. Values between draws are interpolated as by
+    numpy.percentile.
     """
-    ordered = np.sort(draws, axis=-1)  # NaN come last.
+    ordered = np.sort(draws, axis=-1)  # NaN sort last.
     last = np.isfinite(ordered).sum(-1) - 1
     bounds = []
     for share in ((1 - level) / 2, (1 + level) / 2):
-        place = share * np.maximum(last, 0)
-        below = np.floor(place).astype(np.int64)
+        position = share * np.maximum(last, 0)
+        below = np.floor(position).astype(np.int64)
         above = np.minimum(below + 1, np.maximum(last, 0))
         low, high = (
             np.take_along_axis(ordered, index[..., None], -1)[..., 0] for index in (below, above)
         )
-        bounds.append(np.where(last >= 0, low + (place - below) * (high - low), np.nan))
+        bounds.append(np.where(last >= 0, low + (position - below) * (high - low), np.nan))
     return np.stack(bounds)
 
 

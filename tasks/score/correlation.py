@@ -1,7 +1,7 @@
-"""Pearson's correlation over the concatenated tokens of several samples, from sums per sample.
+"""Compute Pearson's correlation over the tokens of several samples, from sums per sample.
 
-Sums lie in arrays whose first axis says what was added up, so that the samples of a neuron are
-pooled, or drawn again, by adding or by one matrix product over the last axis.
+The first axis of an array of sums is the kind of sum, the last one the sample. So samples are
+pooled by adding over the last axis, and resampled by one matrix product.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ import numpy as np
 
 
 def real_sums(real: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Sums float64 [3, samples] over each sample's tokens: n, x, xx.
+    """Return sums float64 [3, samples] over each sample's tokens: n, x, xx.
 
-    real: [tokens] of all samples one after the other; offsets: int64 [samples + 1].
+    real: [tokens] of all samples, concatenated. offsets: int64 [samples + 1], where samples start.
     """
     x = real.astype(np.float64, copy=False)
     return np.stack([np.diff(offsets).astype(np.float64), *_add_up([x, x * x], offsets)])
 
 
 def cross_sums(real: np.ndarray, predicted: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Sums float64 [3, samples] over each sample's tokens: y, yy, xy, where y is predicted."""
+    """Return sums float64 [3, samples] over each sample's tokens: y, yy, xy (y: predicted)."""
     x = real.astype(np.float64, copy=False)
     y = predicted.astype(np.float64, copy=False)
     return np.stack(_add_up([y, y * y, x * y], offsets))
 
 
 def pearson(real: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """Signed correlation [...] from pooled sums [3, ...] each; NaN where a side does not vary.
+    """Return the signed correlation [...] from pooled sums [3, ...]; NaN if a side is constant.
 
-    r = (n Sxy - Sx Sy) / sqrt((n Sxx - Sx^2)(n Syy - Sy^2)), over the concatenation of all
-    tokens as Bills et al. (2023) score, never a mean of per-sample correlations.
+    r = (n Sxy - Sx Sy) / sqrt((n Sxx - Sx^2)(n Syy - Sy^2)), over all tokens concatenated, as in
+    Bills et al. (2023); not a mean of per-sample correlations.
     """
     n, x, xx = real
     y, yy, xy = cross
@@ -40,26 +40,25 @@ def pearson(real: np.ndarray, cross: np.ndarray) -> np.ndarray:
 
 
 def varies(n: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Whether numbers vary, from their count, sum and sum of squares."""
+    """Return whether numbers vary, from their count, sum and sum of squares."""
     return np.isfinite(_spread(n, total, squares))
 
 
 def _spread(n: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """n^2 times the variance; NaN where there is none."""
-    spread = n * squares
-    least = 1e-9 * spread
-    spread = spread - total * total
-    # Below rounding error a side is constant: dividing by it would give any number.
-    return np.where(spread > least, spread, np.nan)
+    """Return n^2 times the variance; NaN if the numbers are constant."""
+    n_squares = n * squares
+    spread = n_squares - total * total
+    # Below rounding error a side is constant; dividing by it would give an arbitrary number.
+    return np.where(spread > 1e-9 * n_squares, spread, np.nan)
 
 
 def _add_up(columns: list[np.ndarray], offsets: np.ndarray) -> list[np.ndarray]:
-    # Each sample is added up by itself: differences of a running sum would let one sample's
-    # large numbers swallow another's small ones.
-    filled = np.diff(offsets) > 0
-    starts = offsets[:-1][filled]
-    sums = np.zeros((len(columns), len(filled)))
+    # One sum for each sample: in differences of a running sum, one sample's large numbers would
+    # absorb another's small ones.
+    has_tokens = np.diff(offsets) > 0
+    starts = offsets[:-1][has_tokens]
+    sums = np.zeros((len(columns), len(has_tokens)))
     if len(starts):
-        for place, column in enumerate(columns):
-            sums[place, filled] = np.add.reduceat(column, starts)
+        for kind, column in enumerate(columns):
+            sums[kind, has_tokens] = np.add.reduceat(column, starts)
     return list(sums)

@@ -1,4 +1,4 @@
-"""How much of the activations' variance calibrated predictions explain, from pooled sums."""
+"""Compute the variance of activations that calibrated predictions explain, from pooled sums."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from neuron_atlas.tasks.score.correlation import varies
 
 
 def calibrate(real: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Intercept and slope [...] of activation = intercept + slope x prediction, least squares.
+    """Fit activation = intercept + slope x prediction by least squares; return both, [...] each.
 
-    real, cross: sums [3, ...] of the calibration samples (see correlation.py), never of those that
-    are scored: fitted on these, the explained variance is the squared correlation and cannot tell
-    an explanation from its opposite (Bills et al. 2023 fit on a split apart). For the same reason a
-    slope below 0 is taken as 0. NaN where the predictions do not vary.
+    real, cross: sums [3, ...] of the calibration samples (see correlation.py), never of the scored
+    ones. Fitted on the scored samples, the explained variance would be the squared correlation.
+    That is the same for an explanation and its opposite. Bills et al. (2023) also fit on a separate
+    split. For the same reason, a negative slope is set to 0. NaN if the predictions are constant.
     """
     n, x, _ = real
     y, yy, xy = cross
@@ -26,16 +26,17 @@ def calibrate(real: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def explained_variance(
     real: np.ndarray, cross: np.ndarray, intercept: np.ndarray, slope: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Explained variance [...] about the mean and about 0, of intercept + slope x prediction.
+    """Return the centred and uncentred explained variance [...] of intercept + slope x prediction.
 
-    Centred: 1 - sum (x - p)^2 / sum (x - mean x)^2, the coefficient of determination; 0 for
-    whoever predicts the mean everywhere. Uncentred: 1 - mean (x - p)^2 / mean x^2, as Bills et al.
-    (2023) report it; above 0 for the mean too. Both are 1 at most and below 0 for predictions
-    worse than that; NaN where the activations do not vary or calibration was undefined.
+    Centred: 1 - sum (x - p)^2 / sum (x - mean x)^2, the coefficient of determination; it is 0 if
+    all predictions are the mean. Uncentred: 1 - mean (x - p)^2 / mean x^2, as Bills et al. (2023)
+    report it; it is 0 if all predictions are 0, and above 0 for the mean. Both are at most 1, and
+    negative for worse predictions than these. NaN if the activations are constant or calibration
+    was undefined.
     """
     n, x, xx = real
     y, yy, xy = cross
-    missed = (
+    residual = (
         xx
         + n * intercept**2
         + slope**2 * yy
@@ -44,7 +45,7 @@ def explained_variance(
         + 2 * intercept * slope * y
     )
     with np.errstate(invalid="ignore", divide="ignore"):
-        centred = 1 - missed / (xx - x * x / n)
-        uncentred = 1 - missed / xx
+        centred = 1 - residual / (xx - x * x / n)
+        uncentred = 1 - residual / xx
     defined = varies(n, x, xx)
     return np.where(defined, centred, np.nan), np.where(defined, uncentred, np.nan)

@@ -1,4 +1,4 @@
-"""The settings of scoring."""
+"""Settings of the score stage."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from annotated_types import Ge, Interval
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How scores are computed.
+    """Settings for computing scores.
 
-    resamples: bootstrap draws of the intervals; seed: of those draws. min_samples, min_tokens:
-    below so many held-out samples, or tokens of them, a score is undefined. active_visual,
-    active_text: a visual or text token is active above this, where the neuron's maximum over the
-    dataset is 10; these are the thresholds of Xu et al. for types. q: the false discovery rate at
-    which neurons are said to beat their control.
+    resamples: bootstrap draws for the intervals. seed: of those draws. min_samples, min_tokens:
+    with fewer held-out samples, or fewer tokens in them, a score is undefined. active_visual,
+    active_text: a visual or text token is active above this value, on a scale where the neuron's
+    maximum over the dataset is 10; the defaults are the thresholds of Xu et al. for types. q: false
+    discovery rate for "beats its controls".
     """
 
     resamples: Annotated[int, Ge(100)] = 1000

@@ -17,12 +17,13 @@ _DECIMALS = 12
 
 
 def contest(own: np.ndarray, other: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """By how much own beats other, [neurons]: max(own, floor) - max(other, floor).
+    """Return by how much own beats other, [neurons]: max(own, floor) - max(other, floor).
 
-    floor: the higher of the controls without an explanation, NaN where there is none; 0, the
-    correlation of whoever says nothing, is always one of them. Above 0 the contest is the margin
-    over the highest control; below 0 it is the margin that the other neuron's explanation would
-    have had in own's place. NaN where own or other is undefined.
+    own, other: correlations with the neuron's own and with another neuron's explanation. floor: the
+    higher of the controls without an explanation, NaN if there is none; it counts as at least 0,
+    the correlation of an uninformative prediction. A positive result is the margin over the highest
+    control. A negative one is minus the margin that other would have if it were own. NaN if own or
+    other is undefined.
     """
     floor = np.fmax(floor, 0)
     unknown = np.isnan(own) | np.isnan(other)
@@ -31,21 +32,23 @@ def contest(own: np.ndarray, other: np.ndarray, floor: np.ndarray) -> np.ndarray
 
 
 def p_values(won: np.ndarray) -> np.ndarray:
-    """Chance [neurons] that a shuffled explanation wins its contest by as much.
+    """Return the probability [neurons] that a shuffled explanation wins its contest by as much.
 
-    Swapping own and other turns a contest's sign and nothing else. So where an explanation is no
-    better for its neuron than another neuron's, wins and losses of every size are equally likely,
-    and the losses show how often chance wins: p = (1 + losses as large) / contests for a win, and 1
-    for what is none. Nothing is assumed of tokens or of the simulator, but that contests are
-    independent of each other, which those of neurons that share samples, or lend each other their
-    explanations, are only nearly. With Benjamini and Hochberg's step this is the knockoff+ filter
-    (Barber and Candes 2015, "Controlling the false discovery rate via knockoffs"), elsewhere
-    target-decoy competition. Fewer than 1/q contests can call none.
+    Swapping own and other only flips the sign of a contest. So if an explanation is no better for
+    its neuron than another neuron's, wins and losses of every size are equally likely. The losses
+    then show how often chance wins. For a win, p = (1 + losses as large) / contests; otherwise
+    p = 1. NaN contests are not counted and stay NaN.
+
+    The test assumes nothing about tokens or the simulator, only that contests are independent.
+    Neurons that share samples or serve as each other's controls are only nearly so. With the
+    Benjamini-Hochberg step this is the knockoff+ filter (Barber and Candes 2015, "Controlling the
+    false discovery rate via knockoffs"), also known as target-decoy competition. With fewer than
+    1/q contests no neuron can be significant.
     """
-    known = np.sort(-won[np.isfinite(won)])
-    losses = len(known) - np.searchsorted(known, won, side="left")
-    p = np.minimum((1 + losses) / max(1, len(known)), 1)
-    # Who did not win is never called, however few losses there are.
+    losses = np.sort(-won[np.isfinite(won)])
+    n_as_large = len(losses) - np.searchsorted(losses, won, side="left")
+    p = np.minimum((1 + n_as_large) / max(1, len(losses)), 1)
+    # A neuron that did not win is never significant, however few losses there are.
     return np.where(np.isfinite(won), np.where(won > 0, p, 1), np.nan)
 
 
@@ -59,7 +62,7 @@ def q_values(p: np.ndarray) -> np.ndarray:
 
 
 def judge(scores: pa.Table) -> pa.Table:
-    """`scores` with p and q filled in, among all neurons of an explainer, simulator and tokens."""
+    """Return `scores` with p and q, for each explainer, simulator and kind of tokens apart."""
     frame = pl.DataFrame(scores.select([*_FAMILY, *_CORRELATIONS]))
     own, other, empty, blind = (
         frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in _CORRELATIONS
@@ -71,17 +74,17 @@ def judge(scores: pa.Table) -> pa.Table:
         p[family] = p_values(won[family])
         q[family] = q_values(p[family])
     for name, values in (("p", p), ("q", q)):
-        place = scores.schema.get_field_index(name)
+        column = scores.schema.get_field_index(name)
         scores = scores.set_column(
-            place, SCORES.schema.field(name), pa.array(values, from_pandas=True)
+            column, SCORES.schema.field(name), pa.array(values, from_pandas=True)
         )
     return scores
 
 
 def judge_files(paths: Sequence[Path]) -> pa.Table:
-    """Fill p and q into the files of `scores`, which were written apart; all of them together.
+    """Fill in p and q over all files of `scores` together; return their table.
 
-    Nothing else changes, so it may be done again after it was interrupted.
+    Nothing else in the files changes, so it may run again after an interruption.
     """
     tables = [read_table(path, SCORES) for path in paths]
     judged = judge(pa.concat_tables([*tables, SCORES.schema.empty_table()]))

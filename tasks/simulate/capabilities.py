@@ -1,4 +1,4 @@
-"""Probe a simulator's server: one connection for the probe, and which answers decide nothing."""
+"""Probe a simulator's server over its own connection, and recognize inconclusive answers."""
 
 from __future__ import annotations
 
@@ -24,19 +24,23 @@ def probe_server(
     calls: Calls,
     prices: Mapping[str, Price],
 ) -> Found | None:
-    """Return what `request` finds out over a connection of its own; None if its answer decides
-    nothing. Raises Unusable."""
+    """Return the result of `request` over its own connection; None if its answer is inconclusive.
 
-    async def connected() -> Found | Answer:
+    Raises Unusable.
+    """
+
+    async def probe() -> Found | Answer:
         async with connect(client, calls, prices) as connection:
             return await request(connection)
 
-    found = asyncio.run(connected())
+    found = asyncio.run(probe())
     return None if isinstance(found, Answer) else found
 
 
 def is_undecided(answer: Answer) -> bool:
-    """Return whether an answer shows nothing of what a server can do: it waits for a batch or for
-    budget, or its failure may pass."""
+    """Return whether an answer leaves the server's capabilities open.
+
+    Such an answer waits for a batch or for budget, or its failure is transient.
+    """
     is_refused = _REFUSED.match(answer.reason) is not None
     return answer.status in _UNDECIDED or (answer.status == "failed" and not is_refused)

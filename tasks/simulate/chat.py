@@ -1,4 +1,4 @@
-"""A simulator that shows a sample to a chat model and has it rate every place by an explanation."""
+"""Simulate with a chat model: show it a sample and let it rate all tokens by an explanation."""
 
 from __future__ import annotations
 
@@ -35,39 +35,45 @@ from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
 from neuron_atlas.tasks.simulate.capabilities import probe_server
 from neuron_atlas.tasks.simulate.estimator import ChatCapabilities, probe_estimator
 from neuron_atlas.tasks.simulate.grid_drawing import LEAST_SIZE, draw_grid
-from neuron_atlas.tasks.simulate.rating_prompt import ask, ask_again, show_sample, wording
+from neuron_atlas.tasks.simulate.rating_prompt import (
+    rating_messages,
+    retry_message,
+    sample_parts,
+    wording,
+)
 from neuron_atlas.tasks.simulate.ratings import Ratings, expected_values, read_ratings
 from neuron_atlas.tasks.simulate.sheet import Sheet
 from neuron_atlas.tasks.simulate.simulator import (
     NOTHING,
     Capabilities,
     Prediction,
-    Question,
+    SimulationRequest,
     Simulator,
 )
 
-_SAMPLES_KEPT = 32
+_CACHED_SAMPLES = 32
 
 
 @dataclass(frozen=True)
 class ChatSimulator(Simulator):
-    """Settings of the simulator, and the simulator.
+    """Simulator that calls a chat model, with its settings.
 
-    grid: rows and columns laid over each image, or full for those of the subject's own patches; a
-    finer grid than that is never drawn. A visual token is predicted by the mean over the cells that
-    its patch lies in (`tasks.artifacts.regions.over_tokens`). The sample as a whole is rated last,
-    so that it cannot sway the places.
+    grid: number of rows and columns drawn over each image, or full for the grid of the subject's
+    patches, which is also the limit. A visual token's prediction is the mean over the cells that
+    its patch lies in (`tasks.artifacts.regions.over_tokens`). The model rates the sample as a whole
+    last, so that this rating cannot influence the others.
 
-    estimator: integers takes the ratings as they are written; expected, for each, the expected
-    value over the numbers that might have been written (`tasks.simulate.ratings`), on the scale
-    that the model's tokenizer allows (`tasks.simulate.scale`), which needs a server that tells of
-    `top_logprobs`; auto finds out whether it does, and takes the integers of an answer that lacks
-    them. What was taken, and a scale other than 0 to 10, is in each row.
+    estimator: integers uses the ratings as written. expected uses the expected value of each rating
+    (`tasks.simulate.ratings`) on the scale that the tokenizer allows (`tasks.simulate.scale`); this
+    needs a server that returns `top_logprobs`. auto probes the server, and uses integers for an
+    answer without log probabilities. Each row names its estimator, and its scale if that is not 0
+    to 10.
 
-    image_size: px that a drawn picture has at most on each side. detail: low, high or auto, which
-    sets the price of a picture. max_tokens: of the answer; None is enough for as many numbers as
-    are asked for. temperature, request_seed: None leaves them to the provider. structured: ask for
-    the answer by JSON schema; a provider without it is asked without. prices: by model.
+    image_size: largest width and height (px) of a drawn picture. detail: low, high or auto; it sets
+    the price of a picture. max_tokens: limit on the answer; None allows for all ratings.
+    temperature, request_seed: None uses the provider's default. structured: request the answer by
+    JSON schema, unless the provider has none. prices: by model name; a model without a price is
+    refused.
     """
 
     name: str = "chat"
@@ -94,36 +100,36 @@ class ChatSimulator(Simulator):
         return wording()
 
     def check(self) -> None:
-        """See `Simulator`: the model's price and the key must be there."""
+        """See `Simulator`. Raises Unusable if the model's price or the API key is missing."""
         check_price(self.prices, self.client.model, "simulate.prices")
         read_key(self.client.api_key_env, "simulate")
 
     def probe(self, calls: Calls) -> Capabilities | None:
-        """See `Simulator`."""
+        """See `Simulator`: whether answers come with usable log probabilities."""
         found = probe_server(self._probe, self.client, calls, self.prices)
-        return None if found is None else _shared(found)
+        return None if found is None else _as_plain(found)
 
     def assumed(self) -> Capabilities:
-        """See `Simulator`: the least that a server can do."""
-        return _shared(ChatCapabilities("integers"))
+        """See `Simulator`: no log probabilities."""
+        return _as_plain(ChatCapabilities("integers"))
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        requests: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        """See `Simulator`. Runs an event loop of its own until every question has its outcome.
+        """See `Simulator`. Runs its own event loop. Raises Unusable.
 
-        All questions about a sample, and all about samples of the same images, follow each other.
+        Requests are sorted by image and sample, so that a server's prefix cache can be used.
         """
         check_price(self.prices, self.client.model, "simulate.prices")
         server = None if capabilities is None else ChatCapabilities(**capabilities.details)
-        return asyncio.run(self._simulate_all(questions, catalog, calls, server))
+        return asyncio.run(self._simulate_all(requests, catalog, calls, server))
 
     def parameters(self) -> dict[str, Any]:
-        """The fields that all requests have in common."""
+        """Return the fields that all API requests share."""
         return {"temperature": self.temperature, "seed": self.request_seed}
 
     async def _probe(self, connection: Connection | Collection) -> ChatCapabilities | Answer:
@@ -133,49 +139,51 @@ class ChatSimulator(Simulator):
         if self.estimator == "expected" and found == ChatCapabilities("integers"):
             raise Unusable(
                 f"the server of {self.client.model!r} does not return the probabilities of the "
-                "numbers that it writes (logprobs, top_logprobs), or they are next to none: set "
+                "numbers that it writes (logprobs, top_logprobs), or they are almost 0: set "
                 "simulate.estimator to integers or auto"
             )
         return found
 
     async def _simulate_all(
         self,
-        questions: Sequence[Question],
+        requests: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         server: ChatCapabilities | None,
     ) -> list[Prediction]:
-        def by_image(place: int) -> tuple[Any, ...]:
-            sample_id = questions[place].sample_id
-            return catalog[sample_id].images, sample_id, place
+        def by_image(number: int) -> tuple[Any, ...]:
+            sample_id = requests[number].sample_id
+            return catalog[sample_id].images, sample_id, number
 
-        # One thread draws, so that drawing holds up no call, and no source has to be thread-safe.
+        # One thread draws: calls never wait for it, and sources need not be thread-safe.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw") as drawing:
             async with connect(self.client, calls, self.prices) as connection:
                 found = server or await self._probe(connection)
                 if isinstance(found, Answer):
                     undecided = replace(NOTHING, status=found.status, reason=found.reason)
-                    return [undecided] * len(questions)
-                rating = _Rating(self, found, catalog, connection, drawing)
-                order = sorted(range(len(questions)), key=by_image)
+                    return [undecided] * len(requests)
+                rating_calls = _RatingCalls(self, found, catalog, connection, drawing)
+                order = sorted(range(len(requests)), key=by_image)
                 answers = await in_parallel(
-                    rating.simulate, (questions[place] for place in order), self.client.concurrency
+                    rating_calls.simulate,
+                    (requests[number] for number in order),
+                    self.client.concurrency,
                 )
         predictions = dict(zip(order, answers, strict=True))
-        return [predictions[place] for place in range(len(questions))]
+        return [predictions[number] for number in range(len(requests))]
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """The beginning of all questions about a sample; affinity: see `Request`."""
+class _SamplePrompt:
+    """First part of all prompts about one sample. affinity: see `Request`."""
 
     sheet: Sheet
     parts: list[dict[str, Any]]
     affinity: str
 
 
-class _Rating:
-    """The calls of one `simulate`."""
+class _RatingCalls:
+    """Calls of one `simulate`, with what they share."""
 
     def __init__(
         self,
@@ -188,28 +196,32 @@ class _Rating:
         self._settings, self._server, self._catalog = settings, server, catalog
         self._drawing = drawing
         self._dialogue = Dialogue(connection, settings.structured)
-        self._show = lru_cache(maxsize=_SAMPLES_KEPT)(self._draw)
+        self._sample_prompt = lru_cache(maxsize=_CACHED_SAMPLES)(self._draw)
 
-    async def simulate(self, question: Question) -> Prediction:
-        sample = self._catalog[question.sample_id]
+    async def simulate(self, request: SimulationRequest) -> Prediction:
+        sample = self._catalog[request.sample_id]
         if not sample.n_visual and not sample.tokens:
             return NOTHING
         loop = asyncio.get_running_loop()
         try:
-            shown = await loop.run_in_executor(self._drawing, self._show, question.sample_id)
+            prompt = await loop.run_in_executor(
+                self._drawing, self._sample_prompt, request.sample_id
+            )
         except Unopenable as error:
             return self._failed("failed", str(error))
-        sheet = shown.sheet
+        sheet = prompt.sheet
         outcome = await self._dialogue.ask(
-            self._request(shown, question.explanation),
+            self._request(prompt, request.explanation),
             lambda answer: read_ratings(answer.text, sheet),
-            lambda complaint: ask_again(complaint, sheet),
+            lambda error: retry_message(error, sheet),
         )
         if outcome.reading is None:
             return self._failed(outcome.status, outcome.reason)
         values = self._expected(outcome.reading, outcome.answers[-1])
         if values is None and self._settings.estimator == "expected":
-            return self._failed("malformed", "its numbers come without their probabilities")
+            return self._failed(
+                "malformed", "the answer has no usable log probabilities of its numbers"
+            )
         cells, text, whole = sheet.split(outcome.reading.values if values is None else values)
         return Prediction(
             visual=over_tokens(sample.view, cells),
@@ -218,23 +230,23 @@ class _Rating:
             detected=whole,
         )
 
-    def _request(self, shown: _Shown, explanation: str) -> Request:
+    def _request(self, prompt: _SamplePrompt, explanation: str) -> Request:
         settings = self._settings
         parameters = {
             **settings.parameters(),
             **self._server.parameters(),
-            "max_completion_tokens": settings.max_tokens or _answer_tokens(shown.sheet),
+            "max_completion_tokens": settings.max_tokens or _answer_tokens(prompt.sheet),
         }
         return Request(
-            ask(shown.parts, explanation, shown.sheet),
+            rating_messages(prompt.parts, explanation, prompt.sheet),
             parameters,
-            shown.sheet.response_format(),
-            affinity=shown.affinity,
+            prompt.sheet.response_format(),
+            affinity=prompt.affinity,
             keep=KEEP_NUMBERS if self._server.top_logprobs else None,
         )
 
-    def _draw(self, sample_id: int) -> _Shown:
-        """Raises Unopenable."""
+    def _draw(self, sample_id: int) -> _SamplePrompt:
+        """Return the prompt part of a sample. Raises Unopenable."""
         settings, sample = self._settings, self._catalog[sample_id]
         view, grids, urls = sample.view, [], []
         whole = open_view(self._catalog, sample_id) if view.panels else None
@@ -246,15 +258,15 @@ class _Rating:
             panel = whole.crop((left, 0, left + box[2] - box[0], box[3] - box[1]))
             urls.append(data_url(draw_grid(panel, *grid, settings.image_size)))
             grids.append(grid)
-        told = "".join(urls) or sample.text
-        return _Shown(
+        content = "".join(urls) or sample.text
+        return _SamplePrompt(
             Sheet(tuple(grids), len(sample.tokens), self._server.top),
-            show_sample(urls, sample.tokens, settings.detail),
-            hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+            sample_parts(urls, sample.tokens, settings.detail),
+            hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16],
         )
 
     def _expected(self, ratings: Ratings, answer: Answer) -> list[float] | None:
-        """The expected values, or None where they are not to be had of this answer."""
+        """Return the expected values; None if the answer has no usable log probabilities."""
         odds = read_odds(answer.kept)
         if self._server.estimator != "expected" or ratings.spans is None or odds is None:
             return None
@@ -264,10 +276,10 @@ class _Rating:
         return replace(NOTHING, estimator=self._server.label, status=status, reason=reason)
 
 
-def _shared(server: ChatCapabilities) -> Capabilities:
+def _as_plain(server: ChatCapabilities) -> Capabilities:
     return Capabilities(server.label, asdict(server))
 
 
 def _answer_tokens(sheet: Sheet) -> int:
-    """Enough for an answer that is written with a line and its indent for each number."""
+    """Return a limit that fits an answer with one indented line for each number."""
     return 64 + 4 * sheet.numbers + 10 * len(sheet.fields)

@@ -1,4 +1,4 @@
-"""A simulator that asks an open-vocabulary segmentation model where an explanation is seen."""
+"""Simulate visual tokens with an open-vocabulary segmentation model (CLIPSeg)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,32 @@ from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.pretrained import check_folder, weights_revision
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
-from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
+from neuron_atlas.tasks.simulate.simulator import (
+    Capabilities,
+    Prediction,
+    SimulationRequest,
+    Simulator,
+)
 
 _KIND = "clipseg"
-"""The name of such models in transformers."""
+"""`model_type` of CLIPSeg in transformers."""
 _SETTING = "simulate.model"
 
 
 @dataclass(frozen=True)
 class ClipSeg(Simulator):
-    """Settings of the simulator: CLIPSeg (Lueddecke and Ecker 2022) draws for an explanation a map
-    of how probable it is at each pixel, and a visual token is predicted the mean of the map over
-    its box. It says nothing of text tokens.
+    """Settings of the CLIPSeg simulator (Lueddecke and Ecker 2022).
 
-    Probabilities and not logits, for samples are scored together: a logit has no bound, so that one
-    image could decide a score, and padding, where nothing is seen, has a probability: 0.
+    CLIPSeg maps the probability of an explanation at each pixel. A visual token's prediction is the
+    mean of the map over its box; text tokens are not predicted.
 
-    model: a folder or a Hugging Face id; revision: a commit or tag of the latter. dtype: the number
-    format of weights. batch_size: maps drawn at once, halved where memory runs out. features_gb:
-    memory (10^9 bytes) of each copy of the model for what it saw in images, which parts share.
+    Probabilities are used, not logits, because samples are scored together: logits are unbounded,
+    so one image could dominate a score, and padding would have no natural value (its probability
+    is 0).
+
+    model: a folder or a Hugging Face id. revision: a commit or tag of a Hugging Face model. dtype:
+    of the weights. batch_size: maps computed together, halved when memory runs out. features_gb:
+    image features (10^9 bytes) that each copy of the model caches for all its parts.
     """
 
     loads_model: ClassVar[bool] = True
@@ -43,7 +50,7 @@ class ClipSeg(Simulator):
     features_gb: Annotated[float, Ge(0)] = not_hashed(0.5)
 
     def check(self) -> None:
-        """See `Simulator`: there must be such a model. Raises ModelError."""
+        """See `Simulator`. Raises ModelError if the model is missing or is not a CLIPSeg."""
         check_folder(self.model, _KIND, _SETTING)
         self.weights()
 
@@ -65,10 +72,10 @@ class ClipSeg(Simulator):
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        requests: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        """See `Simulator`. Loads the model for these questions alone."""
-        return self.load().simulate(questions, catalog, calls)
+        """See `Simulator`. Loads the model for these requests only. Raises ModelError."""
+        return self.load().simulate(requests, catalog, calls)

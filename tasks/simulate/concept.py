@@ -1,4 +1,4 @@
-"""The offline simulator: the words of an explanation, turned back into the tokens they name."""
+"""Simulate offline: predict the tokens that an explanation's words name."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ import numpy as np
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample, TrueConcept
-from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
+from neuron_atlas.tasks.simulate.simulator import (
+    Capabilities,
+    Prediction,
+    SimulationRequest,
+    Simulator,
+)
 
-# Single quotes count where they do not stand within a word, as the apostrophe of "isn't" does.
+# A single quote inside a word, as in "isn't", is an apostrophe.
 _QUOTED = re.compile(
     r"[\"\u201c\u00ab]([^\"\u201d\u00bb]+)[\"\u201d\u00bb]"
     r"|(?<!\w)['\u2018]([^'\u2018\u2019]+)['\u2019](?!\w)"
 )
 _ABBREVIATIONS = re.compile(r"\b(?:e\.\s?g|i\.\s?e)\.,?", re.IGNORECASE)
-_DENIED = re.compile(
+_NEGATED = re.compile(
     r"\b(?:but\s+)?(?:not|never|rather than|except|excluding|without)\b[^,;.]*", re.IGNORECASE
 )
-_FIGURES = re.compile(r"\([^)]*\)")
+_PARENTHESES = re.compile(r"\([^)]*\)")
 _CLAUSE = re.compile(r";|\.(?:\s|$)|,? and the (?=words?\b|tokens?\b|text\b)")
 _OF_TEXT = re.compile(r"\b(words?|tokens?|texts?|mentions?|phrases?|names?)\b", re.IGNORECASE)
 _OF_IMAGE = re.compile(
     r"\b(images?|regions?|patch(?:es)?|pictures?|pixels?|areas?|shows?|visual(?:ly)?)\b",
     re.IGNORECASE,
 )
-_EMPTY_WORDS = frozenset(
+_STOP_WORDS = frozenset(
     [
         "a",
         "an",
@@ -113,8 +118,8 @@ _EMPTY_WORDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What an explanation says excites a neuron: terms for visual tokens, terms for text tokens."""
+class ExplanationTerms:
+    """Terms that an explanation names, for visual tokens and for text tokens."""
 
     visual: frozenset[str]
     text: frozenset[str]
@@ -122,61 +127,59 @@ class Claim:
 
 @dataclass(frozen=True)
 class ConceptSimulator(Simulator):
-    """Predicts 1 where a token carries a concept that the explanation names, else 0.
+    """Simulator that predicts 1 for tokens with a concept that the explanation names, else 0.
 
-    For visual tokens it is the coverage of the true concept; in a source without ground truth, a
-    sample whose text has the word is taken to show it everywhere.
+    A visual token's prediction is the share that the true concept covers. In a source without
+    ground truth, a named word in the sample's text counts as present in the whole image.
     """
 
     name: str = "concept"
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        requests: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         """See Simulator. An explanation that names nothing predicts 0 everywhere."""
-        claims = {said: read_claim(said) for said in {asked.explanation for asked in questions}}
-        return [
-            _predict(claims[asked.explanation], asked.sample_id, catalog) for asked in questions
-        ]
+        terms = {text: read_terms(text) for text in {one.explanation for one in requests}}
+        return [_predict(terms[one.explanation], one.sample_id, catalog) for one in requests]
 
 
-def read_claim(explanation: str) -> Claim:
-    """The terms that an explanation names, by the role its clause speaks of.
+def read_terms(explanation: str) -> ExplanationTerms:
+    """Extract the terms that an explanation names, by the role that each clause is about.
 
-    Quoted terms are taken as they stand; in a clause without quotes, its words less the empty
-    ones. A clause that speaks of neither images nor words is about both. What is denied ("but not
-    blue ones") and figures in parentheses are not read.
+    Quoted terms are used whole; a clause without quotes yields its words without stop words. A
+    clause that mentions neither images nor words counts for both roles. Negated parts ("but not
+    blue ones") and parentheses are ignored.
 
-    >>> claim = read_claim('Image regions that show "red"; the word "circle" in the text.')
-    >>> sorted(claim.visual), sorted(claim.text)
+    >>> terms = read_terms('Image regions that show "red"; the word "circle" in the text.')
+    >>> sorted(terms.visual), sorted(terms.text)
     (['red'], ['circle'])
     """
     visual: set[str] = set()
     text: set[str] = set()
-    said = _ABBREVIATIONS.sub("", _FIGURES.sub("", explanation))
-    for clause in _CLAUSE.split(_DENIED.sub("", said)):
-        outside = _QUOTED.sub("", clause)
-        of_image = _OF_IMAGE.search(outside) is not None
-        of_text = _OF_TEXT.search(outside) is not None
+    stripped = _ABBREVIATIONS.sub("", _PARENTHESES.sub("", explanation))
+    for clause in _CLAUSE.split(_NEGATED.sub("", stripped)):
+        unquoted = _QUOTED.sub("", clause)
+        of_image = _OF_IMAGE.search(unquoted) is not None
+        of_text = _OF_TEXT.search(unquoted) is not None
         terms = {_term(double or single) for double, single in _QUOTED.findall(clause)}
         if not terms:
-            terms = {_term(word) for word in words_of(clause) if word not in _EMPTY_WORDS}
+            terms = {_term(word) for word in words_of(clause) if word not in _STOP_WORDS}
         if of_image or not of_text:
             visual |= terms
         if of_text or not of_image:
             text |= terms
-    return Claim(frozenset(visual - {""}), frozenset(text - {""}))
+    return ExplanationTerms(frozenset(visual - {""}), frozenset(text - {""}))
 
 
-def _predict(claim: Claim, sample_id: int, catalog: Catalog) -> Prediction:
-    # A term of several words names each token of any of them.
-    words = frozenset(_term(word) for term in claim.text for word in term.split())
+def _predict(terms: ExplanationTerms, sample_id: int, catalog: Catalog) -> Prediction:
+    # A term with several words names the tokens of each of them.
+    words = frozenset(_term(word) for term in terms.text for word in term.split())
     return Prediction(
-        visual=_visual(claim.visual, catalog[sample_id], catalog.concepts(sample_id)),
+        visual=_visual(terms.visual, catalog[sample_id], catalog.concepts(sample_id)),
         text=_text(words, catalog[sample_id]),
         estimator="presence",
     )
@@ -184,11 +187,11 @@ def _predict(claim: Claim, sample_id: int, catalog: Catalog) -> Prediction:
 
 @lru_cache(maxsize=65_536)
 def _term(words: str) -> str:
-    """A term without case, punctuation or the plural ending of its last word."""
-    said = " ".join(words_of(words))
-    if said.endswith(("sses", "xes", "ches", "shes")):
-        return said[:-2]
-    return said[:-1] if len(said) > 3 and said.endswith("s") and not said.endswith("ss") else said
+    """Return a term without case, punctuation and the plural ending of its last word."""
+    term = " ".join(words_of(words))
+    if term.endswith(("sses", "xes", "ches", "shes")):
+        return term[:-2]
+    return term[:-1] if len(term) > 3 and term.endswith("s") and not term.endswith("ss") else term
 
 
 def _visual(terms: frozenset[str], sample: Sample, truths: Sequence[TrueConcept]) -> np.ndarray:
@@ -197,7 +200,7 @@ def _visual(terms: frozenset[str], sample: Sample, truths: Sequence[TrueConcept]
         for truth in truths:
             if terms & {_term(name) for name in (truth.name, *truth.words)}:
                 predicted = np.maximum(predicted, patch_coverage(truth, sample))
-    elif any(f" {term} " in f" {_plain(sample)} " for term in terms):
+    elif any(f" {term} " in f" {_normalised_text(sample)} " for term in terms):
         predicted += 1
     return predicted
 
@@ -207,5 +210,5 @@ def _text(words: frozenset[str], sample: Sample) -> np.ndarray:
 
 
 @lru_cache(maxsize=8192)
-def _plain(sample: Sample) -> str:
+def _normalised_text(sample: Sample) -> str:
     return " ".join(_term(word) for word in words_of(sample.text))

@@ -1,4 +1,4 @@
-"""Controls: explanations that should not work, so that a score has something to stand beside."""
+"""Assign each neuron a control: the explanation of another neuron."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Explained:
-    """A neuron with an explanation that is ok."""
+class ExplainedNeuron:
+    """Neuron with a usable explanation (status ok)."""
 
     layer: int
     neuron: int
@@ -17,16 +17,18 @@ class Explained:
     text: str
 
 
-def other_neurons(explained: Sequence[Explained], seed: int) -> dict[tuple[int, int], Explained]:
-    """For every neuron another one whose explanation says something else.
+def other_neurons(
+    explained: Sequence[ExplainedNeuron], seed: int
+) -> dict[tuple[int, int], ExplainedNeuron]:
+    """Return, for each (layer, neuron), another neuron with a different explanation.
 
-    One of the same layer and type if there is one, else of the same type, else any; which of
-    them is decided by hash, so it depends on nothing but the seed and who is there. A neuron is
-    absent from the result where all explanations are the same.
+    It has the same layer and type if possible, else the same type, else any. The choice is by hash,
+    so it depends only on the seed and the explained neurons. A neuron is absent from the result if
+    no other explanation differs from its own.
     """
     explained = sorted(explained, key=lambda neuron: (neuron.layer, neuron.neuron))
-    layer_and_type: dict[tuple[int, str], list[Explained]] = {}
-    same_type: dict[str, list[Explained]] = {}
+    layer_and_type: dict[tuple[int, str], list[ExplainedNeuron]] = {}
+    same_type: dict[str, list[ExplainedNeuron]] = {}
     for neuron in explained:
         layer_and_type.setdefault((neuron.layer, neuron.type), []).append(neuron)
         same_type.setdefault(neuron.type, []).append(neuron)
@@ -43,17 +45,21 @@ def other_neurons(explained: Sequence[Explained], seed: int) -> dict[tuple[int, 
     return chosen
 
 
-def _draw(pool: Sequence[Explained], neuron: Explained, seed: int) -> Explained | None:
-    """Walk the pool from a hashed place to the first explanation that differs."""
-    lot = hashlib.blake2b(f"{seed}:{neuron.layer}:{neuron.neuron}".encode(), digest_size=8).digest()
-    start = int.from_bytes(lot, "big") % len(pool)
+def _draw(
+    pool: Sequence[ExplainedNeuron], neuron: ExplainedNeuron, seed: int
+) -> ExplainedNeuron | None:
+    """Return the first neuron from a hashed position on whose explanation differs."""
+    digest = hashlib.blake2b(
+        f"{seed}:{neuron.layer}:{neuron.neuron}".encode(), digest_size=8
+    ).digest()
+    start = int.from_bytes(digest, "big") % len(pool)
     for step in range(len(pool)):
         other = pool[(start + step) % len(pool)]
-        if _said(other) != _said(neuron):
+        if _without_figures(other) != _without_figures(neuron):
             return other
     return None
 
 
-def _said(neuron: Explained) -> str:
-    """The explanation without its figures, which differ from neuron to neuron."""
+def _without_figures(neuron: ExplainedNeuron) -> str:
+    """Return the explanation without its correlations, which differ between neurons."""
     return neuron.text.split(" (r = ")[0].strip()

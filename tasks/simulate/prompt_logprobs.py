@@ -1,4 +1,4 @@
-"""A simulator that reads all text tokens' activations off one pass of a model over its prompt."""
+"""Simulate all text tokens in one forward pass, from the log probabilities of the prompt."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from neuron_atlas.tasks.simulate.simulator import (
     NOTHING,
     Capabilities,
     Prediction,
-    Question,
+    SimulationRequest,
     Simulator,
 )
 from neuron_atlas.tasks.simulate.token_list import (
@@ -41,7 +41,7 @@ from neuron_atlas.tasks.simulate.token_list import (
     TAB,
     Scale,
     begins,
-    count_places,
+    count_numbers,
     list_numbers,
     list_tokens,
     read_scale,
@@ -53,18 +53,18 @@ _KEEP_NUMBERS = KeepPrompt(TAB, Scale(HIGHEST).numbers)
 
 @dataclass(frozen=True)
 class PromptLogprobs(Simulator):
-    """Settings of the simulator, and the simulator: that of Bills et al. (2023, "Language models
-    can explain neurons in language models") which simulates all tokens at once.
+    """All-at-once simulator of Bills et al. (2023, "Language models can explain neurons in language
+    models"), with its settings.
 
-    The model is shown an answer that it seems to have begun: the list of the text's tokens, with a
-    placeholder behind each. A token's prediction is the expected value over the numbers that the
-    model would rather have written there, by the log probabilities of its prompt (vLLM's
-    `prompt_logprobs`). So it takes one pass and no generation. It says nothing of visual tokens.
+    The prompt ends with a partial answer of the assistant: the list of the text's tokens, each
+    followed by a placeholder. A token's prediction is the expected value of the number at its
+    placeholder, from the log probabilities of the prompt (vLLM's `prompt_logprobs`). This takes one
+    forward pass and no generation. Visual tokens are not predicted.
 
-    alternatives: tokens told of at each place, of which the numbers are read; those that are not
-    among them count as impossible, and a place without any makes the row malformed. A server tells
-    of no more than its --max-logprobs, which is 20 unless it is told otherwise. examples: neurons
-    that the model is shown first. prices: by model.
+    alternatives: log probabilities to request at each placeholder. Numbers not among them have
+    probability 0; a placeholder without any number makes the row malformed. A server returns at
+    most --max-logprobs of them (default 20). examples: number of few-shot neurons in the prompt.
+    prices: by model name; a model without a price is refused.
     """
 
     takes_batches: ClassVar[bool] = False
@@ -81,34 +81,34 @@ class PromptLogprobs(Simulator):
         return wording()
 
     def check(self) -> None:
-        """See `Simulator`: the model's price and the key must be there."""
+        """See `Simulator`. Raises Unusable if the model's price or the API key is missing."""
         check_price(self.prices, self.client.model, "simulate.prices")
         read_key(self.client.api_key_env, "simulate")
 
     def probe(self, calls: Calls) -> Capabilities | None:
-        """See `Simulator`: how the model's tokenizer cuts numbers."""
+        """See `Simulator`: how the model's tokenizer splits numbers."""
         scale = probe_server(self._probe, self.client, calls, self.prices)
-        return None if scale is None else _shared(scale)
+        return None if scale is None else _as_plain(scale)
 
     def assumed(self) -> Capabilities:
-        """See `Simulator`: numbers cut so that requests are longest."""
-        return _shared(Scale())
+        """See `Simulator`: the scale with the longest requests."""
+        return _as_plain(Scale())
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        requests: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        """See `Simulator`. Runs an event loop of its own until every question has its outcome."""
+        """See `Simulator`. Runs its own event loop. Raises Unusable."""
         check_price(self.prices, self.client.model, "simulate.prices")
         scale = None if capabilities is None else Scale(**capabilities.details)
-        return asyncio.run(self._simulate_all(questions, catalog, calls, scale))
+        return asyncio.run(self._simulate_all(requests, catalog, calls, scale))
 
     async def _simulate_all(
         self,
-        questions: Sequence[Question],
+        requests: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         scale: Scale | None,
@@ -117,13 +117,13 @@ class PromptLogprobs(Simulator):
             found = scale or await self._probe(connection)
             if isinstance(found, Answer):
                 undecided = replace(NOTHING, status=found.status, reason=found.reason)
-                return [undecided] * len(questions)
+                return [undecided] * len(requests)
 
-            async def predict(question: Question) -> Prediction:
-                tokens = catalog[question.sample_id].tokens
-                return await self._predict(connection, tokens, question.explanation, found)
+            async def predict(request: SimulationRequest) -> Prediction:
+                tokens = catalog[request.sample_id].tokens
+                return await self._predict(connection, tokens, request.explanation, found)
 
-            return await in_parallel(predict, questions, self.client.concurrency)
+            return await in_parallel(predict, requests, self.client.concurrency)
 
     async def _predict(
         self,
@@ -140,36 +140,36 @@ class PromptLogprobs(Simulator):
         if answer.kept is None:
             status, reason = _failure(answer)
             return replace(nothing, status=status, reason=reason)
-        values = read_values(answer.kept, len(tokens), count_places(tokens, self.examples), scale)
+        values = read_values(answer.kept, len(tokens), count_numbers(tokens, self.examples), scale)
         if isinstance(values, str):
             return replace(nothing, status="malformed", reason=values)
         return replace(nothing, visual=None, text=values)
 
     async def _probe(self, connection: Connection | Collection) -> Scale | Answer:
         answer = await connection.ask(self._request(list_numbers(), 1))
-        places = read_odds(answer.kept)
-        if places is not None:
-            scale = read_scale(places)
+        odds = read_odds(answer.kept)
+        if odds is not None:
+            scale = read_scale(odds)
             if scale is None:
                 raise Unusable(
-                    f"the tokenizer of {self.client.model!r} joins a tab with the number behind "
-                    f"it, so {self.name} cannot read its numbers: take simulate=chat, or another "
+                    f"the tokenizer of {self.client.model!r} merges a tab with the number after "
+                    f"it, so {self.name} cannot read its numbers: use simulate=chat, or another "
                     "model"
                 )
             return scale
         if is_undecided(answer):
             return answer
         raise Unusable(
-            f"the server of {self.client.model!r} does not tell the log probabilities of its "
+            f"the server of {self.client.model!r} does not return the log probabilities of its "
             "prompt (prompt_logprobs, return_token_ids), as vLLM does "
-            f"({answer.reason or answer.status}); take such a server, or simulate=chat"
+            f"({answer.reason or answer.status}); use such a server, or simulate=chat"
         )
 
     def _request(self, messages: Sequence[dict[str, Any]], alternatives: int) -> Request:
         parameters = {
             "prompt_logprobs": alternatives,
             "return_token_ids": True,
-            # The last message is left open, as one that the model has begun.
+            # The last message stays open, as if the model were still writing it.
             "continue_final_message": True,
             "add_generation_prompt": False,
             "temperature": 0,
@@ -178,35 +178,35 @@ class PromptLogprobs(Simulator):
         return Request(messages, parameters, keep=_KEEP_NUMBERS)
 
 
-def read_values(kept: Any, tokens: int, places: int, scale: Scale) -> np.ndarray | str:
-    """The expected value at each of the last `tokens` of all `places` of a prompt, float32
-    [tokens]; or what is wrong with what was told of it.
+def read_values(kept: Any, n_tokens: int, n_numbers: int, scale: Scale) -> np.ndarray | str:
+    """Return the expected values at the last `n_tokens` of a prompt's `n_numbers` number positions,
+    float32 [n_tokens]; or, as text, why they cannot be read.
 
     kept: by `KeepPrompt`. See `expected_value`.
     """
     odds = read_odds(kept) or []
-    if len(odds) != places:
-        return f"the prompt was cut into {len(odds)} places for a number instead of {places}"
+    if len(odds) != n_numbers:
+        return f"the prompt has {len(odds)} positions for a number instead of {n_numbers}"
     values = []
-    for number, place in enumerate(odds[places - tokens :], start=1):
-        if not begins(place.token, scale.placeholder):
-            return f"at token {number} the prompt has {place.token!r} for a placeholder"
-        value = expected_value(place, top=scale.top)
+    for number, position in enumerate(odds[n_numbers - n_tokens :], start=1):
+        if not begins(position.token, scale.placeholder):
+            return f"at token {number} the prompt has {position.token!r} for a placeholder"
+        value = expected_value(position, top=scale.top)
         if value is None:
             return (
                 f"no number is among the alternatives at token {number}: raise "
-                "simulate.alternatives, and the server's --max-logprobs with it"
+                "simulate.alternatives and the server's --max-logprobs"
             )
         values.append(value)
     return np.array(values, dtype=np.float32)
 
 
-def _shared(scale: Scale) -> Capabilities:
+def _as_plain(scale: Scale) -> Capabilities:
     return Capabilities(scale.label, asdict(scale))
 
 
 def _failure(answer: Answer) -> tuple[str, str]:
-    """Status and reason of an answer that tells nothing of its prompt."""
+    """Return status and reason of an answer without log probabilities of its prompt."""
     if answer.status in ("ok", "truncated"):
-        return "malformed", "the reply does not tell the log probabilities of the prompt"
+        return "malformed", "the reply has no log probabilities of the prompt"
     return answer.status, answer.reason

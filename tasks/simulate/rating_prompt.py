@@ -1,4 +1,4 @@
-"""What a chat model is told of a sample and of a neuron, for it to rate the one by the other."""
+"""Write the prompt in which a chat model rates a sample by an explanation."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from neuron_atlas.tasks.simulate.scale import HIGHEST
 from neuron_atlas.tasks.simulate.sheet import PER_LINE, Sheet
 
 LAYOUT = 1
-"""To be raised when samples are drawn or laid out differently: it is part of the wording's hash."""
+"""Version of how samples are drawn and laid out; part of the hash of `wording`."""
 
-_TOLD = {
+_PROMPTS = {
     name: files("neuron_atlas.tasks.simulate")
     .joinpath("prompts", f"{name}.txt")
     .read_text("utf-8")
@@ -26,18 +26,17 @@ _TOLD = {
 
 
 def wording() -> str:
-    """Names the wording: a hash of the prompt files, of the schema of answers, and of the layout of
-    samples."""
+    """Return a hash of the prompt files, the answers' schema and the layout of samples."""
     schema = Sheet(((2, 2),), PER_LINE + 1).response_format()
-    decisive = json.dumps([LAYOUT, PER_LINE, _TOLD, schema], sort_keys=True)
+    decisive = json.dumps([LAYOUT, PER_LINE, _PROMPTS, schema], sort_keys=True)
     return hashlib.sha256(decisive.encode()).hexdigest()[:16]
 
 
-def show_sample(urls: Sequence[str], tokens: Sequence[str], detail: str) -> list[dict[str, Any]]:
-    """The beginning of the question, which is the same for all explanations: a server that keeps
-    what it made of a beginning has to look at the pictures once.
+def sample_parts(urls: Sequence[str], tokens: Sequence[str], detail: str) -> list[dict[str, Any]]:
+    """Return the first parts of a prompt: the sample's pictures and numbered tokens.
 
-    urls: of the pictures with their grids. tokens: of the text.
+    They are the same for all explanations, so a server with a prefix cache encodes the pictures
+    once. urls: data URLs of the pictures with their grids. tokens: of the text.
     """
     parts = [words("<sample>")]
     for number, url in enumerate(urls, start=1):
@@ -49,29 +48,35 @@ def show_sample(urls: Sequence[str], tokens: Sequence[str], detail: str) -> list
     return [*parts, words("</sample>")]
 
 
-def ask(shown: Sequence[dict[str, Any]], explanation: str, sheet: Sheet) -> list[dict[str, Any]]:
-    """The question about a sample that is shown; one without words says that nothing is known."""
-    told = Template(_TOLD["told" if explanation.strip() else "empty"])
-    said = told.substitute(explanation=escape(explanation), fields=sheet.told())
-    system = Template(_TOLD["system"]).substitute(per_line=PER_LINE, top=sheet.top)
+def rating_messages(
+    sample: Sequence[dict[str, Any]], explanation: str, sheet: Sheet
+) -> list[dict[str, Any]]:
+    """Return the messages that ask for ratings.
+
+    sample: from `sample_parts`. An empty explanation gets its own prompt for an unknown
+    neuron.
+    """
+    template = Template(_PROMPTS["told" if explanation.strip() else "empty"])
+    question = template.substitute(explanation=escape(explanation), fields=sheet.list_fields())
+    system = Template(_PROMPTS["system"]).substitute(per_line=PER_LINE, top=sheet.top)
     return [
         {"role": "system", "content": system},
-        {"role": "user", "content": [*shown, words(said)]},
+        {"role": "user", "content": [*sample, words(question)]},
     ]
 
 
-def ask_again(complaint: str, sheet: Sheet) -> str:
-    """The second question, after an answer that could not be read for what is complained of."""
-    return Template(_TOLD["again"]).substitute(error=complaint, fields=sheet.told())
+def retry_message(error: str, sheet: Sheet) -> str:
+    """Return the message that asks again after an answer that could not be parsed."""
+    return Template(_PROMPTS["again"]).substitute(error=error, fields=sheet.list_fields())
 
 
-def probe() -> list[dict[str, Any]]:
-    """A question that is answered with a few numbers, a 10 among them."""
-    return [{"role": "user", "content": _TOLD["probe"]}]
+def probe_messages() -> list[dict[str, Any]]:
+    """Return the messages that ask for a few numbers, among them 10."""
+    return [{"role": "user", "content": _PROMPTS["probe"]}]
 
 
 def probe_format() -> dict[str, Any]:
-    """The JSON schema of its answer."""
+    """Return the response format of the probe's answer: a JSON schema with four numbers."""
     number = {"type": "integer", "enum": list(range(HIGHEST + 1))}
     listed = {"type": "array", "items": number, "minItems": 4, "maxItems": 4}
     schema = {
@@ -88,6 +93,6 @@ def _lines(tokens: Sequence[str]) -> list[str]:
     lines = []
     for line, first in enumerate(range(0, len(tokens), PER_LINE), start=1):
         numbered = enumerate(tokens[first : first + PER_LINE], start=1)
-        told = " ".join(f"{number}{{{escape(token)}}}" for number, token in numbered)
-        lines.append(f"line {line}: {told}")
+        listed = " ".join(f"{number}{{{escape(token)}}}" for number, token in numbered)
+        lines.append(f"line {line}: {listed}")
     return lines

@@ -1,4 +1,4 @@
-"""Simulate chosen neurons and lay the predictions out as rows of the `simulations` artifact."""
+"""Simulate neurons, and return the predictions as rows of the `simulations` artifact."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from neuron_atlas.tasks.artifacts import SIMULATIONS
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, one_to_one
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.simulate.control import Explained
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron
 from neuron_atlas.tasks.simulate.simulator import (
     NOTHING,
     Capabilities,
     Prediction,
-    Question,
+    SimulationRequest,
     Simulator,
 )
 
 EMPTY = ""
-"""The explanation without words: a control, the same for all neurons."""
+"""The empty explanation: a control, the same for all neurons."""
 _LARGEST = float(np.finfo(np.float16).max)
-_Planned = tuple[dict, str, ActivationRecord]
-"""What is known of a row before its prediction, the explanation, and what truly happened."""
+_PlannedRow = tuple[dict, str, ActivationRecord]
+"""A row's columns without the prediction, the explanation, and the real activations."""
 
 
 def simulate_neurons(
@@ -33,21 +33,23 @@ def simulate_neurons(
     explainer: str,
     held_out: Sequence[Evidence],
     calibration: Sequence[Evidence],
-    explained: Mapping[tuple[int, int], Explained],
-    controls: Mapping[tuple[int, int], Explained],
+    explained: Mapping[tuple[int, int], ExplainedNeuron],
+    controls: Mapping[tuple[int, int], ExplainedNeuron],
     catalog: Catalog,
     calls: Calls,
     capabilities: Capabilities | None = None,
 ) -> pa.Table:
-    """`simulations` rows of the neurons in `held_out`, the scorer's evidence.
+    """Return `simulations` rows of the neurons in `held_out`, the scorer's evidence.
 
-    Exemplars and random samples, one to one, are the same for every claim: the neuron's own, the
-    other neuron's and the empty one. The own claim is simulated on the `calibration` samples too.
-    A neuron without an explanation, samples or a control gets one row that says so. Rows whose
-    status is `pending` (see Simulator) belong to no table that may be written. capabilities: what
-    the simulator's probe found.
+    Each neuron has three claims: its own explanation, another neuron's and the empty one. All are
+    simulated on the same samples, exemplars and random samples one to one; the own claim also on
+    the `calibration` samples. A missing explanation, sample or control yields one row with that
+    status. The caller must not write a table with rows of status `pending` (see `Simulator`).
+
+    explained, controls: by (layer, neuron); controls from `other_neurons`. capabilities: result of
+    the simulator's probe. Raises Unusable and ModelError as `Simulator.simulate` does.
     """
-    aside = {(neuron.layer, neuron.neuron): neuron for neuron in calibration}
+    calibration_by_neuron = {(neuron.layer, neuron.neuron): neuron for neuron in calibration}
     rows: list[dict] = []
     planned: list[tuple[int, str, ActivationRecord]] = []
     for neuron in held_out:
@@ -63,39 +65,40 @@ def simulate_neurons(
             rows.append(_absent(common, "own", "no_samples", _why_no_samples(neuron)))
             continue
         plan = _plan(common, "own", own, neuron, "scorer")
-        if key in aside:
-            plan += _plan(common, "own", own, aside[key], "calibration")
+        if key in calibration_by_neuron:
+            plan += _plan(common, "own", own, calibration_by_neuron[key], "calibration")
         if other is not None:
             plan += _plan(common, "other", other, neuron, "scorer")
         plan += _plan(common, "empty", None, neuron, "scorer")
-        for row, explanation, truth in plan:
-            planned.append((len(rows), explanation, truth))
+        for row, explanation, real in plan:
+            planned.append((len(rows), explanation, real))
             rows.append(row)
         if other is None:
             reason = "no other neuron has a different explanation"
             rows.append(_absent(common, "other", "no_control", reason))
-    # Many claims are asked of the same sample, above all the empty one: each is asked once.
-    asked = dict.fromkeys(Question(said, truth.sample_id) for _, said, truth in planned)
-    predictions = simulator.simulate(list(asked), catalog, calls, capabilities)
-    answers = dict(zip(asked, predictions, strict=True))
-    for place, said, truth in planned:
-        rows[place] |= _trace(_checked(answers[Question(said, truth.sample_id)], truth))
+    # Neurons share samples and claims (above all the empty one), so requests are deduplicated.
+    requests = dict.fromkeys(SimulationRequest(text, real.sample_id) for _, text, real in planned)
+    predictions = simulator.simulate(list(requests), catalog, calls, capabilities)
+    by_request = dict(zip(requests, predictions, strict=True))
+    for row_number, text, real in planned:
+        request = SimulationRequest(text, real.sample_id)
+        rows[row_number] |= _trace(_checked(by_request[request], real))
     return pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)
 
 
 def _plan(
-    common: dict, claim: str, explained: Explained | None, evidence: Evidence, purpose: str
-) -> list[_Planned]:
-    about = common | {
+    common: dict, claim: str, explained: ExplainedNeuron | None, evidence: Evidence, purpose: str
+) -> list[_PlannedRow]:
+    columns = common | {
         "claim": claim,
         "claim_layer": explained.layer if explained else -1,
         "claim_neuron": explained.neuron if explained else -1,
         "purpose": purpose,
     }
-    said = explained.text if explained else EMPTY
+    text = explained.text if explained else EMPTY
     return [
-        (about | {"sample_id": seen.sample_id, "draw": draw}, said, seen)
-        for draw, seen in one_to_one(evidence)
+        (columns | {"sample_id": real.sample_id, "draw": draw}, text, real)
+        for draw, real in one_to_one(evidence)
     ]
 
 
@@ -103,32 +106,32 @@ def _why_no_samples(neuron: Evidence) -> str:
     if not neuron.exemplars:
         return "no exemplar was held out"
     return (
-        "no random sample is left beside the exemplars; a larger dataset, a smaller "
-        "capture.top_n or more capture.random_samples leave some"
+        "no random sample is left that is not an exemplar; use a larger dataset, a smaller "
+        "capture.top_n or more capture.random_samples"
     )
 
 
-def _checked(prediction: Prediction, truth: ActivationRecord) -> Prediction:
-    """The prediction, or `malformed` where it cannot be laid beside the real trace."""
+def _checked(prediction: Prediction, real: ActivationRecord) -> Prediction:
+    """Return the prediction; status `malformed` if it does not fit the real trace."""
     if prediction.status != "ok":
         return replace(prediction, visual=NOTHING.visual, text=NOTHING.text)
     for role in ("visual", "text"):
-        values, tokens = getattr(prediction, role), len(getattr(truth, role))
+        values, tokens = getattr(prediction, role), len(getattr(real, role))
         if values is None:
             continue
         if len(values) != tokens:
             reason = f"{len(values)} predictions for {tokens} {role} tokens"
             return replace(NOTHING, status="malformed", reason=reason)
-        if not (np.abs(values) <= _LARGEST).all():  # NaN is not.
+        if not (np.abs(values) <= _LARGEST).all():  # Also refuses NaN.
             reason = f"a {role} prediction is not a number up to {_LARGEST:.0f}"
             return replace(NOTHING, status="malformed", reason=reason)
     return prediction
 
 
 def _absent(common: dict, claim: str, status: str, reason: str) -> dict:
-    nobody = {"claim": claim, "claim_layer": -1, "claim_neuron": -1, "sample_id": -1, "draw": ""}
+    no_sample = {"claim": claim, "claim_layer": -1, "claim_neuron": -1, "sample_id": -1, "draw": ""}
     outcome = {"purpose": "scorer", "status": status, "reason": reason}
-    return common | nobody | _trace(NOTHING) | outcome
+    return common | no_sample | _trace(NOTHING) | outcome
 
 
 def _trace(prediction: Prediction) -> dict:

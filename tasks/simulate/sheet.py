@@ -1,4 +1,4 @@
-"""What is to be rated of a sample: rows of cells and lines of tokens, each with its name."""
+"""List what a model rates in a sample: rows of cells, lines of tokens, and the sample itself."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ import numpy as np
 from neuron_atlas.tasks.simulate.scale import HIGHEST
 
 PER_LINE = 10
-"""Tokens of a line: so few that a model does not lose count."""
+"""Tokens in a line; few, so that a model does not lose count."""
 SAMPLE = "sample"
-"""The field for the sample as a whole."""
+"""Name of the field for the sample as a whole."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """grids: (rows, columns) over each picture; tokens: of the text; top: of the ratings, which
-    begin with 0."""
+    """Fields that a model fills with ratings for one sample.
+
+    grids: (rows, columns) over each picture. tokens: number of text tokens. top: ratings are 0 to
+    `top`.
+    """
 
     grids: tuple[tuple[int, int], ...]
     tokens: int
@@ -28,30 +31,32 @@ class Sheet:
 
     @property
     def fields(self) -> tuple[tuple[str, int], ...]:
-        """The name of each row and line and how many numbers it has, in order; `SAMPLE` last, so
-        that no other rating can follow from it."""
+        """Name and count of numbers of each row and line, in order.
+
+        `SAMPLE` is last, so that it cannot influence the other ratings.
+        """
         return (*self._rows(), *self._lines(), (SAMPLE, 1))
 
     @property
     def numbers(self) -> int:
-        """All numbers of an answer."""
+        """How many numbers an answer has."""
         return sum(count for _, count in self.fields)
 
-    def told(self) -> str:
-        """The fields in words."""
-        said = []
+    def list_fields(self) -> str:
+        """Return the fields in words, for a prompt."""
+        parts = []
         for (stem, count), group in groupby(self.fields, key=lambda one: (_stem(one[0]), one[1])):
             names = [name for name, _ in group]
-            reach = f'"{names[0]}"' if len(names) == 1 else f'"{names[0]}" to "{names[-1]}"'
+            span = f'"{names[0]}"' if len(names) == 1 else f'"{names[0]}" to "{names[-1]}"'
             if stem == SAMPLE:
-                said.append(reach)
+                parts.append(span)
             else:
                 each = "" if len(names) == 1 else ", each"
-                said.append(f"{reach}{each} with {count} number{'s' if count > 1 else ''}")
-        return "; ".join(said)
+                parts.append(f"{span}{each} with {count} number{'s' if count > 1 else ''}")
+        return "; ".join(parts)
 
     def response_format(self) -> dict[str, Any]:
-        """The JSON schema of an answer, which also counts."""
+        """Return the response format: a JSON schema, which also fixes the counts of numbers."""
         properties: dict[str, Any] = {
             name: {
                 "type": "array",
@@ -73,20 +78,20 @@ class Sheet:
         return {"type": "json_schema", "json_schema": named}
 
     def split(self, values: Sequence[float]) -> tuple[list[np.ndarray], np.ndarray, float]:
-        """All numbers of an answer as what they rate: float32 [rows, columns] for each picture,
-        float32 [tokens], and the sample."""
-        rated = np.array(values, dtype=np.float32)
+        """Split an answer into float32 [rows, columns] for each picture, float32 [tokens], and
+        the rating of the sample."""
+        ratings = np.array(values, dtype=np.float32)
         cells, first = [], 0
         for rows, columns in self.grids:
-            cells.append(rated[first : first + rows * columns].reshape(rows, columns))
+            cells.append(ratings[first : first + rows * columns].reshape(rows, columns))
             first += rows * columns
-        return cells, rated[first : first + self.tokens], float(rated[-1])
+        return cells, ratings[first : first + self.tokens], float(ratings[-1])
 
     def _rows(self) -> Iterator[tuple[str, int]]:
         for picture, (rows, columns) in enumerate(self.grids, start=1):
-            of = f"picture {picture} " if len(self.grids) > 1 else ""
+            prefix = f"picture {picture} " if len(self.grids) > 1 else ""
             for row in range(1, rows + 1):
-                yield f"{of}row {row}", columns
+                yield f"{prefix}row {row}", columns
 
     def _lines(self) -> Iterator[tuple[str, int]]:
         for line, first in enumerate(range(0, self.tokens, PER_LINE), start=1):

@@ -38,7 +38,7 @@ NOTHING = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
-class Question:
+class SimulationRequest:
     """Predict the trace of a neuron with this explanation on one sample.
 
     An empty explanation is a control: the prediction for any neuron.
@@ -50,10 +50,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a simulator's server can do, as its probe found.
+    """Capabilities of a simulator's server, as found by a probe.
 
-    estimator: how predictions will be read off answers, as the rows name it. details: plain JSON
-    data that only the simulator reads.
+    estimator: how predictions are computed from answers, as named in the rows. details: plain JSON
+    data for the simulator alone.
     """
 
     estimator: str
@@ -61,7 +61,7 @@ class Capabilities:
 
 
 class Simulator(Protocol):
-    """Predicts a trace from an explanation, seeing only the explanation and the sample.
+    """Protocol of simulators, which predict a trace from an explanation and a sample alone.
 
     Implementations are frozen dataclasses of their settings, and subclasses of this class.
     """
@@ -75,7 +75,7 @@ class Simulator(Protocol):
     takes_batches: ClassVar[bool] = True
     """Whether its calls may go through the batch API."""
     loads_model: ClassVar[bool] = False
-    """Whether it runs a model of its own. Each worker then loads it once, for all its parts."""
+    """Whether it runs its own model. Each worker then loads the model once, for all its parts."""
 
     @property
     def wording(self) -> str:
@@ -87,7 +87,10 @@ class Simulator(Protocol):
         return None
 
     def weights(self) -> str:
-        """Identify the weights of its own model. Raises `tasks.models.pretrained.ModelError`."""
+        """Return the hash or commit of its own model's weights; empty if it has no model.
+
+        Raises `tasks.models.pretrained.ModelError`.
+        """
         return ""
 
     def load(self, device: str = "cpu", threads: int | None = None) -> Simulator:
@@ -99,29 +102,30 @@ class Simulator(Protocol):
         return self
 
     def probe(self, calls: Calls) -> Capabilities | None:
-        """Find out what its server can do, once for all parts. Raises Unusable.
+        """Probe its server's capabilities, once for all parts. Raises Unusable.
 
-        None if there is nothing to find out, or the server cannot answer now: each part then probes
+        None if there is nothing to probe, or if the server cannot answer now; each part then probes
         again.
         """
         return None
 
     def assumed(self) -> Capabilities | None:
-        """Return the capabilities that a dry run assumes, since it asks no server."""
+        """Return the capabilities that a dry run assumes, because it sends no requests."""
         return None
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        requests: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        """Predict every question, in order. A failure is a Prediction with that status.
+        """Return the prediction for each request, in order. A failure is a Prediction with that
+        status.
 
-        All questions about a part come together, and none comes twice, so a simulator may work on
-        them in any order (such as image by image) and concurrently. capabilities: what `probe`
-        found. If `calls` collects requests for the batch API, an unanswered question has status
-        `pending`, and the table is not written. Raises Unusable if no call can succeed (wrong key,
-        unknown model).
+        requests: all requests of a part, without duplicates. A simulator may process them in any
+        order (such as image by image) and concurrently. capabilities: result of `probe`. If `calls`
+        collects API calls for a batch, an unanswered request has status `pending`, and the table is
+        not written. Raises Unusable if no call can succeed (wrong key, unknown model), and
+        `tasks.models.pretrained.ModelError` if its own model cannot run.
         """

@@ -1,4 +1,4 @@
-"""The prompt that lists a text's tokens with a place for a number behind each, and its places."""
+"""Write the prompt that lists a text's tokens, each followed by a number or a placeholder."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from typing import Any
 
 from neuron_atlas.tasks.models.content import escape
 from neuron_atlas.tasks.models.logprobs import Odds
-from neuron_atlas.tasks.simulate.scale import HIGHEST, top_by
+from neuron_atlas.tasks.simulate.scale import HIGHEST, top_of_scale
 
 TAB = "\t"
 PLACEHOLDERS = ("unknown", "?", "_")
-"""What may stand for a number that is not told, the first that the tokenizer keeps apart from the
-tab before it. Bills et al. (2023) write unknown; tokenizers that put what is no letter together
-with the letters behind it need another."""
-_PROBED = "x"
+"""Placeholders for an unknown number; the first that the tokenizer separates from a tab is used.
+Bills et al. (2023) write unknown; tokenizers that merge a tab with letters need another."""
+_PROBE_TOKEN = "x"
 _FIRST, _LAST = "<start>", "<end>"
-_TOLD = {
+_PROMPTS = {
     name: files("neuron_atlas.tasks.simulate")
     .joinpath("prompts", f"list-{name}.txt")
     .read_text("utf-8")
@@ -32,8 +31,11 @@ _TOLD = {
 
 @dataclass(frozen=True)
 class _Example:
-    """A neuron whose activations are told from the token `told_from` on: so the model sees that a
-    number may follow upon any run of tokens whose numbers are not told."""
+    """Few-shot example: a neuron whose activations are given from token `told_from` on, and unknown
+    before it. So the model learns that a number may follow any run of placeholders.
+
+    tens: activations, 0 to 10. The names of fields enter the hash of `wording`.
+    """
 
     explanation: str
     tokens: tuple[str, ...]
@@ -60,7 +62,7 @@ MOST_EXAMPLES = len(_EXAMPLES)
 
 @dataclass(frozen=True)
 class Scale:
-    """How numbers are written to a model. top: of the scale; placeholder: for those not told."""
+    """Scale of a model's numbers: 0 to `top`, and `placeholder` for an unknown number."""
 
     top: int = HIGHEST
     placeholder: str = PLACEHOLDERS[0]
@@ -72,82 +74,87 @@ class Scale:
 
     @property
     def label(self) -> str:
-        """The estimator as rows name it."""
+        """The estimator's name in rows."""
         return f"expected 0-{self.top}, {self.placeholder} where not told"
 
 
 def wording() -> str:
-    """Names the wording: a hash of the prompt files and of all that stands in the lists."""
-    decisive = [_TOLD, PLACEHOLDERS, [repr(example) for example in _EXAMPLES], _FIRST, _LAST]
+    """Return a hash of the prompt files and of all fixed text in the lists."""
+    decisive = [_PROMPTS, PLACEHOLDERS, [repr(example) for example in _EXAMPLES], _FIRST, _LAST]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def list_tokens(
     tokens: Sequence[str], explanation: str, scale: Scale, examples: int
 ) -> list[dict[str, Any]]:
-    """The messages, the last of which the model seems to have begun: the list of `tokens`, with no
-    number told. An explanation without words says that nothing is known."""
+    """Return the messages of a prompt.
+
+    The last message is a partial answer of the assistant: the list of `tokens`, all numbers
+    unknown. examples: few-shot examples before it. An empty explanation gets its own prompt for an
+    unknown neuron.
+    """
     messages = [_system(scale)]
     for number, example in enumerate(_EXAMPLES[:examples], start=1):
-        shown = [
-            str(round(ten * scale.top / HIGHEST)) if place >= example.told_from else None
-            for place, ten in enumerate(example.tens)
+        numbers = [
+            str(round(ten * scale.top / HIGHEST)) if index >= example.told_from else None
+            for index, ten in enumerate(example.tens)
         ]
-        listed = _list(example.tokens, shown, scale)
+        listed = _list(example.tokens, numbers, scale)
         messages += _turns(number, example.explanation, f"{listed}\n{_LAST}")
     return messages + _turns(examples + 1, explanation, _list(tokens, [None] * len(tokens), scale))
 
 
-def count_places(tokens: Sequence[str], examples: int) -> int:
-    """How many places for a number `list_tokens` has, the last of which are those of `tokens`."""
+def count_numbers(tokens: Sequence[str], examples: int) -> int:
+    """Return how many number positions `list_tokens` writes; those of `tokens` are the last."""
     return sum(len(example.tokens) for example in _EXAMPLES[:examples]) + len(tokens)
 
 
 def list_numbers() -> list[dict[str, Any]]:
-    """The messages from which `read_scale` sees how a model's tokenizer cuts numbers."""
-    shown = [*(str(number) for number in range(HIGHEST + 1)), *PLACEHOLDERS]
-    listed = _list([_PROBED] * len(shown), shown, Scale())
+    """Return the messages that show `read_scale` how a tokenizer splits numbers."""
+    numbers = [*(str(number) for number in range(HIGHEST + 1)), *PLACEHOLDERS]
+    listed = _list([_PROBE_TOKEN] * len(numbers), numbers, Scale())
     return [_system(Scale()), *_turns(1, "", f"{listed}\n{_LAST}")]
 
 
-def read_scale(places: Sequence[Odds]) -> Scale | None:
-    """The scale for a model, from the first tokens of the numbers of `list_numbers`; None where
-    its tokenizer does not keep them apart from the tab before them.
+def read_scale(odds: Sequence[Odds]) -> Scale | None:
+    """Return a model's scale, from the first tokens of the numbers of `list_numbers`.
 
-    Its top is that of `tasks.simulate.scale`: one pass over a prompt has no "1" behind which the
-    "0" of a "10" could be asked for.
+    None if the tokenizer merges them with the tab before them. The top follows
+    `tasks.simulate.scale`: one pass over a prompt gives no probability of "0" after a "1".
     """
-    said = [place.token.strip() for place in places]
-    if said[:HIGHEST] != [str(number) for number in range(HIGHEST)] or len(said) <= HIGHEST:
+    tokens = [position.token.strip() for position in odds]
+    if tokens[:HIGHEST] != [str(number) for number in range(HIGHEST)] or len(tokens) <= HIGHEST:
         return None
-    top = top_by(said[HIGHEST])
-    if top < HIGHEST and said[HIGHEST] != "1":
+    top = top_of_scale(tokens[HIGHEST])
+    if top < HIGHEST and tokens[HIGHEST] != "1":
         return None
-    apart = (name for name in PLACEHOLDERS if any(begins(one, name) for one in said[HIGHEST + 1 :]))
-    placeholder = next(apart, None)
+    separate = (
+        name for name in PLACEHOLDERS if any(begins(one, name) for one in tokens[HIGHEST + 1 :])
+    )
+    placeholder = next(separate, None)
     return None if placeholder is None else Scale(top, placeholder)
 
 
 def begins(token: str, placeholder: str) -> bool:
-    """Whether a token is the first one of a placeholder."""
-    said = token.strip()
-    return bool(said) and placeholder.startswith(said)
+    """Return whether a token is the first one of a placeholder."""
+    text = token.strip()
+    return bool(text) and placeholder.startswith(text)
 
 
 def _system(scale: Scale) -> dict[str, Any]:
-    told = Template(_TOLD["system"]).substitute(top=scale.top, unknown=scale.placeholder)
-    return {"role": "system", "content": told}
+    content = Template(_PROMPTS["system"]).substitute(top=scale.top, unknown=scale.placeholder)
+    return {"role": "system", "content": content}
 
 
 def _turns(number: int, explanation: str, listed: str) -> list[dict[str, Any]]:
-    template = Template(_TOLD["told" if explanation.strip() else "empty"])
-    said = template.substitute(number=number, explanation=escape(explanation))
-    return [{"role": "user", "content": said}, {"role": "assistant", "content": listed}]
+    template = Template(_PROMPTS["told" if explanation.strip() else "empty"])
+    question = template.substitute(number=number, explanation=escape(explanation))
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": listed}]
 
 
-def _list(tokens: Sequence[str], shown: Sequence[str | None], scale: Scale) -> str:
+def _list(tokens: Sequence[str], numbers: Sequence[str | None], scale: Scale) -> str:
     lines = [
         f"{escape(token)}{TAB}{scale.placeholder if number is None else number}"
-        for token, number in zip(tokens, shown, strict=True)
+        for token, number in zip(tokens, numbers, strict=True)
     ]
     return "\n".join([_FIRST, *lines])

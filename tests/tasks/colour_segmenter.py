@@ -19,17 +19,17 @@ _NEAR = 30.0
 class ColourSegmenter:
     longest_text = 77
 
-    def look(self, images: Sequence[Image.Image]) -> torch.Tensor:
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """The images themselves, smaller [images, cells, cells, 3]."""
         small = [
             np.asarray(image.resize((_CELLS, _CELLS), Image.Resampling.BOX)) for image in images
         ]
         return torch.from_numpy(np.stack(small).astype(np.float32)) / 255
 
-    def covered(self, image: Image.Image) -> tuple[float, float, float, float]:
+    def covered_box(self, image: Image.Image) -> tuple[float, float, float, float]:
         return (0.0, 0.0, float(image.width), float(image.height))
 
-    def read(self, texts: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
+    def encode_texts(self, texts: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
         """The colour that each text names [texts, 3]; one that is nowhere if it names none."""
         told = [
             next((np.array(rgb) / 255 for name, rgb in COLORS.items() if name in text), [9, 9, 9])
@@ -37,5 +37,5 @@ class ColourSegmenter:
         ]
         return torch.from_numpy(np.stack(told).astype(np.float32)), [False] * len(texts)
 
-    def heat(self, seen: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    def heat_maps(self, seen: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
         return torch.exp(-_NEAR * (seen - told[:, None, None]).square().sum(-1))

@@ -20,7 +20,7 @@ from neuron_atlas.tasks.explain.dissect import Dissect
 from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.rows import explanation_rows
-from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
+from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_explain
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.models.prices import Price
@@ -30,7 +30,7 @@ from neuron_atlas.tasks.score.score import score_neurons
 from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.score.significance import judge
 from neuron_atlas.tasks.simulate.concept import ConceptSimulator
-from neuron_atlas.tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
 from neuron_atlas.tasks.simulate.rows import simulate_neurons
 from neuron_atlas.tasks.simulate.simulator import Simulator
 from neuron_atlas.tasks.subject.describe import generate_descriptions
@@ -103,7 +103,7 @@ class Atlas:
 
 
 ByPurpose = dict[Purpose, list[Evidence]]
-Claims = dict[tuple[int, int], Explained]
+Claims = dict[tuple[int, int], ExplainedNeuron]
 
 
 def score_claims(
@@ -182,7 +182,7 @@ def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: E
     folder, catalog = captured
     names = {neuron: name for name, neuron in neurons.items()}
     only = tuple(f"{LAYER}:{neuron}" for neuron in neurons.values())
-    types = choose_neurons(classify(folder, LAYER, PaperRule()), NeuronChoice(only=only))
+    types = select_neurons_to_explain(classify(folder, LAYER, PaperRule()), NeuronChoice(only=only))
     shown, held_out, aside = (
         evidence(folder, types, purpose) for purpose in ("explainer", "scorer", "calibration")
     )
@@ -190,16 +190,16 @@ def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: E
         explainer.name, shown, explainer.explain(shown, catalog, Calls())
     ).to_pylist()
     explained = {
-        (row["layer"], row["neuron"]): Explained(
+        (row["layer"], row["neuron"]): ExplainedNeuron(
             row["layer"], row["neuron"], row["type"], row["text"]
         )
         for row in explanations
         if row["status"] == "ok"
     }
     controls = other_neurons(list(explained.values()), seed=0)
-    wrong = {key: Explained(*key, own.type, WRONG) for key, own in explained.items()}
+    wrong = {key: ExplainedNeuron(*key, own.type, WRONG) for key, own in explained.items()}
     unrelated = {
-        key: Explained(*key, own.type, UNRELATED[names[key[1]]])
+        key: ExplainedNeuron(*key, own.type, UNRELATED[names[key[1]]])
         for key, own in explained.items()
         if names[key[1]] in UNRELATED
     }
@@ -210,7 +210,7 @@ def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: E
     def ids(seen: list[Evidence]) -> dict[str, set[int]]:
         return {names[neuron.neuron]: set(neuron.sample_ids) for neuron in seen}
 
-    def scored(claims: dict[tuple[int, int], Explained]) -> dict[str, dict]:
+    def scored(claims: dict[tuple[int, int], ExplainedNeuron]) -> dict[str, dict]:
         by_purpose: ByPurpose = {"explainer": shown, "scorer": held_out, "calibration": aside}
         return named(score_claims(explainer.name, by_purpose, claims, controls, catalog))
 
@@ -342,14 +342,14 @@ def shuffled(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> list[li
     last with the controls of `other_neurons`."""
     folder, catalog = captured
     whole = classify(folder, LAYER, PaperRule())
-    types = choose_neurons(whole, NeuronChoice(types=TYPES_THAT_FIRE, count=CROWD))
+    types = select_neurons_to_explain(whole, NeuronChoice(types=TYPES_THAT_FIRE, count=CROWD))
     by_purpose: ByPurpose = {
         purpose: evidence(folder, types, purpose) for purpose in get_args(Purpose)
     }
     shown = by_purpose["explainer"]
     said = Dissect().explain(shown, catalog, Calls())
     crowd = [
-        Explained(one.layer, one.neuron, one.type, explanation.text)
+        ExplainedNeuron(one.layer, one.neuron, one.type, explanation.text)
         for one, explanation in zip(shown, said, strict=True)
         if explanation.status == "ok"
     ]
@@ -367,7 +367,7 @@ def shuffled(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> list[li
     return runs
 
 
-def shuffle(crowd: list[Explained], seed: list[int]) -> Claims:
+def shuffle(crowd: list[ExplainedNeuron], seed: list[int]) -> Claims:
     """Every neuron gets the explanation of one of the layer, of whatever type."""
     order = np.random.default_rng(seed).permutation(len(crowd))
     return {(one.layer, one.neuron): crowd[place] for one, place in zip(crowd, order, strict=True)}

@@ -14,13 +14,13 @@ import pytest
 from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.evidence.evidence import Purpose
 from neuron_atlas.tasks.explain.dissect import Dissect
-from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
+from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_explain
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
-from neuron_atlas.tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
 from tests.loopback.fixture import Loopback
 from tests.one_process import classify, evidence
 from tests.tasks.test_planted import (
@@ -60,7 +60,9 @@ def simulator(loopback_process: Loopback) -> Iterator[ChatSimulator]:
 @pytest.fixture(scope="module")
 def by_purpose(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> ByPurpose:
     only = tuple(f"{LAYER}:{neuron}" for name, neuron in neurons.items() if name in FIRING)
-    types = choose_neurons(classify(captured[0], LAYER, PaperRule()), NeuronChoice(only=only))
+    types = select_neurons_to_explain(
+        classify(captured[0], LAYER, PaperRule()), NeuronChoice(only=only)
+    )
     return {purpose: evidence(captured[0], types, purpose) for purpose in get_args(Purpose)}
 
 
@@ -80,7 +82,7 @@ def scored(
 
     def explained(said: dict[str, str]) -> Claims:
         return {
-            (LAYER, neurons[name]): Explained(LAYER, neurons[name], TYPES[name], words)
+            (LAYER, neurons[name]): ExplainedNeuron(LAYER, neurons[name], TYPES[name], words)
             for name, words in said.items()
         }
 
@@ -132,13 +134,13 @@ def test_the_interval_of_an_unrelated_explanation_covers_zero(scored, name):
 def shuffled(captured: tuple[Path, Catalog], simulator: ChatSimulator) -> list[dict]:
     """Scores of a crowd of neurons, each with another's explanation for its own."""
     folder, catalog = captured
-    types = choose_neurons(
+    types = select_neurons_to_explain(
         classify(folder, LAYER, PaperRule()), NeuronChoice(types=TYPES_THAT_FIRE, count=CROWD)
     )
     seen: ByPurpose = {purpose: evidence(folder, types, purpose) for purpose in get_args(Purpose)}
     said = Dissect().explain(seen["explainer"], catalog, Calls())
     crowd = [
-        Explained(one.layer, one.neuron, one.type, explanation.text.split(" (r = ")[0])
+        ExplainedNeuron(one.layer, one.neuron, one.type, explanation.text.split(" (r = ")[0])
         for one, explanation in zip(seen["explainer"], said, strict=True)
         if explanation.status == "ok"
     ]

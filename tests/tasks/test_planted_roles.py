@@ -12,11 +12,11 @@ import pytest
 
 from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.evidence.evidence import Purpose
-from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
+from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_explain
 from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
 from neuron_atlas.tasks.simulate.heat_maps import HeatMaps
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
 from neuron_atlas.tasks.simulate.simulator import Simulator
@@ -48,7 +48,9 @@ READING = ("the word circle", "the word square", "red in both", "blue in both")
 @pytest.fixture(scope="module")
 def by_purpose(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> ByPurpose:
     only = tuple(f"{LAYER}:{neuron}" for name, neuron in neurons.items() if name in FIRING)
-    types = choose_neurons(classify(captured[0], LAYER, PaperRule()), NeuronChoice(only=only))
+    types = select_neurons_to_explain(
+        classify(captured[0], LAYER, PaperRule()), NeuronChoice(only=only)
+    )
     return {purpose: evidence(captured[0], types, purpose) for purpose in get_args(Purpose)}
 
 
@@ -91,7 +93,9 @@ class Score:
 
     def _explained(self, said: dict[str, str]) -> Claims:
         return {
-            (LAYER, self._neurons[name]): Explained(LAYER, self._neurons[name], TYPES[name], words)
+            (LAYER, self._neurons[name]): ExplainedNeuron(
+                LAYER, self._neurons[name], TYPES[name], words
+            )
             for name, words in said.items()
         }
 
@@ -116,7 +120,7 @@ def test_listed_tokens_score_as_the_truth_does_and_wrong_words_do_not(score, lis
 def test_the_role_that_nothing_is_said_of_has_no_score(score, lister):
     for row in score(lister, "visual").values():
         assert row["status"] == "not_predicted"
-        assert row["reason"] == "the simulator says nothing of visual tokens"
+        assert row["reason"] == "the simulator does not predict visual tokens"
         assert row["correlation"] is row["q"] is None
     text, whole = score(lister, "text"), score(lister, "all")
     for name in READING:

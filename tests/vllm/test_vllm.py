@@ -23,7 +23,7 @@ from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
 from neuron_atlas.tasks.simulate.estimator import ChatCapabilities
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
-from neuron_atlas.tasks.simulate.simulator import Capabilities, Question
+from neuron_atlas.tasks.simulate.simulator import Capabilities, SimulationRequest
 from neuron_atlas.workflows.models.model_server import ModelServer
 from tests.tasks.explain.coloured_patches import catalog
 from tests.vllm.running import MODEL, PYTHON, processes, served
@@ -83,7 +83,7 @@ def test_the_server_wants_its_key(server: ModelServer) -> None:
 def test_every_sample_is_rated_in_the_form_that_was_asked_for(
     server: ModelServer, model: Path, estimator: Literal["integers", "expected"]
 ) -> None:
-    questions = [Question(claim, sample) for claim in _CLAIMS for sample in range(4)]
+    questions = [SimulationRequest(claim, sample) for claim in _CLAIMS for sample in range(4)]
     rating = simulator(model, estimator=estimator)
     # Given, and not probed: this model writes no 10 when it is asked for one.
     capable = ChatCapabilities(estimator, 20 if estimator == "expected" else 0)
@@ -141,7 +141,7 @@ def test_all_text_tokens_are_read_off_one_pass(server: ModelServer, model: Path)
     assert found is not None
     # Its tokenizer spells out the words that scenes lack.
     assert found.details == {"top": 9, "placeholder": "unknown"}
-    questions = [Question(claim, sample) for claim in _CLAIMS for sample in range(4)]
+    questions = [SimulationRequest(claim, sample) for claim in _CLAIMS for sample in range(4)]
     predictions = lister.simulate(questions, catalog(), at(server), found)
     for prediction in predictions:
         assert prediction.status == "ok", prediction.reason

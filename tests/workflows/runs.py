@@ -22,9 +22,9 @@ from neuron_atlas.tasks.artifacts import read_table
 from neuron_atlas.workflows.atlas import run_atlas, stages_of
 from neuron_atlas.workflows.config.composition import (
     CONF,
+    expand_explainers,
     plain_config,
     register_resolvers,
-    side_by_side,
 )
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
@@ -86,7 +86,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     register_resolvers()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain_config(hydra.compose("atlas", overrides=side_by_side(overrides)))
+        return plain_config(hydra.compose("atlas", overrides=expand_explainers(overrides)))
 
 
 def settings(*overrides: str) -> Settings:

@@ -99,7 +99,7 @@ def test_it_listens_on_loopback_by_default():
             ["s3://bucket/run"],
             "s3://bucket/run: only a local folder can be served. Copy the report",
         ),
-        (["nowhere"], "nowhere: no report is here; name the out= folder of a run that has ended"),
+        (["nowhere"], "nowhere: no report is here; name the out= folder of a finished run"),
         (["--port", "99999", "{out}"], "--port: must be 0 to 65535"),
         (["--port", "http", "{out}"], "invalid int value"),
     ],

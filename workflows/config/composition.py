@@ -30,7 +30,7 @@ CONF = PROJECT_ROOT / "conf"
 _PLUGINS = PROJECT_ROOT / "workflows" / "sweep" / "plugin"
 
 SEVERAL = "several"
-"""The choice of `explain` that holds several explainers."""
+"""The choice of `explain` for several explainers."""
 
 _EXPLAINERS = re.compile(r"^explain=\[([\w\s,:-]*)\]$")
 _PATHS = (
@@ -42,11 +42,11 @@ _PATHS = (
     "data.dataset",
     "subject.model",
 )
-"""Settings that may be paths. They are made absolute because workers run in other folders."""
+"""Settings that may be paths. They become absolute, because workers run in other folders."""
 
 
 def register_resolvers() -> None:
-    """Register ${project_root:} and ${local_folder:out,local}."""
+    """Register the resolvers ${project_root:} and ${local_folder:out,local}."""
     OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
     OmegaConf.register_new_resolver(
         "local_folder", lambda out, local: str(local_folder(out, local)), replace=True
@@ -54,31 +54,31 @@ def register_resolvers() -> None:
 
 
 def register_launcher() -> None:
-    """Register the launcher of sweeps. Hydra reads plugins only from packages of one name."""
+    """Register the sweep launcher. Hydra loads plugins only from packages named hydra_plugins."""
     if str(_PLUGINS) not in sys.path:
         sys.path.append(str(_PLUGINS))
     Plugins.instance().register(import_module("hydra_plugins.neuron_atlas").OneCluster)
 
 
-def side_by_side(overrides: Sequence[str]) -> list[str]:
-    """Turn explain=[gpt4o,dissect] into overrides that put each below explain.explainers.
+def expand_explainers(overrides: Sequence[str]) -> list[str]:
+    """Turn explain=[gpt4o,dissect] into overrides that put each one below explain.explainers.
 
-    Hydra itself would merge the files of a list into one group. NAME:CHOICE in the list names a
-    choice. Other settings of `explain` are forced: the reader gives them to every explainer that
-    has them. Raises WrongCall if two explainers have one name.
+    Hydra itself would merge the files of a list into one group. NAME:CHOICE in the list gives a
+    choice another name. Other settings of `explain` are added with ++; the reader passes them to
+    every explainer that has them. Raises WrongCall if two explainers have the same name.
     """
     listed = [found[1] for text in overrides if (found := _EXPLAINERS.fullmatch(text))]
     if not listed:
         return list(overrides)
-    composed = [_EXPLAINERS.sub(f"explain={SEVERAL}", text) for text in overrides]
-    composed = [re.sub(r"^explain\.(?!explainers\.)", "++explain.", text) for text in composed]
+    expanded = [_EXPLAINERS.sub(f"explain={SEVERAL}", text) for text in overrides]
+    expanded = [re.sub(r"^explain\.(?!explainers\.)", "++explain.", text) for text in expanded]
     items = [item.strip() for item in listed[-1].split(",") if item.strip()]
     explainers: dict[str, str] = {}
     for name, _, choice in (item.partition(":") for item in items):
         if name in explainers:
             raise WrongCall(f"explain: {name!r} is named twice; write NAME:{choice or name}")
         explainers[name] = choice or name
-    return composed + [
+    return expanded + [
         f"+explain@explain.explainers.{name}={choice}" for name, choice in explainers.items()
     ]
 
@@ -99,7 +99,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
 
 
 def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> WrongCall:
-    """Return the error in one line: which setting is wrong, and what is allowed."""
+    """Return a Hydra error as one line: which setting is wrong, and what is allowed."""
     message = str(error)
     if isinstance(error, MissingConfigException):
         return _wrong_choice(message)
@@ -117,14 +117,14 @@ def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> WrongCall
 
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
-"""Errors of composing a config; ValueError if a group's choice is not a name."""
+"""Errors of composing a config. ValueError: a group's choice is not a name."""
 
 
 def _wrong_choice(message: str) -> WrongCall:
-    wanted = re.search(r"'([^']+)/([^'/]+)'", message)
-    if wanted is None:
+    named = re.search(r"'([^']+)/([^'/]+)'", message)
+    if named is None:
         return WrongCall(message.splitlines()[0])
-    group, choice = wanted.groups()
+    group, choice = named.groups()
     return WrongCall(f"{group}: {choice!r} is not one of {', '.join(_choices(group))}")
 
 
@@ -133,7 +133,7 @@ def _choices(group: str) -> list[str]:
 
 
 def _wrong_key(key: str, overrides: Sequence[str]) -> WrongCall:
-    """Compose again from the choices of groups alone, to see which settings the key's group has."""
+    """Compose again with group choices only, to list the settings of the unknown key's group."""
     groups = {text: text.split("=")[0].lstrip("+~").split("@")[0] for text in overrides}
     choices = [text for text, name in groups.items() if (CONF / name).is_dir() and name != key]
     GlobalHydra.instance().clear()

@@ -14,18 +14,18 @@ T = TypeVar("T")
 
 _CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _MOVED = "tasks."
-"""How `_target_` began before the program was one package."""
+"""Former prefix of `_target_`."""
 
 
 def validate(kind: type[T], config: Any) -> T:
-    """Build a settings class from plain data. Raises pydantic.ValidationError with every error."""
-    # As JSON: pydantic's strict mode takes lists for tuples and mappings for dataclasses there.
-    optional: Any = kind | None  # pydantic takes no config next to a bare dataclass.
+    """Build a settings class from plain data. Raises pydantic.ValidationError with all errors."""
+    # As JSON, because only there does strict mode accept lists as tuples and mappings as classes.
+    optional: Any = kind | None  # pydantic accepts no config with a bare dataclass.
     return TypeAdapter(optional, config=_CONFIG).validate_json(json.dumps(config))
 
 
 def named_class(target: Any) -> type:
-    """Import the settings class of a `_target_`. Raises ValueError."""
+    """Import the settings class that a `_target_` names. Raises ValueError if there is none."""
     if not isinstance(target, str) or "." not in target:
         raise ValueError(
             "_target_: must name a class, such as neuron_atlas.tasks.samples.folder.Folder"
@@ -43,7 +43,7 @@ def named_class(target: Any) -> type:
 
 
 def field_names(kind: Any) -> set[str]:
-    """The names of a settings class's fields."""
+    """Return the names of a settings class's fields."""
     return {spec.name for spec in fields(kind)}
 
 
@@ -53,4 +53,4 @@ def _build(config: Mapping[str, Any]) -> Any:
 
 
 PLUG_IN = PlainValidator(_build)
-"""Marks a field whose class the config names: a new one is a file and a line of YAML."""
+"""Annotation of a field whose class the config names by `_target_`."""

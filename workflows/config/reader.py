@@ -1,4 +1,4 @@
-"""Read a composed config into the dataclasses of `settings`, with every error in one message."""
+"""Read a composed config into the dataclasses of `settings`; report all errors together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _GROUPS: dict[str, tuple[type, str]] = {
     "explain": (ExplainSettings, "explainer"),
     "simulate": (SimulateSettings, "simulator"),
 }
-"""Groups with a plug-in, and its field. In a config the plug-in's fields are the group's own."""
+"""Settings class and plug-in field of each group with a plug-in.
+
+A config has the plug-in's fields directly in the group."""
 _PLUG_INS = {field for _, field in _GROUPS.values()}
 
 _MESSAGES = {
@@ -44,11 +46,11 @@ _MESSAGES = {
     "less_than_equal": "must be at most {le:g}, not {input!r}",
     "less_than": "must be below {lt:g}, not {input!r}",
 }
-"""What to say of pydantic's error types."""
+"""Messages for pydantic's error types."""
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
-    """Build the settings of a composed config. Raises WrongCall with one line for each error."""
+    """Return the settings of a composed config. Raises WrongCall with one line for each error."""
     nested = json.loads(json.dumps(config))
     explainers = _list_explainers(nested)
     for name, (kind, field) in _GROUPS.items():
@@ -59,21 +61,21 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
             return validate(Settings, nested)
         except ValidationError as error:
             problems = error.errors()
-        if not any(_respell(nested, problem) for problem in problems):
+        if not any(_coerce(nested, problem) for problem in problems):
             lines = [_line(nested, problem, explainers) for problem in problems]
             raise WrongCall("\n".join(lines))
 
 
 def unknown_key(where: str, allowed: Iterable[str]) -> str:
-    """The message for a setting that does not exist."""
+    """Return the message for a setting that does not exist."""
     return f"{where}: no such setting; allowed here: {', '.join(sorted(allowed))}"
 
 
 def _list_explainers(config: dict[str, Any]) -> list[str]:
-    """Replace `explain.explainers` by the first explainer's group, with the further ones in it.
+    """Replace `explain.explainers` by the first explainer's group, with the others under `further`.
 
-    A setting next to `explainers` goes to every explainer that has it. Returns their names; none
-    where the config has one explainer only.
+    A setting next to `explainers` applies to every explainer that has it. Returns the explainers'
+    names; an empty list if the config has a single explainer. Raises WrongCall.
     """
     explain = config.get("explain")
     if not isinstance(explain, dict) or "explainers" not in explain:
@@ -98,25 +100,28 @@ def _list_explainers(config: dict[str, Any]) -> list[str]:
     return list(groups)
 
 
-def _merged(group: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(group: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(group)
-    for key, value in over.items():
+    for key, value in overrides.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merged(merged[key], value) if both else value
     return merged
 
 
 def _nest(kind: type, field: str, group: dict[str, Any], where: str) -> dict[str, Any]:
-    """Move all that is not the group's own, and so its plug-in's, below the plug-in's field."""
+    """Move the plug-in's settings (all but the group's own) below the plug-in's field.
+
+    Raises WrongCall if the group and the plug-in have a setting of the same name.
+    """
     own = field_names(kind) - {field}
     try:
         both = own & field_names(named_class(group.get("_target_")))
     except ValueError:
-        both = set()  # The plug-in's own error, which comes with all others.
+        both = set()  # Building the plug-in reports this error, together with all others.
     if both:
         raise WrongCall(
             f"{where}: {group['_target_']} and the group {where} both have a setting named "
-            f"{min(both)!r}; rename the one of the class"
+            f"{min(both)!r}; rename the setting of the class"
         )
     nested = {key: value for key, value in group.items() if key in own}
     if isinstance(listed := nested.get("further"), list):
@@ -124,8 +129,11 @@ def _nest(kind: type, field: str, group: dict[str, Any], where: str) -> dict[str
     return nested | {field: {key: value for key, value in group.items() if key not in own}}
 
 
-def _respell(config: Any, problem: Mapping[str, Any]) -> bool:
-    """Correct what only YAML's spelling makes wrong: a name such as 2024, a list of one value."""
+def _coerce(config: Any, problem: Mapping[str, Any]) -> bool:
+    """Convert a value that YAML reads as the wrong type; return whether it was one.
+
+    Such values are a name like 2024, and a list with one value.
+    """
     value, kind = problem["input"], problem["type"]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind == "string_type" and is_number:
@@ -157,7 +165,7 @@ def _line(config: Any, problem: Mapping[str, Any], explainers: Sequence[str]) ->
 
 
 def _path(loc: Sequence[Any], explainers: Sequence[str]) -> str:
-    """The setting's path as the config has it."""
+    """Return a setting's path as in the config."""
     if explainers and loc[:1] == ("explain",):
         number, loc = (loc[2] + 1, loc[3:]) if loc[1:2] == ("further",) else (0, loc[1:])
         loc = ("explain", "explainers", explainers[number], *loc)
@@ -168,7 +176,7 @@ def _path(loc: Sequence[Any], explainers: Sequence[str]) -> str:
 
 
 def _allowed(config: Any, loc: Sequence[Any]) -> set[str]:
-    """The names of the settings at the place of an unknown one."""
+    """Return the names of the settings in the group of an unknown one."""
     kind: Any = Settings
     names = field_names(kind)
     for key in loc[:-1]:
@@ -183,7 +191,7 @@ def _allowed(config: Any, loc: Sequence[Any]) -> set[str]:
 
 
 def _settings_in(hint: Any) -> Any:
-    """The settings class in a type such as `AzureSettings | None` or `dict[str, Price]`."""
+    """Return the settings class in a type such as `AzureSettings | None` or `dict[str, Price]`."""
     if is_dataclass(hint):
         return hint
     return next(filter(None, map(_settings_in, get_args(hint))), None)

@@ -1,4 +1,4 @@
-"""The settings of servers that a run starts for its simulator's model."""
+"""Settings of the servers that a run starts for its simulator's model."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from neuron_atlas.tasks.settings import AtLeastOne
 
 @dataclass(frozen=True)
 class ServersSettings:
-    """Servers of one model, each a process in a Python environment of its own.
+    """Settings of the servers of one model. Each is a process in its own Python environment.
 
-    command: the program and its arguments, with further `arguments` after them; {host}, {port} and
-    {number} in them stand for the address to listen on and the server's number (from 0).
-    environment: variables added to those of this program, where {number} may stand too; null
-    removes one. count: servers; None for one on each `gpus` GPUs of the cluster, or one if it has
-    none. gpus: of each server, on a cluster with GPUs.
-    start_s: a server must answer within this time (s), also when it is started again: calls wait
-    that long for it. max_restarts: of one server within an hour; one that has never answered is
-    started again once at most. stop_s: time (s) to end by itself before it is killed.
+    command: the program and its first arguments; `arguments` follow them. {host}, {port} and
+    {number} in them are replaced by the address to listen on and the server's number (from 0).
+    environment: variables to add to this program's, also with {number}; null removes a variable.
+    count: number of servers; None starts one for each `gpus` GPUs of the cluster, or one in total
+    if it has no GPUs. gpus: GPUs of each server, on a cluster with GPUs. start_s: time (s) in which
+    a server must answer after a start or restart; calls wait that long. max_restarts: of one server
+    within an hour; one that has never answered is restarted once at most. stop_s: time (s) to exit
+    by itself before it is killed. Raises ValueError if the command lacks {port}.
     """
 
     command: tuple[str, ...]
@@ -39,7 +39,7 @@ class ServersSettings:
     def __post_init__(self) -> None:
         if not any("{port}" in word for word in self.words):
             raise ValueError(
-                "command: must give the server its port, such as with --port and {port} after it"
+                "command: must pass the port to the server, such as with --port {port}"
             )
 
     def check(self) -> None:
@@ -47,12 +47,12 @@ class ServersSettings:
         program = self.words[0]
         if "/" in program and not Path(program).expanduser().exists():
             raise Unusable(
-                f"simulate.servers.command: there is no {program}. Install vLLM in an environment "
-                "of its own (make vllm), and set VLLM_PYTHON or simulate.servers.command.0 to its "
-                "Python if that is elsewhere"
+                f"simulate.servers.command: there is no {program}. Install vLLM in its own "
+                "environment (make vllm), or set VLLM_PYTHON or simulate.servers.command.0 to the "
+                "Python of an existing one"
             )
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The whole command."""
+        """The command with all its arguments."""
         return self.command + self.arguments

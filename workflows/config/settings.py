@@ -1,4 +1,4 @@
-"""The settings of one run, as frozen dataclasses. Each group's settings are next to its code."""
+"""Settings of one run, as frozen dataclasses. Most groups' settings are next to their code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Mode = Literal["live", "batch"]
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The dataset. The run stops if a larger share of its samples is bad."""
+    """Settings of the dataset. max_bad_share: the run fails if a larger share of samples is bad."""
 
     source: Annotated[Source, PLUG_IN]
     max_bad_share: Share = not_hashed(0.01)
@@ -37,18 +37,19 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class ClassifySettings:
-    """The rule that gives each neuron its type."""
+    """Settings of the rule that gives each neuron its type."""
 
     rule: Annotated[Rule, PLUG_IN]
 
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """One explainer and the neurons it explains. further: the settings of further explainers.
+    """Settings of one explainer, and of the neurons it explains.
 
-    max_failed_share: the run fails if a larger share of neurons fails. budget_usd: the limit on
-    spending for all explainers and all runs in this output folder; None for no limit. mode: live,
-    or through the batch API. dry_run: only estimate the requests, tokens and cost.
+    neurons_per_task: neurons of one work item. max_failed_share: the run fails if a larger share of
+    neurons fails. budget_usd: spending limit (USD) for all explainers and all runs in this output
+    folder; None for no limit. mode: live, or through the batch API. dry_run: only estimate
+    requests, tokens and cost. further: settings of the other explainers.
     """
 
     explainer: Annotated[Explainer, PLUG_IN]
@@ -62,7 +63,7 @@ class ExplainSettings:
 
     @property
     def each(self) -> tuple[ExplainSettings, ...]:
-        """The settings of each explainer on its own, this one first."""
+        """Settings of each explainer alone, this one first."""
         return (replace(self, further=()), *self.further)
 
     @property
@@ -72,11 +73,14 @@ class ExplainSettings:
 
     @property
     def is_dry_run(self) -> bool:
-        """Whether any explainer is only estimated. Then none of them explains."""
+        """Whether any explainer is a dry run. Then all of them are."""
         return any(one.dry_run for one in self.each)
 
     def check(self) -> None:
-        """Check every explainer that will run (`Explainer.check`). A dry run needs no key."""
+        """Check the explainers that call a model (`Explainer.check`). A dry run needs no key.
+
+        Raises Unusable.
+        """
         for one in self.each:
             if not one.dry_run:
                 one.explainer.check()
@@ -84,14 +88,15 @@ class ExplainSettings:
 
 @dataclass(frozen=True)
 class SimulateSettings:
-    """The simulator that predicts traces from explanations.
+    """Settings of the simulator, which predicts traces from explanations.
 
     seed: for the choice of controls. max_failed_share: the run fails if a larger share of
-    predictions fails. budget_usd: the limit on spending for all explainers and all runs in this
+    predictions fails. budget_usd: spending limit (USD) for all explainers and all runs in this
     output folder; None for no limit. mode: live, or through the batch API. dry_run: only estimate
-    the requests, tokens and cost. servers: of the simulator's model, started for this run.
-    base_urls: addresses of servers that run already, instead. Without either, the simulator's
-    client says where the model is.
+    requests, tokens and cost. servers: servers of the simulator's model, started for this run.
+    base_urls: addresses of running servers; they take precedence over `servers`. Without either,
+    the simulator's client holds the address. Raises ValueError if the simulator cannot use the mode
+    or servers, or if a URL is invalid.
     """
 
     simulator: Annotated[Simulator, PLUG_IN]
@@ -119,24 +124,27 @@ class SimulateSettings:
 
     @property
     def own_servers(self) -> ServersSettings | None:
-        """The servers to start for this run; None if there are none, or base_urls."""
+        """Servers to start for this run; None without any, or with base_urls."""
         return None if self.base_urls else self.servers
 
     def check(self) -> None:
-        """Check the simulator (`Simulator.check`). Dry runs and own servers need no key."""
+        """Check the simulator (`Simulator.check`). Dry runs and own servers need no key.
+
+        Raises Unusable or ModelError.
+        """
         if not (self.dry_run or self.servers or self.base_urls):
             self.simulator.check()
 
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """Where the work runs. No setting changes a result.
+    """Settings of the Ray cluster. They never change a result.
 
-    address: the Ray cluster to attach to; None starts a local one. cpus: of the local cluster;
-    None for all. actors: subject actors; None for one on each GPU, or on each CPU core where there
-    are no GPUs. gpus_per_actor: GPUs that one subject's layers are spread over. threads: of each
-    actor on a CPU. gpus: GPUs to wait for on a cluster that grows, before the subject is placed;
-    None takes those that are there.
+    address: of the cluster to connect to; None starts a local one. cpus: of the local cluster; None
+    for all. actors: number of subject actors; None for one on each GPU, or on each CPU core without
+    GPUs. gpus_per_actor: GPUs over which one subject's layers are spread. threads: of each actor on
+    a CPU. gpus: on an autoscaling cluster, GPUs to wait for before the subject is placed; None uses
+    those that exist.
     """
 
     address: str | None = None
@@ -149,7 +157,7 @@ class ClusterSettings:
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """MLflow: the experiment and the run's name; None names the run by what is run."""
+    """Settings of MLflow. run_name: None derives it from subject, layers and explainers."""
 
     experiment: str = "neuron-atlas"
     run_name: str | None = None
@@ -157,10 +165,11 @@ class TrackingSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run.
+    """Settings of one run.
 
-    local: a folder on the driver's machine for the journal and MLflow's runs; None for the default
-    (`workflows.run.output`).
+    out: output folder or S3 prefix. local: folder on the driver's machine for the journal and
+    MLflow's runs; None for the default (`workflows.run.output`). Raises ValueError if classify
+    needs more exemplars than capture stores.
     """
 
     out: str
@@ -182,22 +191,22 @@ class Settings:
         voting, captured = self.classify.rule.top_n, self.capture.top_n
         if voting is not None and voting > captured:
             raise ValueError(
-                f"classify: {voting} exemplars vote (top_n), but capture.top_n keeps {captured}. "
+                f"classify: top_n ({voting}) exceeds capture.top_n ({captured}). "
                 "Raise capture.top_n; this reruns capture"
             )
 
     @property
     def is_dry_run(self) -> bool:
-        """Whether the run stops before a stage whose calls are only estimated."""
+        """Whether calls are only estimated; the run then ends at that stage."""
         return self.explain.is_dry_run or self.simulate.dry_run
 
     def check(self) -> None:
-        """Raise Unusable if a model of this run cannot be called, such as without a key."""
+        """Raise Unusable or ModelError if a model of this run cannot be used."""
         self.explain.check()
         if self.explain.is_dry_run:
             return
         self.simulate.check()
         servers = None if self.simulate.dry_run else self.simulate.own_servers
-        # On a cluster the servers' program may exist on the nodes alone.
+        # On a cluster, the servers' program may exist only on the nodes.
         if servers is not None and not (self.cluster.address or os.environ.get("RAY_ADDRESS")):
             servers.check()

@@ -1,4 +1,4 @@
-"""Analyse: how the neurons respond, and what that says of the types."""
+"""Analyse: compute how neurons respond, and summarize the responses of each type."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Capture: shards of samples through the subject, then the shards of every layer merged.
+"""Capture: run shards of samples through the subject, then merge the shards of every layer.
 
-No layer's rows depend on which others are captured. So the folder is one for all choices of
-layers, and a run adds those that are not there yet.
+A layer's rows do not depend on the other layers. So all choices of layers share one folder, and a
+run adds the layers that are missing in it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ TABLES = ("exemplars", "traces", "random_traces", "moments", "histograms")
 _SHARDS = "shards"
 _EXTENT = "extent.json"
 _MERGED_TOGETHER = 8
-"""Shards that one task merges: with more of them the merge is a tree, and no task waits for, or
-reads, more than these."""
+"""Maximum number of shards that one task merges. With more shards, the merge is a tree."""
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -47,7 +46,7 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 
 
 def _prepare(context: Context) -> None:
-    context.settings.check()  # A missing key must show before hours of capture.
+    context.settings.check()  # A missing key must show up before hours of capture.
 
 
 def _extent_items(context: Context, folder: Path) -> list[Item]:
@@ -55,7 +54,7 @@ def _extent_items(context: Context, folder: Path) -> list[Item]:
 
 
 def _write_extent(worker: Worker) -> None:
-    """Write how many layers the subject has, and how many neurons each of them."""
+    """Write how many layers the subject has, and how many neurons each layer has."""
     from neuron_atlas.tasks.subject.hook_points import decoder_layers, neurons_per_layer
 
     subject = worker.held.subject
@@ -64,7 +63,7 @@ def _write_extent(worker: Worker) -> None:
 
 
 def _shard_items(context: Context, folder: Path) -> list[Item]:
-    """The shards of the layers that are not captured yet."""
+    """Return the shards of the layers to capture. Raises RunFailed if no sample has a text."""
     layers = _missing(context, folder)
     plans = _plans(context, folder, layers)
     if not plans:
@@ -83,20 +82,24 @@ def _shard_items(context: Context, folder: Path) -> list[Item]:
 
 
 def _plan_items(context: Context, folder: Path) -> list[Item]:
-    """The shard that takes the most memory, of those to come."""
-    waiting = [item.inputs[0] for item in unfinished_items(_shard_items(context, folder), folder)]
-    if not waiting:
+    """Return an item for the unfinished shard that needs the most memory."""
+    unfinished = [
+        item.inputs[0] for item in unfinished_items(_shard_items(context, folder), folder)
+    ]
+    if not unfinished:
         return []
     if captured := _captured(folder):
         layers = _missing(context, folder)
-        say(f"{'capture':<10} adds layers {_words(layers)} to {_words(captured)}")
-    largest = max(waiting, key=lambda one: (one.max_visual + one.max_text, len(one.random_ids)))
+        say(f"{'capture':<10} adds layers {_layer_list(layers)} to {_layer_list(captured)}")
+    largest = max(unfinished, key=lambda one: (one.max_visual + one.max_text, len(one.random_ids)))
     return [Item("memory-plan", 1, (), (largest,))]
 
 
 def _plan_memory(worker: Worker, shard: ShardPlan) -> list[str]:
-    """Say where the capture of a shard keeps what. Raises SubjectError where it does not fit, and
-    for a layer that the subject does not have."""
+    """Return a line on where the capture of a shard stores its peaks and traces.
+
+    Raises SubjectError if it does not fit, or if the subject does not have a layer.
+    """
     from neuron_atlas.tasks.capture.demand import memory_plan
     from neuron_atlas.tasks.subject.hook_points import check_layers
 
@@ -121,14 +124,12 @@ def _capture(
 
 
 def _merge_items(context: Context, folder: Path) -> list[Item]:
-    """Merges of every layer, level by level; complete ones for layers of an earlier run."""
+    """Return the merges of every layer, level by level, and finished ones for earlier layers."""
     layers = _missing(context, folder)
     shards = [f"{_SHARDS}/{plan.name}/" for plan in _plans(context, folder, layers)]
     top_n = context.settings.capture.top_n
-    complete = [
-        Item(f"merge-layer-{layer:03d}", 1, _tables([layer])) for layer in _captured(folder)
-    ]
-    return complete + [
+    earlier = [Item(f"merge-layer-{layer:03d}", 1, _tables([layer])) for layer in _captured(folder)]
+    return earlier + [
         Item(
             key=f"{into.removeprefix(_SHARDS).strip('/') or 'merge'}-layer-{layer:03d}",
             size=1,
@@ -150,7 +151,7 @@ def _merge(worker: Worker, layer: int, shards: Sequence[str], into: str, top_n: 
 
 
 def _merge_tree(shards: Sequence[str]) -> list[list[tuple[Sequence[str], str]]]:
-    """Return levels of (folders, result) to merge. The result of the last level is ""."""
+    """Return the levels of a merge tree as (folders, result folder); the last result is ""."""
     levels = []
     while len(shards) > _MERGED_TOGETHER:
         groups = [
@@ -168,27 +169,27 @@ def _hash_of_names(folders: Sequence[str]) -> str:
 
 
 def _finish(context: Context, folder: Path, files: Files) -> Written:
-    together = sorted({*_captured(folder), *_missing(context, folder)})
+    layers = sorted({*_captured(folder), *_missing(context, folder)})
     return Written(
-        {name: [layer_file(name, layer) for layer in together] for name in TABLES},
-        about={"layers": together, "layers_in_all": _extent(folder)["layers"]},
+        {name: [layer_file(name, layer) for layer in layers] for name in TABLES},
+        about={"layers": layers, "layers_in_all": _extent(folder)["layers"]},
     )
 
 
 def _select(context: Context, manifest: Manifest) -> Manifest | None:
-    """The layers of this run out of all that were captured; None where one is missing."""
-    asked = context.settings.capture.layers
-    wanted = sorted(range(manifest.about["layers_in_all"]) if asked is None else asked)
-    if not set(wanted) <= set(manifest.about["layers"]):
+    """Return the manifest with this run's layers only; None if one of them is missing."""
+    choice = context.settings.capture.layers
+    layers = sorted(range(manifest.about["layers_in_all"]) if choice is None else choice)
+    if not set(layers) <= set(manifest.about["layers"]):
         return None
-    files = {name: [layer_file(name, layer) for layer in wanted] for name in TABLES}
+    files = {name: [layer_file(name, layer) for layer in layers] for name in TABLES}
     return replace(
         manifest,
         files=files,
         rows=count_rows(context.store.folder(manifest.stage, manifest.fingerprint), files),
-        # What comes after is made from these layers alone.
-        content=hashlib.sha256(repr((manifest.fingerprint, wanted)).encode()).hexdigest(),
-        about=dict(manifest.about) | {"layers": wanted},
+        # Later stages depend on these layers only.
+        content=hashlib.sha256(repr((manifest.fingerprint, layers)).encode()).hexdigest(),
+        about=dict(manifest.about) | {"layers": layers},
     )
 
 
@@ -202,30 +203,30 @@ def _plans(context: Context, folder: Path, layers: Sequence[int]) -> list[ShardP
     return plan_shards(described, layers, context.settings.capture, _extent(folder)["neurons"])
 
 
-def _wanted(context: Context, folder: Path) -> list[int]:
-    """The layers that this run asks for."""
+def _run_layers(context: Context, folder: Path) -> list[int]:
+    """Return the layers of this run."""
     layers = context.settings.capture.layers
     return sorted(range(_extent(folder)["layers"]) if layers is None else layers)
 
 
 def _captured(folder: Path) -> list[int]:
-    """Return the layers that an earlier run captured, if all their files are still there."""
+    """Return the layers that earlier runs captured and whose files all still exist."""
     manifest = read_manifest(folder)
     layers = [] if manifest is None else manifest.about["layers"]
-    there = present(folder, _tables(layers))
-    return [layer for layer in layers if there.issuperset(_tables([layer]))]
+    existing = present(folder, _tables(layers))
+    return [layer for layer in layers if existing.issuperset(_tables([layer]))]
 
 
 def _missing(context: Context, folder: Path) -> list[int]:
     captured = _captured(folder)
-    return [layer for layer in _wanted(context, folder) if layer not in captured]
+    return [layer for layer in _run_layers(context, folder) if layer not in captured]
 
 
 def _extent(folder: Path) -> dict[str, int]:
     return read_json(folder / _EXTENT)
 
 
-def _words(layers: Sequence[int]) -> str:
+def _layer_list(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers))
 
 

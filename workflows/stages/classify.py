@@ -1,4 +1,4 @@
-"""Classify: the type of every neuron."""
+"""Classify: assign a type to every neuron."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
 
 _WITHOUT_Q = "without-q"
-"""Where the tests of a layer wait for those of the other layers."""
+"""Folder for the tests of a layer until the q-values over all layers are computed."""
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -67,7 +67,7 @@ def _all_layers(context: Context, folder: Path) -> list[Item]:
 
 
 def _conclude(worker: Worker, rule: RuleWithTests) -> None:
-    """Control false discoveries over all layers together."""
+    """Control the false discovery rate over all layers together."""
     without_q = [worker.folder / _WITHOUT_Q / path.name for path in worker.paths]
     conclude(rule, without_q, worker.paths)
 

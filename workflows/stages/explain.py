@@ -1,4 +1,4 @@
-"""Explain: say in words what each chosen neuron responds to."""
+"""Explain: describe in words what each selected neuron responds to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table, write_table
 from neuron_atlas.tasks.explain.explanation import Explainer
-from neuron_atlas.tasks.explain.select import choose_neurons
+from neuron_atlas.tasks.explain.select import select_neurons_to_explain
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.config.settings import ExplainSettings
 from neuron_atlas.workflows.models.calls import ModelUse
@@ -23,12 +23,15 @@ from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, 
 from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, cut_into_parts
 from neuron_atlas.workflows.run.stage import Files, Item, Needs, Stage, Step, Worker, Written
 
-_UNSTEADY = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
-"""Columns that no later stage reads, and that differ between runs of the same."""
+_VOLATILE = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
+"""Columns that differ between identical runs, and that no later stage reads."""
 
 
 def stage_of(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run: bool) -> Stage:
-    """The stage for one explainer."""
+    """Return the stage for one explainer.
+
+    is_one_of_several: the run has several explainers. is_dry_run: only estimate the calls.
+    """
     name = settings.explainer.name
     return Stage(
         "explain",
@@ -61,7 +64,7 @@ def _parameters(settings: ExplainSettings, context: Context) -> Mapping[str, Any
 
 
 def _prepare(context: Context) -> None:
-    context.settings.simulate.check()  # Without its key, explaining might be paid for in vain.
+    context.settings.simulate.check()  # Fails before explanations are paid for.
 
 
 def _needs(settings: ExplainSettings, title: str, context: Context) -> Needs:
@@ -83,7 +86,7 @@ def _needs(settings: ExplainSettings, title: str, context: Context) -> Needs:
 def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[Item]:
     types = read_table(context.paths("classify", "types"), NEURON_TYPES)
     try:
-        chosen = choose_neurons(types, settings.neurons)
+        chosen = select_neurons_to_explain(types, settings.neurons)
     except ValueError as error:
         raise WrongCall(f"explain.neurons.{error}") from error
     evidence = EvidenceFiles.of(context)
@@ -99,7 +102,7 @@ def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[It
 
 
 def _explain(worker: Worker, explainer: Explainer, part: NeuronPart, files: EvidenceFiles) -> None:
-    """Write the explanations of a part, unless answers of a batch are pending."""
+    """Write the explanations of a part, unless batch answers are pending."""
     from neuron_atlas.tasks.explain.rows import explanation_rows
 
     evidence = files.load(part)["explainer"]
@@ -131,8 +134,8 @@ def _finish(settings: ExplainSettings, context: Context, folder: Path, files: Fi
 
 
 def _content(explanations: pa.Table) -> str:
-    """What was explained, however often it had to be asked for and whatever that took."""
-    columns = [name for name in EXPLANATIONS.schema.names if name not in _UNSTEADY]
+    """Return a hash of the explanations, which does not depend on retries or cost."""
+    columns = [name for name in EXPLANATIONS.schema.names if name not in _VOLATILE]
     digest = hashlib.sha256()
     for batch in explanations.select(columns).to_batches(max_chunksize=4096):
         digest.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())

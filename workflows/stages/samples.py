@@ -28,7 +28,7 @@ _VERSION = 2
 
 
 def _check(context: Context) -> None:
-    """Raise RunFailed where too many samples are bad, before anything expensive begins."""
+    """Raise RunFailed if too many samples are bad, before anything expensive starts."""
     samples = read_table(context.paths("samples", "samples"), SAMPLES)
     share, limit = bad_share(samples), context.settings.data.max_bad_share
     if share > limit:
@@ -58,7 +58,7 @@ def _items(context: Context, folder: Path) -> list[Item]:
     duplicates = duplicate_positions(records)
     return [
         Item(
-            # The folder is of this dataset as it is now, so a part is named by its place alone.
+            # The fingerprint covers the dataset, so positions are enough to name a part.
             key=f"{start:08d}-{stop:08d}",
             size=stop - start,
             files=tuple(
@@ -77,7 +77,7 @@ def _items(context: Context, folder: Path) -> list[Item]:
 
 
 def _parts(samples: int) -> list[tuple[int, int]]:
-    """Ranges of samples: about 200 parts, none tiny and none huge."""
+    """Return ranges of samples: about 200 parts of 64 to 4096 samples each."""
     size = min(4096, max(64, -(-samples // 200)))
     return [(start, min(start + size, samples)) for start in range(0, samples, size)]
 
@@ -105,7 +105,7 @@ def _finish(context: Context, folder: Path, files: Files) -> Written:
 
 
 def _content(samples: pa.Table) -> str:
-    """What the samples are, wherever and whenever their files were read."""
+    """Return a hash of the samples that does not depend on the path or time of reading."""
     digest = hashlib.sha256(str(_VERSION).encode())
     decisive = samples.select(["sample_id", "source_id", "image_sha256", "text", "status"])
     for batch in decisive.to_batches(max_chunksize=4096):

@@ -1,4 +1,4 @@
-"""Score: how far each explanation predicts its neuron, next to its controls."""
+"""Score: measure how well each explanation predicts its neuron, compared with its controls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AGGREGATES = "score_aggregates.parquet"
 
 
 def stage_of(explainer: str, *, is_one_of_several: bool) -> Stage:
-    """The stage for the explanations of one explainer."""
+    """Return the stage that scores the explanations of one explainer."""
     key = explainer if is_one_of_several else ""
     return Stage(
         "score",
@@ -84,8 +84,8 @@ def _score(
         for row in read_table(explanations, EXPLANATIONS, columns).to_pylist()
     }
     evidence = files.load(part)
-    shown = [*evidence["explainer"], *evidence["scorer"]]
-    texts = {key: one.tokens for key, one in files.catalog(shown).samples.items()}
+    with_texts = [*evidence["explainer"], *evidence["scorer"]]
+    texts = {key: one.tokens for key, one in files.catalog(with_texts).samples.items()}
     simulated = read_table(simulations, SIMULATIONS)
     (path,) = worker.paths
     write_table(score_neurons(simulated, evidence, texts, seen, settings), SCORES, path)
@@ -97,7 +97,7 @@ def _all_neurons(explainer: str, context: Context, folder: Path) -> list[Item]:
 
 
 def _aggregate(worker: Worker, scores: Sequence[Path], settings: ScoreSettings) -> None:
-    """Write what needs all neurons: p and q in the files of scores, and the aggregates."""
+    """Fill p and q into the files of scores, and write the aggregates. Both need all neurons."""
     from neuron_atlas.tasks.score.aggregate import aggregate_scores
     from neuron_atlas.tasks.score.significance import judge_files
 

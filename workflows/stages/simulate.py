@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, SIMULATIONS, read_table, write_table
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
 from neuron_atlas.workflows.cluster.actor_pool import Holding, Placement, actor_count
 from neuron_atlas.workflows.cluster.progress import say
@@ -38,13 +38,17 @@ from neuron_atlas.workflows.run.stage import (
 from neuron_atlas.workflows.run.store import read_json, write_json
 
 Key = tuple[int, int]
-_PROBED = "capabilities.json"
-_STEADY = ["layer", "neuron", "claim", "claim_layer", "claim_neuron", "sample_id", "draw"]
-_STEADY += ["purpose", "estimator", "status"]
+_CAPABILITIES = "capabilities.json"
+_CONTENT_COLUMNS = ["layer", "neuron", "claim", "claim_layer", "claim_neuron", "sample_id", "draw"]
+_CONTENT_COLUMNS += ["purpose", "estimator", "status"]
+"""Columns without predictions that decide the artifact's content hash."""
 
 
 def stage_of(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> Stage:
-    """The stage for the explanations of one explainer."""
+    """Return the stage that simulates the explanations of one explainer.
+
+    is_one_of_several: the run has several explainers. is_dry_run: only estimate the calls.
+    """
     key = explainer if is_one_of_several else ""
     needs = partial(_needs, f"simulate/{key}" if key else "simulate")
     return Stage(
@@ -85,7 +89,7 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 def _prepare(context: Context) -> None:
     settings = context.settings.simulate
     if (servers := settings.own_servers) is not None:
-        # Nothing else is shown while a model is fetched and loaded.
+        # No other output appears while a model is downloaded and loaded.
         logs = context.store.local / "servers"
         say(f"servers    start within {servers.start_s:,.0f} s; their logs: {logs}")
 
@@ -110,7 +114,7 @@ def _needs(title: str, context: Context) -> Needs:
 def _holding(context: Context) -> Holding | None:
     settings = context.settings.simulate
     if settings.simulator.loads_model:
-        # A simulator's layers are never spread over several GPUs, as a subject's are.
+        # Unlike a subject, a simulator's model is never spread over several GPUs.
         one_gpu = partial(actor_count, gpus_per_actor=1)
         return Holding("simulate", partial(_load, settings.simulator), actors=one_gpu)
     if settings.own_servers is not None:
@@ -131,24 +135,24 @@ def _in_place(worker: Worker, simulator: Simulator) -> tuple[Simulator, Calls]:
 
 def _probe_item(context: Context, folder: Path) -> list[Item]:
     simulator = context.settings.simulate.simulator
-    return [] if simulator.client is None else [Item("probe", 1, (_PROBED,), (simulator,))]
+    return [] if simulator.client is None else [Item("probe", 1, (_CAPABILITIES,), (simulator,))]
 
 
 def _probe(worker: Worker, simulator: Simulator) -> list[str]:
-    """Write what the simulator's server can do, if it has capabilities and can answer now."""
+    """Probe the simulator's server and write its capabilities, if it has any and can answer now."""
     simulator, calls = _in_place(worker, simulator)
     found = simulator.probe(calls)
     if found is None:
         has_capabilities = simulator.assumed() is not None
         unknown = "simulate   estimator: not known yet: the server did not answer"
         return [unknown] if has_capabilities else []
-    write_json(worker.folder / _PROBED, asdict(found))
+    write_json(worker.folder / _CAPABILITIES, asdict(found))
     return [f"simulate   estimator: {found.estimator}"]
 
 
-def _probed(folder: Path) -> Capabilities | None:
+def _read_capabilities(folder: Path) -> Capabilities | None:
     try:
-        return Capabilities(**read_json(folder / _PROBED))
+        return Capabilities(**read_json(folder / _CAPABILITIES))
     except FileNotFoundError:
         return None
 
@@ -157,8 +161,8 @@ def _items(
     explainer: str, key: str, is_dry_run: bool, context: Context, folder: Path
 ) -> list[Item]:
     settings = context.settings.simulate
-    capabilities = settings.simulator.assumed() if is_dry_run else _probed(folder)
-    explained = _explained(context, key)
+    capabilities = settings.simulator.assumed() if is_dry_run else _read_capabilities(folder)
+    explained = _explained_neurons(context, key)
     controls = other_neurons(list(explained.values()), settings.seed)
     evidence = EvidenceFiles.of(context)
     items = []
@@ -183,11 +187,11 @@ def _items(
     return items
 
 
-def _explained(context: Context, explainer: str) -> dict[Key, Explained]:
+def _explained_neurons(context: Context, explainer: str) -> dict[Key, ExplainedNeuron]:
     columns = ["layer", "neuron", "type", "text", "status"]
     table = read_table(context.paths("explain", "explanations", explainer), EXPLANATIONS, columns)
     rows = table.filter(pc.equal(table["status"], "ok")).drop_columns("status").to_pylist()
-    return {(row["layer"], row["neuron"]): Explained(**row) for row in rows}
+    return {(row["layer"], row["neuron"]): ExplainedNeuron(**row) for row in rows}
 
 
 def _simulate(
@@ -197,10 +201,10 @@ def _simulate(
     explainer: str,
     part: NeuronPart,
     files: EvidenceFiles,
-    explained: Mapping[Key, Explained],
-    controls: Mapping[Key, Explained],
+    explained: Mapping[Key, ExplainedNeuron],
+    controls: Mapping[Key, ExplainedNeuron],
 ) -> None:
-    """Write the simulations of a part, unless answers of a batch are pending."""
+    """Write the simulations of a part, unless batch answers are pending."""
     from neuron_atlas.tasks.simulate.rows import simulate_neurons
 
     simulator, calls = _in_place(worker, simulator)
@@ -238,11 +242,13 @@ def _finish(context: Context, folder: Path, files: Files) -> Written:
 
 
 def _content(paths: Sequence[Path]) -> str:
-    """What was predicted, however often it had to be asked for."""
+    """Return a hash of the predictions, which does not depend on retries."""
     digest = hashlib.sha256()
     for path in paths:
         table = read_table(path, SIMULATIONS)
-        digest.update(json.dumps(table.select(_STEADY).to_pydict(), sort_keys=True).encode())
+        digest.update(
+            json.dumps(table.select(_CONTENT_COLUMNS).to_pydict(), sort_keys=True).encode()
+        )
         for name in ("visual", "text"):
             lists = table[name].combine_chunks()
             for values in (lists.value_lengths(), lists.flatten()):

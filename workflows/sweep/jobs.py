@@ -1,4 +1,4 @@
-"""The jobs of a sweep: what each is called, and what they share."""
+"""Read the jobs of a sweep: their settings, their names, and what they share."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from neuron_atlas.workflows.run.errors import WrongCall
 
 LAYERS = "capture.layers"
 _LONGEST_NAME = 100
-_ONE_FOR_ALL = ("out", "local", "tracking.experiment", "cluster.address", "cluster.cpus")
+_SAME_FOR_ALL = ("out", "local", "tracking.experiment", "cluster.address", "cluster.cpus")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep. choices: of the settings that are swept, what this job takes."""
+    """One run of a sweep. choices: this job's values of the swept settings."""
 
     choices: Mapping[str, str]
     config: Mapping[str, Any]
@@ -30,17 +30,17 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Its choices, such as "capture.layers=0"; unique in its sweep."""
+        """The job's choices, such as "capture.layers=0"; unique in its sweep."""
         return _joined(self.choices) or "the only job"
 
     @property
-    def captured(self) -> str:
-        """All that decides what is captured of a layer."""
+    def capture_key(self) -> str:
+        """Key of everything that decides the capture of a layer."""
         settings = self.settings
         decisive = {
-            # Of a subject its name too: what its weights are is read where they are needed.
+            # By name: the weights are not read before they are needed.
             "subject": [settings.subject.model, settings.subject.revision],
-            "asked": identity(settings.subject),
+            "subject_settings": identity(settings.subject),
             "data": identity(settings.data.source),
             "describe": identity(settings.describe),
             "capture": identity(replace(settings.capture, layers=None)),
@@ -48,14 +48,14 @@ class Job:
         return json.dumps(decisive, sort_keys=True, default=str)
 
     @property
-    def beside_layers(self) -> str:
-        """Its choices other than of layers: jobs with the same ones are one curve over layers."""
+    def other_choices(self) -> str:
+        """The choices except layers; jobs with the same ones form one curve over layers."""
         return _joined({name: text for name, text in self.choices.items() if name != LAYERS})
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a job ended: its exit status, a line where that is not 0, and what it left."""
+class JobResult:
+    """Result of a job: exit status, error line if that is not 0, and context of the run."""
 
     job: Job
     status: int
@@ -63,17 +63,20 @@ class Ended:
     context: Context | None = None
 
     @property
-    def is_whole(self) -> bool:
-        """Whether it has results to compare: a dry run has none."""
+    def has_results(self) -> bool:
+        """Whether there are results to compare; a dry run has none."""
         return self.context is not None and "report" in self.context.done
 
 
 def read_jobs(
     overrides: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]]
 ) -> list[Job]:
-    """The jobs of these composed configs. Raises WrongCall, or Unusable for want of a key, before
-    anything has begun, where one of them could not run."""
-    swept = _swept(overrides)
+    """Return the jobs of composed configs.
+
+    overrides, configs: one for each job. Raises WrongCall for a wrong setting, and Unusable or
+    ModelError for a missing key or model, before any job starts.
+    """
+    swept = _swept_settings(overrides)
     jobs = []
     for number, config in enumerate(configs):
         choices = {name: texts[number] for name, texts in swept.items()}
@@ -81,10 +84,10 @@ def read_jobs(
             settings = read_settings(config)
             settings.check()
         except (WrongCall, Unusable) as error:
-            which = f" (in the job {_joined(choices)})" if choices else ""
-            raise type(error)(f"{error}{which}") from error
+            where = f" (in the job {_joined(choices)})" if choices else ""
+            raise type(error)(f"{error}{where}") from error
         jobs.append(Job(choices, config, settings))
-    for path in _ONE_FOR_ALL:
+    for path in _SAME_FOR_ALL:
         if len({str(_at(config, path)) for config in configs}) > 1:
             raise WrongCall(f"{path}: must be the same for all jobs of a sweep")
     names = [job.name for job in jobs]
@@ -94,7 +97,7 @@ def read_jobs(
 
 
 def sweep_name(jobs: Sequence[Job]) -> str:
-    """What is swept over what, such as "capture.layers=0,1,2"."""
+    """Return the swept settings with their values, such as "capture.layers=0,1,2"."""
     values: dict[str, list[str]] = {}
     for job in jobs:
         for name, text in job.choices.items():
@@ -104,7 +107,7 @@ def sweep_name(jobs: Sequence[Job]) -> str:
 
 
 def folder_name(name: str) -> str:
-    """A name as one of a folder, the same each time."""
+    """Return a folder name for a name; the same name always yields the same one."""
     safe = "".join(letter if letter.isalnum() or letter in "=,._-[]" else "_" for letter in name)
     if safe == name and len(name) <= _LONGEST_NAME:
         return name
@@ -112,28 +115,31 @@ def folder_name(name: str) -> str:
 
 
 def shared_capture(job: Job, jobs: Sequence[Job]) -> Settings | None:
-    """The job's settings with the layers of all jobs that capture the same samples in the same way.
+    """Return the job's settings with the layers of all jobs that share its capture.
 
-    None where no other asks for other layers: then whichever comes first captures for all.
+    Jobs share a capture if they capture the same samples in the same way. None if they all have the
+    same layers; then the first of them captures for all.
     """
-    asked = [other.settings.capture.layers for other in jobs if other.captured == job.captured]
-    if len(set(asked)) < 2:
+    choices = [
+        other.settings.capture.layers for other in jobs if other.capture_key == job.capture_key
+    ]
+    if len(set(choices)) < 2:
         return None
     layers = None
-    if None not in asked:
-        layers = tuple(sorted({layer for some in asked for layer in some or ()}))
+    if None not in choices:
+        layers = tuple(sorted({layer for choice in choices for layer in choice or ()}))
     settings = job.settings
     return replace(settings, capture=replace(settings.capture, layers=layers))
 
 
-def _swept(overrides: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """The settings in which jobs differ, and what each job takes."""
-    told: dict[str, list[str]] = {}
+def _swept_settings(overrides: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Return the settings in which jobs differ, with each job's value."""
+    values: dict[str, list[str]] = {}
     for of_job in overrides:
         for text in of_job:
             name, _, value = text.partition("=")
-            told.setdefault(name.lstrip("+"), []).append(value)
-    return {name: texts for name, texts in told.items() if len(set(texts)) > 1}
+            values.setdefault(name.lstrip("+"), []).append(value)
+    return {name: texts for name, texts in values.items() if len(set(texts)) > 1}
 
 
 def _joined(choices: Mapping[str, str]) -> str:
@@ -141,7 +147,7 @@ def _joined(choices: Mapping[str, str]) -> str:
 
 
 def _at(config: Mapping[str, Any], path: str) -> Any:
-    found: Any = config
+    value: Any = config
     for part in path.split("."):
-        found = found[part]
-    return found
+        value = value[part]
+    return value

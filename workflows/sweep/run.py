@@ -1,10 +1,10 @@
-"""A sweep: its jobs one after the other on one cluster, each a run below the sweep's own.
+"""Run a sweep: its jobs one after another on one cluster, each as a child of the sweep's run.
 
-What jobs share is computed once: samples, descriptions and the capture of all layers asked for
-come first, and each job finds them done. A job that fails is told, and the others go on.
+Shared work runs once: samples, descriptions and the capture of all the jobs' layers come first, and
+each job then skips them. If a job fails, its error is logged and the next job starts.
 
-    out/sweep/<what is swept>/index.html         the jobs side by side, with figures and tables
-    out/sweep/<what is swept>/jobs/<job>.json    of each what out/manifest.json is of a run
+    out/sweep/<swept settings>/index.html         comparison of the jobs: figures and tables
+    out/sweep/<swept settings>/jobs/<job>.json    each job's manifest, as out/manifest.json
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from neuron_atlas.workflows.run.exit_status import outcome
 from neuron_atlas.workflows.run.store import MANIFEST, local_folder, write_json
 from neuron_atlas.workflows.sweep.compare import write_comparison
 from neuron_atlas.workflows.sweep.jobs import (
-    Ended,
     Job,
+    JobResult,
     folder_name,
     read_jobs,
     shared_capture,
@@ -37,84 +37,87 @@ FOLDER = "sweep"
 
 
 def run_sweep(overrides: Sequence[Sequence[str]], configs: Sequence[Mapping[str, Any]]) -> int:
-    """Run the jobs of these composed configs; the exit status of the sweep.
+    """Run the jobs of composed configs; return the exit status of the sweep.
 
-    0 where all jobs finished, 130 after an interruption, 1 where a job failed, 2 where those that
-    did not finish were wrong calls. Raises WrongCall, or Unusable, before anything has begun.
+    0 if all jobs finished, 130 after an interruption, 1 if a job failed, 2 if all jobs that did not
+    finish were wrong calls. overrides, configs: one for each job. Raises WrongCall, Unusable or
+    ModelError before any job starts.
     """
     jobs = read_jobs(overrides, configs)
     settings = jobs[0].settings
     folder = location(settings.out) / FOLDER / folder_name(sweep_name(jobs))
     record = SweepRecord(local_folder(settings.out, settings.local), jobs)
-    ended: list[Ended] = []
-    compared = None
+    results: list[JobResult] = []
+    comparison = None
     try:
         with cluster(settings.cluster):
-            _run_jobs(jobs, ended, record, folder)
-        compared = write_comparison(folder, sweep_name(jobs), ended)
+            _run_jobs(jobs, results, record, folder)
+        comparison = write_comparison(folder, sweep_name(jobs), results)
     except KeyboardInterrupt as error:
-        ended.append(_told(jobs[min(len(ended), len(jobs) - 1)], error))
+        results.append(_failed(jobs[min(len(results), len(jobs) - 1)], error))
     except BaseException as error:
-        record.finish("FAILED", ended, error=str(error))
+        record.finish("FAILED", results, error=str(error))
         raise
-    status = _status(ended)
+    status = _status(results)
     state = {0: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
-    record.finish(state, ended, compared)
-    finished = sum(one.status == 0 for one in ended)
+    record.finish(state, results, comparison)
+    finished = sum(one.status == 0 for one in results)
     say(f"\nsweep      {finished} of {len(jobs)} jobs finished")
-    if compared is not None:
-        say(f"compared   {compared.page}")
-    say(f"mlflow     {record.shown_uri}")
+    if comparison is not None:
+        say(f"compared   {comparison.page}")
+    say(f"mlflow     {record.display_uri}")
     return status
 
 
-def _run_jobs(jobs: Sequence[Job], ended: list[Ended], record: SweepRecord, folder: Path) -> None:
+def _run_jobs(
+    jobs: Sequence[Job], results: list[JobResult], record: SweepRecord, folder: Path
+) -> None:
     captured: set[str] = set()
     for number, job in enumerate(jobs):
         say(f"\njob        {number + 1}/{len(jobs)}  {job.name}")
         try:
-            if job.captured not in captured:
-                captured.add(job.captured)
+            if job.capture_key not in captured:
+                captured.add(job.capture_key)
                 _capture_for_all(job, jobs, record)
-            context = run_atlas(job.config, record.part(job))
+            context = run_atlas(job.config, record.membership(job))
         except (Exception, KeyboardInterrupt) as error:
-            ended.append(_told(job, error))
+            results.append(_failed(job, error))
             if isinstance(error, KeyboardInterrupt):
                 return
             continue
-        ended.append(Ended(job, 0, context=context))
-        if not job.settings.is_dry_run:  # Which leaves the manifest of a run before it.
+        results.append(JobResult(job, 0, context=context))
+        if not job.settings.is_dry_run:  # A dry run writes no manifest.
             manifest = json.loads((context.store.out / MANIFEST).read_text(encoding="utf-8"))
             write_json(
                 folder / "jobs" / f"{folder_name(job.name)}.json", manifest | {"job": job.choices}
             )
-        record.job(ended[-1])
+        record.job(results[-1])
 
 
 def _capture_for_all(job: Job, jobs: Sequence[Job], record: SweepRecord) -> None:
-    """Capture what this job and others want of the same samples, in one pass."""
+    """Capture the layers of all jobs with the same samples as this one, in one pass."""
     settings = shared_capture(job, jobs)
     if settings is None:
         return
-    say("shared     by the jobs: what comes before their layers part")
+    say("shared     stages of all jobs up to capture, with all their layers")
     try:
         record.shared(capture_ahead(settings))
     except Exception as error:
-        # One layer that does not exist must not stop the jobs of those that do.
-        say(f"neuron-atlas: {outcome(error)[1]}\nshared     not; the jobs go on, each by itself")
+        # A layer that does not exist must not stop the jobs with other layers.
+        say(f"neuron-atlas: {outcome(error)[1]}\nshared     failed; the jobs go on, each by itself")
 
 
-def _told(job: Job, error: BaseException) -> Ended:
+def _failed(job: Job, error: BaseException) -> JobResult:
     status, line = outcome(error)
     if status == INTERRUPTED:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # What is left to do takes a moment.
+            signal.signal(number, signal.SIG_IGN)  # Ending takes a moment.
     say(f"neuron-atlas: {line}" if status == INTERRUPTED else f"neuron-atlas: {job.name}: {line}")
-    return Ended(job, status, line)
+    return JobResult(job, status, line)
 
 
-def _status(ended: Sequence[Ended]) -> int:
-    statuses = {one.status for one in ended} - {0}
+def _status(results: Sequence[JobResult]) -> int:
+    statuses = {one.status for one in results} - {0}
     for status in (INTERRUPTED, 1, 2):
         if status in statuses:
             return status

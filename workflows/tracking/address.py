@@ -1,4 +1,4 @@
-"""Which MLflow a run is recorded in, and how MLflow is set up."""
+"""Find the addresses of MLflow's databases and servers, and set MLflow's defaults."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # A tracking server is tried again later anyway, so a call to it fails soon.
+    # Short, because the mirror retries a tracking server later anyway.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # Progress bars and addresses that MLflow would print between this program's lines.
+    # Without these, MLflow prints progress bars and addresses between this program's lines.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""MLflow's settings where the user has not set them."""
+"""Defaults of MLflow's environment variables."""
 
 _LONGEST_REASON = 160
 
@@ -27,7 +27,7 @@ def set_defaults() -> None:
 
 
 def local_uri(folder: Path) -> str:
-    """Return the address of the database in a run's local folder."""
+    """Return the URI of the database in a run's local folder."""
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
@@ -38,38 +38,40 @@ def server_uri(folder: Path) -> str | None:
 
 
 def artifact_folder(uri: str) -> str | None:
-    """Return where a new experiment stores artifacts: next to a database that is a file; a server
-    chooses itself (None)."""
+    """Return where a new experiment stores artifacts: next to a SQLite database.
+
+    None for a server, which chooses the place itself.
+    """
     if not uri.startswith("sqlite:///"):
         return None
     return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
 
 
 def without_password(uri: str) -> str:
-    """Return the address without login and password, as it may be shown."""
+    """Return a URI without user name and password."""
     scheme, slashes, rest = uri.partition("://")
-    place, slash, path = rest.partition("/")
-    return f"{scheme}{slashes}{place.rpartition('@')[2]}{slash}{path}"
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def hide_password(text: str, uri: str) -> str:
-    """Return a message that may quote the address, without login and password."""
-    place = uri.partition("://")[2].partition("/")[0]
-    login, at, host = place.rpartition("@")
+    """Return a message that may quote the URI, without user name and password."""
+    authority = uri.partition("://")[2].partition("/")[0]
+    login, at, host = authority.rpartition("@")
     _, colon, password = login.partition(":")
     text = text.replace(f"{login}{at}{host}", host) if at else text
     return text.replace(password, "***") if colon and password else text
 
 
 def first_line(failure: Exception, uri: str) -> str:
-    """Return the first line of a failure, without password, at most 160 characters."""
+    """Return the first line of an error, without password, at most 160 characters."""
     lines = str(failure).strip().splitlines()
     line = hide_password(lines[0] if lines else repr(failure), uri)
     return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} ..."
 
 
 def error_code(failure: Exception) -> str:
-    """Return MLflow's code of a failure, such as RESOURCE_DOES_NOT_EXIST; empty if it has none."""
+    """Return MLflow's code of an error, such as RESOURCE_DOES_NOT_EXIST; empty if it has none."""
     from mlflow.exceptions import MlflowException
 
     return str(failure.error_code) if isinstance(failure, MlflowException) else ""

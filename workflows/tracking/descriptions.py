@@ -1,4 +1,4 @@
-"""What MLflow shows of a run in words: its name, its tags, its description."""
+"""Describe a run for MLflow: its name, its tags, its description."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from neuron_atlas.workflows.tracking.metrics import METRICS_NOTE
 
 EXPERIMENT_NOTE = (
     """\
-Each run is an **atlas**: the FFN neurons of a vision-language model (the *subject*), what excites \
-them, an explanation of each in words, and a score that says how far the explanation can be \
-trusted. A run with others below it is a **sweep**, and compares them.
+Each run is an **atlas**: the FFN neurons of a vision-language model (the *subject*), the samples \
+that activate them, an explanation of each neuron in words, and a score that measures how far the \
+explanation can be trusted. A run with child runs is a **sweep**, and compares them.
 
-Columns worth showing: `score/correlation` next to `score/correlation_of_control`, \
+Useful columns: `score/correlation` next to `score/correlation_of_control`, \
 `neurons_share/visual`, `neurons_share/text`, `neurons_share/multi-modal`, and the tags `layers` \
 and `explainer`. Each run's page is among its artifacts: `report/index.html`.
 
@@ -39,18 +39,18 @@ def layers_in_words(layers: Sequence[int] | None) -> str:
 
 
 def subject_name(settings: Settings) -> str:
-    """Return the subject's short name: its folder's, or the last part of a Hugging Face id."""
+    """Return the subject's short name: its folder name, or the last part of a Hugging Face id."""
     return Path(settings.subject.model).name
 
 
 def run_name(settings: Settings) -> str:
-    """Return a run's name if the user gave none."""
+    """Return a run's default name: subject, layers and explainers."""
     explainers = " + ".join(settings.explain.names)
     return f"{subject_name(settings)}, {layers_in_words(settings.capture.layers)}, {explainers}"
 
 
 def run_tags(settings: Settings) -> dict[str, str]:
-    """Return the tags that tell runs apart; they are columns of MLflow's table."""
+    """Return the tags that distinguish runs; they are columns of MLflow's table."""
     return {
         "subject": subject_name(settings),
         "dataset": settings.data.source.title,
@@ -65,7 +65,10 @@ def run_tags(settings: Settings) -> dict[str, str]:
 
 
 def run_note(settings: Settings, state: str, summary: Mapping[str, Any] | None) -> str:
-    """Return a run's description in Markdown; summary: the report's, once there is one."""
+    """Return a run's description in Markdown.
+
+    state: a sentence on the run's state. summary: of the report; None before there is one.
+    """
     about = (
         f"**{settings.report.title}**: the neurons of {subject_name(settings)} "
         f"({layers_in_words(settings.capture.layers)}, hook point `{settings.capture.hook_point}`) "

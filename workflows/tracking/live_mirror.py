@@ -1,4 +1,4 @@
-"""Mirror runs to a tracking server in the background, while they go on."""
+"""Mirror active runs to a tracking server in the background."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.tracking.address import first_line
 from neuron_atlas.workflows.tracking.mirror import Mirror
 
-_EVERY_S = 5.0
-_LONGEST_PAUSE_S = 60.0
-_LATELY_S = 30.0
-"""A program that ends does not try once more what has failed within this time."""
+_INTERVAL_S = 5.0
+_MAX_PAUSE_S = 60.0
+_RECENT_S = 30.0
+"""A closing mirror does not retry if the last failure is more recent than this."""
 
 
 class LiveMirror:
-    """Copies runs every few seconds until they have ended. No work waits for it."""
+    """Background thread that copies runs every few seconds until they have ended.
+
+    earlier: ids of runs that ended before.
+    """
 
     def __init__(self, mirror: Mirror, earlier: Iterable[str]) -> None:
         self._mirror = mirror
-        self._waiting = list(earlier)
+        self._unsent = list(earlier)
         self._wake = threading.Event()
         self._is_closing = False
         self._reason = ""
@@ -30,37 +33,37 @@ class LiveMirror:
         self._thread.start()
 
     def add(self, run_id: str) -> None:
-        """Mirror this run too, before the others."""
-        self._waiting.insert(0, run_id)
+        """Mirror another run, ahead of the runs so far."""
+        self._unsent.insert(0, run_id)
         self._wake.set()
 
     def close(self) -> str:
-        """Copy what has not been copied; return why that failed, empty if the server has all."""
+        """Copy what is missing and stop; return why that failed, empty if the server has all."""
         self._is_closing = True
         self._wake.set()
         self._thread.join()
         return self._reason
 
     def _work(self) -> None:
-        pause_s = _EVERY_S
+        pause_s = _INTERVAL_S
         while not self._is_closing:
             self._wake.clear()
             self._copy_all()
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if self._reason else _EVERY_S
+            pause_s = min(2 * pause_s, _MAX_PAUSE_S) if self._reason else _INTERVAL_S
             if not self._is_closing:
                 self._wake.wait(pause_s)
-        if not self._reason or time.monotonic() - self._failed_at > _LATELY_S:
+        if not self._reason or time.monotonic() - self._failed_at > _RECENT_S:
             self._copy_all()
 
     def _copy_all(self) -> None:
         try:
-            for run_id in list(self._waiting):
+            for run_id in list(self._unsent):
                 if self._mirror.copy(run_id):
-                    self._waiting.remove(run_id)
-        except Exception as failure:  # Whatever a tracking server does, the run goes on.
+                    self._unsent.remove(run_id)
+        except Exception as failure:  # No error of a tracking server may stop the run.
             reason = first_line(failure, self._mirror.uri)
             if not self._reason and not self._is_closing:
-                say(f"mlflow     cannot be reached: {reason}; the run goes on, and is sent later")
+                say(f"mlflow     cannot be reached: {reason}; the run goes on and is sent later")
             self._reason, self._failed_at = reason, time.monotonic()
         else:
             if self._reason:

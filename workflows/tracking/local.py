@@ -1,4 +1,4 @@
-"""MLflow's database in a run's local folder: every run is recorded here, whatever a server does."""
+"""Record runs in MLflow's database in their local folder, with or without a server."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 _LOCK = ".mlflow.lock"
 _MOST_RUNS = 50_000
-"""As many as MLflow gives at once."""
+"""Maximum that MLflow returns in one call."""
 
 
 class LocalRuns:
-    """The runs recorded in a folder.
+    """Runs recorded in a folder.
 
-    is_alone: no other program that lives records in this folder, so a run that has not ended is of
-    a program that was killed. Programs share a lock on the folder for as long as they record.
+    is_alone: no other running program records in this folder, so an unfinished run belongs to a
+    program that was killed. Programs share a lock on the folder while they record.
     """
 
     def __init__(self, folder: Path) -> None:
         self.uri = local_uri(folder)
         self._file = None
         self.is_alone = True
-        with suppress(OSError):  # A folder that cannot be written, a file system without locks.
+        with suppress(OSError):  # Not writable, or a file system without locks.
             folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / _LOCK).open("a")
             try:
@@ -41,25 +41,25 @@ class LocalRuns:
                 self.is_alone = False
 
     def share(self) -> None:
-        """Let other programs record in the folder too."""
+        """Let other programs record in the folder as well."""
         with suppress(OSError):
             if self._file is not None:
                 fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def close(self) -> None:
-        """Give up the lock."""
+        """Release the lock."""
         if self._file is not None:
             self._file.close()
 
     @cached_property
     def client(self) -> MlflowClient:
-        """The client of the database; its first call makes the database, in about two seconds."""
+        """Client of the database. Its first call creates the database, in about two seconds."""
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri)
 
     def runs(self) -> list[Run]:
-        """Return all runs, the oldest first."""
+        """Return all runs, oldest first."""
         experiments = [found.experiment_id for found in self.client.search_experiments()]
         return list(
             self.client.search_runs(
@@ -68,7 +68,7 @@ class LocalRuns:
         )
 
     def end_killed(self) -> None:
-        """End the runs whose program was killed. Only for a folder where this program is alone."""
+        """End the runs whose program was killed. Call only if `is_alone`."""
         for run in self.runs():
             if run.info.status == "RUNNING":
                 run_id = run.info.run_id
@@ -84,7 +84,7 @@ class LocalRuns:
 
 
 def experiment_id(client: MlflowClient, uri: str, name: str, tags: Mapping[str, str]) -> str:
-    """Return the id of an experiment; create it, with these tags, if it does not exist."""
+    """Return the id of an experiment; create it with these tags if it does not exist."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
@@ -96,7 +96,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str, tags: Mapping[str, 
 def log_subject(
     client: MlflowClient, run_id: str, name: str, content: str, params: Mapping[str, str]
 ) -> None:
-    """Log the subject as a model that is stored elsewhere: one for all runs of an experiment.
+    """Log the subject as an external model, one for all runs of an experiment.
 
     content: hash of the subject's weights.
     """
@@ -109,7 +109,7 @@ def log_subject(
     else:
         model = client.create_logged_model(
             experiment,
-            name=re.sub(r"[/:.%\"']", "-", name),  # MLflow refuses these.
+            name=re.sub(r"[/:.%\"']", "-", name),  # MLflow refuses these characters.
             tags={"mlflow.model.isExternal": "true", "content": content},
             params=dict(params),
             model_type="subject",

@@ -1,4 +1,4 @@
-"""`neuron-atlas-log`: send what a tracking server lacks of the runs in an output folder."""
+"""`neuron-atlas-log`: send runs in an output folder to a tracking server that lacks them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ def main() -> None:
     """Run the console script. Exit status 1 if the server cannot be reached, 2 for a wrong call."""
     parser = argparse.ArgumentParser(
         prog="neuron-atlas-log",
-        description="Send to the MLflow server at MLFLOW_TRACKING_URI what it lacks of the runs in "
-        "an output folder. Running it again sends nothing twice.",
+        description="Send the runs in an output folder to the MLflow server at "
+        "MLFLOW_TRACKING_URI. Only what the server lacks is sent.",
     )
-    parser.add_argument("out", help="the output folder (the out=... of the runs)")
-    parser.add_argument("--local", help="the runs' local folder, if they had local=...")
+    parser.add_argument("out", help="output folder (out=... of the runs)")
+    parser.add_argument(
+        "--local", help="local folder of the runs, if they were started with local=..."
+    )
     options = parser.parse_args()
     out = options.out if is_uri(options.out) else str(Path(options.out).expanduser().resolve())
     folder = local_folder(out, options.local)
@@ -41,17 +43,20 @@ def main() -> None:
     set_defaults()
     with closing(LocalRuns(folder)) as local:
         if not local.is_alone:
-            _end(2, f"{folder}: a run is going on here; it sends its record itself")
-        waiting: list[str] = []
+            _end(2, f"{folder}: a run is active here; it sends its own record")
+        unsent: list[str] = []
         try:
             local.end_killed()
-            waiting += [run.info.run_id for run in local.runs()]
-            total, mirror = len(waiting), Mirror(local.client, uri)
-            while waiting:
-                mirror.copy(waiting[0])
-                del waiting[0]
+            unsent += [run.info.run_id for run in local.runs()]
+            total, mirror = len(unsent), Mirror(local.client, uri)
+            while unsent:
+                mirror.copy(unsent[0])
+                del unsent[0]
         except Exception as failure:
-            _end(1, f"not sent: {first_line(failure, uri)}; {len(waiting):,} runs wait in {folder}")
+            _end(
+                1,
+                f"not sent: {first_line(failure, uri)}; {len(unsent):,} runs remain in {folder}",
+            )
     say(f"mlflow     all {total:,} runs are at {without_password(uri)}")
 
 

@@ -1,4 +1,4 @@
-"""Every metric that a run logs: names, values, and by step where the step is a layer."""
+"""Compute the metrics that a run logs: name, value and step."""
 
 from __future__ import annotations
 
@@ -25,60 +25,64 @@ if TYPE_CHECKING:
     from neuron_atlas.workflows.run.context import Context
 
 Value = tuple[str, float, int]
-"""A metric's name, value and step."""
+"""A metric's name, value and step; the step is 0 unless stated otherwise."""
 
 BY_LAYER = ("types_by_layer", "score_by_layer")
-"""Groups of metrics whose step is the layer."""
+"""Metric groups whose step is the layer."""
 
 METRICS_NOTE = """\
 | metrics | meaning | unit |
 |---|---|---|
-| `neurons/*`, `neurons_share/*` | FFN neurons of each type: what excites them most is visual, \
-text, both (multi-modal), or neither clearly (unknown) | neurons; share of all, 0 to 1 |
+| `neurons/*`, `neurons_share/*` | FFN neurons of each type: they respond most to visual tokens, \
+text tokens, both (multi-modal), or neither clearly (unknown) | neurons; share of all, 0 to 1 |
 | `types_by_layer/<rule>/*` | the same shares in one layer; **the step is the layer** | 0 to 1 |
 | `score/correlation` | how well explanations predict their neurons on samples that the explainer \
 never saw: mean over neurons, 1 is perfect, 0 is chance | correlation, -1 to 1 |
-| `score/correlation_of_control` | the same for explanations of *other* neurons: what a score is \
-worth is its distance from this | correlation |
+| `score/correlation_of_control` | the same with explanations of *other* neurons: a score is \
+only worth its distance from this | correlation |
 | `score/margin_over_control` | that distance, mean over neurons | correlation |
-| `score/share_that_beat_control` | of the neurons that could be tested, those that beat their \
+| `score/share_that_beat_control` | share of the tested neurons whose explanation beats its \
 controls (at the false discovery rate `score.q`) | 0 to 1 |
 | `score_by_layer/<explainer>/<simulator>/*` | scores and controls in one layer; **the step is the \
 layer** | as above |
 | `score_detail/<explainer>/<simulator>/<tokens>/*` | every measure over all, visual or text \
-tokens; `_low` and `_high` bound the mean at 95 %, `_undefined` counts neurons without it | |
+tokens; `_low` and `_high` are the 95 % bounds of the mean, `_undefined` counts neurons without \
+a value | |
 | `responses/*`, `same_concept/*`, `typings_agree/*` | how neurons of a type respond (medians); \
-whether image and text show a multi-modal neuron the same thing; how far the two typings agree | |
-| `failed_rows/<table>/<status>` | what failed, counted | rows |
-| `seconds/*`, `table_rows/*` | time of each stage, absent where it was already done; rows of each \
-table | s; rows |
-| `explain/*`, `simulate/*` | what asking a model took, as it ran; steps are seconds | USD, calls, \
-tokens, s |
-| `sweep/*` | jobs of a sweep that finished, failed, or did not begin | jobs |
+whether a multi-modal neuron responds to the same concept in image and text; agreement of the two \
+typings | |
+| `failed_rows/<table>/<status>` | number of failures | rows |
+| `seconds/*`, `table_rows/*` | time of each stage, absent if the stage was already done; rows of \
+each table | s; rows |
+| `explain/*`, `simulate/*` | cost of the model calls over time; **the step is seconds** | USD, \
+calls, tokens, s |
+| `sweep/*` | jobs of a sweep that finished, failed, or did not start | jobs |
 | `system/*` | load of the driver's machine during the run | %, MB |
 """
-"""Each group of metrics, as MLflow's pages describe it."""
+"""Description of each metric group, for MLflow's pages."""
 
 
 def read_summary(context: Context) -> dict[str, Any]:
-    """Return the closing summary that the report stage wrote."""
+    """Return the summary that the report stage wrote."""
     path = context.folder("report") / "summary.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def valid_name(text: str) -> str:
-    """Return a name of a parameter or metric that MLflow accepts: models and explainers may be
-    named with signs that it refuses."""
+    """Return a name that MLflow accepts, with other characters as spaces.
+
+    Names of models and explainers may contain such characters.
+    """
     return re.sub(r"[^-a-zA-Z0-9_./: ]", " ", text)
 
 
 def summary_metrics(summary: Mapping[str, Any]) -> Iterator[Value]:
-    """Metrics of the closing summary; what was not measured is absent."""
+    """Yield the metrics of the report's summary, without those that were not measured."""
     neurons = summary["neurons"]
     total = sum(neurons.values())
     tested = summary["n_tested"]
     values: dict[str, float | None] = {
-        # First: MLflow's compare view opens with the metric that its runs had first.
+        # First, because MLflow's compare view opens with the first metric.
         "score/correlation": summary["mean_score"],
         "neurons/all": total,
     }
@@ -101,14 +105,14 @@ def summary_metrics(summary: Mapping[str, Any]) -> Iterator[Value]:
 
 
 def stage_metrics(context: Context) -> Iterator[Value]:
-    """Seconds of the stages that ran."""
+    """Yield the seconds of the stages that ran."""
     yield from _measured(
-        {f"seconds/{stage}": spent for stage, spent in context.stats.seconds.items()}
+        {f"seconds/{stage}": seconds for stage, seconds in context.stats.seconds.items()}
     )
 
 
 def row_metrics(context: Context) -> Iterator[Value]:
-    """Rows of each table."""
+    """Yield the rows of each table."""
     rows: Counter[str] = Counter()
     for manifest in context.done.values():
         rows.update(manifest.rows)
@@ -116,7 +120,7 @@ def row_metrics(context: Context) -> Iterator[Value]:
 
 
 def sweep_metrics(jobs: int, ended: int, finished: int) -> Iterator[Value]:
-    """How many jobs of a sweep finished, failed, or did not begin."""
+    """Yield how many jobs of a sweep finished, failed, or did not start."""
     yield from _measured(
         {
             "sweep/jobs_finished": finished,
@@ -127,7 +131,7 @@ def sweep_metrics(jobs: int, ended: int, finished: int) -> Iterator[Value]:
 
 
 def spending_metrics(stage: str, tally: Tally) -> dict[str, float]:
-    """Return what a stage's calls cost so far; what was not measured is absent."""
+    """Return the cost of a stage's calls so far, without values that were not measured."""
     values: dict[str, float | None] = {
         "usd": tally.run_usd,
         "usd_of_all_runs": tally.spent_usd,
@@ -146,18 +150,18 @@ def spending_metrics(stage: str, tally: Tally) -> dict[str, float]:
 
 
 def result_metrics(context: Context) -> Iterator[Value]:
-    """Aggregates of the scores and of the analysis of a finished run."""
+    """Yield the aggregates of the scores and the analysis of a finished run."""
     paths = context.paths("score", "score_aggregates")
     yield from score_metrics(read_table(paths, SCORE_AGGREGATES))
     yield from analysis_metrics(context)
 
 
 def score_metrics(aggregates: pa.Table) -> Iterator[Value]:
-    """The aggregates over all neurons and by layer.
+    """Yield the score aggregates over all neurons and by layer.
 
-    score_detail/<explainer>/<simulator>/<tokens>/<measure> with its bounds (_low, _high) and the
-    number of neurons for which it is undefined; score_by_layer/<explainer>/<simulator>/<measure>,
-    over all tokens, has the layer as step.
+    Over all neurons: score_detail/<explainer>/<simulator>/<tokens>/<measure>, with its bounds
+    (_low, _high) and the number of neurons without a value (_undefined). By layer, with the layer
+    as step, over all tokens: score_by_layer/<explainer>/<simulator>/<measure>.
     """
     for row in aggregates.to_pylist():
         kind = f"{row['explainer']}/{row['simulator']}"
@@ -172,16 +176,19 @@ def score_metrics(aggregates: pa.Table) -> Iterator[Value]:
 
 
 def analysis_metrics(context: Context) -> Iterator[Value]:
-    """Shares of types by layer, the layer as step; how far the two typings agree; medians of how
-    types respond; what is not known is absent."""
-    shares, agreement, responses, concepts = (
+    """Yield the metrics of the analysis, without unknown values.
+
+    They are type shares by layer (the step), agreement of the two typings, median responses of
+    types, and shares of neurons with the same concept in image and text.
+    """
+    shares, agreements, responses, concepts = (
         read_table(context.paths("analyse", spec.name), spec).to_pylist()
         for spec in (TYPE_SHARES, TYPE_KAPPA, TYPE_RESPONSES, TYPE_CONCEPTS)
     )
     for row in shares:
         if row["layer"] != ALL_LAYERS:
             yield f"types_by_layer/{row['rule']}/{row['type']}", row["share"], row["layer"]
-    for row in agreement:
+    for row in agreements:
         for name in ("agreed", "kappa"):
             if row[name] is not None:
                 yield f"typings_agree/{name}", row[name], 0

@@ -1,4 +1,4 @@
-"""Copy runs from the local MLflow to a tracking server: what the server lacks, nothing twice."""
+"""Copy runs from the local MLflow database to a tracking server; send only what is missing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 _LOCAL_RUN = "neuron_atlas_run"
-"""Tag of a run on the server: its id in the local database."""
+"""Tag on the server's runs with their id in the local database."""
 _PARENT = "mlflow.parentRunId"
-_POINTS_AT_ONCE = 500
+_METRICS_PER_CALL = 500
 _REFUSALS = {
     "BAD_REQUEST",
     "ENDPOINT_NOT_FOUND",
@@ -27,20 +27,20 @@ _REFUSALS = {
     "INVALID_STATE",
     "RESOURCE_ALREADY_EXISTS",
 }
-"""MLflow's codes for what a server will not take, however often it is sent."""
+"""MLflow's error codes for requests that a server refuses permanently."""
 
 
 @dataclass
 class _Copy:
-    """What the server has of a run. points: name, time (ms), step and value of metrics."""
+    """Copy of a run on the server. points: name, time (ms), step and value of its metrics."""
 
     run_id: str
-    is_whole: bool = False
+    is_complete: bool = False
     points: set[tuple[str, int, int, str]] = field(default_factory=set)
 
 
 class Mirror:
-    """Copies runs of one local database to one server."""
+    """Copier of runs from one local database to one server."""
 
     def __init__(self, local: MlflowClient, uri: str) -> None:
         from mlflow import MlflowClient
@@ -51,14 +51,17 @@ class Mirror:
         self._copies: dict[str, _Copy] = {}
 
     def copy(self, run_id: str) -> bool:
-        """Copy what the server lacks of a run, after its parent; return whether the run has ended
-        and the server has all of it. Raises what MLflow raises if the server cannot be reached."""
+        """Copy what the server lacks of a run and its parent.
+
+        Returns whether the run has ended and the server has all of it. Raises MLflow's errors if
+        the server cannot be reached.
+        """
         try:
             return self._copy(run_id)
         except Exception as failure:
             if error_code(failure) != "RESOURCE_DOES_NOT_EXIST" or not self._copies:
                 raise
-            self._copies.clear()  # The server has forgotten the run: it has another database.
+            self._copies.clear()  # The server lost the run: its database was replaced.
             return self._copy(run_id)
 
     def _copy(self, run_id: str) -> bool:
@@ -67,7 +70,7 @@ class Mirror:
         if is_new:
             self._copies[run_id] = self._find(run) or self._create(run)
         copy = self._copies[run_id]
-        if copy.is_whole:
+        if copy.is_complete:
             return True
         if is_new or has_ended:
             self._send_texts(run, copy)
@@ -77,11 +80,11 @@ class Mirror:
             self._send_files(run, copy)
             with self._refusable("the end", run):
                 self._server.set_terminated(copy.run_id, run.info.status, run.info.end_time)
-            copy.is_whole = True
-        return copy.is_whole
+            copy.is_complete = True
+        return copy.is_complete
 
     def _find(self, run: Run) -> _Copy | None:
-        """Return what an earlier call has sent of the run."""
+        """Return the copy that an earlier program made of the run; None if there is none."""
         from mlflow.entities import ViewType
 
         name = self._local.get_experiment(run.info.experiment_id).name
@@ -94,16 +97,16 @@ class Mirror:
         )
         if not found:
             return None
-        (there,) = found
-        # The end is sent last. A run that was deleted on the server stays deleted.
-        if there.info.status != "RUNNING" or there.info.lifecycle_stage == "deleted":
-            return _Copy(there.info.run_id, is_whole=True)
-        return _Copy(there.info.run_id, points={*map(_point, _history(self._server, there))})
+        (remote,) = found
+        # The status is sent last. A run that was deleted on the server stays deleted.
+        if remote.info.status != "RUNNING" or remote.info.lifecycle_stage == "deleted":
+            return _Copy(remote.info.run_id, is_complete=True)
+        return _Copy(remote.info.run_id, points={*map(_point, _history(self._server, remote))})
 
     def _create(self, run: Run) -> _Copy:
-        ours = self._local.get_experiment(run.info.experiment_id)
+        experiment = self._local.get_experiment(run.info.experiment_id)
         created = self._server.create_run(
-            experiment_id(self._server, self.uri, ours.name, ours.tags),
+            experiment_id(self._server, self.uri, experiment.name, experiment.tags),
             start_time=run.info.start_time,
             tags=self._tags(run),
             run_name=run.info.run_name,
@@ -129,8 +132,8 @@ class Mirror:
     def _send_points(self, run: Run, copy: _Copy) -> None:
         history = _history(self._local, run)
         missing = [metric for metric in history if _point(metric) not in copy.points]
-        for start in range(0, len(missing), _POINTS_AT_ONCE):
-            part = missing[start : start + _POINTS_AT_ONCE]
+        for start in range(0, len(missing), _METRICS_PER_CALL):
+            part = missing[start : start + _METRICS_PER_CALL]
             with self._refusable("metrics", run):
                 self._server.log_batch(copy.run_id, metrics=part)
             copy.points.update(map(_point, part))
@@ -139,23 +142,23 @@ class Mirror:
         with self._refusable("inputs", run):
             if run.inputs.dataset_inputs:
                 self._server.log_inputs(copy.run_id, run.inputs.dataset_inputs)
-            for given in run.inputs.model_inputs:
-                model = self._local.get_logged_model(given.model_id)
+            for model_input in run.inputs.model_inputs:
+                model = self._local.get_logged_model(model_input.model_id)
                 content = model.tags["content"]
                 log_subject(self._server, copy.run_id, model.name, content, model.params)
 
     def _send_files(self, run: Run, copy: _Copy) -> None:
-        there = dict(_files(self._server, copy.run_id))
+        sent = dict(_files(self._server, copy.run_id))
         for path, size in _files(self._local, run.info.run_id):
-            if path not in there or there[path] not in (size, None):
-                here = self._local.download_artifacts(run.info.run_id, path)
+            if path not in sent or sent[path] not in (size, None):
+                file = self._local.download_artifacts(run.info.run_id, path)
                 folder = str(PurePosixPath(path).parent)
                 with self._refusable("files", run):
-                    self._server.log_artifact(copy.run_id, here, folder if folder != "." else None)
+                    self._server.log_artifact(copy.run_id, file, folder if folder != "." else None)
 
     @contextmanager
     def _refusable(self, what: str, run: Run) -> Iterator[None]:
-        """Go on without what the server refuses, and say so."""
+        """Continue without what the server refuses, and log that."""
         try:
             yield
         except Exception as failure:

@@ -1,6 +1,6 @@
 """Record runs in MLflow: in the local database, and on a tracking server when it answers.
 
-Recording never costs a run its results: where it fails, a line says so and the run goes on.
+A recording error never stops a run: it is logged in one line, and the run continues.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 _LONGEST_PARAMETER = 500
 _LONGEST_TAG = 8000
 _LONGEST_TABLE = 20_000
-"""Rows that MLflow's page still shows; all are in the artifact."""
+"""Maximum rows of a logged table, for MLflow's page. The Parquet files have all rows."""
 _NOTE = "mlflow.note.content"
 _EXPERIMENT_TAGS = {
     _NOTE: EXPERIMENT_NOTE,
-    # Or MLflow's page asks each visitor what kind of experiment this is.
+    # Without this, MLflow's page asks each visitor for the kind of experiment.
     "mlflow.experimentKind": "custom_model_development",
 }
 _EXPLANATION_COLUMNS = [
@@ -51,10 +51,10 @@ _EXPLANATION_COLUMNS = [
 
 
 class Recorder:
-    """Records the runs of one call: an atlas, or a sweep with all its jobs.
+    """Recorder of the runs of one call: an atlas, or a sweep with all its jobs.
 
-    Runs begin in the background, for making a new database takes seconds in which the first stage
-    can already run.
+    Runs are created in the background, because a new database takes seconds, in which the first
+    stage can already run. display_uri: address of MLflow for the user.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,7 +62,7 @@ class Recorder:
         self._folder = folder
         self.local = LocalRuns(folder)
         self._server = server_uri(folder)
-        self.shown_uri = without_password(self._server or self.local.uri)
+        self.display_uri = without_password(self._server or self.local.uri)
         self.mirror: LiveMirror | None = None
         self._reasons: set[str] = set()
         self.background = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
@@ -70,7 +70,7 @@ class Recorder:
 
     @contextmanager
     def logging(self, what: str) -> Iterator[None]:
-        """Go on where MLflow fails, and say each reason once."""
+        """Continue after an MLflow error, and log each reason once."""
         try:
             yield
         except Exception as failure:
@@ -80,12 +80,12 @@ class Recorder:
                 say(f"mlflow     will not log {what}: {reason}")
 
     def close(self) -> None:
-        """Wait until the server has everything or cannot be reached, and say so."""
+        """Wait until the server has everything; log if it cannot be reached."""
         self.background.shutdown()
         if self.mirror is not None and (reason := self.mirror.close()):
             say(
-                f"mlflow     not sent to the server: {reason}; all is in {self._folder}, and the "
-                f"next call, or neuron-atlas-log {self._folder}, sends it"
+                f"mlflow     not sent to the server: {reason}; all is in {self._folder}. The "
+                f"next run in this folder sends it, or neuron-atlas-log {self._folder}"
             )
         self.local.close()
 
@@ -101,9 +101,9 @@ class Recorder:
 
 
 class RunRecord:
-    """One run in MLflow.
+    """Record of one run in MLflow.
 
-    note: its description at first. parent: the run of the sweep that it is a job of.
+    note: the first description. parent: the run of the sweep that this run is a job of.
     """
 
     def __init__(
@@ -120,15 +120,15 @@ class RunRecord:
         self._monitor: SystemMetricsMonitor | None = None
         now = _now_ms()
 
-        def begin() -> str:
+        def create() -> str:
             from mlflow.entities import Param
 
             uri = recorder.local.uri
-            above = {} if parent is None else {"mlflow.parentRunId": parent.run_id}
+            parent_tag = {} if parent is None else {"mlflow.parentRunId": parent.run_id}
             run = self._client.create_run(
                 experiment_id(self._client, uri, experiment, _EXPERIMENT_TAGS),
                 start_time=now,
-                tags=_cut({**_program_tags(), **tags, **above, _NOTE: note}, _LONGEST_TAG),
+                tags=_cut({**_program_tags(), **tags, **parent_tag, _NOTE: note}, _LONGEST_TAG),
                 run_name=name,
             )
             run_id = str(run.info.run_id)
@@ -142,7 +142,7 @@ class RunRecord:
                 recorder.mirror.add(run_id)
             return run_id
 
-        self._begun = recorder.background.submit(begin)
+        self._created = recorder.background.submit(create)
 
     @property
     def _client(self) -> MlflowClient:
@@ -150,8 +150,8 @@ class RunRecord:
 
     @property
     def run_id(self) -> str:
-        """The run's id in the local database, once it has begun. Raises what MLflow raises."""
-        return self._begun.result()
+        """The run's id in the local database. Waits for its creation; raises MLflow's errors."""
+        return self._created.result()
 
     def metrics(self, values: Iterable[Value]) -> None:
         """Log metrics by name, value and step."""
@@ -175,28 +175,28 @@ class RunRecord:
     def dataset(
         self, name: str, digest: str, source: str, profile: str, tags: Mapping[str, str]
     ) -> None:
-        """Log the dataset as an input."""
+        """Log the dataset as an input. digest: hash of its content; source, profile: JSON."""
         with self.recorder.logging("the dataset"):
             run_id = self.run_id
             from mlflow.entities import Dataset, DatasetInput, InputTag
 
             dataset = Dataset(name, digest, source_type="code", source=source, profile=profile)
             all_tags = {"mlflow.data.context": "samples", **tags}
-            given = [InputTag(key, value) for key, value in all_tags.items()]
-            self._client.log_inputs(run_id, [DatasetInput(dataset, given)])
+            input_tags = [InputTag(key, value) for key, value in all_tags.items()]
+            self._client.log_inputs(run_id, [DatasetInput(dataset, input_tags)])
 
     def subject(self, name: str, content: str, params: Mapping[str, str]) -> None:
-        """Log the subject as an input; content: a hash of its weights."""
+        """Log the subject as an input. content: hash of its weights."""
         with self.recorder.logging("the subject"):
             log_subject(self._client, self.run_id, name, content, params)
 
     def files(self, folder: Path, names: Iterable[str], into: str) -> None:
-        """Log files of a folder, by their names in it, below `into` among the artifacts."""
+        """Log files of a folder as artifacts below `into`. names: relative to the folder."""
         names = list(names)
-        with self.recorder.logging("files"), fetched(folder, names) as here:
+        with self.recorder.logging("files"), fetched(folder, names) as local:
             for name in names:
                 artifact_folder = (Path(into) / name).parent.as_posix()
-                self._client.log_artifact(self.run_id, str(here / name), artifact_folder)
+                self._client.log_artifact(self.run_id, str(local / name), artifact_folder)
 
     def text(self, text: str, name: str) -> None:
         """Log a text as an artifact."""
@@ -204,19 +204,19 @@ class RunRecord:
             self._client.log_text(self.run_id, text, name)
 
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
-        """Log a table that MLflow's page shows."""
+        """Log a table, which MLflow's page shows."""
         with self.recorder.logging("a table"):
             self._client.log_table(self.run_id, dict(columns), name)
 
     def explanations(self, paths: Iterable[Path]) -> None:
-        """Log tables of explanations as one."""
+        """Log tables of explanations as one table, at most `_LONGEST_TABLE` rows."""
         with self.recorder.logging("explanations"):
             table = read_table(list(paths), EXPLANATIONS, _EXPLANATION_COLUMNS)
             rows = table.slice(0, _LONGEST_TABLE).to_pydict()
             self._client.log_table(self.run_id, rows, "explanations.json")
 
     def end(self, status: str) -> None:
-        """End the run: FINISHED, FAILED or KILLED."""
+        """End the run. status: FINISHED, FAILED or KILLED."""
         with self.recorder.logging("the end"):
             if self._monitor is not None:
                 self._monitor.finish()
@@ -224,7 +224,7 @@ class RunRecord:
 
 
 def _monitor(run_id: str, uri: str) -> SystemMetricsMonitor | None:
-    """Log how busy this machine is, as MLflow does, unless the environment turns that off."""
+    """Start MLflow's monitor of this machine's load; None if the environment turns it off."""
     if os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() in ("false", "0"):
         return None
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -237,7 +237,7 @@ def _monitor(run_id: str, uri: str) -> SystemMetricsMonitor | None:
 def _program_tags() -> dict[str, str]:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # A container whose user has no name.
+    except (KeyError, OSError):  # A container's user may have no name.
         user = "unknown"
     return {
         "mlflow.source.name": "neuron-atlas",

@@ -1,4 +1,4 @@
-"""Record one atlas in MLflow: its settings, what it took, what came out. Only the driver logs."""
+"""Record one atlas in MLflow: its settings, cost and results. Only the driver logs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _STATES = {"FINISHED": "", "FAILED": "**It failed.**", "KILLED": "**It was inter
 
 
 @dataclass(frozen=True)
-class PartOf:
-    """A run within a sweep: the sweep's record, the run's name in it, and its tags."""
+class SweepMembership:
+    """Membership of a run in a sweep: the sweep's record, the run's name in it, and its tags."""
 
     record: RunRecord
     name: str
@@ -41,10 +41,11 @@ class PartOf:
 
 
 class Tracker:
-    """The record of one atlas, from the first stage to the last.
+    """Record of one atlas in MLflow, from the first stage to the last.
 
     local: folder for MLflow's database. config: the settings as a plain config, logged as
-    parameters. part_of: the sweep that the run is a job of. shown_uri: the MLflow to look at.
+    parameters. membership: of the sweep that the run is a job of. display_uri: address of MLflow
+    for the user.
     """
 
     def __init__(
@@ -52,33 +53,33 @@ class Tracker:
         settings: Settings,
         local: Path,
         config: Mapping[str, Any],
-        part_of: PartOf | None = None,
+        membership: SweepMembership | None = None,
     ) -> None:
         self._settings = settings
-        self._own = Recorder(local) if part_of is None else None
-        recorder = part_of.record.recorder if part_of is not None else self._own
+        self._own = Recorder(local) if membership is None else None
+        recorder = membership.record.recorder if membership is not None else self._own
         assert recorder is not None
-        self.shown_uri = recorder.shown_uri
-        given = settings.tracking.run_name or run_name(settings)
+        self.display_uri = recorder.display_uri
+        name = settings.tracking.run_name or run_name(settings)
         self._record = RunRecord(
             recorder,
             settings.tracking.experiment,
-            given if part_of is None else part_of.name,
+            name if membership is None else membership.name,
             run_note(settings, "It is running, or was killed.", None),
-            run_tags(settings) | dict(part_of.tags if part_of else {}),
-            {name: str(value) for name, value in sorted(flat(config).items())},
-            None if part_of is None else part_of.record,
+            run_tags(settings) | dict(membership.tags if membership else {}),
+            {path: str(value) for path, value in sorted(flat(config).items())},
+            None if membership is None else membership.record,
         )
 
     def log_live(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics of a stage that is running; nothing waits for it."""
+        """Log metrics of a running stage."""
         self._record.metrics((name, value, step) for name, value in metrics.items())
 
     def finish(self, context: Context, status: str, error: str = "") -> None:
-        """Log the results, and end the run; status is FINISHED, FAILED or KILLED."""
+        """Log the results, and end the run. status: FINISHED, FAILED or KILLED."""
         try:
             self._log_results(context, status, error)
-        except Exception as failure:  # Whatever cannot be read for it, the artifacts are there.
+        except Exception as failure:  # The artifacts exist even if they cannot be logged.
             say(f"mlflow     not all is logged: {failure!r}")
         self._record.end(status)
         if self._own is not None:
@@ -102,17 +103,17 @@ class Tracker:
     def _log_report(self, context: Context, summary: Mapping[str, Any]) -> None:
         self._record.metrics(summary_metrics(summary))
         self._record.metrics(result_metrics(context))
-        # The site next to the page may have thousands of files: it stays where it is.
+        # The site next to the page may have thousands of files, so it is not copied.
         names = context.done["report"].files["report"]
         self._record.files(context.folder("report"), names, "report")
         manifest = context.store.out / MANIFEST
         if manifest.is_file():
-            # As it is now: the next run in the folder writes another.
+            # A copy, because the next run in the folder overwrites it.
             self._record.text(manifest.read_text(encoding="utf-8"), MANIFEST)
 
 
 def log_stages(record: RunRecord, context: Context) -> None:
-    """Log the seconds of the stages, and which were done before."""
+    """Log the seconds of the stages, and which stages were already done."""
     record.metrics(stage_metrics(context))
     record.tags({"stages_already_done": ", ".join(context.stats.skipped) or "none"})
 
@@ -140,11 +141,11 @@ def log_inputs(record: RunRecord, context: Context) -> None:
 
 
 def flat(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Return settings by their path, as in capture.top_n."""
-    found: dict[str, Any] = {}
+    """Return a nested config as one mapping, by path such as capture.top_n."""
+    settings: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{path}{key}.")
+            settings |= flat(value, f"{path}{key}.")
         else:
-            found[f"{path}{key}".replace("_target_", "class")] = value
-    return found
+            settings[f"{path}{key}".replace("_target_", "class")] = value
+    return settings

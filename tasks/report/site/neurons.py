@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import NO_SAMPLE, exemplars
 from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles, read_neurons, read_types
-from neuron_atlas.tasks.report.record import Account, NeuronRecord, read_records
+from neuron_atlas.tasks.report.record import NeuronRecord, ScoredExplanation, read_records
 from neuron_atlas.tasks.report.settings import SiteSettings
 from neuron_atlas.tasks.report.site.facts import STATISTICS, neuron_facts
 from neuron_atlas.tasks.report.site.held_out import read_held_out
@@ -83,7 +83,7 @@ def _describe(
     }
 
 
-def _account(account: Account) -> dict[str, Any]:
+def _account(account: ScoredExplanation) -> dict[str, Any]:
     """What an explainer said, and its scores without what is empty."""
     row = account.explanation
     unsaid = ("layer", "neuron", "type", "explainer")

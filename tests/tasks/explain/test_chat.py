@@ -146,7 +146,10 @@ def test_a_neuron_without_evidence_costs_nothing(provider):
     dead = replace(never, scale=0.0)
     said = explain(provider, nothing, never, dead)
     assert [one.status for one in said] == ["no_evidence"] * 3
-    assert [one.reason for one in said][:2] == ["it has no exemplars", "no exemplar excites it"]
+    assert [one.reason for one in said][:2] == [
+        "the neuron has no exemplars",
+        "no exemplar activates the neuron",
+    ]
     assert [one.cost for one in said] == [0.0] * 3
     assert provider.requests() == []
 

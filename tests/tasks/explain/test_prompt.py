@@ -9,8 +9,8 @@ from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.explain.prompt import (
     ANSWER_FORMAT,
     Malformed,
-    Reading,
-    Shown,
+    ParsedAnswer,
+    RenderedExample,
     first_messages,
     read_answer,
     wording,
@@ -56,13 +56,15 @@ def test_an_answer_without_an_explanation_says_what_it_lacks(said, why):
 def test_all_that_is_asked_for_is_read():
     said = """{"explanation": "Red things.", "evidence_for": ["the first", " the  third"],
     "evidence_against": "the last", "confidence": "85%"}"""
-    assert read_answer(said) == Reading("Red things.", "the first; the third", "the last", 0.85)
+    assert read_answer(said) == ParsedAnswer(
+        "Red things.", "the first; the third", "the last", 0.85
+    )
     lines = "**Explanation**: Red things.\nEvidence for: the first\nConfidence: **0.4**"
-    assert read_answer(lines) == Reading("Red things.", "the first", "", 0.4)
+    assert read_answer(lines) == ParsedAnswer("Red things.", "the first", "", 0.4)
 
 
-def shown(*peaks: int) -> list[Shown]:
-    return [Shown(Image.new("RGB", (4, 4)), "{{a}}(3) word", peak) for peak in peaks]
+def shown(*peaks: int) -> list[RenderedExample]:
+    return [RenderedExample(Image.new("RGB", (4, 4)), "{{a}}(3) word", peak) for peak in peaks]
 
 
 def told(kind: str, *peaks: int, render: Render = "heat") -> tuple[str, list[str]]:
@@ -111,10 +113,10 @@ def test_the_wording_has_a_name_for_what_it_is_made_of():
 
 def test_another_prompt_file_is_another_wording_only_where_it_is_used(monkeypatch):
     before = {render: wording(render, False) for render in get_args(Render)}
-    monkeypatch.setitem(prompt._TOLD, "shown-mask", "another")
+    monkeypatch.setitem(prompt._PROMPTS, "shown-mask", "another")
     after = {render: wording(render, False) for render in get_args(Render)}
     assert [render for render in before if before[render] != after[render]] == ["mask"]
-    monkeypatch.setitem(prompt._TOLD, "visual", "another")
+    monkeypatch.setitem(prompt._PROMPTS, "visual", "another")
     assert wording("heat", False) != before["heat"]
 
 

@@ -33,7 +33,7 @@ def test_a_row_holds_what_was_said_what_was_seen_and_what_is_held_out(tmp_path):
 @pytest.mark.parametrize("leaked", [4, 6])
 def test_an_explainer_that_saw_what_is_held_out_is_refused(leaked):
     said = Explanation("Red things.", exemplar_ids=(1, leaked))
-    with pytest.raises(ValueError, match=f"mine was shown sample {leaked} of neuron 2:7"):
+    with pytest.raises(ValueError, match=f"mine saw sample {leaked} of neuron 2:7"):
         explanation_rows("mine", [NEURON], [said])
 
 

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from neuron_atlas.tasks.artifacts import NEURON_TYPES
-from neuron_atlas.tasks.explain.select import NeuronChoice, choose_neurons
+from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_explain
 
 SHARES = {"visual": 0, "text": 1, "multi-modal": 2, "unknown": 3}
 
@@ -35,7 +35,7 @@ TYPES = types(
 
 
 def chosen(**choice: object) -> list[tuple[int, int]]:
-    table = choose_neurons(TYPES, NeuronChoice(**choice))  # type: ignore[arg-type]
+    table = select_neurons_to_explain(TYPES, NeuronChoice(**choice))  # type: ignore[arg-type]
     assert table.schema.equals(NEURON_TYPES.schema)
     return list(zip(table["layer"].to_pylist(), table["neuron"].to_pylist(), strict=True))
 
@@ -77,12 +77,12 @@ def test_a_listed_neuron_that_was_not_captured_is_an_error_that_names_it(name):
 
 
 def test_the_rows_are_those_of_the_types():
-    table = choose_neurons(TYPES, NeuronChoice(only=("1:4",)))
+    table = select_neurons_to_explain(TYPES, NeuronChoice(only=("1:4",)))
     assert table.to_pylist() == [TYPES.to_pylist()[3]]
 
 
 def test_no_neuron_of_a_type_is_an_empty_table():
-    table = choose_neurons(types((1, 5, "unknown", 1.0, 0.0)), NeuronChoice(count=3))
+    table = select_neurons_to_explain(types((1, 5, "unknown", 1.0, 0.0)), NeuronChoice(count=3))
     assert len(table) == 0
     assert table.schema.equals(NEURON_TYPES.schema)
 

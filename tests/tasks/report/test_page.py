@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuron_atlas.tasks.report.strongest import choose_neurons
+from neuron_atlas.tasks.report.strongest import select_strongest_neurons
 from tests.tasks.report.rendering import inputs, squeeze
 from tests.tasks.report.synthetic import (
     Drawn,
@@ -192,7 +192,7 @@ def test_a_whole_run_goes_from_choice_to_page(render):
     types = every_type(per_type=4, layers=2)
     said = explanations({"layer": 1, "neuron": 5, "type": "text"})
     scored = scores({"layer": 1, "neuron": 5, "type": "text", "correlation": 0.9})
-    chosen = choose_neurons(types, said, scored, per_type=2)
+    chosen = select_strongest_neurons(types, said, scored, per_type=2)
     grid = np.ones((2, 3))
     rows = [trace(grid, [0, 1, 0], layer=layer, neuron=n) for layer, n, _ in chosen]
     _, outline = render(

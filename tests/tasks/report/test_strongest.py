@@ -1,5 +1,5 @@
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, SCORES
-from neuron_atlas.tasks.report.strongest import choose_neurons
+from neuron_atlas.tasks.report.strongest import select_strongest_neurons
 from tests.tasks.report.synthetic import every_type, explanations, neuron_types, scores
 
 NONE_EXPLAINED = EXPLANATIONS.schema.empty_table()
@@ -11,7 +11,9 @@ def visual(*rows):
 
 
 def test_types_come_in_their_order_with_at_most_the_asked_number():
-    chosen = choose_neurons(every_type(per_type=3, layers=2), NONE_EXPLAINED, NONE_SCORED, 2)
+    chosen = select_strongest_neurons(
+        every_type(per_type=3, layers=2), NONE_EXPLAINED, NONE_SCORED, 2
+    )
     assert [name for _, _, name in chosen] == [
         name for name in ("visual", "text", "multi-modal", "unknown") for _ in range(2)
     ]
@@ -26,7 +28,7 @@ def test_scored_neurons_come_first_by_their_best_correlation():
         {"layer": 0, "neuron": 2, "correlation": 0.8, "explainer": "gpt4o"},
         {"layer": 0, "neuron": 3, "correlation": -0.5},
     )
-    assert [n for _, n, _ in choose_neurons(types, NONE_EXPLAINED, table)] == [2, 1, 3, 0]
+    assert [n for _, n, _ in select_strongest_neurons(types, NONE_EXPLAINED, table)] == [2, 1, 3, 0]
 
 
 def test_a_correlation_counts_without_a_control_but_not_as_nan():
@@ -36,7 +38,7 @@ def test_a_correlation_counts_without_a_control_but_not_as_nan():
         {"layer": 0, "neuron": 2, "correlation": float("nan")},
         {"layer": 0, "neuron": 0, "correlation": 0.1},
     )
-    assert [n for _, n, _ in choose_neurons(types, NONE_EXPLAINED, table)] == [1, 0, 2]
+    assert [n for _, n, _ in select_strongest_neurons(types, NONE_EXPLAINED, table)] == [1, 0, 2]
 
 
 def test_without_scores_the_explained_come_first_then_the_purest():
@@ -50,7 +52,7 @@ def test_without_scores_the_explained_come_first_then_the_purest():
     said = explanations(
         {"layer": 0, "neuron": 3}, {"layer": 0, "neuron": 0, "status": "refused", "text": ""}
     )
-    assert [n for _, n, _ in choose_neurons(types, said, NONE_SCORED)] == [3, 4, 1, 2, 0]
+    assert [n for _, n, _ in select_strongest_neurons(types, said, NONE_SCORED)] == [3, 4, 1, 2, 0]
 
 
 def test_a_neuron_is_matched_by_its_layer_too():
@@ -58,13 +60,16 @@ def test_a_neuron_is_matched_by_its_layer_too():
         {"layer": 0, "neuron": 5, "type": "text"}, {"layer": 1, "neuron": 5, "type": "text"}
     )
     table = scores({"layer": 1, "neuron": 5, "correlation": 0.4, "type": "text"})
-    assert choose_neurons(types, NONE_EXPLAINED, table) == [(1, 5, "text"), (0, 5, "text")]
+    assert select_strongest_neurons(types, NONE_EXPLAINED, table) == [
+        (1, 5, "text"),
+        (0, 5, "text"),
+    ]
 
 
 def test_neurons_without_exemplars_are_left_out():
     types = visual({"neuron": 0, "n_exemplars": 0, "scale": float("nan")}, {"neuron": 1})
-    assert choose_neurons(types, NONE_EXPLAINED, NONE_SCORED) == [(0, 1, "visual")]
+    assert select_strongest_neurons(types, NONE_EXPLAINED, NONE_SCORED) == [(0, 1, "visual")]
 
 
 def test_no_neurons_no_choice():
-    assert choose_neurons(neuron_types(), NONE_EXPLAINED, NONE_SCORED) == []
+    assert select_strongest_neurons(neuron_types(), NONE_EXPLAINED, NONE_SCORED) == []

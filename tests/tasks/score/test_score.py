@@ -273,14 +273,14 @@ def test_a_sample_that_was_calibrated_on_is_refused():
 
 
 def test_a_blind_control_made_from_scored_samples_is_refused():
-    with pytest.raises(ValueError, match=r"sample 2, which its blind control is made from"):
+    with pytest.raises(ValueError, match=r"sample 2, which its blind control is fitted on"):
         scored(simulated("own"), shown=[evidence(samples=(30, 2, 4))])
 
 
 def test_a_prediction_of_another_length_than_its_sample_is_refused():
     own = simulated("own")
     own[2]["text"] = own[2]["text"][:-1]
-    with pytest.raises(ValueError, match="not as many text tokens as its sample"):
+    with pytest.raises(ValueError, match="different numbers of text tokens"):
         scored(own)
 
 
@@ -354,12 +354,12 @@ def test_what_else_is_undefined_beside_a_score_says_why():
     )
     assert row["reason"] == (
         "no explained variance: no calibration sample is predicted; "
-        "no balanced accuracy: no exemplar, or no random sample, to find a threshold by"
+        "no balanced accuracy: no exemplar, or no random sample, to fit a threshold on"
     )
     flat = simulated("own", 0, ASIDE, purpose="calibration")
     (row,) = over_all([*simulated("own"), *simulated("other"), *flat])
     assert row["reason"] == (
-        "no explained variance: over the calibration samples the prediction does not vary"
+        "no explained variance: the prediction does not vary over the calibration samples"
     )
     seen = [real(sample_id) for sample_id in SAMPLES]
     silent = Evidence(LAYER, NEURON, "text", 0.0, tuple(seen[::2]), tuple(seen[1::2]))
@@ -431,12 +431,12 @@ def test_tokens_that_a_simulator_says_nothing_of_have_no_score_and_are_no_zeros(
     assert both[role]["explained_variance"] is not None
     row = one[left_out]
     assert (row["status"], row["n_tokens"]) == ("not_predicted", 0)
-    assert row["reason"] == f"the simulator says nothing of {left_out} tokens"
+    assert row["reason"] == f"the simulator does not predict {left_out} tokens"
     assert {name for name, value in row.items() if isinstance(value, float)} == set()
     # Over all tokens that it predicts is over those of the other role, and says so.
     whole = {
         "tokens": "all",
-        "reason": f"without {left_out} tokens, of which the simulator says nothing",
+        "reason": f"without {left_out} tokens, which the simulator does not predict",
     }
     assert one["all"] == pytest.approx(both[role] | whole)
 

@@ -23,7 +23,7 @@ from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.clipseg import ClipSeg
 from neuron_atlas.tasks.simulate.heat_maps import HeatMaps
 from neuron_atlas.tasks.simulate.segmenter import Segmenter, load_segmenter, mean_over_tokens
-from neuron_atlas.tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.simulate.simulator import Prediction, SimulationRequest
 from tests.one_process import Described
 from tests.small_clipseg import LONGEST_TEXT, build
 from tests.tasks.colour_segmenter import ColourSegmenter
@@ -48,12 +48,12 @@ def loaded(folder: Path, **settings: object) -> HeatMaps:
     return simulator
 
 
-def ask(simulator: HeatMaps, catalog: Catalog, *questions: Question) -> list[Prediction]:
+def ask(simulator: HeatMaps, catalog: Catalog, *questions: SimulationRequest) -> list[Prediction]:
     return simulator.simulate(questions, catalog, Calls())
 
 
-def every(catalog: Catalog, *explanations: str) -> list[Question]:
-    return [Question(said, number) for number in catalog.samples for said in explanations]
+def every(catalog: Catalog, *explanations: str) -> list[SimulationRequest]:
+    return [SimulationRequest(said, number) for number in catalog.samples for said in explanations]
 
 
 def close(some: Sequence[Prediction], others: Sequence[Prediction]) -> None:
@@ -66,13 +66,13 @@ def close(some: Sequence[Prediction], others: Sequence[Prediction]) -> None:
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each pass through the model's large part had."""
     counts: list[int] = []
-    look = Segmenter.look
+    look = Segmenter.encode_images
 
     def counting(self: Segmenter, images: Sequence[Image.Image]) -> torch.Tensor:
         counts.append(len(images))
         return look(self, images)
 
-    monkeypatch.setattr(Segmenter, "look", counting)
+    monkeypatch.setattr(Segmenter, "encode_images", counting)
     return counts
 
 
@@ -84,7 +84,7 @@ def test_its_maps_are_those_of_the_model_as_transformers_runs_it(folder):
     ]
     texts = [RED, "", LONG]
     segmenter = load_segmenter(str(folder), setting="simulate.model")
-    heat = segmenter.heat(segmenter.look(images), segmenter.read(texts)[0])
+    heat = segmenter.heat_maps(segmenter.encode_images(images), segmenter.encode_texts(texts)[0])
     plain = CLIPSegForImageSegmentation.from_pretrained(folder).eval()
     inputs = CLIPSegProcessor.from_pretrained(folder, backend="pil")(
         text=texts,
@@ -98,18 +98,20 @@ def test_its_maps_are_those_of_the_model_as_transformers_runs_it(folder):
         expected = torch.sigmoid(plain(**inputs).logits)
     torch.testing.assert_close(heat, expected)
     assert float(expected.std(0).mean()) > 0.02  # They differ, from image to image at the least.
-    told, _ = segmenter.read([RED, "", BLUE])
-    same_image = segmenter.heat(segmenter.look(images[:1]).expand(3, -1, -1, -1), told)
+    told, _ = segmenter.encode_texts([RED, "", BLUE])
+    same_image = segmenter.heat_maps(
+        segmenter.encode_images(images[:1]).expand(3, -1, -1, -1), told
+    )
     assert float(same_image.std(0).mean()) > 0.001
 
 
 def test_a_prediction_is_the_mean_of_the_map_over_each_patch(folder, catalog):
     simulator = loaded(folder)
-    (prediction,) = ask(simulator, catalog, Question(RED, 3))
+    (prediction,) = ask(simulator, catalog, SimulationRequest(RED, 3))
     segmenter = load_segmenter(str(folder), setting="simulate.model")
-    heat = segmenter.heat(segmenter.look(catalog.open_images(3)), segmenter.read([RED])[0])[
-        0
-    ].numpy()
+    heat = segmenter.heat_maps(
+        segmenter.encode_images(catalog.open_images(3)), segmenter.encode_texts([RED])[0]
+    )[0].numpy()
     # The subject lays a grid of 8 x 8 over the image; each patch has 4 x 4 cells of the map.
     by_patch = heat.reshape(8, 4, 8, 4).mean((1, 3)).ravel()
     np.testing.assert_allclose(prediction.visual, by_patch, atol=1e-5)
@@ -154,7 +156,7 @@ def test_an_explanation_that_is_longer_than_the_model_reads_says_so_in_its_rows(
     long, longer, short = ask(
         loaded(folder),
         catalog,
-        *(Question(said, 2) for said in (LONG, LONG + " and more", RED)),
+        *(SimulationRequest(said, 2) for said in (LONG, LONG + " and more", RED)),
     )
     assert long.estimator == f"probability, of the first {LONGEST_TEXT} tokens"
     assert short.estimator == "probability"
@@ -206,20 +208,20 @@ THUMBNAIL = Region(0, 1, 1, 0, 0, 40, 20)
 SECOND = Region(1, 2, 1, 0, 0, 40, 20)
 
 
-def by_colour(catalog: Catalog, *questions: Question) -> list[Prediction]:
+def by_colour(catalog: Catalog, *questions: SimulationRequest) -> list[Prediction]:
     simulator = HeatMaps(ColourSegmenter(), "clipseg", batch_size=2, features_gb=0.5)  # type: ignore[arg-type]
     return ask(simulator, catalog, *questions)
 
 
 def test_every_image_of_a_sample_is_asked_and_its_tokens_stand_in_the_order_of_the_regions():
     catalog = pictured(two=(("red", "blue"), (WHOLE, SECOND, THUMBNAIL)))
-    red, blue = by_colour(catalog, Question("red", 0), Question("blue", 0))
+    red, blue = by_colour(catalog, SimulationRequest("red", 0), SimulationRequest("blue", 0))
     assert red.visual.tolist() == pytest.approx([1, 1, 0, 0, 1], abs=1e-3)
     assert blue.visual.tolist() == pytest.approx([0, 0, 1, 1, 0], abs=1e-3)
 
 
 def test_a_sample_without_images_has_a_prediction_of_no_tokens():
-    (nothing,) = by_colour(pictured(wordy=((), ())), Question("red", 0))
+    (nothing,) = by_colour(pictured(wordy=((), ())), SimulationRequest("red", 0))
     assert (len(nothing.visual), nothing.text, nothing.status) == (0, None, "ok")
 
 
@@ -229,7 +231,7 @@ def test_an_image_that_cannot_be_read_fails_its_own_questions_alone():
         half=(("red", "gone"), (WHOLE, SECOND)),
         lost=(("gone",), (WHOLE,)),
     )
-    answers = by_colour(catalog, *(Question("red", number) for number in (2, 0, 1, 0)))
+    answers = by_colour(catalog, *(SimulationRequest("red", number) for number in (2, 0, 1, 0)))
     assert [answer.status for answer in answers] == ["failed", "ok", "failed", "ok"]
     assert {answer.reason for answer in answers} == {"", "gone is not there"}
     assert answers[1].visual.tolist() == pytest.approx([1, 1], abs=1e-3)
@@ -240,17 +242,17 @@ def test_where_memory_runs_out_the_batch_is_halved_and_nothing_is_lost(
 ):
     questions = every(catalog, RED, BLUE)
     expected = ask(loaded(folder), catalog, *questions)
-    heat = Segmenter.heat
+    heat = Segmenter.heat_maps
 
     def crammed(self: Segmenter, seen: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
         if len(told) > 5:
             raise torch.OutOfMemoryError("no room")
         return heat(self, seen, told)
 
-    monkeypatch.setattr(Segmenter, "heat", crammed)
+    monkeypatch.setattr(Segmenter, "heat_maps", crammed)
     close(ask(loaded(folder, batch_size=40), catalog, *questions), expected)
     assert [record.message for record in caplog.records] == [
-        f"out of memory: simulate goes on with batches of {size}" for size in (20, 10, 5)
+        f"out of memory: simulate continues with batches of {size}" for size in (20, 10, 5)
     ]
 
 
@@ -258,18 +260,18 @@ def test_memory_for_not_even_one_map_is_an_error_that_says_what_to_do(folder, ca
     def full(*_: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(Segmenter, "heat", full)
+    monkeypatch.setattr(Segmenter, "heat_maps", full)
     with pytest.raises(ModelError, match=r"out of memory with one heat map; lower simulate\.feat"):
-        ask(loaded(folder), catalog, Question(RED, 0))
+        ask(loaded(folder), catalog, SimulationRequest(RED, 0))
 
 
 def test_other_errors_of_the_model_are_not_taken_for_a_lack_of_memory(folder, catalog, monkeypatch):
     def broken(*_: object) -> torch.Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(Segmenter, "heat", broken)
+    monkeypatch.setattr(Segmenter, "heat_maps", broken)
     with pytest.raises(RuntimeError, match="mat1"):
-        ask(loaded(folder), catalog, Question(RED, 0))
+        ask(loaded(folder), catalog, SimulationRequest(RED, 0))
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
 from neuron_atlas.tasks.explain.dissect import Match, sentence
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.simulate.concept import ConceptSimulator, read_claim
-from neuron_atlas.tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.simulate.concept import ConceptSimulator, read_terms
+from neuron_atlas.tasks.simulate.simulator import Prediction, SimulationRequest
 from tests.one_process import Described
 
 
@@ -24,7 +24,7 @@ def showing(catalog: Catalog, concept: str) -> list[int]:
 
 def simulate(catalog: Catalog, explanation: str, sample_id: int) -> Prediction:
     (prediction,) = ConceptSimulator().simulate(
-        [Question(explanation, sample_id)], catalog, Calls()
+        [SimulationRequest(explanation, sample_id)], catalog, Calls()
     )
     assert (prediction.status, prediction.estimator) == ("ok", "presence")
     assert len(prediction.visual) == catalog[sample_id].n_visual
@@ -77,8 +77,8 @@ def said(catalog: Catalog, sample_id: int, *words: str) -> list[bool]:
     ],
 )
 def test_a_claim_is_read_clause_by_clause_for_the_role_it_speaks_of(explanation, visual, text):
-    claim = read_claim(explanation)
-    assert (set(claim.visual), set(claim.text)) == (visual, text)
+    terms = read_terms(explanation)
+    assert (set(terms.visual), set(terms.text)) == (visual, text)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_a_claim_is_read_clause_by_clause_for_the_role_it_speaks_of(explanation,
     ],
 )
 def test_what_dissect_says_is_read_back_as_it_was_meant(visual, text):
-    claim = read_claim(sentence(visual, text, 25))
-    assert set(claim.visual) == ({visual.concept} if visual else set())
-    assert set(claim.text) == ({text.concept} if text else set())
+    terms = read_terms(sentence(visual, text, 25))
+    assert set(terms.visual) == ({visual.concept} if visual else set())
+    assert set(terms.text) == ({text.concept} if text else set())
 
 
 def test_figures_in_parentheses_are_not_read():
-    claim = read_claim("Image regions that show cats (r = 0.83 over 25 samples).")
-    assert set(claim.visual) == {"cat"}
+    terms = read_terms("Image regions that show cats (r = 0.83 over 25 samples).")
+    assert set(terms.visual) == {"cat"}
 
 
 def test_visual_tokens_are_predicted_by_the_coverage_of_the_true_concept(catalog):
@@ -158,8 +158,8 @@ def test_a_name_of_several_words_is_one_concept_of_the_image_and_several_words_o
     ],
 )
 def test_a_plural_names_the_singular(plural, singular):
-    assert read_claim(f'Images of "{plural}".') == read_claim(f'Images of "{singular}".')
-    assert set(read_claim(f'Images of "{plural}".').visual) == {singular}
+    assert read_terms(f'Images of "{plural}".') == read_terms(f'Images of "{singular}".')
+    assert set(read_terms(f'Images of "{plural}".').visual) == {singular}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,9 @@ def test_without_the_truth_a_text_that_has_the_word_stands_for_its_image(catalog
 
 def test_predictions_come_in_the_order_of_the_questions(catalog):
     said = ('Image regions that show "red"; the word "circle" in the text.', "", "Blue shapes.")
-    questions = [Question(said[place % 3], number) for place, number in enumerate((5, 2, 9, 5, 5))]
+    questions = [
+        SimulationRequest(said[place % 3], number) for place, number in enumerate((5, 2, 9, 5, 5))
+    ]
     together = ConceptSimulator().simulate(questions, catalog, Calls())
     for prediction, asked in zip(together, questions, strict=True):
         alone = simulate(catalog, asked.explanation, asked.sample_id)

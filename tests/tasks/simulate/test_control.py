@@ -2,22 +2,24 @@ from collections import Counter
 
 import pytest
 
-from neuron_atlas.tasks.simulate.control import Explained, other_neurons
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
 
 WORDS = ("red", "blue", "green", "circle")
 CROWD = [
-    Explained(layer, neuron, kind, f'Shows "{WORDS[neuron % 4]}" (r = 0.{neuron} over 9 samples).')
+    ExplainedNeuron(
+        layer, neuron, kind, f'Shows "{WORDS[neuron % 4]}" (r = 0.{neuron} over 9 samples).'
+    )
     for layer in (1, 2)
     for kind, first in (("visual", 0), ("text", 20))
     for neuron in range(first, first + 12)
 ]
 
 
-def key(neuron: Explained) -> tuple[int, int]:
+def key(neuron: ExplainedNeuron) -> tuple[int, int]:
     return neuron.layer, neuron.neuron
 
 
-def claim(neuron: Explained) -> str:
+def claim(neuron: ExplainedNeuron) -> str:
     return neuron.text.split(" (r")[0]
 
 
@@ -32,19 +34,21 @@ def test_a_control_is_of_the_same_layer_and_type_and_says_something_else(seed):
 
 
 def test_claims_that_differ_in_their_figures_alone_are_the_same():
-    twins = [Explained(1, n, "visual", f'Shows "red" (r = 0.{n} over 9 samples).') for n in (5, 6)]
+    twins = [
+        ExplainedNeuron(1, n, "visual", f'Shows "red" (r = 0.{n} over 9 samples).') for n in (5, 6)
+    ]
     assert other_neurons(twins, 0) == {}
 
 
 def test_without_one_in_its_layer_a_neuron_of_the_same_type_is_taken():
-    here = Explained(1, 1, "visual", "red")
-    others = [Explained(2, 1, "visual", "blue"), Explained(1, 2, "text", "the")]
+    here = ExplainedNeuron(1, 1, "visual", "red")
+    others = [ExplainedNeuron(2, 1, "visual", "blue"), ExplainedNeuron(1, 2, "text", "the")]
     assert other_neurons([here, *others], 0)[1, 1] == others[0]
 
 
 def test_without_one_of_its_type_any_neuron_is_taken():
-    here = Explained(1, 1, "visual", "red")
-    others = [Explained(2, 9, "text", "the"), Explained(3, 1, "visual", "red")]
+    here = ExplainedNeuron(1, 1, "visual", "red")
+    others = [ExplainedNeuron(2, 9, "text", "the"), ExplainedNeuron(3, 1, "visual", "red")]
     assert other_neurons([here, *others], 0)[1, 1] == others[0]
 
 

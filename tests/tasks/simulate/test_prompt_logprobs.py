@@ -19,10 +19,10 @@ from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request_file import RequestFile
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs, read_values
-from neuron_atlas.tasks.simulate.simulator import Prediction, Question
+from neuron_atlas.tasks.simulate.simulator import Prediction, SimulationRequest
 from neuron_atlas.tasks.simulate.token_list import (
     Scale,
-    count_places,
+    count_numbers,
     list_tokens,
     read_scale,
 )
@@ -56,7 +56,7 @@ def lister(provider: Loopback, model: str = "digits-8b", **changes: Any) -> Prom
 
 
 def simulate(
-    provider: Loopback, *questions: Question, samples: Catalog = TWO, **settings: Any
+    provider: Loopback, *questions: SimulationRequest, samples: Catalog = TWO, **settings: Any
 ) -> list[Prediction]:
     return lister(provider, **settings).simulate(questions, samples, Calls())
 
@@ -68,7 +68,7 @@ def listings(provider: Loopback) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("model", "top"), [("digits-8b", 9), ("numbers-8b", 10)])
 def test_the_expected_value_at_every_token_is_read_off_one_pass(provider, model, top):
-    (said,) = simulate(provider, Question(CIRCLE, 0), model=model)
+    (said,) = simulate(provider, SimulationRequest(CIRCLE, 0), model=model)
     expected = [top * (0.87 if token in (" cir", "cle") else 0.03) for token in TOKENS]
     np.testing.assert_allclose(said.text, expected, rtol=1e-3)
     assert said.text.dtype == np.float32
@@ -87,7 +87,7 @@ def test_what_the_tokenizer_does_to_numbers_decides_the_scale_and_what_stands_fo
     ]
     provider.forget()
     for lists, found, top in ((digits, probed[0], 9), (numbers, probed[1], 10)):
-        (said,) = lists.simulate([Question(CIRCLE, 0)], TWO, Calls(), found)
+        (said,) = lists.simulate([SimulationRequest(CIRCLE, 0)], TWO, Calls(), found)
         assert said.estimator == found.estimator
         told = provider.requests()[-1]["body"]["messages"]
         assert f"to {top} (as active" in told[0]["content"]
@@ -95,20 +95,22 @@ def test_what_the_tokenizer_does_to_numbers_decides_the_scale_and_what_stands_fo
 
 
 def test_a_tokenizer_that_joins_a_number_with_its_tab_is_refused_in_words(provider):
-    with pytest.raises(Unusable, match=r"'joined-8b' joins a tab with the number.*simulate=chat"):
+    with pytest.raises(Unusable, match=r"'joined-8b' merges a tab with the number.*simulate=chat"):
         lister(provider, "joined-8b").probe(Calls())
 
 
 def test_tokens_of_any_kind_have_their_own_place(provider):
     odd = catalog(odd=ODD_TOKENS)
     for model in ("digits-8b", "numbers-8b"):
-        (said,) = simulate(provider, Question('The word "unknown".', 0), samples=odd, model=model)
+        (said,) = simulate(
+            provider, SimulationRequest('The word "unknown".', 0), samples=odd, model=model
+        )
         assert said.status == "ok", said.reason
         assert np.flatnonzero(said.text > 5).tolist() == [ODD_TOKENS.index("unknown")]
 
 
 def test_an_explanation_without_words_is_asked_as_one_of_which_nothing_is_known(provider):
-    empty, told = simulate(provider, Question("", 0), Question(CIRCLE, 0))
+    empty, told = simulate(provider, SimulationRequest("", 0), SimulationRequest(CIRCLE, 0))
     assert empty.text.max() < 1 < told.text.max()
     last = [body["messages"][-2]["content"] for body in listings(provider)]
     assert sorted(last) == [
@@ -118,13 +120,13 @@ def test_an_explanation_without_words_is_asked_as_one_of_which_nothing_is_known(
 
 
 def test_a_sample_without_text_is_not_asked_about(provider):
-    (nothing,) = simulate(provider, Question(CIRCLE, 1))
+    (nothing,) = simulate(provider, SimulationRequest(CIRCLE, 1))
     assert (nothing.visual, len(nothing.text), nothing.status) == (None, 0, "ok")
     assert listings(provider) == []
 
 
 def test_the_last_message_is_one_that_the_model_has_begun(provider):
-    simulate(provider, Question(CIRCLE, 0), examples=1)
+    simulate(provider, SimulationRequest(CIRCLE, 0), examples=1)
     (body,) = listings(provider)
     assert [message["role"] for message in body["messages"]] == [
         *("system", "user", "assistant", "user", "assistant")
@@ -140,7 +142,7 @@ def test_the_last_message_is_one_that_the_model_has_begun(provider):
 
 def test_a_server_that_tells_nothing_of_its_prompts_is_refused_in_words(provider):
     provider.misbehave("without_prompt_logprobs")
-    with pytest.raises(Unusable, match=r"does not tell the log probabilities of its prompt"):
+    with pytest.raises(Unusable, match=r"does not return the log probabilities of its prompt"):
         lister(provider).probe(Calls())
     with pytest.raises(Unusable, match=r"Unrecognized request argument supplied: .*simulate=chat"):
         lister(provider, "gpt-4o").probe(Calls())
@@ -154,7 +156,7 @@ def test_a_server_that_fails_for_now_is_not_refused(provider, fault):
 
 def test_where_nothing_is_sent_every_question_is_one_request(provider, tmp_path):
     calls = Calls(file=RequestFile(tmp_path / "spool.jsonl", 1.0))
-    questions = [Question(said, 0) for said in (CIRCLE, "", "other")]
+    questions = [SimulationRequest(said, 0) for said in (CIRCLE, "", "other")]
     lists = lister(provider)
     rehearsed = lists.simulate(questions, TWO, calls, lists.assumed())
     assert {one.status for one in rehearsed} == {"pending"}
@@ -163,7 +165,7 @@ def test_where_nothing_is_sent_every_question_is_one_request(provider, tmp_path)
 
 
 def test_more_alternatives_than_the_server_tells_of_fail_with_what_it_says(provider):
-    (failed,) = simulate(provider, Question(CIRCLE, 0), alternatives=21)
+    (failed,) = simulate(provider, SimulationRequest(CIRCLE, 0), alternatives=21)
     assert failed.status == "failed"
     assert "greater than max allowed: 20" in failed.reason
 
@@ -173,7 +175,9 @@ def test_a_reply_that_cannot_be_used_is_a_row_with_its_reason(provider, fault):
     lists = lister(provider)
     found = lists.probe(Calls())
     provider.misbehave(fault, times=2, match="circle")
-    failed, fine = lists.simulate([Question(CIRCLE, 0), Question("", 0)], TWO, Calls(), found)
+    failed, fine = lists.simulate(
+        [SimulationRequest(CIRCLE, 0), SimulationRequest("", 0)], TWO, Calls(), found
+    )
     assert failed.status in SIMULATION_STATUSES
     assert (failed.status == "ok", failed.reason == "", fine.status) == (False, False, "ok")
     assert len(failed.text) == 0
@@ -181,7 +185,7 @@ def test_a_reply_that_cannot_be_used_is_a_row_with_its_reason(provider, fault):
 
 def test_a_place_at_which_no_number_is_seen_makes_the_row_malformed_and_no_zero(provider):
     """The likeliest of all is another word, and one alternative is all that is told."""
-    (few,) = simulate(provider, Question(CIRCLE, 0), alternatives=1)
+    (few,) = simulate(provider, SimulationRequest(CIRCLE, 0), alternatives=1)
     assert few.status == "malformed"
     assert few.reason.startswith("no number is among the alternatives at token 1: raise simulate.")
 
@@ -189,7 +193,8 @@ def test_a_place_at_which_no_number_is_seen_makes_the_row_malformed_and_no_zero(
 def test_what_is_read_off_a_prompt_is_journaled_and_asked_once(provider, tmp_path):
     account = LocalAccount(tmp_path / "journal.sqlite", "simulate")
     first, again = (
-        lister(provider).simulate([Question(CIRCLE, 0)], TWO, Calls(account)) for _ in range(2)
+        lister(provider).simulate([SimulationRequest(CIRCLE, 0)], TWO, Calls(account))
+        for _ in range(2)
     )
     assert first[0].text.tolist() == again[0].text.tolist()
     assert len(provider.requests()) == 2
@@ -247,7 +252,7 @@ def test_two_tokens_of_one_number_are_one_number():
 
 def test_places_that_are_not_those_of_the_list_are_told_instead_of_shifted():
     one = odds("unknown", n1=1.0)
-    assert "2 places for a number instead of 3" in read_values(kept(one, one), 1, 3, Scale())
+    assert "2 positions for a number instead of 3" in read_values(kept(one, one), 1, 3, Scale())
     said = read_values(kept(one, odds("7", n1=1.0)), 2, 2, Scale())
     assert said == "at token 2 the prompt has '7' for a placeholder"
 
@@ -277,5 +282,5 @@ def test_the_places_of_a_prompt_are_those_of_the_examples_and_of_the_tokens():
     for examples in (0, 1, 2):
         messages = list_tokens(TOKENS, CIRCLE, Scale(), examples)
         tabs = sum(message["content"].count("\t") for message in messages)
-        assert tabs == count_places(TOKENS, examples)
+        assert tabs == count_numbers(TOKENS, examples)
         assert len(messages) == 3 + 2 * examples

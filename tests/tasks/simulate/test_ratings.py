@@ -9,7 +9,7 @@ import pytest
 from neuron_atlas.tasks.models.dialogue import Malformed
 from neuron_atlas.tasks.models.logprobs import Odds
 from neuron_atlas.tasks.simulate.ratings import expected_value, expected_values, read_ratings
-from neuron_atlas.tasks.simulate.scale import top_by
+from neuron_atlas.tasks.simulate.scale import top_of_scale
 from neuron_atlas.tasks.simulate.sheet import Sheet
 
 SHEET = Sheet(((2, 2),), 3)
@@ -51,7 +51,7 @@ def test_on_a_scale_that_ends_with_nine_a_ten_is_no_number_and_one_is_one():
 def test_the_more_active_a_place_is_held_to_be_the_higher_is_its_expected_value(is_cut):
     """Opinions from nothing to all, each by the two numbers next to it, of a model that writes a 10
     in one token and of one that writes it in two."""
-    top = top_by("1" if is_cut else "10")
+    top = top_of_scale("1" if is_cut else "10")
     values = []
     for share in np.linspace(0, 1, 101):
         low, part = divmod(share * top, 1)
@@ -142,7 +142,7 @@ def test_a_sheet_names_rows_lines_and_the_sample_last():
     assert Sheet(((1, 3), (2, 1)), 0).fields == (
         *(("picture 1 row 1", 3), ("picture 2 row 1", 1), ("picture 2 row 2", 1), ("sample", 1)),
     )
-    assert Sheet(((2, 3),), 12).told() == (
+    assert Sheet(((2, 3),), 12).list_fields() == (
         '"row 1" to "row 2", each with 3 numbers; "line 1" with 10 numbers; '
         '"line 2" with 2 numbers; "sample"'
     )

@@ -9,12 +9,17 @@ from neuron_atlas.tasks.artifacts import SIMULATIONS, write_table
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.simulate.control import Explained
+from neuron_atlas.tasks.simulate.control import ExplainedNeuron
 from neuron_atlas.tasks.simulate.rows import simulate_neurons
-from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, Question, Simulator
+from neuron_atlas.tasks.simulate.simulator import (
+    Capabilities,
+    Prediction,
+    SimulationRequest,
+    Simulator,
+)
 
-OWN = Explained(2, 5, "visual", "red things")
-OTHER = Explained(3, 8, "visual", "blue things")
+OWN = ExplainedNeuron(2, 5, "visual", "red things")
+OTHER = ExplainedNeuron(3, 8, "visual", "blue things")
 ODD = {
     3: {"status": "failed", "reason": "it was number 3"},
     13: {"visual": np.zeros(3, np.float32)},
@@ -29,16 +34,16 @@ class Echo(Simulator):
     """A simulator whose prediction is the sample_id and how long the explanation is."""
 
     name: str = "echo"
-    asked: list[Question] = field(default_factory=list)
+    asked: list[SimulationRequest] = field(default_factory=list)
 
     def simulate(
         self,
-        questions: Sequence[Question],
+        requests: Sequence[SimulationRequest],
         catalog: Catalog,
         calls: Calls,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        self.asked += questions
+        self.asked += requests
         return [
             Prediction(
                 **{
@@ -49,7 +54,7 @@ class Echo(Simulator):
                 }
                 | ODD.get(asked.sample_id, {})
             )
-            for asked in questions
+            for asked in requests
         ]
 
 
@@ -63,8 +68,8 @@ def evidence(exemplars: Sequence[int], random: Sequence[int], neuron: int = 5) -
 
 def rows(
     seen: Evidence,
-    own: Explained | None = OWN,
-    other: Explained | None = OTHER,
+    own: ExplainedNeuron | None = OWN,
+    other: ExplainedNeuron | None = OTHER,
     aside: Sequence[Evidence] = (),
     simulator: Echo | None = None,
 ) -> list[dict]:
@@ -162,7 +167,7 @@ def test_a_failed_prediction_is_a_row_with_its_reason_and_no_trace(sample_id, st
     [
         (evidence([1, 2], [3]), None, "no_explanation", "the neuron has no explanation"),
         (evidence([], [3]), OWN, "no_samples", "no exemplar was held out"),
-        (evidence([3], []), OWN, "no_samples", "no random sample is left beside the exemplars"),
+        (evidence([3], []), OWN, "no_samples", "no random sample is left that is not an exemplar"),
     ],
 )
 def test_a_neuron_that_cannot_be_simulated_is_one_row_that_says_why(seen, own, status, reason):

@@ -17,10 +17,10 @@ from neuron_atlas.workflows import atlas
 from neuron_atlas.workflows.config.composition import (
     CONF,
     HYDRA_ERRORS,
+    expand_explainers,
     explain_hydra_error,
     plain_config,
     register_resolvers,
-    side_by_side,
 )
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
@@ -46,7 +46,7 @@ def complaints(*overrides: str) -> list[str]:
     register_resolvers()
     GlobalHydra.instance().clear()
     try:
-        overrides = tuple(side_by_side(overrides))
+        overrides = tuple(expand_explainers(overrides))
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             read_settings(plain_config(hydra.compose("atlas", overrides=list(overrides))))
     except WrongCall as error:
@@ -105,7 +105,7 @@ def test_a_wrong_choice_is_named_with_the_choices(choice, choices):
 
 def test_explainers_in_a_list_are_composed_side_by_side():
     told = ["data.count=3", "explain=[gpt4o, mini:gpt4o]", "explain.neurons.count=3"]
-    assert side_by_side([*told, "explain.explainers.mini.render=mask"]) == [
+    assert expand_explainers([*told, "explain.explainers.mini.render=mask"]) == [
         "data.count=3",
         "explain=several",
         "++explain.neurons.count=3",
@@ -114,7 +114,7 @@ def test_explainers_in_a_list_are_composed_side_by_side():
         "+explain@explain.explainers.mini=gpt4o",
     ]
     alone = ["explain=gpt4o", "explain.neurons.count=3", "--multirun", "capture.layers=[1,2]"]
-    assert side_by_side(alone) == alone
+    assert expand_explainers(alone) == alone
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_all_wrong_settings_are_told_at_once_each_in_a_line_of_its_own():
     ],
 )
 def test_more_exemplars_cannot_vote_than_are_captured(rule):
-    with pytest.raises(WrongCall, match=r"^classify: 60 exemplars .* capture\.top_n keeps 50"):
+    with pytest.raises(WrongCall, match=r"^classify: top_n \(60\) exceeds capture\.top_n \(50\)"):
         read_settings(composed(*rule))
 
 

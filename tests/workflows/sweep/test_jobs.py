@@ -55,7 +55,7 @@ def test_jobs_that_capture_otherwise_share_nothing():
     found = jobs("capture.layers=0|1", "capture.top_n=20|50")
     by_top_n = {job.settings.capture.top_n: layers_for_all(job, found) for job in found}
     assert by_top_n == {20: (0, 1), 50: (0, 1)}
-    assert len({job.captured for job in found}) == 2
+    assert len({job.capture_key for job in found}) == 2
     apart = jobs("data.seed=0|1")
     assert [layers_for_all(job, apart) for job in apart] == ["alone", "alone"]
 

@@ -43,14 +43,16 @@ class Stage:
             raise self.capture_fails
         return self._context(settings)
 
-    def run_atlas(self, config: Any, part_of: Any) -> Any:
+    def run_atlas(self, config: Any, membership: Any) -> Any:
         layers = config["capture"]["layers"]
         self.ran.append(layers)
         settings = next(
-            job.settings for job in part_of.record.jobs if job.config["capture"]["layers"] == layers
+            job.settings
+            for job in membership.record.jobs
+            if job.config["capture"]["layers"] == layers
         )
         context = self._context(settings)
-        tracker = Tracker(settings, self.out, config, part_of)
+        tracker = Tracker(settings, self.out, config, membership)
         if layers in self.fail:
             tracker.finish(context, "FAILED", str(self.fail[layers]))
             raise self.fail[layers]
@@ -83,14 +85,14 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_mlflow: Path) 
 @pytest.fixture
 def sweep(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    real = sweep_run.SweepRecord.part
+    real = sweep_run.SweepRecord.membership
 
-    def part(self: Any, job: Any) -> Any:
+    def membership(self: Any, job: Any) -> Any:
         made = real(self, job)
         made.record.jobs = self._jobs
         return made
 
-    monkeypatch.setattr(sweep_run.SweepRecord, "part", part)
+    monkeypatch.setattr(sweep_run.SweepRecord, "membership", membership)
 
     def call(name: str, *more: str) -> int:
         overrides = [

@@ -158,7 +158,7 @@ def test_what_a_server_missed_is_sent_later_and_only_once(
     assert "mlflow     not sent to the server: " in message
     assert f"neuron-atlas-log {out}" in message
     assert log_later() == 1
-    assert f"; 1 runs wait in {out}" in capsys.readouterr().err
+    assert f"; 1 runs remain in {out}" in capsys.readouterr().err
 
     comes_back(server, monkeypatch)
     assert log_later() == 0
@@ -218,8 +218,8 @@ def test_a_server_that_goes_and_comes_back_in_mid_run_is_said_twice(
     out, server, monkeypatch, capsys
 ):
     comes_back(server, monkeypatch)
-    monkeypatch.setattr(live_mirror, "_EVERY_S", 0.02)
-    monkeypatch.setattr(live_mirror, "_LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr(live_mirror, "_INTERVAL_S", 0.02)
+    monkeypatch.setattr(live_mirror, "_MAX_PAUSE_S", 0.02)
     copy, tried = Mirror.copy, []
 
     def down_for_a_while(self, run_id):
@@ -296,7 +296,7 @@ def test_runs_that_go_on_are_left_to_their_programs(out, server, log_later, monk
     run = begun(first, "first")
     assert run.run_id
     assert log_later() == 2
-    assert "a run is going on here" in capsys.readouterr().err
+    assert "a run is active here" in capsys.readouterr().err
     second = Recorder(out)
     begun(second, "second").end("FINISHED")
     second.close()

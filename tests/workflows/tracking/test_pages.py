@@ -160,7 +160,7 @@ def test_the_runs_page_says_what_was_run_and_how_to_read_it(page, pages):
     shown(page, re.compile("the neurons of llava-scenes"))
     page.get_by_text("Show more").first.click()
     shown(page, "How to read the metrics")
-    shown(page, re.compile("what excites them most is visual"))
+    shown(page, re.compile("they respond most to visual tokens"))
     shown(page, re.compile(r"60 drawn scenes, seed 0"))
 
 

@@ -1,6 +1,6 @@
-"""How Hydra starts the jobs of a multirun here: all in this process, on one Ray cluster.
+"""Launch the jobs of a Hydra multirun in this process, on one Ray cluster.
 
-Hydra takes plugins only from packages named hydra_plugins, wherever on the path they are.
+Hydra loads plugins only from packages named hydra_plugins, anywhere on the path.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from neuron_atlas.workflows.run.exit_status import outcome
 
 
 class OneCluster(Launcher):
-    """Hands all jobs of a sweep to `run_sweep`, each composed as Hydra's own launcher does it."""
+    """Launcher that passes all jobs of a sweep to `run_sweep`, composed as by Hydra's launcher."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
-        """Keep what composing the jobs takes."""
+        """Store the config loader and the config, from which jobs are composed."""
         self._loader: ConfigLoader = hydra_context.config_loader
         self._config = config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the jobs; ends the program where one of them did not finish."""
+        """Run the jobs; exit the program if any of them did not finish."""
         from neuron_atlas.workflows.sweep.run import run_sweep
 
         setup_globals()
@@ -39,7 +39,7 @@ class OneCluster(Launcher):
             self._compose(overrides, initial_job_idx + number)
             for number, overrides in enumerate(job_overrides)
         ]
-        # Errors end the program here, for Hydra would print its own account of them.
+        # Errors end the program here, because Hydra would print its own message.
         try:
             status = run_sweep(job_overrides, configs)
         except (Exception, KeyboardInterrupt) as error:
@@ -54,11 +54,11 @@ class OneCluster(Launcher):
         with open_dict(config):
             config.hydra.job.id = str(number)
             config.hydra.job.num = number
-        before = HydraConfig.instance().cfg
-        HydraConfig.instance().set_config(config)  # For settings that name ${hydra:job.num}.
+        previous = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)  # For settings with ${hydra:job.num}.
         try:
             return plain_config(
                 OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             )
         finally:
-            HydraConfig.instance().cfg = before
+            HydraConfig.instance().cfg = previous

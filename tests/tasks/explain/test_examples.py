@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
-from neuron_atlas.tasks.explain.exhibits import choose_exhibits, peak_level
+from neuron_atlas.tasks.explain.examples import choose_examples, peak_level
 from neuron_atlas.tasks.samples.catalog import Catalog
 from tests.tasks.explain.coloured_patches import catalog
 
@@ -48,8 +48,8 @@ def album(**images: str) -> Catalog:
 
 
 def active(seen: Evidence, count: int, lower_share: float, listed: Catalog | None = None) -> list:
-    exhibits = choose_exhibits(seen, listed or album(), count, lower_share, 0)
-    return [one.sample_id for one in exhibits.active]
+    examples = choose_examples(seen, listed or album(), count, lower_share, 0)
+    return [one.sample_id for one in examples.active]
 
 
 FALLING = evidence(*np.linspace(10, 2, 20))
@@ -103,9 +103,9 @@ def test_a_sample_that_is_silent_where_it_would_be_shown_is_not():
 
 def contrasts(count: int, *random: ActivationRecord, listed: Catalog | None = None) -> list[int]:
     seen = evidence(9, 8, random=random)
-    exhibits = choose_exhibits(seen, listed or album(), 4, 0.0, count)
-    assert exhibits.sample_ids == (0, 1, *(one.sample_id for one in exhibits.contrasts))
-    return [one.sample_id for one in exhibits.contrasts]
+    examples = choose_examples(seen, listed or album(), 4, 0.0, count)
+    assert examples.sample_ids == (0, 1, *(one.sample_id for one in examples.contrasts))
+    return [one.sample_id for one in examples.contrasts]
 
 
 SILENT = tuple(excitation(number) for number in TEXTS)
@@ -137,7 +137,7 @@ def test_another_caption_of_a_shown_image_is_no_contrast():
 
 def test_a_neuron_without_active_samples_has_no_contrasts_either():
     seen = evidence(0.1, random=SILENT)
-    assert choose_exhibits(seen, album(), 4, 0.0, 2).sample_ids == ()
+    assert choose_examples(seen, album(), 4, 0.0, 2).sample_ids == ()
 
 
 def test_which_contrasts_are_taken_does_not_depend_on_other_neurons_samples():
