@@ -3,7 +3,8 @@
 The info string of a block says what a test does with it:
 
     bash, python      run
-    bash slow         run by the slow tests only
+    bash slow         run by the slow tests only, and checked like those that need something
+                      that is not here; python too
     bash serves=PORT  run by the slow tests until something answers on that port
     bash needs=WHAT   not run, for want of WHAT; its commands are checked as far as that goes
     yaml file=PATH    written to PATH, for the blocks that follow; python too
@@ -26,7 +27,7 @@ _FENCE = re.compile(r"^ *```(.*)$")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _OPTIONS = {
     "bash": {"", "slow", "serves", "needs"},
-    "python": {"", "needs", "file"},
+    "python": {"", "slow", "needs", "file"},
     "yaml": {"", "file"},
     "text": {""},
 }

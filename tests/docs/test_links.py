@@ -21,9 +21,8 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)|<(?:img|a)\b[^>]*\b(?:src|href)=\"([^\"]+)\
 _CODE = re.compile(r"`([^`\n]+)`")
 _HEADING = re.compile(r"^#+ +(.+?) *#*$", re.MULTILINE)
 _FILE = re.compile(r"(?:bench|conf|docs|infra|tasks|tests|workflows)/[\w./-]*\w(?:/|\b)")
-_SETTING = re.compile(
-    rf"(?:{'|'.join((*GROUPS, 'analyse', 'score', 'report', 'cluster', 'tracking'))})(?:\.[a-z0-9_]+)+"
-)
+_HEADS = "|".join((*GROUPS, "analyse", "score", "report", "cluster", "tracking"))
+_SETTING = re.compile(rf"(?:{_HEADS})(?:\.[a-z0-9_]+)+")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
