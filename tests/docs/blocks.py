@@ -8,7 +8,7 @@ The info string of a block says what a test does with it:
     bash serves=PORT  run by the slow tests until something answers on that port
     bash needs=WHAT   not run, for want of WHAT; its commands are checked as far as that goes
     yaml file=PATH    written to PATH, for the blocks that follow; python too
-    text, yaml        not a command
+    text, yaml, ...   not a command
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from pathlib import Path
 
 from tests.workflows.runs import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(path for name in ("README", "CONTRIBUTING") if (path := ROOT / f"{name}.md").exists()),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 _FENCE = re.compile(r"^ *```(.*)$")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -30,6 +33,7 @@ _OPTIONS = {
     "python": {"", "slow", "needs", "file"},
     "yaml": {"", "file"},
     "text": {""},
+    "mermaid": {""},
 }
 
 
@@ -93,7 +97,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 def commands_of(block: Block) -> Iterator[Command]:
     """Read the command lines of a bash block that holds no loops, pipes or quotes over lines."""
-    for line in block.text.replace("\\\n", " ").splitlines():
+    for line in re.split(r"\n|&&", block.text.replace("\\\n", " ")):
         words = shlex.split(line, comments=True)
         variables = {}
         if words[:1] == ["export"]:

@@ -13,7 +13,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from neuron_atlas.workflows.config.reader import read_settings
-from tests.docs.blocks import PAGES, Block, Command, blocks_of, commands_of
+from tests.docs.blocks import PAGES, Block, Command, blocks_of, commands_of, prose_of
 from tests.docs.checkout import Checkout, copy_checkout, make_checkout
 from tests.workflows.runs import ROOT, composed
 
@@ -21,6 +21,7 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 NOT_RUN_BY_DEFAULT = [block for block in BLOCKS if block.language == "bash" and block.option]
 OTHER_PROGRAMS = {"aws", "pip", "python", "ray", "sbatch", "vllm/bin/pip"}
 """Programs that are not of this project and that a command may call."""
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DEMO = Block(ROOT / "README.md", 0, "bash", "neuron-atlas experiment=demo out=out/demo\n")
 README_IS_NOT_TAGGED_YET = pytest.mark.xfail(strict=False, reason="README.md has no info strings")
 _FAST, _SLOW = {"", "file"}, {"", "file", "slow", "serves"}
@@ -93,6 +94,13 @@ def test_what_is_not_run_by_default_can_be_called_so(block):
         check(command)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_make_is_said_to_do_in_a_sentence_it_can_do(page):
+    for line in re.findall(r"`((?:[A-Z_]+=\S+ )?make [^`.]+)`", prose_of(page)):
+        (command,) = commands_of(Block(page, 0, "bash", line))
+        check(command)
+
+
 @pytest.mark.parametrize(
     "block",
     [block for block in BLOCKS if block.language == "yaml"],
@@ -122,11 +130,10 @@ def check(command: Command) -> None:
 
 def check_make(command: Command) -> None:
     """Check that the targets and variables exist, and that CONFIG holds settings."""
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for argument in command.arguments:
         name, is_variable, value = argument.partition("=")
         line = rf"^{re.escape(name)} \?=" if is_variable else rf"^{re.escape(name)}:"
-        assert re.search(line, makefile, re.MULTILINE), f"make has no {name}"
+        assert re.search(line, MAKEFILE, re.MULTILINE), f"make has no {name}"
         if name == "CONFIG":
             read_settings(composed(*value.split()))
 
@@ -135,7 +142,7 @@ def first_job(overrides: list[str]) -> Iterator[str]:
     """The overrides of a call; of a sweep those of its first job."""
     parser = OverridesParser.create()
     for text in overrides:
-        if text.startswith("--"):
+        if text.startswith("--") or text == "...":  # "...": further settings of the reader's.
             continue
         override = parser.parse_override(text)
         if "--multirun" in overrides and override.is_sweep_override():
