@@ -61,9 +61,7 @@ def test_values_are_those_of_the_call() -> None:
 def test_settings_of_a_folder_of_ones_own_are_explained(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.yaml").write_text(
-        "# My photographs.\n"
-        "_target_: my_package.Mine\n"
-        "folder: here # where my photographs are\n",
+        "# My photographs.\n_target_: my_package.Mine\nfolder: here # where my photographs are\n",
         encoding="utf-8",
     )
     lines = _help("data=mine", "--config-dir", str(tmp_path))
