@@ -15,6 +15,8 @@ LAYERS ?= 0,1,2,3# of a sweep
 NODES ?= 3# of a local cluster
 SHAPE ?= bundled# of bench-capture's subject; llava-1.5-7b wants a GPU
 PORT ?= 5000# of the MLflow server
+NEEDS ?= browser# what the tests of test-with need
+ONLY ?=# a kind of slow test: slow, kill, cluster or faults
 TEST_PROCESSES ?= 2# that the tests are spread over; all that start Ray share one
 
 help: ## List the targets
@@ -28,46 +30,14 @@ demo: $(READY) ## Run the bundled subject over 1,000 drawn scenes, through every
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup
 
-test-triton: $(READY) ## Run the GPU kernel in Triton's interpreter; fetches Triton where it is absent
-	$(BIN)/python -m pip install --quiet triton
-	$(BIN)/python -m pytest -m triton tests/tasks/capture/test_fused.py
+test-slow: $(READY) ## Run the slow tests that need nothing special; ONLY=kill runs one kind of them
+	$(BIN)/python -m pytest -rs --timeout 10800 -m "$(or $(ONLY),slow or kill or cluster or faults)"
 
-test-slow: $(READY) ## Run whole runs with failures, batches, budgets, every simulator, an MLflow server
-	$(BIN)/python -m pytest -m slow
+test-with: $(READY) $(if $(filter vllm,$(NEEDS)),vllm) ## Run the tests that need NEEDS: browser, netns, slurm, triton or vllm
+	$(if $(filter triton,$(NEEDS)),$(BIN)/python -m pip install --quiet triton)
+	VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -rs -s -m "$(NEEDS)"
 
-test-simulators: $(READY) ## Run planted neurons and whole runs with every simulator that has a model
-	$(BIN)/python -m pytest -m slow tests/tasks tests/workflows/test_simulate_run.py \
-	  tests/workflows/test_model_run.py
-
-test-mlflow: $(READY) ## Sweep against a real MLflow server, and look at its pages in a headless Chromium
-	$(BIN)/python -m pytest -m "browser or slow" tests/workflows/tracking
-
-test-vllm: $(READY) vllm ## Run the simulators that ask a model against a real vLLM on the CPU, and kill it
-	VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python \
-	  $(BIN)/python -m pytest -m vllm -s tests/vllm
-
-test-browser: $(READY) ## Read the site, and a sweep's pages in MLflow, in a headless Chromium
-	$(BIN)/python -m pytest -m browser -rs
-
-test-kill: $(READY) ## Kill a run at fifty random moments, and compare it with an undisturbed one
-	$(BIN)/python -m pytest -m kill -s --timeout 10800 tests/workflows/test_kill.py
-
-test-cluster: $(READY) ## Run on several Ray nodes: spread, followed, stopped, behind a token
-	$(BIN)/python -m pytest -m cluster -s tests/infra
-
-test-faults: $(READY) ## Kill workers, nodes and drivers, fill the disk, send signals; with and without what guards
-	$(BIN)/python -m pytest -m faults -s tests/workflows
-
-test-netns: $(READY) ## Cut a node off from the network and back; wants root and iproute2
-	$(BIN)/python -m pytest -m netns -s tests/workflows/faults
-
-test-slurm: $(READY) ## Run infra/slurm on a SLURM of its own; wants root, slurm-wlm and munge
-	@for wanted in slurmctld slurmd sbatch munged; do \
-	  PATH=$$PATH:/usr/sbin command -v $$wanted > /dev/null || { \
-	    echo "test-slurm: no $$wanted here; apt-get install slurm-wlm munge" >&2; exit 2; }; done
-	$(BIN)/python -m pytest -m slurm -s tests/infra
-
-check: $(READY) ## Check format, lint, types and the walls between rooms
+check: $(READY) ## Check format, lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -1,4 +1,4 @@
-"""The whole line as a job on several Ray nodes: `make test-cluster`."""
+"""The whole line as a job on several Ray nodes: `make test-slow ONLY=cluster`."""
 
 from __future__ import annotations
 

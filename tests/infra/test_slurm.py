@@ -1,4 +1,4 @@
-"""infra/slurm/atlas.sbatch on a real SLURM: `make test-slurm`."""
+"""infra/slurm/atlas.sbatch on a real SLURM: `make test-with NEEDS=slurm`."""
 
 from __future__ import annotations
 

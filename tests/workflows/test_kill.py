@@ -1,4 +1,4 @@
-"""Kill -9 at fifty random moments of a run. It takes many minutes: `make test-kill`."""
+"""Kill -9 at fifty random moments of a run. It takes many minutes: `make test-slow ONLY=kill`."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from neuron_atlas.tasks.artifacts.location import is_uri
 from neuron_atlas.workflows.config.reader import unknown_key
+from neuron_atlas.workflows.config.settings_help import settings_help
 from neuron_atlas.workflows.run.errors import WrongCall
 from neuron_atlas.workflows.run.store import local_folder
 
@@ -46,11 +47,17 @@ _PATHS = (
 
 
 def register_resolvers() -> None:
-    """Register the resolvers ${project_root:} and ${local_folder:out,local}."""
+    """Register the resolvers ${project_root:}, ${local_folder:out,local} and ${settings_help:}."""
     OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
     OmegaConf.register_new_resolver(
         "local_folder", lambda out, local: str(local_folder(out, local)), replace=True
     )
+    OmegaConf.register_new_resolver("settings_help", _settings_help, replace=True)
+
+
+def _settings_help() -> str:
+    overrides = [text for text in sys.argv[1:] if re.match(r"[+~]*[\w/@.]+=", text)]
+    return settings_help("atlas", overrides)
 
 
 def register_launcher() -> None:

@@ -1,4 +1,4 @@
-"""A node that is cut off from the network and comes back: `make test-netns`."""
+"""A node that is cut off from the network and comes back: `make test-with NEEDS=netns`."""
 
 from __future__ import annotations
 

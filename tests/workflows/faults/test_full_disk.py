@@ -1,5 +1,5 @@
 """A disk that is full, three times under one run that is called again, in the end with room for
-all. `make test-faults`; wants root, for it mounts a small disk."""
+all. `make test-slow ONLY=faults`; wants root, for it mounts a small disk."""
 
 from __future__ import annotations
 

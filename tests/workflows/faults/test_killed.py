@@ -1,4 +1,4 @@
-"""Workers, nodes and drivers that are killed: `make test-faults`."""
+"""Workers, nodes and drivers that are killed: `make test-slow ONLY=faults`."""
 
 from __future__ import annotations
 

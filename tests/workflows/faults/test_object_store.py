@@ -1,4 +1,4 @@
-"""A whole run on an object store: stopped, gone on with on another machine. `make test-faults`."""
+"""A whole run on an object store: stopped, gone on with on another machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in the middle of every stage, and the run that goes on. `make test-faults`."""
+"""SIGINT and SIGTERM in the middle of every stage, and the run that goes on."""
 
 from __future__ import annotations
 
