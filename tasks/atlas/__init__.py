@@ -1,4 +1,4 @@
-"""A finished atlas in Python: `Atlas.open(uri)`."""
+"""Read a finished atlas in Python: `Atlas.open(uri)`."""
 
 from neuron_atlas.tasks.atlas.atlas import Atlas
 from neuron_atlas.tasks.atlas.neuron import Neuron, NoSuchNeuron

@@ -1,4 +1,4 @@
-"""A finished run, opened to be read: its tables as lazy frames, and its neurons."""
+"""Read a finished run: its tables as lazy frames, and its neurons."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Atlas:
     """One finished run. Its tables are attributes, each a polars LazyFrame: `atlas.types`,
     `atlas.explanations`, `atlas.scores`, `atlas.samples` ...; `atlas.tables` names them all.
 
-    A frame reads what is asked of it, and no more: filter and select before `collect`.
-    source: where exemplars' images are opened; None where the dataset cannot be opened again.
+    A frame reads only the rows and columns that it needs: filter and select before `collect`.
+    source: dataset that exemplars' images are read from; None if it cannot be opened again.
     """
 
     run: Run
@@ -40,38 +40,38 @@ class Atlas:
     def open(uri: str | Path, run: str | None = None, source: Source | None = None) -> Atlas:
         """Open an output folder, or a prefix on an object store (s3://bucket/prefix).
 
-        run: the name of a run of `Atlas.runs`, or how it begins; None for the last. source: to
-        open images with, where the dataset has moved; None for that of the run. Raises NoSuchRun.
+        run: name of a run in `Atlas.runs`, or a prefix of it; None for the last run. source:
+        dataset to read images from, if it has moved; None for the run's own. Raises NoSuchRun.
         """
         found = find_run(location(str(uri)), run)
         return Atlas(found, source or _source(found))
 
     @staticmethod
     def runs(uri: str | Path) -> list[Run]:
-        """All runs that finished there, first to last. Raises NoSuchRun."""
+        """Return all finished runs of an output folder, first to last. Raises NoSuchRun."""
         return list_runs(location(str(uri)))
 
     @property
     def tables(self) -> list[str]:
-        """The names of the tables."""
+        """Names of the tables."""
         return sorted(set(self.run.artifacts) - _NO_TABLES)
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
-        """The layers that were captured."""
-        told = self.run.of_stage("capture").get("about", {}).get("layers")
-        if told is None:
-            told = self.types.select(pl.col("layer").unique().sort()).collect()["layer"]
-        return tuple(told)
+        """Captured layers."""
+        layers = self.run.of_stage("capture").get("about", {}).get("layers")
+        if layers is None:
+            layers = self.types.select(pl.col("layer").unique().sort()).collect()["layer"]
+        return tuple(layers)
 
     def table(self, name: str) -> pl.LazyFrame:
-        """A table by its name. Raises AttributeError where the run has none."""
+        """Return a table by its name. Raises AttributeError if the run has no such table."""
         if name not in self.tables:
             raise AttributeError(f"this run has no table {name!r}; it has {', '.join(self.tables)}")
         return _scan(self.run.paths(name))
 
     def neuron(self, layer: int, index: int) -> Neuron:
-        """One neuron, with what the atlas knows of it. Raises NoSuchNeuron."""
+        """Return one neuron with all that the run stores about it. Raises NoSuchNeuron."""
         if layer not in self.layers:
             known = ", ".join(map(str, self.layers))
             raise NoSuchNeuron(f"layer {layer}: this run captured the layers {known}")
@@ -90,7 +90,7 @@ class Atlas:
 
 
 def _scan(paths: Sequence[Path]) -> pl.LazyFrame:
-    """The rows of some files of one table, read when they are asked for."""
+    """Return the rows of some files of one table as a lazy frame."""
     if all(is_local(path) for path in paths):
         return pl.scan_parquet(list(paths), missing_columns="raise")
     remote = [cast(UPath, path) for path in paths]
@@ -99,14 +99,14 @@ def _scan(paths: Sequence[Path]) -> pl.LazyFrame:
 
 
 def _source(run: Run) -> Source | None:
-    """The run's own dataset, if it is of a class of this program and can be opened now."""
-    told = dict(run.parameter("samples", "source"))
-    module, _, name = str(told.pop("class", "")).rpartition(".")
-    # A manifest is data: it names a dataset, and no other code to be run.
+    """Return the run's dataset; None if its class is not one of this program."""
+    settings = dict(run.parameter("samples", "source"))
+    module, _, name = str(settings.pop("class", "")).rpartition(".")
+    # A manifest is data: it may name a dataset class, but no other code to run.
     if not f"{module}.".startswith(_SOURCES):
         return None
     kind: Any = getattr(import_module(recorded_module(module)), name, None)
     if not (isinstance(kind, type) and is_dataclass(kind)):
         return None
     known = {spec.name for spec in fields(kind)}
-    return cast(Any, kind)(**{key: value for key, value in told.items() if key in known})
+    return cast(Any, kind)(**{key: value for key, value in settings.items() if key in known})

@@ -1,4 +1,4 @@
-"""The card of an exported atlas: what it is, how it was made, what was measured, what it is not."""
+"""Write the dataset card of an exported atlas: method, columns, results and limitations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNCHOSEN = "unknown"
 
 @dataclass(frozen=True)
 class Exported:
-    """A config of the exported dataset: its table, its file, rows, and bytes in memory."""
+    """One config of the exported dataset: its table, file, number of rows, and bytes in memory."""
 
     name: str
     spec: TableSpec
@@ -35,7 +35,7 @@ class Exported:
 def write_card(
     atlas: Atlas, path: Path, exported: Sequence[Exported], license_id: str, title: str = ""
 ) -> None:
-    """Write README.md: YAML that the Hub and `datasets` read, then words and numbers."""
+    """Write README.md: YAML for the Hub and `datasets`, then text and tables."""
     about = _about(atlas)
     title = one_line(title) or f"Neurons of {about['subject']} on {about['dataset']}"
     environment = Environment(
@@ -60,12 +60,12 @@ def write_card(
 
 
 def one_line(text: str) -> str:
-    """Text without line ends, which would end a title or a table's row."""
+    """Join lines with spaces, for a title or a row of a table."""
     return " ".join(text.split())
 
 
 def cell(value: Any) -> str:
-    """A value as the cell of a Markdown table, in which nothing is markup."""
+    """Format a value as a cell of a Markdown table, with all markup escaped."""
     if value is None:
         return ""
     text = f"{value:.3f}" if isinstance(value, float) else one_line(str(value))
@@ -111,7 +111,7 @@ def _front_matter(exported: Sequence[Exported], license_id: str, title: str) -> 
 
 
 def _about(atlas: Atlas) -> dict[str, str]:
-    """What was run, in words; no path of the machine that it was run on."""
+    """Describe the run in words, without paths of the machine that ran it."""
     run = atlas.run
     subject = run.parameter("describe", "subject")
     capture, describe = run.parameter("capture", "capture"), run.parameter("describe", "describe")
@@ -150,7 +150,7 @@ def _types_by_layer(atlas: Atlas) -> list[dict[str, Any]]:
 
 
 def _scores(atlas: Atlas) -> list[dict[str, Any]]:
-    """Of each explainer and simulator, over all neurons and tokens, the means with intervals."""
+    """Return mean scores with intervals for each explainer and simulator, over all tokens."""
     if "score_aggregates" not in atlas.tables:
         return []
     measures = ("correlation", "control_other", "margin", "beats_control")

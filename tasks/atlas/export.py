@@ -28,11 +28,11 @@ CONFIGS: dict[str, TableSpec] = {
     "explanations": EXPLANATIONS,
     "scores": SCORES,
 }
-"""The dataset's configs, each a table; `tested_types` only of a run that tested."""
+"""Configs of the dataset, each one table. Only runs with classify=tested have `tested_types`."""
 
 
 def main() -> None:
-    """The console script: exit status 0, 1 where it failed, 2 for a wrong call."""
+    """Run the console script. Exit status: 0 for success, 1 for a failure, 2 for a wrong call."""
     options = _parser().parse_args()
     try:
         atlas = Atlas.open(options.out, options.run)
@@ -51,9 +51,10 @@ def export(
 ) -> list[Exported]:
     """Write types, explanations and scores with a card into a new folder.
 
-    license_id: one of the Hub's identifiers, such as cc-by-4.0. title: of the card; empty for one
-    that names subject and dataset. Raises FileExistsError where the folder holds something, and
-    ValueError where the run has no types.
+    license_id: one of the Hub's identifiers, such as cc-by-4.0. title: title of the card; empty for
+    one that names subject and dataset. Raises FileExistsError if the folder is not empty,
+    ValueError if the run has no types, DiskFull if the disk is full, and OSError if a file cannot
+    be read or written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{str(folder)!r} is not empty; name a new folder")
@@ -79,7 +80,7 @@ def export(
 
 
 def _write(atlas: Atlas, name: str, spec: TableSpec, folder: Path) -> Exported:
-    """One table as one file, a row group at a time, so that it may be larger than memory."""
+    """Write a table as one file, in batches, so that it may be larger than memory."""
     schema = pa.schema([pa.field(field.name, field.type) for field in spec.schema])
     path = folder / name / "atlas-00000-of-00001.parquet"
     path.parent.mkdir()
@@ -102,17 +103,21 @@ def _parser() -> argparse.ArgumentParser:
         "by `hf upload NAME FOLDER --repo-type dataset`. Credentials of an object store are read "
         "from the environment.",
     )
-    parser.add_argument("out", metavar="OUT", help="what out=... named: a folder or s3://...")
-    parser.add_argument("folder", metavar="FOLDER", help="to be made; must not hold anything yet")
-    parser.add_argument("--run", help="name of a run in OUT; the last one if it is not given")
+    parser.add_argument(
+        "out", metavar="OUT", help="output folder of the run, as in out=...: a folder or s3://..."
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="folder to create; it must be empty or absent"
+    )
+    parser.add_argument("--run", help="name of a run in OUT; the default is the last one")
     parser.add_argument(
         "--license",
         default="unknown",
         metavar="ID",
-        help="under which you publish it, as the Hub writes it: cc-by-4.0, cc0-1.0 ...; the card "
-        "says that none is chosen if it is not given",
+        help="license of the dataset, by its identifier on the Hub, such as cc-by-4.0; without it, "
+        "the card states that no license has been chosen",
     )
-    parser.add_argument("--title", default="", help="of the card")
+    parser.add_argument("--title", default="", help="title of the card")
     return parser
 
 

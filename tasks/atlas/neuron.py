@@ -1,4 +1,4 @@
-"""One neuron of an atlas: its type, what was said of it, how far that holds, what excites it."""
+"""Read one neuron of an atlas: its type, explanations, scores and exemplars."""
 
 from __future__ import annotations
 
@@ -24,44 +24,43 @@ from neuron_atlas.tasks.report.record import Exemplar, NeuronRecord, TypedNeuron
 if TYPE_CHECKING:
     from neuron_atlas.tasks.atlas.atlas import Atlas
 
-_SHOWN = 6
-"""Exemplars that a notebook shows."""
+_EXEMPLARS_IN_NOTEBOOK = 6
 
 
 class NoSuchNeuron(IndexError):
-    """A layer or an index that the run did not capture; the message says which it did."""
+    """The run did not capture this layer or index; the message names those it did capture."""
 
 
 @dataclass(frozen=True, repr=False)
 class Neuron(TypedNeuron):
-    """One neuron; files: of its layer. Its tables are read when they are asked for."""
+    """One neuron. Its tables are read on first access. files: files of its layer."""
 
     atlas: Atlas
     files: LayerFiles
 
     @property
     def index(self) -> int:
-        """Its index in the layer."""
+        """Index of the neuron in its layer."""
         return self.neuron
 
     @cached_property
     def explanations(self) -> pl.DataFrame:
-        """Its rows of `explanations`, one of each explainer; none where it was not chosen."""
+        """Rows of `explanations`, one per explainer; empty if the neuron was not explained."""
         return pl.DataFrame(read_neurons(self.files, EXPLANATIONS, [self.index]))
 
     @cached_property
     def scores(self) -> pl.DataFrame:
-        """Its rows of `scores`, by explainer, simulator and tokens."""
+        """Rows of `scores`, one per explainer, simulator and kind of tokens."""
         return pl.DataFrame(read_neurons(self.files, SCORES, [self.index]))
 
     @property
     def exemplars(self) -> list[Exemplar]:
-        """The samples that excite it most, strongest first."""
+        """Top-activating samples, strongest first."""
         return list(self.record.exemplars)
 
     @cached_property
     def record(self) -> NeuronRecord:
-        """All of that together, as the report shows it."""
+        """Type, explanations, scores and exemplars together, as the report shows them."""
         run = self.atlas.run
         samples = SampleFiles(
             tuple(run.paths("samples")), tuple(run.paths("descriptions")), self.atlas.source
@@ -69,16 +68,18 @@ class Neuron(TypedNeuron):
         return read_records(self.files, [self.index], samples.open)[self.index]
 
     def __repr__(self) -> str:
-        said = self.explanations.filter(pl.col("status") == "ok")["text"].to_list()
-        words = f": {said[0]}" if said else ""
-        return f"<Neuron {self.layer}:{self.index}, {self.type}{words}>"
+        texts = self.explanations.filter(pl.col("status") == "ok")["text"].to_list()
+        explanation = f": {texts[0]}" if texts else ""
+        return f"<Neuron {self.layer}:{self.index}, {self.type}{explanation}>"
 
     def _repr_html_(self) -> str:
-        return neuron_html(replace(self.record, exemplars=self.record.exemplars[:_SHOWN]))
+        return neuron_html(
+            replace(self.record, exemplars=self.record.exemplars[:_EXEMPLARS_IN_NOTEBOOK])
+        )
 
 
 def read_neuron(atlas: Atlas, layer: int, index: int) -> Neuron:
-    """Find a neuron's row of `types`. Raises NoSuchNeuron."""
+    """Read a neuron's row of `types`. Raises NoSuchNeuron."""
     files = files_of_layer(layer, {name: atlas.run.paths(name) for name in atlas.tables})
     found = by_neuron(read_neurons(files, NEURON_TYPES, [index]))
     if index not in found:

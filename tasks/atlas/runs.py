@@ -1,4 +1,4 @@
-"""The runs that an output folder holds, as their manifests tell of them."""
+"""List and read the finished runs of an output folder, from their manifests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ RUNS = "runs"
 
 
 class NoSuchRun(LookupError):
-    """There is no finished run where one was looked for; the message says what is there."""
+    """No such finished run; the message lists the runs of the folder, if any."""
 
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """One finished run. name: by which it is opened; finished: when, UTC.
+    """One finished run. name: opens the run in `Atlas.open`. finished: time of its end, in UTC.
 
-    Of a run of an older version, what its manifest does not tell is empty.
+    Fields that the manifest of an older version lacks are empty.
     """
 
     out: Path
@@ -43,47 +43,48 @@ class Run:
         return f"<Run {self}>"
 
     def paths(self, artifact: str) -> list[Path]:
-        """The files of an artifact. Raises KeyError."""
+        """Return the files of an artifact. Raises KeyError."""
         return [self.out / name for name in self.artifacts[artifact]["files"]]
 
     def of_stage(self, stage: str) -> Mapping[str, Any]:
-        """The manifest of a stage (of several explainers', the first); empty if it is not there."""
+        """Return a stage's manifest (the first explainer's, if several), or an empty mapping."""
         return self._stages.get(stage, {})
 
     def parameter(self, stage: str, name: str) -> Mapping[str, Any]:
-        """A group of settings that decided a stage's result."""
+        """Return a group of settings that decided a stage's result; empty if unknown."""
         return self.of_stage(stage).get("parameters", {}).get(name, {})
 
     @cached_property
     def _stages(self) -> dict[str, Mapping[str, Any]]:
-        marks = {
+        fingerprints = {
             entry["stage"]: entry["fingerprint"].split("+")[0] for entry in self.artifacts.values()
         }
-        places = {
-            stage: f"artifacts/{stage}/{mark[:16]}/{MANIFEST}" for stage, mark in marks.items()
+        manifests = {
+            stage: f"artifacts/{stage}/{fingerprint[:16]}/{MANIFEST}"
+            for stage, fingerprint in fingerprints.items()
         }
-        there = present(self.out, list(places.values()))
+        existing = present(self.out, list(manifests.values()))
         return {
             stage: json.loads((self.out / name).read_text(encoding="utf-8"))
-            for stage, name in places.items()
-            if name in there
+            for stage, name in manifests.items()
+            if name in existing
         }
 
 
 def find_run(out: Path, name: str | None = None) -> Run:
-    """The last run in `out`, or the one whose name begins so. Raises NoSuchRun."""
+    """Return the last run in `out`, or the one whose name starts with `name`. Raises NoSuchRun."""
     if name is None:
         return _last(out)
     found = [run for run in list_runs(out) if run.name.startswith(name)]
     if len(found) != 1:
-        there = "\n  ".join(map(str, list_runs(out)))
+        listed = "\n  ".join(map(str, list_runs(out)))
         problem = "several runs begin with" if found else "there is no run"
-        raise NoSuchRun(f"{str(out)!r}: {problem} {name!r}; there are:\n  {there}")
+        raise NoSuchRun(f"{str(out)!r}: {problem} {name!r}; there are:\n  {listed}")
     return found[0]
 
 
 def list_runs(out: Path) -> list[Run]:
-    """All runs that finished in `out`, first to last. Raises NoSuchRun where there is none."""
+    """Return all finished runs in `out`, first to last. Raises NoSuchRun if there is none."""
     last = _last(out)
     runs = {
         run.name: run for run in (_read(out, path) for path in sorted((out / RUNS).glob("*.json")))
@@ -104,10 +105,10 @@ def _last(out: Path) -> Run:
 
 def _read(out: Path, path: Path) -> Run:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         name, finished, subject, dataset = (
-            told.get(key, "") for key in ("run", "finished", "subject", "dataset")
+            manifest.get(key, "") for key in ("run", "finished", "subject", "dataset")
         )
-        return Run(out, name, finished, subject, dataset, told["artifacts"])
+        return Run(out, name, finished, subject, dataset, manifest["artifacts"])
     except (ValueError, KeyError, TypeError) as error:
         raise NoSuchRun(f"{str(path)!r} is not the manifest of a run: {error!r}") from error

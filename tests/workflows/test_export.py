@@ -80,7 +80,7 @@ def test_without_a_licence_the_card_says_that_none_is_chosen(opened, tmp_path):
     export(opened, tmp_path / "new")
     text = (tmp_path / "new" / "README.md").read_text(encoding="utf-8")
     assert "license: unknown" in text
-    assert "None has been chosen yet" in text
+    assert "No license has been chosen yet" in text
 
 
 def test_nothing_of_a_dataset_is_markup_in_a_table():
