@@ -196,12 +196,12 @@ def _visit(browser: Any, site: Path) -> dict[str, float]:
         timed(f"sort_by_{name.lower()}", button.click)
     timed("filter_by_layer", lambda: page.get_by_label("From layer").select_option(index=1))
     link = page.locator(".canvas .row a").first
-    timed("open_neuron", link.click, "() => Boolean(document.querySelector('.one .told'))")
+    timed("open_neuron", link.click, "() => Boolean(document.querySelector('.one .neuron-body'))")
     page.context.close()
     other = browser.new_context().new_page()
     start = time.perf_counter()
     other.goto(f"{address}#/neuron/0:417")
-    other.wait_for_selector(".one .told")
+    other.wait_for_selector(".one .neuron-body")
     timings["open_neuron_by_link"] = time.perf_counter() - start
     other.context.close()
     if problems:

@@ -173,7 +173,7 @@ def test_aggregates_are_shown_with_their_intervals_and_what_is_undefined(render)
     assert "31 % 1,500 0.31" in words
     assert "Text dissect concept 0 2 \N{EN DASH} " in words
     assert "Layer 7 dissect concept 8 2 0.50 0.40 to 0.60" in words
-    assert "where its q is at most 0.05" in words
+    assert "if its q is at most 0.05" in words
 
 
 def test_the_scale_is_drawn_where_the_numbers_lie(render):

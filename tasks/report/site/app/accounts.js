@@ -1,5 +1,5 @@
 "use strict";
-/* What each explainer said of a neuron, and how far that holds. */
+/* Explanations of a neuron, each with its scores. */
 (() => {
   const { h, foreign } = Atlas;
 
@@ -12,7 +12,7 @@
     }
     return [
       h("blockquote", { dir: "auto" }, h("p", {}, account.text)),
-      account.evidence_for || account.evidence_against ? h("dl", { class: "pleas" },
+      account.evidence_for || account.evidence_against ? h("dl", { class: "evidence" },
         paragraph("for", account.evidence_for), paragraph("against", account.evidence_against)) : null,
     ];
   };
@@ -24,7 +24,7 @@
 
   const measured = (name, value) => (Atlas.known(value) ? `${name} ${Atlas.signed(value)}` : null);
 
-  /** A score over all tokens; parts: the same over the visual and the text tokens alone. */
+  /** Return a score over all tokens. parts: the same score over visual or text tokens alone. */
   const scoreLine = (score, parts) => {
     if (score.status !== "ok" || !Atlas.known(score.correlation)) {
       return h("div", { class: "score" }, h("p", { class: "failed" }, h("b", {}, "No score:"), " ",
@@ -35,7 +35,7 @@
     const further = [
       measured("Spearman", score.spearman), measured("AUROC of active tokens", score.auroc),
       measured("explained variance", score.explained_variance),
-      measured("tells exemplars from random samples: AUC", score.detection_auc),
+      measured("exemplars against random samples: AUC", score.detection_auc),
       measured("balanced accuracy", score.balanced_accuracy),
     ].filter(Boolean);
     return h("div", { class: "score" }, Atlas.scoreScale(score), h("div", {},
@@ -52,7 +52,7 @@
       further.length ? h("p", { class: "quiet" }, further.join(", ")) : null));
   };
 
-  /** One explainer's words and scores. */
+  /** Return one explainer's explanation with its scores. */
   Atlas.account = (account) => {
     const whole = account.scores.filter((score) => score.tokens === "all");
     return h("div", { class: "account" }, words(account),
@@ -63,7 +63,7 @@
         : h("p", { class: "score quiet" }, "Not scored."));
   };
 
-  /** Tabs, one for each name; show(number) fills the panel. Arrow keys go from tab to tab. */
+  /** Return a tab for each name. show(number) fills the panel. Arrow keys move between tabs. */
   Atlas.tabs = (label, names, chosen, panel, show) => {
     const tabs = names.map((name, number) => h("button", {
       type: "button", role: "tab", id: `${panel.id}-tab-${number}`, "aria-controls": panel.id,

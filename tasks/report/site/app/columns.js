@@ -1,11 +1,11 @@
 "use strict";
-/* The columns of all neurons as typed arrays, and the rows that a filter leaves, in an order. */
+/* Columns of all neurons as typed arrays, and their rows, filtered and sorted. */
 (() => {
   const FAILS_LAYER = 1, FAILS_SCORE = 2, FAILS_TYPE = 4, FAILS_OTHER = 8;
   const columns = { accounts: new Map(), words: new Map() };
   Atlas.columns = columns;
 
-  /** Load what every row shows, whoever explained it. */
+  /** Load the columns that do not depend on an explainer. */
   columns.open = () => {
     columns.opened ||= (async () => {
       const layers = Atlas.index.layers;
@@ -13,7 +13,7 @@
       Object.assign(columns, {
         total,
         layer: new Uint16Array(total),
-        place: new Uint16Array(total), // Which of the index's layers.
+        place: new Uint16Array(total), // Position of the layer in the index.
         neuron: new Uint32Array(total),
         type: new Uint8Array(total),
         tested: new Uint8Array(total),
@@ -40,7 +40,7 @@
     return columns.opened;
   };
 
-  /** The columns of one explainer with its simulator. */
+  /** Load the columns of one pair of explainer and simulator. */
   columns.account = (number) => {
     if (!columns.accounts.has(number)) {
       const loading = loadAccount(number).catch((error) => { columns.accounts.delete(number); throw error; });
@@ -60,16 +60,16 @@
       const loaded = await Atlas.load(`accounts/${number}/${layer.layer}`);
       const from = columns.starts[place];
       for (const name of measures) {
-        const kept = new Int16Array(Atlas.bytes(loaded[name]).buffer);
+        const stored = new Int16Array(Atlas.bytes(loaded[name]).buffer);
         const column = account[name];
-        for (let row = 0; row < kept.length; row += 1) column[from + row] = kept[row] === none ? NaN : kept[row] / steps;
+        for (let row = 0; row < stored.length; row += 1) column[from + row] = stored[row] === none ? NaN : stored[row] / steps;
       }
       for (const name of ["outcome", "beats"]) account[name].set(Atlas.bytes(loaded[name]), from);
     }));
     return account;
   };
 
-  /** The explanations of one layer, as lines, and the same in small letters. */
+  /** Load the explanations of one layer, as lines. Lower case is added by the first search. */
   columns.loadWords = async (explainer, place) => {
     const key = `${explainer}/${Atlas.index.layers[place].layer}`;
     if (!columns.words.has(key)) {
@@ -79,14 +79,14 @@
     return columns.words.get(key);
   };
 
-  /** The explanation of a row, or null while its layer is not loaded. */
+  /** Return the explanation of a row, or null if its layer is not loaded yet. */
   columns.wordsOf = (row, explainer) => {
     const place = columns.place[row];
     const words = columns.words.get(`${explainer}/${Atlas.index.layers[place].layer}`);
     return words ? words.lines[row - columns.starts[place]] : null;
   };
 
-  /** The row of a neuron, or -1. */
+  /** Return the row of a neuron, or -1. */
   columns.find = (layer, neuron) => {
     const place = Atlas.index.layers.findIndex((one) => one.layer === layer);
     if (place < 0) return -1;
@@ -99,9 +99,9 @@
     return low < from + count && columns.neuron[low] === neuron ? low : -1;
   };
 
-  /** Rows that `state` lets through, in its order; and for facets, which filters each row fails, and
-      the places of the layers that were not searched for words, as their filter leaves them out.
-      progress(done, total): told while explanations are loaded for a search or an order. */
+  /** Filter and sort the rows by `state`. Also return the filters that each row fails, and the layers
+      (their positions) that were not searched because the layer filter excludes them.
+      progress(done, total) is called while explanations load for a search or sort. */
   columns.select = async (state, progress = () => {}) => {
     await columns.open();
     const account = await columns.account(state.account);
@@ -141,7 +141,7 @@
     }
   };
 
-  /** Words in any order, and "phrases" as they stand; small and capital letters are the same. */
+  /** Split a search into words and quoted "phrases", in lower case. */
   const termsOf = (words) => [...words.toLowerCase().matchAll(/"([^"]+)"?|([^\s"]+)/g)]
     .map((found) => found[1] || found[2]);
 
@@ -158,7 +158,7 @@
     }));
   };
 
-  /** Gives the places of the layers whose explanations are not loaded. */
+  /** Mark rows without the terms. Return the positions of layers whose explanations are not loaded. */
   const markWords = (fails, terms, explainer) => {
     const unsearched = new Set();
     Atlas.index.layers.forEach((layer, place) => {
@@ -228,8 +228,8 @@
     places.sort((a, b) => (texts[a] < texts[b] ? -1 : texts[a] > texts[b] ? 1 : a - b));
     const ordered = Uint32Array.from(places, (at) => rows[at]);
     if (!down) return ordered;
-    const said = places.filter((at) => texts[at] !== "\uffff").length;
-    ordered.subarray(0, said).reverse();
+    const explained = places.filter((at) => texts[at] !== "\uffff").length;
+    ordered.subarray(0, explained).reverse();
     return ordered;
   };
 })();

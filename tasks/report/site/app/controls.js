@@ -1,5 +1,5 @@
 "use strict";
-/* The filters above the table. Each changes `state` and asks for the table anew. */
+/* The filters above the table. Each one changes `state` and updates the table. */
 (() => {
   const { h, field } = Atlas;
   const PAUSE_MS = 120;
@@ -35,7 +35,7 @@
     return input;
   };
 
-  /** The filters' element, the search field, and draw(selected) for the pictures in them. */
+  /** Return the filters' element, the search field, and draw(selected), which updates the histograms. */
   Atlas.controls = (state, heads, update) => {
     let waiting = 0;
     const soon = () => { clearTimeout(waiting); waiting = setTimeout(update, PAUSE_MS); };
@@ -87,8 +87,8 @@
     const clear = h("button", {
       type: "button", class: "clear",
       onclick: () => {
-        const { account: same, rule: kept, sort, down } = state;
-        Object.assign(state, Atlas.route.nothing(), { account: same, rule: kept, sort, down });
+        const { account: sameAccount, rule: sameRule, sort, down } = state;
+        Object.assign(state, Atlas.route.nothing(), { account: sameAccount, rule: sameRule, sort, down });
         sync();
         update();
         search.focus();
@@ -98,7 +98,7 @@
       (state.down ? "-" : "") + state.sort, (value) => { Object.assign(state, { sort: value.replace(/^-/, ""), down: value.startsWith("-") }); update(); }));
     order.classList.add("order");
 
-    /** Put what the state holds into the fields, after something else has changed it. */
+    /** Update the fields after the state has changed elsewhere. */
     const sync = () => {
       [from.value, to.value] = ends().map(String);
       low.value = state.low ?? "";
@@ -115,7 +115,7 @@
       const sums = byLayer.filter(Boolean).map((column) => column.reduce((sum, one) => sum + one, 0));
       const unread = unsearched.size ? `, ${unsearched.size} of ${layers.length} layers not searched` : "";
       const range = state.layers && [layers.findIndex((one) => one >= state.layers[0]), layers.findLastIndex((one) => one <= state.layers[1])];
-      layerStrip.draw(byLayer, names, range, `${Math.min(...sums)} to ${Math.max(...sums)} a layer${unread}`);
+      layerStrip.draw(byLayer, names, range, `${Math.min(...sums)} to ${Math.max(...sums)} per layer${unread}`);
       const byScore = Atlas.countScores(fails, columns, state);
       const scored = byScore.reduce((sum, column) => sum + column.reduce((all, one) => all + one, 0), 0);
       const bounds = state.low === null && state.high === null ? null

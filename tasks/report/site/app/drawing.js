@@ -1,9 +1,9 @@
 "use strict";
-/* Pictures from bytes: heat maps over images, the histogram of activations, a score on its scale. */
+/* Drawings: heat maps over images, histograms of activations, scores on a scale. */
 (() => {
   const { h, svg } = Atlas;
 
-  /** A heat map as a canvas of one pixel a patch, laid over an image by the style. */
+  /** Draw a heat map as a canvas of one pixel per patch; the style sheet scales it over the image. */
   Atlas.heatMap = (bytes, rows, columns, what) => {
     const canvas = h("canvas", { class: "heat", width: columns, height: rows, role: "img" });
     const pixels = new ImageData(columns, rows);
@@ -21,7 +21,7 @@
     return { canvas, strongest };
   };
 
-  /** A correlation, its interval and its control on a scale from -1 to 1. */
+  /** Draw a correlation, its interval and its control on a scale from -1 to 1. */
   Atlas.scoreScale = (score) => {
     const along = (value) => ((Math.min(1, Math.max(-1, value)) + 1) / 2) * 200;
     const parts = [svg("path", { class: "axis", d: "M0 10H200M0 6.5V13.5M100 6.5V13.5M200 6.5V13.5" })];
@@ -40,7 +40,7 @@
     return svg("svg", { class: "scale", viewBox: "-6 0 212 30", role: "img", "aria-label": words }, parts);
   };
 
-  /** How often the neuron is how active, by role: shares of tokens on a logarithmic scale. */
+  /** Draw histograms of activations by token role, with shares on a logarithmic scale. */
   Atlas.histogram = (details) => {
     const WIDTH = 460, TALL = 70, LEFT = 88, FLOOR = 1e-6;
     const edges = Atlas.index.edges;
@@ -48,7 +48,7 @@
       const counts = details.histogram[role];
       return { role, counts, total: counts.reduce((sum, one) => sum + one, 0) };
     }).filter((one) => one.total);
-    if (!roles.length) return h("p", { class: "empty" }, "No token was counted.");
+    if (!roles.length) return h("p", { class: "empty" }, "No tokens were counted.");
     const last = Math.max(...roles.map(({ counts }) => counts.findLastIndex((one) => one > 0)), 8);
     const step = (WIDTH - LEFT) / (last + 1);
     const drawn = [];

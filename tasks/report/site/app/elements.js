@@ -1,6 +1,6 @@
 "use strict";
-/* Elements are made by name and filled with text; nothing is ever read as markup, so what models and
-   datasets say stays text. */
+/* Create elements and fill them with text. Nothing is parsed as markup, so texts from models and
+   datasets stay text. */
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
 
@@ -19,10 +19,10 @@
   Atlas.h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
   Atlas.svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-  /** Text of a model or dataset: its direction is its own, and ends with it. */
+  /** Return an element with text from a model or dataset, isolated in its own text direction. */
   Atlas.foreign = (tag, attributes, text) => Atlas.h(tag, { dir: "auto", ...attributes }, text);
 
   Atlas.swatch = (type) => Atlas.h("span", { class: `swatch type-${type}`, "aria-hidden": "true" });
 
-  Atlas.say = (message) => { document.getElementById("said").textContent = message; };
+  Atlas.announce = (message) => { document.getElementById("announcement").textContent = message; };
 })();

@@ -1,6 +1,6 @@
 "use strict";
-/* Small pictures above the table: what the filter leaves, by layer and by score. Drawing over one
-   with a pointer sets its range; the fields beside it do the same for the keyboard. */
+/* Histograms above the table: the filtered neurons by layer and by score. Dragging over a histogram
+   sets its range; the fields below it do the same from the keyboard. */
 (() => {
   const { h, svg } = Atlas;
   const WIDTH = 300, TALL = 46, BINS = 40;
@@ -29,8 +29,8 @@
     return bars;
   };
 
-  /** A strip that is redrawn by draw(counts, names, range, words), where null stands for counts that
-      are not known; pick(first, last) is told columns. */
+  /** Return a histogram. draw(counts, names, range, words) redraws it; null marks unknown counts.
+      pick(first, last) is called with the first and last selected column. */
   Atlas.strip = (label, pick, whole = false) => {
     const shade = svg("rect", { class: "shade", y: 0, height: TALL, width: 0 });
     const bars = svg("g");
@@ -56,7 +56,7 @@
       if (pressed !== null) mark(Math.min(pressed, columnAt(event)), Math.max(pressed, columnAt(event)));
     });
     strip.addEventListener("pointerup", (event) => {
-      if (pressed === null) return; // Pressed elsewhere, or the browser has taken the pointer away.
+      if (pressed === null) return; // Pressed elsewhere, or the browser has cancelled the pointer.
       const now = columnAt(event);
       const [first, last] = [Math.min(pressed, now), Math.max(pressed, now)];
       pressed = null;
@@ -78,8 +78,8 @@
     return strip;
   };
 
-  /** Rows by layer and type that all filters but that of layers leave; null for a layer whose
-      explanations were not searched. */
+  /** Count rows by layer and type under all filters except the layer filter. Layers whose
+      explanations were not searched have null. */
   Atlas.countLayers = (fails, state, unsearched) => {
     const { place, type, tested } = Atlas.columns;
     const kind = state.rule === "tested" ? tested : type;
@@ -90,7 +90,7 @@
     return counts.map((column, at) => (unsearched.has(at) ? null : column));
   };
 
-  /** The same by score, in BINS columns from -1 to 1, that all filters but that of scores leave. */
+  /** Count rows by score (BINS columns from -1 to 1) and type under all filters except the score filter. */
   Atlas.countScores = (fails, account, state) => {
     const { type, tested } = Atlas.columns;
     const kind = state.rule === "tested" ? tested : type;
@@ -106,6 +106,6 @@
   Atlas.scoreOfColumn = (column) => Math.round((column / BINS * 2 - 1) * 100) / 100;
   Atlas.columnOfScore = (score) => Math.round(((Math.min(1, Math.max(-1, score)) + 1) / 2) * BINS);
 
-  /** A field with its words above it. */
+  /** Return a field with its label above it. */
   Atlas.field = (name, ...inside) => h("label", { class: "field" }, h("span", {}, name), ...inside);
 })();

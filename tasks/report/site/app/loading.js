@@ -1,15 +1,15 @@
 "use strict";
-/* Data files are scripts, as a page that was opened from a folder may load nothing else. Each calls
-   atlas(key, value) once; the key is also the file's name below data/. */
+/* Data files are scripts, because a page opened from a folder can load no other data. Each one calls
+   atlas(key, value) once. The key is also the file's name in data/. */
 const Atlas = {};
 (() => {
-  const RECENT = 400; // Chunks of neurons and samples that are kept; columns and words all are.
+  const RECENT = 400; // Chunks of neurons and samples in the cache; columns and words all stay.
   const arrived = new Map();
   const loads = new Map();
 
   window.atlas = (key, value) => { arrived.set(key, value); };
 
-  /** The value of a key, from its file; a failed load is tried again by the next call. */
+  /** Load the value of a key from its file. The next call retries a failed load. */
   Atlas.load = (key) => {
     if (!loads.has(key)) loads.set(key, fetchScript(key));
     return loads.get(key);
@@ -39,7 +39,7 @@ const Atlas = {};
     for (const key of chunks.slice(0, Math.max(0, chunks.length - RECENT))) loads.delete(key);
   };
 
-  /** The bytes of a base64 string, in a buffer of their own. */
+  /** Decode a base64 string into its own buffer. */
   Atlas.bytes = (packed) => {
     if (Uint8Array.fromBase64) return Uint8Array.fromBase64(packed);
     const text = atob(packed);
@@ -48,7 +48,7 @@ const Atlas = {};
     return bytes;
   };
 
-  /** The chunk that holds a sample. */
+  /** Load a sample. */
   Atlas.loadSample = async (id) => {
     const chunk = Math.floor(id / Atlas.index.sample_chunk);
     const samples = await Atlas.load(`samples/${Math.floor(chunk / Atlas.index.per_folder)}/${chunk}`);

@@ -1,5 +1,5 @@
 "use strict";
-/* From the address to a view; the keys. */
+/* Show the view that the address names, and handle keys. */
 (() => {
   const main = document.getElementById("view");
   const button = document.getElementById("heat-switch");
@@ -52,6 +52,6 @@
     window.addEventListener("hashchange", show);
     return show();
   }).catch((error) => {
-    main.replaceChildren(Atlas.h("p", { class: "empty" }, `This atlas cannot be opened: ${error.message}. Is the whole folder here?`));
+    main.replaceChildren(Atlas.h("p", { class: "empty" }, `This atlas cannot be opened: ${error.message}. Is the folder complete?`));
   });
 })();

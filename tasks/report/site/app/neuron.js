@@ -6,7 +6,7 @@
   const load = async (layer, neuron) => {
     const known = Atlas.index.layers.find((one) => one.layer === layer);
     if (!known) throw new Error(`this atlas has no layer ${layer}`);
-    // Where a layer has all its neurons, a neuron's row is its number, and no table is needed.
+    // If the layer is complete, a neuron's row is its index, and the table is not needed.
     let row = neuron;
     if (known.first !== 0 || known.last !== known.neurons - 1) {
       await Atlas.columns.open();
@@ -41,9 +41,9 @@
       h("p", { class: "under-figure" }, "Share of tokens by activation, in half octaves, on a logarithmic scale."),
       h("table", {}, h("thead", {}, h("tr", {}, ["Tokens", "Highest", "Mean", "Deviation", "Active"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, rows)),
-      details.favourites.length ? h("p", { class: "words-of" }, h("span", { class: "quiet" }, "Peaks at "),
+      details.favourites.length ? h("p", { class: "word-list" }, h("span", { class: "quiet" }, "Peaks at "),
         details.favourites.map(([word, share], place) => [place ? ", " : "", foreign("bdi", {}, word), h("span", { class: "quiet" }, ` ${Atlas.percent(share)}`)])) : null,
-      details.seen_words.length ? h("p", { class: "words-of" }, h("span", { class: "quiet" }, "Its images\u2019 texts say "),
+      details.seen_words.length ? h("p", { class: "word-list" }, h("span", { class: "quiet" }, "Its images\u2019 texts share "),
         details.seen_words.map((word, place) => [place ? ", " : "", foreign("bdi", {}, word)])) : null);
   };
 
@@ -60,27 +60,27 @@
       }
     });
     return h("section", { "aria-labelledby": "strongest-title" },
-      h("h2", { id: "strongest-title" }, "What excites it most"),
+      h("h2", { id: "strongest-title" }, "Strongest exemplars"),
       details.exemplars.length ? h("div", { class: "exemplars" },
         details.exemplars.map((one, rank) => Atlas.exemplar(one, rank, details.scale || 0)))
-        : details.weaker.length ? null : h("p", { class: "empty" }, "It has no exemplars."),
+        : details.weaker.length ? null : h("p", { class: "empty" }, "This neuron has no exemplars."),
       weaker);
   };
 
-  /** Real beside simulated, by the explainer that is looked at; several simulators take turns. */
+  /** Show real and simulated activations for one explainer, with a tab per simulator. */
   const heldOut = (details, explainer) => {
     const { samples, simulated } = details.held_out;
     const mine = simulated.filter((one) => one.explainer === explainer);
     if (!samples.length || !mine.length) return null;
     const figures = h("div", { class: "pairs", id: "pairs" });
-    const show = (number) => figures.replaceChildren(...samples.map((sample, place) => Atlas.besideSimulated(sample, mine[number].traces[place], details.scale || 0)));
+    const show = (number) => figures.replaceChildren(...samples.map((sample, place) => Atlas.heldOutSample(sample, mine[number].traces[place], details.scale || 0)));
     const choice = mine.length > 1 ? Atlas.tabs("Simulator", mine.map((one) => one.simulator), 0, figures, show) : null;
     if (!choice) show(0);
     return h("section", { "aria-labelledby": "held-title" },
-      h("h2", { id: "held-title" }, "Real beside simulated"),
-      h("p", { class: "lede" }, "On samples that the explainer never saw. The simulator (",
+      h("h2", { id: "held-title" }, "Real and simulated activations"),
+      h("p", { class: "lede" }, "These samples were held out from the explainer. The simulator (",
         mine.map((one, place) => [place ? ", " : "", foreign("bdi", {}, one.simulator)]),
-        ") knows only the words above, and predicts where the neuron will respond. Each side is drawn by its own highest, for a correlation knows no unit."),
+        ") predicts from the explanation alone where the neuron responds. Each side is scaled to its own maximum, because a correlation has no unit."),
       choice, figures);
   };
 
@@ -105,8 +105,8 @@
     return { bar, fill, before, after, back };
   };
 
-  /** Where the neuron stands among the rows of the table's filter; outside it, among all. */
-  const standing = async (route) => {
+  /** Return the neuron's position among the filtered rows, or among all rows if the filter excludes it. */
+  const positionOf = async (route) => {
     const row = await Atlas.columns.open().then(() => Atlas.columns.find(route.layer, route.neuron));
     const { rows } = await Atlas.columns.select(route.state);
     const at = rows.indexOf(row);
@@ -115,10 +115,10 @@
     return { rows: all, at: row, filtered: false };
   };
 
-  /** Show a neuron in `main`; gives what keys do there. */
+  /** Show a neuron in `main`. Return its key handlers. */
   Atlas.showNeuron = async (main, route, isCurrent) => {
     const { bar, fill, before, after, back } = trail(route);
-    standing(route).then((found) => { if (isCurrent()) fill(found); })
+    positionOf(route).then((found) => { if (isCurrent()) fill(found); })
       .catch((error) => { bar.querySelector("#place").textContent = error.message; });
     const keys = {
       ArrowLeft: () => before.href && before.click(), ArrowRight: () => after.href && after.click(), Escape: () => back.click(),
@@ -143,7 +143,7 @@
         route.state.account = Math.max(0, Atlas.index.accounts.findIndex((one) => one[0] === accounts[number].explainer));
         Atlas.route.replace(Atlas.route.toNeuron(route.layer, route.neuron, route.state));
         back.href = Atlas.route.toTable(route.state);
-        standing(route).then((found) => { if (isCurrent()) fill(found); });
+        positionOf(route).then((found) => { if (isCurrent()) fill(found); });
       }
     };
     let tabs = null;
@@ -152,16 +152,16 @@
     else panel.append(h("p", { class: "empty" }, "This neuron was not explained."));
     const byTests = details.tested && route.state.rule === "tested" ? `, by tests ${details.tested.type}` : "";
     main.replaceChildren(bar, h("article", { class: "one", "aria-labelledby": "one-title" },
-      h("header", { class: "who-is-it" },
+      h("header", { class: "neuron-head" },
         h("h1", { id: "one-title", tabindex: "-1" }, h("span", {}, `Layer ${details.layer ?? route.layer}`), " ", `Neuron ${Atlas.count(details.neuron)}`),
         h("p", { class: "kind-line" }, h("span", { class: `chip type-${details.type}` }, details.type),
           h("span", { class: "quiet" }, Atlas.index.meanings[details.type], " Its highest activation is ", h("b", {}, Atlas.digits3(details.scale)), "."))),
-      h("div", { class: "told" },
-        h("div", { class: "what" }, tabs, panel, tested(details)),
+      h("div", { class: "neuron-body" },
+        h("div", { class: "neuron-text" }, tabs, panel, tested(details)),
         h("aside", { class: "aside" }, shares(details), facts(details))),
       strongest(details), below));
     document.title = `Layer ${route.layer}, neuron ${route.neuron} \u2013 ${Atlas.index.title}`;
-    Atlas.say(`Layer ${route.layer}, neuron ${details.neuron}, ${details.type}${byTests}`);
+    Atlas.announce(`Layer ${route.layer}, neuron ${details.neuron}, ${details.type}${byTests}`);
     return keys;
   };
 })();

@@ -1,5 +1,5 @@
 "use strict";
-/* How numbers are written, as on the report's page (tasks/report/wording.py). */
+/* Format numbers as on the report's page (tasks/report/wording.py). */
 (() => {
   const MINUS = "\u2212", MISSING = "\u2013";
   const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);

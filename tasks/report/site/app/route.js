@@ -1,8 +1,8 @@
 "use strict";
-/* The address: which view, and the table's filters and order, so that any view is a link.
+/* The address holds the view and the table's filters and order, so every view can be linked.
 
    #/neurons?type=visual,text&layer=2-5&score=0.3..&words=red&sort=-score
-   #/neuron/3:417?... the same behind it: next and previous are in that order. */
+   #/neuron/3:417?...   (the same parameters; they set the order of next and previous) */
 (() => {
   const SORTS = ["neuron", "type", "words", "score", "control", "margin", "peak", "share"];
   Atlas.SORTS = SORTS;
@@ -57,7 +57,7 @@
 
   Atlas.route = {
     nothing,
-    /** What the address asks for. */
+    /** Parse the address. */
     read: () => {
       const [path, query = ""] = location.hash.replace(/^#/, "").split(/\?(.*)/s);
       const found = /^\/neuron\/(\d+):(\d+)$/.exec(path);
@@ -66,7 +66,7 @@
     },
     toTable: (state) => `#/neurons${writeState(state)}`,
     toNeuron: (layer, neuron, state) => `#/neuron/${layer}:${neuron}${writeState(state)}`,
-    /** Change the address of what is shown, without another step in the history. */
+    /** Change the address without a new entry in the history. */
     replace: (hash) => { if (location.hash !== hash) history.replaceState(null, "", hash); },
   };
 })();

@@ -1,14 +1,14 @@
 "use strict";
-/* The table of all neurons: its rows are made as they come into sight. */
+/* The table of all neurons. Rows are created as they scroll into view. */
 (() => {
   const { h } = Atlas;
-  const OVERSCAN = 6, TALLEST = 8e6; // Pixels: a browser draws no element of any height.
+  const OVERSCAN = 6, TALLEST = 8e6; // In pixels: browsers limit the height of an element.
   const HEADS = [
     ["neuron", "Neuron"], ["type", "Type"], ["words", "Explanation"], ["score", "Score"], ["control", "Control"],
     ["margin", "Margin"], ["share", "Exemplars"], ["peak", "Highest"],
   ];
-  const LONG = { score: "score, with its 95 % interval", control: "score of another neuron\u2019s explanation", margin: "score less the best control, or less 0 if that is higher", share: "share of exemplars of its type", peak: "highest activation" };
-  const kept = { top: 0, hash: "" };
+  const LONG = { score: "score, with its 95 % interval", control: "score of another neuron\u2019s explanation", margin: "score minus the best control, or minus 0 if that is higher", share: "share of exemplars of its type", peak: "highest activation" };
+  const lastView = { top: 0, hash: "" };
 
   const scoreCell = (account, row) => {
     const score = account.correlation[row];
@@ -32,16 +32,16 @@
     const kind = state.rule === "tested" ? Atlas.index.tested_types[tested[row]] : Atlas.index.types[type[row]];
     const words = Atlas.columns.wordsOf(row, Atlas.explainerOf(state.account));
     const outcome = Atlas.index.outcomes[account.outcome[row]] || "";
-    const said = h("span", { class: "cell words", role: "cell", dir: "auto" });
-    if (words) said.textContent = words;
-    else if (words === null) said.append(h("span", { class: "quiet" }, "\u2026"));
-    else said.append(h("span", { class: "quiet" }, Atlas.plain(outcome)));
+    const explanation = h("span", { class: "cell words", role: "cell", dir: "auto" });
+    if (words) explanation.textContent = words;
+    else if (words === null) explanation.append(h("span", { class: "quiet" }, "\u2026"));
+    else explanation.append(h("span", { class: "quiet" }, Atlas.plain(outcome)));
     return h("div", { class: "row", role: "row", "aria-rowindex": position + 2, "data-position": position },
       h("span", { class: "cell name-cell", role: "rowheader" }, h("a", {
         href: Atlas.route.toNeuron(layer[row], neuron[row], state), tabindex: position === active ? 0 : -1,
         "aria-label": `Layer ${layer[row]}, neuron ${neuron[row]}`,
       }, h("span", { class: "quiet" }, `${layer[row]}:`), String(neuron[row]))),
-      h("span", { class: "cell type-cell", role: "cell" }, kind ? [Atlas.swatch(kind), kind] : "\u2013"), said,
+      h("span", { class: "cell type-cell", role: "cell" }, kind ? [Atlas.swatch(kind), kind] : "\u2013"), explanation,
       scoreCell(account, row),
       h("span", { class: "cell number", role: "cell" }, Atlas.signed(account.control_other[row])),
       h("span", { class: "cell number", role: "cell" }, Atlas.difference(account.margin[row])),
@@ -50,7 +50,7 @@
       h("span", { class: "cell number", role: "cell" }, Atlas.digits3(scale[row])));
   };
 
-  /** Rows in sight of a scrolling box. open(position), and the position that arrow keys move. */
+  /** Draw the visible rows of a scrolling box. Arrow keys move the active row. */
   const virtualRows = (scroller, canvas) => {
     let shown = null;
     let active = 0;
@@ -69,7 +69,7 @@
       if (!shown) return;
       const { row, height, factor } = geometry();
       canvas.style.height = `${height}px`;
-      const top = scroller.scrollTop * factor; // Of what is in sight, were all rows laid out.
+      const top = scroller.scrollTop * factor; // Scroll position if all rows were laid out.
       const first = Math.max(0, Math.floor(top / row) - OVERSCAN);
       const last = Math.min(shown.rows.length, Math.ceil((top + scroller.clientHeight) / row) + OVERSCAN);
       for (const [position, element] of made) {
@@ -149,7 +149,7 @@
     class: `cell head-${key}`, role: "columnheader", "aria-sort": state.sort === key ? (state.down ? "descending" : "ascending") : "none",
   }, h("button", { type: "button", onclick: () => sortBy(key), title: LONG[key] || null }, name, h("span", { class: "arrow", "aria-hidden": "true" })))));
 
-  /** Show the table in `main`; gives what keys do there. */
+  /** Show the table in `main`. Return its key handlers. */
   Atlas.showTable = async (main, route, isCurrent) => {
     const state = route.state;
     const head = h("div", { role: "rowgroup" });
@@ -174,7 +174,7 @@
         const words = count === Atlas.columns.total ? `${Atlas.count(count)} neurons`
           : `${Atlas.count(count)} of ${Atlas.count(Atlas.columns.total)} neurons`;
         found.replaceChildren(h("b", {}, words));
-        if (!quietly) Atlas.say(words);
+        if (!quietly) Atlas.announce(words);
         grid.setAttribute("aria-rowcount", count + 1);
         rows.show({ ...selected, state: { ...state } }, top, position);
         controls.draw(selected);
@@ -196,9 +196,9 @@
     main.replaceChildren(h("section", { class: "finder" }, h("h1", { class: "unseen" }, "All neurons"), controls.element,
       h("div", { class: "count-line" }, found, controls.clear, controls.order), grid, empty));
     document.title = `Neurons \u2013 ${Atlas.index.title}`;
-    Atlas.leaveTable = () => { kept.hash = Atlas.route.toTable(state); Object.assign(kept, rows.where()); };
-    const back = kept.hash === Atlas.route.toTable(state);
-    await update(back ? { top: kept.top, position: kept.active } : {});
+    Atlas.leaveTable = () => { lastView.hash = Atlas.route.toTable(state); Object.assign(lastView, rows.where()); };
+    const back = lastView.hash === Atlas.route.toTable(state);
+    await update(back ? { top: lastView.top, position: lastView.active } : {});
     return {
       "/": () => controls.search.focus(),
       ArrowDown: () => rows.focus(),

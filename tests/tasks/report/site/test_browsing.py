@@ -270,10 +270,10 @@ def test_back_leads_to_the_same_place_in_the_table(folder_visit):
 def test_the_count_is_announced_and_everything_has_a_name(folder_visit):
     visit = folder_visit.open()
     page = visit.page
-    assert page.locator("#said").get_attribute("aria-live") == "polite"
-    assert page.locator("#said").inner_text() == "128 neurons"
+    assert page.locator("#announcement").get_attribute("aria-live") == "polite"
+    assert page.locator("#announcement").inner_text() == "128 neurons"
     page.click('[data-type="text"]')
-    visit.until("/of 128/.test(document.getElementById('said').textContent)")
+    visit.until("/of 128/.test(document.getElementById('announcement').textContent)")
     for view in ("#/neurons", "#/neuron/0:9"):
         visit.open(view)
         visit.until_filled()
@@ -330,12 +330,12 @@ def test_text_of_models_and_datasets_stays_text(browser, tmp_path):
         """() => {
           const whole = document.querySelector('.exemplars details');
           if (whole) whole.open = true;
-          return whole && whole.querySelector('.said');
+          return whole && whole.querySelector('.token-text');
         }"""
     )
     assert page.locator("blockquote").inner_text().startswith("</script><script>alert(1)")
     assert page.locator("blockquote").get_attribute("dir") == "auto"
-    assert page.locator(".exemplars details .said").first.inner_text().startswith("</script>")
+    assert page.locator(".exemplars details .token-text").first.inner_text().startswith("</script>")
     assert "<script>alert(1)</script>" in page.title()
     assert (
         page.evaluate("document.querySelectorAll('main img:not(.seen), main script').length") == 0
@@ -429,9 +429,9 @@ def test_what_is_announced_of_a_neuron_is_what_its_page_shows(folder_visit, site
     )
     differs = next(at for at in range(64) if paper[at] != tested[at])
     page = folder_visit.open(f"#/neuron/0:{differs}?rule=tested").page
-    said = page.locator("#said").inner_text()
+    said = page.locator("#announcement").inner_text()
     assert page.locator(".chip").first.inner_text() == paper[differs]
     assert said == f"Layer 0, neuron {differs}, {paper[differs]}, by tests {tested[differs]}"
     folder_visit.page.goto("about:blank")
     folder_visit.open(f"#/neuron/0:{differs}")
-    assert page.locator("#said").inner_text() == f"Layer 0, neuron {differs}, {paper[differs]}"
+    assert page.locator("#announcement").inner_text() == f"Layer 0, neuron {differs}, {paper[differs]}"
