@@ -1,4 +1,4 @@
-"""What the report shows of the analysis: its small tables, and the neurons by type."""
+"""Read the tables of the analysis that the report shows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from neuron_atlas.tasks.artifacts import (
 )
 
 TYPES_OF = {"paper": TYPES, "tested": TESTED_TYPES}
-"""The types that each rule knows."""
+"""The types of each rule."""
 _DENSITIES = ("active_visual", "active_text")
 _TABLES = {
     "shares": TYPE_SHARES,
@@ -40,8 +40,11 @@ _TABLES = {
 
 @dataclass(frozen=True)
 class Analysis:
-    """The analysis' tables. densities: for every neuron the share of visual and of text tokens
-    that it is active at (active_visual, active_text), with its type by the best rule there is."""
+    """Tables of the analysis.
+
+    densities: for every neuron, the shares of visual and text tokens at which it is active
+    (active_visual, active_text) and its type, by tests if the run has them.
+    """
 
     shares: pl.DataFrame
     agreement: pl.DataFrame
@@ -53,11 +56,11 @@ class Analysis:
 
     @property
     def rules(self) -> list[str]:
-        """The rules that typed the neurons: the paper's, and where it tests the run's own."""
+        """Rules that typed the neurons: paper, and tested if the run has tests."""
         return [rule for rule in TYPES_OF if rule in self.shares["rule"].unique()]
 
     def by_type(self) -> list[dict[str, object]]:
-        """A row for each rule and type that has neurons, with its numbers for a table."""
+        """Return a table row for each rule and type that has neurons."""
         whole = self.shares.filter(pl.col("layer") == ALL_LAYERS, pl.col("n") > 0)
         rows = []
         for row in whole.to_dicts():
@@ -70,7 +73,7 @@ class Analysis:
 
 
 def read_analysis(tables: Mapping[str, Sequence[Path]], types: pa.Table) -> Analysis:
-    """Read the analysis of a run from the files of its tables; types: the whole of `types`."""
+    """Read the analysis of a run from the files of its tables. types: the complete `types`."""
     small = {
         name: pl.DataFrame(read_table(tables[spec.name], spec)) for name, spec in _TABLES.items()
     }
@@ -85,7 +88,7 @@ def read_analysis(tables: Mapping[str, Sequence[Path]], types: pa.Table) -> Anal
 
 
 def write_analysis(folder: Path, analysis: Analysis) -> None:
-    """Save the small tables as CSV, beside those of `tables.write_tables`."""
+    """Save the small tables as CSV in the folder that `tables.write_tables` also uses."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, spec in _TABLES.items():
         getattr(analysis, name).write_csv(folder / f"{spec.name}.csv")

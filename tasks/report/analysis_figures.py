@@ -1,4 +1,4 @@
-"""Figures of the analysis: shares with intervals, agreement, densities, responses."""
+"""Draw figures of the analysis: shares with intervals, agreement, densities, responses."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from neuron_atlas.tasks.report.canvas import (
     panels,
     percents,
     plain_axes,
-    say,
     type_legend,
+    write_message,
 )
 from neuron_atlas.tasks.report.palette import LIGHT, colours_by_tests, type_colours
 
@@ -41,10 +41,10 @@ _DENSITY_BINS = np.linspace(np.log10(_LEAST_DENSITY), 0, 33)
 
 
 def draw_share_intervals(analysis: Analysis, title: str) -> Figure:
-    """The share of each type by layer with its 95 % interval, a panel for each rule."""
+    """Draw the share of each type by layer with its 95 % interval, one panel per rule."""
     figure = blank_sheet(title)
     if analysis.shares.is_empty():
-        say(figure, "No neuron was classified.")
+        write_message(figure, "No neuron was classified.")
         return figure
     rules = analysis.rules
     silent = {"silent": LIGHT["silent"]} if "tested" in rules else {}
@@ -60,11 +60,11 @@ def draw_share_intervals(analysis: Analysis, title: str) -> Figure:
 
 
 def draw_agreement(analysis: Analysis, title: str) -> Figure:
-    """How many neurons of each type of the paper's rule have which type by tests."""
+    """Draw the numbers of neurons by type under the paper's rule and by tests, with kappa."""
     figure = blank_sheet(title)
     counts = analysis.agreement
     if counts.is_empty() or not counts["n"].sum():
-        say(
+        write_message(
             figure,
             "The neurons were typed by the paper\N{RIGHT SINGLE QUOTATION MARK}s rule alone.",
         )
@@ -110,10 +110,10 @@ def draw_agreement(analysis: Analysis, title: str) -> Figure:
 
 
 def draw_densities(analysis: Analysis, title: str) -> Figure:
-    """Neurons of each type but silent by the share of tokens they are active at, on a log scale."""
+    """Draw histograms of the share of active tokens, per type except silent, on a log scale."""
     figure = blank_sheet(title)
     if analysis.densities.is_empty():
-        say(figure, "No neuron was classified.")
+        write_message(figure, "No neuron was classified.")
         return figure
     rule = analysis.rules[-1]
     present = set(analysis.densities["type"].unique()) - {"silent"}
@@ -136,12 +136,12 @@ def draw_densities(analysis: Analysis, title: str) -> Figure:
 
 
 def draw_responses(analysis: Analysis, title: str) -> Figure:
-    """Of each type but silent the median and the spread of how its neurons respond."""
+    """Draw median and spread of each response measure, per type except silent."""
     figure = blank_sheet(title)
     rule = analysis.rules[-1] if analysis.rules else "paper"
     rows = analysis.responses.filter(pl.col("rule") == rule)
     if rows.filter(pl.col("type") != "silent").is_empty():
-        say(figure, "No neuron responds to anything.")
+        write_message(figure, "No neuron responds to anything.")
         return figure
     known = set(rows["type"].unique()) - {"silent"}
     kinds = [kind for kind in _colours_of(rule) if kind in known]
@@ -187,7 +187,7 @@ def _draw_intervals(axes: Axes, rows: pl.DataFrame, colours: Mapping[str, str]) 
 
 
 def _draw_cell(axes: Axes, row: int, column: int, number: int, share: float, colour: str) -> None:
-    """One cell, the more of its row's colour the larger its share of the row."""
+    """Draw one cell. A larger share of its row gives a stronger color."""
     place: dict[str, Any] = {"xy": (column + 0.03, row + 0.03), "width": 0.94, "height": 0.94}
     axes.add_patch(Rectangle(**place, facecolor=LIGHT["panel"], linewidth=0))
     if not number:
@@ -203,7 +203,7 @@ def _draw_cell(axes: Axes, row: int, column: int, number: int, share: float, col
 def _draw_density(axes: Axes, shares: np.ndarray, colour: str) -> None:
     if not len(shares):
         return
-    # What is active at fewer tokens than the axis shows stands at its left end.
+    # Neurons below the range of the axis count at its left end.
     powers = np.log10(np.clip(shares, _LEAST_DENSITY, 1))
     counts = np.histogram(powers, _DENSITY_BINS)[0] / len(shares)
     axes.stairs(counts, _DENSITY_BINS, color=colour, fill=True, alpha=0.22)
@@ -211,7 +211,7 @@ def _draw_density(axes: Axes, shares: np.ndarray, colour: str) -> None:
 
 
 def _draw_range(axes: Axes, height: int, row: Mapping[str, Any], colour: str) -> None:
-    """A thin line from 5 to 95 %, a thick one over the middle half, a mark at the median."""
+    """Draw a thin line from 5 to 95 %, a thick line from 25 to 75 %, and a mark at the median."""
     y = [height, height]
     axes.plot([row["p5"], row["p95"]], y, color=colour, linewidth=1.1, zorder=1)
     middle = [row["p25"], row["p75"]]

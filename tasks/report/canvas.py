@@ -1,4 +1,4 @@
-"""The sheet that every figure is drawn on: its size, type, axes, and how it becomes a file."""
+"""Draw and save the parts that all figures share: sheet, axes, legend, SVG and PNG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from matplotlib.ticker import PercentFormatter
 from neuron_atlas.tasks.report.palette import LIGHT, themed_svg, type_colours
 
 WIDTH, HEIGHT = 4.9, 4.62
-"""Inches. Small enough that the letters stay legible where a page shows figures side by side."""
+"""In inches. Small enough that text stays legible if a page shows figures side by side."""
 
 SMALL: Mapping[str, Any] = {"fontsize": 8.3, "color": LIGHT["muted"]}
 _MOST_TICKS = 16
@@ -29,7 +29,7 @@ _FONTS = "system-ui, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 
 
 def blank_sheet(title: str, height: float = HEIGHT) -> Figure:
-    """An empty figure with its title, on the report's paper."""
+    """Return an empty figure with a title. height: in inches."""
     figure = Figure(figsize=(WIDTH, height), facecolor=LIGHT["paper"])
     figure.text(
         0.02,
@@ -48,7 +48,7 @@ def blank_sheet(title: str, height: float = HEIGHT) -> Figure:
 def panels(
     figure: Figure, count: int, *, left: float, right: float, head: float, foot: float, gap: float
 ) -> Iterator[Axes]:
-    """Axes below each other on one sheet, from above. Margins are in inches; `gap` is over each."""
+    """Yield `count` axes of a figure, top to bottom. Margins in inches; `gap` is above each."""
     width, height = figure.get_size_inches()
     room = (height - head - foot) / count
     for place in reversed(range(count)):
@@ -56,7 +56,7 @@ def panels(
 
 
 def plain_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes in inches from the lower left corner, with hairlines and no box."""
+    """Add axes without a box. Position and size are in inches, from the lower left corner."""
     sheet_width, sheet_height = figure.get_size_inches()
     axes = figure.add_axes(
         (left / sheet_width, bottom / sheet_height, width / sheet_width, height / sheet_height)
@@ -72,26 +72,26 @@ def plain_axes(figure: Figure, left: float, bottom: float, width: float, height:
 
 
 def note(axes: Axes, words: str) -> None:
-    """Write over axes what they show."""
+    """Write a note above the axes."""
     axes.text(0, 1.03, words, transform=axes.transAxes, va="bottom", **SMALL)
 
 
 def percents(axis: Axis) -> None:
-    """Write an axis of shares in percent."""
+    """Format the ticks of an axis in percent."""
     axis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
 
 
 def layer_ticks(axes: Axes, layers: Sequence[int]) -> None:
-    """Name the layers at their places in the list, or every so many of them.
+    """Label the x axis with layers, or with every n-th layer if there are many.
 
-    A layer stands at its place, so that a choice of layers (0, 8, 31) has no gaps.
+    A layer's position is its index in the list, so a selection of layers (0, 8, 31) has no gaps.
     """
     step = max(1, -(-len(layers) // _MOST_TICKS))
     axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
 
 
 def stacked_shares(axes: Axes, shares: pl.DataFrame) -> None:
-    """Bars of the types' shares, a row a layer and a column a type, one type on the other."""
+    """Draw stacked bars of the types' shares. shares: a row per layer and a column per type."""
     bottom = np.zeros(len(shares))
     for name, colour in type_colours().items():
         share = shares[name].to_numpy()
@@ -112,8 +112,8 @@ def stacked_shares(axes: Axes, shares: pl.DataFrame) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def say(figure: Figure, message: str) -> None:
-    """Write in the middle of an otherwise empty figure why there is nothing to see."""
+def write_message(figure: Figure, message: str) -> None:
+    """Write in the middle of an empty figure why it is empty."""
     figure.text(
         0.5,
         0.5,
@@ -133,7 +133,7 @@ def type_legend(
     below_top: float = 0.5,
     colours: Mapping[str, str] | None = None,
 ) -> None:
-    """A row of the types with their colours; lengths in inches."""
+    """Draw a legend of the types with their colors, in one row. Lengths are in inches."""
     width, height = figure.get_size_inches()
     y = 1 - below_top / height
     for name, colour in (colours or type_colours()).items():
@@ -152,9 +152,9 @@ def type_legend(
 
 
 def svg_text(figure: Figure) -> str:
-    """The figure as one `<svg>` element, the same for the same data, in light and in dark."""
+    """Return the figure as one `<svg>` element for light and dark. Equal data give equal text."""
     written = io.StringIO()
-    # Without these the file would carry the hour and the library's version.
+    # Leave out the date and the version of the library.
     nothing: Mapping[str, None] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context(_SETTINGS):
         figure.savefig(written, format="svg", metadata=nothing)
@@ -165,7 +165,7 @@ def svg_text(figure: Figure) -> str:
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG on light paper, for readers that show no SVG."""
+    """Return the figure as a PNG in the light theme, for viewers that show no SVG."""
     written = io.BytesIO()
     with matplotlib.rc_context(_SETTINGS):
         figure.savefig(written, format="png", dpi=_PNG_DPI, metadata={"Software": None})

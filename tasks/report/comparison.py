@@ -1,4 +1,4 @@
-"""The jobs of a sweep side by side, as one table: a row a job, layer, explainer and simulator."""
+"""Compare the jobs of a sweep in one table, by job, layer, explainer and simulator."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ MEASURES = {
     "margin": "margin_over_control",
     "beats_control": "share_that_beat_control",
 }
-"""Measures of `score_aggregates` that are compared, and what the table calls them."""
+"""Compared measures of `score_aggregates`, with their names in the table."""
 _RULE = "paper"
 
 
 @dataclass(frozen=True)
 class JobTables:
-    """What is compared of a job.
+    """One job's tables for the comparison.
 
-    setting: its choices other than of layers; choices: all of them, by the setting's path.
-    shares, aggregates: its `type_shares` and `score_aggregates`. page: where its page lies, from
-    the comparison's folder.
+    setting: the job's choices except layers, in words. choices: all of its choices, by the path of
+    the setting. shares, aggregates: its `type_shares` and `score_aggregates`. page: path of its
+    page, relative to the folder of the comparison.
     """
 
     name: str
@@ -38,11 +38,11 @@ class JobTables:
 
 
 def compare(jobs: Sequence[JobTables]) -> pl.DataFrame:
-    """A row for each job, layer (null: all of its layers), explainer and simulator.
+    """Return a row for each job, layer (null for all layers of a job), explainer and simulator.
 
     Columns: job, setting, layer, neurons, the share of each type by the paper's rule, explainer,
-    simulator, scored (neurons), and for each of MEASURES its mean over the neurons with the bounds
-    of its 95 % interval (_low, _high). A job whose layer has no score has its types, and nulls.
+    simulator, scored (number of neurons), and for each of MEASURES its mean over neurons and the
+    bounds of the 95 % interval (_low, _high). Measures are null in layers without a score.
     """
     return pl.concat([_compare_one(job) for job in jobs])
 
@@ -60,14 +60,14 @@ def _compare_one(job: JobTables) -> pl.DataFrame:
             for name in TYPES
         ),
     )
-    together = types.join(_scores(job.aggregates), on="layer", how="left", nulls_equal=True)
-    return together.sort("layer", "explainer", "simulator", nulls_last=True).select(
+    joined = types.join(_scores(job.aggregates), on="layer", how="left", nulls_equal=True)
+    return joined.sort("layer", "explainer", "simulator", nulls_last=True).select(
         pl.lit(job.name).alias("job"), pl.lit(job.setting).alias("setting"), pl.all()
     )
 
 
 def _scores(aggregates: pa.Table) -> pl.DataFrame:
-    """A row for each layer, explainer and simulator with a score over all tokens."""
+    """Return a row for each layer, explainer and simulator with a score over all tokens."""
     frame = pl.DataFrame(aggregates).filter(
         pl.col("tokens") == "all", pl.col("by").is_in(["all", "layer"])
     )

@@ -1,4 +1,4 @@
-"""Figures of a sweep: types and scores of all its jobs, layer by layer, a panel a setting."""
+"""Draw the figures of a sweep: types and scores by layer, one panel per setting."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from neuron_atlas.tasks.report.canvas import (
     blank_sheet,
     layer_ticks,
     panels,
-    say,
     stacked_shares,
     type_legend,
+    write_message,
 )
 from neuron_atlas.tasks.report.figures import Plate
 from neuron_atlas.tasks.report.palette import LIGHT
 
 _PANEL = 2.2
-"""Height in inches of a panel."""
+"""Height of a panel in inches."""
 _MARGINS = {"left": 0.55, "right": 0.15, "head": 0.28, "foot": 0.48, "gap": 0.62}
 """Inches around the panels."""
 
 
 def draw_comparison(compared: pl.DataFrame) -> list[Plate]:
-    """The figures of `compare`'s table."""
+    """Draw the figures of a table from `compare`."""
     by_layer = compared.filter(pl.col("layer").is_not_null())
     return [
         Plate(
             "types",
             "Types by layer",
-            "The share of each type among the neurons of a layer, of all jobs of the sweep.",
+            "The share of each type among the neurons of a layer, for all jobs of the sweep.",
             _draw("Types by layer", by_layer, ["setting"], _types, has_types=True),
         ),
         Plate(
             "scores",
-            "Scores by layer beside their control",
+            "Scores by layer, with their control",
             "Filled: how well explanations predict their neurons on samples that the explainer "
-            "never saw (mean correlation over the neurons of a layer). Open: the same for other "
-            "neurons' explanations. Lines are 95 % intervals over neurons.",
+            "never saw (mean correlation over the neurons of a layer). Open: the same for the "
+            "explanations of other neurons. Lines are 95 % intervals over neurons.",
             _draw(
                 "Scores by layer",
                 by_layer.filter(pl.col("correlation").is_not_null()),
@@ -63,7 +63,7 @@ def _draw(
     kinds = rows.partition_by(by, maintain_order=True, as_dict=True)
     if not kinds:
         figure = blank_sheet(title)
-        say(figure, "No job has a score.")
+        write_message(figure, "No job has a score.")
         return figure
     height = 0.76 + _PANEL * len(kinds)
     figure = blank_sheet(title, height)
@@ -79,7 +79,7 @@ def _draw(
         draw(axes, mine)
         layer_ticks(axes, mine["layer"].to_list())
         axes.set_xlim(-0.7, max(len(mine), 3) - 0.3)
-        words = _words([str(part) for part in key])
+        words = _panel_title([str(part) for part in key])
         axes.set_title(words, loc="left", fontsize=8.8, color=LIGHT["muted"], parse_math=False)
     axes.set_xlabel("layer")
     return figure
@@ -92,9 +92,9 @@ def _types(axes: Axes, rows: pl.DataFrame) -> None:
 
 
 def _scores(axes: Axes, rows: pl.DataFrame) -> None:
-    places = np.arange(len(rows))
+    positions = np.arange(len(rows))
     axes.axhline(0, color=LIGHT["hairline"], linewidth=0.7, zorder=0)
-    for name, colour, filled, aside in (
+    for name, colour, is_filled, shift in (
         ("correlation", LIGHT["score"], True, -0.08),
         ("correlation_of_control", LIGHT["control"], False, 0.08),
     ):
@@ -102,15 +102,15 @@ def _scores(axes: Axes, rows: pl.DataFrame) -> None:
             rows[f"{name}{end}"].cast(pl.Float64).fill_null(np.nan).to_numpy()
             for end in ("", "_low", "_high")
         )
-        axes.vlines(places + aside, low, high, color=colour, linewidth=1.1)
+        axes.vlines(positions + shift, low, high, color=colour, linewidth=1.1)
         axes.plot(
-            places + aside,
+            positions + shift,
             middle,
             color=colour,
-            linewidth=0.9 if filled else 0.6,
+            linewidth=0.9 if is_filled else 0.6,
             marker="o",
             markersize=4,
-            markerfacecolor=colour if filled else LIGHT["paper"],
+            markerfacecolor=colour if is_filled else LIGHT["paper"],
         )
     axes.set_ylabel("correlation")
     axes.locator_params(axis="y", nbins=4)
@@ -128,9 +128,9 @@ def _score_legend(figure: Figure, height: float) -> None:
         left += 0.16
 
 
-def _words(key: list[str]) -> str:
-    setting, *who = key
-    told = [setting] if setting else []
-    if who:
-        told.append(f"{who[0]}, simulated by {who[1]}")
-    return "; ".join(told)
+def _panel_title(key: list[str]) -> str:
+    setting, *models = key
+    parts = [setting] if setting else []
+    if models:
+        parts.append(f"{models[0]}, simulated by {models[1]}")
+    return "; ".join(parts)

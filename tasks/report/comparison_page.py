@@ -1,4 +1,4 @@
-"""The comparison of a sweep as a folder: its page, its figures, its table."""
+"""Write the comparison of a sweep as a folder with a page, figures and a table."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _TABLE = "comparison.csv"
 def write_comparison_page(
     folder: Path, name: str, jobs: Sequence[JobTables], failed: Mapping[str, str]
 ) -> tuple[list[str], dict[str, list[Any]]]:
-    """Write index.html, comparison.csv and figures/ into `folder`; gives their names, and the
-    table by columns.
+    """Write index.html, comparison.csv and figures/ into `folder`.
 
-    name: of the sweep. failed: why other jobs have no results, by their name.
+    name: name of the sweep. failed: reason why a job has no results, by the job's name. Returns the
+    names of the files, and the table by columns.
     """
     compared = compare(jobs)
     plates = draw_comparison(compared)

@@ -1,4 +1,4 @@
-"""The figures of a run: what types its neurons are, and how far their explanations hold."""
+"""Draw the figures of a run: types of neurons, scores of explanations, and the analysis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from neuron_atlas.tasks.report.type_figures import draw_types_by_layer, draw_vis
 
 @dataclass(frozen=True)
 class Plate:
-    """A figure with the words that go with it."""
+    """A figure with its name, title and caption."""
 
     name: str
     title: str
@@ -39,7 +39,7 @@ class Plate:
 
 
 def draw_plates(types: pa.Table, scores: pa.Table, analysis: Analysis | None = None) -> list[Plate]:
-    """The report's figures. A figure without data says why it is empty."""
+    """Draw the report's figures. A figure without data shows the reason."""
     drawn: list[tuple[str, str, Callable[[Any, str], Figure], Any, str]] = [
         (
             "types_by_layer", "Types by layer", draw_types_by_layer, types,
@@ -48,14 +48,14 @@ def draw_plates(types: pa.Table, scores: pa.Table, analysis: Analysis | None = N
         (
             "visual_against_text", "Visual against text", draw_visual_against_text, types,
             "Every neuron, by the share of its exemplars that are visual and the share that are "
-            "text. Neurons at the same place are gathered in one square: its side grows with the "
-            "logarithm of their number, its colours are their types. Above and beside, how many "
-            "neurons lie in each column and row.",
+            "text. Neurons at the same position form one square: its side grows with the logarithm "
+            "of their number, its colors are their types. The bars count the neurons of each "
+            "column and row.",
         ),
         (
-            "scores", "Scores beside their control", draw_scores, scores,
-            "How well an explanation predicts its neuron on samples that the explainer never "
-            "saw, beside the same for another neuron's explanation. Both are signed "
+            "scores", "Scores and their control", draw_scores, scores,
+            "How well explanations predict their neurons on samples that the explainer never saw, "
+            "and the same for the explanations of other neurons (control). Both are signed "
             "correlations; lines mark the medians.",
         ),
     ]  # fmt: skip
@@ -65,24 +65,24 @@ def draw_plates(types: pa.Table, scores: pa.Table, analysis: Analysis | None = N
         drawn += [
             (
                 "share_intervals", "Shares with intervals", draw_share_intervals, analysis,
-                "The share of each type by layer, with its 95 % interval (Wilson): how far another "
-                "draw of as many such neurons could differ.",
+                "The share of each type by layer, with its 95 % interval (Wilson), which shows the "
+                "variation between samples of as many neurons.",
             ),
             (
                 "agreement", "Agreement of the two typings", draw_agreement, analysis,
-                "Neurons by their type by the paper\N{RIGHT SINGLE QUOTATION MARK}s rule and by "
-                "tests. For kappa, undecided and silent count as unknown.",
+                "Neurons by their type under the paper\N{RIGHT SINGLE QUOTATION MARK}s "
+                "rule and by tests. For kappa, undecided and silent count as unknown.",
             ),
             (
                 "activation_density", "Activation density by type", draw_densities, analysis,
-                "At which share of all tokens a neuron is active (above 0), for visual and for "
-                f"text tokens, on a logarithmic scale. Types by {by}.",
+                "The share of visual and text tokens at which neurons are active (above 0), on a "
+                f"logarithmic scale. Types by {by}.",
             ),
             (
                 "responses", "How the types respond", draw_responses, analysis,
-                "Of each type the median neuron (mark), the middle half (bar) and nine tenths "
-                "(line). Concentration is over the visual tokens of an image that excites the "
-                f"neuron strongly, whatever their order. Types by {by}.",
+                "The median neuron of each type (mark), the middle 50 % (bar) and the middle 90 % "
+                "(line). Concentration is computed over the visual tokens of images that excite "
+                f"the neuron strongly; their order does not matter. Types by {by}.",
             ),
         ]  # fmt: skip
         if not is_tested:

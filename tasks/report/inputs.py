@@ -1,4 +1,4 @@
-"""The files that a report is written from, and the rows of some neurons in them."""
+"""Locate the input files of a report, and read the rows of some neurons from them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from neuron_atlas.tasks.samples.source import Source
 
 @dataclass(frozen=True)
 class LayerFiles:
-    """The files of one layer's tables, by the table's name.
+    """Files of one layer's tables, by the name of the table.
 
-    Most tables have one file a layer; explanations, simulations and scores have a file for some
-    neurons each, of every explainer. A table that the run does not have has no file.
+    Most tables have one file per layer. Explanations, simulations and scores have one file per work
+    item (some neurons of one explainer). A table that the run lacks has no files.
     """
 
     layer: int
@@ -40,26 +40,26 @@ class LayerFiles:
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """Where samples are looked up, and their images opened; source: None if it is not at hand."""
+    """Files and dataset of the samples. source: None if the dataset is not available."""
 
     samples: tuple[Path, ...]
     descriptions: tuple[Path, ...]
     source: Source | None
 
     def open(self, sample_ids: Collection[int]) -> Catalog:
-        """These samples with their texts and images."""
+        """Open samples with their texts and images."""
         return open_catalog(
             self.samples, self.descriptions, sample_ids=sample_ids, source=self.source
         )
 
     def open_layouts(self, sample_ids: Collection[int]) -> Catalog:
-        """These samples with their regions alone, which is little to read."""
+        """Open samples with their regions only, which reads little."""
         return open_layouts(self.descriptions, sample_ids)
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where a report's numbers are: the files of each table, and of each layer's tables."""
+    """Input files of a report: by table, by layer and table, and of the samples."""
 
     tables: Mapping[str, tuple[Path, ...]]
     layers: Mapping[int, LayerFiles]
@@ -67,7 +67,7 @@ class ReportFiles:
 
 
 def files_of_layer(layer: int, tables: Mapping[str, Sequence[Path]]) -> LayerFiles:
-    """Pick one layer's files, which their names tell, from those of whole tables."""
+    """Select one layer's files, by name, from the files of all tables."""
     found = {}
     for name, paths in tables.items():
         start = layer_file(name, layer).removesuffix(".parquet")
@@ -76,7 +76,7 @@ def files_of_layer(layer: int, tables: Mapping[str, Sequence[Path]]) -> LayerFil
 
 
 def read_types(files: LayerFiles) -> pa.Table:
-    """The layer's `types`, by neuron."""
+    """Read `types` of the layer, sorted by neuron."""
     return read_table(files["types"], NEURON_TYPES).sort_by("neuron")
 
 
@@ -87,9 +87,10 @@ def read_neurons(
     columns: Sequence[str] | None = None,
     only: Sequence[tuple[str, str, Any]] = (),
 ) -> pa.Table:
-    """Read some neurons' rows of a table, in the order of its files; `only`: further conditions.
+    """Read the rows of some neurons from a table, in the order of its files.
 
-    Files and row groups without any of the neurons are passed over.
+    columns: None for all. only: further conditions, as Parquet filters. Skips files and row groups
+    that hold none of the neurons.
     """
     names = list(columns) if columns is not None else spec.schema.names
     schema = pa.schema([spec.schema.field(name) for name in names])
@@ -105,21 +106,22 @@ def read_neurons(
 
 
 def by_neuron(table: pa.Table) -> dict[int, list[dict[str, Any]]]:
-    """Rows as plain values, gathered by neuron, in their order; NaN is None."""
-    gathered: dict[int, list[dict[str, Any]]] = {}
+    """Group rows by neuron, as dicts of plain values, in their order. NaN becomes None."""
+    grouped: dict[int, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
         plain = {name: None if value != value else value for name, value in row.items()}
-        gathered.setdefault(row["neuron"], []).append(plain)
-    return gathered
+        grouped.setdefault(row["neuron"], []).append(plain)
+    return grouped
 
 
 def _may_hold(path: Path, first: int, last: int) -> bool:
-    """Whether a file's statistics allow a neuron of the range; only its footer is read."""
+    """Return whether a file may hold neurons `first` to `last`. Reads only its footer."""
     with reading(path) as file:
         metadata = pq.read_metadata(file)
-    place = metadata.schema.names.index("neuron")  # Before any list, so the same among leaves.
+    # No list column precedes it, so its index among the leaf columns is the same.
+    position = metadata.schema.names.index("neuron")
     for number in range(metadata.num_row_groups):
-        known = metadata.row_group(number).column(place).statistics
-        if known is None or not known.has_min_max or (known.min <= last and known.max >= first):
+        stats = metadata.row_group(number).column(position).statistics
+        if stats is None or not stats.has_min_max or (stats.min <= last and stats.max >= first):
             return True
     return False

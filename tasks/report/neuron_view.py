@@ -1,4 +1,4 @@
-"""A neuron as HTML: what the page and the notebook show of its record, from one template."""
+"""Render a neuron as HTML, from one template for the page and the notebook."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from neuron_atlas.tasks.report.record import Exemplar, NeuronRecord
 from neuron_atlas.tasks.report.wording import digits3
 
 LARGEST_SIDE = 320
-"""Pixels that a page's image has at most; smaller ones are kept as they are."""
+"""Longest side of an image on a page, in pixels. Smaller images keep their size."""
 _EXCERPT = 44
 _LONGEST_UNCUT = 66
-"""Tokens of a text that are shown at once; a longer one is cut to an excerpt around its strongest
-token."""
+"""Longest text shown in full, in tokens. Of a longer one, an excerpt around the strongest token."""
 _LONGEST_WORD = 8
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An exemplar's image: its address in the page, and its size in px; or why there is none."""
+    """An exemplar's image: its URL in the page and size in pixels, or why there is none."""
 
     src: str = ""
     width: int = 0
@@ -34,18 +33,18 @@ class Picture:
 
 
 def neuron_html(record: NeuronRecord) -> str:
-    """The neuron as a piece of HTML that needs nothing else and leaves its surroundings alone."""
+    """Return the neuron as self-contained HTML that does not affect the rest of the document."""
     shown = [show_exemplar(one, _inline(one)) for one in record.exemplars]
     template = environment().get_template("notebook.html")
     return template.render(record=record, exemplars=shown, style=stylesheet(".neuron-atlas"))
 
 
 def show_exemplar(exemplar: Exemplar, picture: Picture) -> dict[str, Any]:
-    """What the template shows of an exemplar.
+    """Return an exemplar as data for the template.
 
-    tokens: (space before, word, 0-10, activation in words) of the whole text. excerpt: from and to
-    which of them is shown at first. shape: width and height to show the picture at, in any unit.
-    box: left, top, width, height of the strongest patch in percent, if the peak is in the image.
+    tokens: (leading space, word, activation 0-10, activation as text) of each token. excerpt: start
+    and stop of the tokens shown at first. shape: proportions of the image, width and height. box:
+    left, top, width, height of the strongest patch in percent, or None if the peak is in the text.
     """
     tokens = _tokens(exemplar)
     visual, text, heat = exemplar.visual, exemplar.text, exemplar.heat
@@ -81,7 +80,7 @@ def _tokens(exemplar: Exemplar) -> list[tuple[str, str, float, str]]:
     for place, piece in enumerate(exemplar.tokens):
         word = piece.lstrip()
         space = piece[: len(piece) - len(word)] if word else ""
-        # A text that was cut short has tokens that the subject was never shown.
+        # The subject never saw the end of a truncated text.
         known = place < len(tens)
         ten = round(min(float(tens[place]), 10.0), 2) if known else 0.0
         activation = digits3(float(exemplar.text[place])) if known else ""
@@ -94,7 +93,7 @@ def _strongest_stretch(tokens: list[tuple[str, str, float, str]]) -> tuple[int, 
         return 0, len(tokens)
     strongest = max(range(len(tokens)), key=lambda place: tokens[place][2])
     start = min(max(strongest - _EXCERPT // 2, 0), len(tokens) - _EXCERPT)
-    # Begin with a whole word, if one begins near by.
+    # Start at a whole word, if one starts nearby.
     near = (place for place in range(start, start - _LONGEST_WORD, -1) if place >= 0)
     start = next((place for place in near if place == 0 or tokens[place][0]), start)
     return start, start + _EXCERPT
@@ -117,7 +116,7 @@ def _heat_words(heat: np.ndarray) -> str:
 
 
 def _patch_box(exemplar: Exemplar) -> tuple[float, float, float, float]:
-    """Left, top, width, height in percent of the view of what the strongest token looks at."""
+    """Return left, top, width, height of the strongest token's patch, in percent of the view."""
     assert exemplar.sample is not None
     view = exemplar.sample.view
     left, top, right, bottom = token_boxes(view.regions)[int(exemplar.visual.argmax())].tolist()
@@ -126,7 +125,7 @@ def _patch_box(exemplar: Exemplar) -> tuple[float, float, float, float]:
 
 
 def _shape(exemplar: Exemplar, picture: Picture) -> tuple[int, int]:
-    """The picture's proportions, also where its image is lost."""
+    """Return the proportions of the image, even if the image itself is lost."""
     if picture.width and picture.height:
         return picture.width, picture.height
     if exemplar.sample is not None and exemplar.sample.regions:

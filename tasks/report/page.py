@@ -1,4 +1,4 @@
-"""The report as one static page that opens from a folder, without network or server."""
+"""Write the report as one static page that needs no network and no server."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ from neuron_atlas.tasks.report.tables import failures_by_status, scores_overview
 
 @dataclass(frozen=True)
 class PageInputs:
-    """All that a page shows. types, aggregates: the whole tables. outcomes: tables with a status,
-    by name, for the failures by reason. neurons: in the order to show them."""
+    """Content of the page.
+
+    types, aggregates: the complete tables. outcomes: tables with a status, by name, for the
+    failures by reason. neurons: in display order.
+    """
 
     title: str
     when: str
@@ -41,7 +44,7 @@ class PageInputs:
 
 
 def write_page(folder: Path, inputs: PageInputs) -> Path:
-    """Write `index.html` and `images/` into `folder`; gives the path of the page."""
+    """Write `index.html` and `images/` into `folder`. Return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = _save_pictures(folder, inputs.neurons)
     entries = [
@@ -80,7 +83,7 @@ def write_page(folder: Path, inputs: PageInputs) -> Path:
 
 
 def _save_pictures(folder: Path, neurons: Sequence[NeuronRecord]) -> dict[int, Picture]:
-    """Write the image of each sample once, as a small JPEG in `folder`/images."""
+    """Write the image of each sample once, as a small JPEG in `folder`/images. Return by id."""
     shown = {one.sample_id: one for record in neurons for one in record.exemplars}
     return {sample_id: _save_picture(folder, one) for sample_id, one in shown.items()}
 

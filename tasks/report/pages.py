@@ -1,4 +1,4 @@
-"""What every page of the report is made with: templates, colours, style."""
+"""Load the templates and the style of the report's pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def environment(
     package: str = "neuron_atlas.tasks.report", folder: str = "templates"
 ) -> Environment:
-    """The templates of a package; what is put into them is no markup."""
+    """Return the templates of a package. Inserted values are escaped."""
     made = Environment(
         loader=PackageLoader(package, folder),
         autoescape=True,
@@ -31,7 +31,7 @@ def environment(
 
 
 def stylesheet(within: str = "") -> str:
-    """Colours and style of a whole page; within: of the elements below this selector alone."""
+    """Return the style sheet of a page. within: limit it to elements inside this selector."""
     style = f"{colour_style()}\n{template_text('atlas.css')}"
     if not within:
         return style
@@ -40,5 +40,5 @@ def stylesheet(within: str = "") -> str:
 
 
 def template_text(name: str) -> str:
-    """A file that stands next to the templates."""
+    """Read a file in the folder of the templates."""
     return (_TEMPLATES / name).read_text(encoding="utf-8")

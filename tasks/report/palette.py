@@ -1,4 +1,4 @@
-"""The colours of the report: one set for figures and page, on light paper and on dark."""
+"""Define the colors of figures and pages, for the light and the dark theme."""
 
 from __future__ import annotations
 
@@ -61,18 +61,17 @@ _HEAT_OPACITY = (0.42, 0.50, 0.54, 0.54, 0.50, 0.44)
 
 
 def type_colours(theme: Mapping[str, str] = LIGHT) -> dict[str, str]:
-    """The colour of each neuron type, in the order of `TYPES`."""
+    """Return the color of each neuron type, in the order of `TYPES`."""
     return {name: theme[name] for name in TYPES}
 
 
 def colours_by_tests(theme: Mapping[str, str] = LIGHT) -> dict[str, str]:
-    """The colour of each type that tests give; undecided is drawn as what the paper's rule does
-    not know."""
+    """Return the color of each type by tests. Undecided has the color of unknown."""
     return {name: theme["unknown" if name == "undecided" else name] for name in TESTED_TYPES}
 
 
 def colour_style() -> str:
-    """The colours as CSS custom properties (`--visual: #2f7cb8; ...`), for light and for dark."""
+    """Return the colors as CSS custom properties (`--visual: #2f7cb8; ...`) of both themes."""
     light, dark = (
         " ".join(f"--{name}: {colour};" for name, colour in theme.items())
         for theme in (LIGHT, DARK)
@@ -81,9 +80,9 @@ def colour_style() -> str:
 
 
 def themed_svg(svg: str) -> str:
-    """An SVG drawn in the light theme's colours, made to follow the reader's light or dark.
+    """Make an SVG in the light theme's colors follow the reader's theme.
 
-    A viewer that knows no CSS variables still finds the light colour as their fallback.
+    Viewers without CSS variables use the light colors, which are the fallback.
     """
     names = {colour: name for name, colour in LIGHT.items()}
     svg = re.sub("|".join(names), lambda found: f"var(--{names[found[0]]}, {found[0]})", svg)
@@ -92,7 +91,7 @@ def themed_svg(svg: str) -> str:
 
 
 def heat_colours(shares: np.ndarray) -> np.ndarray:
-    """The heat map's colours: shares of a neuron's maximum, 0-1, to uint8 RGBA [..., 4]."""
+    """Map shares of a neuron's maximum (0-1) to the heat map's colors, uint8 RGBA [..., 4]."""
     stops = np.linspace(0, 1, len(_HEAT))
     ramp = np.array([_channels(colour) for colour in _HEAT], dtype=np.float64)
     ramp = np.column_stack([ramp, np.array(_HEAT_OPACITY) * 255])
@@ -102,7 +101,7 @@ def heat_colours(shares: np.ndarray) -> np.ndarray:
 
 
 def heat_gradient() -> str:
-    """The heat map's colours as CSS colours for a gradient, from silent to strongest."""
+    """Return the heat map's colors for a CSS gradient, from silent to strongest."""
     return ", ".join(
         f"rgb({red} {green} {blue} / {opacity})"
         for (red, green, blue), opacity in zip(map(_channels, _HEAT), _HEAT_OPACITY, strict=True)

@@ -1,4 +1,4 @@
-"""Pictures of one exemplar: the image as the subject saw it, and the heat map over it."""
+"""Make the pictures of an exemplar: the image as the subject saw it, and its heat map."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _JPEG_QUALITY = 88
 def open_view(
     catalog: Catalog, sample_id: int, longest_side: int | None = None
 ) -> tuple[Image.Image | None, str]:
-    """What the subject saw of a sample, RGB, at most `longest_side` px long; or why there is none.
+    """Open a sample's image as the subject saw it, in RGB, at most `longest_side` pixels long.
 
-    An image that no longer opens is such a reason: a view shows a gap, and says why.
+    Returns (image, ""), or (None, reason) if the sample has no image or it cannot be opened.
     """
     if sample_id not in catalog.samples:
         return None, "this sample is no longer listed as usable"
     if not catalog[sample_id].regions:
         return None, "this sample has none"
     if catalog.source is None:
-        return None, "the dataset is not at hand"
+        return None, "the dataset is not available"
     try:
         view = catalog.open_view(sample_id)
     except BadSample as bad:
@@ -40,17 +40,17 @@ def open_view(
 
 
 def jpeg_bytes(view: Image.Image) -> bytes:
-    """A view as a JPEG."""
+    """Encode a view as a JPEG."""
     written = io.BytesIO()
-    # Full colour resolution, as a small coloured thing may be what a neuron responds to.
+    # Full color resolution, because a neuron may respond to a small colored object.
     view.save(written, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
     return written.getvalue()
 
 
 def heat_map(tens: np.ndarray) -> str:
-    """A heat map as the data URI of a PNG of one pixel a patch, to be scaled over the image.
+    """Return a heat map as the data URI of a PNG with one pixel per patch.
 
-    tens: [rows, columns] over the whole view (`heat_over`), normalised to 0-10.
+    tens: float [rows, columns] over the whole view (`heat_over`), normalized to 0-10.
     """
     written = io.BytesIO()
     Image.fromarray(heat_colours(tens / 10), "RGBA").save(written, "PNG", optimize=True)
@@ -58,5 +58,5 @@ def heat_map(tens: np.ndarray) -> str:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """A file inside a page: a picture, in which nothing can run and ids stay its own."""
+    """Return a data URI. An SVG embedded this way runs no scripts and keeps its ids to itself."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""One neuron as the page, the site and the notebook show it, read from the artifacts."""
+"""Read the record of a neuron that the page, the site and the notebook show."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from neuron_atlas.tasks.report.inputs import LayerFiles, by_neuron, read_neurons
 from neuron_atlas.tasks.report.pictures import open_view
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 
-_SAID = ("text", "evidence_for", "evidence_against", "status", "reason", "model")
+_EXPLANATION_COLUMNS = ("text", "evidence_for", "evidence_against", "status", "reason", "model")
 
 
 @dataclass(frozen=True, repr=False)
 class Exemplar(ActivationRecord):
-    """One of the samples that excite a neuron most; rank 0 is the strongest.
+    """One of a neuron's top-activating samples. Rank 0 is the strongest.
 
-    visual: float32 [n_visual], activation at each visual token. text: float32 [n_text], at each
-    token of `tokens`, which joined are what the subject said or was given. scale: the neuron's
-    highest activation over the dataset, which counts as 10.
+    visual: float32 [n_visual], activation at each visual token. text: float32 [n_text], activation
+    at each token of `tokens`, which together form the text. scale: the neuron's highest activation
+    over the dataset, which maps to 10.
     """
 
     rank: int
@@ -44,27 +44,27 @@ class Exemplar(ActivationRecord):
 
     @property
     def peak(self) -> float:
-        """Its highest activation, over all tokens."""
+        """Highest activation over all tokens of the sample."""
         return float(max(self.visual.max(initial=-np.inf), self.text.max(initial=-np.inf)))
 
     @property
     def sample(self) -> Sample | None:
-        """The sample; None where the dataset no longer lists it."""
+        """The sample; None if it is no longer listed as usable."""
         return self.catalog.samples.get(self.sample_id)
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The text cut at its token boundaries."""
+        """The text, split at its token boundaries."""
         return self.sample.tokens if self.sample else ()
 
     @cached_property
     def image(self) -> Image.Image | None:
-        """What the subject saw, RGB; None where the dataset is not at hand."""
+        """The image as the subject saw it, in RGB; None if it cannot be opened."""
         return open_view(self.catalog, self.sample_id)[0]
 
     @cached_property
     def heat(self) -> np.ndarray | None:
-        """Activations of 0 to 10 over the whole of `image`, float32 [rows, columns]."""
+        """Heat map over `image`: float32 [rows, columns], 0 to 10; None without an image."""
         return heat_of(self, self.scale, self.catalog)
 
     def __repr__(self) -> str:
@@ -73,7 +73,7 @@ class Exemplar(ActivationRecord):
 
 @dataclass(frozen=True)
 class ScoredExplanation:
-    """What one explainer said, a row of `explanations`, and its rows of `scores`."""
+    """One explainer's row of `explanations` with its rows of `scores`."""
 
     explanation: Mapping[str, Any]
     scores: tuple[Mapping[str, Any], ...]
@@ -81,40 +81,42 @@ class ScoredExplanation:
 
 @dataclass(frozen=True)
 class TypedNeuron:
-    """A neuron by its row of `types`."""
+    """A neuron with its row of `types`."""
 
     row: Mapping[str, Any]
 
     @property
     def layer(self) -> int:
-        """Its layer."""
+        """Layer of the neuron."""
         return self.row["layer"]
 
     @property
     def neuron(self) -> int:
-        """Its index in the layer."""
+        """Index of the neuron in its layer."""
         return self.row["neuron"]
 
     @property
     def type(self) -> str:
-        """visual, text, multi-modal or unknown."""
+        """Type: visual, text, multi-modal or unknown."""
         return self.row["type"]
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of its exemplars, the share of each type."""
+        """Share of its exemplars that have each type."""
         return {name: self.row[column] or 0.0 for name, column in TYPE_COLUMNS.items()}
 
     @property
     def scale(self) -> float:
-        """Its highest activation over the dataset, which counts as 10."""
+        """Highest activation over the dataset, which maps to 10."""
         return self.row["scale"] or 0.0
 
 
 @dataclass(frozen=True)
 class NeuronRecord(TypedNeuron):
-    """One neuron; exemplars: strongest first; statistics: its rows of further tables, by the
-    table's name."""
+    """One neuron with its explanations and exemplars.
+
+    exemplars: strongest first. statistics: its rows of further tables, by the name of the table.
+    """
 
     accounts: tuple[ScoredExplanation, ...]
     exemplars: tuple[Exemplar, ...]
@@ -129,15 +131,15 @@ def read_records(
     of_others: int | None = None,
     statistics: Collection[TableSpec] = (),
 ) -> dict[int, NeuronRecord]:
-    """Read some neurons of a layer, by their index.
+    """Read some neurons of a layer. Returns records by the neuron's index.
 
-    open_samples: looks up the exemplars' samples. exemplars: at most so many of each neuron, and
-    of_others: of one that was not explained; None for all, and for as many. statistics: further
-    tables to read.
+    open_samples: opens the exemplars' samples by id. exemplars: maximum per neuron; None for all.
+    of_others: maximum for a neuron that was not explained; None for `exemplars`. statistics:
+    further tables to read.
     """
     specs = (NEURON_TYPES, SCORES, *statistics)
     tables = {spec.name: read_neurons(files, spec, neurons) for spec in specs}
-    columns = ["neuron", "explainer", "confidence", *_SAID]
+    columns = ["neuron", "explainer", "confidence", *_EXPLANATION_COLUMNS]
     tables["explanations"] = read_neurons(files, EXPLANATIONS, neurons, columns)
     traces = read_neurons(files, TRACES, neurons)
     if exemplars is not None:
@@ -150,8 +152,10 @@ def read_records(
 
 
 def gather_records(tables: Mapping[str, pa.Table], catalog: Catalog) -> dict[int, NeuronRecord]:
-    """Gather the neurons of one layer from their rows of `types`, `explanations`, `scores`,
-    `traces` and tables of statistics, by the table's name."""
+    """Combine the rows of one layer's neurons into records, by the neuron's index.
+
+    tables: `types`, `explanations`, `scores`, `traces` and tables of statistics, by name.
+    """
     rows = {name: by_neuron(table) for name, table in tables.items() if name != "traces"}
     types, explained, scored = (rows.pop(name) for name in ("types", "explanations", "scores"))
     scales = {neuron: row["scale"] or 0.0 for neuron, (row,) in types.items()}
@@ -168,10 +172,9 @@ def gather_records(tables: Mapping[str, pa.Table], catalog: Catalog) -> dict[int
 
 
 def heat_of(seen: ActivationRecord, scale: float, catalog: Catalog) -> np.ndarray | None:
-    """Activations of 0 to 10, `scale` being 10, over all that the subject saw of the sample:
-    float32 [rows, columns].
+    """Return the heat map of a sample: float32 [rows, columns], 0 to 10, where `scale` maps to 10.
 
-    None without an image, or where the sample has another one than when it was captured.
+    Returns None if the sample has no image, or a different one than when it was captured.
     """
     sample = catalog.samples.get(seen.sample_id)
     if sample is None or not len(seen.visual) or count_tokens(sample.regions) != len(seen.visual):
@@ -193,11 +196,11 @@ def _exemplars(
 def _pair_up(
     explanations: list[dict[str, Any]], scores: list[dict[str, Any]]
 ) -> tuple[ScoredExplanation, ...]:
-    said = {row["explainer"]: row for row in explanations}
-    unsaid = dict.fromkeys(_SAID, "") | {"status": "missing", "confidence": None}
+    explained = {row["explainer"]: row for row in explanations}
+    missing = dict.fromkeys(_EXPLANATION_COLUMNS, "") | {"status": "missing", "confidence": None}
     return tuple(
         ScoredExplanation(
-            said.get(name, unsaid | {"explainer": name}),
+            explained.get(name, missing | {"explainer": name}),
             tuple(row for row in scores if row["explainer"] == name),
         )
         for name in dict.fromkeys(row["explainer"] for row in (*explanations, *scores))

@@ -1,4 +1,4 @@
-"""The report of a run: its page, figures, tables and closing summary."""
+"""Write the report of a run: page, figures, tables and summary."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def write_report(
 ) -> list[str]:
     """Write index.html with its images, figures/, tables/ and summary.json into `folder`.
 
-    Returns the files written, relative to the folder; what is in its site is not among them.
+    Returns the paths of the files, relative to the folder, without those of the site.
     """
     types = read_table(files.tables["types"], NEURON_TYPES)
     outcomes = {
         spec.name: read_table(files.tables[spec.name], spec, columns) for spec, columns in _OUTCOMES
     }
-    # What is undefined over the visual or the text tokens alone is counted in the aggregates.
+    # The aggregates count scores that are undefined over visual or text tokens alone.
     scores = outcomes["scores"] = over_all_tokens(outcomes["scores"])
     aggregates = read_table(files.tables["score_aggregates"], SCORE_AGGREGATES)
     analysis = read_analysis(files.tables, types)
@@ -73,11 +73,11 @@ def write_report(
     write_tables(folder / "tables", types, aggregates, outcomes)
     write_analysis(folder / "tables", analysis)
     _write_summary(folder / SUMMARY, summarise(types, scores, aggregates, outcomes))
-    beside = folder / FOLDER
+    site = folder / FOLDER
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and beside not in path.parents
+        if path.is_file() and site not in path.parents
     )
 
 

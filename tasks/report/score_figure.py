@@ -1,4 +1,4 @@
-"""The figure of the scores: their distribution beside the control's, on the same bins."""
+"""Draw the distribution of scores and of their controls, on the same bins."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from neuron_atlas.tasks.report.canvas import HEIGHT, blank_sheet, panels, say
+from neuron_atlas.tasks.report.canvas import HEIGHT, blank_sheet, panels, write_message
 from neuron_atlas.tasks.report.palette import LIGHT
 
 _BINS = np.linspace(-1, 1, 41)
 _SCORE_OPACITY = 0.5
 _PANEL = 2.4
-"""Height in inches of a panel where there are several."""
+"""Height of a panel in inches, if there are several."""
 
 
 def draw_scores(scores: pa.Table, title: str) -> Figure:
-    """Correlations of the ok scores and of their controls, a panel for each pair of explainer
-    and simulator."""
+    """Draw correlations of ok scores and their controls, one panel per explainer and simulator."""
     frame = pl.DataFrame(
         scores.select(["explainer", "simulator", "correlation", "control_other", "status"])
     ).with_columns(pl.col("correlation", "control_other").fill_nan(None))
     ok = frame.filter(pl.col("status") == "ok", pl.col("correlation").is_not_null())
     if ok.is_empty():
         figure = blank_sheet(title)
-        say(figure, _why_empty(frame))
+        write_message(figure, _why_empty(frame))
         return figure
     pairs = ok.select("explainer", "simulator").unique().sort("explainer", "simulator").rows()
     height = HEIGHT if len(pairs) == 1 else 0.78 + _PANEL * len(pairs)
     figure = blank_sheet(title, height)
-    # Over the axes: two lines of words, and below another panel also its numbers.
+    # Space above the axes: two lines of text, and the tick labels of the panel above.
     gap = 0.68 if len(pairs) == 1 else 0.88
     sheets = panels(figure, len(pairs), left=0.55, right=0.15, head=0.3, foot=0.48, gap=gap)
     for axes, (explainer, simulator) in zip(sheets, pairs, strict=True):
@@ -50,7 +49,7 @@ def draw_scores(scores: pa.Table, title: str) -> Figure:
 
 
 def _draw_pair(axes: Axes, chosen: pl.DataFrame) -> dict[str, float]:
-    """Draw both distributions; gives their medians."""
+    """Draw both distributions. Return their medians."""
     values = {
         "score": chosen["correlation"].to_numpy(),
         "control": chosen["control_other"].drop_nulls().to_numpy(),
@@ -73,7 +72,7 @@ def _draw_pair(axes: Axes, chosen: pl.DataFrame) -> dict[str, float]:
 
 
 def _write_legend(figure: Figure, above: float, title: str, medians: dict[str, float]) -> None:
-    """Two lines over the axes whose upper edge lies `above` inches from the sheet's lower edge."""
+    """Write two lines above the axes. above: inches from the sheet's bottom to the axes' top."""
     width, height = figure.get_size_inches()
     style: dict[str, Any] = {"va": "center_baseline", "fontsize": 8.8}
     figure.text(

@@ -14,13 +14,13 @@ _Count = Annotated[int, Ge(0)]
 
 @dataclass(frozen=True)
 class SiteSettings:
-    """How much the site shows of each neuron, which is what bounds its size.
+    """Settings of the site. They limit its size.
 
-    exemplars: with heat maps, of a neuron that was explained; exemplars_of_others: of one that was
-    not. listed: exemplars in all; those without a heat map have their image and peak. held_out:
-    samples on which real and simulated activation stand side by side, half of them exemplars.
-    image_px: the longer side of an image at most. image_quality: of its WebP, to 100. write:
-    whether there is a site at all.
+    write: whether to write a site. exemplars: exemplars with heat maps, for an explained neuron.
+    exemplars_of_others: the same for a neuron that was not explained. listed: exemplars per neuron
+    in total; those without a heat map show their image and peak. held_out: samples per neuron that
+    show real and simulated activations, half of them exemplars. image_px: longest side of an image
+    in pixels. image_quality: quality of its WebP file, 1 to 100.
     """
 
     write: bool = True
@@ -34,7 +34,7 @@ class SiteSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """How much the page shows: neurons of each type, exemplars of each neuron; and the site."""
+    """Settings of the report: its page (neurons per type, exemplars per neuron) and its site."""
 
     neurons_per_type: AtLeastOne = 6
     exemplars: AtLeastOne = 6
@@ -44,8 +44,11 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class About:
-    """What was run, in words for the head of the page; facts: further names and values; site: where
-    the site lies in the run's output folder, empty where there is none."""
+    """Description of the run for the head of the page.
+
+    facts: further names and values. site: path of the site in the run's output folder; empty if
+    there is no site.
+    """
 
     subject: str
     dataset: str

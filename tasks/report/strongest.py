@@ -1,4 +1,4 @@
-"""Which neurons a report shows: the strongest of each type."""
+"""Select the neurons that a report shows: the strongest of each type."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from neuron_atlas.tasks.artifacts import TYPE_COLUMNS, TYPES
 def select_strongest_neurons(
     types: pa.Table, explanations: pa.Table, scores: pa.Table, per_type: int = 6
 ) -> list[tuple[int, int, str]]:
-    """The `per_type` strongest neurons of each type, as (layer, neuron, type), strongest first.
+    """Return the `per_type` strongest neurons of each type as (layer, neuron, type), best first.
 
-    Neurons with an ok score come first, by the highest correlation of any explainer and
-    simulator; then those that have an explanation but no score; then all others; each by the
-    share of exemplars that are of the type, and last by layer and neuron. Neurons without
-    exemplars have nothing to show and are left out.
+    Neurons with a correlation come first, sorted by the highest one of any explainer and
+    simulator. Then come neurons with an explanation, then all others. Ties are broken by the share
+    of exemplars of the type, then by layer and neuron. Neurons without exemplars are left out.
     """
     frame = pl.DataFrame(
         types.select(["layer", "neuron", "type", "n_exemplars", *TYPE_COLUMNS.values()])

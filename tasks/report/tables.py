@@ -1,4 +1,4 @@
-"""The numbers of a run as small tables, and its closing summary as plain data."""
+"""Summarize a run: small tables, and the closing summary as plain data."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from neuron_atlas.tasks.artifacts import TYPES
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run says in its last lines. None where nothing was scored."""
+    """Closing summary of a run. Means are None if nothing was scored."""
 
     neurons: dict[str, int]
-    """Neurons of each type, all four named."""
+    """Number of neurons of each of the four types."""
     n_scored: int
     mean_score: float | None
     mean_control: float | None
     mean_margin: float | None
     n_tested: int
-    """Scores that could be tested against their controls, and those that beat them at `level`."""
+    """Number of scores that could be tested against their controls."""
     n_beat_control: int
+    """Number of scores that beat their controls at the false discovery rate `level`."""
     level: float | None
     by_explainer: list[dict[str, Any]]
-    """The same figures for each explainer and simulator with a score: n, mean, control, margin,
+    """The same numbers for each explainer and simulator with a score: n, mean, control, margin,
     tested, beat_control."""
     failures: dict[tuple[str, str], int]
-    """Rows by (table, status), without the ok ones, most frequent first."""
+    """Number of rows by (table, status), except ok, most frequent first."""
 
 
 def types_by_layer(types: pa.Table) -> pl.DataFrame:
-    """A row a layer and a last one for all (layer null): the number and share of each type."""
+    """Return number and share of each type, a row per layer and a last row for all (layer null)."""
     frame = pl.DataFrame(types.select(["layer", "type"])).cast({"layer": pl.Int64})
     number = [(pl.col("type") == name).sum().cast(pl.Int64).alias(name) for name in TYPES]
     total = pl.len().cast(pl.Int64).alias("neurons")
@@ -49,13 +50,16 @@ def types_by_layer(types: pa.Table) -> pl.DataFrame:
 
 
 def over_all_tokens(scores: pa.Table) -> pa.Table:
-    """Of `scores` the rows over all tokens: one for each explanation and simulator."""
+    """Return the rows of `scores` over all tokens, one per explanation and simulator."""
     return scores.filter(pc.equal(scores["tokens"], "all"))
 
 
 def scores_overview(aggregates: pa.Table) -> list[dict[str, Any]]:
-    """A row for all neurons, each type and each layer of every explainer and simulator, over all
-    tokens; each measure in it is its row of `score_aggregates`."""
+    """Return scores over all tokens for all neurons, each type and each layer.
+
+    There is one row per explainer, simulator and group. It holds the row of `score_aggregates` of
+    each measure, by the name of the measure.
+    """
     frame = pl.DataFrame(aggregates).filter(pl.col("tokens") == "all")
     order = pl.col("by").replace_strict({"all": 0, "type": 1, "layer": 2}, default=3)
     within = pl.col("group").replace_strict(_ORDER, default=len(TYPES), return_dtype=pl.Int64)
@@ -69,9 +73,9 @@ def scores_overview(aggregates: pa.Table) -> list[dict[str, Any]]:
 
 
 def failures_by_reason(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
-    """A row for each table, status and reason other than ok: `count` of the table's `of` rows.
+    """Count failures by table, status and reason: `count` of the table's `of` rows.
 
-    `outcomes` maps a table's name to the table, or to just its columns status and reason.
+    outcomes: tables by name; only their columns status and reason are needed.
     """
     words = dict.fromkeys(("table", "status", "reason"), pl.String)
     rows = [row for name, table in outcomes.items() for row in _count_outcomes(name, table)]
@@ -79,8 +83,10 @@ def failures_by_reason(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
 
 
 def failures_by_status(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
-    """The same gathered by table and status: the count, the number of different reasons, and
-    the most frequent one. Reasons may name single samples, so there can be very many."""
+    """Count failures by table and status, with the number of reasons and the most frequent one.
+
+    Reasons may name single samples, so there can be many.
+    """
     return (
         failures_by_reason(outcomes)
         .group_by("table", "status", maintain_order=True)
@@ -96,7 +102,7 @@ def failures_by_status(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
 def summarise(
     types: pa.Table, scores: pa.Table, aggregates: pa.Table, outcomes: Mapping[str, pa.Table]
 ) -> Summary:
-    """The closing summary of a run, from the scores over all tokens."""
+    """Return the closing summary of a run, from the scores over all tokens."""
     counts = pl.DataFrame(types.select(["type"]))["type"]
     scored = _score_frame(scores).filter("scored")
     tests = pl.DataFrame(aggregates).filter(
@@ -134,7 +140,7 @@ def _by_explainer(scored: pl.DataFrame, tests: pl.DataFrame) -> list[dict[str, A
 def write_tables(
     folder: Path, types: pa.Table, aggregates: pa.Table, outcomes: Mapping[str, pa.Table]
 ) -> list[Path]:
-    """Save the tables as CSV: types by layer, aggregates of scores, failures by reason."""
+    """Save types by layer, score aggregates and failures by reason as CSV. Return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, table in (
@@ -155,22 +161,22 @@ def _score_frame(scores: pa.Table) -> pl.DataFrame:
     words = ("explainer", "simulator", "type", "status")
     measures = ("correlation", "control_other", "margin")
     frame = pl.DataFrame(scores.select([*words, *measures]))
-    # Means of float32 columns are taken in float64.
+    # Compute means of float32 columns in float64.
     known = pl.col(measures).cast(pl.Float64).fill_nan(None)
     frame = frame.with_columns(known)
-    # A correlation without a control is a score too; it has no margin.
+    # A correlation without a control is also a score, without a margin.
     return frame.with_columns(pl.col("correlation").is_not_null().alias("scored"))
 
 
 def _count_outcomes(name: str, table: pa.Table) -> list[tuple[str, str, str, int, int]]:
-    """Counted in Arrow, as `simulations` has many rows a neuron."""
+    """Count in Arrow, because `simulations` has many rows per neuron."""
     groups = table.select(["status", "reason"]).group_by(["status", "reason"])
     rows = [
         (name, row["status"], row["reason"] or "", row["count_all"], table.num_rows)
         for row in groups.aggregate([([], "count_all")]).to_pylist()
         if row["status"] != "ok"
     ]
-    # The most frequent status first and, within it, the most frequent reason.
+    # Sort by the frequency of the status, then by that of the reason.
     by_status: dict[str, int] = {}
     for _, status, _, count, _ in rows:
         by_status[status] = by_status.get(status, 0) + count

@@ -1,4 +1,4 @@
-"""Figures of the neurons' types: their shares by layer, and p_visual against p_text."""
+"""Draw figures of the neurons' types: shares by layer, and p_visual against p_text."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from neuron_atlas.tasks.report.canvas import (
     blank_sheet,
     layer_ticks,
     plain_axes,
-    say,
     stacked_shares,
     type_legend,
+    write_message,
 )
 from neuron_atlas.tasks.report.palette import LIGHT, type_colours
 from neuron_atlas.tasks.report.tables import types_by_layer
 
 _ROOM_FOR_WORDS = 8
-"""Layers up to which bars are wide enough for a number on them."""
+"""Maximum number of layers for which bars are wide enough for a number."""
 _WORTH_A_WORD = 0.06
 _FINEST_LATTICE = 50
 _SMALLEST_SIDE = 0.32
@@ -37,10 +37,10 @@ _WIDEST_SQUARE = 1 / 16
 
 
 def draw_types_by_layer(types: pa.Table, title: str) -> Figure:
-    """Stacked shares of the types in each layer, with the number of neurons noted."""
+    """Draw the stacked shares of the types in each layer, with the number of neurons."""
     figure = blank_sheet(title)
     if not types.num_rows:
-        say(figure, "No neuron was classified.")
+        write_message(figure, "No neuron was classified.")
         return figure
     type_legend(figure)
     axes = plain_axes(figure, 0.55, 0.48, WIDTH - 0.7, HEIGHT - 1.42)
@@ -57,11 +57,11 @@ def draw_types_by_layer(types: pa.Table, title: str) -> Figure:
 
 
 def draw_visual_against_text(types: pa.Table, title: str) -> Figure:
-    """All neurons over (p_visual, p_text), coincident ones as one square of their colours."""
+    """Draw all neurons by (p_visual, p_text), with one square for neurons at the same position."""
     figure = blank_sheet(title)
     types = types.filter(pc.field("n_exemplars") > 0)
     if not types.num_rows:
-        say(figure, "No neuron with an exemplar was classified.")
+        write_message(figure, "No neuron with an exemplar was classified.")
         return figure
     type_legend(figure)
     steps = _lattice_steps(types)
@@ -90,7 +90,7 @@ def draw_visual_against_text(types: pa.Table, title: str) -> Figure:
 
 
 def _write_shares(axes: Axes, shares: pl.DataFrame) -> None:
-    """Write on the bars what they are, where there is room."""
+    """Write the shares on the bars, where there is space."""
     for place, row in enumerate(shares.to_dicts()):
         low = 0.0
         for name, share in row.items():
@@ -115,13 +115,13 @@ def _note_counts(axes: Axes, numbers: np.ndarray) -> None:
 
 
 def _lattice_steps(types: pa.Table) -> int:
-    """Shares of N exemplars lie on N + 1 places; more than can be seen are gathered."""
+    """Return the number of steps of the lattice: at most one per exemplar, and a visible number."""
     most = int(types["n_exemplars"].to_numpy().max())
     return min(max(most, 1), _FINEST_LATTICE)
 
 
 def _count_cells(types: pa.Table, steps: int) -> pl.DataFrame:
-    """The number of neurons of each type at each place (visual, text) of the lattice."""
+    """Count the neurons of each type at each point (visual, text) of the lattice."""
     place = {
         axis: (pl.col(f"p_{axis}").fill_nan(0) * steps).round().cast(pl.Int64)
         for axis in ("visual", "text")
@@ -164,7 +164,7 @@ def _sides(numbers: np.ndarray, width: float, most: int | None = None) -> np.nda
 
 
 def _draw_margin(axes: Axes, cells: pl.DataFrame, along: str, steps: int, width: float) -> None:
-    """Stacked numbers of neurons along one of the two shares."""
+    """Draw stacked numbers of neurons along one of the two shares."""
     start = np.zeros(steps + 1)
     for name, colour in type_colours().items():
         summed = cells.filter(pl.col("type") == name).group_by(along).agg(pl.col("n").sum())
@@ -179,7 +179,7 @@ def _draw_margin(axes: Axes, cells: pl.DataFrame, along: str, steps: int, width:
 
 
 def _size_key(axes: Axes, cells: pl.DataFrame, width: float) -> None:
-    """What the squares' sides mean, in the corner that no neuron can reach."""
+    """Draw the legend of the squares' sizes, in the corner that no neuron can reach."""
     most = int(cells.group_by("visual", "text").agg(pl.col("n").sum())["n"].max())  # type: ignore[arg-type]
     # Powers of ten, less one that comes too near to the largest.
     powers = [10**power for power in range(len(str(most)))]

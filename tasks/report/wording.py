@@ -1,4 +1,4 @@
-"""How the page writes numbers, statuses and types."""
+"""Format numbers, statuses and types for the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TYPE_MEANINGS = {
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """A number with a true minus sign; an en dash where there is none."""
+    """Format a number with a true minus sign; an en dash for None."""
     if value is None:
         return MISSING
     # Adding zero turns a rounded -0.0 into 0.0.
@@ -23,19 +23,19 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def difference(value: float | None) -> str:
-    """The same with a plus sign where it is above zero."""
+    """Format a number like `signed`, with a plus sign if it is above zero."""
     text = signed(value)
     return f"+{text}" if value is not None and round(value, 2) > 0 else text
 
 
 def interval(measure: Mapping[str, float | None]) -> str:
-    """The bounds ci_low and ci_high of a measure; empty where it has none."""
+    """Format the bounds ci_low and ci_high of a measure; empty if one is None."""
     low, high = measure["ci_low"], measure["ci_high"]
     return "" if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
 def percent(share: float | None) -> str:
-    """A share in percent; what is not quite nothing is not written as nothing."""
+    """Format a share in percent. A share above 0 is never written as 0 %."""
     if share is None:
         return MISSING
     if 0 < share < 0.005:
@@ -44,23 +44,23 @@ def percent(share: float | None) -> str:
 
 
 def count(value: int) -> str:
-    """A whole number with thin groups of three."""
+    """Format a whole number with commas between groups of three digits."""
     return f"{value:,}"
 
 
 def digits3(value: float) -> str:
-    """An activation, to three significant digits: 0.123, 4.60, 1,234."""
+    """Format an activation with three significant digits: 0.123, 4.60, 1,234."""
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
     return text.replace("-", "\N{MINUS SIGN}")
 
 
 def plain_status(status: str) -> str:
-    """A status in words."""
+    """Format a status in words."""
     return status.replace("_", " ")
 
 
 def along(value: float, length: float = 200) -> float:
-    """Where a correlation, -1 to 1, lies on a drawn scale of `length` units."""
+    """Return the position of a correlation (-1 to 1) on a drawn scale of `length` units."""
     return round((min(1.0, max(-1.0, value)) + 1) / 2 * length, 2)
 
 

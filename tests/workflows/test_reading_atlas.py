@@ -93,7 +93,7 @@ def test_without_the_dataset_the_rest_is_there_and_it_is_said(explained, opened)
     blind = Atlas(opened.run, None).neuron(explained.layer, explained.index)
     assert blind.exemplars[0].image is None
     assert blind.exemplars[0].heat is not None
-    assert "the dataset is not at hand" in blind._repr_html_()
+    assert "the dataset is not available" in blind._repr_html_()
 
 
 @pytest.mark.parametrize(

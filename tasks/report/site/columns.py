@@ -1,4 +1,4 @@
-"""The columns of the table of neurons, a layer at a time, as arrays of a few bytes a neuron."""
+"""Write the columns of the table of neurons by layer, as arrays of a few bytes per neuron."""
 
 from __future__ import annotations
 
@@ -34,26 +34,29 @@ OUTCOMES = (
     *(status for status in SCORES.statuses if status != "ok"),
     *(status for status in EXPLANATIONS.statuses if status != "ok"),
 )
-"""What became of a neuron: its score; else why it has none; else why it has no explanation."""
+"""Outcome of a neuron: scored, or why it has no score, or why it has no explanation."""
 
 NO_NUMBER = -32768
 STEPS = 10_000
-"""A correlation is kept in steps of 1 / STEPS as int16, and `NO_NUMBER` where there is none."""
+"""A correlation is stored as int16 in steps of 1 / STEPS. `NO_NUMBER` stands for none."""
 
 LONGEST_WORDS = 600
-"""Characters of an explanation that the table shows and searches; the neuron's page has all."""
+"""Characters of an explanation for the table and its search. The neuron's view has all."""
 
 _MEASURES = ("correlation", "ci_low", "ci_high", "control_other", "margin")
 
 
 @dataclass(frozen=True)
 class Accounts:
-    """Who explained and who simulated, in the order of the site; level: the q at most with which a
-    neuron beats its controls. Where nobody explained, there is one without a name."""
+    """Explainers and simulators of a run, in the order of the site.
+
+    level: the largest q with which a neuron beats its controls. A run without explanations has one
+    explainer with an empty name.
+    """
 
     explainers: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
-    """Each explainer with each simulator that scored it; "" where none did."""
+    """Each explainer with each simulator that scored it, or with "" if none did."""
     level: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -62,7 +65,7 @@ class Accounts:
 
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> Accounts:
-        """Return what to_json was given."""
+        """Return the object whose to_json gave `plain`."""
         pairs = tuple((explainer, simulator) for explainer, simulator in plain["pairs"])
         return Accounts(tuple(plain["explainers"]), pairs, plain["level"])
 
@@ -70,15 +73,15 @@ class Accounts:
 def list_accounts(
     explanations: Sequence[Path], scores: Sequence[Path], aggregates: Sequence[Path]
 ) -> Accounts:
-    """Who explained and simulated, in the order in which the files of the tables name them."""
-    said, scored = (
+    """List explainers and simulators in the order in which the tables name them."""
+    explained, scored = (
         pl.DataFrame(read_table(paths, spec, columns)).unique(maintain_order=True)
         for paths, spec, columns in (
             (explanations, EXPLANATIONS, ["explainer"]),
             (scores, SCORES, ["explainer", "simulator"]),
         )
     )
-    explainers = list(dict.fromkeys([*said["explainer"], *scored["explainer"]])) or [""]
+    explainers = list(dict.fromkeys([*explained["explainer"], *scored["explainer"]])) or [""]
     pairs = [
         (explainer, simulator)
         for explainer in explainers
@@ -89,21 +92,21 @@ def list_accounts(
 
 
 def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str, Any]:
-    """Write a layer's columns; gives what the index says of it: layer, neurons, rows by type."""
+    """Write a layer's columns. Return its entry for the index (`write_index`)."""
     types = pl.DataFrame(read_types(files)).fill_nan(None)
     neurons = types.select("neuron")
     _write(site, table_key(files.layer), _typed(types, files))
     columns = ["neuron", "explainer", "text", "status"]
-    said = pl.DataFrame(read_table(files["explanations"], EXPLANATIONS, columns))
+    explained = pl.DataFrame(read_table(files["explanations"], EXPLANATIONS, columns))
     scored = pl.DataFrame(
         read_table(files["scores"], SCORES).filter(pa.compute.field("tokens") == "all")
     )
     for number, explainer in enumerate(accounts.explainers):
-        mine = neurons.join(said.filter(explainer=explainer), on="neuron", how="left")
+        mine = neurons.join(explained.filter(explainer=explainer), on="neuron", how="left")
         _write(site, words_key(number, files.layer), _words(mine["text"]))
     seen: set[str] = set()
     for number, (explainer, simulator) in enumerate(accounts.pairs):
-        mine = neurons.join(said.filter(explainer=explainer), on="neuron", how="left")
+        mine = neurons.join(explained.filter(explainer=explainer), on="neuron", how="left")
         its = scored.filter(explainer=explainer, simulator=simulator)
         of_neuron = neurons.join(its, on="neuron", how="left")
         outcome = _outcome(mine, of_neuron)
@@ -150,10 +153,10 @@ def _coded(words: pl.Series, known: Sequence[str]) -> str:
     return packed(words.replace_strict(codes, default=len(known), return_dtype=pl.UInt8).to_numpy())
 
 
-def _outcome(said: pl.DataFrame, scored: pl.DataFrame) -> pl.Series:
-    explained = said["status"].fill_null(UNEXPLAINED).alias("explained")
-    status = scored["status"].fill_null(UNSCORED).replace("ok", "scored").alias("scored")
-    both = pl.DataFrame([explained, status])
+def _outcome(explained: pl.DataFrame, scored: pl.DataFrame) -> pl.Series:
+    explanation = explained["status"].fill_null(UNEXPLAINED).alias("explained")
+    score = scored["status"].fill_null(UNSCORED).replace("ok", "scored").alias("scored")
+    both = pl.DataFrame([explanation, score])
     of_score = pl.when(pl.col("explained") == "ok").then("scored").otherwise("explained")
     return both.select(of_score.alias("outcome")).to_series()
 
@@ -175,6 +178,6 @@ def _steps(measure: pl.Series) -> np.ndarray:
 
 
 def _words(texts: pl.Series) -> str:
-    """A line a neuron, empty where nothing was said."""
+    """Return one line per neuron; empty if it was not explained."""
     lines = texts.fill_null("").str.replace_all(r"[\r\n\x0b\x0c\u0085\u2028\u2029]+", " ")
     return "\n".join(lines.str.slice(0, LONGEST_WORDS))

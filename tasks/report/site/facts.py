@@ -1,4 +1,4 @@
-"""What a neuron does over the whole dataset: moments, histogram, favourite words, tests."""
+"""Summarize a neuron over the whole dataset: moments, histogram, favourite words, tests."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from neuron_atlas.tasks.report.record import NeuronRecord
 from neuron_atlas.tasks.report.site.script import short
 
 STATISTICS = (MOMENTS, HISTOGRAMS, RESPONSES, NEURON_TESTS)
-"""The tables that facts are from; a run that did not test has none of the last."""
+"""Source tables of the facts. Runs without tests lack the last one."""
 
 _FAVOURITES = 6
 _TESTED = ("rate_visual", "rate_text", "q_exact", "q_block", "q_both")
 
 
 def neuron_facts(record: NeuronRecord) -> dict[str, Any]:
-    """Moments by role, [tokens, mean, deviation, highest, share above 0]; the tokens of each
-    histogram bin by role; responses; and the tests, where there were any."""
+    """Return the facts of a neuron that its tables hold.
+
+    moments: by role, [tokens, mean, standard deviation, maximum, share above 0]. histogram: number
+    of tokens in each bin, by role. favourites, seen_words, concentration: responses. tested: type,
+    rates and q-values of the tests.
+    """
     facts: dict[str, Any] = {}
     rows = record.statistics
     if "moments" in rows:

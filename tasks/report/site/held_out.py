@@ -1,5 +1,4 @@
-"""Real beside simulated: what a neuron did on samples that its explainer never saw, and what each
-explanation of it says it would do."""
+"""Read real and simulated activations of neurons on samples that the explainers never saw."""
 
 from __future__ import annotations
 
@@ -24,19 +23,20 @@ _OWN = (("claim", "==", "own"), ("purpose", "==", "scorer"), ("status", "==", "o
 def read_held_out(
     files: LayerFiles, records: Mapping[int, NeuronRecord], samples: SampleFiles, count: int
 ) -> dict[int, dict[str, Any]]:
-    """Of each neuron up to `count` held-out samples, and predictions for them.
+    """Return up to `count` held-out samples of each neuron, with the predictions for them.
 
-    Neurons that were not simulated are left out. simulated: a list for each explainer and
-    simulator. Real traces are drawn as the exemplars are. A prediction has no unit, so its own
-    highest over all of the neuron's held-out samples stands for 10. r: the signed correlation with
-    the real trace over the tokens of that sample alone; null where one of them is constant.
+    Neurons without simulations are left out. samples: [sample id, exemplar or random, image bytes,
+    text bytes, peak], drawn on the scale of the exemplars. simulated: for each explainer and
+    simulator, a list of [image bytes, text bytes, r], or null for a sample without a prediction. A
+    prediction has no unit: its maximum over the neuron's held-out samples maps to 10. r: signed
+    correlation with the real trace over the tokens of that sample; null if either is constant.
     """
     neurons = list(records) if count else []
     simulated = read_neurons(files, SIMULATIONS, neurons, _COLUMNS, _OWN)
     chosen = choose_held_out(simulated, count)
     sample_ids = {sample_id for draws in chosen.values() for sample_id in draws}
     only = [("sample_id", "in", list(sample_ids))]
-    # An exemplar may have been drawn at random too.
+    # An exemplar can also be among the random samples.
     real = _by(("neuron",), read_neurons(files, RANDOM_TRACES, chosen, only=only))
     for key, seen in _by(("neuron",), read_neurons(files, TRACES, chosen, only=only)).items():
         real.setdefault(key, {}).update(seen)
@@ -52,14 +52,14 @@ def read_held_out(
         held_out[neuron] = {"samples": rows, "simulated": []}
     predicted = _by(("neuron", "explainer", "simulator"), simulated)
     for neuron, explainer, simulator in sorted(predicted):
-        guess, seen = predicted[neuron, explainer, simulator], real[neuron,]
-        highest = max(map(_peak, guess.values()))
+        simulation, seen = predicted[neuron, explainer, simulator], real[neuron,]
+        highest = max(map(_peak, simulation.values()))
         traces = [
             [
-                *drawn_bytes(guess[one], highest, catalog),
-                short(_correlation(guess[one], seen[one]), 3),
+                *drawn_bytes(simulation[one], highest, catalog),
+                short(_correlation(simulation[one], seen[one]), 3),
             ]
-            if one in guess
+            if one in simulation
             else None
             for one, *_ in held_out[neuron]["samples"]
         ]
@@ -70,11 +70,11 @@ def read_held_out(
 
 
 def choose_held_out(simulated: pa.Table, count: int) -> dict[int, dict[int, str]]:
-    """Of each neuron up to `count` sample ids with why they are there: half of them exemplars,
-    half drawn at random, each spread evenly over those that were simulated.
+    """Choose up to `count` sample ids per neuron, each with its draw (exemplar or random).
 
-    simulated: rows of `simulations`, of one layer and the scorer's samples, in the order of the
-    evidence (exemplars strongest first).
+    Half of them are exemplars and half are random samples, each spread evenly over the simulated
+    ones. simulated: rows of `simulations` of one layer and the scorer's samples, in the order of
+    the evidence (exemplars strongest first).
     """
     pools: dict[int, dict[str, dict[int, None]]] = {}
     rows = simulated.select(["neuron", "sample_id", "draw"]).to_pylist()
@@ -93,7 +93,7 @@ def choose_held_out(simulated: pa.Table, count: int) -> dict[int, dict[int, str]
 
 
 def _by(keys: Sequence[str], table: pa.Table) -> dict[tuple[Any, ...], dict[int, ActivationRecord]]:
-    """Traces by the columns `keys`, and by sample."""
+    """Group traces by the columns `keys` and by sample id."""
     found: dict[tuple[Any, ...], dict[int, ActivationRecord]] = {}
     columns = (table[name].to_pylist() for name in keys)
     for *key, seen in zip(*columns, activation_records(table), strict=True):

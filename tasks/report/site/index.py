@@ -1,4 +1,4 @@
-"""The site's page, its scripts and style, and the index that they start from."""
+"""Write the site's page, scripts, style and index."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SCRIPTS = (
     "neuron",
     "main",
 )
-"""In the order in which they are loaded: each uses those before it."""
+"""In loading order: each script uses those before it."""
 _APP = Path(__file__).parent / "app"
 
 
@@ -44,7 +44,7 @@ def write_index(
     about: About,
     title: str,
 ) -> None:
-    """Write index.html, app/ and data/index.js. layers: what `write_columns` gave of each."""
+    """Write index.html, app/ and data/index.js. layers: results of `write_columns`."""
     tested = any(layer["tested"] for layer in layers)
     seen = {outcome for layer in layers for outcome in layer["outcomes"]}
     write_script(

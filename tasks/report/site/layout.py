@@ -1,5 +1,4 @@
-"""How the site is cut into work, and which file holds what; the scripts in app/ name the same
-files."""
+"""Define the site's work items and file names. The scripts in app/ use the same file names."""
 
 from __future__ import annotations
 
@@ -10,23 +9,23 @@ from neuron_atlas.tasks.artifacts import row_count
 from neuron_atlas.tasks.report.inputs import LayerFiles
 
 FOLDER = "site"
-"""Within the report's folder."""
+"""Folder of the site in the report's folder."""
 
 CHUNK = 32
-"""Neurons a file of details: a neuron with images, traces and two explainers is some 30 kB."""
+"""Neurons per details file. A neuron with images, traces and two explainers takes about 30 kB."""
 
 PART = 16 * CHUNK
-"""Neurons of one work item, which are read together."""
+"""Neurons of one work item. They are read together."""
 
 SAMPLE_CHUNK = 16
-"""Samples a file."""
+"""Samples per file."""
 
 PER_FOLDER = 256
 
 
 @dataclass(frozen=True)
 class SitePart:
-    """Rows `start` to `stop` of a layer's `types`: the neurons of one work item."""
+    """Neurons of one work item: rows `start` to `stop` (exclusive) of a layer's `types`."""
 
     layer: int
     start: int
@@ -34,42 +33,42 @@ class SitePart:
 
 
 def cut_layer(files: LayerFiles) -> list[SitePart]:
-    """The parts of one layer."""
+    """Return the work items of one layer."""
     rows = sum(row_count(path) for path in files["types"])
     return [SitePart(files.layer, start, min(start + PART, rows)) for start in range(0, rows, PART)]
 
 
 def table_key(layer: int) -> str:
-    """The columns of one layer that need no explainer."""
+    """Return the key of a layer's columns that do not depend on an explainer."""
     return f"table/{layer}"
 
 
 def account_key(account: int, layer: int) -> str:
-    """The columns of one layer and one explainer with its simulator."""
+    """Return the key of a layer's columns for one pair of explainer and simulator."""
     return f"accounts/{account}/{layer}"
 
 
 def words_key(explainer: int, layer: int) -> str:
-    """The explanations of one layer by one explainer."""
+    """Return the key of a layer's explanations by one explainer."""
     return f"words/{explainer}/{layer}"
 
 
 def neurons_key(layer: int, row: int) -> str:
-    """The details of a layer's neurons around a row of its table."""
+    """Return the key of the details file that holds a row of a layer's table."""
     return f"neurons/{layer}/{row // CHUNK}"
 
 
 def samples_key(sample_id: int) -> str:
-    """The samples around an id."""
+    """Return the key of the file that holds a sample."""
     chunk = sample_id // SAMPLE_CHUNK
     return f"samples/{chunk // PER_FOLDER}/{chunk}"
 
 
 def data_file(key: str) -> PurePosixPath:
-    """The file of a key, relative to the site."""
+    """Return the file of a key, relative to the site."""
     return PurePosixPath("data", f"{key}.js")
 
 
 def image_file(digest: str, suffix: str) -> PurePosixPath:
-    """The file of an image, relative to the site: few enough in a folder to list them."""
+    """Return the file of an image, relative to the site. Subfolders keep listings short."""
     return PurePosixPath("images", digest[:2], f"{digest[2:18]}.{suffix}")

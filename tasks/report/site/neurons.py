@@ -1,4 +1,4 @@
-"""All that the site says of each neuron."""
+"""Write the details of each neuron of the site."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ from neuron_atlas.tasks.report.site.script import short, write_script
 from neuron_atlas.tasks.report.site.traces import drawn_bytes
 
 _Slot = tuple[int, float, int]
-"""An exemplar: its sample id, its peak, and 0 for a peak in the image, 1 for one in the text."""
+"""An exemplar: sample id, peak, and 0 for a peak in the image or 1 for a peak in the text."""
 
 _NOT_HELD_OUT: Mapping[str, Any] = {"samples": [], "simulated": []}
-_SAID = ("explainer", "status", "text", "evidence_for", "evidence_against", "reason", "model")
+_EXPLANATION_COLUMNS = (
+    "explainer",
+    "status",
+    "text",
+    "evidence_for",
+    "evidence_against",
+    "reason",
+    "model",
+)
 
 
 def write_neurons(
@@ -33,9 +41,9 @@ def write_neurons(
     settings: SiteSettings,
     top_n: int,
 ) -> set[int]:
-    """Write the details of a part's neurons, `CHUNK` a file; gives the sample ids they show.
+    """Write the details of a part's neurons, `CHUNK` per file. Return the ids of their samples.
 
-    top_n: the exemplars that were captured of each neuron.
+    top_n: captured exemplars per neuron.
     """
     neurons = read_types(files)["neuron"].slice(part.start, part.stop - part.start).to_pylist()
     records = read_records(
@@ -84,17 +92,17 @@ def _describe(
 
 
 def _account(account: ScoredExplanation) -> dict[str, Any]:
-    """What an explainer said, and its scores without what is empty."""
+    """Return an explanation with its scores, without empty values."""
     row = account.explanation
-    unsaid = ("layer", "neuron", "type", "explainer")
+    omitted = ("layer", "neuron", "type", "explainer")
     return {
-        **{name: row[name] or "" for name in _SAID},
+        **{name: row[name] or "" for name in _EXPLANATION_COLUMNS},
         "confidence": short(row["confidence"], 3),
         "scores": [
             {
                 name: short(value) if isinstance(value, float) else value
                 for name, value in score.items()
-                if name not in unsaid and value is not None and value != ""
+                if name not in omitted and value is not None and value != ""
             }
             for score in account.scores
         ],
@@ -109,7 +117,7 @@ def _write_chunks(site: Path, part: SitePart, details: Iterator[dict[str, Any]])
 
 
 def _ranked(files: LayerFiles, neurons: Sequence[int], top_n: int) -> dict[int, list[_Slot]]:
-    """Of each neuron its strongest samples."""
+    """Return the captured exemplars of each neuron, strongest first."""
     table = read_neurons(files, exemplars(top_n), neurons)
     columns = [
         _values(table[name]).reshape(-1, top_n).tolist()

@@ -1,4 +1,4 @@
-"""The samples that neurons are shown with: each written once, with its image."""
+"""Write the samples that the site shows, each once with its image."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from neuron_atlas.tasks.report.site.script import write_script, write_whole
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 BATCH = 16 * SAMPLE_CHUNK
-"""Samples of one work item."""
+"""Samples per work item."""
 
 
 def cut_samples(sample_ids: Iterable[int]) -> list[tuple[int, ...]]:
-    """Sample ids cut into work items; the samples of one file are of one item."""
+    """Split sample ids into work items. All samples of a file are in the same item."""
     ordered = sorted(set(sample_ids))
     return [tuple(group) for _, group in groupby(ordered, key=lambda one: one // BATCH)]
 
@@ -33,9 +33,9 @@ def cut_samples(sample_ids: Iterable[int]) -> list[tuple[int, ...]]:
 def write_samples(
     site: Path, sample_ids: Sequence[int], files: SampleFiles, settings: SiteSettings
 ) -> None:
-    """Write the samples, `SAMPLE_CHUNK` a file, and their images.
+    """Write the samples, `SAMPLE_CHUNK` per file, and their images.
 
-    An image that no longer opens leaves a sample that says why; so does one without an image.
+    A sample without an image, or whose image no longer opens, holds the reason instead of an image.
     """
     catalog = files.open(set(sample_ids))
     for key, group in groupby(sorted(sample_ids), key=samples_key):

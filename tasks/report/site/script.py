@@ -1,4 +1,4 @@
-"""Data as scripts: one call each, of a function that the page has, with a key and a value."""
+"""Write data as scripts. Each one calls a function of the page with a key and a value."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ _CALL = "atlas"
 
 
 def script_text(key: str, value: Any) -> str:
-    """A script that hands `value` (plain data, finite numbers) to the page under `key`.
+    """Return a script that passes `value` (plain data, finite numbers) to the page under `key`.
 
-    Everything beyond ASCII is escaped, so neither U+2028 nor a mark that turns the direction of
-    text reaches a parser; and so is "<", so that no text can look like the end of a script.
-    Raises ValueError for a number that JSON has not.
+    All characters beyond ASCII are escaped, so the parser sees no U+2028 and no marks of text
+    direction. "<" is escaped too, so no text can end the script. Raises ValueError for NaN and
+    infinity.
     """
     written = json.dumps([key, value], ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return f"{_CALL}({written[1:-1]});\n".replace("<", "\\u003c")
 
 
 def write_script(path: Path, key: str, value: Any) -> int:
-    """Write the script to a file that is either whole or absent; gives its bytes."""
+    """Write the script atomically. Return its size in bytes. Raises ValueError or DiskFull."""
     return write_whole(path, script_text(key, value).encode("ascii"))
 
 
 def write_whole(path: Path, content: bytes) -> int:
-    """Write a file that is either whole or absent; gives its bytes. Raises DiskFull."""
+    """Write a file atomically: it is complete or absent. Return its size. Raises DiskFull."""
     with writing(path) as unfinished:
         unfinished.write_bytes(content)
     return len(content)
 
 
 def packed(values: np.ndarray) -> str:
-    """An array's bytes, little-endian, in base64; "" for none."""
+    """Encode an array's bytes, little-endian, in base64. An empty array gives ""."""
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
     return base64.b64encode(np.ascontiguousarray(little).tobytes()).decode("ascii")
 
 
 def short(value: float | None, digits: int = 4) -> float | None:
-    """A number to some significant digits; None for what is no number."""
+    """Round a number to some significant digits. None, NaN and infinity give None."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{digits}g}")

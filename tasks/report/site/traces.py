@@ -1,4 +1,4 @@
-"""Activations as the site draws them: a byte a patch and a byte a text token."""
+"""Encode activations for the site, with one byte per patch and per text token."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from neuron_atlas.tasks.report.record import heat_of
 from neuron_atlas.tasks.report.site.script import packed
 from neuron_atlas.tasks.samples.catalog import Catalog
 
-LOUDEST = 255
-"""The byte of the neuron's highest activation; 0 is silent or negative."""
+MAX_BYTE = 255
+"""The byte of the neuron's highest activation. 0 stands for 0 and negative values."""
 
 
 def drawn_bytes(seen: ActivationRecord, scale: float, catalog: Catalog) -> tuple[str, str]:
-    """A trace as two base64 strings of uint8, of which `LOUDEST` stands for `scale`.
+    """Encode a trace as two base64 strings of uint8, in which `scale` maps to 255.
 
-    The first is row-major over the sample's map (`heat_of`) and empty without one; the second has
-    a byte a text token.
+    The first is the sample's heat map (`heat_of`), row-major; it is empty without one. The second
+    has one byte per text token.
     """
     heat = heat_of(seen, scale, catalog)
     return "" if heat is None else _packed(heat), _packed(to_ten(seen.text, scale))
 
 
 def _packed(tens: np.ndarray) -> str:
-    # fmax takes the number where the other is none.
-    shares = np.minimum(np.fmax(tens, 0), 10) * np.float32(LOUDEST / 10)
+    # fmax ignores NaN.
+    shares = np.minimum(np.fmax(tens, 0), 10) * np.float32(MAX_BYTE / 10)
     return packed(np.rint(shares).astype(np.uint8))

@@ -50,7 +50,7 @@ def test_what_no_longer_opens_is_a_gap_that_says_why():
     lost = catalog(sample(0, image="gone.png"))
     assert open_view(lost, 0) == (None, "missing: no such file: gone.png")
     assert open_view(lost, 99) == (None, "this sample is no longer listed as usable")
-    assert open_view(replace(lost, source=None), 0) == (None, "the dataset is not at hand")
+    assert open_view(replace(lost, source=None), 0) == (None, "the dataset is not available")
 
 
 def test_a_sample_of_text_only_is_a_gap_that_says_so():

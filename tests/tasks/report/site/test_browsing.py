@@ -434,4 +434,6 @@ def test_what_is_announced_of_a_neuron_is_what_its_page_shows(folder_visit, site
     assert said == f"Layer 0, neuron {differs}, {paper[differs]}, by tests {tested[differs]}"
     folder_visit.page.goto("about:blank")
     folder_visit.open(f"#/neuron/0:{differs}")
-    assert page.locator("#announcement").inner_text() == f"Layer 0, neuron {differs}, {paper[differs]}"
+    assert (
+        page.locator("#announcement").inner_text() == f"Layer 0, neuron {differs}, {paper[differs]}"
+    )
