@@ -170,15 +170,15 @@ def _colours_of(rule: str) -> dict[str, str]:
 
 def _draw_intervals(axes: Axes, rows: pl.DataFrame, colours: Mapping[str, str]) -> None:
     layers = sorted(rows["layer"].unique())
-    places = np.arange(len(layers))
+    positions = np.arange(len(layers))
     for name, colour in colours.items():
         mine = rows.filter(type=name).sort("layer")
         if not mine["n"].sum():
             continue
         low, high = mine["low"].to_numpy(), mine["high"].to_numpy()
-        axes.fill_between(places, low, high, color=colour, alpha=0.28, linewidth=0)
-        axes.vlines(places, low, high, color=colour, linewidth=1.0)
-        axes.plot(places, mine["share"], color=colour, linewidth=1.2, marker="o", markersize=3)
+        axes.fill_between(positions, low, high, color=colour, alpha=0.28, linewidth=0)
+        axes.vlines(positions, low, high, color=colour, linewidth=1.0)
+        axes.plot(positions, mine["share"], color=colour, linewidth=1.2, marker="o", markersize=3)
     axes.set_xlim(-0.4, max(len(layers) - 0.6, 0.4))
     axes.set_ylim(bottom=0)
     percents(axes.yaxis)
@@ -188,12 +188,12 @@ def _draw_intervals(axes: Axes, rows: pl.DataFrame, colours: Mapping[str, str]) 
 
 def _draw_cell(axes: Axes, row: int, column: int, number: int, share: float, colour: str) -> None:
     """Draw one cell. A larger share of its row gives a stronger color."""
-    place: dict[str, Any] = {"xy": (column + 0.03, row + 0.03), "width": 0.94, "height": 0.94}
-    axes.add_patch(Rectangle(**place, facecolor=LIGHT["panel"], linewidth=0))
+    box: dict[str, Any] = {"xy": (column + 0.03, row + 0.03), "width": 0.94, "height": 0.94}
+    axes.add_patch(Rectangle(**box, facecolor=LIGHT["panel"], linewidth=0))
     if not number:
         axes.text(column + 0.5, row + 0.5, "0", ha="center", va="center", **SMALL)
         return
-    axes.add_patch(Rectangle(**place, facecolor=colour, alpha=0.7 * share, linewidth=0))
+    axes.add_patch(Rectangle(**box, facecolor=colour, alpha=0.7 * share, linewidth=0))
     style: dict[str, Any] = {"ha": "center", "va": "center", "color": LIGHT["ink"]}
     axes.text(column + 0.5, row + 0.42, f"{number:,}", fontsize=9.3, **style)
     percent = "<1 %" if share < 0.005 else f"{share:.0%}".replace("%", " %")

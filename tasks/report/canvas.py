@@ -50,9 +50,11 @@ def panels(
 ) -> Iterator[Axes]:
     """Yield `count` axes of a figure, top to bottom. Margins in inches; `gap` is above each."""
     width, height = figure.get_size_inches()
-    room = (height - head - foot) / count
-    for place in reversed(range(count)):
-        yield plain_axes(figure, left, foot + room * place, width - left - right, room - gap)
+    panel_height = (height - head - foot) / count
+    for index in reversed(range(count)):
+        yield plain_axes(
+            figure, left, foot + panel_height * index, width - left - right, panel_height - gap
+        )
 
 
 def plain_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
@@ -66,7 +68,7 @@ def plain_axes(figure: Figure, left: float, bottom: float, width: float, height:
     axes.spines[["left", "bottom"]].set(color=LIGHT["muted"], linewidth=0.6)
     axes.tick_params(colors=LIGHT["muted"], width=0.6, length=2.5, labelsize=8.8)
     axes.xaxis.label.set(color=LIGHT["ink"], fontsize=9.3)
-    # An SVG viewer places turned text well only if it turns about its anchor.
+    # SVG viewers position rotated text correctly only if it rotates about its anchor.
     axes.yaxis.label.set(color=LIGHT["ink"], fontsize=9.3, rotation_mode="anchor")
     return axes
 

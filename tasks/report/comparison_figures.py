@@ -74,7 +74,7 @@ def _draw(
     for axes, (key, mine) in zip(
         panels(figure, len(kinds), **_MARGINS), kinds.items(), strict=True
     ):
-        # Two jobs may have captured the same layer.
+        # Two jobs can capture the same layer; show the first.
         mine = mine.unique("layer", keep="first").sort("layer")
         draw(axes, mine)
         layer_ticks(axes, mine["layer"].to_list())

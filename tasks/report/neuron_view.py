@@ -34,9 +34,9 @@ class Picture:
 
 def neuron_html(record: NeuronRecord) -> str:
     """Return the neuron as self-contained HTML that does not affect the rest of the document."""
-    shown = [show_exemplar(one, _inline(one)) for one in record.exemplars]
+    exemplars = [show_exemplar(one, _inline(one)) for one in record.exemplars]
     template = environment().get_template("notebook.html")
-    return template.render(record=record, exemplars=shown, style=stylesheet(".neuron-atlas"))
+    return template.render(record=record, exemplars=exemplars, style=stylesheet(".neuron-atlas"))
 
 
 def show_exemplar(exemplar: Exemplar, picture: Picture) -> dict[str, Any]:
@@ -76,33 +76,33 @@ def _inline(exemplar: Exemplar) -> Picture:
 
 def _tokens(exemplar: Exemplar) -> list[tuple[str, str, float, str]]:
     tens = to_ten(exemplar.text, exemplar.scale)
-    shown = []
-    for place, piece in enumerate(exemplar.tokens):
+    rows = []
+    for position, piece in enumerate(exemplar.tokens):
         word = piece.lstrip()
         space = piece[: len(piece) - len(word)] if word else ""
         # The subject never saw the end of a truncated text.
-        known = place < len(tens)
-        ten = round(min(float(tens[place]), 10.0), 2) if known else 0.0
-        activation = digits3(float(exemplar.text[place])) if known else ""
-        shown.append((space, word or piece, ten, activation))
-    return shown
+        known = position < len(tens)
+        ten = round(min(float(tens[position]), 10.0), 2) if known else 0.0
+        activation = digits3(float(exemplar.text[position])) if known else ""
+        rows.append((space, word or piece, ten, activation))
+    return rows
 
 
 def _strongest_stretch(tokens: list[tuple[str, str, float, str]]) -> tuple[int, int]:
     if len(tokens) <= _LONGEST_UNCUT:
         return 0, len(tokens)
-    strongest = max(range(len(tokens)), key=lambda place: tokens[place][2])
+    strongest = max(range(len(tokens)), key=lambda position: tokens[position][2])
     start = min(max(strongest - _EXCERPT // 2, 0), len(tokens) - _EXCERPT)
     # Start at a whole word, if one starts nearby.
-    near = (place for place in range(start, start - _LONGEST_WORD, -1) if place >= 0)
-    start = next((place for place in near if place == 0 or tokens[place][0]), start)
+    near = (position for position in range(start, start - _LONGEST_WORD, -1) if position >= 0)
+    start = next((position for position in near if position == 0 or tokens[position][0]), start)
     return start, start + _EXCERPT
 
 
 def _strongest_word(exemplar: Exemplar) -> str:
-    place = int(exemplar.text.argmax()) if len(exemplar.text) else 0
+    position = int(exemplar.text.argmax()) if len(exemplar.text) else 0
     tokens = exemplar.tokens
-    word = tokens[place].strip() if place < len(tokens) else f"token {place}"
+    word = tokens[position].strip() if position < len(tokens) else f"token {position}"
     return f"\N{LEFT DOUBLE QUOTATION MARK}{word}\N{RIGHT DOUBLE QUOTATION MARK}"
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from neuron_atlas.tasks.artifacts import TESTED_TYPES, TYPES
 
-# The four types stay apart for the colour-blind too (a test simulates it): blue and ochre are
-# the two sources, plum what comes of both, and grey stands back.
-# Each light colour is used once, as an SVG is re-coloured by it.
+# The four types remain distinct under color blindness (a test simulates it): two colors for the two
+# sources, plum for both together, and grey for unknown. Each light color has one name, because an
+# SVG is recolored by it.
 LIGHT: Mapping[str, str] = MappingProxyType(
     {
         "visual": "#2f7cb8",
@@ -54,8 +54,8 @@ DARK: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# From "silent" to "as strong as this neuron ever is", evenly spaced. It starts near black, so
-# what leaves a neuron cold steps back, and it ends clear, so that what excites it is seen.
+# From silent to the neuron's maximum, evenly spaced. The low end is nearly black, which dims silent
+# patches. The high end is bright and lets the image show through.
 _HEAT = ("#121118", "#4a1c6b", "#99306f", "#e0543a", "#f9a63f", "#fde7a3")
 _HEAT_OPACITY = (0.42, 0.50, 0.54, 0.54, 0.50, 0.44)
 

@@ -171,15 +171,15 @@ def gather_records(tables: Mapping[str, pa.Table], catalog: Catalog) -> dict[int
     }
 
 
-def heat_of(seen: ActivationRecord, scale: float, catalog: Catalog) -> np.ndarray | None:
+def heat_of(trace: ActivationRecord, scale: float, catalog: Catalog) -> np.ndarray | None:
     """Return the heat map of a sample: float32 [rows, columns], 0 to 10, where `scale` maps to 10.
 
     Returns None if the sample has no image, or a different one than when it was captured.
     """
-    sample = catalog.samples.get(seen.sample_id)
-    if sample is None or not len(seen.visual) or count_tokens(sample.regions) != len(seen.visual):
+    sample = catalog.samples.get(trace.sample_id)
+    if sample is None or not len(trace.visual) or count_tokens(sample.regions) != len(trace.visual):
         return None
-    return heat_over(sample.view, to_ten(seen.visual, scale))
+    return heat_over(sample.view, to_ten(trace.visual, scale))
 
 
 def _exemplars(
@@ -187,8 +187,8 @@ def _exemplars(
 ) -> dict[int, list[Exemplar]]:
     found: dict[int, list[Exemplar]] = {}
     columns = (traces[name].to_pylist() for name in ("neuron", "rank"))
-    for neuron, rank, seen in zip(*columns, activation_records(traces), strict=True):
-        one = Exemplar(**vars(seen), rank=rank, scale=scales.get(neuron, 0.0), catalog=catalog)
+    for neuron, rank, trace in zip(*columns, activation_records(traces), strict=True):
+        one = Exemplar(**vars(trace), rank=rank, scale=scales.get(neuron, 0.0), catalog=catalog)
         found.setdefault(neuron, []).append(one)
     return found
 

@@ -154,7 +154,7 @@ def write_tables(
     return written
 
 
-_ORDER = {name: place for place, name in enumerate(TYPES)}
+_ORDER = {name: index for index, name in enumerate(TYPES)}
 
 
 def _score_frame(scores: pa.Table) -> pl.DataFrame:

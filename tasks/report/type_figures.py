@@ -70,17 +70,17 @@ def draw_visual_against_text(types: pa.Table, title: str) -> Figure:
     side = 3.0
     axes = plain_axes(figure, 0.55, 0.48, side, side)
     above = plain_axes(figure, 0.55, 0.48 + side + 0.05, side, 0.42)
-    beside = plain_axes(figure, 0.55 + side + 0.05, 0.48, 0.75, side)
+    right = plain_axes(figure, 0.55 + side + 0.05, 0.48, 0.75, side)
     _draw_squares(axes, cells, steps, width)
     _draw_margin(above, cells, "visual", steps, width)
-    _draw_margin(beside, cells, "text", steps, width)
+    _draw_margin(right, cells, "text", steps, width)
     edge = width / 2
     axes.plot([0, 1], [1, 0], color=LIGHT["hairline"], linewidth=0.7, zorder=0)
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
     axes.set(xlim=(-edge, 1 + edge), ylim=(-edge, 1 + edge), xticks=ticks, yticks=ticks)
     axes.set_xlabel("share of exemplars that are visual, p_visual")
     axes.set_ylabel("share that are text, p_text")
-    for bare, limits in ((above, axes.get_xlim()), (beside, axes.get_ylim())):
+    for bare, limits in ((above, axes.get_xlim()), (right, axes.get_ylim())):
         bare.spines[["left", "bottom"]].set_visible(False)
         bare.set_xticks([])
         bare.set_yticks([])
@@ -91,26 +91,26 @@ def draw_visual_against_text(types: pa.Table, title: str) -> Figure:
 
 def _write_shares(axes: Axes, shares: pl.DataFrame) -> None:
     """Write the shares on the bars, where there is space."""
-    for place, row in enumerate(shares.to_dicts()):
+    for position, row in enumerate(shares.to_dicts()):
         low = 0.0
         for name, share in row.items():
             if share >= _WORTH_A_WORD:
                 style: dict[str, Any] = {"fontsize": 8.3, "color": LIGHT[f"on-{name}"]}
                 words = f"{share:.0%}".replace("%", " %")
-                axes.text(place, low + share / 2, words, ha="center", va="center", **style)
+                axes.text(position, low + share / 2, words, ha="center", va="center", **style)
             low += share
 
 
 def _note_counts(axes: Axes, numbers: np.ndarray) -> None:
     style: dict[str, Any] = {**SMALL, "va": "bottom", "clip_on": False}
     if len(numbers) <= _ROOM_FOR_WORDS:
-        for place, number in enumerate(numbers):
-            axes.text(place, 1.015, f"n = {number:,}", ha="center", **style)
+        for position, number in enumerate(numbers):
+            axes.text(position, 1.015, f"n = {number:,}", ha="center", **style)
         return
     if numbers.min() == numbers.max():
         each = f"{numbers[0]:,} neurons in each layer"
     else:
-        each = f"{numbers.min():,} to {numbers.max():,} neurons a layer"
+        each = f"{numbers.min():,} to {numbers.max():,} neurons per layer"
     axes.text(0, 1.015, f"{each}, {numbers.sum():,} in all", transform=axes.transAxes, **style)
 
 
@@ -122,13 +122,13 @@ def _lattice_steps(types: pa.Table) -> int:
 
 def _count_cells(types: pa.Table, steps: int) -> pl.DataFrame:
     """Count the neurons of each type at each point (visual, text) of the lattice."""
-    place = {
+    position = {
         axis: (pl.col(f"p_{axis}").fill_nan(0) * steps).round().cast(pl.Int64)
         for axis in ("visual", "text")
     }
     return (
         pl.DataFrame(types.select(["p_visual", "p_text", "type"]))
-        .with_columns(**place)
+        .with_columns(**position)
         .group_by("visual", "text", "type")
         .len("n")
         .sort("visual", "text", pl.col("type").replace_strict(TYPES, range(len(TYPES))))
@@ -149,7 +149,7 @@ def _draw_squares(axes: Axes, cells: pl.DataFrame, steps: int, width: float) -> 
     corners = np.stack([np.stack(corner, axis=1) for corner in around], axis=1)
     kinds = whole["type"].to_numpy()
     codes = [Outline.MOVETO, Outline.LINETO, Outline.LINETO, Outline.LINETO, Outline.CLOSEPOLY]
-    # One outline a type keeps an SVG of a thousand squares small.
+    # One path per type keeps an SVG of a thousand squares small.
     for name, colour in type_colours().items():
         mine = corners[kinds == name]
         if len(mine):
@@ -170,18 +170,18 @@ def _draw_margin(axes: Axes, cells: pl.DataFrame, along: str, steps: int, width:
         summed = cells.filter(pl.col("type") == name).group_by(along).agg(pl.col("n").sum())
         numbers = np.zeros(steps + 1)
         numbers[summed[along].to_numpy()] = summed["n"].to_numpy()
-        places = np.arange(steps + 1) / steps
+        positions = np.arange(steps + 1) / steps
         if along == "visual":
-            axes.bar(places, numbers, bottom=start, width=0.85 * width, color=colour)
+            axes.bar(positions, numbers, bottom=start, width=0.85 * width, color=colour)
         else:
-            axes.barh(places, numbers, left=start, height=0.85 * width, color=colour)
+            axes.barh(positions, numbers, left=start, height=0.85 * width, color=colour)
         start += numbers
 
 
 def _size_key(axes: Axes, cells: pl.DataFrame, width: float) -> None:
     """Draw the legend of the squares' sizes, in the corner that no neuron can reach."""
     most = int(cells.group_by("visual", "text").agg(pl.col("n").sum())["n"].max())  # type: ignore[arg-type]
-    # Powers of ten, less one that comes too near to the largest.
+    # Powers of ten, except one that is too close to the largest number.
     powers = [10**power for power in range(len(str(most)))]
     numbers = sorted({1, most, *(power for power in powers if power <= most / 2)})
     sides = _sides(np.array(numbers), width, most)

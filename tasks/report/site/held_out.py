@@ -38,26 +38,26 @@ def read_held_out(
     only = [("sample_id", "in", list(sample_ids))]
     # An exemplar can also be among the random samples.
     real = _by(("neuron",), read_neurons(files, RANDOM_TRACES, chosen, only=only))
-    for key, seen in _by(("neuron",), read_neurons(files, TRACES, chosen, only=only)).items():
-        real.setdefault(key, {}).update(seen)
+    for key, by_sample in _by(("neuron",), read_neurons(files, TRACES, chosen, only=only)).items():
+        real.setdefault(key, {}).update(by_sample)
     catalog = samples.open_layouts(sample_ids)
     held_out: dict[int, dict[str, Any]] = {}
     for neuron, draws in chosen.items():
-        seen, scale = real.setdefault((neuron,), {}), records[neuron].scale
+        by_sample, scale = real.setdefault((neuron,), {}), records[neuron].scale
         rows = [
-            [one, draw, *drawn_bytes(seen[one], scale, catalog), short(_peak(seen[one]))]
+            [one, draw, *drawn_bytes(by_sample[one], scale, catalog), short(_peak(by_sample[one]))]
             for one, draw in draws.items()
-            if one in seen
+            if one in by_sample
         ]
         held_out[neuron] = {"samples": rows, "simulated": []}
     predicted = _by(("neuron", "explainer", "simulator"), simulated)
     for neuron, explainer, simulator in sorted(predicted):
-        simulation, seen = predicted[neuron, explainer, simulator], real[neuron,]
+        simulation, by_sample = predicted[neuron, explainer, simulator], real[neuron,]
         highest = max(map(_peak, simulation.values()))
         traces = [
             [
                 *drawn_bytes(simulation[one], highest, catalog),
-                short(_correlation(simulation[one], seen[one]), 3),
+                short(_correlation(simulation[one], by_sample[one]), 3),
             ]
             if one in simulation
             else None
@@ -96,22 +96,22 @@ def _by(keys: Sequence[str], table: pa.Table) -> dict[tuple[Any, ...], dict[int,
     """Group traces by the columns `keys` and by sample id."""
     found: dict[tuple[Any, ...], dict[int, ActivationRecord]] = {}
     columns = (table[name].to_pylist() for name in keys)
-    for *key, seen in zip(*columns, activation_records(table), strict=True):
-        found.setdefault(tuple(key), {})[seen.sample_id] = seen
+    for *key, trace in zip(*columns, activation_records(table), strict=True):
+        found.setdefault(tuple(key), {})[trace.sample_id] = trace
     return found
 
 
 def _spread(ids: Sequence[int], count: int) -> list[int]:
     count = min(count, len(ids))
-    return [ids[(2 * place + 1) * len(ids) // (2 * count)] for place in range(count)]
+    return [ids[(2 * index + 1) * len(ids) // (2 * count)] for index in range(count)]
 
 
-def _tokens(seen: ActivationRecord) -> np.ndarray:
-    return np.concatenate([seen.visual, seen.text]).astype(np.float64)
+def _tokens(trace: ActivationRecord) -> np.ndarray:
+    return np.concatenate([trace.visual, trace.text]).astype(np.float64)
 
 
-def _peak(seen: ActivationRecord) -> float:
-    return float(np.fmax.reduce(_tokens(seen), initial=0.0))
+def _peak(trace: ActivationRecord) -> float:
+    return float(np.fmax.reduce(_tokens(trace), initial=0.0))
 
 
 def _correlation(one: ActivationRecord, other: ActivationRecord) -> float | None:

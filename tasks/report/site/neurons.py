@@ -56,17 +56,17 @@ def write_neurons(
     )
     ranked = _ranked(files, neurons, top_n)
     held_out = read_held_out(files, records, samples, settings.held_out)
-    shown: set[int] = set()
+    sample_ids: set[int] = set()
 
     def describe(record: NeuronRecord) -> dict[str, Any]:
         drawn = settings.exemplars if record.accounts else settings.exemplars_of_others
         slots = ranked[record.neuron][: max(drawn, settings.listed)]
         held = held_out.get(record.neuron, _NOT_HELD_OUT)
-        shown.update(slot[0] for slot in (*slots, *held["samples"]))
+        sample_ids.update(slot[0] for slot in (*slots, *held["samples"]))
         return _describe(record, slots[:drawn], slots[drawn:]) | {"held_out": held}
 
     _write_chunks(site, part, map(describe, records.values()))
-    return shown
+    return sample_ids
 
 
 def _describe(

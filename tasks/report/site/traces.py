@@ -13,14 +13,14 @@ MAX_BYTE = 255
 """The byte of the neuron's highest activation. 0 stands for 0 and negative values."""
 
 
-def drawn_bytes(seen: ActivationRecord, scale: float, catalog: Catalog) -> tuple[str, str]:
+def drawn_bytes(trace: ActivationRecord, scale: float, catalog: Catalog) -> tuple[str, str]:
     """Encode a trace as two base64 strings of uint8, in which `scale` maps to 255.
 
     The first is the sample's heat map (`heat_of`), row-major; it is empty without one. The second
     has one byte per text token.
     """
-    heat = heat_of(seen, scale, catalog)
-    return "" if heat is None else _packed(heat), _packed(to_ten(seen.text, scale))
+    heat = heat_of(trace, scale, catalog)
+    return "" if heat is None else _packed(heat), _packed(to_ten(trace.text, scale))
 
 
 def _packed(tens: np.ndarray) -> str:
