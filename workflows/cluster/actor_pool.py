@@ -27,12 +27,12 @@ _CLOSES_WITHIN_S = 60.0
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an actor runs. threads: of a CPU. sharers: actors of the pool on its machine, which
+    """Where an actor runs. threads: of a CPU. n_processes: actors of the pool on its machine, which
     share the machine's memory. number: of the actor in its pool, from 0; the one that replaces it
     has the same. device: `cpu`, `cuda` for its one GPU, or `auto` for several."""
 
     threads: int
-    sharers: int
+    n_processes: int
     number: int
     device: str = "cpu"
 

@@ -17,7 +17,7 @@ class PlacedSubject:
     """A loaded subject, and how many actors share its machine's memory."""
 
     subject: Any
-    sharers: int
+    n_processes: int
 
 
 def on_the_subject(context: Context) -> Needs:
@@ -29,5 +29,5 @@ def _load(settings: SubjectSettings, placement: Placement) -> PlacedSubject:
     from neuron_atlas.tasks.subject.load import load_subject
 
     return PlacedSubject(
-        load_subject(settings, placement.device, placement.threads), placement.sharers
+        load_subject(settings, placement.device, placement.threads), placement.n_processes
     )
