@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from neuron_atlas.tasks.artifacts.full_disk import tell_if_full
+from neuron_atlas.tasks.artifacts.full_disk import raise_if_disk_full
 from neuron_atlas.tasks.models.account.messages import (
     LEASE_S,
     Permit,
@@ -63,7 +63,7 @@ class Ledger:
         self._received = ReceivedFiles(self.received_folder)
         self._budget_usd = float("inf") if budget_usd is None else budget_usd
         self._counts = Tally(budget_usd)
-        with tell_if_full(self._path):
+        with raise_if_disk_full(self._path):
             self.database = open_database(self._path)
         # What all calls cost, those without an outcome at their worst, and the number of those.
         self._usd, self._n_open = self.database.execute(
@@ -75,7 +75,7 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[Ledger]:
         """Commit everything done within to disk, or nothing. One thread at a time is within."""
-        with self._lock, tell_if_full(self._path), self.database:
+        with self._lock, raise_if_disk_full(self._path), self.database:
             self.database.execute("BEGIN IMMEDIATE")
             yield self
 
