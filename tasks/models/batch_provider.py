@@ -27,8 +27,9 @@ class TransientError(Exception):
 
 
 class BatchProvider:
-    """Client of a provider's file and batch endpoints. All methods raise Unusable, or TransientError
-    if a retry may succeed. key: masked in the provider's messages. group: see `Calls`."""
+    """Client of a provider's file and batch endpoints. All methods raise Unusable, or
+    TransientError if a retry may succeed. key: masked in the provider's messages. group: see
+    `Calls`."""
 
     def __init__(
         self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str, group: str

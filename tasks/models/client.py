@@ -77,7 +77,7 @@ class _Model:
         return self.usd(outgoing.worst.tokens_in, outgoing.worst.tokens_out) or 0.0
 
     def check_answer(self, answer: Answer) -> Answer:
-        """Return the answer, or a failed one if it came from another model than the configured one."""
+        """Return the answer, marked as failed if the configured model did not give it."""
         if self.settings.is_served_by(answer.model):
             return answer
         reason = (
@@ -205,9 +205,7 @@ async def connect(
     calls = calls or Calls()
     model = _Model(settings, prices or {}, calls.group)
     if calls.file is not None:
-        load_encoding(
-            settings.model, _ENCODING_WAIT_S
-        )  # The written counts are estimates that people read.
+        load_encoding(settings.model, _ENCODING_WAIT_S)  # Users read the written counts.
         async with _session(calls, settings) as session:
             with closing(RequestWriter(calls.file)) as writer:
                 yield Collection(model, session, writer)

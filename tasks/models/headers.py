@@ -49,7 +49,7 @@ def processing_s(headers: Mapping[str, str]) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the wait that the headers request in seconds (given in ms, s or as a date), or None."""
+    """Return the requested wait in seconds, or None. Headers give it in ms, in s or as a date."""
     for header, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
             wait_s = float(headers.get(header, "")) * unit

@@ -28,8 +28,8 @@ _Asked = tuple[Item, asyncio.Future[Reply]]
 class AccountSession:
     """A caller of an account (`async with`).
 
-    While a message is under way, what its calls ask for is collected for the next one. There is a
-    message at least every HEARTBEAT_S.
+    While a message is under way, new items are collected for the next message. A message is sent
+    at least every HEARTBEAT_S.
     """
 
     def __init__(self, account: Account, owner: str) -> None:
@@ -65,7 +65,7 @@ class AccountSession:
         return reply.answer if isinstance(reply, Stored) else None
 
     async def lease(self, want: Want) -> Permit | Stored | Refusal:
-        """Wait until a request may be sent, or need not or may not be."""
+        """Wait for a permit to send a request, its stored answer, or a refusal."""
         asked = self._ask(want)
         try:
             reply = await asked
@@ -77,7 +77,7 @@ class AccountSession:
         return reply
 
     async def settle(self, result: Result) -> None:
-        """Store how a call ended; an answer survives this process from now on."""
+        """Store the result of a call. Its answer survives this process from now on."""
         if self._received is not None and result.answer is not None:
             store_received(self._received, result)
         await self._ask(result)
@@ -129,4 +129,4 @@ class AccountSession:
             self._is_delivered &= not isinstance(item, Result)
             if not waiting.done():
                 waiting.set_exception(error)
-                waiting.exception()  # Read here, for nobody may wait for it.
+                waiting.exception()  # Read here, because no caller may wait for it.
