@@ -221,11 +221,11 @@ def _lost(working: Mapping[ray.ObjectRef, _Job]) -> list[ray.ObjectRef]:
 
 def _update_progress(jobs: Sequence[_Job], on_progress: Callable[[Any, int], None]) -> None:
     """Update progress and heartbeats. An actor that does not answer now is skipped."""
-    asked = {job.actor.units_done.remote(): job for job in jobs}
-    if not asked:
+    pending = {job.actor.units_done.remote(): job for job in jobs}
+    if not pending:
         return
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_EVERY_S)
+    answered, _ = ray.wait(list(pending), num_returns=len(pending), timeout=_LOOK_EVERY_S)
     for reference in answered:
         with suppress(ray.exceptions.RayError):
-            on_progress(asked[reference].item, ray.get(reference))
-            asked[reference].heartbeat = time.monotonic()
+            on_progress(pending[reference].item, ray.get(reference))
+            pending[reference].heartbeat = time.monotonic()

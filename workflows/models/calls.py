@@ -69,7 +69,8 @@ class OpenCalls:
         before = self.account.share_limits()
         client = self.use.client
         if before != client.limits:
-            say(f"limits     {client.account}: {_shown(client.limits)}; before, {_shown(before)}")
+            limits, previous = _format_limits(client.limits), _format_limits(before)
+            say(f"limits     {client.account}: {limits}; before, {previous}")
         calls = Calls(self.account, group=self.use.stage)
         if not self.use.base_urls:
             return calls
@@ -154,7 +155,7 @@ def open_calls(use: ModelUse, local: Path) -> Iterator[OpenCalls]:
             )
 
 
-def _shown(limits: LimitSettings) -> str:
+def _format_limits(limits: LimitSettings) -> str:
     parts = [
         f"{value:,} {name}"
         for value, name in (

@@ -41,17 +41,19 @@ class ModelServer:
         self.key = secrets.token_hex(32)
         self._settings, self._number, self._log = settings, number, log
         self._is_up, self._answered_at = False, -math.inf
-        self._over = ""  # Why it is not restarted any more.
+        self._stop_reason = ""  # Why it is not restarted any more.
         self._begin()
-        self._keeping = threading.Thread(target=self._keep, name="model-server", daemon=True)
-        self._keeping.start()
+        self._supervisor = threading.Thread(
+            target=self._supervise, name="model-server", daemon=True
+        )
+        self._supervisor.start()
 
     async def ready(self) -> None:
         """See `Servers`. Waits up to start_s."""
         deadline = time.monotonic() + self._settings.start_s
         while not self._is_up:
-            if self._over:
-                raise Stopped(self._over)
+            if self._stop_reason:
+                raise Stopped(self._stop_reason)
             if time.monotonic() > deadline:
                 waited = f"did not answer within {self._settings.start_s:g} s"
                 raise Stopped(self._with_log(waited))
@@ -79,8 +81,8 @@ class ModelServer:
 
     def close(self) -> None:
         """Stop it, and wait until all its processes have ended."""
-        self._over = self._over or f"server {self._number} was stopped"
-        self._keeping.join()
+        self._stop_reason = self._stop_reason or f"server {self._number} was stopped"
+        self._supervisor.join()
 
     def _begin(self) -> None:
         """Start the process, at a new address."""
@@ -100,7 +102,7 @@ class ModelServer:
             self._settings.stop_s,
         )
 
-    def _keep(self) -> None:
+    def _supervise(self) -> None:
         """Restart the process whenever it ends, up to max_restarts times an hour."""
         ends: list[float] = []
         while problem := self._watch():
@@ -110,7 +112,7 @@ class ModelServer:
             has_answered = math.isfinite(self._answered_at)
             if len(ends) > (most if has_answered else min(most, 1)):
                 limit = f"\n(simulate.servers.max_restarts: {most} an hour)" if has_answered else ""
-                self._over = self._with_log(problem) + limit
+                self._stop_reason = self._with_log(problem) + limit
                 return
             _log.warning(
                 "server %d %s: started again (%d; %d an hour at most)",
@@ -121,12 +123,14 @@ class ModelServer:
     def _watch(self) -> str:
         """Wait until the process ends, and return how it ended; "" if it was stopped."""
         begun = time.monotonic()
-        while (status := self._process.exit_status(_LOOK_EVERY_S)) is None and not self._over:
+        while (
+            status := self._process.exit_status(_LOOK_EVERY_S)
+        ) is None and not self._stop_reason:
             if not self._is_up and self._is_reached():
                 self._is_up, self._answered_at = True, time.monotonic()
         self._is_up = False
         self._process.close()
-        if self._over:
+        if self._stop_reason:
             return ""
         when = "" if self._answered_at > begun else " before it answered"
         return f"ended with status {status}{when}"

@@ -90,22 +90,22 @@ class ItemRunner:
             else:
                 self._on_actors(some, self.pool, ending_s > 0)
 
-    def _on_cpus(self, asked: Sequence[tuple[Item, Calls]], ending_s: float) -> None:
+    def _on_cpus(self, pairs: Sequence[tuple[Item, Calls]], ending_s: float) -> None:
         def begin(pair: tuple[Item, Calls]) -> Any:
             name = f"{self.name}:{pair[0].key}"
             named = _on_a_cpu.options(name=name, max_retries=_MAX_RETRIES)
             return named.remote(self.work, self.folder, self.logs, *pair)
 
         shown: set[str] = set()
-        for (item, _), (lines, node) in spread(asked, begin, ending_s):
+        for (item, _), (lines, node) in spread(pairs, begin, ending_s):
             self.nodes.add(node)
             self.advance(item.size)
             _show(lines, shown)
 
     def _on_actors(
-        self, asked: Sequence[tuple[Item, Calls]], pool: ActorPool, has_calls: bool
+        self, pairs: Sequence[tuple[Item, Calls]], pool: ActorPool, has_calls: bool
     ) -> None:
-        done = {item.key: 0 for item, _ in asked}
+        done = {item.key: 0 for item, _ in pairs}
 
         def advance_to(pair: tuple[Item, Calls], units: int) -> None:
             item, _ = pair
@@ -116,7 +116,7 @@ class ItemRunner:
         on_actor = partial(_on_an_actor, self.work, self.folder, self.logs)
         shown: set[str] = set()
         # A model's answers are stored, so a signal may stop an item before it is complete.
-        finished = pool.run(asked, on_actor, advance_to, abandon_on_signal=has_calls)
+        finished = pool.run(pairs, on_actor, advance_to, abandon_on_signal=has_calls)
         for pair, (lines, node) in finished:
             self.nodes.add(node)
             advance_to(pair, pair[0].size)
@@ -141,10 +141,10 @@ def _on_an_actor(
     folder: Path,
     logs: Path,
     held: Any,
-    asked: tuple[Item, Calls],
+    pair: tuple[Item, Calls],
     count: Callable[[int], None],
 ) -> _Done:
-    item, calls = asked
+    item, calls = pair
     return _do(work, item, logs, Worker(folder, _paths(item, folder), held, calls, count))
 
 
