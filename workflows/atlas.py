@@ -127,17 +127,18 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
     is_one_of_several = len(explainers) > 1
     is_dry_run = settings.explain.is_dry_run
     explaining = [
-        explain.stage_of(one, is_one_of_several=is_one_of_several, is_dry_run=is_dry_run)
+        explain.make_stage(one, is_one_of_several=is_one_of_several, is_dry_run=is_dry_run)
         for one in explainers
     ]
     simulating = [
-        simulate.stage_of(
+        simulate.make_stage(
             name, is_one_of_several=is_one_of_several, is_dry_run=settings.simulate.dry_run
         )
         for name in settings.explain.names
     ]
     scoring = [
-        score.stage_of(name, is_one_of_several=is_one_of_several) for name in settings.explain.names
+        score.make_stage(name, is_one_of_several=is_one_of_several)
+        for name in settings.explain.names
     ]
     if is_dry_run:
         return (*BEFORE_EXPLAINING, *explaining)

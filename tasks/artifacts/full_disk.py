@@ -17,7 +17,7 @@ class DiskFull(Exception):
 
 
 @contextmanager
-def tell_if_full(path: Path) -> Iterator[None]:
+def raise_if_disk_full(path: Path) -> Iterator[None]:
     """Raise DiskFull if the block (or SQLite in it) fails because the disk of `path` is full."""
     try:
         yield

@@ -21,7 +21,7 @@ from typing import IO, cast
 
 from upath import UPath
 
-from neuron_atlas.tasks.artifacts.full_disk import tell_if_full
+from neuron_atlas.tasks.artifacts.full_disk import raise_if_disk_full
 
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 """Stores where an object appears only when it is complete. ssh and smb are not: mount those."""
@@ -70,7 +70,7 @@ def writing(path: Path) -> Iterator[Path]:
 
     Raises DiskFull.
     """
-    with tell_if_full(path if is_local(path) else Path(tempfile.gettempdir())):
+    with raise_if_disk_full(path if is_local(path) else Path(tempfile.gettempdir())):
         if is_local(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = _unfinished(path)
@@ -186,10 +186,10 @@ def filling(folder: Path) -> Iterator[Path]:
     Raises DiskFull.
     """
     if is_local(folder):
-        with tell_if_full(folder):
+        with raise_if_disk_full(folder):
             yield folder
         return
-    with tempfile.TemporaryDirectory() as name, tell_if_full(Path(name)):
+    with tempfile.TemporaryDirectory() as name, raise_if_disk_full(Path(name)):
         yield Path(name)
         files = sorted(path for path in Path(name).rglob("*") if path.is_file())
         targets = [_remote(folder / path.relative_to(name).as_posix()).path for path in files]
@@ -202,7 +202,7 @@ def fetched(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     if is_local(folder):
         yield folder
         return
-    with tempfile.TemporaryDirectory() as name, tell_if_full(Path(name)):
+    with tempfile.TemporaryDirectory() as name, raise_if_disk_full(Path(name)):
         targets = [Path(name) / file for file in names]
         for path in targets:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TESTS, NEURON_TYPES, SCORES, TableSpec
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull, tell_if_full
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull, raise_if_disk_full
 from neuron_atlas.tasks.artifacts.location import reading
 from neuron_atlas.tasks.atlas.atlas import Atlas
 from neuron_atlas.tasks.atlas.card import Exported, write_card
@@ -63,7 +63,7 @@ def export(
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        with tell_if_full(folder):
+        with raise_if_disk_full(folder):
             written = [
                 _write(atlas, name, spec, unfinished)
                 for name, spec in CONFIGS.items()

@@ -1,4 +1,4 @@
-"""How a request ended: read from a reply, and stored by the account."""
+"""Outcome of one request: read it from a reply, and convert it to and from JSON."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _REASON_LENGTH = 300
 
 @dataclass(frozen=True)
 class Answer:
-    """How one request ended: ok, refused, malformed, truncated, filtered, rate_limited, timed_out,
-    budget or failed; in batch mode also pending, which no table ever sees.
+    """Outcome of one request.
 
-    text: what the model said, as far as it got. model: as the provider names what it served.
-    attempts: requests sent. tokens: as billed. usd: their price, None without one. seconds: from
-    asking to outcome, waits included. kept: what the request's `keep` made of the reply, as JSON.
-    replayed: it was stored; the other figures are those of the call that was paid.
+    status: ok, refused, malformed, truncated, filtered, rate_limited, timed_out, budget or failed;
+    in batch mode also pending, which is never written to a table. text: the model's text, which may
+    be cut off. model: the provider's name for the model that answered. attempts: requests sent.
+    tokens_in, tokens_out: as billed. usd: their price, None without one. seconds: from the first
+    attempt to the outcome, waits included. kept: result of the request's `keep`, as JSON. replayed:
+    the answer was stored; its other fields describe the call that was paid.
     """
 
     status: str
@@ -37,7 +38,7 @@ class Answer:
 
 
 def read_completion(text: str, keep: Keep | None = None) -> Answer | Failure:
-    """Read the body of a reply with status 200; keep: see `Request`."""
+    """Read the body of a reply with status 200 as an answer; keep: see `Request`."""
     try:
         return read_message(json.loads(text), keep)
     except ValueError as error:
@@ -46,16 +47,16 @@ def read_completion(text: str, keep: Keep | None = None) -> Answer | Failure:
 
 
 def read_message(body: Any, keep: Keep | None = None) -> Answer | Failure:
-    """Read a chat completion; keep: see `Request`."""
+    """Read a parsed chat completion as an answer; keep: see `Request`."""
     try:
         choice = body["choices"][0]
         message = choice["message"]
-        said, refusal = message.get("content"), message.get("refusal")
+        content, refusal = message.get("content"), message.get("refusal")
         finish = choice.get("finish_reason")
         usage = body.get("usage") or {}
         answer = Answer(
             "ok",
-            text=said if isinstance(said, str) else "",
+            text=content if isinstance(content, str) else "",
             model=str(body.get("model") or ""),
             tokens_in=int(usage.get("prompt_tokens") or 0),
             tokens_out=int(usage.get("completion_tokens") or 0),
@@ -76,7 +77,7 @@ def read_message(body: Any, keep: Keep | None = None) -> Answer | Failure:
 
 
 def one_line(text: str) -> str:
-    """The text on one line, shortened to what a table's reason holds."""
+    """Return the text on one line, cut to 300 characters, the length of a reason in a table."""
     return " ".join(text.split())[:_REASON_LENGTH]
 
 
@@ -84,13 +85,13 @@ def to_json(answer: Answer) -> str:
     """Return the answer as the account stores it."""
     stored = asdict(answer)
     del stored["replayed"]
-    if answer.kept is None:  # As in most answers, and in all older ones.
+    if answer.kept is None:  # Most answers have none; older accounts lack the field.
         del stored["kept"]
     return json.dumps(stored, sort_keys=True)
 
 
 def from_json(stored: str) -> Answer:
-    """Read an answer that the account stored; it is marked as replayed."""
+    """Read a stored answer and mark it as replayed. Ignores fields it does not know."""
     known = {part.name for part in fields(Answer)}
     read = {name: value for name, value in json.loads(stored).items() if name in known}
     return Answer(**{"usd": None, **read}, replayed=True)

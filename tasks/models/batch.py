@@ -1,8 +1,8 @@
-"""Batch mode: requests handed in as files, at a share of the price, answered within a day.
+"""Batch mode: submit requests as files; they cost less and are answered within a day.
 
-The account stores a batch before any of it is sent, and its id as soon as that is known. The
-provider is told our name for it, so a batch whose id was lost with its process is found again; one
-that the provider does not know was never handed in.
+The account stores each batch before it is submitted, and its id as soon as the provider returns
+one. Our name for the batch is part of its metadata. So a batch whose id was lost in a crash is
+found by name; a name that the provider does not know was never submitted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from neuron_atlas.tasks.models.account.batches import (
 from neuron_atlas.tasks.models.account.ledger import Ledger
 from neuron_atlas.tasks.models.account.messages import Result
 from neuron_atlas.tasks.models.answer import Answer, to_json
-from neuron_atlas.tasks.models.batch_lines import blotted, parse_line, read_line
+from neuron_atlas.tasks.models.batch_lines import parse_line, read_line, redact
 from neuron_atlas.tasks.models.batch_provider import TRIES, BatchProvider, TransientError
 from neuron_atlas.tasks.models.failures import Failure, Stopped, Unusable
 from neuron_atlas.tasks.models.prices import Price
@@ -44,7 +44,7 @@ class _QueueFullError(Exception):
 
 
 class BatchSender:
-    """Hands batches in and fetches their answers, for one model."""
+    """Submits batches to one model and fetches their answers."""
 
     def __init__(
         self,
@@ -60,10 +60,10 @@ class BatchSender:
         self._provider_account, self._group = settings.model_at, group
 
     async def hand_in(self, files: Sequence[Path]) -> int:
-        """Hand in the requests of some files as batches; return the number of requests.
+        """Submit the requests of some files as batches; return the number of submitted requests.
 
-        They are split by count and bytes. Requests over the budget are left out, which is their
-        outcome. Raises Unusable, or Stopped where the provider fails for long.
+        Batches are split by count and bytes. A request over the budget is not sent and gets the
+        status budget. Raises Unusable, or Stopped if the provider keeps failing.
         """
         handed_in = 0
         for group in split(read_request_files(files), self._settings):
@@ -77,11 +77,11 @@ class BatchSender:
         return handed_in
 
     async def fetch(self) -> int:
-        """Settle what batches have answered; return the number of requests under way.
+        """Settle the calls of batches that have ended; return the number of requests under way.
 
-        A batch that cannot be fetched now is still under way. One that found the account's queue
-        full is handed in again, unless no other batch filled it: then it is too large. Raises
-        Unusable, or Stopped where the provider has taken a batch and then refused what is in it.
+        A batch that cannot be fetched now is still under way. A batch that found the provider's
+        queue full is submitted again. Raises Unusable if every open batch found it full: the batch
+        is too large. Raises Stopped if the provider accepted a batch and then rejected its content.
         """
         under_way = 0
         with self._ledger.transaction() as ledger:
@@ -114,7 +114,7 @@ class BatchSender:
         return len(granted)
 
     async def _fetch(self, batch: OpenBatch) -> bool:
-        """Settle what there is of a batch if it has ended; whether it has."""
+        """Settle a batch if it has ended; return whether it has."""
         provider_id = batch.provider_id or await self._recover(batch)
         if provider_id is None:
             return True
@@ -133,7 +133,10 @@ class BatchSender:
         return True
 
     async def _recover(self, batch: OpenBatch) -> str | None:
-        """The provider's id of a batch that was being handed in when the program was killed."""
+        """Find the provider's id of a batch whose submission was interrupted.
+
+        Returns None and ends the batch if the provider does not know it.
+        """
         found = await self._provider.find(batch.name)
         with self._ledger.transaction() as ledger:
             if found is not None:
@@ -145,13 +148,13 @@ class BatchSender:
         return found
 
     def _settle(self, batch: OpenBatch, status: str, lines: Iterable[bytes]) -> Unusable | None:
-        """End a batch: settle its calls by the lines that tell of them.
+        """Settle the calls of a batch by the lines of its output files, and close the batch.
 
-        Returns what stops the run, if a line says so.
+        Returns the error that must stop the run, or None.
         """
         results: dict[str, Result] = {}
         final: dict[str, Failure] = {}
-        torn: set[str] = set()  # "" where it is not known whose line it is.
+        torn: set[str] = set()  # Requests with a damaged line; "" for a line without a hash.
         unusable: Unusable | None = None
         for line in lines:
             known_as, fields = parse_line(line)
@@ -179,7 +182,7 @@ class BatchSender:
                 if not outcome.transient:
                     final[known_as] = outcome
         if status != "completed" and "" not in torn:
-            # What was not answered was not billed; of what is torn, nobody knows.
+            # Unanswered requests were not billed. Those with a damaged line may have been.
             for known_as in batch.calls.keys() - results.keys() - torn:
                 results[known_as] = Result(batch.calls[known_as].call, f"failed/{status}")
         with self._ledger.transaction() as ledger:
@@ -195,7 +198,7 @@ class BatchSender:
         return unusable
 
     def _given_up(self, batch: OpenBatch) -> dict[str, Failure]:
-        """Requests that have come back without an answer too often."""
+        """Return a failure for each request that max_attempts batches left unanswered."""
         most = self._settings.max_attempts
         failure = Failure("timed_out", f"not answered by {most} batches")
         return {
@@ -208,11 +211,11 @@ class BatchSender:
         """Raise the reason why the provider refused a batch as a whole."""
         errors = (known.errors.data if known.errors else None) or []
         codes = {error.code or "" for error in errors}
-        said = "; ".join(error.message or "" for error in errors) or "it does not say why"
-        said = blotted(said, self._key)
+        reason = "; ".join(error.message or "" for error in errors) or "no reason given"
+        reason = redact(reason, self._key)
         if codes == {_QUEUE_IS_FULL}:
-            raise _QueueFullError(said)
-        raise Stopped(f"the provider refuses a batch: {said}")
+            raise _QueueFullError(reason)
+        raise Stopped(f"the provider refuses a batch: {reason}")
 
 
 @asynccontextmanager
@@ -222,25 +225,25 @@ async def batch_sender(
     ledger: Ledger,
     group: str = "explain",
 ) -> AsyncIterator[BatchSender]:
-    """A sender for the running event loop; group: see `Calls`. Raises Unusable where the key cannot
-    be right."""
+    """Open a sender for the running event loop; group: see `Calls`. Raises Unusable if the key is
+    missing or malformed."""
     key = read_key(settings.api_key_env, group)
     async with open_client(settings, key) as client:
         yield BatchSender(settings, prices, ledger, client, key, group)
 
 
 def split(
-    spooled: Iterable[FiledRequest], settings: ClientSettings
+    requests: Iterable[FiledRequest], settings: ClientSettings
 ) -> Iterable[list[FiledRequest]]:
-    """Groups that fit a batch by their count and their bytes."""
+    """Yield groups of requests within the count and byte limits of a batch."""
     group: list[FiledRequest] = []
     size = 0
-    for one in spooled:
+    for request in requests:
         is_full = len(group) == settings.batch.max_requests
-        if group and (is_full or size + one.length > settings.batch.max_bytes):
+        if group and (is_full or size + request.length > settings.batch.max_bytes):
             yield group
             group, size = [], 0
-        group.append(one)
-        size += one.length
+        group.append(request)
+        size += request.length
     if group:
         yield group

@@ -1,4 +1,4 @@
-"""The lines of a batch's files: the requests as they are sent, and what came of each."""
+"""Lines of a batch's files: write a request, and read a result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KNOWN_AS = re.compile(rb'"custom_id"\s*:\s*"([0-9a-f]{64})"')
 
 
 def write_line(request: FiledRequest, settings: ClientSettings) -> bytes:
-    """A request as a line of a batch's input."""
+    """Return a request as one line of a batch's input file."""
     line = {
         "custom_id": request.request_hash,
         "method": "POST",
@@ -31,7 +31,10 @@ def write_line(request: FiledRequest, settings: ClientSettings) -> bytes:
 
 
 def parse_line(line: bytes) -> tuple[str, Mapping[str, Any] | None]:
-    """Whose line it is, as far as it says so, and what it says; None where it is not whole."""
+    """Parse one line of a batch's output.
+
+    Returns the request hash, "" if it cannot be found, and the fields, None if the line is damaged.
+    """
     try:
         fields = json.loads(line)
         return str(fields["custom_id"]), fields
@@ -48,16 +51,16 @@ def read_line(
     key: str,
     group: str,
 ) -> Answer | Failure | Unusable:
-    """What came of a call, by its line of the output or of the errors; group: see `Calls`.
+    """Return the outcome of a call from its line of the output or error file; group: see `Calls`.
 
-    An answer that does not say what it took costs what was reserved for it.
+    An answer without token counts costs the amount that was reserved for it.
     """
     response, error = fields.get("response"), fields.get("error")
     if not isinstance(response, Mapping):
         error = error if isinstance(error, Mapping) else {}
         code = str(error.get("code") or "error")
-        said = blotted(f"batch {code}: {error.get('message', '')}", key)
-        return Failure("timed_out" if code == "batch_expired" else "failed", said, True)
+        reason = redact(f"batch {code}: {error.get('message', '')}", key)
+        return Failure("timed_out" if code == "batch_expired" else "failed", reason, True)
     body = response.get("body")
     if response.get("status_code") != 200:
         rejection = body.get("error") if isinstance(body, Mapping) else None
@@ -70,7 +73,7 @@ def read_line(
         )
         if isinstance(outcome, Unusable):
             return outcome
-        outcome = replace(outcome, reason=blotted(outcome.reason, key))
+        outcome = replace(outcome, reason=redact(outcome.reason, key))
         if outcome.status == "filtered":
             return Answer("filtered", reason=outcome.reason, attempts=1)
         return outcome
@@ -84,6 +87,6 @@ def read_line(
     return replace(answer, usd=usd, attempts=1)
 
 
-def blotted(text: str, key: str) -> str:
-    """What a provider says, on one line and without the key, which some gateways repeat."""
+def redact(text: str, key: str) -> str:
+    """Return a provider's message on one line with the key masked: some gateways repeat it."""
     return one_line(text.replace(key, "***"))

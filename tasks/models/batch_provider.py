@@ -1,4 +1,4 @@
-"""The files and batches of a provider."""
+"""Client of a provider's file and batch endpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import openai
 from openai.types import Batch
 
-from neuron_atlas.tasks.models.batch_lines import blotted, write_line
+from neuron_atlas.tasks.models.batch_lines import redact, write_line
 from neuron_atlas.tasks.models.failures import Stopped, Unusable, from_status
 from neuron_atlas.tasks.models.request_file import FiledRequest
 from neuron_atlas.tasks.models.settings import ClientSettings
@@ -23,12 +23,13 @@ _NAME = "neuron_atlas_batch"
 
 
 class TransientError(Exception):
-    """It may succeed later."""
+    """A request to the provider failed, and may succeed later."""
 
 
 class BatchProvider:
-    """A provider's files and batches. All methods raise Unusable, or TransientError where trying
-    again may succeed. key: removed from the provider's messages. group: of the settings."""
+    """Client of a provider's file and batch endpoints. All methods raise Unusable, or
+    TransientError if a retry may succeed. key: masked in the provider's messages. group: see
+    `Calls`."""
 
     def __init__(
         self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str, group: str
@@ -37,13 +38,13 @@ class BatchProvider:
         self._group = group
 
     async def create(self, name: str, requests: Sequence[FiledRequest]) -> str:
-        """Upload a batch's requests and make the batch, each in several attempts; its id."""
+        """Upload requests and create their batch, with retries; return the batch's id."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.jsonl"
             with path.open("wb") as stream:
                 for one in requests:
                     stream.write(write_line(one, self._settings))
-            # A file that is uploaded twice costs nothing.
+            # Uploading a file twice costs nothing.
             uploaded = await self._patiently(
                 lambda _: self._call(self._client.files.create(file=path, purpose="batch"))
             )
@@ -62,18 +63,18 @@ class BatchProvider:
         return (await self._patiently(create)).id
 
     async def find(self, name: str) -> str | None:
-        """The id of the batch that was given this name."""
+        """Return the id of the batch with this name in its metadata, or None."""
         found = await self._find(name)
         return found.id if found else None
 
     async def retrieve(self, provider_id: str) -> Batch:
-        """What there is to know of a batch."""
+        """Return the current state of a batch."""
         return await self._call(self._client.batches.retrieve(provider_id))
 
     async def lines(self, file_id: str) -> list[bytes]:
-        """The lines of a file."""
+        """Return the non-empty lines of a file."""
         content = await self._call(self._client.files.content(file_id))
-        # Not splitlines(), which also cuts at characters that JSON may hold as they are.
+        # Not splitlines(): it also splits at characters that JSON strings may contain unescaped.
         return [line for line in content.content.split(b"\n") if line.strip()]
 
     async def _find(self, name: str) -> Batch | None:
@@ -87,7 +88,7 @@ class BatchProvider:
             page = await self._call(page.get_next_page())
 
     async def _patiently(self, step: Callable[[int], Awaitable[T]]) -> T:
-        """Take a step, given the number of the attempt, until it succeeds."""
+        """Call `step` with the number of the attempt until it succeeds, at most TRIES times."""
         for attempt in range(TRIES):
             try:
                 return await step(attempt)
@@ -105,16 +106,16 @@ class BatchProvider:
         except openai.APIStatusError as error:
             read = from_status(error, settings.model, settings.api_key_env, self._group)
             if isinstance(read, Unusable):
-                # Credit runs out in a run of days, and then nothing is wrong with the call.
+                # Credit may run out after days of a run; the configuration is right then.
                 codes = (error.code, error.type)
                 no_quota = error.status_code == 402 or "insufficient_quota" in codes
                 failure = Stopped(str(read)) if no_quota else read
             elif read.transient:
-                failure = TransientError(blotted(read.reason, self._key))
+                failure = TransientError(redact(read.reason, self._key))
             else:
                 failure = Unusable(
-                    f"the provider refuses a batch: {blotted(read.reason, self._key)}"
+                    f"the provider refuses a batch: {redact(read.reason, self._key)}"
                 )
         except openai.APIConnectionError as error:
             failure = TransientError(f"{type(error.__cause__ or error).__name__}")
-        raise failure  # Not where the error is handled, or the request would be chained to it.
+        raise failure  # Outside `except`, so that the request is not chained to it.

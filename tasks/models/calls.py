@@ -1,4 +1,4 @@
-"""What every caller of a model is given."""
+"""Parameters of calls to a model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from neuron_atlas.tasks.models.servers import Servers
 
 @dataclass(frozen=True)
 class Calls:
-    """How calls to a model go out; it can be sent to other processes if its parts can.
+    """How calls to a model are sent. Picklable if its parts are.
 
     account: limits, budget and answers; None for an account of the connection's own, in memory,
     with the limits of the settings. file: where requests are written instead of being sent. group:
-    the settings of the model; errors name `<group>.client...`. servers: where the model is served,
-    never reached through a proxy; None is the address in the settings.
+    the config group of the model; errors name `<group>.client...`. servers: the servers of the
+    model, contacted without a proxy; None is the address in the settings.
     """
 
     account: Account | None = None

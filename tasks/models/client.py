@@ -1,7 +1,7 @@
 """Ask a chat model over the OpenAI protocol: look up, lease, send, settle.
 
-The library's own retries are off: an attempt is a paid event, so it happens where it is leased and
-counted.
+The openai library's own retries are off: each attempt may be billed, so each is leased and counted
+here.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _ENCODING_WAIT_S = 15.0
 
 @dataclass(frozen=True)
 class _Model:
-    """The model to ask, at which prices. group: see `Calls`."""
+    """A model with its prices. group: see `Calls`."""
 
     settings: ClientSettings
     prices: Mapping[str, Price]
@@ -59,7 +59,7 @@ class _Model:
     async def stored_or_prepared(
         self, request: Request, session: AccountSession
     ) -> Answer | Outgoing:
-        """Return the stored answer to a request, or what to send where there is none."""
+        """Return the stored answer to a request; without one, return the request to send."""
         body = request.body(self.settings.model)
         known_as = request_hash(body, self.settings.known_as)
         stored = await session.look_up(known_as)
@@ -69,15 +69,15 @@ class _Model:
         return Outgoing(known_as, body, worst, request.affinity, request.keep)
 
     def usd(self, tokens_in: int, tokens_out: int) -> float | None:
-        """Return the price of so many tokens; None where the model has no price."""
+        """Return the price of a call in USD; None if the model has no price."""
         return cost(self.prices, self.settings.model, tokens_in, tokens_out)
 
     def worst_usd(self, outgoing: Outgoing) -> float:
-        """Return the most that a request can cost; 0 where the model has no price."""
+        """Return the most that a request can cost in USD; 0 if the model has no price."""
         return self.usd(outgoing.worst.tokens_in, outgoing.worst.tokens_out) or 0.0
 
     def check_answer(self, answer: Answer) -> Answer:
-        """Return the answer, or a failure where another model than the configured one gave it."""
+        """Return the answer, marked as failed if the configured model did not give it."""
         if self.settings.is_served_by(answer.model):
             return answer
         reason = (
@@ -97,8 +97,8 @@ class Connection:
     async def ask(self, request: Request) -> Answer:
         """Return the stored answer to this request or, where there is none, ask the model.
 
-        Transient failures are tried again. Only answers are stored. Raises Unusable where no call
-        can succeed.
+        Retries transient failures. Only answers are stored, not failures. Raises Unusable if no
+        call can succeed.
         """
         outgoing = await self._model.stored_or_prepared(request, self._session)
         if isinstance(outgoing, Answer):
@@ -121,7 +121,7 @@ class Connection:
                     raise Unusable(lease.reason)
                 return Answer("budget", reason=lease.reason, attempts=attempt)
             attempt += 1
-            outcome = await self._to_its_end(self._attempt(outgoing, lease, attempt, begun))
+            outcome = await self._uncancelled(self._attempt(outgoing, lease, attempt, begun))
             if isinstance(outcome, Answer):
                 return self._model.check_answer(outcome)
             if isinstance(outcome, Unusable):
@@ -138,12 +138,12 @@ class Connection:
             await asyncio.sleep(wait_s)
 
     async def drain(self) -> None:
-        """Wait for the calls under way: they are paid for, so their answers are stored."""
+        """Wait for the calls under way: they are billed, so their answers must be stored."""
         while self._under_way:
             await asyncio.wait(self._under_way)
 
-    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do work that goes on to its end even if its caller is cancelled; see `drain`."""
+    async def _uncancelled(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work that runs to its end even if the caller is cancelled; see `drain`."""
         task = asyncio.ensure_future(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
@@ -178,13 +178,13 @@ class Connection:
 
 
 class Collection:
-    """Stands in for a connection: requests without an answer are written to a file, and pending."""
+    """A connection that sends nothing: it writes unanswered requests to a file."""
 
     def __init__(self, model: _Model, session: AccountSession, writer: RequestWriter) -> None:
         self._model, self._session, self._writer = model, session, writer
 
     async def ask(self, request: Request) -> Answer:
-        """Return the stored answer to this request, or that it is pending."""
+        """Return the stored answer to this request; without one, write it and return pending."""
         outgoing = await self._model.stored_or_prepared(request, self._session)
         if isinstance(outgoing, Answer):
             return outgoing
@@ -199,13 +199,13 @@ async def connect(
 ) -> AsyncIterator[Connection | Collection]:
     """Open a connection for the running event loop.
 
-    With a request file nothing is sent, and no key is needed. Else raises Unusable, before anything
-    is sent, where the key cannot be right.
+    With a request file, nothing is sent and no key is needed. Else raises Unusable before anything
+    is sent if the key is missing or malformed.
     """
     calls = calls or Calls()
     model = _Model(settings, prices or {}, calls.group)
     if calls.file is not None:
-        load_encoding(settings.model, _ENCODING_WAIT_S)  # People read what is written.
+        load_encoding(settings.model, _ENCODING_WAIT_S)  # Users read the written counts.
         async with _session(calls, settings) as session:
             with closing(RequestWriter(calls.file)) as writer:
                 yield Collection(model, session, writer)

@@ -1,4 +1,4 @@
-"""What messages are made of: words, pictures, and text that anybody may have written."""
+"""Parts of chat messages: text and images, and escaping of untrusted text."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ _JPEG_QUALITY = 90
 
 
 def words(text: str) -> dict[str, Any]:
-    """A part of a message that is text."""
+    """Return a text part of a message."""
     return {"type": "text", "text": text}
 
 
 def picture(url: str, detail: str) -> dict[str, Any]:
-    """A part of a message that is a picture; `detail` is the protocol's."""
+    """Return an image part of a message; detail: as in the protocol (low, high, auto)."""
     return {"type": "image_url", "image_url": {"url": url, "detail": detail}}
 
 
 def data_url(image: Image.Image) -> str:
-    """A picture as a JPEG within its own address."""
+    """Return an image as a data URL with JPEG content."""
     encoded = io.BytesIO()
-    # Colours in full resolution (4:4:4): a patch is only a dozen pixels wide.
+    # Full color resolution (4:4:4): a patch is only a dozen pixels wide.
     image.save(encoded, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
 
 
 def escape(text: str) -> str:
-    r"""One line of `text`, with nothing in it that could be taken for a mark or a tag.
+    r"""Return `text` as one line that cannot contain a marker or a tag.
 
-    Braces, angle brackets and backslashes get a backslash before them; what cannot be printed
-    becomes `\n`, `\t`, or its code point as in Python (`\x07`, `\u202e`).
+    Adds a backslash before braces, angle brackets and backslashes. Unprintable characters become
+    `\n`, `\t`, or their code point as in Python (`\x07`, `\u202e`).
     """
     return "".join(_escaped(character) for character in text)
 
 
 def printable(text: str) -> str:
-    """The text on one line, with nothing in it that cannot be printed."""
+    """Return the text on one line, with spaces in place of unprintable characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 

@@ -1,4 +1,4 @@
-"""Asks for an answer in a form that can be read, and once more where it could not be."""
+"""Request an answer in a parsable form, and ask once more if it cannot be parsed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class Malformed(ValueError):
-    """An answer that cannot be read; the message says why, in words for the model."""
+    """An answer cannot be parsed; the message gives the model the reason."""
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[R]):
-    """How a question ended: what was read, None unless `status` is ok, and all answers to it."""
+    """Result of one question. reading: the parsed answer, None unless `status` is ok. answers: all
+    answers to it, oldest first."""
 
     reading: R | None
     status: str
@@ -30,8 +31,8 @@ class Outcome(Generic[R]):
 
 
 class Dialogue:
-    """Questions over one connection. structured: ask for the form by JSON schema; a provider
-    without it is asked without, from its first refusal on."""
+    """Asks questions over one connection. structured: send the JSON schema of the answer; once the
+    provider rejects it, all later requests omit it."""
 
     def __init__(self, connection: Connection | Collection, structured: bool) -> None:
         self._connection = connection
@@ -43,9 +44,10 @@ class Dialogue:
         read: Callable[[Answer], R],
         again: Callable[[str], str],
     ) -> Outcome[R]:
-        """Ask, and where the answer is malformed ask once more, with it and what is wrong with it.
+        """Ask; if the answer is malformed, ask once more with that answer and the problem.
 
-        read: raises Malformed. again: words the second question, given what was wrong.
+        read: parses an answer; raises Malformed. again: returns the text of the second question,
+        given the problem.
         """
         answers = [await self.ask_once(request)]
         reading, complaint = _read(answers[0], read)
@@ -58,7 +60,7 @@ class Dialogue:
         return Outcome(reading, status, complaint or last.reason, tuple(answers))
 
     async def ask_once(self, request: Request) -> Answer:
-        """The answer, whatever it is; without the schema where the provider has none."""
+        """Return the answer, unparsed. Omits the schema if the provider does not support it."""
         bare = replace(request, response_format=None)
         if not self._structured or request.response_format is None:
             return await self._connection.ask(bare)
@@ -66,27 +68,27 @@ class Dialogue:
         if not _lacks_schema(answer):
             return answer
         self._structured = False
-        said = await self._connection.ask(bare)
+        second = await self._connection.ask(bare)
         return replace(
-            said,
-            attempts=answer.attempts + said.attempts,
-            seconds=answer.seconds + said.seconds,
+            second,
+            attempts=answer.attempts + second.attempts,
+            seconds=answer.seconds + second.seconds,
         )
 
 
-def _with_complaint(first: Messages, said: str, again: str) -> list[Mapping[str, Any]]:
-    """The same question once more, with the answer that could not be read and why."""
-    answered = [{"role": "assistant", "content": said}] if said.strip() else []
+def _with_complaint(first: Messages, answer: str, again: str) -> list[Mapping[str, Any]]:
+    """Return the same messages, then the malformed answer, then the second question."""
+    answered = [{"role": "assistant", "content": answer}] if answer.strip() else []
     return [*first, *answered, {"role": "user", "content": again}]
 
 
 def _lacks_schema(answer: Answer) -> bool:
-    said = answer.reason.lower()
-    return answer.status == "failed" and ("response_format" in said or "json_schema" in said)
+    reason = answer.reason.lower()
+    return answer.status == "failed" and ("response_format" in reason or "json_schema" in reason)
 
 
 def _read(answer: Answer, read: Callable[[Answer], R]) -> tuple[R | None, str]:
-    """The answer as it was read, and what is wrong with it; each empty where there is none."""
+    """Return the parsed answer, or None, and the problem with it, or ""."""
     if answer.status == "malformed":
         return None, answer.reason
     if answer.status != "ok":

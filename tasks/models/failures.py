@@ -1,4 +1,4 @@
-"""What can go wrong with a call, and whether to ask again, give up on it, or stop altogether."""
+"""Classify failed calls: retry, give up on the request, or stop the run."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 from neuron_atlas.tasks.models.headers import retry_after
 
-if TYPE_CHECKING:  # Importing openai takes a second, and whoever catches Unusable need not pay it.
+if TYPE_CHECKING:  # Importing openai takes a second, which catching Unusable should not cost.
     import openai
 
 _FILTER_CODES = ("content_filter", "content_policy_violation")
 
 
 class Unusable(Exception):
-    """No call can succeed until somebody acts; the message is one line that says how."""
+    """No call can succeed until the user acts; the message is one line with the remedy."""
 
 
 class Stopped(Unusable):
-    """The same once a run was under way: the call was right, and what was finished is kept."""
+    """Calls stopped succeeding during a run. The configuration is right; finished work is kept."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A call without an answer. `status` is one of the `explanations` table's.
+    """A call without an answer. status: as in the `explanations` table.
 
-    transient: the same request may succeed later. billed: it may have been paid for all the same.
-    reached: it may have reached the provider, whose limits then count it. excused: it is no fault
-    of the request, which may be sent again as if it had not been. wait_s: how long the provider
-    asks to be left alone, if it says so.
+    transient: the same request may succeed later. billed: it may have been billed. reached: it may
+    have reached the provider and count against its limits. excused: the failure does not count
+    against max_attempts. wait_s: the wait that the provider requests, None if it requests none.
     """
 
     status: str
@@ -42,31 +41,33 @@ class Failure:
 
     @property
     def kind(self) -> str:
-        """The status with the head of the reason, as failures are counted by: `failed/HTTP 500`."""
+        """Key to count failures by: the status and the start of the reason (`failed/HTTP 500`)."""
         return f"{self.status}/{self.reason.split(':')[0]}"
 
 
 def from_status(
     error: openai.APIStatusError, model: str, api_key_env: str, group: str
 ) -> Failure | Unusable:
-    """Read an HTTP status of 4xx or 5xx; group: of the settings that advice names. An `Unusable` is
-    returned, not raised: raising it where `error` is being handled would chain the request, and
-    with it the key, to it."""
-    told = error.body if isinstance(error.body, Mapping) else {}
-    told = {"message": type(error).__name__, "code": error.code, "type": error.type} | {
-        name: value for name, value in told.items() if value
+    """Classify an HTTP status of 4xx or 5xx; group: see `Calls`.
+
+    Returns an `Unusable` instead of raising it: raised while `error` is handled, it would be
+    chained to the request, which holds the key.
+    """
+    body = error.body if isinstance(error.body, Mapping) else {}
+    body = {"message": type(error).__name__, "code": error.code, "type": error.type} | {
+        name: value for name, value in body.items() if value
     }
-    read = from_reply(error.status_code, told, model, api_key_env, group)
+    read = from_reply(error.status_code, body, model, api_key_env, group)
     if isinstance(read, Failure) and read.status != "filtered":
         return replace(read, wait_s=retry_after(error.response.headers))
     return read
 
 
 def from_reply(
-    number: int, told: Mapping[str, Any], model: str, api_key_env: str, group: str
+    number: int, error: Mapping[str, Any], model: str, api_key_env: str, group: str
 ) -> Failure | Unusable:
-    """Read an HTTP status of 4xx or 5xx, and the `error` of the reply's body."""
-    code, kind = str(told.get("code") or ""), told.get("type")
+    """Classify an HTTP status of 4xx or 5xx, given the `error` object of the reply's body."""
+    code, kind = str(error.get("code") or ""), error.get("type")
     if number == 401 or number == 403:
         return Unusable(
             f"the provider refuses the key in the environment variable {api_key_env} "
@@ -89,7 +90,7 @@ def from_reply(
             f"/chat/completions begins (often /v1), and that it offers {group}.client.model="
             f"{model!r}"
         )
-    reason = f"HTTP {number}: {told.get('message') or 'no reason given'}"
+    reason = f"HTTP {number}: {error.get('message') or 'no reason given'}"
     if code in _FILTER_CODES:
         return Failure("filtered", reason)
     if number == 429:
@@ -98,7 +99,7 @@ def from_reply(
         return Failure("timed_out", reason, transient=True, billed=True)
     if number == 409:
         return Failure("failed", reason, transient=True)
-    if number == 503:  # Turned down before anything was worked on.
+    if number == 503:  # Rejected before any work was done.
         return Failure("failed", reason, transient=True)
     if number >= 500:
         return Failure("failed", reason, transient=True, billed=True)
@@ -106,10 +107,10 @@ def from_reply(
 
 
 def from_connection(error: openai.APIConnectionError) -> Failure:
-    """Read a connection that could not be made, or broke before the answer was whole."""
+    """Classify a connection that could not be opened, or broke before the reply was complete."""
     cause = error.__cause__ or error
     kind = type(cause).__name__
-    # By name, because openai raises these from either of two HTTP libraries.
+    # By name: openai may use either of two HTTP libraries.
     reached = not kind.startswith("Connect")
     return Failure(
         "failed", f"connection: {kind}: {cause}", transient=True, billed=reached, reached=reached

@@ -1,4 +1,4 @@
-"""What a reply's headers tell of the provider's limits: hints, for no provider promises them."""
+"""Read a provider's limits from reply headers. They are hints: no provider guarantees them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROCESSING = ("openai-processing-ms", "x-envoy-upstream-service-time")
 
 @dataclass(frozen=True)
 class Hint:
-    """A minute's limits and what is left of them, as a reply tells; None where it does not."""
+    """Limits per minute and the unused rest, as reported by a reply; None if not reported."""
 
     limit_requests: int | None = None
     left_requests: int | None = None
@@ -22,25 +22,25 @@ class Hint:
 
 
 def read_hint(headers: Mapping[str, str]) -> Hint | None:
-    """The `x-ratelimit-*` headers, or None where there are none that make sense.
+    """Read the `x-ratelimit-*` headers; None if none of them is usable.
 
-    A limit that is not positive (Azure has been seen to send -1 and 0) takes what is said of the
-    same quantity with it.
+    If a limit is not positive (Azure sends -1 and 0 at times), the rest of the same quantity is
+    ignored too.
     """
-    told: dict[str, int | None] = {}
+    found: dict[str, int | None] = {}
     for unit in ("requests", "tokens"):
         limit = _whole(headers.get(f"x-ratelimit-limit-{unit}"))
         left = _whole(headers.get(f"x-ratelimit-remaining-{unit}"))
         if limit is not None and limit <= 0:
             continue
-        told[f"limit_{unit}"] = limit
-        told[f"left_{unit}"] = left if left is None or left >= 0 else None
-    hint = Hint(**told)
+        found[f"limit_{unit}"] = limit
+        found[f"left_{unit}"] = left if left is None or left >= 0 else None
+    hint = Hint(**found)
     return None if hint == Hint() else hint
 
 
 def processing_s(headers: Mapping[str, str]) -> float | None:
-    """How long the provider says that it worked on the call (s), or None."""
+    """Return the provider's processing time of the call in seconds, or None."""
     for name in _PROCESSING:
         spent = _whole(headers.get(name))
         if spent is not None and spent >= 0:
@@ -49,7 +49,7 @@ def processing_s(headers: Mapping[str, str]) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The wait in seconds that the headers ask for (in ms, in s, or as a date), or None."""
+    """Return the requested wait in seconds, or None. Headers give it in ms, in s or as a date."""
     for header, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
             wait_s = float(headers.get(header, "")) * unit

@@ -1,4 +1,4 @@
-"""Finds the JSON in what a model said, which may be in a fence, within prose, or a little wrong."""
+"""Find JSON objects in a model's answer: in a code fence, within prose, or slightly malformed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _COMMA = re.compile(r",(\s*[}\]])")
 
 @dataclass(frozen=True)
 class Found:
-    """An object that was found. start, end: where it stands in what was said; None where commas had
-    to be taken out of it first."""
+    """A JSON object in a text. start, end: its character range; None if commas had to be removed to
+    parse it."""
 
     value: Any
     start: int | None = None
@@ -22,20 +22,20 @@ class Found:
 
 
 def find_objects(
-    said: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
+    text: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
 ) -> list[Found]:
-    """All JSON objects in a text, those within others too; pairs: what is made of their fields
-    (None: a dict). Commas before a closing bracket and line breaks within strings are borne."""
+    """Return all JSON objects in a text, nested ones too. Accepts commas before a closing bracket
+    and line breaks within strings. pairs: makes an object from its fields; None makes a dict."""
     decoder = json.JSONDecoder(strict=False, object_pairs_hook=pairs)
     found = []
-    for opened in re.finditer(r"\{", said):
+    for opened in re.finditer(r"\{", text):
         start = opened.start()
         try:
-            value, end = decoder.raw_decode(said, start)
+            value, end = decoder.raw_decode(text, start)
             found.append(Found(value, start, end))
         except (ValueError, RecursionError):
             try:
-                value, _ = decoder.raw_decode(_COMMA.sub(r"\1", said[start:]))
+                value, _ = decoder.raw_decode(_COMMA.sub(r"\1", text[start:]))
                 found.append(Found(value))
             except (ValueError, RecursionError):
                 continue

@@ -1,7 +1,7 @@
-"""Log probabilities that come with an answer, cut down to what is asked of them.
+"""Extract the log probabilities that a request needs from a reply.
 
-A reply tells of some twenty alternatives at every token, most of which nobody reads; what is kept
-is stored with the answer, so it has to be small.
+A reply lists about twenty alternatives for every token. The extract is stored with the answer, so
+it must be small.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 _DIGITS = 4
-"""Of a log probability, behind the point: its share is right to a ten-thousandth of itself."""
+"""Decimal places of a stored log probability: a relative error of the probability below 1e-4."""
 _LEAST = -14.0
-"""Log probabilities below it are left out: a chance of one in a million."""
+"""Log probabilities below this are dropped: a probability of about one in a million."""
 
 
 @dataclass(frozen=True)
 class Odds:
-    """What a model might have said at one token of its answer, or of its prompt.
+    """Alternatives of one token of an answer or a prompt, with their log probabilities.
 
-    start: the character of the answer at which the token begins, or the token's place in the
-    prompt. token: what it said, or was told. options: (text, natural log of its probability) of
-    those alternatives that were kept, itself among them if it was.
+    start: index of the token's first character in the answer, or the token's index in the prompt.
+    token: the text of the token. options: (text, natural log of its probability) of the kept
+    alternatives, which may include the token itself.
     """
 
     start: int
@@ -32,46 +32,46 @@ class Odds:
 
 @dataclass(frozen=True)
 class KeepOutput:
-    """A `Request.keep`: of the tokens of the answer, the alternatives that are one of `among`,
-    spaces around them aside. Tokens without such an alternative are left out."""
+    """A `Request.keep`: keeps the alternatives of each answer token that are in `among`, ignoring
+    surrounding spaces. Drops tokens without such an alternative."""
 
     among: frozenset[str]
 
     def __call__(self, body: Mapping[str, Any]) -> list[Any] | None:
-        """Of a chat completion, `[start, token, [[text, log probability] ...]]` for each token;
-        None where it has no log probabilities."""
-        told = (body["choices"][0].get("logprobs") or {}).get("content")
-        if told is None:
+        """Return `[start, token, [[text, log probability] ...]]` for each token of a completion;
+        None if it has no log probabilities."""
+        tokens = (body["choices"][0].get("logprobs") or {}).get("content")
+        if tokens is None:
             return None
         kept: list[Any] = []
-        said = bytearray()
-        for one in told:
+        text = bytearray()
+        for one in tokens:
             options = self._options([*(one.get("top_logprobs") or ()), one])
             if options:
-                start = len(said.decode("utf-8", "ignore"))
+                start = len(text.decode("utf-8", "ignore"))
                 kept.append([start, one["token"], options])
-            # A character may be cut in two by tokens, whose texts then do not say so.
-            said += bytes(one["bytes"]) if one.get("bytes") else one["token"].encode()
+            # Bytes, because one character may be split over two tokens.
+            text += bytes(one["bytes"]) if one.get("bytes") else one["token"].encode()
         return kept
 
-    def _options(self, told: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-        # What was said may be the last of the likeliest, or come after them.
+    def _options(self, alternatives: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        # The sampled token may be listed twice: among the most likely ones, and at the end.
         found = {
             one["token"]: round(float(one["logprob"]), _DIGITS)
-            for one in told
+            for one in alternatives
             if one["token"].strip() in self.among and one["logprob"] >= _LEAST
         }
         return [[text, logprob] for text, logprob in found.items()]
 
 
 KEEP_NUMBERS = KeepOutput(frozenset(str(number) for number in range(11)))
-"""Of an answer in numbers from 0 to 10. What a batch answers with log probabilities is cut down to
-this, whatever its requests ask to keep: they are forgotten by the time it answers."""
+"""Keeps the numbers 0 to 10. All batch answers use it, since the `keep` of a request is not stored
+with its batch."""
 
 
 def read_odds(kept: Any) -> list[Odds] | None:
-    """What `KeepOutput` or `KeepPrompt` kept of an answer (`Answer.kept`), read; None where that is
-    nothing."""
+    """Parse the log probabilities that `KeepOutput` or `KeepPrompt` stored (`Answer.kept`); None
+    stays None."""
     if kept is None:
         return None
     return [
@@ -82,36 +82,36 @@ def read_odds(kept: Any) -> list[Odds] | None:
 
 @dataclass(frozen=True)
 class KeepPrompt:
-    """A `Request.keep`: of the tokens of the prompt, those behind a token that ends in `behind`,
-    each with those of its alternatives that are one of `among`, spaces around them aside."""
+    """A `Request.keep`: keeps each prompt token that follows a token ending in `behind`, with those
+    of its alternatives that are in `among`, ignoring surrounding spaces."""
 
     behind: str
     among: frozenset[str]
 
     def __call__(self, body: Mapping[str, Any]) -> list[Any] | None:
-        """Of a chat completion of vLLM's, `[place, token, [[text, log probability] ...]]` for each
-        token; None where it does not tell of its prompt.
+        """Return `[index, token, [[text, log probability] ...]]` for each kept token of the prompt;
+        None if the completion has no log probabilities of the prompt.
 
-        It tells of it beside the choices: `prompt_token_ids`, and `prompt_logprobs` with an object
-        for each token but the first, of alternatives by their id; the prompt's own is among them.
+        vLLM returns them next to the choices: `prompt_token_ids`, and `prompt_logprobs`, which maps
+        token ids to alternatives for each token but the first. The prompt's token is one of them.
         """
-        told, ids = body.get("prompt_logprobs"), body.get("prompt_token_ids")
-        if told is None or ids is None:
+        logprobs, ids = body.get("prompt_logprobs"), body.get("prompt_token_ids")
+        if logprobs is None or ids is None:
             return None
         kept: list[Any] = []
         before = ""
-        for place, (alternatives, own) in enumerate(zip(told, ids, strict=True)):
+        for index, (alternatives, own) in enumerate(zip(logprobs, ids, strict=True)):
             token = "" if alternatives is None else _text_of(alternatives[str(own)])
             if before.endswith(self.behind):
-                kept.append([place, token, self._options(alternatives.values())])
+                kept.append([index, token, self._options(alternatives.values())])
             before = token
         return kept
 
-    def _options(self, told: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
-        # Two tokens may be the same number, with a space before it and without.
+    def _options(self, alternatives: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
+        # Two tokens may be the same number, with and without a leading space.
         return [
             [_text_of(one), round(float(one["logprob"]), _DIGITS)]
-            for one in told
+            for one in alternatives
             if _text_of(one).strip() in self.among
         ]
 

@@ -1,4 +1,4 @@
-"""Telling that memory ran out, on a GPU or beside one."""
+"""Recognize out-of-memory errors of torch, on a GPU and in host memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import torch
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch says that there was no memory, by whatever name."""
-    said = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in said)
+    """Return whether an error of torch means that memory ran out."""
+    messages = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in messages)

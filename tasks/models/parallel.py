@@ -1,4 +1,4 @@
-"""Many pieces of work at once, in one event loop."""
+"""Run many coroutines concurrently in one event loop."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ R = TypeVar("R")
 async def in_parallel(
     work: Callable[[T], Awaitable[R]], items: Iterable[T], concurrency: int
 ) -> list[R]:
-    """`work` done on every item, at most `concurrency` at once; results in the items' order.
+    """Await `work` for every item, at most `concurrency` at a time; return results in item order.
 
-    Items are taken up as there is room, so their number costs nothing. The first exception stops
-    all the rest and is raised.
+    Items are read one by one, so there may be any number. The first exception cancels the running
+    work and is raised.
     """
     results: dict[int, R] = {}
     waiting = enumerate(items)
 
-    async def take() -> None:
-        for place, item in waiting:
-            results[place] = await work(item)
+    async def run_worker() -> None:
+        for index, item in waiting:
+            results[index] = await work(item)
 
-    takers = [asyncio.ensure_future(take()) for _ in range(concurrency)]
+    workers = [asyncio.ensure_future(run_worker()) for _ in range(concurrency)]
     try:
-        await asyncio.gather(*takers)
+        await asyncio.gather(*workers)
     finally:
-        for taker in takers:
-            taker.cancel()
-        await asyncio.gather(*takers, return_exceptions=True)
-    return [results[place] for place in range(len(results))]
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return [results[index] for index in range(len(results))]

@@ -1,5 +1,5 @@
-"""Saved models of any kind: where they lie, what identifies their weights, and why one cannot be
-loaded. Importable without torch."""
+"""Locate saved models, identify their weights, and explain why one cannot be loaded. Importable
+without torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _DECIDING = (".safetensors", ".json", ".jinja", ".model", ".txt")
 
 
 class ModelError(Exception):
-    """A saved model cannot be found or used; the message says which and what to do."""
+    """A saved model cannot be found or used; the message names it and the remedy."""
 
 
 def saved_folder(model: str, setting: str) -> Path | None:
-    """The folder that `model` names, or None if it is a Hugging Face id.
+    """Return the folder that `model` names, or None if it is a Hugging Face id.
 
-    setting: what names the model, for messages. Raises ModelError where it can only be meant as a
-    folder and there is none.
+    setting: the setting that names the model, for messages. Raises ModelError if `model` is a path
+    to no folder.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -33,7 +33,7 @@ def saved_folder(model: str, setting: str) -> Path | None:
 
 
 def weights_revision(model: str, revision: str | None, setting: str) -> str:
-    """The content hash of a folder, or the commit of a Hugging Face model. Raises ModelError."""
+    """Return a folder's content hash or a Hugging Face model's commit. Raises ModelError."""
     folder = saved_folder(model, setting)
     if folder is not None:
         return _folder_hash(folder)
@@ -50,14 +50,14 @@ def weights_revision(model: str, revision: str | None, setting: str) -> str:
             f"{str(error).splitlines()[0]}"
         ) from error
     except Exception:
-        # No network, by whatever name the transport calls it: the cache holds what will be loaded.
+        # No network; the exception depends on the HTTP library. The cached model will be loaded.
         pass
     return _cached_commit(model, revision, setting)
 
 
 def check_folder(model: str, kind: str, setting: str) -> None:
-    """Raise ModelError where `model` is a folder without a model of this kind (`model_type`) in
-    safetensors. Loading would tell as well, but it may be hours later and elsewhere."""
+    """Raise ModelError if `model` is a folder without a safetensors model of this kind
+    (`model_type`). Fails early: the model may be loaded hours later on another node."""
     folder = saved_folder(model, setting)
     if folder is None:
         return
@@ -77,7 +77,7 @@ def check_folder(model: str, kind: str, setting: str) -> None:
 
 
 def check_kind(model: str, found: str | None, kind: str, setting: str) -> None:
-    """Raise ModelError where a model is of another kind than asked for."""
+    """Raise ModelError if a model's kind (`found`) is not the expected one (`kind`)."""
     if found != kind:
         raise ModelError(
             f"{setting}: {model!r} is a {found!r} model; name one of the kind {kind!r}"
@@ -85,18 +85,18 @@ def check_kind(model: str, found: str | None, kind: str, setting: str) -> None:
 
 
 def why_not_loaded(model: str, setting: str, error: Exception) -> str:
-    """One line on what kept transformers from loading a saved model."""
-    said = first_line(error)
+    """Return one line on why transformers could not load a saved model."""
+    reason = first_line(error)
     folder = saved_folder(model, setting)
     damaged = _damaged_file(folder)
     if damaged is not None:
-        return f"{setting}: {damaged} is damaged ({said}); save or download it again"
-    return f"{setting}: {str(folder or model)!r} cannot be loaded: {said}"
+        return f"{setting}: {damaged} is damaged ({reason}); save or download it again"
+    return f"{setting}: {str(folder or model)!r} cannot be loaded: {reason}"
 
 
 def check_complete(model: str, setting: str, missing: Collection[str]) -> None:
-    """Raise ModelError where weights are missing: transformers gives them random values, which
-    would be taken for learned ones."""
+    """Raise ModelError if weights are missing: transformers would initialize them at random without
+    an error."""
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(
@@ -106,7 +106,7 @@ def check_complete(model: str, setting: str, missing: Collection[str]) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its kind."""
+    """Return the first line of an error's message, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -133,7 +133,7 @@ def _cached_commit(model: str, revision: str | None, setting: str) -> str:
 
 
 def _damaged_file(folder: Path | None) -> Path | None:
-    """The first safetensors file of a folder that cannot be opened as one."""
+    """Return the first safetensors file of a folder that cannot be opened, or None."""
     from safetensors import safe_open
 
     for path in sorted(folder.glob("*.safetensors")) if folder else []:

@@ -1,4 +1,4 @@
-"""What calls cost, by prices that are given as settings with their date."""
+"""Cost of calls, by the prices in the settings."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from neuron_atlas.tasks.settings import Share
 class Price:
     """A model's list price in USD per million tokens, as published on `date` (YYYY-MM-DD).
 
-    batch: the share of it that a call by batch costs. Discounts for cached prompts are not
-    counted, so a cost is at most too high.
+    batch: the share of it that a batch call costs. Discounts for cached prompts are ignored, so a
+    cost may be too high but not too low.
     """
 
     input: Annotated[float, Ge(0)]
@@ -29,16 +29,16 @@ class Price:
 
 
 ANY_MODEL = "any"
-"""In the place of a model's name: the price of those that are not named."""
+"""Key of the default price, for models without a price of their own."""
 
 
 def price_of(prices: Mapping[str, Price], model: str) -> Price | None:
-    """The price of a model, or None."""
+    """Return the price of a model, else the default price, else None."""
     return prices.get(model) or prices.get(ANY_MODEL)
 
 
 def cost(prices: Mapping[str, Price], model: str, tokens_in: int, tokens_out: int) -> float | None:
-    """The price of one or more calls in USD, or None where `model` has no price."""
+    """Return the price of one or more calls in USD, or None if `model` has no price."""
     price = price_of(prices, model)
     if price is None:
         return None
@@ -46,8 +46,8 @@ def cost(prices: Mapping[str, Price], model: str, tokens_in: int, tokens_out: in
 
 
 def total_cost(prices: Mapping[str, Price], model: str, answers: Iterable[Answer]) -> float | None:
-    """What answers cost, each at what was paid for it, or at today's price where that is unknown;
-    None without either."""
+    """Return the total cost of answers in USD. An answer of unknown cost counts at the current
+    price; without one, the total is None."""
     total = 0.0
     for answer in answers:
         usd = answer.usd
@@ -60,13 +60,13 @@ def total_cost(prices: Mapping[str, Price], model: str, answers: Iterable[Answer
 
 
 def check_price(prices: Mapping[str, Price], model: str, where: str) -> None:
-    """Raise Unusable where `model` has no price: nobody could say what a run will cost.
+    """Raise Unusable if `model` has no price: the cost of a run would be unknown.
 
-    where: the setting that holds the prices.
+    where: the setting with the prices, for the message.
     """
     if price_of(prices, model) is None:
         known = ", ".join(sorted(prices)) or "none"
-        # Where a setting is given on the command line, these end a key.
+        # On the command line, these characters would end a key.
         key = re.sub(r"([\\(){}\[\]:=, \t])", r"\\\1", model)
         raise Unusable(
             f"{where}: the model {model!r} has no price (there are: {known}); give its USD for a "

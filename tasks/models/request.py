@@ -19,13 +19,13 @@ class Request:
     """One chat request, of any model.
 
     `messages` and `response_format` are in the form of the chat-completions protocol; `parameters`
-    are its remaining fields (temperature, seed ...), where None means: leave it to the provider.
+    are its remaining fields (temperature, seed ...), where None means the provider's default.
 
-    What follows is neither sent nor hashed. affinity: requests with the same one should go to the
-    same server one after the other, which then has their beginning in its cache; "" for none. keep:
-    given a reply's body (a chat completion), the small part of it, as JSON, that is kept beside the
-    text of the answer (`Answer.kept`), such as a few log probabilities; since only that is
-    stored, the same request must always keep the same.
+    The remaining fields are neither sent nor hashed. affinity: requests with the same affinity
+    should go to one server in sequence, which then has their prefix in its cache; "" for none.
+    keep: extracts from a reply's body (a chat completion) the small part, as JSON, to store with
+    the answer's text (`Answer.kept`), such as a few log probabilities. Nothing else of the reply is
+    stored, so the same request must always have the same `keep`.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -35,7 +35,7 @@ class Request:
     keep: Keep | None = None
 
     def body(self, model: str) -> dict[str, Any]:
-        """The request's body as `model` is sent it."""
+        """Return the request's body for `model`, without fields that are None."""
         fields = {
             "model": model,
             "messages": list(self.messages),
@@ -46,19 +46,18 @@ class Request:
 
 
 def request_hash(body: Mapping[str, Any], provider: str) -> str:
-    """SHA-256 over everything that decides the answer: the body and whose model it is.
+    """Return the SHA-256 of everything that determines the answer: the body and the provider.
 
-    Images count by the SHA-256 of their bytes. `provider` is part of it because servers that give
-    different models the same name must not answer for each other. The key, time limits and the
-    number of attempts decide nothing and are left out.
+    Images are hashed as the SHA-256 of their bytes. `provider` is included because two servers may
+    serve different models under one name. The key, timeouts and max_attempts are not included.
     """
-    told = json.dumps(
+    hashed = json.dumps(
         {"provider": provider, "body": _with_hashed_images(body)},
         sort_keys=True,
         ensure_ascii=False,
         separators=(",", ":"),
     )
-    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(hashed.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _with_hashed_images(value: Any) -> Any:

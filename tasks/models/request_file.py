@@ -1,4 +1,4 @@
-"""Files of requests that are not sent yet: for a batch, or to know what they would cost."""
+"""Files of unsent requests, to submit as a batch or to estimate their cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ PENDING = "pending"
 class RequestFile:
     """Where requests are written, one per line; opening it overwrites it.
 
-    with_bodies: also write what would be sent. price_share: share of the price that is charged.
+    with_bodies: also write the bodies to send. price_share: share of the list price that is
+    charged.
     """
 
     path: Path
@@ -57,7 +58,7 @@ class RequestWriter:
     def add(
         self, request_hash: str, body: Mapping[str, Any], worst: Worst, worst_usd: float
     ) -> Answer:
-        """Write a request; the answer is that it is pending."""
+        """Write a request; return an answer with the status pending."""
         if request_hash not in self._written:
             self._written.add(request_hash)
             line: dict[str, Any] = {
@@ -72,14 +73,14 @@ class RequestWriter:
         return Answer(PENDING)
 
     def close(self) -> None:
-        """Complete the file; an empty one is removed."""
+        """Close the file, or remove it if it is empty."""
         self._stream.close()
         if not self._written:
             self._file.path.unlink()
 
 
 def read_request_files(paths: Iterable[Path]) -> Iterator[FiledRequest]:
-    """Yield the requests of some files, each once, without their bodies."""
+    """Yield the requests of some files without their bodies; skip duplicates."""
     seen: set[str] = set()
     for path in paths:
         with path.open("rb") as stream:

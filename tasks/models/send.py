@@ -1,4 +1,4 @@
-"""Sends one attempt of a request, and reads what came of it."""
+"""Send one attempt of a request, and read its outcome."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ from neuron_atlas.tasks.models.tokens import Worst
 _log = logging.getLogger(__name__)
 
 _ARRIVES_WITHIN_S = 2.0
-"""A call has reached the provider by then, where its reply does not tell how long it worked."""
+"""Time after which a call has reached the provider, if its reply has no processing time."""
 _CONNECTS_WITHIN_S = 10.0
-"""The machine of a server that died may answer nothing, not even that nobody is there."""
+"""Connection timeout: a dead machine may not even refuse a connection."""
 _LONGEST_PAUSE_S = 86_400.0
-"""Limits by the day are the longest that there are."""
+"""Longest pause to obey: providers have no limits over more than a day."""
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A request that is to be sent. worst: the most tokens that it can take. affinity, keep: see
-    `Request`."""
+    """A request to send. worst: the most tokens it can use. affinity, keep: see `Request`."""
 
     request_hash: str
     body: Mapping[str, Any]
@@ -47,9 +46,9 @@ Outcome = Answer | Failure | Unusable
 
 
 class Sender:
-    """Sends attempts to `servers`, whose key is masked in what they answer.
+    """Sends attempts to `servers` and masks their key in error messages.
 
-    open_client: given an address, the library's client for it. group: that of the settings.
+    open_client: returns the openai client for an address. group: see `Calls`.
     """
 
     def __init__(
@@ -86,8 +85,8 @@ class Sender:
                 client = self._client(server)
                 reply = await client.chat.completions.with_raw_response.create(
                     model=body["model"],
-                    # What goes there is walked through by its types, pictures and all; what is in
-                    # extra_body goes out as it is, also fields that the library does not know.
+                    # The library walks through `messages`, images included, which is slow. It sends
+                    # extra_body unchanged, with fields that it does not know.
                     messages=[],
                     extra_body=body,
                     extra_headers={"X-Client-Request-Id": outgoing.request_hash},
@@ -109,7 +108,7 @@ class Sender:
             headers = reply.headers
             outcome = read_completion(reply.http_response.text, outgoing.keep)
             if isinstance(outcome, Answer) and not outcome.tokens_in:
-                # A gateway that tells of no usage charges all the same: at most this.
+                # A gateway that reports no usage still charges: at most this.
                 worst = outgoing.worst
                 outcome = replace(outcome, tokens_in=worst.tokens_in, tokens_out=worst.tokens_out)
         if isinstance(outcome, Failure):
@@ -122,15 +121,15 @@ class Sender:
         return outcome, usage
 
     def wait_s(self, failure: Failure, request_hash: str, attempt: int) -> float | None:
-        """Seconds until the next attempt, or None where there shall be none."""
+        """Return the seconds until the next attempt, or None if there is none."""
         settings = self._settings
         if not failure.transient or attempt == settings.max_attempts:
             return None
-        # Drawn from the request as well, or all that fail together would come back together.
+        # Seeded by the request too, so that calls that fail together are not retried together.
         jitter = random.Random(f"{settings.seed} {request_hash} {attempt}").random()
         if failure.wait_s is not None:
             if failure.wait_s > settings.max_wait_s:
-                return None  # It would be turned down again before that.
+                return None  # Any earlier attempt would be rejected too.
             return failure.wait_s + jitter * settings.first_wait_s
         longest = min(settings.first_wait_s * 2 ** (attempt - 1), settings.max_wait_s)
         return longest * (1 + jitter) / 2
@@ -146,8 +145,8 @@ class Sender:
         return Failure("timed_out", reason, transient=True, billed=True)
 
     def _at(self, server: str, failure: Failure) -> Failure:
-        """What a failure is, given where it happened: a server of one's own bills nothing, and one
-        that cannot be reached is not the only one, or will be back."""
+        """Return the failure, adjusted to its server: our own server bills nothing, and an
+        unreachable server may not count against max_attempts."""
         if not failure.reached:
             failure = replace(failure, excused=self._servers.unreachable(server))
         return replace(failure, billed=False) if self._servers.is_own else failure
@@ -167,7 +166,7 @@ class Sender:
             return replace(usage, sent=False)
         if isinstance(outcome, Failure) and outcome.status == "rate_limited":
             pause_s = self.wait_s(outcome, outgoing.request_hash, 0)
-            if pause_s is None:  # Too long for this request, but it holds for all that follow.
+            if pause_s is None:  # Too long for this request, but later requests wait.
                 pause_s = min(outcome.wait_s or 0.0, _LONGEST_PAUSE_S)
                 _log.warning("the provider asks for a pause of %.0f s; no call until then", pause_s)
             return replace(usage, pause_s=pause_s)
@@ -177,9 +176,9 @@ class Sender:
 def open_client(
     settings: ClientSettings, key: str, base_url: str | None = None, *, direct: bool = False
 ) -> openai.AsyncOpenAI:
-    """The library's client for these settings, its own retries off.
+    """Return an openai client for these settings, without its own retries.
 
-    base_url: instead of that of the settings. direct: never by way of a proxy.
+    base_url: replaces the address in the settings. direct: use no proxy.
     """
     timeout = openai.Timeout(settings.timeout_s, connect=_CONNECTS_WITHIN_S)
     common: dict[str, Any] = {"api_key": key, "timeout": timeout, "max_retries": 0}
@@ -191,5 +190,5 @@ def open_client(
             api_version=settings.azure.api_version,
             **common,
         )
-    # Given always, for the library would else take it from the environment, unseen in the config.
+    # Always given: else the library reads an address from the environment.
     return openai.AsyncOpenAI(base_url=base_url or settings.url, **common)

@@ -1,4 +1,4 @@
-"""The servers of one model: which of them gets a request, and what is done when one fails."""
+"""Choose a server for each request to a model, and react to failed servers."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class FixedServers:
 
 
 def whole_url(base_url: str) -> str:
-    """Return an address with its path, which is /v1 unless it has one. Raises ValueError."""
+    """Return an address with a path, /v1 by default. Raises ValueError if it is malformed."""
     address = urlsplit(base_url)
     if address.scheme not in ("http", "https") or not address.hostname:
         raise ValueError(f"{base_url!r} is no whole address, such as http://HOST:PORT/v1")

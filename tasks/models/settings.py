@@ -1,4 +1,4 @@
-"""Which model is asked, where, under which limits, and how hard it is tried."""
+"""Settings of a model client: model, address, rate limits and retries."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _Wait = Annotated[float, Ge(0)]
 
 @dataclass(frozen=True)
 class LimitSettings:
-    """What the provider permits an account, over all workers and programs that use it.
+    """Limits of a provider's account, shared by all workers and programs that use it.
 
-    requests_per_minute, tokens_per_minute: as its page of limits says, None for no limit.
-    concurrency: calls in flight at once. counted: what of a call's tokens counts for a minute: what
-    was asked for (its prompt, and the most that the answer may have), as OpenAI does, or what was
-    used once it is known. account: whoever names the same one shares the limits; None is the
-    provider and the model.
+    requests_per_minute, tokens_per_minute: as on the provider's page of limits, None for no limit.
+    concurrency: calls in flight at a time. counted: the tokens of a call that count per minute:
+    asked (its prompt, and the longest answer it allows), as at OpenAI, or used (the tokens it
+    used, once known). account: programs with the same name share the limits; None is the provider
+    and the model.
     """
 
     requests_per_minute: AtLeastOne | None = not_hashed(None)
@@ -40,7 +40,7 @@ class LimitSettings:
     account: str | None = not_hashed(None)
 
     def hours(self, requests: int, tokens: int) -> float:
-        """How long so many requests and tokens take at least; 0 without limits."""
+        """Return the hours that so many requests and tokens take at least; 0 without limits."""
         minutes = 0.0
         if self.requests_per_minute is not None:
             minutes = requests / self.requests_per_minute
@@ -66,9 +66,9 @@ class AzureSettings:
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """Batch mode: what fits a batch, and how often its state is asked for.
+    """Batch mode: the size limits of a batch, and the polling interval.
 
-    max_requests, max_bytes: of OpenAI's limits of 50,000 and 200 MB. poll_s: seconds.
+    max_requests, max_bytes: OpenAI's limits are 50,000 and 200 MB. poll_s: seconds between polls.
     """
 
     max_requests: AtLeastOne = not_hashed(50_000)
@@ -78,19 +78,18 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class ClientSettings:
-    """Which model to ask, where, and how hard to try. The key itself is never a setting.
+    """Model, address, limits and retries of a client. The key itself is never a setting.
 
-    base_url: where the protocol is spoken; None is OpenAI. azure: instead, a deployment of Azure.
-    provider: whose model it is, part of a request's hash. None is the host (and port) of
-    base_url; name it where the same model is served from changing addresses. served_as: what the
-    name of the model that answers must begin with, else the answer is no outcome of this model;
-    None is `model` itself or a dated version of it (gpt-4o-2024-08-06), or nothing on Azure, and
-    "" allows every name.
-    image_tokens: the most that a picture counts for a model whose rule is not known here.
-    concurrency: calls in flight at once in one process. timeout_s: of one attempt, from connecting
-    to the last byte. Between attempts it waits from first_wait_s (s) up to max_wait_s, doubling,
-    with jitter drawn from `seed`; a provider that asks for a wait gets it, unless it is over
-    max_wait_s.
+    base_url: address of an OpenAI-compatible API; None is OpenAI. azure: an Azure deployment,
+    instead of base_url. provider: part of a request's hash. None is the host (and port) of
+    base_url; set it if the same model is served from changing addresses. served_as: required prefix
+    of the model name in a reply, else the answer counts as failed. None requires `model` or a dated
+    version of it (gpt-4o-2024-08-06), and nothing on Azure; "" allows every name. api_key_env: the
+    environment variable with the key. image_tokens: most tokens of an image, for a model whose rule
+    is unknown. concurrency: calls in flight at a time in one process. timeout_s: of one attempt,
+    from connecting to the last byte. max_attempts: attempts of one request. The wait between
+    attempts doubles from first_wait_s to max_wait_s (s), with jitter drawn from `seed`. A wait that
+    the provider requests is used instead; if it exceeds max_wait_s, the request fails.
     """
 
     model: str = "gpt-4o"
@@ -111,10 +110,10 @@ class ClientSettings:
 
     def __post_init__(self) -> None:
         if self.base_url is not None and self.azure is not None:
-            raise ValueError("azure: cannot be given beside base_url; drop one")
+            raise ValueError("azure: cannot be combined with base_url; remove one of them")
         if self.base_url is not None and not _host(self.base_url):
             raise ValueError("base_url: must be a whole address, such as http://HOST:PORT/v1")
-        # Without repeating it: whoever gets this wrong has put a key there.
+        # The message omits the value, which is probably the key itself.
         if not _VARIABLE.fullmatch(self.api_key_env):
             raise ValueError(
                 "api_key_env: must be the name of an environment variable (letters, digits and _); "
@@ -135,30 +134,30 @@ class ClientSettings:
 
     @property
     def url(self) -> str:
-        """Where the protocol is spoken."""
+        """Address of the API."""
         return self.azure.endpoint if self.azure else self.base_url or OPENAI_URL
 
     @property
     def known_as(self) -> str:
-        """Whose model it is."""
+        """Name of the provider, as part of a request's hash."""
         return self.provider or _host(self.url)
 
     @property
     def model_at(self) -> str:
-        """The model and whose it is: what a request's hash is made from beside the request."""
+        """Provider and model, as `provider/model`."""
         return f"{self.known_as}/{self.model}"
 
     @property
     def account(self) -> str:
-        """Whose limits hold."""
+        """Name of the account whose limits apply."""
         return self.limits.account or self.model_at
 
     def addressed(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """A request's body as this provider expects it: Azure is told the deployment."""
+        """Return a request's body for this provider. On Azure, the model is the deployment."""
         return dict(body) if self.azure is None else {**body, "model": self.azure.deployment}
 
     def is_served_by(self, model: str) -> bool:
-        """Whether an answer of `model`, as the provider names it, is one of the model asked."""
+        """Return whether `model`, a model name in a reply, is the configured model."""
         if not model or (self.served_as is None and self.azure):
             return True
         if self.served_as is not None:
@@ -167,8 +166,8 @@ class ClientSettings:
 
 
 def read_key(api_key_env: str, group: str) -> str:
-    """The key in an environment variable, which `group`.client names. Raises Unusable, without the
-    key, where it is none."""
+    """Return the key in an environment variable; group: see `Calls`. Raises Unusable if it is
+    missing or malformed; the message does not contain it."""
     key = os.environ.get(api_key_env, "").strip()
     if not key:
         raise Unusable(

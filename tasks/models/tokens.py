@@ -1,9 +1,9 @@
-"""The most tokens that a request can count for, known before it is sent.
+"""Upper bound on the tokens of a request, computed before it is sent.
 
-Pictures count by the rule that OpenAI publishes for the model's family; text is counted by
-tiktoken. Where the model's encoding is not known or not at hand (tiktoken fetches it once, from the
-network), every byte of UTF-8 counts as a token, which no byte-level encoding exceeds: the
-reservation is then up to some four times too large until the answer comes.
+Images count by the rule that OpenAI publishes for the model's family. Text is counted by tiktoken,
+which downloads a model's encoding once. Without an encoding, every byte of UTF-8 counts as one
+token; no byte-level encoding exceeds that. The reservation is then up to about four times too
+large until the answer arrives.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PER_MESSAGE = 8
-"""What a chat format puts around a message, at most: OpenAI's is 3, and 3 before the answer."""
+"""Upper bound on a chat format's tokens per message. OpenAI: 3, and 3 before the answer."""
 _LONGEST_ANSWERS = {
     "gpt-4o": 16_384,
     "chatgpt-4o": 16_384,
@@ -39,10 +39,10 @@ _LONGEST_ANSWERS = {
     "o4": 100_000,
     "gpt-5": 128_000,
 }
-"""Tokens of an answer, where a request sets no limit of its own, by what a model's name begins
-with. Source: OpenAI's pages of its models."""
+"""Most tokens of an answer if the request sets no limit, by prefix of the model's name. Source:
+OpenAI's model pages."""
 _LONGEST_OF_ALL = 131_072
-"""Taken for a model that is not known here."""
+"""Used for other models."""
 _SQUARE_PX, _SHORT_PX, _TILE_PX = 2048, 768, 512
 _PATCH_PX, _MOST_PATCHES = 32, 1536
 
@@ -56,7 +56,7 @@ _TILES = {
     "o1": (75, 150),
     "o3": (75, 150),
 }
-"""Tokens of a picture, and of each tile of 512 px, by what a model's name begins with."""
+"""Tokens of an image, and of each of its 512 px tiles, by prefix of the model's name."""
 _PATCHES = {
     "gpt-4.1-mini": 1.62,
     "gpt-4.1-nano": 2.46,
@@ -64,24 +64,24 @@ _PATCHES = {
     "gpt-5-nano": 2.46,
     "o4-mini": 1.72,
 }
-"""Tokens of each patch of 32 px."""
+"""Tokens of each 32 px patch of an image, by prefix of the model's name."""
 
 
 @dataclass(frozen=True)
 class Worst:
-    """The most tokens of a prompt, and of its answer."""
+    """Upper bounds on the tokens of a prompt and of its answer."""
 
     tokens_in: int
     tokens_out: int
 
     @property
     def total(self) -> int:
-        """What a limit on tokens counts."""
+        """Tokens that count against a token limit."""
         return self.tokens_in + self.tokens_out
 
 
 def worst_case(body: Mapping[str, Any], settings: ClientSettings) -> Worst:
-    """The most tokens that a request's body can count for."""
+    """Return an upper bound on the tokens of a request's body and its answer."""
     count = 0
     for message in body["messages"]:
         content = message["content"]
@@ -96,7 +96,7 @@ def worst_case(body: Mapping[str, Any], settings: ClientSettings) -> Worst:
                 )
             else:
                 count += text_tokens(settings.model, part["text"])
-    if "response_format" in body:  # The schema is shown to the model.
+    if "response_format" in body:  # The schema is part of the prompt.
         count += text_tokens(settings.model, json.dumps(body["response_format"]))
     answer = body.get("max_completion_tokens") or body.get("max_tokens")
     if not answer:
@@ -105,7 +105,7 @@ def worst_case(body: Mapping[str, Any], settings: ClientSettings) -> Worst:
 
 
 def text_tokens(model: str, text: str) -> int:
-    """The tokens of a text; where the encoding is not at hand, the most that they can be."""
+    """Count the tokens of a text; without an encoding, return an upper bound."""
     encoding = _encoding(model)
     if encoding is None:
         return len(text.encode("utf-8", "replace"))
@@ -113,10 +113,10 @@ def text_tokens(model: str, text: str) -> int:
 
 
 def image_tokens(model: str, image: Mapping[str, Any], otherwise: int) -> int:
-    """The tokens of a picture (`image_url` of the protocol, a data URL).
+    """Return the tokens of an image (`image_url` of the protocol, a data URL).
 
-    Source: OpenAI's guide to images and vision. A picture of detail `auto` counts as `high`.
-    otherwise: those of a model whose rule is not known.
+    Source: OpenAI's guide to images and vision. Detail `auto` counts as `high`. otherwise: returned
+    for a model whose rule is unknown.
     """
     patch_factor = _of_family(model, _PATCHES)
     if patch_factor is not None:
@@ -131,10 +131,10 @@ def image_tokens(model: str, image: Mapping[str, Any], otherwise: int) -> int:
 
 
 def _tiles(width: int, height: int) -> int:
-    """Tiles of 512 px, once it fits a square of 2,048 px and its shorter side is at most 768."""
+    """Count an image's 512 px tiles, once scaled to at most 2,048 px and a short side of 768."""
     scale = min(1.0, _SQUARE_PX / max(width, height))
     scale = min(scale, _SHORT_PX / min(width, height))
-    # Rounded up only after the noise of the division is gone.
+    # Rounding first removes floating-point noise, which ceil would count as a tile.
     across, down = (math.ceil(round(side * scale, 6) / _TILE_PX) for side in (width, height))
     return across * down
 
@@ -156,8 +156,10 @@ def _size(url: str) -> tuple[int, int]:
 
 
 def load_encoding(model: str, wait_s: float) -> bool:
-    """Begin to load what counts the texts of `model` exactly, if it has not begun, and wait for it
-    up to so many seconds; whether it is there. Fetching it can hang where there is no network."""
+    """Start loading the encoding of `model`, unless started before, and wait up to wait_s seconds.
+
+    Returns whether it is loaded. The download can hang without a network.
+    """
     loading = _loading.setdefault(model, _Loading(model))
     loading.begin()
     loading.ended.wait(wait_s)
@@ -165,7 +167,7 @@ def load_encoding(model: str, wait_s: float) -> bool:
 
 
 class _Loading:
-    """An encoding that a thread of its own loads."""
+    """An encoding that is loaded in a separate thread."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -186,7 +188,7 @@ class _Loading:
             self.encoding = tiktoken.encoding_for_model(self._model)
         except KeyError:
             self._warn(f"tiktoken knows no encoding for {self._model!r}")
-        except Exception as error:  # By whatever library it fetches, and checks what it got.
+        except Exception as error:  # The type depends on tiktoken's HTTP library.
             kind = type(error).__name__
             self._warn(f"tiktoken could not load the encoding of {self._model!r} ({kind})")
         self.ended.set()

@@ -1,4 +1,4 @@
-"""Long-lived actors that each hold something large, and pull work items until there are none."""
+"""Run work items on long-lived actors that each hold a large object, such as a model."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ _CLOSES_WITHIN_S = 60.0
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an actor runs. threads: of a CPU. sharers: actors of the pool on its machine, which
-    share the machine's memory. number: of the actor in its pool, from 0; the one that replaces it
-    has the same. device: `cpu`, `cuda` for its one GPU, or `auto` for several."""
+    """Where an actor runs. threads: CPU threads. n_processes: actors of the pool on its machine,
+    which share the machine's memory. number: index of the actor in its pool, from 0; a replacement
+    keeps it. device: `cpu`, `cuda` for its one GPU, or `auto` for several."""
 
     threads: int
-    sharers: int
+    n_processes: int
     number: int
     device: str = "cpu"
 
 
 CountActors = Callable[[ClusterSettings], tuple[int, dict[str, Any]]]
-"""How many actors there is room for in the cluster, and the options that Ray starts each with."""
+"""Returns how many actors fit the cluster, and Ray's options for each."""
 
 
 def actor_count(
     settings: ClusterSettings, gpus_per_actor: int | None = None
 ) -> tuple[int, dict[str, Any]]:
-    """Return how many actors there is room for, and the resources that each asks of Ray: one for
-    each GPU, or for each `threads` cores of a cluster without GPUs, unless cluster.actors is set.
+    """Return how many actors fit the cluster, and the Ray resources of each.
 
-    gpus_per_actor: None is the setting of the subject.
+    By default one for each gpus_per_actor GPUs, or for each `threads` cores of a cluster without
+    GPUs; cluster.actors overrides the count. gpus_per_actor: None is cluster.gpus_per_actor.
     """
     resources = ray.cluster_resources()
     if gpus := int(resources.get("GPU", 0)):
@@ -60,10 +60,10 @@ def actor_count(
 
 @dataclass(frozen=True)
 class Holding:
-    """What actors keep in memory from item to item: a subject, a model, a server.
+    """The large object that actors hold between items: a subject, a model, a server.
 
-    name: of the actors, which steps with the same name share. load: loads it, within the actor, on
-    first use and again after a restart. unload: ends it, within the actor. actors: how many.
+    name: steps with the same name share their actors. load: loads it in the actor, on first use and
+    after a restart. unload: ends it in the actor. actors: counts the actors.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Holding:
 
 
 class PoolActor:
-    """Holds one thing on one device, and works on one item at a time."""
+    """An actor that holds one object and works on one item at a time."""
 
     def __init__(self, holding: Holding, placement: Placement) -> None:
         self._holding, self._placement = holding, placement
@@ -82,7 +82,7 @@ class PoolActor:
 
     def work(self, on_item: Callable[[Any, Any, Count], Any], item: Any) -> Any:
         """Return `on_item(held, item, count)`."""
-        # Loaded here and not at the start, so that an error reaches the caller.
+        # Loaded here and not in the constructor, so that an error reaches the caller.
         if self._held is None:
             gpus = len(ray.get_gpu_ids())
             device = ("cpu", "cuda")[gpus] if gpus < 2 else "auto"
@@ -91,11 +91,11 @@ class PoolActor:
         return on_item(self._held, item, self._count)
 
     def units_done(self) -> int:
-        """Units of the current item that are done. Also the actor's heartbeat."""
+        """Return the finished units of the current item. Also serves as the actor's heartbeat."""
         return self._units_done
 
     def close(self) -> None:
-        """End what it holds, if it holds anything."""
+        """Unload the held object, if there is one."""
         if self._held is not None and self._holding.unload is not None:
             self._holding.unload(self._held)
 
@@ -103,7 +103,7 @@ class PoolActor:
         self._units_done += units
 
 
-# Two threads: one works while the other answers how far it is.
+# Two threads: one works while the other reports progress.
 _RemoteActor: Any = ray.remote(max_restarts=-1, max_task_retries=3, max_concurrency=2)(PoolActor)
 
 
@@ -131,13 +131,13 @@ class ActorPool:
         *,
         abandon_on_signal: bool = False,
     ) -> Iterator[tuple[Item, Any]]:
-        """Do `work(held, item, count)` for every item in the actors; yield each with its result.
+        """Run `work(held, item, count)` for every item on the actors; yield each with its result.
 
-        on_progress: called with the units of an item that are done so far, as `work` counts them.
-        An item goes to an actor that runs, so one that finds no place in the cluster holds up
-        nothing. The item of an actor that misses its heartbeat goes to an idle one. At a signal the
-        items under way are finished, or abandoned where what they did is stored. Raises what the
-        work raises. The pool is closed when items are left unfinished.
+        on_progress: called with an item and its finished units, as counted by `work`. Items go only
+        to running actors, so an actor that waits for a free node blocks nothing. The item of an
+        actor that misses its heartbeat goes to an idle one. On a signal, running items finish; with
+        abandon_on_signal they stop. Raises the exceptions of `work`. The pool is closed if items
+        stay unfinished.
         """
         waiting = deque(items)
         starting = self._start(len(items))
@@ -161,28 +161,30 @@ class ActorPool:
                             job = working.pop(reference)
                             idle.append(job.actor)
                             yield job.item, value
-                    _look_at_progress(list(working.values()), on_progress)
+                    _update_progress(list(working.values()), on_progress)
                     for reference in _lost(working)[: len(idle)]:
-                        # Such as of a node that died: Ray restarts the actor once there is a place.
+                        # A node may have died: Ray starts the new actor once resources are free.
                         job = working.pop(reference)
                         waiting.append(job.item)
                         actor = self._replace(job.actor)
                         starting[actor.units_done.remote()] = actor
                     if not (working or idle) and time.monotonic() - quiet_since > _SAY_EVERY_S:
                         quiet_since = time.monotonic()
-                        say(f"{self._holding.name:<10} waits for a free GPU or CPU of the cluster")
+                        say(
+                            f"{self._holding.name:<10} waiting for a free GPU or CPU in the cluster"
+                        )
             finally:
                 if working:
                     self._close(list(working))
 
     def close(self) -> None:
-        """End what the actors hold, and give their devices back."""
+        """Unload the held objects, and release the actors' devices."""
         self._close([])
 
     def _close(self, abandoned: list[ray.ObjectRef]) -> None:
-        """See close. abandoned: work under way, which ends with what its actor holds."""
+        """Close the pool. abandoned: running work, which ends when its actor's object does."""
         if self._holding.unload is not None:
-            # Nothing is to be ended of an actor that died and is being started again.
+            # No retries: a restarting actor holds nothing to unload.
             ending = [actor.close.options(max_task_retries=0).remote() for actor in self._actors]
             ending += abandoned
             ray.wait(ending, num_returns=len(ending), timeout=_CLOSES_WITHIN_S)
@@ -191,20 +193,20 @@ class ActorPool:
         self._actors = []
 
     def _start(self, n_items: int) -> dict[ray.ObjectRef, Any]:
-        """Start as many actors as the items need. Returns what is ready once an actor runs."""
+        """Start as many actors as the items need. The references are ready once an actor runs."""
         limit, self._options = self._holding.actors(self._cluster)
         machines = sum(1 for node in ray.nodes() if node["Alive"])
-        self._sharers = -(-limit // machines)
+        self._per_machine = -(-limit // machines)
         missing = range(len(self._actors), min(limit, n_items))
         self._actors += [self._new_actor(number) for number in missing]
         return {actor.units_done.remote(): actor for actor in self._actors}
 
     def _new_actor(self, number: int) -> Any:
-        placement = Placement(self._cluster.threads, self._sharers, number)
+        placement = Placement(self._cluster.threads, self._per_machine, number)
         return _RemoteActor.options(**self._options).remote(self._holding, placement)
 
     def _replace(self, lost: Any) -> Any:
-        """End an actor, and start another in its place."""
+        """Kill an actor, and return a new one in its place."""
         ray.kill(lost)
         number = self._actors.index(lost)
         self._actors[number] = self._new_actor(number)
@@ -212,18 +214,18 @@ class ActorPool:
 
 
 def _lost(working: Mapping[ray.ObjectRef, _Job]) -> list[ray.ObjectRef]:
-    """The work of actors that missed their heartbeat."""
+    """Return the work of actors that missed their heartbeat."""
     since = time.monotonic() - _MISSED_HEARTBEAT_S
     return [reference for reference, job in working.items() if job.heartbeat < since]
 
 
-def _look_at_progress(jobs: Sequence[_Job], on_progress: Callable[[Any, int], None]) -> None:
-    """Ask the actors how far they are. One that cannot answer now is asked again the next time."""
-    asked = {job.actor.units_done.remote(): job for job in jobs}
-    if not asked:
+def _update_progress(jobs: Sequence[_Job], on_progress: Callable[[Any, int], None]) -> None:
+    """Update progress and heartbeats. An actor that does not answer now is skipped."""
+    pending = {job.actor.units_done.remote(): job for job in jobs}
+    if not pending:
         return
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_EVERY_S)
+    answered, _ = ray.wait(list(pending), num_returns=len(pending), timeout=_LOOK_EVERY_S)
     for reference in answered:
         with suppress(ray.exceptions.RayError):
-            on_progress(asked[reference].item, ray.get(reference))
-            asked[reference].heartbeat = time.monotonic()
+            on_progress(pending[reference].item, ray.get(reference))
+            pending[reference].heartbeat = time.monotonic()

@@ -22,7 +22,7 @@ from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.errors import WrongCall
 
 _OBJECT_STORE_BYTES = 256 * 2**20
-"""Work items carry paths and settings, never tables, so a cluster of our own needs little."""
+"""Work items contain paths and settings, not tables, so a local cluster needs little."""
 
 _SECONDS_TO_ANSWER = 5.0
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -32,13 +32,16 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR
 
 @contextmanager
 def cluster(settings: ClusterSettings) -> Iterator[None]:
-    """A running Ray for as long as it is open; one that was running already is left as it is."""
+    """Attach to a Ray cluster or start one while open. Does nothing if Ray is initialized already.
+
+    Raises WrongCall if there is no cluster at the address, RunFailed if Ray does not start.
+    """
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Of work that fails the first error is raised; Ray would write of the others.
+    # The first error of failed work is raised; Ray would print the other ones.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     address = settings.address or os.environ.get("RAY_ADDRESS")
     with keeping_sigterm():
@@ -54,14 +57,14 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
 
 
 def _start(settings: ClusterSettings) -> None:
-    """Start Ray on this machine, for this program alone: whoever reached it could run code here."""
-    # Otherwise Ray would keep a token in the home folder, which later decides how others join.
+    """Start Ray on loopback, for this program alone: anyone with access to it can run code here."""
+    # Otherwise Ray stores a token in the home folder, which other clusters would use later.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    # Ray's own switch, which it reads from the environment when it is imported: listen on
-    # loopback only. The address alone does not do it.
+    # Listen on loopback only; the address alone is not enough. Ray reads this switch from the
+    # environment when it is imported, which is too early.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     _init(
-        address="local",  # Without it, Ray joins whatever cluster it finds running here.
+        address="local",  # Without it, Ray joins any cluster that runs on this machine.
         num_cpus=settings.cpus,
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,
@@ -73,7 +76,7 @@ def _attach(address: str) -> None:
     wrong = f"cluster.address (or RAY_ADDRESS): no Ray cluster at {address!r}"
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdecimal():
-        # Ray itself would try for minutes, and write of every try.
+        # Ray itself would retry for minutes, and print a line for each attempt.
         try:
             socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
         except (OSError, OverflowError) as error:
@@ -82,32 +85,32 @@ def _attach(address: str) -> None:
         _init(address=address)
     except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
         raise WrongCall(
-            f"{wrong}, or it wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            f"{wrong}, or it requires a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
             "RAY_AUTH_TOKEN_PATH"
         ) from error
 
 
 def _init(**options: Any) -> None:
-    """Call ray.init, again where a wait of Ray's runs out. Raises RunFailed."""
+    """Call ray.init, and retry after a timeout. Raises RunFailed."""
 
     def init() -> None:
         try:
             ray.init(**options, **_QUIET)
         except Exception:
-            ray.shutdown()  # Clears what the failed attempt has set up in this process.
+            ray.shutdown()  # Clears the state of the failed attempt in this process.
             raise
 
     start_with_retries(init)
 
 
 def _wait_for_gpus(wanted: int) -> None:
-    """Have a cluster grow to so many GPUs: workers that join later get no copy of the subject."""
+    """Request so many GPUs and wait for them: nodes that join later get no copy of the subject."""
     if not wanted:
         return
     request_resources(bundles=[{"GPU": 1}] * wanted)
-    said = -math.inf
-    while (there := int(ray.cluster_resources().get("GPU", 0))) < wanted:
-        if time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
-            say(f"cluster    {there} of {wanted} GPUs are there (cluster.gpus); waits for the rest")
+    last_line_at = -math.inf
+    while (n_gpus := int(ray.cluster_resources().get("GPU", 0))) < wanted:
+        if time.monotonic() - last_line_at >= _SECONDS_BETWEEN_LINES:
+            last_line_at = time.monotonic()
+            say(f"cluster    {n_gpus} of {wanted} GPUs available (cluster.gpus); waiting for more")
         time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -1,4 +1,4 @@
-"""How far a stage is: a bar at a terminal, plain lines elsewhere."""
+"""Show the progress of a stage: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class Advance(Protocol):
-    """Says that `count` more units are done; `note` puts a few words behind them."""
+    """Reports `count` more finished units. `note` sets a short text after the progress."""
 
     def __call__(self, count: int) -> None: ...  # noqa: D102
 
@@ -34,9 +34,9 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(name: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Show how far `name` is, with rate and time left; `done` units were finished earlier.
+    """Show the progress of `name`, with rate and time left. done: units finished by earlier runs.
 
-    Without a unit nothing is shown: of short work that has no use for a bar.
+    An empty unit shows nothing, for short work.
     """
     if not unit:
         yield _Nothing()
@@ -51,7 +51,7 @@ def progress(name: str, total: int, unit: str, done: int = 0) -> Iterator[Advanc
 
 
 def say(message: str) -> None:
-    """A plain line for the person at the terminal."""
+    """Print a line for the user, to standard error."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -97,7 +97,7 @@ class _Lines:
     def __init__(self, name: str, total: int, unit: str, done: int) -> None:
         self._name, self._total, self._unit = name, total, unit
         self._done = self._begun = done
-        self._start = self._said = time.monotonic()
+        self._start = self._last_line_at = time.monotonic()
         self._note = ""
         if done:
             say(f"{self._counted()} were done before")
@@ -111,8 +111,9 @@ class _Lines:
         self._say_now_and_then()
 
     def _say_now_and_then(self) -> None:
-        if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES and self._done < self._total:
-            self._said = time.monotonic()
+        now = time.monotonic()
+        if now - self._last_line_at >= _SECONDS_BETWEEN_LINES and self._done < self._total:
+            self._last_line_at = now
             pace = self._rate()
             how = f"{pace:,.0f}/s" if pace else "just begun"
             if pace:

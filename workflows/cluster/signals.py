@@ -1,6 +1,6 @@
-"""SIGINT and SIGTERM: the first lets what is under way come to its end, a second ends all at once.
+"""Handle SIGINT and SIGTERM: the first lets running work items end, a second stops at once.
 
-Where no work items are under way, the first ends the run at once too: nothing finished is lost.
+If no work items are running, the first one stops the run at once too. Finished work is kept.
 """
 
 from __future__ import annotations
@@ -18,38 +18,40 @@ from neuron_atlas.workflows.cluster.progress import say
 @dataclass
 class _State:
     sections: int = 0
-    asked: bool = False
+    is_requested: bool = False
 
 
 _state = _State()
 
 
 def stop_on_signals() -> None:
-    """Have both signals stop this process so; to be called in its main thread."""
+    """Install the SIGINT and SIGTERM handlers. Call from the main thread."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _ask)
+        signal.signal(number, _request_stop)
 
 
 @contextmanager
 def finishing() -> Iterator[Callable[[], bool]]:
-    """While open, a first signal does not interrupt: what it gives says whether one came, so that
-    nothing new is begun. Raises KeyboardInterrupt when it closes after that."""
+    """Defer the first signal while open. Yields a function that returns whether it has arrived.
+
+    Begin no new work after that. Raises KeyboardInterrupt on exit if a signal arrived.
+    """
     _state.sections += 1
     try:
-        yield lambda: _state.asked
+        yield lambda: _state.is_requested
     finally:
         _state.sections -= 1
         if not _state.sections:
-            asked, _state.asked = _state.asked, False
-    if not _state.sections and asked:
+            is_requested, _state.is_requested = _state.is_requested, False
+    if not _state.sections and is_requested:
         raise KeyboardInterrupt
 
 
 @contextmanager
 def keeping_sigterm() -> Iterator[None]:
-    """Put back what SIGTERM does: starting Ray has it end the program with a status of Ray's.
+    """Restore the SIGTERM handler on exit: starting Ray installs one that exits with Ray's status.
 
-    Raises KeyboardInterrupt where it came meanwhile.
+    Raises KeyboardInterrupt if SIGTERM arrives while open.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -57,14 +59,14 @@ def keeping_sigterm() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
-    except SystemExit as error:  # Ray's handler, as the program's own would have ended it.
+    except SystemExit as error:  # Raised by Ray's handler.
         raise KeyboardInterrupt from error
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def _ask(_number: int, _frame: FrameType | None) -> None:
-    if _state.asked or not _state.sections:
+def _request_stop(_number: int, _frame: FrameType | None) -> None:
+    if _state.is_requested or not _state.sections:
         raise KeyboardInterrupt
-    _state.asked = True
-    say("stopping   once what is under way has ended; another signal stops at once")
+    _state.is_requested = True
+    say("stopping   once the running work has ended; another signal stops at once")

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 _LOOK_EVERY_S = 0.5
 _QUIET_S = 2.0
-"""Of waiting for work to end; after that it is said."""
+"""Time to wait for work to end before a message is printed."""
 
 
 def spread(
@@ -26,9 +26,8 @@ def spread(
     """Run `call(item)` for every item, enough at a time to keep the cluster's CPUs busy; yield each
     as it finishes.
 
-    Raises the work's own exception, after cancelling the running items. ending_s: how long
-    cancelled items are waited for. Work with an ending_s is cancelled at a signal; other work is
-    left to finish.
+    Raises the work's own exception, after cancelling the running items. ending_s: seconds to wait
+    for cancelled items. On a signal, work with an ending_s is cancelled; other work finishes.
     """
     limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = iter(items)
@@ -59,20 +58,21 @@ def _wait_for_end(cancelled: list[ray.ObjectRef], ending_s: float) -> None:
         if cancelled and wait_s > 0:
             _, cancelled = ray.wait(cancelled, num_returns=len(cancelled), timeout=wait_s)
         if cancelled and wait_s == patience_s and wait_s < ending_s:
-            say(f"stopping   once what is under way has ended, in {ending_s:.0f} s at most")
+            say(f"stopping   once the running work has ended, in {ending_s:.0f} s at most")
 
 
 def result(reference: ray.ObjectRef) -> Any:
-    """The value of a reference, or the exception that the work itself raised."""
+    """Return the value of a reference. Raises the work's own exception, or RunFailed for one of
+    Ray's."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
-        while isinstance(cause, ray.exceptions.RayTaskError):  # Of an actor that the work asked.
+        while isinstance(cause, ray.exceptions.RayTaskError):  # From an actor that the work called.
             cause = cause.cause
         if isinstance(cause, PLAIN_ERRORS):
             raise cause from None
-        raise  # With the worker's own traceback, which is nowhere else to be seen.
+        raise  # With the worker's traceback, which is shown nowhere else.
     except ray.exceptions.RayError as error:
         first = str(error).strip().splitlines()[0]
         raise RunFailed(f"Ray could not finish the work: {first}") from error

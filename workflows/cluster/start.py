@@ -24,7 +24,7 @@ def start_with_retries(start: Callable[[], _Started]) -> _Started:
 
     Ray waits 30 s for its node and 15 s for its agent. Where one of these waits runs out, the
     processes of the failed attempt are killed and `start` is called again. Other errors are
-    raised as they are. Raises RunFailed after ATTEMPTS attempts.
+    raised unchanged. Raises RunFailed after ATTEMPTS attempts.
     """
     for attempt in range(1, ATTEMPTS + 1):
         before = set(psutil.Process().children())
@@ -48,7 +48,7 @@ def start_with_retries(start: Callable[[], _Started]) -> _Started:
 
 
 def _is_timeout(error: Exception) -> bool:
-    # Ray raises bare Exception and RuntimeError here, which only their messages tell apart.
+    # Ray raises bare Exception and RuntimeError here; only their messages differ.
     message = str(error).lower()
     return isinstance(error, TimeoutError) or any(part in message for part in _TIMEOUT_MESSAGES)
 

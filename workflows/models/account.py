@@ -1,4 +1,4 @@
-"""The account as a Ray actor: on the driver's machine, for all workers of a run."""
+"""The account as a Ray actor on the driver's machine, shared by all workers of a run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_account(
     client: ClientSettings,
     prices: Mapping[str, Price],
 ) -> Iterator[RemoteAccount]:
-    """Open the account in a file of this machine, for the calls of one purpose to one model."""
+    """Open the account in a local file, for the calls of one purpose to one model."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = _Actor.options(scheduling_strategy=here).remote(
         path, purpose, budget_usd, client, prices
@@ -71,24 +71,24 @@ class RemoteAccount:
         return result(self.actor.tally.remote())
 
     def share_limits(self) -> LimitSettings:
-        """Put the client's limits in force for all programs; return those that were."""
+        """Apply the client's limits to all programs of the cluster; return the previous ones."""
         return result(self.actor.share_limits.remote())
 
     def n_batches(self) -> int:
-        """Count the batches to the model that were handed in and not fetched, by any run."""
+        """Count the open batches to the model, of any run: submitted and not fetched."""
         return result(self.actor.n_batches.remote())
 
     def hand_in(self, files: Sequence[Path]) -> int:
-        """Hand in the requests of some files by batch; return how many. Raises Unusable."""
+        """Submit the requests of some files as batches; return how many. Raises Unusable."""
         return result(self.actor.hand_in.remote(files))
 
     def fetch(self) -> int:
-        """Settle what batches have answered; return the number of requests under way."""
+        """Settle ended batches; return the number of requests under way. Raises Unusable."""
         return result(self.actor.fetch.remote())
 
 
 class _AccountActor(LocalAccount):
-    """Restarted by Ray where it is killed, while its callers go on calling."""
+    """The account's actor. Ray restarts it if it is killed, while its callers continue."""
 
     def __init__(
         self,
@@ -98,10 +98,10 @@ class _AccountActor(LocalAccount):
         client: ClientSettings,
         prices: Mapping[str, Price],
     ) -> None:
-        again = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(path, purpose, budget_usd, has_callers=again)
+        is_restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        super().__init__(path, purpose, budget_usd, has_callers=is_restarted)
         self._client, self._prices = client, prices
-        # The permits of an actor that was killed are those of another program, and expire.
+        # A restarted actor is a new program: the permits of the killed one expire.
         self._program = uuid.uuid4().hex
         self._limits: Any = None
 
@@ -128,7 +128,7 @@ class _AccountActor(LocalAccount):
             return await sender.fetch()
 
     def _batch_sender(self) -> AbstractAsyncContextManager[BatchSender]:
-        from neuron_atlas.tasks.models.batch import batch_sender  # It takes a second to import.
+        from neuron_atlas.tasks.models.batch import batch_sender  # Importing it takes a second.
 
         return batch_sender(self._client, self._prices, self, self.purpose)
 
@@ -143,8 +143,8 @@ class _AccountActor(LocalAccount):
                 ).remote(self._client.limits)
                 return await method(self._limits)
             except ray.exceptions.RayActorError:
-                # It was idle, or its machine died. Its successor knows of no call but paces its
-                # own, so little more than is permitted goes out.
+                # It was idle, or its machine died. A new one does not know the earlier calls but
+                # paces its own, so the limits are exceeded only slightly.
                 self._limits = None
                 await asyncio.sleep(_RETRY_S)
 
@@ -160,8 +160,8 @@ def limits_name(client: ClientSettings) -> str:
 class _Limits(Throttle):
     """The rate limits of a provider's account: one named actor for all programs of a cluster.
 
-    Programs store their calls in files on different machines, but share the limits. So the actor
-    outlives the program that made it. It ends when nobody has called for some minutes.
+    Programs store their calls in files on different machines, but share the limits. So the actor is
+    detached from the program that made it. It ends after 5 minutes without a call.
     """
 
     def __init__(self, limits: LimitSettings) -> None:

@@ -1,4 +1,4 @@
-"""What the driver of a stage that calls a model opens: the account, and batches."""
+"""The driver's side of a stage that calls a model: its account and batches."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from neuron_atlas.workflows.run.errors import WrongCall
 
 JOURNAL = "journal.sqlite"
 LogLive = Callable[[Mapping[str, float], int], None]
-"""Logs metrics by name, at a step."""
+"""Log metrics by name, at a step."""
 _NO_KEY = "none"
 _TO_SETTLE_S = 10.0
 _LINE_EVERY_S = 60.0
 _CHUNK = 8192
-"""Neurons whose requests lie on the disk at the same time: their pictures are large."""
+"""Neurons whose requests are on disk at a time: their images are large."""
 
 
 @dataclass(frozen=True)
 class ModelUse:
     """A stage's use of a model.
 
-    stage: its name; requests are counted against its budget. title: what is spent is logged under
-    it. budget_usd: the most that the stage may spend in the output folder, None for no limit.
-    base_urls: where live calls go, instead of the client's address.
+    stage: its name; its budget pays for the requests. title: prefix of the names of the metrics on
+    spending. budget_usd: the most that the stage may spend in the output folder, over all runs;
+    None for no limit. base_urls: addresses for live calls, instead of the client's.
     """
 
     stage: str
@@ -62,12 +62,15 @@ class OpenCalls:
         return self.use.client.timeout_s + _TO_SETTLE_S
 
     def live(self) -> Calls:
-        """For work that calls: its limits are in force from now on for all programs that use the
-        account."""
+        """Return the Calls of work that sends requests.
+
+        From now on, the client's limits apply to all programs that use the provider's account.
+        """
         before = self.account.share_limits()
         client = self.use.client
         if before != client.limits:
-            say(f"limits     {client.account}: {_shown(client.limits)}; before, {_shown(before)}")
+            limits, previous = _format_limits(client.limits), _format_limits(before)
+            say(f"limits     {client.account}: {limits}; before, {previous}")
         calls = Calls(self.account, group=self.use.stage)
         if not self.use.base_urls:
             return calls
@@ -75,25 +78,25 @@ class OpenCalls:
         return replace(calls, servers=FixedServers(map(whole_url, self.use.base_urls), key))
 
     def collecting(self, path: Path) -> Calls:
-        """For work whose requests are written to a file, to be handed in by batch."""
+        """Return the Calls of work whose requests are written to a file, for a batch."""
         price = price_of(self.use.prices, self.use.client.model)
         share = 1.0 if price is None else price.batch
         return Calls(self.account, RequestFile(path, price_share=share), self.use.stage)
 
     def rehearsing(self, path: Path) -> Calls:
-        """For work whose requests are only counted, in a file without bodies."""
+        """Return the Calls of work whose requests are only counted, in a file without bodies."""
         return Calls(self.account, RequestFile(path, with_bodies=False), self.use.stage)
 
     def shown(self, advance: Advance, log_live: LogLive) -> AbstractContextManager[None]:
-        """Show and log what is spent for as long as it is open."""
+        """Show and log the spending while open."""
         return show_spending(advance, self.account.tally, log_live, self.use.title)
 
     def work_by_batch(self, spools: Path, work: Callable[..., None]) -> None:
-        """Collect unanswered requests, hand them in and wait for answers, until every item is done.
+        """Collect unanswered requests, submit them and wait for answers, until every item is done.
 
-        spools: a folder for the requests, removed again. work: works on all unfinished items: each
-        collects the requests it has no answer to, or, where it has all answers, finishes. It is
-        called with `calls` (given an item), `chunk_size` and `after_chunk`.
+        spools: a temporary folder for the requests. work: works on all unfinished items. An item
+        with all answers finishes; any other item writes its unanswered requests. It is called with
+        `calls` (a function of the item), `chunk_size` and `after_chunk`.
         """
         handed_in = True
 
@@ -107,7 +110,7 @@ class OpenCalls:
         while handed_in:
             handed_in = False
             self._wait_for_batches()
-            remove_folder(spools)  # Of a run that was killed while it collected.
+            remove_folder(spools)  # A run that was killed while collecting leaves files.
             work(
                 calls=lambda item: self.collecting(spools / f"{item.key}.jsonl"),
                 chunk_size=_CHUNK,
@@ -115,14 +118,14 @@ class OpenCalls:
             )
 
     def _wait_for_batches(self) -> None:
-        """Fetch what batches answer until none is open, with a line now and then."""
+        """Fetch answers until no batch is open; print a line every minute."""
         next_line = 0.0
-        while left := self.account.fetch():
+        while n_open := self.account.fetch():
             if time.monotonic() >= next_line:
                 next_line = time.monotonic() + _LINE_EVERY_S
                 spent = spending_note(self.account.tally())
                 say(
-                    f"{self.use.stage:<10} {left:,} requests in {self.account.n_batches():,} "
+                    f"{self.use.stage:<10} {n_open:,} requests in {self.account.n_batches():,} "
                     f"batches, {spent}; the run can be stopped here, and the same command goes on "
                     "waiting"
                 )
@@ -133,8 +136,8 @@ class OpenCalls:
 def open_calls(use: ModelUse, local: Path) -> Iterator[OpenCalls]:
     """Open the account of a model for one stage. local: the folder of its file.
 
-    Raises WrongCall where batches of an earlier run are open and the mode is not batch: their
-    requests would be paid for twice.
+    Raises WrongCall if batches of an earlier run are open and the mode is not batch: their requests
+    would be paid twice.
     """
     path = local / JOURNAL
     with open_account(path, use.stage, use.budget_usd, use.client, use.prices) as account:
@@ -152,7 +155,7 @@ def open_calls(use: ModelUse, local: Path) -> Iterator[OpenCalls]:
             )
 
 
-def _shown(limits: LimitSettings) -> str:
+def _format_limits(limits: LimitSettings) -> str:
     parts = [
         f"{value:,} {name}"
         for value, name in (

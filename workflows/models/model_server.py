@@ -1,4 +1,4 @@
-"""A server of a simulator's model, run by the actor whose calls go to it."""
+"""Run a server for a simulator's model, in the actor that calls it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from neuron_atlas.workflows.models.server_process import ServerProcess, free_por
 _log = logging.getLogger(__name__)
 
 _KEY_VARIABLE = "VLLM_API_KEY"
-"""Where vLLM reads the key that requests must have. On a command line, all users would see it."""
+"""vLLM reads its API key from this variable. On a command line, all users could see it."""
 _HOST = "127.0.0.1"
 _LOOK_EVERY_S = 0.25
 _ANSWERS_WITHIN_S = 10.0
@@ -27,31 +27,33 @@ _WINDOW_S = 3600.0
 
 
 class ModelServer:
-    """A server on this machine that is started again when its process ends. See `Servers`.
+    """A server on this machine that is restarted when its process ends. See `Servers`.
 
-    Only the end of the process, or a request that times out while nothing else makes progress,
-    counts as its death: a server that computes may leave requests unanswered for minutes. One that
-    ends before it has ever answered is started again once, at another port.
+    A slow server is not restarted: while it computes, requests may go unanswered for minutes. It is
+    killed only if a request times out while it makes no other progress. A server that ends before
+    its first answer is restarted once, at another port.
     """
 
     is_own = True
 
     def __init__(self, settings: ServersSettings, number: int, log: Path) -> None:
-        """Begin to start it; calls wait until it answers."""
+        """Start it in the background; calls wait until it answers."""
         self.key = secrets.token_hex(32)
         self._settings, self._number, self._log = settings, number, log
         self._is_up, self._answered_at = False, -math.inf
-        self._over = ""  # Why there will be no server any more.
+        self._stop_reason = ""  # Why it is not restarted any more.
         self._begin()
-        self._keeping = threading.Thread(target=self._keep, name="model-server", daemon=True)
-        self._keeping.start()
+        self._supervisor = threading.Thread(
+            target=self._supervise, name="model-server", daemon=True
+        )
+        self._supervisor.start()
 
     async def ready(self) -> None:
         """See `Servers`. Waits up to start_s."""
         deadline = time.monotonic() + self._settings.start_s
         while not self._is_up:
-            if self._over:
-                raise Stopped(self._over)
+            if self._stop_reason:
+                raise Stopped(self._stop_reason)
             if time.monotonic() > deadline:
                 waited = f"did not answer within {self._settings.start_s:g} s"
                 raise Stopped(self._with_log(waited))
@@ -66,25 +68,24 @@ class ModelServer:
         self._answered_at = time.monotonic()
 
     def unreachable(self, base_url: str) -> bool:
-        """See `Servers`: calls wait until it answers again, or its process has ended and is
-        started again."""
+        """See `Servers`: calls wait until it answers again, after a restart if it has ended."""
         self._is_up = False
         return time.monotonic() - self._answered_at < self._settings.start_s
 
     def timed_out(self, base_url: str, timeout_s: float) -> None:
-        """See `Servers`: kill it if it made no progress for so long."""
+        """See `Servers`: kill it if it made no progress for timeout_s."""
         written_s = time.time() - self._log.stat().st_mtime
         if min(time.monotonic() - self._answered_at, written_s) > timeout_s:
             _log.warning("server %d made no progress for %.0f s", self._number, timeout_s)
             self._process.kill()
 
     def close(self) -> None:
-        """Stop it, and wait until nothing of it is left."""
-        self._over = self._over or f"server {self._number} was stopped"
-        self._keeping.join()
+        """Stop it, and wait until all its processes have ended."""
+        self._stop_reason = self._stop_reason or f"server {self._number} was stopped"
+        self._supervisor.join()
 
     def _begin(self) -> None:
-        """Start the process, at an address of its own."""
+        """Start the process, at a new address."""
         port, number = str(free_port(_HOST)), str(self._number)
 
         def fill_in(text: str) -> str:
@@ -101,8 +102,8 @@ class ModelServer:
             self._settings.stop_s,
         )
 
-    def _keep(self) -> None:
-        """Start the process again whenever it has ended."""
+    def _supervise(self) -> None:
+        """Restart the process whenever it ends, up to max_restarts times an hour."""
         ends: list[float] = []
         while problem := self._watch():
             now = time.monotonic()
@@ -111,7 +112,7 @@ class ModelServer:
             has_answered = math.isfinite(self._answered_at)
             if len(ends) > (most if has_answered else min(most, 1)):
                 limit = f"\n(simulate.servers.max_restarts: {most} an hour)" if has_answered else ""
-                self._over = self._with_log(problem) + limit
+                self._stop_reason = self._with_log(problem) + limit
                 return
             _log.warning(
                 "server %d %s: started again (%d; %d an hour at most)",
@@ -120,20 +121,22 @@ class ModelServer:
             self._begin()
 
     def _watch(self) -> str:
-        """Wait until the process has ended, and return how; "" where it was stopped."""
+        """Wait until the process ends, and return how it ended; "" if it was stopped."""
         begun = time.monotonic()
-        while (status := self._process.exit_status(_LOOK_EVERY_S)) is None and not self._over:
+        while (
+            status := self._process.exit_status(_LOOK_EVERY_S)
+        ) is None and not self._stop_reason:
             if not self._is_up and self._is_reached():
                 self._is_up, self._answered_at = True, time.monotonic()
         self._is_up = False
         self._process.close()
-        if self._over:
+        if self._stop_reason:
             return ""
         when = "" if self._answered_at > begun else " before it answered"
         return f"ended with status {status}{when}"
 
     def _is_reached(self) -> bool:
-        """Whether it answers a request with its key, which no other server on its port has."""
+        """Return whether it accepts its key, which no other server on its port would."""
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         request = urllib.request.Request(f"{self._base_url}/models")
         request.add_header("Authorization", f"Bearer {self.key}")

@@ -1,4 +1,4 @@
-"""The process of a model server: started, watched, stopped with all that it started."""
+"""Start, watch and stop the process of a model server, with all its children."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import psutil
 _WATCHDOG = Path(__file__).with_name("watchdog.py")
 _NOT_FOR_SERVERS = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "OMP_NUM_THREADS"}
 _NOT_FOR_SERVERS |= {"OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "RAY_AUTH_TOKEN"}
-"""Variables of this program, or that Ray sets for its workers, and its keys."""
+"""Variables of this program's Python and of Ray's workers, and API keys."""
 _TAIL_BYTES = 16_384
 _TAIL_LINES = 20
 _AFTER_KILL_S = 5.0
@@ -26,12 +26,12 @@ _KILLED = 128 + signal.SIGKILL
 
 
 class ServerProcess:
-    """A command under a watchdog, which ends it when this process ends, however that ends."""
+    """A command under a watchdog, which ends it when this process ends, even if killed."""
 
     def __init__(
         self, words: Sequence[str], environment: Mapping[str, str | None], log: Path, stop_s: float
     ) -> None:
-        """Start it. Its output is appended to `log`. environment: see `ServersSettings`."""
+        """Start it, and append its output to `log`. environment: see `ServersSettings`."""
         self._stop_s, self._log = stop_s, log
         self._status: int | None = None
         given = {name: os.environ[name] for name in os.environ.keys() - _NOT_FOR_SERVERS}
@@ -60,7 +60,7 @@ class ServerProcess:
         return self._status
 
     def tail(self) -> str:
-        """The last non-empty lines of its output, indented."""
+        """Return the last 20 non-empty lines of its output, indented."""
         with self._log.open("rb") as stream:
             end = stream.seek(0, os.SEEK_END)
             stream.seek(max(self._began, end - _TAIL_BYTES))
@@ -70,12 +70,12 @@ class ServerProcess:
 
     def kill(self) -> None:
         """Kill all its processes."""
-        if self._watchdog.returncode is None:  # Else its number may be another session's.
+        if self._watchdog.returncode is None:  # Else its id may belong to another session.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._watchdog.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Stop it, and wait until nothing of it is left. Does nothing the second time."""
+        """Stop it, and wait until all its processes have ended. A second call does nothing."""
         if self._watchdog.returncode is not None:
             return
         assert self._watchdog.stdin is not None
@@ -83,7 +83,7 @@ class ServerProcess:
         self.exit_status(self._stop_s + _AFTER_KILL_S)
         self.kill()
         psutil.wait_procs(_processes_of(self._watchdog.pid), _AFTER_KILL_S)
-        self._watchdog.wait()  # Last: the session keeps its number until then.
+        self._watchdog.wait()  # Last: the session keeps its id until then.
 
 
 def _processes_of(session: int) -> list[psutil.Process]:

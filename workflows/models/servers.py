@@ -1,4 +1,4 @@
-"""Servers that the actors of a pool run: how many, and where."""
+"""Run model servers in the actors of a pool: count them, and place them on GPUs."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def served_by_actors(settings: ServersSettings, logs: Path) -> Holding:
 
 
 def server_count(settings: ServersSettings, gpus: Sequence[int]) -> int:
-    """Return how many servers to start on nodes with so many GPUs each. Raises WrongCall."""
+    """Return how many servers to start. gpus: of each node. Raises WrongCall if they do not fit."""
     if not any(gpus) or not settings.gpus:
         return settings.count or 1
-    room = sum(of_node // settings.gpus for of_node in gpus)
-    if (settings.count or 1) > room:
+    limit = sum(of_node // settings.gpus for of_node in gpus)
+    if (settings.count or 1) > limit:
         each = " + ".join(str(of_node) for of_node in gpus if of_node)
         raise WrongCall(
             f"simulate.servers: {settings.count or 1} servers with {settings.gpus} GPUs each do "
             f"not fit the nodes of the cluster, which have {each}; lower count or gpus"
         )
-    return settings.count or room
+    return settings.count or limit
 
 
 def _count_on_cluster(servers: ServersSettings, _: ClusterSettings) -> tuple[int, dict[str, Any]]:
@@ -50,7 +50,7 @@ def _start(settings: ServersSettings, logs: Path, placement: Placement) -> Model
 
 
 def _whole(word: str) -> str:
-    """Make a path absolute, for actors may run in another folder. Links stay what they are: the
-    Python of a virtual environment is one."""
+    """Make an existing path absolute, because actors may run in another folder. Does not resolve
+    links: the Python of a virtual environment is one."""
     path = Path(word).expanduser()
     return str(path.absolute()) if "/" in word and path.exists() else word

@@ -1,4 +1,4 @@
-"""Show what calls cost while they run: on the progress bar, and in MLflow."""
+"""Show the cost of running calls on the progress bar and in MLflow."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def show_spending(
     log_live: Callable[[Mapping[str, float], int], None],
     title: str,
 ) -> Iterator[None]:
-    """Show the tally every few seconds while open, and log it, once more at the end.
+    """Show the tally every 2 s and log it every 10 s while open, and log it once at the end.
 
-    title: the prefix of the metrics' names.
+    title: prefix of the metrics' names.
     """
     ended = threading.Event()
     begun = time.monotonic()
@@ -52,12 +52,12 @@ def show_spending(
     finally:
         ended.set()
         thread.join()
-        with suppress(Exception):  # Whoever needs a dead account says so.
+        with suppress(Exception):  # A dead account is reported by its callers.
             log(show())
 
 
 def spending_note(tally: Tally) -> str:
-    """Return a note for the bar: dollars of the budget, calls, latency, calls without a result."""
+    """Return a note for the bar: dollars spent, calls, median latency, calls without a result."""
     words = [f"${tally.spent_usd:,.2f}"]
     if tally.budget_usd is not None:
         words[0] += f" of ${tally.budget_usd:,.2f}"

@@ -1,4 +1,4 @@
-"""Run a command, and kill all of its session when the command or the caller of this ends.
+"""Run a command, and kill its whole session when the command or the caller ends.
 
     python watchdog.py SECONDS COMMAND ...
 
@@ -20,9 +20,9 @@ _LOOK_EVERY_S = 0.05
 
 
 def main() -> None:
-    """See above."""
-    # What goes on is no child of the caller: Ray kills a worker's children when the worker ends,
-    # which would leave the command's own children without anybody to end them.
+    """Run the watchdog. Arguments: see above."""
+    # Continue in a process that is no child of the caller: Ray kills a worker's children when the
+    # worker ends, and then nothing would end the command's own children.
     if os.fork():
         os._exit(0)
     status = _run(float(sys.argv[1]), sys.argv[2:])

@@ -1,4 +1,4 @@
-"""What the stages of one run share: its settings, its store, and what is done."""
+"""State that the stages of one run share: settings, store and finished stages."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from neuron_atlas.workflows.run.store import Manifest, Store
 
 @dataclass
 class RunStats:
-    """What a run did, for its closing lines, its manifest and MLflow.
+    """Statistics of a run, for its closing lines, its manifest and MLflow.
 
-    seconds: spent on each part of the run. nodes: of the cluster that worked on each part.
-    skipped: titles of the stages that were complete already. unfinished: tables of explanations of
-    a stage that failed after they were written.
+    seconds: time of each part of the run. nodes: number of nodes that worked on each part. skipped:
+    titles of the stages that were already complete. unfinished: tables of explanations that a stage
+    wrote before it failed.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class RunStats:
 
 @dataclass
 class Context:
-    """What the stages of one run share.
+    """State that the stages of one run share.
 
     done: the manifest of each finished stage, by the stage's key: its name, or its name and the
     explainer for a stage that runs for each explainer. stats: see RunStats.
@@ -43,15 +43,15 @@ class Context:
     stats: RunStats = field(default_factory=RunStats)
 
     def layers(self) -> tuple[int, ...]:
-        """The captured layers, ascending."""
+        """Return the captured layers, ascending."""
         return tuple(self.done["capture"].about["layers"])
 
     def folder(self, stage: str) -> Path:
-        """The folder of a finished stage that does not run for each explainer."""
+        """Return the folder of a finished stage that runs once for all explainers."""
         return self.store.folder(stage, self.done[stage].fingerprint)
 
     def paths(self, stage: str, artifact: str, explainer: str = "") -> list[Path]:
-        """The files of an artifact that a finished stage wrote, for one explainer or for all."""
+        """Return the files of an artifact of a finished stage, for one explainer or for all."""
         return [
             path
             for manifest in self.of(stage, explainer)
@@ -59,19 +59,19 @@ class Context:
         ]
 
     def identity(self, stage: str, explainer: str = "") -> str:
-        """What the fingerprints of later stages are made from, of a finished stage."""
+        """Return the identity of a finished stage, as hashed into later fingerprints."""
         made = [manifest.identity for manifest in self.of(stage, explainer)]
         return made[0] if len(made) == 1 else hashlib.sha256("+".join(made).encode()).hexdigest()
 
     def of(self, stage: str, explainer: str = "") -> list[Manifest]:
-        """The manifests of a finished stage: one, or, where it ran for several explainers and none
-        is named, all of them."""
+        """Return the manifests of a finished stage: one, or one for each explainer if none is
+        named."""
         if explainer and (stage not in self.done):
             return [self.done[f"{stage}/{explainer}"]]
         return [manifest for manifest in self.done.values() if manifest.stage == stage]
 
     def subject_identity(self) -> dict[str, Any]:
-        """What of the subject decides activations: weights, number format and question."""
+        """Return what determines the activations: the subject's weights, dtype and question."""
         return identity(self.settings.subject) | {"revision": self._revision}
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Estimate what explaining or simulating would take, before a cent is spent."""
+"""Estimate the requests, tokens, cost and time of a stage that calls a model."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.items import ItemRunner
 from neuron_atlas.workflows.run.stage import Item, Stage, Step
 
-_LOOKED_AT = 512
-"""Neurons whose requests are made; with more than that to explain, these stand for all."""
+_MAX_SAMPLED = 512
+"""Most neurons whose requests are built. Their numbers are scaled up to all neurons."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the calls of one stage would take, at most.
+    """Upper bounds on the calls of one stage.
 
-    looked_at: neurons whose requests were made. answered: requests that are answered already. usd:
+    n_sampled: neurons whose requests were built. answered: requests with a stored answer. usd:
     dollars for live calls.
     """
 
     use: ModelUse
     neurons: int
-    looked_at: int
+    n_sampled: int
     requests: int
     answered: int
     tokens_in: int
@@ -37,25 +37,24 @@ class Estimate:
 
     @property
     def total_usd(self) -> float:
-        """Dollars in the stage's mode: live, or by batch."""
+        """Dollars at the price of the stage's mode, live or batch."""
         price = price_of(self.use.prices, self.use.client.model)
-        assert price is not None  # The client was checked for one.
+        assert price is not None  # check_price has passed.
         return self.usd * (price.batch if self.use.mode == "batch" else 1.0)
 
 
 def dry_run(stage: Stage, context: Context) -> Estimate | None:
-    """Print how many requests, tokens, dollars and hours a stage would take; None if it calls no
-    model. Nothing is sent.
+    """Print and return an estimate of a stage; None if it calls no model. Sends nothing.
 
-    Tokens and dollars are the most that the first request of each question can take. Raises
-    Unusable where a model has no price.
+    Tokens and dollars are upper bounds for the first request of each question. Raises Unusable if a
+    model has no price.
     """
     step = stage.steps[-1]
     use = step.needs(context).model
     if use is None:
         say(f"dry run    {stage.title} calls no model")
         return None
-    # Opened as for batches, so that those of an earlier run do not stand in the way.
+    # In batch mode, so that open batches of an earlier run raise no error.
     with open_calls(replace(use, mode="batch", budget_usd=None), context.store.local) as calls:
         estimate = _estimate(step, use, calls, context)
     for line in estimate_lines(estimate, stage.explainer):
@@ -64,7 +63,7 @@ def dry_run(stage: Stage, context: Context) -> Estimate | None:
 
 
 def closing_lines(estimates: Sequence[Estimate | None]) -> list[str]:
-    """The lines after the estimates of all explainers: their sum, and what they leave out."""
+    """Return the lines after all estimates: their sum, and the costs not included."""
     if not estimates:
         return []
     made = [estimate for estimate in estimates if estimate is not None]
@@ -81,13 +80,13 @@ def closing_lines(estimates: Sequence[Estimate | None]) -> list[str]:
 
 
 def estimate_lines(estimate: Estimate, explainer: str = "") -> list[str]:
-    """The lines of one estimate. explainer: named where there are several."""
+    """Return the lines of one estimate. explainer: its name, if there are several."""
     use = estimate.use
     price = price_of(use.prices, use.client.model)
     assert price is not None
     sampled = ""
-    if estimate.looked_at < estimate.neurons:
-        sampled = f", estimated from {estimate.looked_at:,} of them"
+    if estimate.n_sampled < estimate.neurons:
+        sampled = f", estimated from {estimate.n_sampled:,} of them"
     by_batch = f", {price.batch:g} of it by batch" if use.mode == "batch" else ""
     return [
         f"dry run    {f'{explainer}: ' if explainer else ''}{estimate.neurons:,} neurons{sampled}",
@@ -104,7 +103,7 @@ def estimate_lines(estimate: Estimate, explainer: str = "") -> list[str]:
 def _hours(estimate: Estimate) -> str:
     use, limits = estimate.use, estimate.use.client.limits
     if use.mode == "batch":
-        return "up to 24 for each batch, as the provider says"
+        return "up to 24 for each batch, the provider's limit"
     if limits.requests_per_minute is None and limits.tokens_per_minute is None:
         return f"unknown: {use.stage}.client.limits has no limit a minute"
     hours = limits.hours(estimate.requests, estimate.tokens_in + estimate.tokens_out)
@@ -114,18 +113,18 @@ def _hours(estimate: Estimate) -> str:
 def _estimate(step: Step, use: ModelUse, calls: OpenCalls, context: Context) -> Estimate:
     with scratch(context.store.out) as folder:
         items = step.items(context, folder)
-        some = _evenly(items, _LOOKED_AT)
-        looked_at = sum(item.size for item in some)
-        with progress("dry run", looked_at, "neurons") as advance:
+        some = _evenly(items, _MAX_SAMPLED)
+        n_sampled = sum(item.size for item in some)
+        with progress("dry run", n_sampled, "neurons") as advance:
             runner = ItemRunner(step.name, step.work, folder, folder / "logs", advance)
             runner.run(some, lambda item: calls.rehearsing(folder / f"{item.key}.jsonl"))
         requests = list(read_request_files(sorted(folder.glob("*.jsonl"))))
     neurons = sum(item.size for item in items)
-    scale = neurons / max(1, looked_at)
+    scale = neurons / max(1, n_sampled)
     return Estimate(
         use=use,
         neurons=neurons,
-        looked_at=looked_at,
+        n_sampled=n_sampled,
         requests=round(len(requests) * scale),
         answered=round(calls.account.tally().replayed * scale),
         tokens_in=round(sum(one.tokens_in for one in requests) * scale),
@@ -135,7 +134,7 @@ def _estimate(step: Step, use: ModelUse, calls: OpenCalls, context: Context) -> 
 
 
 def _evenly(items: Sequence[Item], size: int) -> list[Item]:
-    """Items of at least `size` units together, evenly over all."""
+    """Return items of about `size` units in total, evenly spaced; all if they have fewer."""
     total = sum(item.size for item in items)
     if total <= size:
         return list(items)

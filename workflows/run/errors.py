@@ -1,4 +1,4 @@
-"""The errors that end a call, and those of the work whose message is all that a user needs."""
+"""Errors that end a run, and errors that are shown without a traceback."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ INTERRUPTED = 130
 
 
 class WrongCall(Exception):
-    """The call itself is wrong: a setting, a path, a name. Exit status 2."""
+    """The command line or the configuration is wrong. Exit status 2."""
 
 
 class RunFailed(Exception):
-    """The run could not go on; finished work is kept. Exit status 1."""
+    """The run cannot continue; finished work is kept. Exit status 1."""
 
 
 PLAIN_ERRORS = (WrongCall, RunFailed, DiskFull, BadSample, SourceError, ModelError, Unusable)
-"""Errors of the work that need no traceback."""
+"""Errors whose message is enough, without a traceback."""

@@ -1,4 +1,4 @@
-"""The exit status and the message of a run that raised."""
+"""Exit status and message of a run that raised an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log file of a work item: its warnings, and the traceback of what ended it."""
+"""Write the log file of a work item: its warnings, and the traceback of its error."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunFailed
 
 @contextmanager
 def item_log(path: Path) -> Iterator[list[str]]:
-    """Write a log file for the work done while this is open; gives the program's own warnings so
-    far, each once.
+    """Log the work done while open to a file. Yields a growing list of the program's own warnings,
+    each once.
 
-    An error of the work leaves with a note that names the file. One that is not of PLAIN_ERRORS
-    leaves as RunFailed, with its traceback in the file alone.
+    Adds a note with the file to an error of the work. Raises RunFailed in place of an error that is
+    not in PLAIN_ERRORS; only the file has its traceback.
     """
     records = _Records()
     begun = time.monotonic()

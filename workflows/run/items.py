@@ -1,4 +1,4 @@
-"""Work on the items of a step: those that are not complete, wherever the step needs to run."""
+"""Work on the incomplete items of a step, on CPUs or on the actors that the step needs."""
 
 from __future__ import annotations
 
@@ -19,34 +19,33 @@ from neuron_atlas.workflows.run.item_log import item_log
 from neuron_atlas.workflows.run.stage import Item, Step, Work, Worker
 
 _MAX_RETRIES = 20
-"""Times that an item is begun again after its process or its node died: machines come and go in a
-run of days."""
+"""Restarts of an item after its process or node died: in a run of days, nodes come and go."""
 _Done = tuple[list[str], str]
-"""Lines for the user, and the node that the work was done on."""
+"""Lines for the user, and the id of the node that did the work."""
 
 
 def reopen_items(step: Step, items: Sequence[Item], folder: Path) -> None:
-    """Remove the files of complete items that are to be done again."""
-    there = present(folder, {name for item in items for name in item.files})
+    """Remove the files of complete items that should be retried."""
+    existing = present(folder, {name for item in items for name in item.files})
     for item in items:
-        if is_complete(item, there) and step.should_retry(item, folder):
+        if is_complete(item, existing) and step.should_retry(item, folder):
             for name in item.files:
                 (folder / name).unlink()
 
 
 def unfinished_items(items: Sequence[Item], folder: Path) -> list[Item]:
-    """Return the items to work on, in their order."""
-    there = present(folder, {name for item in items for name in item.files})
-    return [item for item in items if not is_complete(item, there)]
+    """Return the incomplete items, in their order."""
+    existing = present(folder, {name for item in items for name in item.files})
+    return [item for item in items if not is_complete(item, existing)]
 
 
-def is_complete(item: Item, there: set[str]) -> bool:
-    """Whether all files of an item are `there`. An item that leaves none is never complete."""
-    return bool(item.files) and there.issuperset(item.files)
+def is_complete(item: Item, existing: set[str]) -> bool:
+    """Return whether all files of an item exist. An item without files is never complete."""
+    return bool(item.files) and existing.issuperset(item.files)
 
 
 def chunks(items: Sequence[Item], size: int | None) -> Iterator[list[Item]]:
-    """Cut items into runs of at least `size` units each; None keeps them together."""
+    """Split items into chunks of at least `size` units each; None makes one chunk."""
     chunk: list[Item] = []
     for item in items:
         chunk.append(item)
@@ -59,10 +58,11 @@ def chunks(items: Sequence[Item], size: int | None) -> Iterator[list[Item]]:
 
 @dataclass(frozen=True)
 class ItemRunner:
-    """Where and how the items of one step are worked on.
+    """Runs the items of one step.
 
-    name: what Ray calls the work. folder: the stage's. logs: the folder of the items' log files.
-    pool: the actors they run on, None for CPUs of any node. nodes: of the cluster that worked.
+    name: the name of the work in Ray. folder: the stage's. logs: folder of the items' log files.
+    advance: reports finished units. pool: the actors to run on, None for CPUs of any node. nodes:
+    ids of the nodes that did work.
     """
 
     name: str
@@ -81,8 +81,7 @@ class ItemRunner:
     ) -> None:
         """Work on items, level by level. Raises what their work raises (see item_log).
 
-        calls: the way to a model, for each item. ending_s: how long items that are stopped are
-        waited for.
+        calls: returns the Calls of an item. ending_s: seconds to wait for items that are stopped.
         """
         for level in sorted({item.level for item in items}):
             some = [(item, calls(item)) for item in items if item.level == level]
@@ -91,22 +90,22 @@ class ItemRunner:
             else:
                 self._on_actors(some, self.pool, ending_s > 0)
 
-    def _on_cpus(self, asked: Sequence[tuple[Item, Calls]], ending_s: float) -> None:
+    def _on_cpus(self, pairs: Sequence[tuple[Item, Calls]], ending_s: float) -> None:
         def begin(pair: tuple[Item, Calls]) -> Any:
             name = f"{self.name}:{pair[0].key}"
             named = _on_a_cpu.options(name=name, max_retries=_MAX_RETRIES)
             return named.remote(self.work, self.folder, self.logs, *pair)
 
         shown: set[str] = set()
-        for (item, _), (lines, node) in spread(asked, begin, ending_s):
+        for (item, _), (lines, node) in spread(pairs, begin, ending_s):
             self.nodes.add(node)
             self.advance(item.size)
             _show(lines, shown)
 
     def _on_actors(
-        self, asked: Sequence[tuple[Item, Calls]], pool: ActorPool, has_calls: bool
+        self, pairs: Sequence[tuple[Item, Calls]], pool: ActorPool, has_calls: bool
     ) -> None:
-        done = {item.key: 0 for item, _ in asked}
+        done = {item.key: 0 for item, _ in pairs}
 
         def advance_to(pair: tuple[Item, Calls], units: int) -> None:
             item, _ = pair
@@ -116,8 +115,8 @@ class ItemRunner:
 
         on_actor = partial(_on_an_actor, self.work, self.folder, self.logs)
         shown: set[str] = set()
-        # What a model has answered is stored, so a signal may end an item before it is complete.
-        finished = pool.run(asked, on_actor, advance_to, abandon_on_signal=has_calls)
+        # A model's answers are stored, so a signal may stop an item before it is complete.
+        finished = pool.run(pairs, on_actor, advance_to, abandon_on_signal=has_calls)
         for pair, (lines, node) in finished:
             self.nodes.add(node)
             advance_to(pair, pair[0].size)
@@ -142,10 +141,10 @@ def _on_an_actor(
     folder: Path,
     logs: Path,
     held: Any,
-    asked: tuple[Item, Calls],
+    pair: tuple[Item, Calls],
     count: Callable[[int], None],
 ) -> _Done:
-    item, calls = asked
+    item, calls = pair
     return _do(work, item, logs, Worker(folder, _paths(item, folder), held, calls, count))
 
 

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder."""
+"""Lock an output folder: one run at a time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from neuron_atlas.workflows.run.object_lock import held
 
 @contextmanager
 def locked(folder: Path, setting: str = "out") -> Iterator[None]:
-    """Hold a folder while open. setting: that names it. Raises WrongCall if another run holds it.
+    """Lock a folder while open. setting: its name in the configuration.
 
-    Two runs in one folder would ask a model the same questions twice, and one would remove what
-    the other still reads. The system lets go of the lock when its process ends, however it ends.
+    Two runs in one folder would pay for the same requests twice, and one would remove files that
+    the other reads. The system releases the lock when its process ends, even if it is killed.
+    Raises WrongCall if another run holds the lock.
     """
     if not is_local(folder):
         with held(folder):
@@ -32,5 +33,5 @@ def locked(folder: Path, setting: str = "out") -> Iterator[None]:
                 "another folder"
             ) from error
         except OSError:
-            pass  # A file system that has no locks: the run goes on without.
+            pass  # The file system has no locks; the run continues without one.
         yield

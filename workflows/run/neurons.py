@@ -1,4 +1,4 @@
-"""Chosen neurons as work items, and the evidence that such an item reads."""
+"""Split the selected neurons into work items, and load their evidence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NeuronPart:
-    """Neurons of one layer that are worked on together. types: their rows of `types`."""
+    """Neurons of one layer, as one work item. types: their rows of the `types` table."""
 
     layer: int
     neurons: tuple[int, ...]
@@ -30,17 +30,20 @@ class NeuronPart:
 
     @property
     def key(self) -> str:
-        """Names the part by its neurons, so that parts of another cut are not taken for it."""
+        """Name of the part. It hashes the neurons, so parts of another size have other names."""
         digest = hashlib.sha256(repr(self.neurons).encode()).hexdigest()[:8]
         return f"layer-{self.layer:03d}-{self.neurons[0]:06d}-{digest}"
 
     def file(self, artifact: str) -> str:
-        """The part's file of an artifact."""
+        """Return the name of the part's file of an artifact."""
         return f"{artifact}-{self.key}.parquet"
 
 
 def cut_into_parts(chosen: pa.Table, size: int) -> list[NeuronPart]:
-    """Cut rows of `types`, sorted by layer and neuron, into parts of one layer each."""
+    """Cut rows of `types`, sorted by layer and neuron, into parts of at most `size` neurons.
+
+    Each part has neurons of one layer.
+    """
     parts = []
     for layer in sorted(set(chosen["layer"].to_pylist())):
         rows = chosen.filter(pc.equal(chosen["layer"], layer))
@@ -51,7 +54,7 @@ def cut_into_parts(chosen: pa.Table, size: int) -> list[NeuronPart]:
 
 
 def explained_parts(context: Context, explainer: str) -> list[NeuronPart]:
-    """Return the neurons that were explained by an explainer, cut as they were then."""
+    """Return the neurons that an explainer explained, in the same parts as in that stage."""
     types = read_table(context.paths("classify", "types"), NEURON_TYPES)
     keys = ["layer", "neuron"]
     explained = read_table(context.paths("explain", "explanations", explainer), EXPLANATIONS, keys)
@@ -63,7 +66,7 @@ def explained_parts(context: Context, explainer: str) -> list[NeuronPart]:
 
 @dataclass(frozen=True)
 class EvidenceFiles:
-    """The files that hold the evidence of neurons, as one value that can be sent to a worker."""
+    """The files with the evidence of neurons. Picklable."""
 
     captured: Path
     samples: Sequence[Path]
@@ -73,7 +76,7 @@ class EvidenceFiles:
 
     @staticmethod
     def of(context: Context) -> EvidenceFiles:
-        """The files of this run."""
+        """Return the files of this run."""
         return EvidenceFiles(
             captured=context.folder("capture"),
             samples=context.paths("samples", "samples"),
@@ -94,7 +97,7 @@ class EvidenceFiles:
         )
 
     def catalog(self, evidence: Sequence[Evidence]) -> Catalog:
-        """Open the samples of some evidence."""
+        """Open a catalog of the samples in some evidence."""
         from neuron_atlas.tasks.samples.catalog import open_catalog
 
         return open_catalog(

@@ -1,7 +1,7 @@
-"""One run at a time below a prefix of an object store, which has no locks of its own.
+"""Lock a prefix of an object store, which has no locks of its own: one run at a time.
 
-The lock is an object that the store creates only if it is not there yet. It names its holder. A run
-deletes it when it ends; the lock of a run that was killed is deleted by `neuron-atlas-unlock`.
+The lock is an object that the store creates only if it does not exist. It names its holder. A run
+deletes it when it ends; `neuron-atlas-unlock` deletes the lock of a killed run.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _LOCK = ".lock"
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Hold the prefix while open.
+    """Lock the prefix while open.
 
-    Raises WrongCall if another run holds it, or if it cannot be written.
+    Raises WrongCall if another run holds the lock, or if the prefix is not writable.
     """
     lock, content = cast(UPath, out / _LOCK), _content()
     try:
@@ -46,7 +46,7 @@ def held(out: Path) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `neuron-atlas-unlock`. Exit status 0, also if there was no lock; 2 for a wrong call."""
+    """Run `neuron-atlas-unlock`. Exit status 0, even without a lock; 2 for a usage error."""
     parser = argparse.ArgumentParser(
         prog="neuron-atlas-unlock",
         description="Remove the lock that a killed run left on an object store. Make sure that its "
@@ -83,7 +83,7 @@ def _take(lock: UPath, content: bytes, out: Path) -> None:
                 )
     except WrongCall:
         raise
-    except Exception as error:  # Of the store, its credentials, or the way to it.
+    except Exception as error:  # The store, its credentials, or the network.
         raise WrongCall(f"out: cannot write below {str(out)!r}: {_reason(error)}") from error
 
 
@@ -121,7 +121,7 @@ def _holder(content: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return what a store's client says, in one line."""
+    """Return the error message of a store's client, on one line."""
     message = " ".join(str(error).split()) or repr(error)
     if isinstance(error, FileNotFoundError):
         return f"there is no such bucket ({message})"

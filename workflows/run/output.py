@@ -1,4 +1,4 @@
-"""Where a run writes: its store, and what of it stays on the driver's machine."""
+"""Open the output of a run: its store, and its folder on the driver's machine."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from neuron_atlas.workflows.run.store import Store, local_folder
 
 @contextmanager
 def opened_store(out: str, local: str | None) -> Iterator[Store]:
-    """The store in `out`, for this run alone. Raises WrongCall.
+    """Open the store in `out` and lock it for this run.
 
-    local: a folder of this machine for the journal and MLflow's runs, for this run alone. None is
-    `out` itself or, where that is on an object store, a folder below ~/.cache/neuron-atlas.
+    local: a folder of this machine for the journal and MLflow's runs, locked too. None is `out`
+    itself or, if that is on an object store, a folder below ~/.cache/neuron-atlas.
 
-    A journal outside `out` first takes over what its copy in `out` holds, so that answers paid for
-    on another machine are not paid for again. It is copied to `out` at the end, however the run
-    ends.
+    If the journal is outside `out`, the copy in `out` is first merged into it, so that answers
+    from another machine are not paid for again. At the end it is copied to `out`, even after an
+    error. Raises WrongCall if a folder is locked or not writable.
     """
     store = _store(out, local)
     with locked(store.out):
-        if store.beside is None:
+        if store.local_dir is None:
             yield store
             return
-        # Two programs on one journal would each spend the whole budget.
+        # Two runs with one journal would each spend the whole budget.
         with locked(store.local, "local"):
             say(f"local      the journal of calls and MLflow's runs are in {store.local}")
-            _learn(store)
+            _merge_copy(store)
             try:
                 yield store
             finally:
@@ -42,9 +42,9 @@ def opened_store(out: str, local: str | None) -> Iterator[Store]:
 
 
 def copy_journal(store: Store) -> None:
-    """Copy a journal outside `out` into it. Where that fails, print a line."""
+    """Copy a journal outside `out` into it. Prints a line if that fails."""
     journal = store.local / JOURNAL
-    if store.beside is None or not journal.is_file():
+    if store.local_dir is None or not journal.is_file():
         return
     try:
         with writing(store.out / JOURNAL) as copy:
@@ -74,7 +74,7 @@ def _check_writable(name: str, folder: Path) -> None:
         raise WrongCall(f"{name}: cannot write below {str(folder)!r}: {error.strerror}") from error
 
 
-def _learn(store: Store) -> None:
+def _merge_copy(store: Store) -> None:
     if (store.out / JOURNAL).is_file():
         with fetched(store.out, [JOURNAL]) as folder:
             merge(folder / JOURNAL, store.local / JOURNAL)

@@ -1,4 +1,4 @@
-"""Run stages: skip what is complete, spread what is not, and commit what was written."""
+"""Run stages: skip complete ones, spread the work of the other ones, and commit its results."""
 
 from __future__ import annotations
 
@@ -50,28 +50,28 @@ class Runner:
         self._opened.close()
 
     def run(self, stage: Stage) -> None:
-        """Run a stage unless a complete artifact of the same fingerprint is there.
+        """Run a stage unless it is complete with the same fingerprint.
 
-        A stage that runs dry is estimated instead. Raises what its work raises.
+        Only estimates a dry run. Raises the exceptions of its work.
         """
         if stage.is_dry_run:
             self._start_cluster()
             self._estimates.append(dry_run(stage, self._context))
             return
-        parameters = stage.parameters(self._context)  # Once: some look at files or a dataset.
+        parameters = stage.parameters(self._context)  # Called once: some read files or a dataset.
         made_from = {name: self._context.identity(name, stage.explainer) for name in stage.reads}
         mark = fingerprint(stage.name, stage.version, parameters, made_from)
         manifest = self._find(stage, mark)
         if manifest is None:
             manifest = self._work_on(stage, mark, parameters, made_from)
-        for name in stage.temporary:  # Also where a run was killed between the commit and this.
+        for name in stage.temporary:  # Also if an earlier run was killed after the commit.
             remove_folder(self._context.store.folder(stage.name, mark) / name)
         self._context.done[stage.key] = manifest
         stage.check(self._context)
         self._close_pools(stage, ())
 
     def finish(self) -> bool:
-        """Return whether all stages ran and none was only estimated. Prints the sum of dry runs."""
+        """Print the sum of the dry runs. Return whether all stages ran, without a dry run."""
         for line in closing_lines(self._estimates):
             say(line)
         return not self._estimates
@@ -122,13 +122,13 @@ class Runner:
         )
         context.store.commit(manifest)
         selected = stage.select(context, manifest)
-        assert selected is not None, f"{stage.name} did not write what it was asked for"
+        assert selected is not None, f"{stage.name} did not write all selected artifacts"
         return selected
 
     def _work_on_step(
         self, step: Step, folder: Path, logs: Path, opened: ExitStack
     ) -> Sequence[Item]:
-        """Work on a step until every item is complete; gives the items. opened: closed at the end
+        """Work on a step until every item is complete; return the items. opened: closed at the end
         of the stage."""
         needs = step.needs(self._context)
         items = step.items(self._context, folder)
@@ -146,7 +146,7 @@ class Runner:
         return items
 
     def _open_calls(self, use: ModelUse, opened: ExitStack) -> OpenCalls:
-        """Open the account once for all steps of a stage, so that their spending is one sum."""
+        """Open the account once for all steps of a stage, so that their spending is summed."""
         if self._calls is None:
             self._calls = opened.enter_context(open_calls(use, self._context.store.local))
             opened.callback(setattr, self, "_calls", None)
@@ -166,9 +166,11 @@ class Runner:
         chunk_size: int | None = None,
         after_chunk: Callable[[], None] = lambda: None,
     ) -> None:
-        """Work on the unfinished items, with a bar. account: whose spending is shown. calls,
-        ending_s: see ItemRunner.run. after_chunk: called when items of about chunk_size units are
-        done."""
+        """Work on the unfinished items, with a progress bar.
+
+        account: its spending is shown. calls, ending_s: see ItemRunner.run. after_chunk: called
+        after each chunk of about chunk_size units.
+        """
         unfinished = unfinished_items(items, folder)
         if not unfinished:
             return
@@ -191,7 +193,7 @@ class Runner:
         return self._pools[holding.name]
 
     def _close_pools(self, stage: Stage, later_steps: Sequence[Step]) -> None:
-        """Close the pools that neither the later steps of this stage need nor a later stage."""
+        """Close the pools that no later step or stage needs."""
         later = self._stages[self._stages.index(stage) + 1 :]
         steps = [*later_steps, *(step for one in later for step in one.steps)]
         needs = [step.needs(self._context).holding for step in steps]
@@ -206,7 +208,7 @@ class Runner:
 
     @contextmanager
     def _timed(self, name: str, seconds: dict[str, float]) -> Iterator[None]:
-        """Add the time spent to `seconds` and to the stats, with the nodes that worked."""
+        """Add the elapsed time to `seconds` and the stats, and store the number of nodes."""
         stats = self._context.stats
         begun = time.monotonic()
         self._nodes.clear()

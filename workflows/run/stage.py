@@ -1,4 +1,4 @@
-"""What a stage is: its work items, what each of them needs, and what they leave."""
+"""Definition of a stage: its steps, their work items, needs and output files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from neuron_atlas.workflows.run.store import Manifest
 class Item:
     """One piece of work.
 
-    key: names it, within its step, and its log file. size: the units that it counts for on the
-    progress bar. files: what it leaves, relative to the stage's folder; the item is complete when
-    all are there, and without any it is done in every run. inputs: the arguments of its work.
-    level: items of a level begin when those of the level below are done.
+    key: its name within its step, and of its log file. size: its units on the progress bar. files:
+    its output, relative to the stage's folder. The item is complete when all of them exist; an item
+    without files runs every time. inputs: the arguments of its work. level: the items of a level
+    start when all items of lower levels are done.
     """
 
     key: str
@@ -33,11 +33,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Worker:
-    """What an item's work finds where it runs.
+    """The context in which an item's work runs.
 
-    folder: the stage's. paths: where the item's files belong. held: what its actor holds, None on
-    a CPU. calls: the way to the model of the stage. count: call it with a number of units that are
-    done, within a long item.
+    folder: the stage's. paths: paths of the item's output files. held: the object that its actor
+    holds, None on a CPU. calls: how to call the stage's model. count: reports finished units, for
+    long items.
     """
 
     folder: Path
@@ -48,14 +48,14 @@ class Worker:
 
 
 Work = Callable[..., Sequence[str] | None]
-"""Does one item: work(worker, *item.inputs). Returns lines for the user, if any. A function of a
-module, for it is sent to the nodes of the cluster. Doing an item twice changes nothing."""
+"""Does one item: work(worker, *item.inputs). Returns lines for the user, if any. It must be
+picklable, since it is sent to the nodes. Doing an item twice changes nothing."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What the items of a step run on. holding: an actor; None is a CPU of any node. model: the
-    model that they call; None if they call none."""
+    """Needs of the items of a step. holding: the actors to run on; None is a CPU of any node.
+    model: the model that they call; None if they call none."""
 
     holding: Holding | None = None
     model: ModelUse | None = None
@@ -63,12 +63,12 @@ class Needs:
 
 @dataclass(frozen=True)
 class Step:
-    """Items of one kind, which are worked on in any order and on any node.
+    """Items of one kind, processed in any order within a level and on any node.
 
-    name: shown on the bar and timed. unit: what sizes count. items: lists them, once the steps
-    before are done; some may be complete. should_retry: whether a complete item is to be done
-    again, for it holds a failure that may have passed. is_live: its calls never go through the
-    batch API.
+    name: shown on the bar, and the key of its time. unit: the unit of item sizes. items: lists the
+    items, after the earlier steps are done; some may be complete. work: does one item. needs: what
+    the items run on. should_retry: whether to redo a complete item, because of a transient failure.
+    is_live: its calls never use the batch API.
     """
 
     name: str
@@ -86,7 +86,7 @@ Files = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Written:
-    """What a stage left in its folder: see Manifest."""
+    """Files that a stage wrote to its folder; see Manifest."""
 
     files: Files
     content: str = ""
@@ -94,10 +94,10 @@ class Written:
 
 
 def tables_of(items: Sequence[Item]) -> dict[str, list[str]]:
-    """Return the tables that items leave for later stages, by artifact.
+    """Return the tables that items write for later stages, by artifact.
 
-    A table's file is named after its artifact, up to the first "-", and lies at the top of the
-    stage's folder. What lies below, or is no Parquet file, is the stage's own.
+    These are the Parquet files at the top of the stage's folder; all other files are internal to
+    the stage. The file name up to the first "-" is the artifact.
     """
     files: dict[str, list[str]] = {}
     for item in items:
@@ -120,16 +120,15 @@ def _only_files(context: Context, folder: Path, files: Files) -> Written:
 class Stage:
     """One step of the pipeline, from artifacts to an artifact.
 
-    name: of its folder. version: raised when its code computes something else. reads: the stages
-    whose artifacts it reads. parameters: the settings that decide its content. steps: its work.
-    finish: given the folder and the tables of all items (see tables_of), says what was written;
-    raises RunFailed where that is not good enough. prepare: raises before any work begins what
-    would stop the run later. check: raises RunFailed for a finished stage, also one of an earlier
-    run, that the run must not go on with.
-    select: of all that was ever written with a fingerprint, what this run asks for; None where some
-    of it is missing. temporary: what is removed from the folder once the stage is complete.
-    explainer: whose stage it is, where it runs for each of several explainers. is_dry_run: only say
-    what its model calls would take.
+    name: also of its folder. version: raised when a change of the code changes its results. reads:
+    the stages whose artifacts it reads. parameters: the settings that determine its content. steps:
+    its work. finish: given the folder and the tables of all items (see tables_of), returns what was
+    written; raises RunFailed if the results are not good enough. prepare: checks before any work
+    starts; raises errors that would otherwise stop the run later. check: raises RunFailed if the
+    run must not continue with this finished stage, which may be of an earlier run. select: returns
+    the part of a manifest that this run needs; None if some of it is missing. temporary: folders to
+    remove once the stage is complete. explainer: its explainer, if it runs once for each explainer.
+    is_dry_run: only estimate its model calls.
     """
 
     name: str
@@ -147,7 +146,7 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """What it is called at the terminal."""
+        """Its name on the terminal."""
         return f"{self.name} by {self.explainer}" if self.explainer else self.name
 
     @property

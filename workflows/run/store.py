@@ -1,4 +1,4 @@
-"""Where artifacts live: a folder for each stage and fingerprint, complete once its manifest is.
+"""Store artifacts: a folder for each stage and fingerprint, complete once it has a manifest.
 
     out/
       artifacts/<stage>/<fingerprint>/    the stage's files, then manifest.json
@@ -6,8 +6,8 @@
       runs/<name>.json                    the same of each run that finished
       logs/<stage>/<item>.log             of each work item, its warnings and its traceback
 
-A file appears under its name only when it is whole (see `tasks.artifacts.write_table`), and the
-manifest last. So whatever kills a run, a later one finds finished parts and nothing half-written.
+A file gets its name only when it is complete (see `tasks.artifacts.write_table`), and the manifest
+is written last. So after a crash, the next run finds finished files and no partial ones.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a complete stage left.
+    """Manifest of a complete stage.
 
     files: for each artifact its files, relative to the folder. rows: of each artifact.
-    content: hash of the rows, for a stage whose result decides later fingerprints itself.
-    about: what later stages need to know of the result without reading it.
+    seconds: time of each step. content: hash of the rows, for a stage whose result enters later
+    fingerprints instead of its own fingerprint. about: facts for later stages, which need not read
+    the files for them.
     """
 
     stage: str
@@ -49,7 +50,7 @@ class Manifest:
 
     @property
     def identity(self) -> str:
-        """What the fingerprints of later stages are made from."""
+        """The hash that enters the fingerprints of later stages."""
         return self.content or self.fingerprint
 
 
@@ -58,24 +59,24 @@ class Store:
     """The artifacts below one output folder."""
 
     out: Path
-    beside: Path | None = None
-    """A folder of the driver's machine, where `out` is none or shall not hold what is open."""
+    local_dir: Path | None = None
+    """A folder of the driver's machine for open files. None is `out`."""
 
     @property
     def local(self) -> Path:
-        """Where the driver keeps what must lie on its own disk: the journal, and MLflow's runs."""
-        return self.out if self.beside is None else self.beside
+        """The folder for files that must be on the driver's disk: the journal and MLflow's runs."""
+        return self.out if self.local_dir is None else self.local_dir
 
     def folder(self, stage: str, fingerprint: str) -> Path:
-        """Where a stage with this fingerprint keeps its files."""
+        """Return the folder of a stage with this fingerprint."""
         return self.out / "artifacts" / stage / fingerprint[:16]
 
     def logs(self, key: str) -> Path:
-        """Where the log files of a stage's work items lie."""
+        """Return the folder of the log files of a stage's items."""
         return self.out / "logs" / key
 
     def find(self, stage: str, fingerprint: str) -> Manifest | None:
-        """The manifest of a complete stage, or None."""
+        """Return the manifest of a stage if it and all its files exist, else None."""
         folder = self.folder(stage, fingerprint)
         manifest = read_manifest(folder)
         if manifest is None or manifest.fingerprint != fingerprint:
@@ -84,26 +85,25 @@ class Store:
         return manifest if present(folder, files) == files else None
 
     def commit(self, manifest: Manifest) -> None:
-        """Declare a stage complete."""
+        """Mark a stage as complete by writing its manifest."""
         folder = self.folder(manifest.stage, manifest.fingerprint)
         write_json(folder / MANIFEST, asdict(manifest))
 
     def reopen(self, manifest: Manifest) -> None:
-        """Declare a stage incomplete again; its files stay."""
+        """Mark a stage as incomplete by removing its manifest; its files stay."""
         (self.folder(manifest.stage, manifest.fingerprint) / MANIFEST).unlink(missing_ok=True)
 
     def paths(self, manifest: Manifest, artifact: str) -> list[Path]:
-        """The files of one artifact of a complete stage."""
+        """Return the files of one artifact of a complete stage."""
         folder = self.folder(manifest.stage, manifest.fingerprint)
         return [folder / name for name in manifest.files[artifact]]
 
     def write_run(self, manifests: Sequence[Manifest], **about: Any) -> Path:
         """Write out/manifest.json: every artifact of this run, its fingerprint, rows and files.
 
-        The same is kept in out/runs/ under a name that what was computed decides, so that it can be
-        opened when another run was the last (see `tasks.atlas`).
-        An artifact that was made for several explainers has their fingerprints joined by "+", and
-        all of their rows and files.
+        A copy in out/runs/ is named by a hash of the fingerprints, so that it can be opened after
+        other runs (see `tasks.atlas`). An artifact of several explainers has their fingerprints
+        joined by "+", and all of their rows and files.
         """
         artifacts: dict[str, dict[str, Any]] = {}
         for manifest in manifests:
@@ -122,10 +122,10 @@ class Store:
         marks = sorted((name, entry["fingerprint"]) for name, entry in artifacts.items())
         name = hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:12]
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        told = about | {"artifacts": artifacts, "run": name, "finished": finished}
+        run = about | {"artifacts": artifacts, "run": name, "finished": finished}
         path = self.out / MANIFEST
-        write_json(self.out / "runs" / f"{name}.json", told)
-        write_json(path, told)
+        write_json(self.out / "runs" / f"{name}.json", run)
+        write_json(path, run)
         return path
 
 
@@ -148,8 +148,11 @@ def count_rows(folder: Path, files: Mapping[str, Sequence[str]]) -> dict[str, in
 
 
 def local_folder(out: str, local: str | None) -> Path:
-    """Where the driver keeps what must lie on its own disk: `local`, if it is named; else `out`
-    or, where that is on an object store, a folder of the user's cache that is named after it."""
+    """Return the folder for files that must be on the driver's disk.
+
+    It is `local` if given, else `out`. For an object store it is a folder in the user's cache,
+    named by a hash of `out`.
+    """
     if local is not None:
         return Path(local)
     if not is_uri(out):
@@ -161,7 +164,7 @@ def local_folder(out: str, local: str | None) -> Path:
 def fingerprint(
     stage: str, version: int, parameters: Mapping[str, Any], made_from: Mapping[str, str]
 ) -> str:
-    """Hash of all that decides a stage's content."""
+    """Return the SHA-256 of everything that determines a stage's content."""
     decisive = {
         "stage": stage,
         "version": version,
@@ -172,12 +175,12 @@ def fingerprint(
 
 
 def read_json(path: Path) -> Any:
-    """Read what write_json wrote."""
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file that is either whole or absent, and on disk when this returns."""
+    """Write a JSON file atomically and sync it to disk."""
     with writing(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         json.dump(content, stream, indent=2, sort_keys=True, default=str)
         stream.flush()

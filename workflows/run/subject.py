@@ -1,4 +1,4 @@
-"""The subject as something that actors hold."""
+"""Hold the subject in the actors of a pool."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from neuron_atlas.workflows.run.stage import Needs
 
 @dataclass(frozen=True)
 class PlacedSubject:
-    """A loaded subject, and how many actors share its machine's memory."""
+    """A loaded subject. n_processes: actors that share its machine's memory."""
 
     subject: Any
-    sharers: int
+    n_processes: int
 
 
 def on_the_subject(context: Context) -> Needs:
-    """What work on the subject runs on: an actor that holds a PlacedSubject."""
+    """Return the needs of work on the subject: an actor that holds a PlacedSubject."""
     return Needs(Holding("subject", partial(_load, context.settings.subject)))
 
 
@@ -29,5 +29,5 @@ def _load(settings: SubjectSettings, placement: Placement) -> PlacedSubject:
     from neuron_atlas.tasks.subject.load import load_subject
 
     return PlacedSubject(
-        load_subject(settings, placement.device, placement.threads), placement.sharers
+        load_subject(settings, placement.device, placement.threads), placement.n_processes
     )

@@ -1,4 +1,4 @@
-"""The lines that close a run."""
+"""Format the closing lines of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from neuron_atlas.workflows.tracking.metrics import read_summary
 
 
 def closing_summary(context: Context, tracking_uri: str) -> str:
-    """Neurons by type, scores beside their control, failures, seconds, nodes, and where to look."""
+    """Return neurons by type, scores with their control, failures, seconds, nodes and links."""
     summary = read_summary(context)
     page = context.folder("report") / "index.html"
     lines = [
@@ -42,16 +42,16 @@ def _scores(summary: dict[str, Any]) -> str:
 
 
 def _score_line(row: dict[str, Any], level: float | None, several: bool) -> str:
-    beside = "no control" if row["control"] is None else f"control {row['control']:.3f}"
+    details = "no control" if row["control"] is None else f"control {row['control']:.3f}"
     if row["margin"] is not None:
-        beside += f", margin {row['margin']:.3f}"
+        details += f", margin {row['margin']:.3f}"
     if row["tested"]:
-        beside += (
+        details += (
             f"; {row['beat_control']:,} of {row['tested']:,} tested beat their controls "
             f"at q {level:g}"
         )
     who = f", {row['explainer']} simulated by {row['simulator']}" if several else ""
-    return f"scores     mean {row['mean']:.3f} over {row['n']:,} ({beside}){who}"
+    return f"scores     mean {row['mean']:.3f} over {row['n']:,} ({details}){who}"
 
 
 def _failures(summary: dict[str, Any]) -> str:
@@ -69,7 +69,7 @@ def _seconds(context: Context) -> str:
 
 
 def _nodes(context: Context) -> list[str]:
-    """How many nodes of a cluster worked on what; nothing where it was one."""
+    """Return a line with the nodes that worked on each part; none for a single node."""
     if max(context.stats.nodes.values(), default=0) < 2:
         return []
     return [

@@ -104,7 +104,7 @@ def _plan_memory(worker: Worker, shard: ShardPlan) -> list[str]:
     from neuron_atlas.tasks.subject.hook_points import check_layers
 
     check_layers(worker.held.subject, shard.layers)
-    return [f"{'capture':<10} {memory_plan(worker.held.subject, shard, worker.held.sharers)}"]
+    return [f"{'capture':<10} {memory_plan(worker.held.subject, shard, worker.held.n_processes)}"]
 
 
 def _capture(
@@ -120,7 +120,7 @@ def _capture(
     catalog = open_catalog(samples, descriptions, sample_ids=plan.sample_ids, source=source)
     folder = worker.folder / _SHARDS / plan.name
     held = worker.held
-    capture_shard(held.subject, plan, catalog, folder, held.sharers, worker.count)
+    capture_shard(held.subject, plan, catalog, folder, held.n_processes, worker.count)
 
 
 def _merge_items(context: Context, folder: Path) -> list[Item]:

@@ -27,7 +27,7 @@ _VOLATILE = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
 """Columns that differ between identical runs, and that no later stage reads."""
 
 
-def stage_of(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run: bool) -> Stage:
+def make_stage(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run: bool) -> Stage:
     """Return the stage for one explainer.
 
     is_one_of_several: the run has several explainers. is_dry_run: only estimate the calls.

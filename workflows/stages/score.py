@@ -24,7 +24,7 @@ from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
 _AGGREGATES = "score_aggregates.parquet"
 
 
-def stage_of(explainer: str, *, is_one_of_several: bool) -> Stage:
+def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
     """Return the stage that scores the explanations of one explainer."""
     key = explainer if is_one_of_several else ""
     return Stage(

@@ -44,7 +44,7 @@ _CONTENT_COLUMNS += ["purpose", "estimator", "status"]
 """Columns without predictions that decide the artifact's content hash."""
 
 
-def stage_of(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> Stage:
+def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> Stage:
     """Return the stage that simulates the explanations of one explainer.
 
     is_one_of_several: the run has several explainers. is_dry_run: only estimate the calls.

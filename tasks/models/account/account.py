@@ -15,9 +15,9 @@ from neuron_atlas.tasks.models.settings import LimitSettings
 _SHORTEST_WAIT_S = 0.02
 _LONGEST_WAIT_S = 0.1
 _WAIT_FOR_OTHERS_S = 0.25
-"""Of an owner whose turn it is not, or whose answers are on the way to others."""
+"""Wait of an owner that is not next in line, or whose answer another call is fetching."""
 _IN_LINE_S = 1.0
-"""An owner that was told to wait keeps its place in line for this long."""
+"""An owner that has to wait keeps its place in line for this long."""
 
 
 class LocalAccount(Ledger):
@@ -77,11 +77,11 @@ class LocalAccount(Ledger):
         return None if answer is None else Stored(answer)
 
     async def _permits(self, owner: str, wants: Sequence[int]) -> tuple[list[int], float]:
-        """Return permits for the first of the calls that an owner wants, if it is the oldest owner
-        that waits for some, and how long to wait for those of the other calls.
+        """Return permits for the first calls of an owner, and the seconds to wait for the others.
 
-        wants: the most tokens of each call. Served in turn, owners that began together would end
-        together, and nobody would be left to use what the last calls of each leave free.
+        wants: the most tokens of each call. Only the oldest waiting owner gets permits. With
+        round-robin, owners that begin together would end together, and the last calls of all would
+        leave the limits unused.
         """
         now = time.monotonic()
         self._in_line = {one: at for one, at in self._in_line.items() if now - at < _IN_LINE_S}

@@ -1,6 +1,7 @@
-"""Batches in a ledger: which requests were handed in together, and what is open.
+"""Batches in a ledger: the requests of each batch, and the open batches.
 
-They hold their money through any number of restarts. Use these functions within a transaction.
+An open batch holds its share of the budget through any number of restarts. Use
+these functions within a transaction.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def begin_batch(
 ) -> list[FiledRequest]:
     """Lease the calls of a batch; return the requests that may be sent.
 
-    The other requests were answered meanwhile, are under way, or are over the budget, which is then
-    their outcome for this run.
+    The other requests have been answered, are under way, or exceed the budget. The latter get the
+    status budget for this run.
     """
     leased = []
     for request in requests:
@@ -86,7 +87,7 @@ def open_batches(ledger: Ledger, provider_account: str | None = None) -> list[Op
 
 
 def hold_open_batches(ledger: Ledger) -> None:
-    """Hold the money of open batches: their calls are under way, not lost."""
+    """Hold the budget of open batches: their calls are under way, not lost."""
     for batch in open_batches(ledger):
         for request_hash, call in batch.calls.items():
             ledger.hold(call.call, request_hash, call.usd, _owner(batch.name))
@@ -119,4 +120,4 @@ def _open_calls(ledger: Ledger, name: str) -> dict[str, BatchedCall]:
 
 
 def _owner(name: str) -> str:
-    return f"batch {name}"  # Without a heartbeat: the provider works on it, whoever else dies.
+    return f"batch {name}"  # Has no heartbeat: the provider works on it even if this process dies.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from neuron_atlas.tasks.artifacts.full_disk import tell_if_full
+from neuron_atlas.tasks.artifacts.full_disk import raise_if_disk_full
 from neuron_atlas.tasks.models.account.messages import (
     LEASE_S,
     Permit,
@@ -40,8 +40,8 @@ class Ledger:
     may cost, None for no limit.
 
     Attributes: received_folder: see `Account`. heartbeats: when each owner was last alive, the
-    oldest owner first. used: what ended calls used of the limits, by permit; the account passes it
-    on from here.
+    oldest owner first. used: the usage of ended calls, by permit; the account
+    takes it from here.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Ledger:
         self._received = ReceivedFiles(self.received_folder)
         self._budget_usd = float("inf") if budget_usd is None else budget_usd
         self._counts = Tally(budget_usd)
-        with tell_if_full(self._path):
+        with raise_if_disk_full(self._path):
             self.database = open_database(self._path)
-        # What all calls cost, those without an outcome at their worst, and the number of those.
+        # Cost of all calls, those without an outcome at their most, and the number of the latter.
         self._usd, self._n_open = self.database.execute(
             "SELECT coalesce(sum(usd), 0.0), coalesce(sum(outcome IS NULL), 0)"
             " FROM calls WHERE purpose = ?",
@@ -74,15 +74,15 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[Ledger]:
-        """Commit everything done within to disk, or nothing. One thread at a time is within."""
-        with self._lock, tell_if_full(self._path), self.database:
+        """Commit all changes made inside to disk, or none. Holds a lock: one thread at a time."""
+        with self._lock, raise_if_disk_full(self._path), self.database:
             self.database.execute("BEGIN IMMEDIATE")
             yield self
 
     def take_over(self, *, has_callers: bool) -> None:
-        """Go on where an earlier account ended: store what its callers received since.
+        """Continue after an earlier account: store the answers that its callers received since.
 
-        has_callers: it died while its callers go on, so they get time to settle.
+        has_callers: the earlier account died but its callers still run, so they get time to settle.
         """
         if has_callers:
             self.beat(_EARLIER)
@@ -93,10 +93,10 @@ class Ledger:
             ).fetchall():
                 self.hold(call, request_hash, usd, _EARLIER)
         self._read_received()
-        self._counts = Tally(self._counts.budget_usd)  # Those were calls of earlier runs.
+        self._counts = Tally(self._counts.budget_usd)  # The calls so far are of earlier runs.
 
     def close(self) -> None:
-        """Close the file; what callers received is in it."""
+        """Store the answers that callers received, and close the file."""
         with self.transaction():
             self._read_received()
         self._received.remove()
@@ -127,9 +127,9 @@ class Ledger:
         return row[0]
 
     def decide(self, want: Want) -> Stored | Refusal | Literal["free", "busy"]:
-        """Say whether a request may be sent.
+        """Return whether a request may be sent: its stored answer, a refusal, free or busy.
 
-        busy: its answer is on the way, or calls under way hold the money that it needs.
+        busy: its answer is on the way, or calls under way hold the budget that it needs.
         """
         if self._stop_reason:
             return Refusal("stopped", self._stop_reason)
@@ -154,7 +154,7 @@ class Ledger:
     ) -> Permit | Stored | Refusal | Literal["busy"]:
         """Reserve the most that a call can cost; see `decide`.
 
-        permit: of the limits, 0 for none; given back where the request is not to be sent.
+        permit: the permit of the rate limits, 0 for none; returned if the request is not sent.
         """
         reply: Stored | Refusal | Literal["free", "busy"] = self.decide(want)
         if reply == "free":
@@ -169,13 +169,13 @@ class Ledger:
         return reply
 
     def hold(self, call: int, request_hash: str, usd: float, owner: str, permit: int = 0) -> None:
-        """Take a call for one under way, until its owner settles it or dies."""
+        """Treat a call as under way until its owner settles it or dies."""
         if call not in self._leases:
             lease = _Lease(call, request_hash, usd, owner, permit)
             self._leases[call] = self._by_request[request_hash] = lease
 
     def settle(self, result: Result) -> None:
-        """Store how a call ended: its answer for ever (the first one stays), and its cost.
+        """Store the result of a call: its cost, and its answer unless there is one already.
 
         Settling a call again does nothing. Raises KeyError for a call that was never leased.
         """
@@ -255,7 +255,7 @@ class Ledger:
             row = self.database.execute(
                 "SELECT request_hash FROM calls WHERE call = ?", (result.call,)
             ).fetchone()
-            if row == (result.request_hash,):  # Else it is of a file that is no more.
+            if row == (result.request_hash,):  # Else it belongs to a deleted account file.
                 self.settle(result)
 
     def _count_as_spent(self, lease: _Lease, usage: Usage) -> None:
@@ -274,7 +274,7 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Lease:
-    """A call that may be under way, and what is reserved for it."""
+    """A call that may be under way, and its reservation."""
 
     call: int
     request_hash: str

@@ -1,9 +1,9 @@
 """Messages between a caller and an account.
 
-An account holds everything that calls to a model share: the rate limits, the budget, and the
-answers. A caller looks up an answer, leases a call where there is none, sends it, and settles it.
-A lease reserves the most that the call can cost and is on disk before the caller sees it. A call
-that was leased and never settled may have been billed, so it counts as spent at that cost.
+An account holds everything that the calls to a model share: rate limits, budget and answers. A
+caller looks up an answer. Without one, it leases a call, sends it, and settles it. A lease reserves
+the most that the call can cost and is on disk before the caller sees it. A call that was leased but
+never settled may have been billed, so it counts as spent at that cost.
 
 Neither API keys nor requests are stored: only a request's hash, the model, the answer, the cost.
 """
@@ -34,7 +34,7 @@ class Want:
 
 @dataclass(frozen=True)
 class Permit:
-    """Leave to send a request once. call: the number to settle."""
+    """Permission to send a request once. call: the number to settle."""
 
     call: int
 
@@ -56,11 +56,11 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a call used of the provider's limits.
+    """Share of the provider's limits that a call used.
 
     sent: whether it may have reached the provider. tokens: as the provider counted them; None
     keeps what was reserved. age_s: seconds since the call reached the provider, at least.
-    pause_s: the provider turned the call down as too early; nobody calls for this long.
+    pause_s: the provider rejected the call as too early; no caller sends for this long.
     """
 
     sent: bool = True
@@ -72,7 +72,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Result:
-    """How a leased call ended.
+    """Result of a leased call.
 
     answer: JSON; None for a failed call, which counts as spent only if `maybe_billed`. usd: None
     where the model has no price. seconds: of the call. stop: why no further call can succeed.
@@ -94,8 +94,9 @@ class Result:
 Item = str | Want | Result
 """A request's hash to look up, a request to lease, or the end of a call to settle."""
 Reply = Permit | Stored | Refusal | Literal["free", "busy"] | None
-"""None: a result is stored, or there is no stored answer. free, busy: a lease is undecided, for the
-limits, or for calls under way that may bring its answer or hold its money; ask for it again."""
+"""None: a result is stored, or there is no stored answer. free, busy: a lease is undecided; ask for
+it again. free: the rate limits have no permit yet. busy: a call under way may bring its answer or
+holds the budget it needs."""
 
 
 class Account(Protocol):
@@ -111,6 +112,6 @@ class Account(Protocol):
     async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
         """Return a reply to each item, and the seconds to wait before asking for undecided leases.
 
-        What is replied survives a crash. Settling twice is harmless. Raises KeyError for the result
-        of a call that was never leased, DiskFull where the disk is full.
+        All replies survive a crash. Settling twice is harmless. Raises KeyError for the result of a
+        call that was never leased, DiskFull if the disk is full.
         """

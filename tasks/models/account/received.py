@@ -29,7 +29,7 @@ def received_folder(ledger: Path | None, purpose: str) -> Path | None:
 
 
 def store_received(path: Path, result: Result) -> None:
-    """Append an answer to a caller's file. Where that fails, only the account will have it."""
+    """Append an answer to a caller's file. Logs a warning if that fails."""
     call = {name: getattr(result, name) for name in ("call", "request_hash", "answer")}
     line = json.dumps(call | {"spent": {name: getattr(result, name) for name in _SPENT}})
     try:
@@ -44,14 +44,14 @@ def store_received(path: Path, result: Result) -> None:
 
 
 class ReceivedFiles:
-    """All files of a folder, as the account reads them."""
+    """Reads the files of a folder for the account."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._read: dict[Path, int] = {}
 
     def unread(self) -> Iterator[Result]:
-        """Yield what was added since the last time. An unfinished last line is left for later."""
+        """Yield the results added since the last call. An incomplete last line waits."""
         for path in sorted(self._folder.glob("*.jsonl")) if self._folder else ():
             try:
                 with path.open("rb") as stream:
@@ -69,6 +69,6 @@ class ReceivedFiles:
                     continue  # Cut off when the disk was full.
 
     def remove(self) -> None:
-        """Remove the files that were read; what was in them must be on disk."""
+        """Remove the files that were read; their content must be committed."""
         for path in self._read:
             path.unlink(missing_ok=True)

@@ -22,14 +22,14 @@ from neuron_atlas.tasks.models.account.received import store_received
 
 _WANTS = 64
 """Requests to lease in one message, at most."""
-_Asked = tuple[Item, asyncio.Future[Reply]]
+_Pending = tuple[Item, asyncio.Future[Reply]]
 
 
 class AccountSession:
     """A caller of an account (`async with`).
 
-    While a message is under way, what its calls ask for is collected for the next one. There is a
-    message at least every HEARTBEAT_S.
+    While a message is under way, new items are collected for the next message. A message is sent
+    at least every HEARTBEAT_S.
     """
 
     def __init__(self, account: Account, owner: str) -> None:
@@ -37,8 +37,8 @@ class AccountSession:
         folder = account.received_folder
         self._received = None if folder is None else folder / f"{owner}.jsonl"
         self._is_delivered = True
-        self._items: list[_Asked] = []
-        self._wants: list[_Asked] = []
+        self._items: list[_Pending] = []
+        self._wants: list[_Pending] = []
         self._has_news = asyncio.Event()
         self._is_closing = False
         self._leased: set[int] = set()
@@ -65,19 +65,19 @@ class AccountSession:
         return reply.answer if isinstance(reply, Stored) else None
 
     async def lease(self, want: Want) -> Permit | Stored | Refusal:
-        """Wait until a request may be sent, or need not or may not be."""
-        asked = self._ask(want)
+        """Wait for a permit to send a request, its stored answer, or a refusal."""
+        pending = self._ask(want)
         try:
-            reply = await asked
+            reply = await pending
         except asyncio.CancelledError:
-            if asked.done() and not asked.cancelled() and asked.exception() is None:
-                self._give_back(asked.result())
+            if pending.done() and not pending.cancelled() and pending.exception() is None:
+                self._give_back(pending.result())
             raise
         assert isinstance(reply, Permit | Stored | Refusal)
         return reply
 
     async def settle(self, result: Result) -> None:
-        """Store how a call ended; an answer survives this process from now on."""
+        """Store the result of a call. Its answer survives this process from now on."""
         if self._received is not None and result.answer is not None:
             store_received(self._received, result)
         await self._ask(result)
@@ -99,16 +99,16 @@ class AccountSession:
                 await asyncio.wait_for(self._has_news.wait(), wait_s)
             self._has_news.clear()
             self._wants = [one for one in self._wants if not one[1].done()]
-            asked = [*self._items, *self._wants[:_WANTS]]
+            pending = [*self._items, *self._wants[:_WANTS]]
             self._items = []
             try:
-                items = [item for item, _ in asked]
+                items = [item for item, _ in pending]
                 replies, wait_s = await self._account.exchange(self._owner, items)
             except Exception as error:
-                self._fail(asked, error)
+                self._fail(pending, error)
                 wait_s = HEARTBEAT_S
                 continue
-            for (item, waiting), reply in zip(asked, replies, strict=True):
+            for (item, waiting), reply in zip(pending, replies, strict=True):
                 self._pass_on(item, waiting, reply)
             self._wants = [one for one in self._wants if not one[1].done()]
             if not any(isinstance(reply, str) for reply in replies):
@@ -124,9 +124,9 @@ class AccountSession:
         elif not isinstance(reply, str):
             waiting.set_result(reply)
 
-    def _fail(self, asked: Sequence[_Asked], error: Exception) -> None:
-        for item, waiting in asked:
+    def _fail(self, pending: Sequence[_Pending], error: Exception) -> None:
+        for item, waiting in pending:
             self._is_delivered &= not isinstance(item, Result)
             if not waiting.done():
                 waiting.set_exception(error)
-                waiting.exception()  # Read here, for nobody may wait for it.
+                waiting.exception()  # Read here, because no caller may wait for it.

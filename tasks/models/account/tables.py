@@ -1,4 +1,4 @@
-"""The account's SQLite file: its tables, copies of it, and the merging of two."""
+"""The account's SQLite file: its tables, snapshots and merging."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def snapshot(ledger: Path, copy: Path) -> None:
 def merge(other: Path, ledger: Path) -> None:
     """Add the answers, calls and batches of `other` to a file, which is created if absent.
 
-    Both may have changed since they were the same. Nobody else may use them.
+    Both may have changed since one was copied from the other. No other process may use them.
     """
     with closing(open_database(ledger)) as database:
         database.execute("ATTACH DATABASE ? AS other", (str(other),))

@@ -19,12 +19,12 @@ _WINDOW_S = 60.0
 _BURST_S = 5.0
 """Seconds of unused rate that may be spent as a burst."""
 _OTHERS_SHARE = 0.02
-"""Use of the account by others is heeded above this share of a limit."""
+"""Other clients' usage is ignored below this share of the limit."""
 _SLOWDOWN = 0.7
 _SLOWEST = 0.05
 _RECOVERY_S = 60.0
 _IN_LINE_S = 1.0
-"""A program that was told to wait keeps its place in line for this long."""
+"""A program that has to wait keeps its place in line for this long."""
 
 
 class Throttle:
@@ -41,12 +41,12 @@ class Throttle:
         self._permits: dict[int, _Permit] = {}
         self._heartbeats: dict[str, float] = {}
         self._line: dict[str, float] = {}
-        self._last_permit = time.time_ns()  # Not a number that an earlier process has given.
+        self._last_permit = time.time_ns()  # Differs from the numbers of earlier processes.
         self._resume_at = self._slowed_at = float("-inf")
         self._pace_then = 1.0
 
     def change(self, settings: LimitSettings) -> LimitSettings:
-        """Set other limits, and return those until now; permits that are out still count."""
+        """Set new limits and return the previous ones. Permits in use still count."""
         before, self._settings = self._settings, settings
         self._requests.configured = settings.requests_per_minute
         self._tokens.configured = settings.tokens_per_minute
@@ -54,14 +54,14 @@ class Throttle:
 
     @property
     def pace(self) -> float:
-        """Share of the limits in use: 1, or less after a call was turned down."""
+        """Share of the limits in use: 1, or less after a rejected call."""
         since = self._clock() - self._slowed_at
         return min(1.0, self._pace_then + since / _RECOVERY_S)
 
     def deal(
         self, program: str, used: Sequence[tuple[int, Usage]], wants: Sequence[int]
     ) -> tuple[list[int], float]:
-        """Take back permits, and give permits for the first of the calls that a program wants.
+        """Take back permits, and return permits for the first calls that a program wants.
 
         wants: the most tokens of each call. Returns the permits and the seconds until asking again
         is worthwhile. Programs take turns; each call of `deal` is also a heartbeat.
@@ -89,7 +89,7 @@ class Throttle:
         return permits, wait_s
 
     def grant(self, program: str, tokens: int) -> int | None:
-        """Return a permit for one call of at most so many tokens, or None if it has to wait."""
+        """Return a permit for one call of at most `tokens` tokens, or None if it has to wait."""
         now = self._clock()
         # A call over the limit by itself goes out alone; the provider decides.
         tokens = self._tokens.at_most(tokens)
@@ -105,7 +105,7 @@ class Throttle:
         return self._last_permit
 
     def wait_s(self, tokens: int) -> float:
-        """Seconds until asking for such a permit is worthwhile; 0 for now."""
+        """Return the seconds until a permit for `tokens` tokens may be available; 0 for now."""
         now = self._clock()
         if len(self._permits) >= self._settings.concurrency:
             return _WINDOW_S
@@ -133,8 +133,10 @@ class Throttle:
         self._tokens.settle(permit.tokens, tokens, frees_at, self.pace)
         if usage.hint is not None:
             hint = usage.hint
-            self._requests.heed(hint.limit_requests, hint.left_requests, permit.requests_then, now)
-            self._tokens.heed(hint.limit_tokens, hint.left_tokens, permit.tokens_then, now)
+            self._requests.apply_hint(
+                hint.limit_requests, hint.left_requests, permit.requests_then, now
+            )
+            self._tokens.apply_hint(hint.limit_tokens, hint.left_tokens, permit.tokens_then, now)
         if usage.pause_s is not None:
             self._slow_down(permit, usage.pause_s, now)
 
@@ -151,7 +153,7 @@ class Throttle:
 
     def _slow_down(self, permit: _Permit, pause_s: float, now: float) -> None:
         self._resume_at = max(self._resume_at, now + pause_s)
-        # Calls in flight together are turned down together: one event.
+        # Calls in flight together are rejected together: one event.
         if permit.given_at > self._slowed_at:
             self._pace_then = max(_SLOWEST, self.pace * _SLOWDOWN)
             self._slowed_at = now
@@ -199,7 +201,7 @@ class _Rate:
             return 0.0
         others = self._others if now < self._others_until else 0.0
         if self.charged(now) and self.limit - self._charged - others < amount:
-            # Use by others is a hint; with no charge of ours, one call finds out.
+            # Usage by others is only a hint: without our own, one call tests it.
             freed = self._frees[0][0] - now if self._frees else _WINDOW_S
             return max(freed, 1e-3)
         return max(self._next_at - now, 0.0)
@@ -219,8 +221,8 @@ class _Rate:
         self._next_at += self._paced_s(used - reserved, pace)
         heapq.heappush(self._frees, (frees_at, used))
 
-    def heed(self, limit: int | None, left: int | None, charged: float, now: float) -> None:
-        """Use a provider's hint: a lower limit, or less left of it than our own charge leaves."""
+    def apply_hint(self, limit: int | None, left: int | None, charged: float, now: float) -> None:
+        """Apply a provider's hint: a lower limit, or usage of the account by other clients."""
         if limit is None:
             return
         self._reported = limit

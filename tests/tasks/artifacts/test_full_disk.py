@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull, tell_if_full
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull, raise_if_disk_full
 from neuron_atlas.tasks.artifacts.location import writing, writing_folder
 
 FULL = Path("/dev/full")
@@ -20,7 +20,10 @@ def fill() -> None:
 
 
 def test_it_is_said_which_disk_is_full_and_what_to_do(tmp_path):
-    with pytest.raises(DiskFull) as caught, tell_if_full(tmp_path / "not there yet" / "a file"):
+    with (
+        pytest.raises(DiskFull) as caught,
+        raise_if_disk_full(tmp_path / "not there yet" / "a file"),
+    ):
         fill()
     said = str(caught.value)
     assert said.startswith("the disk at '/")
@@ -29,12 +32,12 @@ def test_it_is_said_which_disk_is_full_and_what_to_do(tmp_path):
 
 
 def test_a_quota_is_called_one(tmp_path):
-    with pytest.raises(DiskFull, match="the quota of this user on"), tell_if_full(tmp_path):
+    with pytest.raises(DiskFull, match="the quota of this user on"), raise_if_disk_full(tmp_path):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
 
 def test_other_errors_are_left_as_they_are(tmp_path):
-    with pytest.raises(PermissionError), tell_if_full(tmp_path):
+    with pytest.raises(PermissionError), raise_if_disk_full(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied")
 
 

@@ -74,7 +74,7 @@ class Item:
 
 def hold(placement: Placement) -> str:
     """What an actor holds: the process that loaded it, and where it was placed."""
-    return f"{os.getpid()} {placement.device} {placement.threads} {placement.sharers}"
+    return f"{os.getpid()} {placement.device} {placement.threads} {placement.n_processes}"
 
 
 def write(folder: str, held: str, item: Item, count: Count) -> str:

@@ -129,7 +129,7 @@ def test_waiting_for_a_place_in_the_cluster_is_said(pool_of, tmp_path, capsys, m
     while ray.available_resources().get("CPU", 0) >= 1:
         time.sleep(0.05)
     run(pool_of(1), [Item(0)], tmp_path)
-    assert "subject    waits for a free GPU or CPU of the cluster" in capsys.readouterr().err
+    assert "subject    waiting for a free GPU or CPU in the cluster" in capsys.readouterr().err
     ray.get(others)
 
 

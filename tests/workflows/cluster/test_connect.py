@@ -163,7 +163,9 @@ def test_a_cluster_that_lets_nobody_in_is_told_with_what_it_may_want(no_ray, mon
         raise error
 
     monkeypatch.setattr(connect.ray, "init", init)
-    said = r"^cluster\.address .* 'auto', or it wants a token: set RAY_AUTH_MODE=token, and RAY_AUT"
+    said = (
+        r"^cluster\.address .* 'auto', or it requires a token: set RAY_AUTH_MODE=token, and RAY_AUT"
+    )
     with pytest.raises(WrongCall, match=said):
         cluster(ClusterSettings(address="auto")).__enter__()
 
@@ -187,4 +189,4 @@ def test_a_cluster_that_grows_is_waited_for_until_it_has_its_gpus(no_ray, monkey
     with cluster(ClusterSettings(address="auto", gpus=2)):
         assert next(gpus, None) is None
     assert asked == [{"bundles": [{"GPU": 1}, {"GPU": 1}]}]
-    assert "cluster    0 of 2 GPUs are there (cluster.gpus); waits" in capsys.readouterr().err
+    assert "cluster    0 of 2 GPUs available (cluster.gpus); waiting" in capsys.readouterr().err

@@ -30,7 +30,7 @@ FINISHED = {
 }
 """What a stage writes first, which is when the signal comes."""
 LAST = "neuron-atlas: interrupted; finished work is kept, and the same command goes on from there"
-GOES_ON = "stopping   once what is under way has ended; another signal stops at once"
+GOES_ON = "stopping   once the running work has ended; another signal stops at once"
 
 
 @dataclass

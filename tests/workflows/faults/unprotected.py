@@ -38,7 +38,7 @@ def without_finishing() -> None:
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    signals._ask = interrupt
+    signals._request_stop = interrupt
 
 
 WITHOUT = {"retries": without_retries, "resume": without_resume, "finishing": without_finishing}

@@ -12,7 +12,7 @@ PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}
 ESTIMATE = Estimate(
     use=ModelUse("explain", "explain", LIMITED, PRICES),
     neurons=10_000,
-    looked_at=512,
+    n_sampled=512,
     requests=9_800,
     answered=100,
     tokens_in=19_600_000,
@@ -45,7 +45,7 @@ def test_the_limits_that_it_names_are_those_of_the_stage():
 def test_by_batch_it_costs_half_and_takes_a_day():
     lines = estimate_lines(with_use(mode="batch"))
     assert lines[3].startswith("dollars    44.10 at most")
-    assert lines[4] == "hours      up to 24 for each batch, as the provider says"
+    assert lines[4] == "hours      up to 24 for each batch, the provider's limit"
 
 
 def test_without_limits_no_hours_are_made_up():
