@@ -110,7 +110,13 @@ def _shown(plain: Any) -> str:
 def _line(setting: str, meaning: str) -> list[str]:
     """Put the meaning in its column, or below a long setting."""
     indent = " " * _MEANING_COLUMN
-    wrapped = textwrap.wrap(meaning, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+    wrapped = textwrap.wrap(
+        meaning,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,  # An option such as --max-model-len stays whole.
+    )
     if not wrapped or len(setting) + 4 > _MEANING_COLUMN:
         return [f"  {setting}", *wrapped]
     return [f"  {setting}".ljust(_MEANING_COLUMN) + wrapped[0].strip(), *wrapped[1:]]
