@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from neuron_atlas.workflows.cluster.progress import say
-from neuron_atlas.workflows.run.errors import INTERRUPTED, RunFailed, WrongCall
+from neuron_atlas.workflows.run.errors import INTERRUPTED, ConfigError, RunError
 
 _ANSWER_TIMEOUT_S = 5.0
 _RETRY_WAIT_S = 1.0
@@ -29,7 +29,7 @@ def submit(
     """Submit a command as a job; return the client and the job's id.
 
     address: the cluster's job server (http://head:8265, https://...), or the cluster itself
-    (head:6379, auto), which gives its job server. Raises WrongCall if the cluster does not answer
+    (head:6379, auto), which gives its job server. Raises ConfigError if the cluster does not answer
     or rejects the job.
     """
     client = _client(address)
@@ -38,7 +38,9 @@ def submit(
     try:
         return client, client.submit_job(entrypoint=entrypoint, runtime_env=dict(runtime_env))
     except RuntimeError as error:
-        raise WrongCall(f"RAY_ADDRESS: {address} rejected the job: {_first_line(error)}") from error
+        raise ConfigError(
+            f"RAY_ADDRESS: {address} rejected the job: {_first_line(error)}"
+        ) from error
 
 
 async def follow(client: JobSubmissionClient, job: str) -> int:
@@ -46,7 +48,7 @@ async def follow(client: JobSubmissionClient, job: str) -> int:
 
     The first Ctrl-C or SIGTERM stops the job, which finishes work in progress; its log is followed
     to the end. The second one returns without waiting for the job. A broken connection is
-    reopened. Raises RunFailed if the cluster stops answering.
+    reopened. Raises RunError if the cluster stops answering.
     """
     loop = asyncio.get_running_loop()
     detach = asyncio.Event()
@@ -107,7 +109,7 @@ def _detached(job: str, stopping: asyncio.Task[None] | None) -> str:
 async def _print_log(client: JobSubmissionClient, job: str) -> JobDetails:
     """Print a job's log as it arrives; return the details of the finished job.
 
-    Raises RunFailed if the cluster stops answering.
+    Raises RunError if the cluster stops answering.
     """
     n_printed = 0
     failures = 0
@@ -129,7 +131,7 @@ async def _print_log(client: JobSubmissionClient, job: str) -> JobDetails:
             if failures == 1:
                 say(f"run-cluster: lost the job's log ({_first_line(error)}); reconnecting")
             if failures >= _MAX_RETRIES:
-                raise RunFailed(
+                raise RunError(
                     f"no answer from the cluster for {_MAX_RETRIES * _RETRY_WAIT_S:.0f} s; {job} "
                     f"may still be running (ray job logs --follow {job}). Run the same command "
                     "again to continue from the finished work"
@@ -160,7 +162,7 @@ def _status(details: JobDetails, job: str, stopped: bool) -> int:
 
 def _client(address: str) -> JobSubmissionClient:
     if address.startswith("ray://"):
-        raise WrongCall(
+        raise ConfigError(
             f"RAY_ADDRESS: {address} is a Ray Client address; give the job server instead, such as "
             f"http://{urlsplit(address).hostname}:8265"
         )
@@ -168,7 +170,7 @@ def _client(address: str) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
-        raise WrongCall(
+        raise ConfigError(
             f"RAY_ADDRESS: {address}: {_first_line(error)}. For a cluster with a token, set "
             "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
         ) from error
@@ -183,14 +185,14 @@ def needs_no_token(server: str) -> bool:
 
 
 def _check_answers(address: str) -> None:
-    """Raise WrongCall if there is no connection; Ray itself would retry for a long time."""
+    """Raise ConfigError if there is no connection; Ray itself would retry for a long time."""
     url = urlsplit(address if "://" in address else f"//{address}")
     try:
         port = url.port or {"http": 80, "https": 443}.get(url.scheme)
         if url.hostname and port:
             socket.create_connection((url.hostname, port), _ANSWER_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
-        raise WrongCall(f"RAY_ADDRESS: no answer from {address}: {error}") from error
+        raise ConfigError(f"RAY_ADDRESS: no answer from {address}: {error}") from error
 
 
 def _first_line(error: object) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from neuron_atlas.workflows.cluster.signals import keeping_sigterm
 from neuron_atlas.workflows.cluster.start import start_with_retries
-from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.errors import RunError
 
 _START_TIMEOUT_S = 120.0
 _LOOPBACK = "127.0.0.1"
@@ -28,7 +28,7 @@ def local_cluster(nodes: int) -> Iterator[str]:
 
     All servers listen on loopback and require a token created for this cluster. Its processes
     inherit this process's environment, including API keys, and end with this process. Do not
-    import Ray before: it reads its environment on import. Raises RunFailed if the nodes do not
+    import Ray before: it reads its environment on import. Raises RunError if the nodes do not
     start.
     """
     with tempfile.TemporaryDirectory(prefix="neuron-atlas-") as folder:
@@ -46,7 +46,7 @@ def local_cluster(nodes: int) -> Iterator[str]:
 
 
 def _start(cluster: Any, nodes: int, cores: int) -> None:
-    """Start the head and the workers. Raises RunFailed."""
+    """Start the head and the workers. Raises RunError."""
     head = partial(
         cluster.add_node,
         num_cpus=cores,
@@ -63,7 +63,7 @@ def _start(cluster: Any, nodes: int, cores: int) -> None:
     try:
         cluster.wait_for_nodes(timeout=_START_TIMEOUT_S)
     except TimeoutError as error:
-        raise RunFailed(
+        raise RunError(
             f"{nodes} Ray nodes did not start within {_START_TIMEOUT_S:.0f} s; try fewer (NODES)"
         ) from error
 

@@ -23,7 +23,7 @@ from typing import Any
 from neuron_atlas.infra.local_cluster import local_cluster
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.signals import stop_on_signals
-from neuron_atlas.workflows.run.errors import INTERRUPTED, RunFailed, WrongCall
+from neuron_atlas.workflows.run.errors import INTERRUPTED, ConfigError, RunError
 
 _PACKAGE = Path(__file__).parents[1]
 _SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
@@ -37,10 +37,10 @@ def main() -> None:
     stop_on_signals()
     try:
         sys.exit(run_cluster(options.settings, options.nodes, os.environ.get("RAY_ADDRESS", "")))
-    except WrongCall as error:
+    except ConfigError as error:
         say(f"run-cluster: {error}")
         sys.exit(2)
-    except RunFailed as error:
+    except RunError as error:
         say(f"run-cluster: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
@@ -54,11 +54,11 @@ def main() -> None:
 def run_cluster(settings: Sequence[str], nodes: int, address: str) -> int:
     """Run neuron-atlas with these settings as a job; return its exit status.
 
-    address: of a cluster; "" starts one with `nodes` nodes on this machine. Raises WrongCall and
-    RunFailed.
+    address: of a cluster; "" starts one with `nodes` nodes on this machine. Raises ConfigError and
+    RunError.
     """
     if nodes < 1:
-        raise WrongCall(f"--nodes (NODES): must be at least 1, not {nodes}")
+        raise ConfigError(f"--nodes (NODES): must be at least 1, not {nodes}")
     refuse_secrets(settings, os.environ)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # On this machine, the job uses the same Python interpreter as this process.
@@ -75,26 +75,26 @@ def run_cluster(settings: Sequence[str], nodes: int, address: str) -> int:
 
 
 def refuse_secrets(settings: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Raise WrongCall if a setting contains a secret of the environment.
+    """Raise ConfigError if a setting contains a secret of the environment.
 
     A job's command is visible to everyone with access to the cluster, and Ray stores it.
     """
     for name, value in environment.items():
         is_secret = len(value) >= 8 and name.upper().endswith(_SECRET_NAMES)
         if is_secret and any(value in setting for setting in settings):
-            raise WrongCall(
+            raise ConfigError(
                 f"a setting contains the value of {name}, which everyone on the cluster could "
                 "read; set it in the environment of the nodes instead"
             )
 
 
 def check_out(settings: Sequence[str], address: str) -> None:
-    """Raise WrongCall if `out` is a relative path: each node would write to its own disk."""
+    """Raise ConfigError if `out` is a relative path: each node would write to its own disk."""
     out = next(
         (value for name, _, value in map(_split, reversed(settings)) if name == "out"), "out"
     )
     if not (out.startswith("/") or "://" in out):
-        raise WrongCall(
+        raise ConfigError(
             f"out={out} (OUT): must be an absolute path that all nodes of the cluster at "
             f"{address} share, or a URI such as s3://bucket/run"
         )

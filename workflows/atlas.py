@@ -26,7 +26,7 @@ from neuron_atlas.workflows.config.composition import (
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.exit_status import outcome
 from neuron_atlas.workflows.run.output import opened_store
 from neuron_atlas.workflows.run.runner import Runner
@@ -65,7 +65,7 @@ def main() -> None:
     try:
         sys.argv[1:] = expand_explainers(sys.argv[1:])
         _atlas()
-    except WrongCall as error:
+    except ConfigError as error:
         _end(2, str(error))
     except HYDRA_ERRORS as error:
         _end(2, str(explain_hydra_error(error, sys.argv[1:])))
@@ -85,8 +85,8 @@ def _atlas(config: DictConfig) -> None:
 def run_atlas(config: Mapping[str, Any], membership: SweepMembership | None = None) -> Context:
     """Run all stages for a plain config, and record the run in MLflow.
 
-    membership: of the sweep that the run is a job of. Raises WrongCall, RunFailed, and errors of
-    the models (Unusable, ModelError, SubjectError).
+    membership: of the sweep that the run is a job of. Raises ConfigError, RunError, and errors of
+    the models (ProviderError, ModelError, SubjectError).
     """
     settings = read_settings(config)
     with opened_store(settings.out, settings.local) as store:

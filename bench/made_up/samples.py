@@ -13,7 +13,7 @@ from PIL import Image
 from bench.made_up.sizes import Sizes
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, SAMPLES, write_table
 from neuron_atlas.tasks.report.inputs import SampleFiles
-from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record
+from neuron_atlas.tasks.samples.source import Concept, OpenedImage, Record, SampleError
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Painted:
     def open_image(self, image: str) -> OpenedImage:
         """See Source."""
         if image == "missing":
-            raise BadSample("missing", "no such file: <b>missing</b>")
+            raise SampleError("missing", "no such file: <b>missing</b>")
         return OpenedImage(Image.new("RGB", (self.side, self.side), image), image)
 
 

@@ -28,7 +28,7 @@ def layer_file(artifact: str, layer: int) -> str:
 def write_table(table: pa.Table, spec: TableSpec, path: Path) -> None:
     """Write `table` as one Parquet file that is either complete or absent.
 
-    Raises ValueError if the columns or a status do not match `spec`, and DiskFull.
+    Raises ValueError if the columns or a status do not match `spec`, and DiskFullError.
     """
     write_table_parts([table], spec, path)
 

@@ -12,23 +12,24 @@ from pathlib import Path
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class DiskFull(Exception):
+class DiskFullError(Exception):
     """A disk or quota is full; the message names the disk and the remedy."""
 
 
 @contextmanager
 def raise_if_disk_full(path: Path) -> Iterator[None]:
-    """Raise DiskFull if the block (or SQLite in it) fails because the disk of `path` is full."""
+    """Raise DiskFullError if the block (or SQLite in it) fails because the disk of `path` is
+    full."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise DiskFull(full_disk(path, error.errno)) from error
+        raise DiskFullError(full_disk(path, error.errno)) from error
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
             raise
-        raise DiskFull(full_disk(path)) from error
+        raise DiskFullError(full_disk(path)) from error
 
 
 def full_disk(path: Path, number: int = errno.ENOSPC) -> str:

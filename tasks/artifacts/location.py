@@ -68,7 +68,7 @@ def is_local(path: Path) -> bool:
 def writing(path: Path) -> Iterator[Path]:
     """Yield a local file to write to; it becomes `path` when the block ends without an error.
 
-    Raises DiskFull.
+    Raises DiskFullError.
     """
     with raise_if_disk_full(path if is_local(path) else Path(tempfile.gettempdir())):
         if is_local(path):
@@ -183,7 +183,7 @@ def remove_folder(folder: Path) -> None:
 def filling(folder: Path) -> Iterator[Path]:
     """Yield a local folder to write any files to; the block's end uploads them to `folder`.
 
-    Raises DiskFull.
+    Raises DiskFullError.
     """
     if is_local(folder):
         with raise_if_disk_full(folder):
@@ -198,7 +198,7 @@ def filling(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def fetched(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Yield a local folder that holds these files of `folder`. Raises DiskFull."""
+    """Yield a local folder that holds these files of `folder`. Raises DiskFullError."""
     if is_local(folder):
         yield folder
         return

@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 from upath import UPath
 
 from neuron_atlas.tasks.artifacts.location import is_local, location
-from neuron_atlas.tasks.atlas.neuron import Neuron, NoSuchNeuron, read_neuron
+from neuron_atlas.tasks.atlas.neuron import Neuron, NeuronNotFoundError, read_neuron
 from neuron_atlas.tasks.atlas.runs import Run, find_run, list_runs
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import recorded_module
@@ -41,14 +41,15 @@ class Atlas:
         """Open an output folder, or a prefix on an object store (s3://bucket/prefix).
 
         run: name of a run in `Atlas.runs`, or a prefix of it; None for the last run. source:
-        dataset to read images from, if it has moved; None for the run's own. Raises NoSuchRun.
+        dataset to read images from, if it has moved; None for the run's own. Raises
+        RunNotFoundError.
         """
         found = find_run(location(str(uri)), run)
         return Atlas(found, source or _source(found))
 
     @staticmethod
     def runs(uri: str | Path) -> list[Run]:
-        """Return all finished runs of an output folder, first to last. Raises NoSuchRun."""
+        """Return all finished runs of an output folder, first to last. Raises RunNotFoundError."""
         return list_runs(location(str(uri)))
 
     @property
@@ -71,10 +72,10 @@ class Atlas:
         return _scan(self.run.paths(name))
 
     def neuron(self, layer: int, index: int) -> Neuron:
-        """Return one neuron with all that the run stores about it. Raises NoSuchNeuron."""
+        """Return one neuron with all that the run stores about it. Raises NeuronNotFoundError."""
         if layer not in self.layers:
             known = ", ".join(map(str, self.layers))
-            raise NoSuchNeuron(f"layer {layer}: this run captured the layers {known}")
+            raise NeuronNotFoundError(f"layer {layer}: this run captured the layers {known}")
         return read_neuron(self, layer, index)
 
     def __getattr__(self, name: str) -> pl.LazyFrame:

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TESTS, NEURON_TYPES, SCORES, TableSpec
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull, raise_if_disk_full
+from neuron_atlas.tasks.artifacts.full_disk import DiskFullError, raise_if_disk_full
 from neuron_atlas.tasks.artifacts.location import reading
 from neuron_atlas.tasks.atlas.atlas import Atlas
 from neuron_atlas.tasks.atlas.card import Exported, write_card
-from neuron_atlas.tasks.atlas.runs import NoSuchRun
+from neuron_atlas.tasks.atlas.runs import RunNotFoundError
 
 CONFIGS: dict[str, TableSpec] = {
     "types": NEURON_TYPES,
@@ -37,9 +37,9 @@ def main() -> None:
     try:
         atlas = Atlas.open(options.out, options.run)
         exported = export(atlas, Path(options.folder), options.license, options.title)
-    except (NoSuchRun, ValueError, FileExistsError) as error:
+    except (RunNotFoundError, ValueError, FileExistsError) as error:
         _end(2, str(error))
-    except (DiskFull, OSError) as error:
+    except (DiskFullError, OSError) as error:
         _end(1, str(error))
     for one in exported:
         print(f"{one.name:<13} {one.rows:,} rows")
@@ -53,8 +53,8 @@ def export(
 
     license_id: one of the Hub's identifiers, such as cc-by-4.0. title: title of the card; empty for
     one that names subject and dataset. Raises FileExistsError if the folder is not empty,
-    ValueError if the run has no types, DiskFull if the disk is full, and OSError if a file cannot
-    be read or written.
+    ValueError if the run has no types, DiskFullError if the disk is full, and OSError if a file
+    cannot be read or written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{str(folder)!r} is not empty; name a new folder")

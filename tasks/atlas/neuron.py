@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _EXEMPLARS_IN_NOTEBOOK = 6
 
 
-class NoSuchNeuron(IndexError):
+class NeuronNotFoundError(IndexError):
     """The run did not capture this layer or index; the message names those it did capture."""
 
 
@@ -79,10 +79,12 @@ class Neuron(TypedNeuron):
 
 
 def read_neuron(atlas: Atlas, layer: int, index: int) -> Neuron:
-    """Read a neuron's row of `types`. Raises NoSuchNeuron."""
+    """Read a neuron's row of `types`. Raises NeuronNotFoundError."""
     files = files_of_layer(layer, {name: atlas.run.paths(name) for name in atlas.tables})
     found = by_neuron(read_neurons(files, NEURON_TYPES, [index]))
     if index not in found:
         last = pc.max(read_types(files)["neuron"])
-        raise NoSuchNeuron(f"neuron {index} of layer {layer}: it has the neurons 0 to {last}")
+        raise NeuronNotFoundError(
+            f"neuron {index} of layer {layer}: it has the neurons 0 to {last}"
+        )
     return Neuron(found[index][0], atlas, files)

@@ -15,7 +15,7 @@ MANIFEST = "manifest.json"
 RUNS = "runs"
 
 
-class NoSuchRun(LookupError):
+class RunNotFoundError(LookupError):
     """No such finished run; the message lists the runs of the folder, if any."""
 
 
@@ -72,19 +72,21 @@ class Run:
 
 
 def find_run(out: Path, name: str | None = None) -> Run:
-    """Return the last run in `out`, or the one whose name starts with `name`. Raises NoSuchRun."""
+    """Return the last run in `out`, or the one whose name starts with `name`. Raises
+    RunNotFoundError."""
     if name is None:
         return _last(out)
     found = [run for run in list_runs(out) if run.name.startswith(name)]
     if len(found) != 1:
         listed = "\n  ".join(map(str, list_runs(out)))
         problem = "several runs begin with" if found else "there is no run"
-        raise NoSuchRun(f"{str(out)!r}: {problem} {name!r}; there are:\n  {listed}")
+        raise RunNotFoundError(f"{str(out)!r}: {problem} {name!r}; there are:\n  {listed}")
     return found[0]
 
 
 def list_runs(out: Path) -> list[Run]:
-    """Return all finished runs in `out`, first to last. Raises NoSuchRun if there is none."""
+    """Return all finished runs in `out`, first to last. Raises RunNotFoundError if there is
+    none."""
     last = _last(out)
     runs = {
         run.name: run for run in (_read(out, path) for path in sorted((out / RUNS).glob("*.json")))
@@ -96,7 +98,7 @@ def list_runs(out: Path) -> list[Run]:
 def _last(out: Path) -> Run:
     path = out / MANIFEST
     if not path.is_file():
-        raise NoSuchRun(
+        raise RunNotFoundError(
             f"{str(out)!r} holds no finished run: there is no {MANIFEST}; name the folder that was "
             "given as out=..."
         )
@@ -111,4 +113,4 @@ def _read(out: Path, path: Path) -> Run:
         )
         return Run(out, name, finished, subject, dataset, manifest["artifacts"])
     except (ValueError, KeyError, TypeError) as error:
-        raise NoSuchRun(f"{str(path)!r} is not the manifest of a run: {error!r}") from error
+        raise RunNotFoundError(f"{str(path)!r} is not the manifest of a run: {error!r}") from error

@@ -8,8 +8,8 @@ from neuron_atlas.tasks.capture.batch import PADDING_STEP
 from neuron_atlas.tasks.capture.free_memory import device_free, host_free
 from neuron_atlas.tasks.capture.memory_plan import (
     Demand,
-    DoesNotFit,
     MemoryPlan,
+    MemoryPlanError,
     plan_memory,
     ranking_bytes,
     trace_bytes,
@@ -46,7 +46,7 @@ def memory_plan(subject: Subject, shard: ShardPlan, n_processes: int = 1) -> Mem
             {layer: str(device) for layer, device in devices.items()},
             host if on_gpu else 0,
         )
-    except DoesNotFit as error:
+    except MemoryPlanError as error:
         raise SubjectError(f"capture: {error}") from error
 
 

@@ -18,7 +18,7 @@ _USABLE_SHARE = 0.9
 """Share of the free memory that a plan uses; the allocator needs the remainder."""
 
 
-class DoesNotFit(Exception):
+class MemoryPlanError(Exception):
     """No plan fits the memory; the message gives the setting to change."""
 
 
@@ -107,7 +107,8 @@ def plan_memory(
     """Hold as many layers' traces on their device as fit, then in host memory; replay the others.
 
     free: bytes free next to the weights, by device. devices: the device of every layer. host_free:
-    bytes of host memory for traces; 0 on a CPU, where the device is the host. Raises DoesNotFit.
+    bytes of host memory for traces; 0 on a CPU, where the device is the host. Raises
+    MemoryPlanError.
     """
     rankings = {name: demand.ranking * list(devices.values()).count(name) for name in free}
     budgets = {
@@ -115,7 +116,7 @@ def plan_memory(
     }
     for name in free:
         if budgets[name] < 0:
-            raise DoesNotFit(
+            raise MemoryPlanError(
                 f"a batch of {batch_size} needs {_size(demand.work)} and the rankings "
                 f"{_size(rankings[name])}, but {_size(free[name])} are free on {name} next to the "
                 "subject; lower capture.batch_size, or capture fewer layers at a time"
@@ -127,7 +128,7 @@ def plan_memory(
         planned = _plan_pass(unplanned, demand, dict(budgets), host_budget, devices)
         if passes and not planned.layers:
             needed = demand.traces[unplanned[0]]
-            raise DoesNotFit(
+            raise MemoryPlanError(
                 f"the traces of layer {unplanned[0]} alone need {_size(needed)}, but "
                 f"{_size(max(budgets[devices[unplanned[0]]], host_budget))} are free; raise "
                 "capture.shards, or lower capture.top_n or capture.random_samples"

@@ -37,7 +37,7 @@ def merge_layer(shards: Sequence[Path], layer: int, top_n: int, folder: Path) ->
 
     The order of shards does not matter, and duplicates are merged once: a shard folder is named
     after its samples, so equal names mean equal content. Memory is bounded by the layer's rankings
-    and histograms, plus the traces of a few hundred neurons of each shard. Raises DiskFull.
+    and histograms, plus the traces of a few hundred neurons of each shard. Raises DiskFullError.
     """
     # A retried task may list a shard twice; the moments would then count its tokens twice.
     shards = [shard for _, shard in sorted({shard.name: shard for shard in shards}.items())]

@@ -34,7 +34,7 @@ def capture_shard(
     """Capture a shard's samples into `folder`, which is either complete or absent.
 
     n_processes: processes that capture on this machine and share its memory. on_batch: called with
-    the number of samples of each batch. Raises SubjectError, BadSample and DiskFull.
+    the number of samples of each batch. Raises SubjectError, SampleError and DiskFullError.
     """
     settings = shard.settings
     recording = Recording(

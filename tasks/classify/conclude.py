@@ -17,7 +17,7 @@ from neuron_atlas.tasks.statistics.false_discovery import q_values
 def conclude(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Path]) -> None:
     """Add q-values and types to the `tested` files, one per layer, and write them to `written`.
 
-    Holds only the p-values of all layers in memory: 24 bytes per neuron. Raises DiskFull.
+    Holds only the p-values of all layers in memory: 24 bytes per neuron. Raises DiskFullError.
     """
     p = read_table(tested, NEURON_TESTS, [f"p_{name}" for name in TESTS])
     q = {f"q_{name}": q_values(p[f"p_{name}"].to_numpy()) for name in TESTS}

@@ -36,7 +36,7 @@ from neuron_atlas.tasks.models.dialogue import Dialogue, Outcome
 from neuron_atlas.tasks.models.prices import Price, check_price, total_cost
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.samples.opened import Unopenable
+from neuron_atlas.tasks.samples.opened import UnopenableError
 from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 
 
@@ -72,14 +72,14 @@ class Chat(Explainer):
         return wording(self.render, self.contrasts > 0)
 
     def check(self) -> None:
-        """See `Explainer`. Raises Unusable if the model's price or the API key is missing."""
+        """See `Explainer`. Raises ProviderError if the model's price or the API key is missing."""
         check_price(self.prices, self.client.model, "explain.prices")
         read_key(self.client.api_key_env, "explain")
 
     def explain(
         self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
     ) -> list[Explanation]:
-        """See `Explainer`. Runs its own event loop. Raises Unusable."""
+        """See `Explainer`. Runs its own event loop. Raises ProviderError."""
         check_price(self.prices, self.client.model, "explain.prices")
         return asyncio.run(self._explain_all(evidence, catalog, calls))
 
@@ -128,7 +128,7 @@ class _ExplainCalls:
             messages = await asyncio.get_running_loop().run_in_executor(
                 self._drawing, self._renderer.first_messages, evidence, examples
             )
-        except Unopenable as error:
+        except UnopenableError as error:
             return Explanation("", "failed", str(error), seconds=time.monotonic() - started)
         parameters = {
             "temperature": settings.temperature,

@@ -33,7 +33,8 @@ class ExampleRenderer:
         self._view = lru_cache(maxsize=_CACHED_VIEWS)(self._open_view)
 
     def first_messages(self, evidence: Evidence, examples: ChosenExamples) -> list[dict[str, Any]]:
-        """Return the messages that ask about a neuron. Raises Unopenable if an image is bad."""
+        """Return the messages that ask about a neuron. Raises UnopenableError if an image is
+        bad."""
         samples = [self._render_one(evidence, sample) for sample in examples.active]
         samples += [
             self._render_one(evidence, sample, is_contrast=True) for sample in examples.contrasts

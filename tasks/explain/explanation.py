@@ -57,7 +57,8 @@ class Explainer(Protocol):
         return ""
 
     def check(self) -> None:
-        """Raise Unusable if no call can succeed, such as without a key. Runs before any stage."""
+        """Raise ProviderError if no call can succeed, such as without a key. Runs before any
+        stage."""
         return None
 
     def explain(
@@ -66,6 +67,6 @@ class Explainer(Protocol):
         """Explain every neuron, in order. A failure is an Explanation with that status.
 
         If `calls` collects requests for the batch API, an unanswered neuron has status `pending`,
-        and the table is not written. Raises Unusable if no call can succeed (wrong key, unknown
-        model).
+        and the table is not written. Raises ProviderError if no call can succeed (wrong key,
+        unknown model).
         """

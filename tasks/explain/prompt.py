@@ -16,7 +16,7 @@ from PIL import Image
 from neuron_atlas.tasks.artifacts import TYPES
 from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.models.content import data_url, picture, printable, words
-from neuron_atlas.tasks.models.dialogue import Malformed
+from neuron_atlas.tasks.models.dialogue import MalformedAnswerError
 from neuron_atlas.tasks.models.json_answer import find_objects
 
 LAYOUT = 2
@@ -138,7 +138,8 @@ def read_answer(text: str) -> ParsedAnswer:
     """Parse a model's answer: JSON, alone, in a fence or within prose, or lines such as
     `Explanation: ...`.
 
-    Raises Malformed if the explanation is missing or the confidence is not a number from 0 to 1.
+    Raises MalformedAnswerError if the explanation is missing or the confidence is not a number from
+    0 to 1.
     """
     fields = _json_object(text)
     if fields is None and "{" not in text:
@@ -147,10 +148,10 @@ def read_answer(text: str) -> ParsedAnswer:
             for found in _LINE.finditer(text)
         }
     if not fields:
-        raise Malformed("it holds no JSON object")
+        raise MalformedAnswerError("it holds no JSON object")
     explanation = fields.get("explanation")
     if not isinstance(explanation, str) or not printable(explanation):
-        raise Malformed('the field "explanation" is missing or holds no sentence')
+        raise MalformedAnswerError('the field "explanation" is missing or holds no sentence')
     return ParsedAnswer(
         explanation=printable(explanation),
         evidence_for=_to_text(fields.get("evidence_for")),
@@ -174,7 +175,8 @@ def _to_text(value: Any) -> str:
 
 
 def _confidence(value: Any) -> float | None:
-    """Return the confidence; it may be written as text or in percent. Raises Malformed."""
+    """Return the confidence; it may be written as text or in percent. Raises
+    MalformedAnswerError."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -184,5 +186,5 @@ def _confidence(value: Any) -> float | None:
         except ValueError:
             value = None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise Malformed('the field "confidence" is not a number from 0 to 1')
+        raise MalformedAnswerError('the field "confidence" is not a number from 0 to 1')
     return float(value)

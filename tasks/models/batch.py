@@ -29,7 +29,7 @@ from neuron_atlas.tasks.models.account.messages import Result
 from neuron_atlas.tasks.models.answer import Answer, to_json
 from neuron_atlas.tasks.models.batch_lines import parse_line, read_line, redact
 from neuron_atlas.tasks.models.batch_provider import TRIES, BatchProvider, TransientError
-from neuron_atlas.tasks.models.failures import Failure, Stopped, Unusable
+from neuron_atlas.tasks.models.failures import Failure, ProviderError, ProviderStoppedError
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request_file import FiledRequest, read_request_files
 from neuron_atlas.tasks.models.send import open_client
@@ -63,14 +63,14 @@ class BatchSender:
         """Submit the requests of some files as batches; return the number of submitted requests.
 
         Batches are split by count and bytes. A request over the budget is not sent and gets the
-        status budget. Raises Unusable, or Stopped if the provider keeps failing.
+        status budget. Raises ProviderError, or ProviderStoppedError if the provider keeps failing.
         """
         handed_in = 0
         for group in split(read_request_files(files), self._settings):
             try:
                 handed_in += await self._hand_in(group)
             except TransientError as error:
-                raise Stopped(
+                raise ProviderStoppedError(
                     f"no batch could be handed in, {TRIES} times: {error}; what was handed in "
                     "before is kept, and the same call goes on"
                 ) from None
@@ -80,8 +80,9 @@ class BatchSender:
         """Settle the calls of batches that have ended; return the number of requests under way.
 
         A batch that cannot be fetched now is still under way. A batch that found the provider's
-        queue full is submitted again. Raises Unusable if every open batch found it full: the batch
-        is too large. Raises Stopped if the provider accepted a batch and then rejected its content.
+        queue full is submitted again. Raises ProviderError if every open batch found it full: the
+        batch is too large. Raises ProviderStoppedError if the provider accepted a batch and then
+        rejected its content.
         """
         under_way = 0
         with self._ledger.transaction() as ledger:
@@ -97,7 +98,7 @@ class BatchSender:
                 ended = True
             under_way += 0 if ended else len(batch.calls)
         if queue_full and len(queue_full) == len(batches):
-            raise Unusable(
+            raise ProviderError(
                 "a batch is too large for the account's queue: lower "
                 f"{self._group}.client.batch.max_requests ({queue_full[0]})"
             )
@@ -127,7 +128,7 @@ class BatchSender:
                 lines += await self._provider.lines(file_id)
         unusable = self._settle(batch, known.status, lines)
         if unusable is not None:
-            raise Stopped(str(unusable))
+            raise ProviderStoppedError(str(unusable))
         if known.status == "failed":
             self._raise_failure(known)
         return True
@@ -147,7 +148,9 @@ class BatchSender:
                 end_batch(ledger, batch.name)
         return found
 
-    def _settle(self, batch: OpenBatch, status: str, lines: Iterable[bytes]) -> Unusable | None:
+    def _settle(
+        self, batch: OpenBatch, status: str, lines: Iterable[bytes]
+    ) -> ProviderError | None:
         """Settle the calls of a batch by the lines of its output files, and close the batch.
 
         Returns the error that must stop the run, or None.
@@ -155,7 +158,7 @@ class BatchSender:
         results: dict[str, Result] = {}
         final: dict[str, Failure] = {}
         torn: set[str] = set()  # Requests with a damaged line; "" for a line without a hash.
-        unusable: Unusable | None = None
+        unusable: ProviderError | None = None
         for line in lines:
             known_as, fields = parse_line(line)
             if fields is None:
@@ -165,7 +168,7 @@ class BatchSender:
             if call is None or known_as in results:
                 continue
             outcome = read_line(fields, call, self._settings, self._prices, self._key, self._group)
-            if isinstance(outcome, Unusable):
+            if isinstance(outcome, ProviderError):
                 unusable = unusable or outcome
                 results[known_as] = Result(call.call, "unusable")
             elif isinstance(outcome, Answer):
@@ -215,7 +218,7 @@ class BatchSender:
         reason = redact(reason, self._key)
         if codes == {_QUEUE_IS_FULL}:
             raise _QueueFullError(reason)
-        raise Stopped(f"the provider refuses a batch: {reason}")
+        raise ProviderStoppedError(f"the provider refuses a batch: {reason}")
 
 
 @asynccontextmanager
@@ -225,8 +228,8 @@ async def batch_sender(
     ledger: Ledger,
     group: str = "explain",
 ) -> AsyncIterator[BatchSender]:
-    """Open a sender for the running event loop; group: see `Calls`. Raises Unusable if the key is
-    missing or malformed."""
+    """Open a sender for the running event loop; group: see `Calls`. Raises ProviderError if the key
+    is missing or malformed."""
     key = read_key(settings.api_key_env, group)
     async with open_client(settings, key) as client:
         yield BatchSender(settings, prices, ledger, client, key, group)

@@ -10,7 +10,7 @@ from typing import Any
 
 from neuron_atlas.tasks.models.account.batches import BatchedCall
 from neuron_atlas.tasks.models.answer import Answer, one_line, read_message
-from neuron_atlas.tasks.models.failures import Failure, Unusable, from_reply
+from neuron_atlas.tasks.models.failures import Failure, ProviderError, from_reply
 from neuron_atlas.tasks.models.logprobs import KEEP_NUMBERS
 from neuron_atlas.tasks.models.prices import Price, cost, price_of
 from neuron_atlas.tasks.models.request_file import FiledRequest
@@ -50,7 +50,7 @@ def read_line(
     prices: Mapping[str, Price],
     key: str,
     group: str,
-) -> Answer | Failure | Unusable:
+) -> Answer | Failure | ProviderError:
     """Return the outcome of a call from its line of the output or error file; group: see `Calls`.
 
     An answer without token counts costs the amount that was reserved for it.
@@ -71,7 +71,7 @@ def read_line(
             settings.api_key_env,
             group,
         )
-        if isinstance(outcome, Unusable):
+        if isinstance(outcome, ProviderError):
             return outcome
         outcome = replace(outcome, reason=redact(outcome.reason, key))
         if outcome.status == "filtered":

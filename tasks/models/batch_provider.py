@@ -12,7 +12,7 @@ import openai
 from openai.types import Batch
 
 from neuron_atlas.tasks.models.batch_lines import redact, write_line
-from neuron_atlas.tasks.models.failures import Stopped, Unusable, from_status
+from neuron_atlas.tasks.models.failures import ProviderError, ProviderStoppedError, from_status
 from neuron_atlas.tasks.models.request_file import FiledRequest
 from neuron_atlas.tasks.models.settings import ClientSettings
 
@@ -27,7 +27,7 @@ class TransientError(Exception):
 
 
 class BatchProvider:
-    """Client of a provider's file and batch endpoints. All methods raise Unusable, or
+    """Client of a provider's file and batch endpoints. All methods raise ProviderError, or
     TransientError if a retry may succeed. key: masked in the provider's messages. group: see
     `Calls`."""
 
@@ -100,20 +100,20 @@ class BatchProvider:
 
     async def _call(self, call: Awaitable[Any]) -> Any:
         settings = self._settings
-        failure: Unusable | TransientError
+        failure: ProviderError | TransientError
         try:
             return await call
         except openai.APIStatusError as error:
             read = from_status(error, settings.model, settings.api_key_env, self._group)
-            if isinstance(read, Unusable):
+            if isinstance(read, ProviderError):
                 # Credit may run out after days of a run; the configuration is right then.
                 codes = (error.code, error.type)
                 no_quota = error.status_code == 402 or "insufficient_quota" in codes
-                failure = Stopped(str(read)) if no_quota else read
+                failure = ProviderStoppedError(str(read)) if no_quota else read
             elif read.transient:
                 failure = TransientError(redact(read.reason, self._key))
             else:
-                failure = Unusable(
+                failure = ProviderError(
                     f"the provider refuses a batch: {redact(read.reason, self._key)}"
                 )
         except openai.APIConnectionError as error:

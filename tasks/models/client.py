@@ -19,7 +19,7 @@ from neuron_atlas.tasks.models.account.messages import Permit, Result, Stored, W
 from neuron_atlas.tasks.models.account.session import AccountSession
 from neuron_atlas.tasks.models.answer import Answer, from_json, to_json
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.models.failures import ProviderError
 from neuron_atlas.tasks.models.parallel import in_parallel
 from neuron_atlas.tasks.models.prices import Price, cost
 from neuron_atlas.tasks.models.request import Request, request_hash
@@ -34,7 +34,7 @@ __all__ = [
     "ClientSettings",
     "Collection",
     "Connection",
-    "Unusable",
+    "ProviderError",
     "connect",
     "in_parallel",
     "read_key",
@@ -97,8 +97,8 @@ class Connection:
     async def ask(self, request: Request) -> Answer:
         """Return the stored answer to this request or, where there is none, ask the model.
 
-        Retries transient failures. Only answers are stored, not failures. Raises Unusable if no
-        call can succeed.
+        Retries transient failures. Only answers are stored, not failures. Raises ProviderError if
+        no call can succeed.
         """
         outgoing = await self._model.stored_or_prepared(request, self._session)
         if isinstance(outgoing, Answer):
@@ -118,13 +118,13 @@ class Connection:
                 return self._model.check_answer(from_json(lease.answer))
             if not isinstance(lease, Permit):
                 if lease.kind == "stopped":
-                    raise Unusable(lease.reason)
+                    raise ProviderError(lease.reason)
                 return Answer("budget", reason=lease.reason, attempts=attempt)
             attempt += 1
             outcome = await self._uncancelled(self._attempt(outgoing, lease, attempt, begun))
             if isinstance(outcome, Answer):
                 return self._model.check_answer(outcome)
-            if isinstance(outcome, Unusable):
+            if isinstance(outcome, ProviderError):
                 raise outcome
             if outcome.excused:
                 attempt -= 1
@@ -169,7 +169,7 @@ class Connection:
                 tokens_out=outcome.tokens_out,
                 seconds=now - sent_at,
             )
-        elif isinstance(outcome, Unusable):
+        elif isinstance(outcome, ProviderError):
             result = replace(result, status="unusable", stop=str(outcome))
         else:
             result = replace(result, status=outcome.kind, maybe_billed=outcome.billed)
@@ -199,8 +199,8 @@ async def connect(
 ) -> AsyncIterator[Connection | Collection]:
     """Open a connection for the running event loop.
 
-    With a request file, nothing is sent and no key is needed. Else raises Unusable before anything
-    is sent if the key is missing or malformed.
+    With a request file, nothing is sent and no key is needed. Else raises ProviderError before
+    anything is sent if the key is missing or malformed.
     """
     calls = calls or Calls()
     model = _Model(settings, prices or {}, calls.group)

@@ -15,7 +15,7 @@ R = TypeVar("R")
 Messages = Sequence[Mapping[str, Any]]
 
 
-class Malformed(ValueError):
+class MalformedAnswerError(ValueError):
     """An answer cannot be parsed; the message gives the model the reason."""
 
 
@@ -46,8 +46,8 @@ class Dialogue:
     ) -> Outcome[R]:
         """Ask; if the answer is malformed, ask once more with that answer and the problem.
 
-        read: parses an answer; raises Malformed. again: returns the text of the second question,
-        given the problem.
+        read: parses an answer; raises MalformedAnswerError. again: returns the text of the second
+        question, given the problem.
         """
         answers = [await self.ask_once(request)]
         reading, complaint = _read(answers[0], read)
@@ -95,5 +95,5 @@ def _read(answer: Answer, read: Callable[[Answer], R]) -> tuple[R | None, str]:
         return None, ""
     try:
         return read(answer), ""
-    except Malformed as error:
+    except MalformedAnswerError as error:
         return None, str(error)

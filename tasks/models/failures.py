@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from neuron_atlas.tasks.models.headers import retry_after
 
-if TYPE_CHECKING:  # Importing openai takes a second, which catching Unusable should not cost.
+if TYPE_CHECKING:  # Importing openai takes a second, which catching ProviderError should not cost.
     import openai
 
 _FILTER_CODES = ("content_filter", "content_policy_violation")
 
 
-class Unusable(Exception):
+class ProviderError(Exception):
     """No call can succeed until the user acts; the message is one line with the remedy."""
 
 
-class Stopped(Unusable):
+class ProviderStoppedError(ProviderError):
     """Calls stopped succeeding during a run. The configuration is right; finished work is kept."""
 
 
@@ -47,10 +47,10 @@ class Failure:
 
 def from_status(
     error: openai.APIStatusError, model: str, api_key_env: str, group: str
-) -> Failure | Unusable:
+) -> Failure | ProviderError:
     """Classify an HTTP status of 4xx or 5xx; group: see `Calls`.
 
-    Returns an `Unusable` instead of raising it: raised while `error` is handled, it would be
+    Returns an `ProviderError` instead of raising it: raised while `error` is handled, it would be
     chained to the request, which holds the key.
     """
     body = error.body if isinstance(error.body, Mapping) else {}
@@ -65,27 +65,27 @@ def from_status(
 
 def from_reply(
     number: int, error: Mapping[str, Any], model: str, api_key_env: str, group: str
-) -> Failure | Unusable:
+) -> Failure | ProviderError:
     """Classify an HTTP status of 4xx or 5xx, given the `error` object of the reply's body."""
     code, kind = str(error.get("code") or ""), error.get("type")
     if number == 401 or number == 403:
-        return Unusable(
+        return ProviderError(
             f"the provider refuses the key in the environment variable {api_key_env} "
             f"(HTTP {number}): put a key there that may use the model {model!r}, "
             f"or name another variable in {group}.client.api_key_env"
         )
     if number == 402 or "insufficient_quota" in (code, kind):
-        return Unusable(
+        return ProviderError(
             f"the account of the key in {api_key_env} has no quota left (HTTP {number}): add credit"
             f" to it, or name the variable of another account's key in {group}.client.api_key_env"
         )
     if code == "model_not_found":
-        return Unusable(
+        return ProviderError(
             f"the provider does not know the model {model!r}: set {group}.client.model to one that "
             "it offers to this key"
         )
     if number == 404:
-        return Unusable(
+        return ProviderError(
             f"the provider answers HTTP 404: check that {group}.client.base_url ends where "
             f"/chat/completions begins (often /v1), and that it offers {group}.client.model="
             f"{model!r}"

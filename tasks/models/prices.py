@@ -10,7 +10,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from neuron_atlas.tasks.models.answer import Answer
-from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.models.failures import ProviderError
 from neuron_atlas.tasks.settings import Share
 
 
@@ -60,7 +60,7 @@ def total_cost(prices: Mapping[str, Price], model: str, answers: Iterable[Answer
 
 
 def check_price(prices: Mapping[str, Price], model: str, where: str) -> None:
-    """Raise Unusable if `model` has no price: the cost of a run would be unknown.
+    """Raise ProviderError if `model` has no price: the cost of a run would be unknown.
 
     where: the setting with the prices, for the message.
     """
@@ -68,7 +68,7 @@ def check_price(prices: Mapping[str, Price], model: str, where: str) -> None:
         known = ", ".join(sorted(prices)) or "none"
         # On the command line, these characters would end a key.
         key = re.sub(r"([\\(){}\[\]:=, \t])", r"\\\1", model)
-        raise Unusable(
+        raise ProviderError(
             f"{where}: the model {model!r} has no price (there are: {known}); give its USD for a "
             f"million tokens and the date of the price, such as '+{where}={{{key}: "
             """{input: 2.5, output: 10, date: "2026-04-05"}}', with 0 for a server of your own"""

@@ -14,7 +14,7 @@ import openai
 
 from neuron_atlas.tasks.models.account.messages import Usage
 from neuron_atlas.tasks.models.answer import Answer, one_line, read_completion
-from neuron_atlas.tasks.models.failures import Failure, Unusable, from_connection, from_status
+from neuron_atlas.tasks.models.failures import Failure, ProviderError, from_connection, from_status
 from neuron_atlas.tasks.models.headers import processing_s, read_hint
 from neuron_atlas.tasks.models.request import Keep
 from neuron_atlas.tasks.models.servers import Servers
@@ -42,7 +42,7 @@ class Outgoing:
     keep: Keep | None = None
 
 
-Outcome = Answer | Failure | Unusable
+Outcome = Answer | Failure | ProviderError
 
 
 class Sender:
@@ -63,7 +63,8 @@ class Sender:
         self._clients: dict[str, openai.AsyncOpenAI] = {}
 
     async def ready(self) -> None:
-        """Wait until there is a server to send to. Raises Stopped if there will be none."""
+        """Wait until there is a server to send to. Raises ProviderStoppedError if there will be
+        none."""
         await self._servers.ready()
 
     async def close(self) -> None:

@@ -21,7 +21,8 @@ class Servers(Protocol):
     is_own: bool
 
     async def ready(self) -> None:
-        """Wait until there is a server to send to. Raises Stopped if there will be none."""
+        """Wait until there is a server to send to. Raises ProviderStoppedError if there will be
+        none."""
 
     def choose(self, affinity: str) -> str:
         """Return the base_url for a request. Requests of one affinity share a server's cache."""

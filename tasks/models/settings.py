@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, MinLen
 
-from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.models.failures import ProviderError
 from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -166,16 +166,16 @@ class ClientSettings:
 
 
 def read_key(api_key_env: str, group: str) -> str:
-    """Return the key in an environment variable; group: see `Calls`. Raises Unusable if it is
+    """Return the key in an environment variable; group: see `Calls`. Raises ProviderError if it is
     missing or malformed; the message does not contain it."""
     key = os.environ.get(api_key_env, "").strip()
     if not key:
-        raise Unusable(
+        raise ProviderError(
             f"the environment variable {api_key_env} is not set: put the provider's key there, or "
             f"name another in {group}.client.api_key_env (a server that needs no key takes any)"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise Unusable(
+        raise ProviderError(
             f"the environment variable {api_key_env} does not hold a key: it has spaces, line "
             "breaks or special characters within"
         )

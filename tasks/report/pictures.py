@@ -10,7 +10,7 @@ from PIL import Image
 
 from neuron_atlas.tasks.report.palette import heat_colours
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.samples.source import BadSample, SourceError
+from neuron_atlas.tasks.samples.source import SampleError, SourceError
 
 _JPEG_QUALITY = 88
 
@@ -30,7 +30,7 @@ def open_view(
         return None, "the dataset is not available"
     try:
         view = catalog.open_view(sample_id)
-    except BadSample as bad:
+    except SampleError as bad:
         return None, f"{bad.status}: {bad.reason}"
     except (OSError, SourceError) as error:
         return None, str(error)

@@ -80,7 +80,7 @@ class Catalog:
     def open_view(self, sample_id: int) -> Image.Image:
         """Return what the subject saw of a sample as one RGB picture, black outside the images.
 
-        Raises BadSample, and ValueError if the catalog has no source.
+        Raises SampleError, and ValueError if the catalog has no source.
         """
         view = self[sample_id].view
         images = self.open_images(sample_id)
@@ -96,7 +96,7 @@ class Catalog:
     def open_image(self, reference: str) -> Image.Image:
         """Return one of a sample's `images`, whole and upright, RGB.
 
-        Raises BadSample, and ValueError if the catalog has no source.
+        Raises SampleError, and ValueError if the catalog has no source.
         """
         if self.source is None:
             raise ValueError("the catalog has no images: it was opened without a source")

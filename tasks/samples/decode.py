@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import ExifTags, Image
 
-from neuron_atlas.tasks.samples.source import BadSample
+from neuron_atlas.tasks.samples.source import SampleError
 
 DEFAULT_MAX_PIXELS = 2**26
 """8192 x 8192 pixels: 200 MB as RGB, and below the size at which Pillow warns."""
@@ -32,7 +32,7 @@ def decode_image(encoded: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.
     """Decode the first frame of an image file to RGB as a viewer shows it.
 
     Applies the EXIF rotation, puts transparent images on white, and scales 16-bit, 32-bit and
-    float grays to 8 bits. Raises BadSample: "oversized" if the header announces more than
+    float grays to 8 bits. Raises SampleError: "oversized" if the header announces more than
     `max_pixels` or Pillow's own limit (nothing is decoded), "unreadable" if the bytes are not a
     complete image.
     """
@@ -40,7 +40,7 @@ def decode_image(encoded: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         width, height = image.size
         if width * height > max_pixels:
-            raise BadSample(
+            raise SampleError(
                 "oversized",
                 f"{width} x {height} pixels exceed the limit of {max_pixels}; "
                 "raise data.max_pixels",
@@ -48,19 +48,21 @@ def decode_image(encoded: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.
         # Load before reading mode and orientation: TIFF turns itself upright while it loads.
         image.load()
         return _upright(_to_rgb(image), _orientation(image))
-    except BadSample:
+    except SampleError:
         raise
     except Image.UnidentifiedImageError as error:
         # Pillow's message contains a memory address, which differs from run to run.
         formats = ", ".join(FORMATS)
-        raise BadSample("unreadable", f"not an image in a supported format ({formats})") from error
+        raise SampleError(
+            "unreadable", f"not an image in a supported format ({formats})"
+        ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow's limit is global to the process, so this function does not change it.
-        raise BadSample(
+        raise SampleError(
             "oversized", f"{error} This is Pillow's own limit; shrink the image."
         ) from error
     except Exception as error:  # Codecs raise OSError, SyntaxError, ValueError, struct.error ...
-        raise BadSample("unreadable", f"{type(error).__name__}: {error}") from error
+        raise SampleError("unreadable", f"{type(error).__name__}: {error}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

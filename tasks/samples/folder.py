@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
 from neuron_atlas.tasks.samples.image_file import digest_files, open_below, read_below
 from neuron_atlas.tasks.samples.rows import Row, read_annotation_rows
-from neuron_atlas.tasks.samples.source import BadSample, OpenedImage, Record, Source, SourceError
+from neuron_atlas.tasks.samples.source import OpenedImage, Record, SampleError, Source, SourceError
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2"}
@@ -58,7 +58,8 @@ class Folder(Source):
             yield Record(name, (name,), text)
 
     def open_image(self, image: str) -> OpenedImage:
-        """Open an image of the folder. Raises BadSample, and SourceError if there is no folder."""
+        """Open an image of the folder. Raises SampleError, and SourceError if there is no
+        folder."""
         return open_below(self._root, image, self.max_pixels)
 
     def probe(self) -> str:
@@ -130,5 +131,5 @@ def _caption_file(root: Path, image: str) -> str:
         return read_below(root, name).decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise SourceError(f"{root / name}: not UTF-8 ({error.reason}); save it as UTF-8") from error
-    except BadSample as bad:
+    except SampleError as bad:
         raise SourceError(f"{root / name}: {bad.reason}") from bad

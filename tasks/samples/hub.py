@@ -19,7 +19,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
 from neuron_atlas.tasks.samples.image_file import open_encoded, read_below
 from neuron_atlas.tasks.samples.rows import Row
-from neuron_atlas.tasks.samples.source import BadSample, OpenedImage, Record, Source, SourceError
+from neuron_atlas.tasks.samples.source import OpenedImage, Record, SampleError, Source, SourceError
 
 _BATCH_ROWS = 1000
 
@@ -62,10 +62,10 @@ class Hub(Source):
             )
 
     def open_image(self, image: str) -> OpenedImage:
-        """Open a row's image. Raises BadSample, and SourceError if the dataset cannot be read."""
+        """Open a row's image. Raises SampleError, and SourceError if the dataset cannot be read."""
         images = _open(self).images
         if not image.isdecimal() or int(image) >= len(images):
-            raise BadSample("missing", f"row {image!r} is not one of the {len(images)} rows")
+            raise SampleError("missing", f"row {image!r} is not one of the {len(images)} rows")
         stored = images[int(image)][self.image_column] or {}
         encoded = stored.get("bytes")
         if encoded is None:
@@ -197,12 +197,12 @@ def _load_saved(folder: Path, split: str) -> tuple[Dataset, str]:
 def _read(path: str, folder: Path | None) -> bytes:
     """Read an image file from the dataset's own folder or from a Hugging Face cache."""
     if not path:
-        raise BadSample("missing", "the row has no image")
+        raise SampleError("missing", "the row has no image")
     if "://" in path:
-        raise BadSample("outside", f"{path!r} is a URL; only downloaded images are read")
+        raise SampleError("outside", f"{path!r} is a URL; only downloaded images are read")
     if folder is not None and not os.path.isabs(path):
         return read_below(folder, path)
-    refusal = BadSample("missing", f"{path!r} was not downloaded with the dataset")
+    refusal = SampleError("missing", f"{path!r} was not downloaded with the dataset")
     if not os.path.isabs(path):
         raise refusal
     for root in (folder, *_caches()):
@@ -210,7 +210,7 @@ def _read(path: str, folder: Path | None) -> bytes:
             continue
         try:
             return read_below(root, path)
-        except BadSample as bad:
+        except SampleError as bad:
             if bad.status != "outside":
                 raise
             refusal = bad

@@ -9,39 +9,39 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from neuron_atlas.tasks.samples.decode import decode_image
-from neuron_atlas.tasks.samples.source import BadSample, OpenedImage, Record, SourceError
+from neuron_atlas.tasks.samples.source import OpenedImage, Record, SampleError, SourceError
 
 
 def open_below(root: Path, name: str, max_pixels: int) -> OpenedImage:
     """Read and decode the image at `name`, relative to `root`.
 
-    Raises as `read_below` does, and BadSample "oversized" or "unreadable".
+    Raises as `read_below` does, and SampleError "oversized" or "unreadable".
     """
     return open_encoded(read_below(root, name), max_pixels)
 
 
 def open_encoded(encoded: bytes, max_pixels: int) -> OpenedImage:
-    """Decode an image file's bytes. Raises BadSample "oversized" or "unreadable"."""
+    """Decode an image file's bytes. Raises SampleError "oversized" or "unreadable"."""
     return OpenedImage(decode_image(encoded, max_pixels), hashlib.sha256(encoded).hexdigest())
 
 
 def read_below(root: Path, name: str) -> bytes:
     """Read the file at `name`, relative to `root`; reject files outside `root`.
 
-    Resolves `..` and symbolic links before the check. Raises BadSample "missing", "outside" or
+    Resolves `..` and symbolic links before the check. Raises SampleError "missing", "outside" or
     "unreadable", and SourceError if `root` does not exist.
     """
     # Messages give the dataset's name of the file, because `root` differs between machines.
     if not name:
-        raise BadSample("missing", "the row names no image")
+        raise SampleError("missing", "the row names no image")
     try:
         folder = root.resolve()
         path = (folder / name).resolve()
         is_inside, is_file = path.is_relative_to(folder), path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # A loop of links, a name too long ...
-        raise BadSample("missing", f"{name!r} is not a path ({type(error).__name__})") from error
+        raise SampleError("missing", f"{name!r} is not a path ({type(error).__name__})") from error
     if not is_inside:
-        raise BadSample(
+        raise SampleError(
             "outside",
             f"{name!r} is outside the dataset's folder; copy the file into it, or choose a folder "
             "that contains all files",
@@ -49,11 +49,11 @@ def read_below(root: Path, name: str) -> bytes:
     if not is_file:
         if not folder.is_dir():
             raise SourceError(f"{root}: no such folder on this machine; mount it or correct it")
-        raise BadSample("missing", f"{name!r} is not a file in the dataset's folder")
+        raise SampleError("missing", f"{name!r} is not a file in the dataset's folder")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BadSample("unreadable", f"{name!r}: {error.strerror}") from error
+        raise SampleError("unreadable", f"{name!r}: {error.strerror}") from error
 
 
 def digest_files(records: Iterable[Record], root: Path) -> str:

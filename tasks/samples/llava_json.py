@@ -42,7 +42,8 @@ class LlavaJson(Source):
             yield Record(row.identity("id"), row.strings("image"), _first_answer(row))
 
     def open_image(self, image: str) -> OpenedImage:
-        """Open an image of the folder. Raises BadSample, and SourceError if there is no folder."""
+        """Open an image of the folder. Raises SampleError, and SourceError if there is no
+        folder."""
         return open_below(self._folder, image, self.max_pixels)
 
     def probe(self) -> str:

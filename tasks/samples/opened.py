@@ -11,15 +11,15 @@ _MAX_REASON = 200
 """Characters of a reason."""
 
 
-class Unopenable(Exception):
+class UnopenableError(Exception):
     """An image opened in the `samples` stage, but cannot be opened now."""
 
 
 def open_view(catalog: Catalog, sample_id: int) -> Image.Image:
-    """Return `Catalog.open_view`. Raises Unopenable for any error of the source."""
+    """Return `Catalog.open_view`. Raises UnopenableError for any error of the source."""
     try:
         return catalog.open_view(sample_id)
     except Exception as error:
-        raise Unopenable(
+        raise UnopenableError(
             printable(f"sample {sample_id}: {type(error).__name__}: {error}")[:_MAX_REASON]
         ) from error

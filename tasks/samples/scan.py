@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import CONCEPTS, SAMPLES
-from neuron_atlas.tasks.samples.source import BadSample, Record, Source, SourceError
+from neuron_atlas.tasks.samples.source import Record, SampleError, Source, SourceError
 
 
 def scan_samples(
@@ -94,7 +94,7 @@ def _open(source: Source, record: Record) -> dict[str, Any]:
         # The dataset failed, not this image. A worker without the mount must not mark all its
         # samples as bad.
         raise
-    except BadSample as bad:
+    except SampleError as bad:
         return _unread(bad.status, bad.reason)
     except Exception as error:  # One image must not stop the scan.
         return _unread("unreadable", f"{type(error).__name__}: {error}")

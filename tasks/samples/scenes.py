@@ -9,7 +9,7 @@ from PIL import Image
 
 from neuron_atlas.tasks.artifacts import CONCEPT_GRID
 from neuron_atlas.tasks.samples.drawing import SHAPES, Figure, coverage, paint
-from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record, Source
+from neuron_atlas.tasks.samples.source import Concept, OpenedImage, Record, SampleError, Source
 
 SIZES = {"small": 0.10, "large": 0.17}
 COLORS = {
@@ -70,7 +70,7 @@ class Scenes(Source):
             )
 
     def open_image(self, image: str) -> OpenedImage:
-        """Draw a scene; its hash covers the pixels and their shape. Raises BadSample."""
+        """Draw a scene; its hash covers the pixels and their shape. Raises SampleError."""
         scene = self._scene(image)
         figures = [thing.figure for thing in scene.objects]
         pixels = paint(figures, scene.background_rgb, self.size)
@@ -85,7 +85,7 @@ class Scenes(Source):
         return digest.hexdigest()
 
     def concepts(self, image: str) -> list[Concept]:
-        """Return every concept in the scene's description, with its mask. Raises BadSample.
+        """Return every concept in the scene's description, with its mask. Raises SampleError.
 
         The mask of a color, shape, size or position covers all objects that have it. The mask of
         the background covers the area without objects.
@@ -108,7 +108,7 @@ class Scenes(Source):
         seed, _, index = image.partition("/")
         if seed != str(self.seed) or not index.isdecimal() or int(index) >= self.count:
             reason = f"{image!r} is not one of the {self.count} scenes of seed {self.seed}"
-            raise BadSample("missing", reason)
+            raise SampleError("missing", reason)
         return _draw_scene(self.seed, int(index))
 
 

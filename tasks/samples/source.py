@@ -48,7 +48,7 @@ class Concept:
     mask: np.ndarray
 
 
-class BadSample(Exception):
+class SampleError(Exception):
     """A sample cannot be used. status: one of the statuses of the `samples` table."""
 
     def __init__(self, status: str, reason: str) -> None:
@@ -81,7 +81,7 @@ class Source(Protocol):
     def open_image(self, image: str) -> OpenedImage:
         """Open one of a record's images. Called on workers.
 
-        Raises BadSample, and SourceError if the dataset as a whole cannot be read.
+        Raises SampleError, and SourceError if the dataset as a whole cannot be read.
         """
 
     def probe(self) -> str:

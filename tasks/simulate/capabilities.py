@@ -26,7 +26,7 @@ def probe_server(
 ) -> Found | None:
     """Return the result of `request` over its own connection; None if its answer is inconclusive.
 
-    Raises Unusable.
+    Raises ProviderError.
     """
 
     async def probe() -> Found | Answer:

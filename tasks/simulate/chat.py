@@ -19,7 +19,7 @@ from neuron_atlas.tasks.models.client import (
     ClientSettings,
     Collection,
     Connection,
-    Unusable,
+    ProviderError,
     connect,
     in_parallel,
     read_key,
@@ -30,7 +30,7 @@ from neuron_atlas.tasks.models.logprobs import KEEP_NUMBERS, read_odds
 from neuron_atlas.tasks.models.prices import Price, check_price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.samples.opened import Unopenable, open_view
+from neuron_atlas.tasks.samples.opened import UnopenableError, open_view
 from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
 from neuron_atlas.tasks.simulate.capabilities import probe_server
 from neuron_atlas.tasks.simulate.estimator import ChatCapabilities, probe_estimator
@@ -100,7 +100,7 @@ class ChatSimulator(Simulator):
         return wording()
 
     def check(self) -> None:
-        """See `Simulator`. Raises Unusable if the model's price or the API key is missing."""
+        """See `Simulator`. Raises ProviderError if the model's price or the API key is missing."""
         check_price(self.prices, self.client.model, "simulate.prices")
         read_key(self.client.api_key_env, "simulate")
 
@@ -120,7 +120,7 @@ class ChatSimulator(Simulator):
         calls: Calls,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        """See `Simulator`. Runs its own event loop. Raises Unusable.
+        """See `Simulator`. Runs its own event loop. Raises ProviderError.
 
         Requests are sorted by image and sample, so that a server's prefix cache can be used.
         """
@@ -137,7 +137,7 @@ class ChatSimulator(Simulator):
             return ChatCapabilities("integers")
         found = await probe_estimator(connection, self.parameters(), self.structured)
         if self.estimator == "expected" and found == ChatCapabilities("integers"):
-            raise Unusable(
+            raise ProviderError(
                 f"the server of {self.client.model!r} does not return the probabilities of the "
                 "numbers that it writes (logprobs, top_logprobs), or they are almost 0: set "
                 "simulate.estimator to integers or auto"
@@ -207,7 +207,7 @@ class _RatingCalls:
             prompt = await loop.run_in_executor(
                 self._drawing, self._sample_prompt, request.sample_id
             )
-        except Unopenable as error:
+        except UnopenableError as error:
             return self._failed("failed", str(error))
         sheet = prompt.sheet
         outcome = await self._dialogue.ask(
@@ -246,7 +246,7 @@ class _RatingCalls:
         )
 
     def _draw(self, sample_id: int) -> _SamplePrompt:
-        """Return the prompt part of a sample. Raises Unopenable."""
+        """Return the prompt part of a sample. Raises UnopenableError."""
         settings, sample = self._settings, self._catalog[sample_id]
         view, grids, urls = sample.view, [], []
         whole = open_view(self._catalog, sample_id) if view.panels else None

@@ -15,7 +15,7 @@ from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.out_of_memory import is_out_of_memory
 from neuron_atlas.tasks.models.pretrained import ModelError
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
-from neuron_atlas.tasks.samples.source import BadSample
+from neuron_atlas.tasks.samples.source import SampleError
 from neuron_atlas.tasks.simulate.segmenter import Box, Segmenter, mean_over_tokens
 from neuron_atlas.tasks.simulate.simulator import (
     Capabilities,
@@ -133,7 +133,7 @@ class HeatMaps(Simulator):
         for name in sorted(images - features.keys()):
             try:
                 opened[name] = catalog.open_image(name)
-            except BadSample as error:
+            except SampleError as error:
                 unreadable[name] = error.reason
         if opened:
             encoded = self._segmenter.encode_images(list(opened.values()))

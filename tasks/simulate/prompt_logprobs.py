@@ -16,7 +16,7 @@ from neuron_atlas.tasks.models.client import (
     ClientSettings,
     Collection,
     Connection,
-    Unusable,
+    ProviderError,
     connect,
     in_parallel,
     read_key,
@@ -81,7 +81,7 @@ class PromptLogprobs(Simulator):
         return wording()
 
     def check(self) -> None:
-        """See `Simulator`. Raises Unusable if the model's price or the API key is missing."""
+        """See `Simulator`. Raises ProviderError if the model's price or the API key is missing."""
         check_price(self.prices, self.client.model, "simulate.prices")
         read_key(self.client.api_key_env, "simulate")
 
@@ -101,7 +101,7 @@ class PromptLogprobs(Simulator):
         calls: Calls,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        """See `Simulator`. Runs its own event loop. Raises Unusable."""
+        """See `Simulator`. Runs its own event loop. Raises ProviderError."""
         check_price(self.prices, self.client.model, "simulate.prices")
         scale = None if capabilities is None else Scale(**capabilities.details)
         return asyncio.run(self._simulate_all(requests, catalog, calls, scale))
@@ -151,7 +151,7 @@ class PromptLogprobs(Simulator):
         if odds is not None:
             scale = read_scale(odds)
             if scale is None:
-                raise Unusable(
+                raise ProviderError(
                     f"the tokenizer of {self.client.model!r} merges a tab with the number after "
                     f"it, so {self.name} cannot read its numbers: use simulate=chat, or another "
                     "model"
@@ -159,7 +159,7 @@ class PromptLogprobs(Simulator):
             return scale
         if is_undecided(answer):
             return answer
-        raise Unusable(
+        raise ProviderError(
             f"the server of {self.client.model!r} does not return the log probabilities of its "
             "prompt (prompt_logprobs, return_token_ids), as vLLM does "
             f"({answer.reason or answer.status}); use such a server, or simulate=chat"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuron_atlas.tasks.models.dialogue import Malformed
+from neuron_atlas.tasks.models.dialogue import MalformedAnswerError
 from neuron_atlas.tasks.models.json_answer import Found, find_objects
 from neuron_atlas.tasks.models.logprobs import Odds
 from neuron_atlas.tasks.simulate.scale import HIGHEST
@@ -35,8 +35,8 @@ class Ratings:
 def read_ratings(text: str, sheet: Sheet) -> Ratings:
     """Parse an answer to a sheet.
 
-    Raises Malformed if numbers are missing, too many or off the scale, if a field occurs twice, or
-    if there is no JSON object.
+    Raises MalformedAnswerError if numbers are missing, too many or off the scale, if a field occurs
+    twice, or if there is no JSON object.
     """
     names = [name for name, _ in sheet.fields]
     found = find_objects(text, pairs=list)
@@ -44,10 +44,10 @@ def read_ratings(text: str, sheet: Sheet) -> Ratings:
         iter(found), None
     )
     if chosen is None:
-        raise Malformed("it holds no JSON object")
+        raise MalformedAnswerError("it holds no JSON object")
     fields = dict(chosen.value)
     if len(fields) < len(chosen.value):
-        raise Malformed("a field stands in it twice")
+        raise MalformedAnswerError("a field stands in it twice")
     values: list[float] = []
     for name, count in sheet.fields:
         values += _numbers(name, count, fields, sheet.top)
@@ -120,18 +120,22 @@ def find_numbers(text: str) -> list[Span]:
 
 def _numbers(name: str, count: int, fields: dict[str, Any], top: int) -> list[float]:
     if name not in fields:
-        raise Malformed(f'the field "{name}" is missing')
+        raise MalformedAnswerError(f'the field "{name}" is missing')
     listed = fields[name]
     if name == SAMPLE and not isinstance(listed, list):
         listed = [listed]
     if not isinstance(listed, list):
-        raise Malformed(f'the field "{name}" is no list of numbers')
+        raise MalformedAnswerError(f'the field "{name}" is no list of numbers')
     if len(listed) != count:
-        raise Malformed(f'the field "{name}" has {len(listed)} numbers instead of {count}')
+        raise MalformedAnswerError(
+            f'the field "{name}" has {len(listed)} numbers instead of {count}'
+        )
     for value in listed:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value <= top:
-            raise Malformed(f'the field "{name}" holds something else than numbers from 0 to {top}')
+            raise MalformedAnswerError(
+                f'the field "{name}" holds something else than numbers from 0 to {top}'
+            )
     return [float(value) for value in listed]
 
 

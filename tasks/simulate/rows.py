@@ -47,7 +47,7 @@ def simulate_neurons(
     status. The caller must not write a table with rows of status `pending` (see `Simulator`).
 
     explained, controls: by (layer, neuron); controls from `other_neurons`. capabilities: result of
-    the simulator's probe. Raises Unusable and ModelError as `Simulator.simulate` does.
+    the simulator's probe. Raises ProviderError and ModelError as `Simulator.simulate` does.
     """
     calibration_by_neuron = {(neuron.layer, neuron.neuron): neuron for neuron in calibration}
     rows: list[dict] = []

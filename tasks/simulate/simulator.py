@@ -83,7 +83,8 @@ class Simulator(Protocol):
         return ""
 
     def check(self) -> None:
-        """Raise Unusable if no call can succeed, such as without a key. Runs before any stage."""
+        """Raise ProviderError if no call can succeed, such as without a key. Runs before any
+        stage."""
         return None
 
     def weights(self) -> str:
@@ -102,7 +103,7 @@ class Simulator(Protocol):
         return self
 
     def probe(self, calls: Calls) -> Capabilities | None:
-        """Probe its server's capabilities, once for all parts. Raises Unusable.
+        """Probe its server's capabilities, once for all parts. Raises ProviderError.
 
         None if there is nothing to probe, or if the server cannot answer now; each part then probes
         again.
@@ -126,6 +127,6 @@ class Simulator(Protocol):
         requests: all requests of a part, without duplicates. A simulator may process them in any
         order (such as image by image) and concurrently. capabilities: result of `probe`. If `calls`
         collects API calls for a batch, an unanswered request has status `pending`, and the table is
-        not written. Raises Unusable if no call can succeed (wrong key, unknown model), and
+        not written. Raises ProviderError if no call can succeed (wrong key, unknown model), and
         `tasks.models.pretrained.ModelError` if its own model cannot run.
         """

@@ -28,8 +28,8 @@ def describe_part(
 ) -> None:
     """Describe the usable samples of one `samples` file and write `descriptions` to `written`.
 
-    on_batch: called with the number of samples of each finished batch. Raises BadSample if an
-    image can no longer be opened, SubjectError if a sample cannot be encoded, and DiskFull.
+    on_batch: called with the number of samples of each finished batch. Raises SampleError if an
+    image can no longer be opened, SubjectError if a sample cannot be encoded, and DiskFullError.
     """
     listed = read_table(samples, SAMPLES)
     rows = listed.filter(pc.equal(listed["status"], "ok")).to_pylist()

@@ -19,7 +19,7 @@ from neuron_atlas.infra import follow_job
 from neuron_atlas.infra.follow_job import follow, needs_no_token, submit
 from neuron_atlas.infra.run_cluster import check_out, main, refuse_secrets, run_cluster
 from neuron_atlas.workflows.models.server_process import free_port
-from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from tests.workflows.runs import ROOT
 
 
@@ -95,7 +95,7 @@ def test_a_log_that_breaks_off_is_taken_up_where_it_broke(capsys):
 
 
 def test_a_cluster_that_answers_no_more_is_a_failed_run_that_may_go_on():
-    with pytest.raises(RunFailed, match=r"job-1 may still be running .* the same command again"):
+    with pytest.raises(RunError, match=r"job-1 may still be running .* the same command again"):
         followed(Client([[ConnectionError("gone")]]))
 
 
@@ -205,7 +205,7 @@ def test_a_signal_before_there_is_a_job_to_follow_ends_with_130_too(number):
 def test_a_key_of_the_environment_in_a_setting_is_refused_for_all_can_read_it():
     environment = {"OPENAI_API_KEY": "sk-very-secret", "HOME": "/home/sk-very-secret"}
     refuse_secrets(["explain.client.api_key_env=OPENAI_API_KEY"], environment)
-    with pytest.raises(WrongCall, match="contains the value of OPENAI_API_KEY") as caught:
+    with pytest.raises(ConfigError, match="contains the value of OPENAI_API_KEY") as caught:
         refuse_secrets(["out=/o", "explain.client.base_url=http://x/sk-very-secret"], environment)
     assert "sk-very-secret" not in str(caught.value)
 
@@ -217,18 +217,20 @@ def test_an_output_that_all_nodes_can_reach_is_taken(settings):
 
 @pytest.mark.parametrize("settings", [[], ["out=out/demo"], ["out=/shared", "out=mine"]])
 def test_a_folder_of_each_nodes_own_is_refused_before_anything_is_lost_in_it(settings):
-    with pytest.raises(WrongCall, match=r"^out=.* an absolute path that all nodes of the cluster"):
+    with pytest.raises(
+        ConfigError, match=r"^out=.* an absolute path that all nodes of the cluster"
+    ):
         check_out(settings, "http://head:8265")
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:{}", "127.0.0.1:{}"])
 def test_an_address_where_nobody_answers_is_told_at_once(address):
-    with pytest.raises(WrongCall, match=r"^RAY_ADDRESS: no answer from "):
+    with pytest.raises(ConfigError, match=r"^RAY_ADDRESS: no answer from "):
         submit(address.format(free_port("127.0.0.1")), "true", {})
 
 
 def test_ray_clients_address_is_refused_with_the_one_to_use():
-    with pytest.raises(WrongCall, match="give the job server instead, such as http://head:8265"):
+    with pytest.raises(ConfigError, match="give the job server instead, such as http://head:8265"):
         submit("ray://head:10001", "true", {})
 
 
@@ -249,7 +251,7 @@ def test_a_job_server_without_a_token_is_found_out(status, open_to_all):
 
 
 def test_a_cluster_has_at_least_one_node():
-    with pytest.raises(WrongCall, match=r"--nodes \(NODES\): must be at least 1, not 0"):
+    with pytest.raises(ConfigError, match=r"--nodes \(NODES\): must be at least 1, not 0"):
         run_cluster([], 0, "")
 
 

@@ -15,7 +15,7 @@ from neuron_atlas.tasks.artifacts import DESCRIPTIONS, write_table
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.workflows import atlas
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.store import Manifest, Store
 from neuron_atlas.workflows.run.summary import closing_summary
 from neuron_atlas.workflows.stages import describe, samples
@@ -143,7 +143,7 @@ def test_too_many_samples_without_a_description_stop_the_run_before_capture(tmp_
     (path,) = store.paths(done, "descriptions")
     write_table(table, DESCRIPTIONS, path)
     with (
-        pytest.raises(RunFailed, match=r"25.0% of 4 samples have no text")
+        pytest.raises(RunError, match=r"25.0% of 4 samples have no text")
         if fails
         else (nullcontext())
     ):

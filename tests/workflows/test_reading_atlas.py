@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from neuron_atlas.tasks.atlas import Atlas, NoSuchNeuron, NoSuchRun
+from neuron_atlas.tasks.atlas import Atlas, NeuronNotFoundError, RunNotFoundError
 from neuron_atlas.tasks.report.neuron_view import neuron_html
 from neuron_atlas.workflows.run.store import Manifest, Store
 from tests.loopback.object_store import BUCKET
@@ -105,7 +105,7 @@ def test_without_the_dataset_the_rest_is_there_and_it_is_said(explained, opened)
     ],
 )
 def test_a_neuron_that_is_not_there_is_refused(opened, layer, index, said):
-    with pytest.raises(NoSuchNeuron, match=said):
+    with pytest.raises(NeuronNotFoundError, match=said):
         opened.neuron(layer, index)
 
 
@@ -139,14 +139,14 @@ def test_the_last_run_is_opened_unless_another_is_named(tmp_path):
 
 
 def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path):
-    with pytest.raises(NoSuchRun, match="holds no finished run"):
+    with pytest.raises(RunNotFoundError, match="holds no finished run"):
         Atlas.open(tmp_path)
     Store(tmp_path).write_run([manifest("a")])
     (run,) = Atlas.runs(tmp_path)
-    with pytest.raises(NoSuchRun, match=f"there is no run 'zz'; there are:\n  {run.name}"):
+    with pytest.raises(RunNotFoundError, match=f"there is no run 'zz'; there are:\n  {run.name}"):
         Atlas.open(tmp_path, run="zz")
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(NoSuchRun, match="is not the manifest of a run"):
+    with pytest.raises(RunNotFoundError, match="is not the manifest of a run"):
         Atlas.open(tmp_path)
 
 

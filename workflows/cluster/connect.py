@@ -19,7 +19,7 @@ from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.signals import keeping_sigterm
 from neuron_atlas.workflows.cluster.start import start_with_retries
 from neuron_atlas.workflows.config.settings import ClusterSettings
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Work items contain paths and settings, not tables, so a local cluster needs little."""
@@ -34,7 +34,7 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR
 def cluster(settings: ClusterSettings) -> Iterator[None]:
     """Attach to a Ray cluster or start one while open. Does nothing if Ray is initialized already.
 
-    Raises WrongCall if there is no cluster at the address, RunFailed if Ray does not start.
+    Raises ConfigError if there is no cluster at the address, RunError if Ray does not start.
     """
     if ray.is_initialized():
         yield
@@ -80,18 +80,18 @@ def _attach(address: str) -> None:
         try:
             socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
         except (OSError, OverflowError) as error:
-            raise WrongCall(f"{wrong}: {error}") from error
+            raise ConfigError(f"{wrong}: {error}") from error
     try:
         _init(address=address)
     except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
-        raise WrongCall(
+        raise ConfigError(
             f"{wrong}, or it requires a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
             "RAY_AUTH_TOKEN_PATH"
         ) from error
 
 
 def _init(**options: Any) -> None:
-    """Call ray.init, and retry after a timeout. Raises RunFailed."""
+    """Call ray.init, and retry after a timeout. Raises RunError."""
 
     def init() -> None:
         try:

@@ -9,7 +9,7 @@ import ray
 
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.signals import finishing
-from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunFailed
+from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunError
 
 Item = TypeVar("Item")
 
@@ -62,7 +62,7 @@ def _wait_for_end(cancelled: list[ray.ObjectRef], ending_s: float) -> None:
 
 
 def result(reference: ray.ObjectRef) -> Any:
-    """Return the value of a reference. Raises the work's own exception, or RunFailed for one of
+    """Return the value of a reference. Raises the work's own exception, or RunError for one of
     Ray's."""
     try:
         return ray.get(reference)
@@ -75,4 +75,4 @@ def result(reference: ray.ObjectRef) -> Any:
         raise  # With the worker's traceback, which is shown nowhere else.
     except ray.exceptions.RayError as error:
         first = str(error).strip().splitlines()[0]
-        raise RunFailed(f"Ray could not finish the work: {first}") from error
+        raise RunError(f"Ray could not finish the work: {first}") from error

@@ -10,7 +10,7 @@ from typing import TypeVar
 import psutil
 
 from neuron_atlas.workflows.cluster.progress import say
-from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.errors import RunError
 
 ATTEMPTS = 4
 _TIMEOUT_MESSAGES = ("timed out", "timeout", "deadline exceeded", "failed to get node info")
@@ -24,7 +24,7 @@ def start_with_retries(start: Callable[[], _Started]) -> _Started:
 
     Ray waits 30 s for its node and 15 s for its agent. Where one of these waits runs out, the
     processes of the failed attempt are killed and `start` is called again. Other errors are
-    raised unchanged. Raises RunFailed after ATTEMPTS attempts.
+    raised unchanged. Raises RunError after ATTEMPTS attempts.
     """
     for attempt in range(1, ATTEMPTS + 1):
         before = set(psutil.Process().children())
@@ -36,7 +36,7 @@ def start_with_retries(start: Callable[[], _Started]) -> _Started:
                 raise
             _kill(set(psutil.Process().children()) - before)
             if attempt == ATTEMPTS:
-                raise RunFailed(
+                raise RunError(
                     f"Ray did not start in {ATTEMPTS} attempts, the machine is too busy. Run the "
                     "same command when it is less busy; finished work is kept."
                 ) from error

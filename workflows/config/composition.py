@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from neuron_atlas.tasks.artifacts.location import is_uri
 from neuron_atlas.workflows.config.reader import unknown_key
 from neuron_atlas.workflows.config.settings_help import settings_help
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.store import local_folder
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def expand_explainers(overrides: Sequence[str]) -> list[str]:
 
     Hydra itself would merge the files of a list into one group. NAME:CHOICE in the list gives a
     choice another name. Other settings of `explain` are added with ++; the reader passes them to
-    every explainer that has them. Raises WrongCall if two explainers have the same name.
+    every explainer that has them. Raises ConfigError if two explainers have the same name.
     """
     listed = [found[1] for text in overrides if (found := _EXPLAINERS.fullmatch(text))]
     if not listed:
@@ -83,7 +83,7 @@ def expand_explainers(overrides: Sequence[str]) -> list[str]:
     explainers: dict[str, str] = {}
     for name, _, choice in (item.partition(":") for item in items):
         if name in explainers:
-            raise WrongCall(f"explain: {name!r} is named twice; write NAME:{choice or name}")
+            raise ConfigError(f"explain: {name!r} is named twice; write NAME:{choice or name}")
         explainers[name] = choice or name
     return expanded + [
         f"+explain@explain.explainers.{name}={choice}" for name, choice in explainers.items()
@@ -91,9 +91,12 @@ def expand_explainers(overrides: Sequence[str]) -> list[str]:
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
-    """Return the config as plain data with absolute paths. Raises WrongCall for missing values."""
+    """Return the config as plain data with absolute paths. Raises ConfigError for missing
+    values."""
     if missing := sorted(OmegaConf.missing_keys(config)):
-        raise WrongCall("\n".join(f"{name}: must be given, such as {name}=..." for name in missing))
+        raise ConfigError(
+            "\n".join(f"{name}: must be given, such as {name}=..." for name in missing)
+        )
     for path in _PATHS:
         value = OmegaConf.select(config, path)
         if not isinstance(value, str) or is_uri(value):
@@ -105,20 +108,20 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> WrongCall:
+def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> ConfigError:
     """Return a Hydra error as one line: which setting is wrong, and what is allowed."""
     message = str(error)
     if isinstance(error, MissingConfigException):
         return _wrong_choice(message)
     if isinstance(error, OverrideParseException):
         first = message.strip().splitlines()[0]
-        return WrongCall(f"{error.override}: cannot be read ({first}); write setting=value")
+        return ConfigError(f"{error.override}: cannot be read ({first}); write setting=value")
     if unknown := re.search(r"Could not override '([^']+)'", message):
         return _wrong_key(unknown[1], overrides)
     line = " ".join(line.strip() for line in message.splitlines() if line.strip())
     if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return WrongCall(f"{error.full_key}: {line.split(' full_key: ')[0]}")
-    return WrongCall(
+        return ConfigError(f"{error.full_key}: {line.split(' full_key: ')[0]}")
+    return ConfigError(
         line if isinstance(error, HydraException) else f"{' '.join(overrides)}: {line}"
     )
 
@@ -127,19 +130,19 @@ HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """Errors of composing a config. ValueError: a group's choice is not a name."""
 
 
-def _wrong_choice(message: str) -> WrongCall:
+def _wrong_choice(message: str) -> ConfigError:
     named = re.search(r"'([^']+)/([^'/]+)'", message)
     if named is None:
-        return WrongCall(message.splitlines()[0])
+        return ConfigError(message.splitlines()[0])
     group, choice = named.groups()
-    return WrongCall(f"{group}: {choice!r} is not one of {', '.join(_choices(group))}")
+    return ConfigError(f"{group}: {choice!r} is not one of {', '.join(_choices(group))}")
 
 
 def _choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def _wrong_key(key: str, overrides: Sequence[str]) -> WrongCall:
+def _wrong_key(key: str, overrides: Sequence[str]) -> ConfigError:
     """Compose again with group choices only, to list the settings of the unknown key's group."""
     groups = {text: text.split("=")[0].lstrip("+~").split("@")[0] for text in overrides}
     choices = [text for text, name in groups.items() if (CONF / name).is_dir() and name != key]
@@ -151,4 +154,4 @@ def _wrong_key(key: str, overrides: Sequence[str]) -> WrongCall:
         key, (parent, _, _) = parent, parent.rpartition(".")
     group = OmegaConf.select(config, parent) if parent else config
     allowed: Mapping[Any, Any] = group if isinstance(group, DictConfig) else {}
-    return WrongCall(unknown_key(key, [str(name) for name in allowed if name != "_target_"]))
+    return ConfigError(unknown_key(key, [str(name) for name in allowed if name != "_target_"]))

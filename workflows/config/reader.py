@@ -17,7 +17,7 @@ from neuron_atlas.workflows.config.settings import (
     Settings,
     SimulateSettings,
 )
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 
 _GROUPS: dict[str, tuple[type, str]] = {
     "data": (DataSettings, "source"),
@@ -50,7 +50,7 @@ _MESSAGES = {
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
-    """Return the settings of a composed config. Raises WrongCall with one line for each error."""
+    """Return the settings of a composed config. Raises ConfigError with one line for each error."""
     nested = json.loads(json.dumps(config))
     explainers = _list_explainers(nested)
     for name, (kind, field) in _GROUPS.items():
@@ -63,7 +63,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
             problems = error.errors()
         if not any(_coerce(nested, problem) for problem in problems):
             lines = [_line(nested, problem, explainers) for problem in problems]
-            raise WrongCall("\n".join(lines))
+            raise ConfigError("\n".join(lines))
 
 
 def unknown_key(where: str, allowed: Iterable[str]) -> str:
@@ -75,22 +75,24 @@ def _list_explainers(config: dict[str, Any]) -> list[str]:
     """Replace `explain.explainers` by the first explainer's group, with the others under `further`.
 
     A setting next to `explainers` applies to every explainer that has it. Returns the explainers'
-    names; an empty list if the config has a single explainer. Raises WrongCall.
+    names; an empty list if the config has a single explainer. Raises ConfigError.
     """
     explain = config.get("explain")
     if not isinstance(explain, dict) or "explainers" not in explain:
         return []
     groups = explain.pop("explainers")
     if not isinstance(groups, dict) or not groups:
-        raise WrongCall("explain.explainers: must name explainers, such as explain=[gpt4o,dissect]")
+        raise ConfigError(
+            "explain.explainers: must name explainers, such as explain=[gpt4o,dissect]"
+        )
     for name, group in groups.items():
         if not isinstance(group, dict):
-            raise WrongCall(
+            raise ConfigError(
                 f"explain.explainers.{name}: must be a group of settings, not {group!r}"
             )
     known = {key for group in groups.values() for key in group}
     if unknown := sorted(explain.keys() - known):
-        raise WrongCall(unknown_key(f"explain.{unknown[0]}", known - {"_target_", "name"}))
+        raise ConfigError(unknown_key(f"explain.{unknown[0]}", known - {"_target_", "name"}))
     first, *further = (
         _merged(group, {key: value for key, value in explain.items() if key in group})
         | {"name": name}
@@ -111,7 +113,7 @@ def _merged(group: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
 def _nest(kind: type, field: str, group: dict[str, Any], where: str) -> dict[str, Any]:
     """Move the plug-in's settings (all but the group's own) below the plug-in's field.
 
-    Raises WrongCall if the group and the plug-in have a setting of the same name.
+    Raises ConfigError if the group and the plug-in have a setting of the same name.
     """
     own = field_names(kind) - {field}
     try:
@@ -119,7 +121,7 @@ def _nest(kind: type, field: str, group: dict[str, Any], where: str) -> dict[str
     except ValueError:
         both = set()  # Building the plug-in reports this error, together with all others.
     if both:
-        raise WrongCall(
+        raise ConfigError(
             f"{where}: {group['_target_']} and the group {where} both have a setting named "
             f"{min(both)!r}; rename the setting of the class"
         )

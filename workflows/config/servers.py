@@ -9,7 +9,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.models.failures import ProviderError
 from neuron_atlas.tasks.settings import AtLeastOne
 
 
@@ -43,10 +43,10 @@ class ServersSettings:
             )
 
     def check(self) -> None:
-        """Raise Unusable if the program is a path that does not exist on this machine."""
+        """Raise ProviderError if the program is a path that does not exist on this machine."""
         program = self.words[0]
         if "/" in program and not Path(program).expanduser().exists():
-            raise Unusable(
+            raise ProviderError(
                 f"simulate.servers.command: there is no {program}. Install vLLM in its own "
                 "environment (make vllm), or set VLLM_PYTHON or simulate.servers.command.0 to the "
                 "Python of an existing one"

@@ -79,7 +79,7 @@ class ExplainSettings:
     def check(self) -> None:
         """Check the explainers that call a model (`Explainer.check`). A dry run needs no key.
 
-        Raises Unusable.
+        Raises ProviderError.
         """
         for one in self.each:
             if not one.dry_run:
@@ -130,7 +130,7 @@ class SimulateSettings:
     def check(self) -> None:
         """Check the simulator (`Simulator.check`). Dry runs and own servers need no key.
 
-        Raises Unusable or ModelError.
+        Raises ProviderError or ModelError.
         """
         if not (self.dry_run or self.servers or self.base_urls):
             self.simulator.check()
@@ -201,7 +201,7 @@ class Settings:
         return self.explain.is_dry_run or self.simulate.dry_run
 
     def check(self) -> None:
-        """Raise Unusable or ModelError if a model of this run cannot be used."""
+        """Raise ProviderError or ModelError if a model of this run cannot be used."""
         self.explain.check()
         if self.explain.is_dry_run:
             return

@@ -79,11 +79,11 @@ class RemoteAccount:
         return result(self.actor.n_batches.remote())
 
     def hand_in(self, files: Sequence[Path]) -> int:
-        """Submit the requests of some files as batches; return how many. Raises Unusable."""
+        """Submit the requests of some files as batches; return how many. Raises ProviderError."""
         return result(self.actor.hand_in.remote(files))
 
     def fetch(self) -> int:
-        """Settle ended batches; return the number of requests under way. Raises Unusable."""
+        """Settle ended batches; return the number of requests under way. Raises ProviderError."""
         return result(self.actor.fetch.remote())
 
 

@@ -19,7 +19,7 @@ from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
 from neuron_atlas.workflows.cluster.progress import Advance, say
 from neuron_atlas.workflows.models.account import RemoteAccount, open_account
 from neuron_atlas.workflows.models.spending import show_spending, spending_note
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 
 JOURNAL = "journal.sqlite"
 LogLive = Callable[[Mapping[str, float], int], None]
@@ -136,13 +136,13 @@ class OpenCalls:
 def open_calls(use: ModelUse, local: Path) -> Iterator[OpenCalls]:
     """Open the account of a model for one stage. local: the folder of its file.
 
-    Raises WrongCall if batches of an earlier run are open and the mode is not batch: their requests
-    would be paid twice.
+    Raises ConfigError if batches of an earlier run are open and the mode is not batch: their
+    requests would be paid twice.
     """
     path = local / JOURNAL
     with open_account(path, use.stage, use.budget_usd, use.client, use.prices) as account:
         if use.mode != "batch" and (n_batches := account.n_batches()):
-            raise WrongCall(
+            raise ConfigError(
                 f"{use.stage}.mode: {n_batches:,} batches of an earlier run have not been "
                 f"fetched; run with {use.stage}.mode=batch until they are, or their requests are "
                 "paid twice"

@@ -12,7 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from neuron_atlas.tasks.models.failures import Stopped
+from neuron_atlas.tasks.models.failures import ProviderStoppedError
 from neuron_atlas.workflows.config.servers import ServersSettings
 from neuron_atlas.workflows.models.server_process import ServerProcess, free_port
 
@@ -53,10 +53,10 @@ class ModelServer:
         deadline = time.monotonic() + self._settings.start_s
         while not self._is_up:
             if self._stop_reason:
-                raise Stopped(self._stop_reason)
+                raise ProviderStoppedError(self._stop_reason)
             if time.monotonic() > deadline:
                 waited = f"did not answer within {self._settings.start_s:g} s"
-                raise Stopped(self._with_log(waited))
+                raise ProviderStoppedError(self._with_log(waited))
             await asyncio.sleep(_LOOK_EVERY_S)
 
     def choose(self, affinity: str) -> str:

@@ -14,7 +14,7 @@ from neuron_atlas.workflows.cluster.actor_pool import Holding, Placement
 from neuron_atlas.workflows.config.servers import ServersSettings
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.models.model_server import ModelServer
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 
 
 def served_by_actors(settings: ServersSettings, logs: Path) -> Holding:
@@ -26,13 +26,14 @@ def served_by_actors(settings: ServersSettings, logs: Path) -> Holding:
 
 
 def server_count(settings: ServersSettings, gpus: Sequence[int]) -> int:
-    """Return how many servers to start. gpus: of each node. Raises WrongCall if they do not fit."""
+    """Return how many servers to start. gpus: of each node. Raises ConfigError if they do not
+    fit."""
     if not any(gpus) or not settings.gpus:
         return settings.count or 1
     limit = sum(of_node // settings.gpus for of_node in gpus)
     if (settings.count or 1) > limit:
         each = " + ".join(str(of_node) for of_node in gpus if of_node)
-        raise WrongCall(
+        raise ConfigError(
             f"simulate.servers: {settings.count or 1} servers with {settings.gpus} GPUs each do "
             f"not fit the nodes of the cluster, which have {each}; lower count or gpus"
         )

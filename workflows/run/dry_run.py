@@ -46,8 +46,8 @@ class Estimate:
 def dry_run(stage: Stage, context: Context) -> Estimate | None:
     """Print and return an estimate of a stage; None if it calls no model. Sends nothing.
 
-    Tokens and dollars are upper bounds for the first request of each question. Raises Unusable if a
-    model has no price.
+    Tokens and dollars are upper bounds for the first request of each question. Raises ProviderError
+    if a model has no price.
     """
     step = stage.steps[-1]
     use = step.needs(context).model

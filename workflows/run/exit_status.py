@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import traceback
 
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull
-from neuron_atlas.tasks.models.failures import Stopped, Unusable
+from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
+from neuron_atlas.tasks.models.failures import ProviderError, ProviderStoppedError
 from neuron_atlas.tasks.models.pretrained import ModelError
-from neuron_atlas.tasks.samples.source import BadSample, SourceError
-from neuron_atlas.workflows.run.errors import INTERRUPTED, RunFailed, WrongCall
+from neuron_atlas.tasks.samples.source import SampleError, SourceError
+from neuron_atlas.workflows.run.errors import INTERRUPTED, ConfigError, RunError
 
 
 def outcome(error: BaseException) -> tuple[int, str]:
@@ -21,11 +21,11 @@ def outcome(error: BaseException) -> tuple[int, str]:
 
 def _status_and_message(error: BaseException) -> tuple[int, str]:
     match error:
-        case RunFailed() | Stopped() | DiskFull():
+        case RunError() | ProviderStoppedError() | DiskFullError():
             return 1, str(error)
-        case WrongCall() | ModelError() | SourceError() | Unusable():
+        case ConfigError() | ModelError() | SourceError() | ProviderError():
             return 2, str(error)
-        case BadSample():
+        case SampleError():
             return 1, f"an image that could be read before cannot be read now: {error.reason}"
         case KeyboardInterrupt():
             return INTERRUPTED, (

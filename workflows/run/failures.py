@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import TableSpec, read_table
-from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.errors import RunError
 
 MAY_PASS_LATER = "may_pass_later"
 """Key in a manifest's `about`: the number of rows with a transient failure. A later run reopens
@@ -26,13 +26,13 @@ def count_transient(paths: Sequence[Path], spec: TableSpec) -> int:
 
 
 def check_failures(paths: Sequence[Path], spec: TableSpec, stage: str, limit: float) -> None:
-    """Raise RunFailed if more than the share `limit` of the rows failed."""
+    """Raise RunError if more than the share `limit` of the rows failed."""
     rows = read_table(paths, spec, ["layer", "neuron", "status", "reason"])
     failed = rows.filter(pc.invert(pc.is_in(rows["status"], value_set=_NOT_COUNTED)))
     if not len(failed) or len(failed) / len(rows) <= limit:
         return
     first = failed.slice(0, 1).to_pylist()[0]
-    raise RunFailed(
+    raise RunError(
         f"{len(failed) / len(rows):.1%} of {len(rows):,} {spec.name} failed, and "
         f"{stage}.max_failed_share is {limit:.1%}. The first: neuron {first['layer']}:"
         f"{first['neuron']}: {first['status']}: {first['reason']}. Answers are kept; the same "

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
 from neuron_atlas.tasks.artifacts.location import writing
-from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunFailed
+from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunError
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def item_log(path: Path) -> Iterator[list[str]]:
     """Log the work done while open to a file. Yields a growing list of the program's own warnings,
     each once.
 
-    Adds a note with the file to an error of the work. Raises RunFailed in place of an error that is
+    Adds a note with the file to an error of the work. Raises RunError in place of an error that is
     not in PLAIN_ERRORS; only the file has its traceback.
     """
     records = _Records()
@@ -35,12 +35,12 @@ def item_log(path: Path) -> Iterator[list[str]]:
         raise
     except Exception as error:
         records.lines.append(traceback.format_exc())
-        failed = RunFailed(f"unexpected error: {type(error).__name__}: {error}")
+        failed = RunError(f"unexpected error: {type(error).__name__}: {error}")
         failed.add_note(f"traceback: {path}")
         raise failed from None
     finally:
         logging.getLogger().removeHandler(records)
-        with suppress(OSError, DiskFull):  # A lost log must not fail finished work.
+        with suppress(OSError, DiskFullError):  # A lost log must not fail finished work.
             _write(path, records.lines)
 
 

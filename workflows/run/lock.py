@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuron_atlas.tasks.artifacts.location import is_local
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.object_lock import held
 
 
@@ -18,7 +18,7 @@ def locked(folder: Path, setting: str = "out") -> Iterator[None]:
 
     Two runs in one folder would pay for the same requests twice, and one would remove files that
     the other reads. The system releases the lock when its process ends, even if it is killed.
-    Raises WrongCall if another run holds the lock.
+    Raises ConfigError if another run holds the lock.
     """
     if not is_local(folder):
         with held(folder):
@@ -28,7 +28,7 @@ def locked(folder: Path, setting: str = "out") -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise WrongCall(
+            raise ConfigError(
                 f"{setting}: another run is writing to {str(folder)!r}; wait for it or name "
                 "another folder"
             ) from error

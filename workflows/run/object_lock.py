@@ -22,7 +22,7 @@ from upath import UPath
 
 from neuron_atlas.tasks.artifacts.location import is_uri, location
 from neuron_atlas.workflows.cluster.progress import say
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 
 _LOCK = ".lock"
 
@@ -31,7 +31,7 @@ _LOCK = ".lock"
 def held(out: Path) -> Iterator[None]:
     """Lock the prefix while open.
 
-    Raises WrongCall if another run holds the lock, or if the prefix is not writable.
+    Raises ConfigError if another run holds the lock, or if the prefix is not writable.
     """
     lock, content = cast(UPath, out / _LOCK), _content()
     try:
@@ -77,14 +77,14 @@ def _take(lock: UPath, content: bytes, out: Path) -> None:
                 found = lock.fs.cat_file(lock.path)
                 if found == content:
                     return  # The store repeated a request whose answer was lost.
-                raise WrongCall(
+                raise ConfigError(
                     f"out: {str(out)!r} is locked by {_holder(found)}. Wait for that run. If it no "
                     f"longer runs, remove its lock: neuron-atlas-unlock {shlex.quote(str(out))}"
                 )
-    except WrongCall:
+    except ConfigError:
         raise
     except Exception as error:  # The store, its credentials, or the network.
-        raise WrongCall(f"out: cannot write below {str(out)!r}: {_reason(error)}") from error
+        raise ConfigError(f"out: cannot write below {str(out)!r}: {_reason(error)}") from error
 
 
 def _create(lock: UPath, content: bytes) -> bool:

@@ -10,7 +10,7 @@ from neuron_atlas.tasks.artifacts.location import fetched, is_local, location, w
 from neuron_atlas.tasks.models.account.tables import merge, snapshot
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.models.calls import JOURNAL
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.lock import locked
 from neuron_atlas.workflows.run.store import Store, local_folder
 
@@ -24,7 +24,7 @@ def opened_store(out: str, local: str | None) -> Iterator[Store]:
 
     If the journal is outside `out`, the copy in `out` is first merged into it, so that answers
     from another machine are not paid for again. At the end it is copied to `out`, even after an
-    error. Raises WrongCall if a folder is locked or not writable.
+    error. Raises ConfigError if a folder is locked or not writable.
     """
     store = _store(out, local)
     with locked(store.out):
@@ -57,7 +57,7 @@ def _store(out: str, local: str | None) -> Store:
     try:
         place = location(out)
     except ValueError as error:
-        raise WrongCall(f"out: {error}") from error
+        raise ConfigError(f"out: {error}") from error
     folder = local_folder(str(place), local)
     for name, written in (("out", place), ("local", folder)):
         if is_local(written):
@@ -71,7 +71,9 @@ def _check_writable(name: str, folder: Path) -> None:
         if name == "out":
             (folder / "artifacts").mkdir(exist_ok=True)
     except OSError as error:
-        raise WrongCall(f"{name}: cannot write below {str(folder)!r}: {error.strerror}") from error
+        raise ConfigError(
+            f"{name}: cannot write below {str(folder)!r}: {error.strerror}"
+        ) from error
 
 
 def _merge_copy(store: Store) -> None:

@@ -123,8 +123,8 @@ class Stage:
     name: also of its folder. version: raised when a change of the code changes its results. reads:
     the stages whose artifacts it reads. parameters: the settings that determine its content. steps:
     its work. finish: given the folder and the tables of all items (see tables_of), returns what was
-    written; raises RunFailed if the results are not good enough. prepare: checks before any work
-    starts; raises errors that would otherwise stop the run later. check: raises RunFailed if the
+    written; raises RunError if the results are not good enough. prepare: checks before any work
+    starts; raises errors that would otherwise stop the run later. check: raises RunError if the
     run must not continue with this finished stage, which may be of an earlier run. select: returns
     the part of a manifest that this run needs; None if some of it is missing. temporary: folders to
     remove once the stage is complete. explainer: its explainer, if it runs once for each explainer.

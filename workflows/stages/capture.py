@@ -19,7 +19,7 @@ from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.items import unfinished_items
 from neuron_atlas.workflows.run.stage import Files, Item, Stage, Step, Worker, Written
 from neuron_atlas.workflows.run.store import (
@@ -63,11 +63,11 @@ def _write_extent(worker: Worker) -> None:
 
 
 def _shard_items(context: Context, folder: Path) -> list[Item]:
-    """Return the shards of the layers to capture. Raises RunFailed if no sample has a text."""
+    """Return the shards of the layers to capture. Raises RunError if no sample has a text."""
     layers = _missing(context, folder)
     plans = _plans(context, folder, layers)
     if not plans:
-        raise RunFailed("no sample has a text to capture; see the failures of describe")
+        raise RunError("no sample has a text to capture; see the failures of describe")
     samples = tuple(context.paths("samples", "samples"))
     descriptions = tuple(context.paths("describe", "descriptions"))
     return [

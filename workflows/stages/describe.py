@@ -13,7 +13,7 @@ from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.subject.settings import DescribeSettings
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
 from neuron_atlas.workflows.run.subject import on_the_subject
 
@@ -62,12 +62,12 @@ def _describe(worker: Worker, samples: Path, source: Source, settings: DescribeS
 
 
 def _check(context: Context) -> None:
-    """Raise RunFailed if too many samples have no text to capture."""
+    """Raise RunError if too many samples have no text to capture."""
     described = read_table(context.paths("describe", "descriptions"), DESCRIPTIONS, ["status"])
     empty = pc.sum(pc.equal(described["status"], "empty_text")).as_py() or 0
     share, limit = empty / max(1, len(described)), context.settings.describe.max_failed_share
     if share > limit:
-        raise RunFailed(
+        raise RunError(
             f"{share:.1%} of {len(described):,} samples have no text, and "
             f"describe.max_failed_share is {limit:.1%}; try another subject.question or raise this "
             "limit"

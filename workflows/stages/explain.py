@@ -18,7 +18,7 @@ from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.config.settings import ExplainSettings
 from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, count_transient
 from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, cut_into_parts
 from neuron_atlas.workflows.run.stage import Files, Item, Needs, Stage, Step, Worker, Written
@@ -88,7 +88,7 @@ def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[It
     try:
         chosen = select_neurons_to_explain(types, settings.neurons)
     except ValueError as error:
-        raise WrongCall(f"explain.neurons.{error}") from error
+        raise ConfigError(f"explain.neurons.{error}") from error
     evidence = EvidenceFiles.of(context)
     return [
         Item(
@@ -120,7 +120,7 @@ def _finish(settings: ExplainSettings, context: Context, folder: Path, files: Fi
     paths = [folder / name for name in files.get("explanations", ())]
     try:
         check_failures(paths, EXPLANATIONS, "explain", settings.max_failed_share)
-    except RunFailed:
+    except RunError:
         context.stats.unfinished.extend(paths)
         raise
     return Written(

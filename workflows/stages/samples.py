@@ -21,19 +21,19 @@ from neuron_atlas.tasks.samples.scan import (
 from neuron_atlas.tasks.samples.source import Record, Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.stage import Files, Item, Stage, Step, Worker, Written
 
 _VERSION = 2
 
 
 def _check(context: Context) -> None:
-    """Raise RunFailed if too many samples are bad, before anything expensive starts."""
+    """Raise RunError if too many samples are bad, before anything expensive starts."""
     samples = read_table(context.paths("samples", "samples"), SAMPLES)
     share, limit = bad_share(samples), context.settings.data.max_bad_share
     if share > limit:
         bad = "\n  ".join(first_bad(samples))
-        raise RunFailed(
+        raise RunError(
             f"{share:.1%} of {len(samples):,} samples cannot be used, and data.max_bad_share is "
             f"{limit:.1%}; fix them or raise data.max_bad_share. The first:\n  {bad}"
         )

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.models.failures import ProviderError
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 
 LAYERS = "capture.layers"
 _LONGEST_NAME = 100
@@ -73,8 +73,8 @@ def read_jobs(
 ) -> list[Job]:
     """Return the jobs of composed configs.
 
-    overrides, configs: one for each job. Raises WrongCall for a wrong setting, and Unusable or
-    ModelError for a missing key or model, before any job starts.
+    overrides, configs: one for each job. Raises ConfigError for a wrong setting, and ProviderError
+    or ModelError for a missing key or model, before any job starts.
     """
     swept = _swept_settings(overrides)
     jobs = []
@@ -83,16 +83,16 @@ def read_jobs(
         try:
             settings = read_settings(config)
             settings.check()
-        except (WrongCall, Unusable) as error:
+        except (ConfigError, ProviderError) as error:
             where = f" (in the job {_joined(choices)})" if choices else ""
             raise type(error)(f"{error}{where}") from error
         jobs.append(Job(choices, config, settings))
     for path in _SAME_FOR_ALL:
         if len({str(_at(config, path)) for config in configs}) > 1:
-            raise WrongCall(f"{path}: must be the same for all jobs of a sweep")
+            raise ConfigError(f"{path}: must be the same for all jobs of a sweep")
     names = [job.name for job in jobs]
     if len(set(names)) < len(names):
-        raise WrongCall(f"{names[0]}: two jobs of the sweep are the same; name each choice once")
+        raise ConfigError(f"{names[0]}: two jobs of the sweep are the same; name each choice once")
     return jobs
 
 

@@ -40,8 +40,8 @@ def run_sweep(overrides: Sequence[Sequence[str]], configs: Sequence[Mapping[str,
     """Run the jobs of composed configs; return the exit status of the sweep.
 
     0 if all jobs finished, 130 after an interruption, 1 if a job failed, 2 if all jobs that did not
-    finish were wrong calls. overrides, configs: one for each job. Raises WrongCall, Unusable or
-    ModelError before any job starts.
+    finish were wrong calls. overrides, configs: one for each job. Raises ConfigError, ProviderError
+    or ModelError before any job starts.
     """
     jobs = read_jobs(overrides, configs)
     settings = jobs[0].settings

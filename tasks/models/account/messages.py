@@ -113,5 +113,5 @@ class Account(Protocol):
         """Return a reply to each item, and the seconds to wait before asking for undecided leases.
 
         All replies survive a crash. Settling twice is harmless. Raises KeyError for the result of a
-        call that was never leased, DiskFull if the disk is full.
+        call that was never leased, DiskFullError if the disk is full.
         """

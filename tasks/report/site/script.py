@@ -27,12 +27,12 @@ def script_text(key: str, value: Any) -> str:
 
 
 def write_script(path: Path, key: str, value: Any) -> int:
-    """Write the script atomically. Return its size in bytes. Raises ValueError or DiskFull."""
+    """Write the script atomically. Return its size in bytes. Raises ValueError or DiskFullError."""
     return write_whole(path, script_text(key, value).encode("ascii"))
 
 
 def write_whole(path: Path, content: bytes) -> int:
-    """Write a file atomically: it is complete or absent. Return its size. Raises DiskFull."""
+    """Write a file atomically: it is complete or absent. Return its size. Raises DiskFullError."""
     with writing(path) as unfinished:
         unfinished.write_bytes(content)
     return len(content)

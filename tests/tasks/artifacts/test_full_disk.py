@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull, raise_if_disk_full
+from neuron_atlas.tasks.artifacts.full_disk import DiskFullError, raise_if_disk_full
 from neuron_atlas.tasks.artifacts.location import writing, writing_folder
 
 FULL = Path("/dev/full")
@@ -21,7 +21,7 @@ def fill() -> None:
 
 def test_it_is_said_which_disk_is_full_and_what_to_do(tmp_path):
     with (
-        pytest.raises(DiskFull) as caught,
+        pytest.raises(DiskFullError) as caught,
         raise_if_disk_full(tmp_path / "not there yet" / "a file"),
     ):
         fill()
@@ -32,7 +32,10 @@ def test_it_is_said_which_disk_is_full_and_what_to_do(tmp_path):
 
 
 def test_a_quota_is_called_one(tmp_path):
-    with pytest.raises(DiskFull, match="the quota of this user on"), raise_if_disk_full(tmp_path):
+    with (
+        pytest.raises(DiskFullError, match="the quota of this user on"),
+        raise_if_disk_full(tmp_path),
+    ):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
 
@@ -53,7 +56,7 @@ def test_nothing_half_written_is_left(tmp_path):
             (folder / "first").write_bytes(b"whole")
             fill()
 
-    with pytest.raises(DiskFull):
+    with pytest.raises(DiskFullError):
         write()
     with pytest.raises(OSError, match="No space left"):
         deliver()

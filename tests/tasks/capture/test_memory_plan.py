@@ -1,6 +1,12 @@
 import pytest
 
-from neuron_atlas.tasks.capture.memory_plan import Demand, DoesNotFit, MemoryPlan, Pass, plan_memory
+from neuron_atlas.tasks.capture.memory_plan import (
+    Demand,
+    MemoryPlan,
+    MemoryPlanError,
+    Pass,
+    plan_memory,
+)
 
 GB = 10**9
 ONE_DEVICE = dict.fromkeys(range(4), "cuda:0")
@@ -40,7 +46,7 @@ def test_layers_of_a_subject_that_is_spread_have_the_room_of_their_own_device():
     free = {"cuda:0": int(3.6 * GB / 0.9), "cuda:1": int(9 * GB / 0.9)}
     spread = plan_memory(DEMAND, 16, free, places, 0)
     assert spread.passes == (Pass((0, 2, 3), ()), Pass((1,), ()))
-    with pytest.raises(DoesNotFit, match="free on cuda:1"):
+    with pytest.raises(MemoryPlanError, match="free on cuda:1"):
         plan_memory(DEMAND, 16, free | {"cuda:1": GB}, places, 0)
 
 
@@ -52,7 +58,7 @@ def test_layers_of_a_subject_that_is_spread_have_the_room_of_their_own_device():
     ],
 )
 def test_a_capture_that_fits_in_no_way_says_what_would(device, said):
-    with pytest.raises(DoesNotFit, match=said):
+    with pytest.raises(MemoryPlanError, match=said):
         passes(device=device, host=0)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
-from neuron_atlas.tasks.samples.source import BadSample, OpenedImage
+from neuron_atlas.tasks.samples.source import OpenedImage, SampleError
 
 GRID = 6
 SIDE = 120
@@ -26,7 +26,7 @@ class Album:
 
     def open_image(self, image: str) -> OpenedImage:
         if image in self.lost:
-            raise BadSample("missing", f"no such file: {image}")
+            raise SampleError("missing", f"no such file: {image}")
         self.opened += 1
         number, colour = image.split()
         picture = Image.new("RGB", (SIDE, SIDE), (128, 128, 128))

@@ -13,7 +13,7 @@ from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.explain.explanation import Explanation
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.tasks.models.client import ClientSettings, Unusable
+from neuron_atlas.tasks.models.client import ClientSettings, ProviderError
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.settings import identity
 from tests.loopback.fixture import Loopback
@@ -133,9 +133,9 @@ def test_contrasts_are_sent_apart_from_the_samples_and_recorded_as_seen(provider
 
 
 def test_a_model_without_a_price_is_refused_before_anything_is_sent(provider):
-    with pytest.raises(Unusable, match=r"explain\.prices: the model 'gpt-4o' has no price"):
+    with pytest.raises(ProviderError, match=r"explain\.prices: the model 'gpt-4o' has no price"):
         explain(provider, likes("visual"), prices={})
-    with pytest.raises(Unusable, match="has no price"):
+    with pytest.raises(ProviderError, match="has no price"):
         chat(provider, prices={}).check()
     assert provider.requests() == []
 
@@ -162,7 +162,7 @@ def test_an_image_that_is_gone_is_the_outcome_of_its_neuron_only(provider):
         Calls(),
     )
     assert [one.status for one in said] == ["failed", "ok", "ok"]
-    assert said[0].reason == "sample 3: BadSample: no such file: 3 red"
+    assert said[0].reason == "sample 3: SampleError: no such file: 3 red"
     assert said[0].text == ""
 
 
@@ -297,12 +297,12 @@ def test_answers_come_in_the_order_of_the_neurons(provider):
 def test_a_wrong_key_stops_the_run_instead_of_failing_every_neuron(provider, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "wrong")
     one_at_a_time = ClientSettings(base_url=provider.base_url, concurrency=1)
-    with pytest.raises(Unusable, match="OPENAI_API_KEY"):
+    with pytest.raises(ProviderError, match="OPENAI_API_KEY"):
         explain(provider, likes("visual"), likes("text"), client=one_at_a_time)
     assert len(provider.requests()) == 1
     monkeypatch.delenv("OPENAI_API_KEY")
     provider.forget()
-    with pytest.raises(Unusable, match="is not set"):
+    with pytest.raises(ProviderError, match="is not set"):
         explain(provider, likes("visual"))
     assert provider.requests() == []
 

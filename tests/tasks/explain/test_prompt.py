@@ -8,7 +8,7 @@ from neuron_atlas.tasks.explain import prompt
 from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.explain.prompt import (
     ANSWER_FORMAT,
-    Malformed,
+    MalformedAnswerError,
     ParsedAnswer,
     RenderedExample,
     first_messages,
@@ -49,7 +49,7 @@ def test_an_answer_is_read_leniently(said):
     ],
 )
 def test_an_answer_without_an_explanation_says_what_it_lacks(said, why):
-    with pytest.raises(Malformed, match=why):
+    with pytest.raises(MalformedAnswerError, match=why):
         read_answer(said)
 
 

@@ -17,8 +17,8 @@ from neuron_atlas.tasks.models.account.batches import BatchedCall, open_batches
 from neuron_atlas.tasks.models.batch import batch_sender, split
 from neuron_atlas.tasks.models.batch_lines import read_line
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.tasks.models.client import Answer, ClientSettings, Unusable, connect
-from neuron_atlas.tasks.models.failures import Failure, Stopped
+from neuron_atlas.tasks.models.client import Answer, ClientSettings, ProviderError, connect
+from neuron_atlas.tasks.models.failures import Failure, ProviderStoppedError
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.models.request_file import FiledRequest, RequestFile, read_request_files
@@ -166,13 +166,13 @@ def test_no_batch_goes_over_the_budget(provider, tmp_path):
 
 def test_no_quota_stops_it_with_one_line(provider, account, tmp_path):
     provider.misbehave("insufficient_quota", times=-1)
-    with pytest.raises(Unusable, match="no quota left"):
+    with pytest.raises(ProviderError, match="no quota left"):
         rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 3)
 
 
 def test_a_batch_that_the_account_cannot_queue_says_what_to_lower(provider, account, tmp_path):
     provider.batches(most_requests=2)
-    with pytest.raises(Unusable, match=r"lower explain\.client\.batch\.max_requests"):
+    with pytest.raises(ProviderError, match=r"lower explain\.client\.batch\.max_requests"):
         rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 3)
     assert account.tally().lost == 0
 
@@ -182,7 +182,7 @@ def test_one_unusable_line_stops_the_run_and_leaves_no_batch_open(provider, acco
     provider.misbehave("insufficient_quota", times=1, match="about 1?")
     collect(settings, account, path, 3)
     hand_in(settings, account, path)
-    with pytest.raises(Stopped, match="no quota left"):
+    with pytest.raises(ProviderStoppedError, match="no quota left"):
         fetch(settings, account)
     assert open_batches(account, settings.model_at) == []
     tally = account.tally()
@@ -234,7 +234,9 @@ def test_an_outage_that_lasts_stops_the_run_and_the_next_one_goes_on(provider, a
     settings, path = settings_for(provider), tmp_path / "spool.jsonl"
     collect(settings, account, path, 3)
     provider.batches(outages=1_000)
-    with pytest.raises(Stopped, match="no batch could be handed in, 6 times: HTTP 503"):
+    with pytest.raises(
+        ProviderStoppedError, match="no batch could be handed in, 6 times: HTTP 503"
+    ):
         hand_in(settings, account, path)
     provider.batches(outages=3)  # The next one looks for what it does not know of, in vain.
     assert [one.status for one in rounds(settings, account, path, 3)] == ["ok"] * 3
@@ -245,7 +247,7 @@ def test_what_a_provider_says_of_a_batch_holds_no_part_of_the_key(provider, acco
     # So long that the key would be cut in two where a reason ends.
     said = f"{'x' * 293} {provider.key}"
     provider.batches(refuse="bad_batch", refuse_saying=said)
-    with pytest.raises(Stopped) as raised:
+    with pytest.raises(ProviderStoppedError) as raised:
         rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 1)
     assert provider.key[:6] not in str(raised.value)
     assert "***" in str(raised.value)

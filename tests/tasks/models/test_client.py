@@ -8,7 +8,7 @@ import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.tasks.models.client import Answer, Unusable, connect
+from neuron_atlas.tasks.models.client import Answer, ProviderError, connect
 from neuron_atlas.tasks.models.headers import retry_after
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.models.settings import LimitSettings
@@ -145,7 +145,7 @@ def test_what_no_call_can_pass_stops_everything_with_one_line_of_advice(
 ):
     provider.misbehave(fault, times=-1)
     account = LocalAccount(tmp_path / "journal.db")
-    with pytest.raises(Unusable, match=told) as raised:
+    with pytest.raises(ProviderError, match=told) as raised:
         ask(quick(provider), account)
     assert "\n" not in str(raised.value)
     assert len(provider.requests()) == 1
@@ -153,12 +153,12 @@ def test_what_no_call_can_pass_stops_everything_with_one_line_of_advice(
 
 
 def test_a_model_that_the_provider_does_not_know_is_named(provider):
-    with pytest.raises(Unusable, match="'gpt-5000'"):
+    with pytest.raises(ProviderError, match="'gpt-5000'"):
         ask(quick(provider, model="gpt-5000"))
 
 
 def test_an_address_without_the_protocol_is_pointed_out(provider):
-    with pytest.raises(Unusable, match=r"client\.base_url"):
+    with pytest.raises(ProviderError, match=r"client\.base_url"):
         ask(quick(provider, base_url=provider.base_url + "/elsewhere"))
 
 

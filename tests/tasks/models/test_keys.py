@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.client import ClientSettings, Unusable
+from neuron_atlas.tasks.models.client import ClientSettings, ProviderError
 from neuron_atlas.tasks.models.settings import AzureSettings
 from tests.loopback.provider import DEPLOYMENT
 from tests.tasks.models.asking import ask, quick
@@ -14,10 +14,10 @@ from tests.tasks.models.asking import ask, quick
 
 def test_a_missing_key_is_noticed_before_anything_is_sent(provider, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(Unusable, match="OPENAI_API_KEY is not set"):
+    with pytest.raises(ProviderError, match="OPENAI_API_KEY is not set"):
         ask(quick(provider))
     monkeypatch.setenv("OPENAI_API_KEY", "two\nlines")
-    with pytest.raises(Unusable, match="does not hold a key"):
+    with pytest.raises(ProviderError, match="does not hold a key"):
         ask(quick(provider))
     assert provider.requests() == []
 
@@ -66,7 +66,7 @@ def test_the_key_is_nowhere_but_in_the_request(provider, tmp_path, monkeypatch, 
     caplog.set_level(logging.DEBUG)
     account = LocalAccount(tmp_path / "journal.db")
     settings = quick(provider)
-    with pytest.raises(Unusable) as raised:
+    with pytest.raises(ProviderError) as raised:
         ask(settings, account)
     shown = [str(raised.value), repr(settings), caplog.text, provider.log.read_text()]
     linked: BaseException | None = raised.value
@@ -101,7 +101,7 @@ def test_azure_is_asked_by_deployment_with_its_own_key(provider, monkeypatch):
     settings = quick(provider, base_url=None, azure=azure, api_key_env="AZURE_OPENAI_API_KEY")
     assert ask(settings).status == "ok"
     assert provider.requests()[0]["body"]["model"] == DEPLOYMENT
-    with pytest.raises(Unusable, match="HTTP 404"):
+    with pytest.raises(ProviderError, match="HTTP 404"):
         ask(replace(settings, azure=replace(azure, deployment="no-such")))
 
 

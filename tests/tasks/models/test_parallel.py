@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from neuron_atlas.tasks.models.client import Unusable, in_parallel
+from neuron_atlas.tasks.models.client import ProviderError, in_parallel
 
 
 def test_work_is_done_in_parallel_up_to_the_limit_and_kept_in_order():
@@ -25,10 +25,10 @@ def test_the_first_exception_stops_the_rest_of_the_work():
 
     async def work(item: int) -> None:
         if item == 1:
-            raise Unusable("no key")
+            raise ProviderError("no key")
         await asyncio.sleep(0.2)
         finished.append(item)
 
-    with pytest.raises(Unusable, match="no key"):
+    with pytest.raises(ProviderError, match="no key"):
         asyncio.run(in_parallel(work, range(100), 4))
     assert finished == []

@@ -6,7 +6,7 @@ import pytest
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.account.messages import Item, Reply
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.tasks.models.client import Answer, Unusable, connect, in_parallel
+from neuron_atlas.tasks.models.client import Answer, ProviderError, connect, in_parallel
 from neuron_atlas.tasks.models.request import Request
 from tests.tasks.models.asking import PRICES, QUESTION, ask, quick, words
 
@@ -110,9 +110,9 @@ def test_two_workers_that_want_the_same_request_pay_for_it_once(provider, tmp_pa
 def test_a_failure_that_stops_the_run_stops_all_who_share_the_journal(provider, tmp_path):
     provider.misbehave("insufficient_quota")
     account = LocalAccount(tmp_path / "journal.db")
-    with pytest.raises(Unusable, match="no quota left"):
+    with pytest.raises(ProviderError, match="no quota left"):
         ask(quick(provider), account)
-    with pytest.raises(Unusable, match="no quota left"):
+    with pytest.raises(ProviderError, match="no quota left"):
         ask(quick(provider), account, Request([{"role": "user", "content": "And this?"}]))
     assert len(provider.requests()) == 1
 
@@ -127,7 +127,7 @@ def test_what_is_under_way_when_the_run_is_stopped_is_kept_for_it_is_paid_for(pr
         async with connect(quick(provider), Calls(account), PRICES) as connection:
             await in_parallel(connection.ask, requests, 6)
 
-    with pytest.raises(Unusable, match="no quota left"):
+    with pytest.raises(ProviderError, match="no quota left"):
         asyncio.run(all_at_once())
     assert sum(line["answered"] for line in provider.requests()) == 5
     tally = account.tally()

@@ -14,7 +14,7 @@ import pytest
 
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import Answer, ClientSettings, connect
-from neuron_atlas.tasks.models.failures import Stopped
+from neuron_atlas.tasks.models.failures import ProviderStoppedError
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.models.servers import FixedServers, Servers, whole_url
 from tests.loopback.fixture import Loopback
@@ -35,7 +35,7 @@ class OwnServer:
 
     async def ready(self) -> None:
         if self._failed:
-            raise Stopped(self._failed)
+            raise ProviderStoppedError(self._failed)
 
     def choose(self, affinity: str) -> str:
         return self._base_url if time.monotonic() > self._up_at else NOBODY
@@ -123,7 +123,7 @@ def test_a_request_that_breaks_its_server_each_time_is_a_failure(provider: Loopb
 
 
 def test_when_the_server_is_given_up_the_run_stops_with_what_became_of_it() -> None:
-    with pytest.raises(Stopped, match=r"^server 0 ended too often$"):
+    with pytest.raises(ProviderStoppedError, match=r"^server 0 ended too often$"):
         ask(quick(), OwnServer(NOBODY, "key", failed="server 0 ended too often"))
 
 

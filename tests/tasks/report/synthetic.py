@@ -19,7 +19,7 @@ from neuron_atlas.tasks.artifacts import (
 )
 from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
-from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record
+from neuron_atlas.tasks.samples.source import Concept, OpenedImage, Record, SampleError
 from neuron_atlas.tasks.score.aggregate import BEATS_CONTROL, MEASURES
 
 PURE = {
@@ -129,7 +129,7 @@ class Drawn:
     def open_image(self, image: str) -> OpenedImage:
         self.opened.append(image)
         if "x" not in image:
-            raise BadSample("missing", f"no such file: {image}")
+            raise SampleError("missing", f"no such file: {image}")
         width, height = map(int, image.split("x"))
         ramp = np.linspace(0, 255, width * height).reshape(height, width).astype(np.uint8)
         return OpenedImage(Image.fromarray(ramp).convert("RGB"), "")

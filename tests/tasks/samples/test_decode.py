@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image, features
 
 from neuron_atlas.tasks.samples.decode import FORMATS, decode_image
-from neuron_atlas.tasks.samples.source import BadSample
+from neuron_atlas.tasks.samples.source import SampleError
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos" / "images"
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
@@ -207,7 +207,7 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch
         raise AssertionError("decoded")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode_anyway)
-    with pytest.raises(BadSample, match=r"100 x 50 .* 4999; raise data\.max_pixels") as bad:
+    with pytest.raises(SampleError, match=r"100 x 50 .* 4999; raise data\.max_pixels") as bad:
         decode_image(image, max_pixels=4999)
     assert bad.value.status == "oversized"
 
@@ -221,7 +221,7 @@ def bomb(width, height):
 
 def test_a_decompression_bomb_is_oversized_whatever_the_limit():
     for limit in (10**6, 10**12):
-        with pytest.raises(BadSample) as bad:
+        with pytest.raises(SampleError) as bad:
             decode_image(bomb(60_000, 60_000), max_pixels=limit)
         assert bad.value.status == "oversized"
 
@@ -230,7 +230,7 @@ def test_pillows_own_limit_is_left_as_it_was():
     before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(BadSample) as bad:
+        with pytest.raises(SampleError) as bad:
             decode_image(bomb(10_000, 10_000), max_pixels=10**12)
     assert bad.value.status == "oversized"
     assert before == Image.MAX_IMAGE_PIXELS
@@ -241,7 +241,7 @@ def test_pillows_own_limit_is_left_as_it_was():
 def test_a_truncated_image_is_unreadable(kind, share):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     whole = encoded(Image.fromarray(noise), kind)
-    with pytest.raises(BadSample) as bad:
+    with pytest.raises(SampleError) as bad:
         decode_image(whole[: int(len(whole) * share)])
     assert bad.value.status == "unreadable"
 
@@ -255,14 +255,14 @@ def test_corrupt_bytes_are_unreadable_or_an_image_but_never_another_error():
         for _ in range(40):
             broken = whole.copy()
             broken[rng.integers(0, len(broken), 8)] = rng.integers(0, 256, 8)
-            with contextlib.suppress(BadSample):
+            with contextlib.suppress(SampleError):
                 assert decode_image(broken.tobytes(), 10**6).mode == "RGB"
 
 
 def test_the_reason_for_no_image_is_the_same_every_time():
     reasons = []
     for _ in range(2):
-        with pytest.raises(BadSample) as bad:
+        with pytest.raises(SampleError) as bad:
             decode_image(b"no image at all")
         reasons.append(bad.value.reason)
     assert reasons[0] == reasons[1]
@@ -271,7 +271,7 @@ def test_the_reason_for_no_image_is_the_same_every_time():
 
 @pytest.mark.parametrize("kind", ["EPS", "PCX"])
 def test_other_formats_are_not_read_though_pillow_could(kind):
-    with pytest.raises(BadSample, match="not an image in a supported format") as bad:
+    with pytest.raises(SampleError, match="not an image in a supported format") as bad:
         decode_image(encoded(Image.new("RGB", (4, 4)), kind))
     assert bad.value.status == "unreadable"
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from neuron_atlas.tasks.samples.folder import Folder
-from neuron_atlas.tasks.samples.source import BadSample, Record, SourceError
+from neuron_atlas.tasks.samples.source import Record, SampleError, SourceError
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
 
@@ -26,7 +26,7 @@ def texts(folder):
 
 
 def status(folder, image):
-    with pytest.raises(BadSample) as bad:
+    with pytest.raises(SampleError) as bad:
         folder.open_image(image)
     return bad.value.status
 

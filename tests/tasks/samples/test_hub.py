@@ -15,7 +15,7 @@ from PIL import Image  # noqa: E402
 
 from neuron_atlas.tasks.samples import hub as hub_module  # noqa: E402
 from neuron_atlas.tasks.samples.hub import Hub  # noqa: E402
-from neuron_atlas.tasks.samples.source import BadSample, Record, SourceError  # noqa: E402
+from neuron_atlas.tasks.samples.source import Record, SampleError, SourceError  # noqa: E402
 
 COLORS = ("red", "lime", "blue", "white")
 ROOT = Path(__file__).parents[3]
@@ -86,7 +86,7 @@ def sha256(color):
 
 
 def bad(source, image):
-    with pytest.raises(BadSample) as caught:
+    with pytest.raises(SampleError) as caught:
         source.open_image(image)
     return caught.value
 

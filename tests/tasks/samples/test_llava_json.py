@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from neuron_atlas.tasks.samples.llava_json import LlavaJson
-from neuron_atlas.tasks.samples.source import BadSample, Record, SourceError
+from neuron_atlas.tasks.samples.source import Record, SampleError, SourceError
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
 
@@ -45,7 +45,7 @@ def source(tmp_path, images):
 
 
 def bad(source, image):
-    with pytest.raises(BadSample) as caught:
+    with pytest.raises(SampleError) as caught:
         source.open_image(image)
     return caught.value
 

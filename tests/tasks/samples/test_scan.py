@@ -15,7 +15,7 @@ from neuron_atlas.tasks.samples.scan import (
     list_records,
     scan_samples,
 )
-from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record, SourceError
+from neuron_atlas.tasks.samples.source import Concept, OpenedImage, Record, SampleError, SourceError
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
 MASK = np.arange(576, dtype=np.uint32).reshape(24, 24).astype(np.uint8)
@@ -37,7 +37,7 @@ class Told:
             raise ZeroDivisionError("by chance")
         if image == "no dataset":
             raise SourceError("the mount is gone")
-        raise BadSample(image, f"it is {image}")
+        raise SampleError(image, f"it is {image}")
 
     def probe(self):
         return ""

@@ -6,7 +6,7 @@ import pytest
 
 from neuron_atlas.tasks.samples.drawing import SHAPES
 from neuron_atlas.tasks.samples.scenes import BACKGROUNDS, COLORS, POSITIONS, SIZES, Scenes
-from neuron_atlas.tasks.samples.source import BadSample, Concept, Record
+from neuron_atlas.tasks.samples.source import Concept, Record, SampleError
 
 SCENES = Scenes(count=200, seed=3)
 NAMES = {
@@ -195,6 +195,6 @@ def test_the_probe_changes_with_every_setting_and_with_nothing_else():
 @pytest.mark.parametrize("image", ["4/0", "3/200", "3/-1", "3", "3/x", "", "../3/0"])
 def test_a_reference_to_none_of_its_scenes_is_a_missing_sample(image):
     for ask in (SCENES.open_image, SCENES.concepts):
-        with pytest.raises(BadSample) as bad:
+        with pytest.raises(SampleError) as bad:
             ask(image)
         assert bad.value.status == "missing"

@@ -13,7 +13,7 @@ from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.artifacts.scored import SIMULATION_STATUSES
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.tasks.models.client import ClientSettings, Unusable
+from neuron_atlas.tasks.models.client import ClientSettings, ProviderError
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request_file import RequestFile, read_request_files
 from neuron_atlas.tasks.samples.catalog import Catalog
@@ -264,7 +264,7 @@ def test_what_a_server_can_do_is_found_out_once_for_all(provider):
 @pytest.mark.slow
 def test_who_wants_expected_values_of_a_server_that_has_none_is_told(provider):
     provider.misbehave("no_logprobs", times=-1)
-    with pytest.raises(Unusable, match=r"set simulate\.estimator to integers or auto"):
+    with pytest.raises(ProviderError, match=r"set simulate\.estimator to integers or auto"):
         simulate(provider, SimulationRequest(RED, 3), estimator="expected")
     provider.behave()
     provider.misbehave("without_logprobs", match="predict")
@@ -466,8 +466,8 @@ def test_a_grid_that_is_none_is_refused(grid):
 
 
 def test_without_a_price_or_a_key_it_says_so_before_anything_is_asked(provider, monkeypatch):
-    with pytest.raises(Unusable, match=r"simulate\.prices: the model 'gpt-4o' has no price"):
+    with pytest.raises(ProviderError, match=r"simulate\.prices: the model 'gpt-4o' has no price"):
         chat(provider, prices={}).check()
     monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(Unusable, match=r"simulate\.client\.api_key_env"):
+    with pytest.raises(ProviderError, match=r"simulate\.client\.api_key_env"):
         chat(provider).check()

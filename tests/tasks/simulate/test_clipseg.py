@@ -18,7 +18,7 @@ from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.pretrained import ModelError
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.scenes import COLORS
-from neuron_atlas.tasks.samples.source import BadSample, OpenedImage
+from neuron_atlas.tasks.samples.source import OpenedImage, SampleError
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.clipseg import ClipSeg
 from neuron_atlas.tasks.simulate.heat_maps import HeatMaps
@@ -191,7 +191,7 @@ class Pictures:
 
     def open_image(self, image: str) -> OpenedImage:
         if image == "gone":
-            raise BadSample("missing", "gone is not there")
+            raise SampleError("missing", "gone is not there")
         return OpenedImage(Image.new("RGB", (40, 20), COLORS[image]), image)
 
 

@@ -13,7 +13,7 @@ from neuron_atlas.tasks.artifacts.scored import SIMULATION_STATUSES
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.answer import Answer, read_completion
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.tasks.models.client import ClientSettings, Unusable
+from neuron_atlas.tasks.models.client import ClientSettings, ProviderError
 from neuron_atlas.tasks.models.logprobs import KeepPrompt, Odds, read_odds
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request_file import RequestFile
@@ -95,7 +95,9 @@ def test_what_the_tokenizer_does_to_numbers_decides_the_scale_and_what_stands_fo
 
 
 def test_a_tokenizer_that_joins_a_number_with_its_tab_is_refused_in_words(provider):
-    with pytest.raises(Unusable, match=r"'joined-8b' merges a tab with the number.*simulate=chat"):
+    with pytest.raises(
+        ProviderError, match=r"'joined-8b' merges a tab with the number.*simulate=chat"
+    ):
         lister(provider, "joined-8b").probe(Calls())
 
 
@@ -142,9 +144,11 @@ def test_the_last_message_is_one_that_the_model_has_begun(provider):
 
 def test_a_server_that_tells_nothing_of_its_prompts_is_refused_in_words(provider):
     provider.misbehave("without_prompt_logprobs")
-    with pytest.raises(Unusable, match=r"does not return the log probabilities of its prompt"):
+    with pytest.raises(ProviderError, match=r"does not return the log probabilities of its prompt"):
         lister(provider).probe(Calls())
-    with pytest.raises(Unusable, match=r"Unrecognized request argument supplied: .*simulate=chat"):
+    with pytest.raises(
+        ProviderError, match=r"Unrecognized request argument supplied: .*simulate=chat"
+    ):
         lister(provider, "gpt-4o").probe(Calls())
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from neuron_atlas.tasks.models.dialogue import Malformed
+from neuron_atlas.tasks.models.dialogue import MalformedAnswerError
 from neuron_atlas.tasks.models.logprobs import Odds
 from neuron_atlas.tasks.simulate.ratings import expected_value, expected_values, read_ratings
 from neuron_atlas.tasks.simulate.scale import top_of_scale
@@ -117,21 +117,23 @@ def test_an_answer_that_had_to_be_repaired_has_values_and_no_places():
     ],
 )
 def test_what_is_wrong_with_an_answer_is_said(changes, why):
-    with pytest.raises(Malformed, match=why):
+    with pytest.raises(MalformedAnswerError, match=why):
         read_ratings(json.dumps(GOOD | changes), SHEET)
 
 
 def test_what_exceeds_the_scale_is_wrong():
-    with pytest.raises(Malformed, match='"row 2" holds something else than numbers from 0 to 9'):
+    with pytest.raises(
+        MalformedAnswerError, match='"row 2" holds something else than numbers from 0 to 9'
+    ):
         read_ratings(json.dumps(GOOD), Sheet(((2, 2),), 3, top=9))
 
 
 def test_an_answer_without_a_field_or_with_one_twice_is_malformed():
-    with pytest.raises(Malformed, match='"sample" is missing'):
+    with pytest.raises(MalformedAnswerError, match='"sample" is missing'):
         read_ratings(json.dumps({k: v for k, v in GOOD.items() if k != "sample"}), SHEET)
-    with pytest.raises(Malformed, match="twice"):
+    with pytest.raises(MalformedAnswerError, match="twice"):
         read_ratings(json.dumps(GOOD).replace('"row 2"', '"row 1"'), SHEET)
-    with pytest.raises(Malformed, match="no JSON object"):
+    with pytest.raises(MalformedAnswerError, match="no JSON object"):
         read_ratings("It is all zeros.", SHEET)
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, read_table
 from neuron_atlas.tasks.artifacts.regions import Region, read_regions
 from neuron_atlas.tasks.samples.scenes import Scenes
-from neuron_atlas.tasks.samples.source import BadSample, OpenedImage
+from neuron_atlas.tasks.samples.source import OpenedImage, SampleError
 from neuron_atlas.tasks.subject.describe import (
     describe_part,
     describe_samples,
@@ -27,7 +27,7 @@ class Vanished:
     """A source whose images opened when they were scanned, and no longer do."""
 
     def open_image(self, image: str) -> OpenedImage:
-        raise BadSample("missing", f"no such file: {image}")
+        raise SampleError("missing", f"no such file: {image}")
 
 
 def given(subject: Subject, *texts: str) -> list[dict]:
@@ -92,6 +92,6 @@ def test_an_image_that_vanished_since_it_was_scanned_is_an_error_and_writes_noth
     subject, tmp_path
 ):
     describe(subject, SCENES, tmp_path, GIVEN)
-    with pytest.raises(BadSample, match="no such file"):
+    with pytest.raises(SampleError, match="no such file"):
         describe_part(subject, tmp_path / "samples.parquet", Vanished(), GIVEN, tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import ray
 
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
 from neuron_atlas.workflows.cluster.actor_pool import Count, Placement
 
 
@@ -29,7 +29,7 @@ def fail(number: int) -> int:
 
 @ray.remote(num_cpus=0, max_retries=0)
 def find_no_room() -> None:
-    raise DiskFull("the disk is full")
+    raise DiskFullError("the disk is full")
 
 
 @ray.remote(num_cpus=0.1, max_retries=0)

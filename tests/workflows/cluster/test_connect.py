@@ -13,13 +13,13 @@ import psutil
 import pytest
 import ray
 
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
 from neuron_atlas.workflows.cluster import connect
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.spread import result, spread
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.models.server_process import free_port
-from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from tests.workflows.cluster.ray_work import (
     TheirOwn,
     ask_another,
@@ -52,7 +52,7 @@ def test_only_a_few_items_are_under_way_at_a_time(ray_of_two_cores):
 
 
 def test_a_line_for_people_is_told_as_it_is_even_if_the_work_only_passed_it_on(ray_of_two_cores):
-    with pytest.raises(DiskFull) as caught:
+    with pytest.raises(DiskFullError) as caught:
         list(spread(range(2), ask_another.remote))
     assert str(caught.value) == "the disk is full"
 
@@ -97,7 +97,7 @@ def test_of_many_failures_only_the_first_is_told(ray_of_two_cores, caplog):
 
 
 def test_work_whose_process_dies_is_a_failed_run(ray_of_two_cores):
-    with pytest.raises(RunFailed, match="Ray could not finish the work"):
+    with pytest.raises(RunError, match="Ray could not finish the work"):
         result(die.remote(1))
 
 
@@ -119,14 +119,14 @@ def no_ray(monkeypatch):
 
 def test_an_address_where_no_cluster_listens_is_told_at_once(no_ray):
     address = f"127.0.0.1:{free_port('127.0.0.1')}"
-    with pytest.raises(WrongCall, match=rf"^cluster.address .*no Ray cluster at '{address}'"):
+    with pytest.raises(ConfigError, match=rf"^cluster.address .*no Ray cluster at '{address}'"):
         cluster(ClusterSettings(address=address)).__enter__()
     assert no_ray == []
 
 
 def test_the_address_in_the_environment_is_used_where_the_call_names_none(no_ray, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port('127.0.0.1')}")
-    with pytest.raises(WrongCall, match="RAY_ADDRESS"):
+    with pytest.raises(ConfigError, match="RAY_ADDRESS"):
         cluster(ClusterSettings()).__enter__()
 
 
@@ -166,7 +166,7 @@ def test_a_cluster_that_lets_nobody_in_is_told_with_what_it_may_want(no_ray, mon
     said = (
         r"^cluster\.address .* 'auto', or it requires a token: set RAY_AUTH_MODE=token, and RAY_AUT"
     )
-    with pytest.raises(WrongCall, match=said):
+    with pytest.raises(ConfigError, match=said):
         cluster(ClusterSettings(address="auto")).__enter__()
 
 

@@ -12,7 +12,7 @@ from neuron_atlas.workflows.cluster import connect
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.start import ATTEMPTS, start_with_retries
 from neuron_atlas.workflows.config.settings import ClusterSettings
-from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.errors import RunError
 
 NODE = Exception("The current node timed out during startup. This could happen because ...")
 """As ray.init raises it when 30 s did not suffice for its node: a bare Exception."""
@@ -52,7 +52,7 @@ def test_a_start_that_timed_out_is_tried_again_with_a_line_that_says_so(busy, ca
 
 def test_a_machine_that_stays_too_busy_is_a_failed_run(busy):
     calls = busy(*[NODE] * ATTEMPTS)
-    with pytest.raises(RunFailed, match="Ray did not start in 4 attempts, the machine is too busy"):
+    with pytest.raises(RunError, match="Ray did not start in 4 attempts, the machine is too busy"):
         cluster(ClusterSettings(cpus=2)).__enter__()
     assert calls.count("init") == ATTEMPTS
 

@@ -11,7 +11,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from neuron_atlas.tasks.models.client import Answer, ClientSettings, _Model
-from neuron_atlas.tasks.models.failures import Stopped, Unusable, from_reply
+from neuron_atlas.tasks.models.failures import ProviderError, ProviderStoppedError, from_reply
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.workflows import atlas
 from neuron_atlas.workflows.config.composition import (
@@ -23,7 +23,7 @@ from neuron_atlas.workflows.config.composition import (
     register_resolvers,
 )
 from neuron_atlas.workflows.config.reader import read_settings
-from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from tests.workflows.runs import settings
 
 
@@ -49,7 +49,7 @@ def complaints(*overrides: str) -> list[str]:
         overrides = tuple(expand_explainers(overrides))
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             read_settings(plain_config(hydra.compose("atlas", overrides=list(overrides))))
-    except WrongCall as error:
+    except ConfigError as error:
         return str(error).splitlines()
     except HYDRA_ERRORS as error:
         return str(explain_hydra_error(error, overrides)).splitlines()
@@ -228,13 +228,13 @@ def test_the_program_says_one_line_and_ends_with_status_2(ended, override, said)
 
 def test_a_run_that_failed_ends_with_status_1_and_its_reason(ended, monkeypatch):
     def fail(config):
-        raise RunFailed("because of this")
+        raise RunError("because of this")
 
     monkeypatch.setattr(atlas, "run_atlas", fail)
     assert ended() == (1, "neuron-atlas: because of this\n")
 
 
-@pytest.mark.parametrize(("kind", "status"), [(Stopped, 1), (Unusable, 2)])
+@pytest.mark.parametrize(("kind", "status"), [(ProviderStoppedError, 1), (ProviderError, 2)])
 def test_a_provider_that_stops_a_run_under_way_is_no_wrong_call(ended, monkeypatch, kind, status):
     def stop(config):
         raise kind("because of this")
@@ -292,7 +292,7 @@ def test_the_remedy_for_a_model_without_a_price_can_be_given_as_it_is_printed(mo
     monkeypatch.setenv("OPENAI_API_KEY", "a-key")
     explainer = settings("explain=gpt4o").explain.explainer
     asked = replace(explainer, client=replace(explainer.client, model=model))
-    with pytest.raises(Unusable) as raised:
+    with pytest.raises(ProviderError) as raised:
         asked.check()
     (remedy,) = [part for part in shlex.split(str(raised.value)) if part.startswith("+explain")]
     composed = settings("explain=gpt4o", remedy.rstrip(",")).explain.explainer

@@ -13,12 +13,12 @@ from annotated_types import Ge
 
 from neuron_atlas.tasks.explain.dissect import Dissect
 from neuron_atlas.tasks.explain.explanation import Explainer
-from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.models.failures import ProviderError
 from neuron_atlas.tasks.models.settings import ClientSettings
 from neuron_atlas.tasks.samples.folder import Folder
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 from tests.workflows.runs import composed
 
 
@@ -38,7 +38,7 @@ def config_with(path: str, value: Any) -> dict[str, Any]:
 
 
 def complaint(path: str, value: Any) -> str:
-    with pytest.raises(WrongCall) as caught:
+    with pytest.raises(ConfigError) as caught:
         read_settings(config_with(path, value))
     line = str(caught.value)
     assert "\n" not in line
@@ -150,7 +150,7 @@ def test_a_value_out_of_range_is_told_with_the_range(path, value, allowed):
 )
 def test_a_plug_ins_value_out_of_range_is_told_with_the_range(choice, setting, allowed):
     azure = "explain.client.azure.endpoint=https://mine.openai.azure.com"
-    with pytest.raises(WrongCall) as caught:
+    with pytest.raises(ConfigError) as caught:
         read_settings(composed(choice, *([azure] if "azure" in choice else []), setting))
     assert str(caught.value).startswith(f"{setting.split('=')[0].lstrip('+')}: {allowed}")
 
@@ -160,7 +160,7 @@ def test_all_wrong_settings_are_told_at_once_each_in_a_line_of_its_own():
     config["explain"]["explainers"]["mini"]["client"]["concurrency"] = True
     config["data"]["seed"] = "one"
     del config["out"]
-    with pytest.raises(WrongCall) as caught:
+    with pytest.raises(ConfigError) as caught:
         read_settings(config)
     assert sorted(line.split(";")[0] for line in str(caught.value).splitlines()) == [
         "capture.colour: no such setting",
@@ -180,7 +180,7 @@ def test_all_wrong_settings_are_told_at_once_each_in_a_line_of_its_own():
     ],
 )
 def test_more_exemplars_cannot_vote_than_are_captured(rule):
-    with pytest.raises(WrongCall, match=r"^classify: top_n \(60\) exceeds capture\.top_n \(50\)"):
+    with pytest.raises(ConfigError, match=r"^classify: top_n \(60\) exceeds capture\.top_n \(50\)"):
         read_settings(composed(*rule))
 
 
@@ -214,7 +214,7 @@ def test_a_setting_that_does_not_exist_is_told_with_those_that_do(path, some_all
 def test_a_setting_without_a_default_must_be_given():
     config = deepcopy(default_config())
     del config["out"]
-    with pytest.raises(WrongCall, match=r"^out: must be given$"):
+    with pytest.raises(ConfigError, match=r"^out: must be given$"):
         read_settings(config)
 
 
@@ -281,14 +281,14 @@ def test_an_experiments_setting_goes_to_all_explainers_too():
 def test_what_every_explainer_needs_is_asked_of_all(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "a-key")
     explain = several("explain.explainers.mini.client.api_key_env=NO_SUCH_KEY").explain
-    with pytest.raises(Unusable, match="NO_SUCH_KEY"):
+    with pytest.raises(ProviderError, match="NO_SUCH_KEY"):
         explain.check()
 
 
 def test_a_simulator_that_no_batch_can_answer_is_not_asked_by_batch():
     config = composed("simulate=prompt_logprobs", "simulate.mode=batch")
     with pytest.raises(
-        WrongCall, match=r"^simulate\.mode: prompt_logprobs cannot use the batch API; set live"
+        ConfigError, match=r"^simulate\.mode: prompt_logprobs cannot use the batch API; set live"
     ):
         read_settings(config)
     read_settings(composed("simulate=chat", "simulate.mode=batch"))
@@ -336,7 +336,7 @@ class Mine(Explainer):
 
 def test_a_class_with_a_setting_of_its_group_is_refused():
     target = f"{DryRun.__module__}.{DryRun.__qualname__}"
-    with pytest.raises(WrongCall, match=r"the group explain both have a setting named 'dry_run'"):
+    with pytest.raises(ConfigError, match=r"the group explain both have a setting named 'dry_run'"):
         read_settings(config_with("explain", {"_target_": target}))
 
 
@@ -354,5 +354,5 @@ def test_an_explainer_from_elsewhere_takes_what_its_neighbours_share(tmp_path):
     assert explain.explainer == Mine(size=3, client=explain.explainer.client)
     assert explain.explainer.client.concurrency == 2
     assert explain.neurons_per_task == 128
-    with pytest.raises(WrongCall, match=r"^explain\.size: must be at least 1, not 0$"):
+    with pytest.raises(ConfigError, match=r"^explain\.size: must be at least 1, not 0$"):
         read_settings(composed(found, "explain=mine", "explain.size=0"))

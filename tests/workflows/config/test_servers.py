@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.tasks.models.failures import Unusable
+from neuron_atlas.tasks.models.failures import ProviderError
 from tests.workflows.runs import settings
 
 VLLM = ("explain=dissect", "simulate=vllm")
@@ -31,7 +31,7 @@ def test_vllm_is_in_the_checkout_or_where_the_environment_says(
 
 
 def test_a_run_without_vllm_fails_before_its_stages(without_vllm: None, tmp_path: Path) -> None:
-    with pytest.raises(Unusable) as raised:
+    with pytest.raises(ProviderError) as raised:
         settings(*VLLM).check()
     message = str(raised.value)
     assert message.startswith(f"simulate.servers.command: there is no {tmp_path}/python. ")

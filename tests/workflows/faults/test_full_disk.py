@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from neuron_atlas.tasks.artifacts import location as location_module
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
 from neuron_atlas.tasks.artifacts.location import whole_folders, writing, writing_folder
 from tests.infra.clusters import running
 from tests.workflows.faults.faults import atlas
@@ -89,7 +89,7 @@ def fill(folder: Path) -> None:
 
 def test_a_shard_that_did_not_fit_is_not_taken_for_one(tmp_path):
     with small_disk(tmp_path / "disk", "1m") as disk:
-        with pytest.raises(DiskFull), writing_folder(disk / "shard") as folder:
+        with pytest.raises(DiskFullError), writing_folder(disk / "shard") as folder:
             fill(folder)
         assert whole_folders(disk, ["shard"]) == set()
         assert shutil.disk_usage(disk).used == 0
@@ -104,7 +104,7 @@ def test_control_without_the_protection_half_a_shard_is_taken_for_a_whole_one(
 
     monkeypatch.setattr(location_module, "writing_folder", unprotected)
     with small_disk(tmp_path / "disk", "1m") as disk:
-        with pytest.raises(DiskFull), location_module.writing_folder(disk / "shard") as folder:
+        with pytest.raises(DiskFullError), location_module.writing_folder(disk / "shard") as folder:
             fill(folder)
         assert whole_folders(disk, ["shard"]) == {"shard"}
         assert [path.name for path in (disk / "shard").iterdir()] == ["first"]

@@ -14,7 +14,7 @@ from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
 from neuron_atlas.workflows.models import calls as calls_module
 from neuron_atlas.workflows.models.calls import ModelUse, OpenCalls, open_calls
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 
 
 class Account:
@@ -54,7 +54,7 @@ def test_only_batches_to_its_own_model_keep_a_live_run_from_calling(monkeypatch,
         for model in ("gpt-4o", "another")
     )
     with (
-        pytest.raises(WrongCall, match="2 batches of an earlier run have not been fetched"),
+        pytest.raises(ConfigError, match="2 batches of an earlier run have not been fetched"),
         open_calls(mine, tmp_path),
     ):
         pass

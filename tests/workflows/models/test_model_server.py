@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from neuron_atlas.tasks.models.failures import Stopped
+from neuron_atlas.tasks.models.failures import ProviderStoppedError
 from neuron_atlas.workflows.config.servers import ServersSettings
 from neuron_atlas.workflows.models import model_server
 from neuron_atlas.workflows.models.model_server import ModelServer
@@ -84,14 +84,16 @@ def test_calls_wait_for_a_restart_no_longer_than_start_s(tmp_path: Path) -> None
         server._settings = tiny(start_s=0.05)
         os.kill(said(tmp_path / "log")[-1], signal.SIGSTOP)
         server.unreachable(server.choose(""))
-        with pytest.raises(Stopped, match=r"^server 0 did not answer within 0\.05 s; its log "):
+        with pytest.raises(
+            ProviderStoppedError, match=r"^server 0 did not answer within 0\.05 s; its log "
+        ):
             asyncio.run(server.ready())
 
 
 def test_calls_to_a_server_that_was_closed_are_stopped(tmp_path: Path) -> None:
     with running(tiny(), tmp_path / "log") as server:
         asyncio.run(server.ready())
-    with pytest.raises(Stopped, match=r"^server 0 was stopped$"):
+    with pytest.raises(ProviderStoppedError, match=r"^server 0 was stopped$"):
         asyncio.run(server.ready())
 
 
@@ -103,7 +105,7 @@ def test_a_server_that_dies_too_often_is_given_up_with_the_end_of_its_log(tmp_pa
         wait_until(lambda: len(said(log)) == 2)
         asyncio.run(server.ready())
         kill(log)
-        with pytest.raises(Stopped) as raised:
+        with pytest.raises(ProviderStoppedError) as raised:
             wait_until(lambda: asyncio.run(server.ready()) is not None)
     assert f"server 0 ended with status 137; its log {log} ends:\n    server " in str(raised.value)
     assert "simulate.servers.max_restarts" in str(raised.value)
@@ -163,7 +165,10 @@ def test_a_server_whose_port_was_taken_in_the_meantime_is_started_again_at_anoth
 def test_a_server_that_never_answers_stops_the_run(
     tmp_path: Path, settings: ServersSettings, message: str
 ) -> None:
-    with running(settings, tmp_path / "log") as server, pytest.raises(Stopped) as raised:
+    with (
+        running(settings, tmp_path / "log") as server,
+        pytest.raises(ProviderStoppedError) as raised,
+    ):
         asyncio.run(server.ready())
     assert str(raised.value).startswith(message)
     assert ("no such weights" in str(raised.value)) == ("--fail" in settings.command)

@@ -16,13 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
-from neuron_atlas.tasks.models.failures import Stopped
+from neuron_atlas.tasks.models.failures import ProviderStoppedError
 from neuron_atlas.workflows.cluster.actor_pool import ActorPool
 from neuron_atlas.workflows.config.servers import ServersSettings
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.models.model_server import ModelServer
 from neuron_atlas.workflows.models.servers import served_by_actors, server_count
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 from tests.workflows.models.test_server_process import TINY, gone, said, wait_until
 
 
@@ -79,7 +79,7 @@ def test_a_server_that_does_not_start_ends_the_run_with_the_end_of_its_log(
 ) -> None:
     with (
         pool(tiny("--fail", "no such weights"), tmp_path) as opened,
-        pytest.raises(Stopped) as raised,
+        pytest.raises(ProviderStoppedError) as raised,
     ):
         run(opened, [0])
     log = tmp_path / "server-0.log"
@@ -124,6 +124,6 @@ def test_there_is_a_server_for_each_gpu_or_as_many_as_are_asked_for(
 )
 def test_more_gpus_than_nodes_have_is_a_wrong_call(settings: dict[str, int]) -> None:
     with pytest.raises(
-        WrongCall, match=r"^simulate\.servers: .* which have 3 \+ 5; lower count or gpus$"
+        ConfigError, match=r"^simulate\.servers: .* which have 3 \+ 5; lower count or gpus$"
     ):
         server_count(tiny(**settings), [3, 0, 5])

@@ -11,7 +11,7 @@ import pytest
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, write_table
 from neuron_atlas.workflows.atlas import stages_of
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.failures import check_failures, count_transient
 from neuron_atlas.workflows.run.store import Store
 from neuron_atlas.workflows.tracking.tracker import Tracker
@@ -46,7 +46,7 @@ def test_failures_that_may_have_passed_are_counted(tmp_path):
 def test_a_run_goes_on_with_no_more_failures_than_allowed(tmp_path, limit, fails):
     path = explanations(tmp_path / "part.parquet", "ok", "no_evidence", "malformed", "budget")
     if fails:
-        with pytest.raises(RunFailed, match=r"50.0% of 4 explanations failed.*neuron 0:2: malf"):
+        with pytest.raises(RunError, match=r"50.0% of 4 explanations failed.*neuron 0:2: malf"):
             check_failures([path], EXPLANATIONS, "explain", limit)
     else:
         check_failures([path], EXPLANATIONS, "explain", limit)
@@ -57,7 +57,7 @@ def test_the_explanations_of_a_run_with_too_many_failures_are_logged_all_the_sam
     context = Context(given, Store(tmp_path))
     path = explanations(tmp_path / "explanations-0.parquet", *["malformed"] * 4)
     explain = stages_of(given)[NAMES.index("explain")]
-    with pytest.raises(RunFailed, match=r"100\.0% of 4 explanations failed"):
+    with pytest.raises(RunError, match=r"100\.0% of 4 explanations failed"):
         explain.finish(context, tmp_path, {"explanations": [path.name]})
 
     Tracker(given, tmp_path, {}).finish(context, "FAILED", "too many")

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from neuron_atlas.tasks.samples.source import SourceError
-from neuron_atlas.workflows.run.errors import RunFailed
+from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.exit_status import outcome
 from neuron_atlas.workflows.run.items import ItemRunner, chunks, reopen_items, unfinished_items
 from neuron_atlas.workflows.run.stage import Item, Step, Worker
@@ -124,7 +124,7 @@ def test_each_item_leaves_a_log_file_with_its_warnings(ray_of_two_cores, tmp_pat
 def test_a_defect_ends_in_one_line_that_names_the_log_with_its_traceback(
     ray_of_two_cores, tmp_path, capsys
 ):
-    with pytest.raises(RunFailed) as caught:
+    with pytest.raises(RunError) as caught:
         runner_of(fail, tmp_path).run([Item("part-7", 1, ())])
     path = tmp_path / "logs" / "part-7.log"
     status, message = outcome(caught.value)

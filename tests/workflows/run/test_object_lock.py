@@ -15,7 +15,7 @@ import pytest
 
 from neuron_atlas.tasks.artifacts.location import location
 from neuron_atlas.workflows.run import object_lock
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.lock import locked
 from tests.loopback.object_store import BUCKET, object_store
 
@@ -46,7 +46,7 @@ def holder(out) -> Iterator[subprocess.Popen[str]]:
 
 
 def refusal(out) -> str:
-    with pytest.raises(WrongCall) as caught, locked(out):
+    with pytest.raises(ConfigError) as caught, locked(out):
         pass
     return str(caught.value)
 
@@ -155,7 +155,7 @@ def test_a_wrong_call_of_unlock_ends_with_2_and_a_line(place, message, capsys):
 
 def test_a_bucket_that_is_not_there_is_said_in_a_line(out):
     missing = location("s3://no-such-bucket/a run")
-    with pytest.raises(WrongCall, match=re.escape("there is no such bucket")), locked(missing):
+    with pytest.raises(ConfigError, match=re.escape("there is no such bucket")), locked(missing):
         pass
 
 
@@ -166,7 +166,7 @@ def test_wrong_keys_are_said_in_a_line_that_does_not_show_them(tmp_path, monkeyp
             monkeypatch.setenv(name, value)
         place = location(f"s3://{BUCKET}/a run")
         place.fs.clear_instance_cache()
-        with pytest.raises(WrongCall) as caught, locked(location(str(place))):
+        with pytest.raises(ConfigError) as caught, locked(location(str(place))):
             pass
     said = str(caught.value)
     assert said.startswith("out: cannot write below 's3://neurons/a run': ")

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.workflows.config.composition import CONF, plain_config, register_resolvers
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.output import copy_journal, opened_store
 from neuron_atlas.workflows.run.store import Store
 from tests.loopback.object_store import BUCKET
@@ -105,7 +105,7 @@ def test_a_second_program_with_the_same_local_folder_is_refused_in_a_line(tmp_pa
     local = str(tmp_path / "own")
     with (
         opened_store(str(tmp_path / "one"), local),
-        pytest.raises(WrongCall, match=r"^local: another run is writing to '.*own'; wait for it"),
+        pytest.raises(ConfigError, match=r"^local: another run is writing to '.*own'; wait for it"),
         opened_store(str(tmp_path / "two"), local),
     ):
         pass
@@ -124,7 +124,7 @@ def test_a_second_program_with_the_same_local_folder_is_refused_in_a_line(tmp_pa
 )
 def test_a_wrong_place_is_refused_in_a_line(tmp_path, monkeypatch, out, local, said):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(WrongCall, match=re.escape(said)), opened_store(out, local):
+    with pytest.raises(ConfigError, match=re.escape(said)), opened_store(out, local):
         pass
 
 

@@ -15,7 +15,7 @@ from neuron_atlas.workflows.atlas import stages_of
 from neuron_atlas.workflows.run import lock
 from neuron_atlas.workflows.run import store as store_module
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.lock import locked
 from neuron_atlas.workflows.run.runner import Runner
 from neuron_atlas.workflows.run.store import MANIFEST, Manifest, Store, fingerprint, write_json
@@ -304,7 +304,7 @@ def test_the_runs_manifest_maps_artifacts_to_files_below_the_output_folder(tmp_p
 def test_one_run_at_a_time_holds_an_output_folder(tmp_path):
     with (
         locked(tmp_path),
-        pytest.raises(WrongCall, match=r"^out: another run is writing to "),
+        pytest.raises(ConfigError, match=r"^out: another run is writing to "),
         locked(tmp_path),
     ):
         pytest.fail("two runs hold one folder")

@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 
-from neuron_atlas.tasks.models.failures import Unusable
-from neuron_atlas.workflows.run.errors import WrongCall
+from neuron_atlas.tasks.models.failures import ProviderError
+from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.sweep.jobs import (
     Job,
     folder_name,
@@ -78,24 +78,24 @@ def test_jobs_of_the_same_layers_need_nothing_ahead():
     ],
 )
 def test_what_cannot_be_run_is_told_before_anything_has_begun(swept, said):
-    with pytest.raises(WrongCall, match=said):
+    with pytest.raises(ConfigError, match=said):
         jobs(*swept)
 
 
 def test_a_sweep_has_one_output_folder():
-    with pytest.raises(WrongCall, match="out: must be the same for all jobs of a sweep"):
+    with pytest.raises(ConfigError, match="out: must be the same for all jobs of a sweep"):
         jobs(out="a|b")
 
 
 def test_the_want_of_a_key_is_told_before_the_other_jobs_have_run(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(Unusable, match=r"OPENAI_API_KEY.* \(in the job explain=gpt4o\)"):
+    with pytest.raises(ProviderError, match=r"OPENAI_API_KEY.* \(in the job explain=gpt4o\)"):
         jobs("explain=dissect|gpt4o")
 
 
 def test_so_is_that_of_a_simulators_key(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(Unusable, match=r"OPENAI_API_KEY.* \(in the job simulate=chat\)"):
+    with pytest.raises(ProviderError, match=r"OPENAI_API_KEY.* \(in the job simulate=chat\)"):
         jobs("simulate=concept|chat")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from neuron_atlas.workflows.sweep import run as sweep_run
 from neuron_atlas.workflows.sweep.run import run_sweep
 from neuron_atlas.workflows.tracking.tracker import Tracker
@@ -150,9 +150,9 @@ def test_a_sweep_of_dry_runs_finishes_and_keeps_no_manifest_of_another_run(stage
 @pytest.mark.parametrize(
     ("errors", "status"),
     [
-        ({1: RunFailed("too few")}, 1),
-        ({1: WrongCall("no such layer")}, 2),
-        ({0: WrongCall("no such layer"), 2: ZeroDivisionError("by chance")}, 1),
+        ({1: RunError("too few")}, 1),
+        ({1: ConfigError("no such layer")}, 2),
+        ({0: ConfigError("no such layer"), 2: ZeroDivisionError("by chance")}, 1),
     ],
 )
 def test_a_job_that_fails_is_told_and_the_others_go_on(
@@ -191,7 +191,7 @@ def test_an_interruption_ends_the_sweep_and_keeps_what_was_finished(
 
 
 def test_where_the_shared_capture_fails_each_job_is_tried_by_itself(stage, sweep, capsys):
-    stage.capture_fails = WrongCall("layer 99 does not exist")
+    stage.capture_fails = ConfigError("layer 99 does not exist")
     assert sweep("apart") == 0
     assert stage.ran == [0, 1, 2, 3]
     said = capsys.readouterr().err
@@ -204,11 +204,11 @@ def test_a_cluster_that_is_not_there_ends_the_sweep_before_its_jobs(
 ):
     @contextmanager
     def absent(settings: object) -> Iterator[None]:
-        raise WrongCall("no Ray cluster")
+        raise ConfigError("no Ray cluster")
         yield
 
     monkeypatch.setattr(sweep_run, "cluster", absent)
-    with pytest.raises(WrongCall, match="no Ray cluster"):
+    with pytest.raises(ConfigError, match="no Ray cluster"):
         sweep("absent")
     assert stage.ran == []
     parent, _ = logged(shared_mlflow, "absent")

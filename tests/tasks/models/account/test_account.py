@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.account.messages import (
     LEASE_S,
@@ -225,7 +225,7 @@ def test_an_unforeseen_error_reaches_its_caller_and_the_account_goes_on(tmp_path
 def test_a_process_that_dies_leaves_its_intent_and_its_answers(tmp_path):
     script = f"""
 import os, signal
-from neuron_atlas.tasks.artifacts.full_disk import DiskFull
+from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from tests.tasks.models.account.ledgers import answer, lease
 account = LocalAccount({str(tmp_path / "journal.db")!r})
@@ -272,7 +272,7 @@ def test_a_full_disk_is_named_and_the_account_goes_on_once_there_is_room(tmp_pat
     permit = lease(account, "a", 1.0)
     (pages,) = account.database.execute("PRAGMA page_count").fetchone()
     account.database.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(DiskFull, match=r"'journal\.db' did not fit"):
+    with pytest.raises(DiskFullError, match=r"'journal\.db' did not fit"):
         settle(account, "me", answered(permit, '"' + 100_000 * "a" + '"'))
     account.database.execute(f"PRAGMA max_page_count = {100 * pages}")
     answer(account, "b", "kept")
