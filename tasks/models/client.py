@@ -126,7 +126,7 @@ class Connection:
                 return self._model.check_answer(outcome)
             if isinstance(outcome, ProviderError):
                 raise outcome
-            if outcome.excused:
+            if outcome.not_counted:
                 attempt -= 1
                 continue
             wait_s = self._sender.wait_s(outcome, outgoing.request_hash, attempt)

@@ -27,7 +27,7 @@ class Failure:
     """A call without an answer. status: as in the `explanations` table.
 
     transient: the same request may succeed later. billed: it may have been billed. reached: it may
-    have reached the provider and count against its limits. excused: the failure does not count
+    have reached the provider and count against its limits. not_counted: the failure does not count
     against max_attempts. wait_s: the wait that the provider requests, None if it requests none.
     """
 
@@ -36,7 +36,7 @@ class Failure:
     transient: bool = False
     billed: bool = False
     reached: bool = True
-    excused: bool = False
+    not_counted: bool = False
     wait_s: float | None = None
 
     @property

@@ -149,7 +149,7 @@ class Sender:
         """Return the failure, adjusted to its server: our own server bills nothing, and an
         unreachable server may not count against max_attempts."""
         if not failure.reached:
-            failure = replace(failure, excused=self._servers.unreachable(server))
+            failure = replace(failure, not_counted=self._servers.unreachable(server))
         return replace(failure, billed=False) if self._servers.is_own else failure
 
     def _usage(
