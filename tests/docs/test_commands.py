@@ -23,7 +23,6 @@ OTHER_PROGRAMS = {"aws", "pip", "python", "ray", "sbatch", "vllm/bin/pip"}
 """Programs that are not of this project and that a command may call."""
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DEMO = Block(ROOT / "README.md", 0, "bash", "neuron-atlas experiment=demo out=out/demo\n")
-README_IS_NOT_TAGGED_YET = pytest.mark.xfail(strict=False, reason="README.md has no info strings")
 _FAST, _SLOW = {"", "file"}, {"", "file", "slow", "serves"}
 
 
@@ -54,11 +53,7 @@ def checkout(demo: Checkout, tmp_path: Path) -> Checkout:
     return copy_checkout(demo, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(PAGES[0], marks=README_IS_NOT_TAGGED_YET), *PAGES[1:]],
-    ids=lambda page: page.name,
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_says_what_a_test_does_with_it(page):
     assert [str(block) for block in blocks_of(page) if not block.is_tagged] == []
 
