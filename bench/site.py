@@ -27,13 +27,13 @@ from typing import Any
 
 from bench.made_up.atlas import MadeUp, make_up
 from bench.made_up.sizes import Sizes
+from bench.site_size import Shape, expected_bytes
 from neuron_atlas.tasks.report.settings import About, SiteSettings
 from neuron_atlas.tasks.report.site.columns import list_accounts, write_columns
 from neuron_atlas.tasks.report.site.index import write_index
-from neuron_atlas.tasks.report.site.inputs import cut_layer
+from neuron_atlas.tasks.report.site.layout import cut_layer
 from neuron_atlas.tasks.report.site.neurons import write_neurons
 from neuron_atlas.tasks.report.site.samples import cut_samples, write_samples
-from neuron_atlas.tasks.report.site.size import Shape, expected_bytes
 
 TARGET_S = 2.0
 _SETTINGS = SiteSettings()
@@ -102,8 +102,8 @@ def _write(site: Path, made: MadeUp) -> dict[str, Any]:
         return done
 
     accounts = list_accounts(
-        [path for files in made.layers for path in files.explanations],
-        [path for files in made.layers for path in files.scores],
+        [path for files in made.layers for path in files["explanations"]],
+        [path for files in made.layers for path in files["scores"]],
         made.aggregates,
     )
     rows = timed("columns", lambda: [write_columns(site, files, accounts) for files in made.layers])

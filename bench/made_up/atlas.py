@@ -14,7 +14,7 @@ from bench.made_up.samples import write_samples
 from bench.made_up.sizes import Sizes
 from bench.made_up.words import THINGS, describe
 from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, write_table
-from neuron_atlas.tasks.report.site.inputs import LayerFiles, SampleFiles
+from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles
 
 _SMALL = Sizes()
 

@@ -31,7 +31,7 @@ from neuron_atlas.tasks.artifacts import (
     write_table,
 )
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
-from neuron_atlas.tasks.report.site.inputs import LayerFiles
+from neuron_atlas.tasks.report.inputs import LayerFiles
 
 _SHARES = ("visual", "text", "multimodal", "unknown")
 
@@ -53,10 +53,12 @@ def write_layer(
         "neuron": pa.array(np.arange(count, dtype=np.int32)),
     }
 
-    def write(spec: TableSpec, table: pa.Table) -> Path:
+    files: dict[str, tuple[Path, ...]] = {}
+
+    def write(spec: TableSpec, table: pa.Table) -> None:
         path = folder / layer_file(spec.name, layer)
         write_table(table.select(spec.schema.names).cast(spec.schema), spec, path)
-        return path
+        files[spec.name] = (path,)
 
     code = rng.choice(4, count, p=(0.15, 0.35, 0.35, 0.15))
     shares = rng.dirichlet((0.4, 0.4, 0.4, 0.4), count).astype(np.float32)
@@ -78,36 +80,23 @@ def write_layer(
         name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), sizes.top_n)
         for name, values in ranked.items()
     }
-    captured = {
-        "exemplars": write(spec, pa.table(who | slots)),
-        "traces": write(TRACES, _traces(rng, layer, ids, peaks, sizes, text_tokens)),
-        "random_traces": write(
-            RANDOM_TRACES,
-            _traces(
-                rng,
-                layer,
-                np.tile([2, 3], (sizes.with_held_out, 1)),
-                peaks[: sizes.with_held_out, -2:] / 2,
-                sizes,
-                text_tokens,
-            ),
-        ),
-        "histograms": write(HISTOGRAMS, _histograms(rng, who, count)),
-        "moments": write(MOMENTS, make_moments(rng, who, count)),
-    }
+    write(spec, pa.table(who | slots))
+    write(TRACES, _traces(rng, layer, ids, peaks, sizes, text_tokens))
+    random = np.tile([2, 3], (sizes.with_held_out, 1))
+    weak = peaks[: sizes.with_held_out, -2:] / 2
+    write(RANDOM_TRACES, _traces(rng, layer, random, weak, sizes, text_tokens))
+    write(HISTOGRAMS, _histograms(rng, who, count))
+    write(MOMENTS, make_moments(rng, who, count))
     said, scored, simulated = make_accounts(
         rng, layer, sizes, explainers, word, code, ids, text_tokens
     )
-    return LayerFiles(
-        layer=layer,
-        captured=captured,
-        types=write(NEURON_TYPES, types),
-        tested_types=write(NEURON_TESTS, _tested(rng, who, count)),
-        responses=write(RESPONSES, _responses(rng, who, count)),
-        explanations=(write(EXPLANATIONS, said),),
-        simulations=(write(SIMULATIONS, simulated),),
-        scores=(write(SCORES, scored),),
-    )
+    write(NEURON_TYPES, types)
+    write(NEURON_TESTS, _tested(rng, who, count))
+    write(RESPONSES, _responses(rng, who, count))
+    write(EXPLANATIONS, said)
+    write(SIMULATIONS, simulated)
+    write(SCORES, scored)
+    return LayerFiles(layer, files)
 
 
 def _traces(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bench.made_up.sizes import Sizes
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, SAMPLES, write_table
-from neuron_atlas.tasks.report.site.inputs import SampleFiles
+from neuron_atlas.tasks.report.inputs import SampleFiles
 from neuron_atlas.tasks.samples.source import BadSample, Concept, OpenedImage, Record
 
 

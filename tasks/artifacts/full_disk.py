@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +18,17 @@ class DiskFull(Exception):
 
 @contextmanager
 def tell_if_full(path: Path) -> Iterator[None]:
-    """Raise DiskFull where what is done within finds the disk of `path` full."""
+    """Raise DiskFull where what is done within, also by SQLite, finds the disk of `path` full."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
         raise DiskFull(full_disk(path, error.errno)) from error
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise DiskFull(full_disk(path)) from error
 
 
 def full_disk(path: Path, number: int = errno.ENOSPC) -> str:

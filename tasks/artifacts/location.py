@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from upath import UPath
 
@@ -25,10 +25,6 @@ from neuron_atlas.tasks.artifacts.full_disk import tell_if_full
 
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 """Where an object appears only once it is whole. Not so on ssh or smb, which can be mounted."""
-_OPTIONS: dict[str, dict[str, Any]] = {
-    protocol: {"use_listings_cache": False} for protocol in _OBJECT_STORES
-}
-"""What another machine has written since must be seen."""
 _IN_PARTS_OF = 16 * 2**20
 """Bytes. Larger files go to S3 in parts, several at once."""
 _WHOLE = ".whole"
@@ -54,7 +50,8 @@ def location(text: str) -> Path:
     if not rest.strip("/"):
         raise ValueError(f"{text!r} names no bucket; write {protocol}://BUCKET/PREFIX")
     try:
-        place = UPath(text.rstrip("/"), **_OPTIONS[protocol])
+        # What another machine has written since must be seen.
+        place = UPath(text.rstrip("/"), use_listings_cache=False)
         place.fs  # noqa: B018  Imports what the protocol needs.
     except ImportError as error:
         raise ValueError(f"{protocol}:// needs a package that is not here: {error}") from error

@@ -117,6 +117,9 @@ def heat_over(view: View, activations: np.ndarray) -> np.ndarray:
     """
     if not view.regions:
         return np.zeros((0, 0), dtype=np.float32)
+    if len(view.regions) == 1:
+        (region,) = view.regions
+        return activations.reshape(region.rows, region.columns).astype(np.float32)
     rows, columns = _finest(view.regions, view.width, view.height)
     y = (np.arange(rows) + 0.5) * view.height / rows
     x = (np.arange(columns) + 0.5) * view.width / columns

@@ -14,7 +14,6 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 from upath import UPath
 
-from neuron_atlas.tasks.artifacts import TableSpec
 from neuron_atlas.tasks.artifacts.location import is_local, location
 from neuron_atlas.tasks.atlas.neuron import Neuron, NoSuchNeuron, read_neuron
 from neuron_atlas.tasks.atlas.runs import Run, find_run, list_runs
@@ -69,7 +68,7 @@ class Atlas:
         """A table by its name. Raises AttributeError where the run has none."""
         if name not in self.tables:
             raise AttributeError(f"this run has no table {name!r}; it has {', '.join(self.tables)}")
-        return scan(self.run.paths(name))
+        return _scan(self.run.paths(name))
 
     def neuron(self, layer: int, index: int) -> Neuron:
         """One neuron, with what the atlas knows of it. Raises NoSuchNeuron."""
@@ -90,18 +89,13 @@ class Atlas:
         return f"<Atlas {self.run.out}, run {self.run}>"
 
 
-def scan(paths: Sequence[Path]) -> pl.LazyFrame:
+def _scan(paths: Sequence[Path]) -> pl.LazyFrame:
     """The rows of some files of one table, read when they are asked for."""
     if all(is_local(path) for path in paths):
         return pl.scan_parquet(list(paths), missing_columns="raise")
     remote = [cast(UPath, path) for path in paths]
     files = pafs.PyFileSystem(pafs.FSSpecHandler(remote[0].fs))
     return pl.scan_pyarrow_dataset(pads.dataset([path.path for path in remote], filesystem=files))
-
-
-def empty(spec: TableSpec) -> pl.LazyFrame:
-    """A table without rows."""
-    return cast(pl.DataFrame, pl.from_arrow(spec.schema.empty_table())).lazy()
 
 
 def _source(run: Run) -> Source | None:

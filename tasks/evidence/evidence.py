@@ -126,6 +126,14 @@ def read_traces(path: Path, spec: TableSpec, neurons: Sequence[int]) -> pa.Table
     return read_rows(path, filters=rows_with("neuron", wanted)).cast(spec.schema)
 
 
+def excitations(table: pa.Table) -> list[Excitation]:
+    """Return what each row of `traces`, `random_traces` or `simulations` holds."""
+    visual, text = (
+        [row.astype(np.float32) for row in list_rows(table[role])] for role in ("visual", "text")
+    )
+    return list(map(Excitation, table["sample_id"].to_pylist(), visual, text))
+
+
 def load_evidence(
     types: pa.Table,
     traces: Path,
@@ -232,12 +240,7 @@ def _spread(seen: Sequence[Excitation], count: int) -> list[Excitation]:
 
 
 def _by_neuron(table: pa.Table) -> dict[int, list[Excitation]]:
-    neurons = table["neuron"].to_pylist()
-    sample_ids = table["sample_id"].to_pylist()
-    visual, text = (
-        [row.astype(np.float32) for row in list_rows(table[role])] for role in ("visual", "text")
-    )
-    rows = zip(neurons, map(Excitation, sample_ids, visual, text), strict=True)
+    rows = zip(table["neuron"].to_pylist(), excitations(table), strict=True)
     return {
         neuron: [excitation for _, excitation in group]
         for neuron, group in groupby(rows, key=lambda row: row[0])

@@ -1,7 +1,8 @@
 """Batch mode: requests handed in as files, at a share of the price, answered within a day.
 
-The account stores a batch before any of it is sent, and its ids as soon as they are known. The
-provider is told our name for it, so a batch whose id was lost with its process is found again.
+The account stores a batch before any of it is sent, and its id as soon as that is known. The
+provider is told our name for it, so a batch whose id was lost with its process is found again; one
+that the provider does not know was never handed in.
 """
 
 from __future__ import annotations
@@ -15,8 +16,15 @@ from typing import NoReturn
 import openai
 from openai.types import Batch
 
-from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.batches import BatchedCall, Batches, OpenBatch
+from neuron_atlas.tasks.models.account.batches import (
+    OpenBatch,
+    attempts,
+    begin_batch,
+    end_batch,
+    note_id,
+    open_batches,
+)
+from neuron_atlas.tasks.models.account.ledger import Ledger
 from neuron_atlas.tasks.models.account.messages import Result
 from neuron_atlas.tasks.models.answer import Answer, to_json
 from neuron_atlas.tasks.models.batch_lines import blotted, parse_line, read_line
@@ -42,13 +50,12 @@ class BatchSender:
         self,
         settings: ClientSettings,
         prices: Mapping[str, Price],
-        account: LocalAccount,
+        ledger: Ledger,
         client: openai.AsyncOpenAI,
         key: str,
         group: str,
     ) -> None:
-        self._settings, self._prices = settings, prices
-        self._account, self._batches = account, Batches(account)
+        self._settings, self._prices, self._ledger = settings, prices, ledger
         self._provider, self._key = BatchProvider(settings, client, key, group), key
         self._provider_account, self._group = settings.model_at, group
 
@@ -77,7 +84,8 @@ class BatchSender:
         Unusable, or Stopped where the provider has taken a batch and then refused what is in it.
         """
         under_way = 0
-        batches = await self._batches.open(self._provider_account)
+        with self._ledger.transaction() as ledger:
+            batches = open_batches(ledger, self._provider_account)
         queue_full: list[_QueueFullError] = []
         for batch in batches:
             try:
@@ -97,19 +105,13 @@ class BatchSender:
 
     async def _hand_in(self, group: Sequence[FiledRequest]) -> int:
         name = uuid.uuid4().hex
-        granted = await self._batches.begin(
-            name, self._provider_account, self._settings.model, group
-        )
+        with self._ledger.transaction() as ledger:
+            granted = begin_batch(ledger, name, self._provider_account, self._settings.model, group)
         if granted:
-            input_file = await self._provider.upload(name, granted)
-            await self._batches.note_file(name, input_file)
-            await self._create(name, input_file)
+            provider_id = await self._provider.create(name, granted)
+            with self._ledger.transaction() as ledger:
+                note_id(ledger, name, provider_id)
         return len(granted)
-
-    async def _create(self, name: str, input_file: str) -> str:
-        provider_id = await self._provider.create(name, input_file)
-        await self._batches.note_id(name, provider_id)
-        return provider_id
 
     async def _fetch(self, batch: OpenBatch) -> bool:
         """Settle what there is of a batch if it has ended; whether it has."""
@@ -123,55 +125,33 @@ class BatchSender:
         for file_id in (known.output_file_id, known.error_file_id):
             if file_id:
                 lines += await self._provider.lines(file_id)
-        unusable, torn = await self._settle(batch, lines)
-        if known.status in ("failed", "expired", "cancelled") and "" not in torn:
-            # What was not answered was not billed; of what is torn, nobody knows.
-            await self._account.settle(
-                "",
-                [
-                    Result(call.call, f"failed/{known.status}")
-                    for known_as, call in (await self._left(batch)).items()
-                    if known_as not in torn
-                ],
-            )
-        await self._batches.end(batch.name)
+        unusable = self._settle(batch, known.status, lines)
         if unusable is not None:
             raise Stopped(str(unusable))
         if known.status == "failed":
             self._raise_failure(known)
-        await self._give_up(batch)
         return True
-
-    async def _left(self, batch: OpenBatch) -> dict[str, BatchedCall]:
-        """A batch's calls that have not been settled."""
-        batches = await self._batches.open(self._provider_account)
-        return next((one.calls for one in batches if one.name == batch.name), {})
 
     async def _recover(self, batch: OpenBatch) -> str | None:
         """The provider's id of a batch that was being handed in when the program was killed."""
         found = await self._provider.find(batch.name)
-        if found is not None:
-            await self._batches.note_id(batch.name, found)
-            return found
-        if batch.input_file is not None:
-            return await self._create(batch.name, batch.input_file)
-        await self._account.settle(
-            "", [Result(call.call, "unsent") for call in batch.calls.values()]
-        )
-        await self._batches.end(batch.name)
-        return None
+        with self._ledger.transaction() as ledger:
+            if found is not None:
+                note_id(ledger, batch.name, found)
+            else:
+                for call in batch.calls.values():
+                    ledger.settle(Result(call.call, "unsent"))
+                end_batch(ledger, batch.name)
+        return found
 
-    async def _settle(
-        self, batch: OpenBatch, lines: Iterable[bytes]
-    ) -> tuple[Unusable | None, set[str]]:
-        """Settle calls by the lines that tell of them.
+    def _settle(self, batch: OpenBatch, status: str, lines: Iterable[bytes]) -> Unusable | None:
+        """End a batch: settle its calls by the lines that tell of them.
 
-        What stops the run, if one of them says so, and the calls whose lines are torn ("" where it
-        is not known whose).
+        Returns what stops the run, if a line says so.
         """
-        results: list[Result] = []
-        final: list[tuple[str, Failure]] = []
-        torn: set[str] = set()
+        results: dict[str, Result] = {}
+        final: dict[str, Failure] = {}
+        torn: set[str] = set()  # "" where it is not known whose line it is.
         unusable: Unusable | None = None
         for line in lines:
             known_as, fields = parse_line(line)
@@ -179,31 +159,50 @@ class BatchSender:
                 torn.add(known_as)
                 continue
             call = batch.calls.get(known_as)
-            if call is None:
+            if call is None or known_as in results:
                 continue
             outcome = read_line(fields, call, self._settings, self._prices, self._key, self._group)
             if isinstance(outcome, Unusable):
                 unusable = unusable or outcome
-                results.append(Result(call.call, "unusable"))
+                results[known_as] = Result(call.call, "unusable")
             elif isinstance(outcome, Answer):
-                results.append(
-                    Result(
-                        call.call,
-                        outcome.status,
-                        answer=to_json(outcome),
-                        usd=outcome.usd,
-                        tokens_in=outcome.tokens_in,
-                        tokens_out=outcome.tokens_out,
-                    )
+                results[known_as] = Result(
+                    call.call,
+                    outcome.status,
+                    answer=to_json(outcome),
+                    usd=outcome.usd,
+                    tokens_in=outcome.tokens_in,
+                    tokens_out=outcome.tokens_out,
                 )
             else:
-                results.append(Result(call.call, outcome.kind))
+                results[known_as] = Result(call.call, outcome.kind)
                 if not outcome.transient:
-                    final.append((known_as, outcome))
-        await self._account.settle("", results)
-        for known_as, failure in final:
-            await self._set_final(known_as, failure)
-        return unusable, torn
+                    final[known_as] = outcome
+        if status != "completed" and "" not in torn:
+            # What was not answered was not billed; of what is torn, nobody knows.
+            for known_as in batch.calls.keys() - results.keys() - torn:
+                results[known_as] = Result(batch.calls[known_as].call, f"failed/{status}")
+        with self._ledger.transaction() as ledger:
+            for result in results.values():
+                ledger.settle(result)
+            end_batch(ledger, batch.name)
+            if unusable is None and status != "failed":
+                final = self._given_up(batch) | final
+            for known_as, failure in final.items():
+                tried = attempts(ledger, known_as)
+                answer = Answer(failure.status, reason=failure.reason, attempts=tried)
+                ledger.set_final(known_as, to_json(answer))
+        return unusable
+
+    def _given_up(self, batch: OpenBatch) -> dict[str, Failure]:
+        """Requests that have come back without an answer too often."""
+        most = self._settings.max_attempts
+        failure = Failure("timed_out", f"not answered by {most} batches")
+        return {
+            known_as: failure
+            for known_as in batch.calls
+            if self._ledger.look_up(known_as) is None and attempts(self._ledger, known_as) >= most
+        }
 
     def _raise_failure(self, known: Batch) -> NoReturn:
         """Raise the reason why the provider refused a batch as a whole."""
@@ -215,33 +214,19 @@ class BatchSender:
             raise _QueueFullError(said)
         raise Stopped(f"the provider refuses a batch: {said}")
 
-    async def _give_up(self, batch: OpenBatch) -> None:
-        """Let those requests rest that have come back without an answer too often."""
-        for known_as in batch.calls:
-            if await self._account.look_up("", [known_as]) != [None]:
-                continue
-            if await self._batches.attempts(known_as) >= self._settings.max_attempts:
-                reason = f"not answered by {self._settings.max_attempts} batches"
-                await self._set_final(known_as, Failure("timed_out", reason))
-
-    async def _set_final(self, known_as: str, failure: Failure) -> None:
-        attempts = await self._batches.attempts(known_as)
-        answer = Answer(failure.status, reason=failure.reason, attempts=attempts)
-        await self._batches.set_final(known_as, to_json(answer))
-
 
 @asynccontextmanager
 async def batch_sender(
     settings: ClientSettings,
     prices: Mapping[str, Price],
-    account: LocalAccount,
+    ledger: Ledger,
     group: str = "explain",
 ) -> AsyncIterator[BatchSender]:
     """A sender for the running event loop; group: see `Calls`. Raises Unusable where the key cannot
     be right."""
     key = read_key(settings.api_key_env, group)
     async with open_client(settings, key) as client:
-        yield BatchSender(settings, prices, account, client, key, group)
+        yield BatchSender(settings, prices, ledger, client, key, group)
 
 
 def split(

@@ -77,8 +77,8 @@ def read_line(
     answer = read_message(body, KEEP_NUMBERS)
     if isinstance(answer, Failure):
         return answer
-    price = price_of(prices, call.model)
-    usd = cost(prices, call.model, answer.tokens_in, answer.tokens_out)
+    price = price_of(prices, settings.model)
+    usd = cost(prices, settings.model, answer.tokens_in, answer.tokens_out)
     if usd is not None and price is not None:
         usd = usd * price.batch if answer.tokens_in else call.usd
     return replace(answer, usd=usd, attempts=1)

@@ -36,8 +36,8 @@ class BatchProvider:
         self._settings, self._client, self._key = settings, client, key
         self._group = group
 
-    async def upload(self, name: str, requests: Sequence[FiledRequest]) -> str:
-        """Upload a batch's requests, in several attempts where it takes them; the file's id."""
+    async def create(self, name: str, requests: Sequence[FiledRequest]) -> str:
+        """Upload a batch's requests and make the batch, each in several attempts; its id."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.jsonl"
             with path.open("wb") as stream:
@@ -47,16 +47,12 @@ class BatchProvider:
             uploaded = await self._patiently(
                 lambda _: self._call(self._client.files.create(file=path, purpose="batch"))
             )
-        return uploaded.id
-
-    async def create(self, name: str, input_file: str) -> str:
-        """Make a batch, unless it is there already, in several attempts; its id."""
 
         async def create(attempt: int) -> Batch:
             found = await self._find(name) if attempt else None
             return found or await self._call(
                 self._client.batches.create(
-                    input_file_id=input_file,
+                    input_file_id=uploaded.id,
                     endpoint="/v1/chat/completions",
                     completion_window="24h",
                     metadata={_NAME: name},

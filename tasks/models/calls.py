@@ -15,8 +15,8 @@ class Calls:
 
     account: limits, budget and answers; None for an account of the connection's own, in memory,
     with the limits of the settings. file: where requests are written instead of being sent. group:
-    the settings of the model; errors name `<group>.client...`. servers: where the model is served;
-    None is the address in the settings.
+    the settings of the model; errors name `<group>.client...`. servers: where the model is served,
+    never reached through a proxy; None is the address in the settings.
     """
 
     account: Account | None = None

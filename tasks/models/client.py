@@ -212,11 +212,12 @@ async def connect(
         return
     load_encoding(settings.model, 0.0)
     servers = calls.servers or FixedServers(
-        (settings.url,), read_key(settings.api_key_env, calls.group), is_direct=False
+        (settings.url,), read_key(settings.api_key_env, calls.group)
     )
 
     def open_at(base_url: str) -> openai.AsyncOpenAI:
-        return open_client(settings, servers.key, base_url, direct=servers.is_direct)
+        direct = calls.servers is not None
+        return open_client(settings, servers.key, base_url, direct=direct)
 
     async with _session(calls, settings) as session:
         sender = Sender(settings, servers, open_at, calls.group)

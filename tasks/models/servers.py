@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import urlsplit
 from zlib import crc32
@@ -14,13 +14,11 @@ _SKIP_S = 30.0
 class Servers(Protocol):
     """The servers of one model.
 
-    key: sent with each request. is_own: this program started them, so they bill nothing. is_direct:
-    they are never reached through a proxy.
+    key: sent with each request. is_own: this program started them, so they bill nothing.
     """
 
     key: str
     is_own: bool
-    is_direct: bool
 
     async def ready(self) -> None:
         """Wait until there is a server to send to. Raises Stopped if there will be none."""
@@ -45,8 +43,8 @@ class FixedServers:
 
     is_own = False
 
-    def __init__(self, base_urls: Sequence[str], key: str, *, is_direct: bool = True) -> None:
-        self._base_urls, self.key, self.is_direct = tuple(base_urls), key, is_direct
+    def __init__(self, base_urls: Iterable[str], key: str) -> None:
+        self._base_urls, self.key = tuple(base_urls), key
         self._skipped: dict[str, float] = {}
 
     async def ready(self) -> None:

@@ -10,14 +10,17 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter
 
 from neuron_atlas.tasks.artifacts import ALL_LAYERS, TESTED_TYPES, TYPES
 from neuron_atlas.tasks.report.analysis import Analysis
 from neuron_atlas.tasks.report.canvas import (
     HEIGHT,
-    WIDTH,
+    SMALL,
     blank_sheet,
+    layer_ticks,
+    note,
+    panels,
+    percents,
     plain_axes,
     say,
     type_legend,
@@ -33,7 +36,6 @@ _MEASURES = {
     "active_text": "share of text tokens that it is active at",
     "concentration": "how concentrated an image excites it: 0 evenly, 1 at one token",
 }
-_SMALL: dict[str, Any] = {"fontsize": 8.3, "color": LIGHT["muted"]}
 _LEAST_DENSITY = 1e-4
 _DENSITY_BINS = np.linspace(np.log10(_LEAST_DENSITY), 0, 33)
 
@@ -48,15 +50,12 @@ def draw_share_intervals(analysis: Analysis, title: str) -> Figure:
     silent = {"silent": LIGHT["silent"]} if "tested" in rules else {}
     colours = type_colours() | silent
     type_legend(figure, colours=colours)
-    room = (HEIGHT - 0.98) / len(rules)
-    for place, rule in enumerate(rules):
-        bottom = 0.46 + room * (len(rules) - 1 - place)
-        axes = plain_axes(figure, 0.55, bottom, WIDTH - 0.7, room - 0.5)
+    margins = {"left": 0.55, "right": 0.15, "head": 0.52, "foot": 0.46, "gap": 0.5}
+    for axes, rule in zip(panels(figure, len(rules), **margins), rules, strict=True):
         rows = analysis.shares.filter(pl.col("rule") == rule, pl.col("layer") != ALL_LAYERS)
         _draw_intervals(axes, rows, _colours_of(rule))
-        axes.text(0, 1.03, _RULE_WORDS[rule], transform=axes.transAxes, va="bottom", **_SMALL)
-        if place == len(rules) - 1:
-            axes.set_xlabel("layer")
+        note(axes, _RULE_WORDS[rule])
+    axes.set_xlabel("layer")
     return figure
 
 
@@ -88,12 +87,12 @@ def draw_agreement(analysis: Analysis, title: str) -> Figure:
         for column, number in enumerate(numbers[row]):
             share = number / max(1, numbers[row].sum())
             _draw_cell(axes, row, column, number, share, LIGHT[kind])
-    axes.text(len(TESTED_TYPES) / 2, -0.42, "by tests", ha="center", **_SMALL)
+    axes.text(len(TESTED_TYPES) / 2, -0.42, "by tests", ha="center", **SMALL)
     axes.text(
         0,
         len(TYPES) + 0.22,
         "rows: by the paper\N{RIGHT SINGLE QUOTATION MARK}s rule, with the share of each row",
-        **_SMALL,
+        **SMALL,
     )
     (agreed,) = analysis.kappa.to_dicts()
     words = "not defined"
@@ -120,28 +119,19 @@ def draw_densities(analysis: Analysis, title: str) -> Figure:
     present = set(analysis.densities["type"].unique()) - {"silent"}
     colours = {name: c for name, c in _colours_of(rule).items() if name in present}
     type_legend(figure, colours=colours)
-    room = (HEIGHT - 0.98) / 2
-    for place, (role, words) in enumerate((("visual", "visual tokens"), ("text", "text tokens"))):
-        axes = plain_axes(figure, 0.55, 0.36 + room * (1 - place), WIDTH - 0.85, room - 0.5)
+    margins = {"left": 0.55, "right": 0.3, "head": 0.62, "foot": 0.36, "gap": 0.5}
+    for axes, role in zip(panels(figure, 2, **margins), ("visual", "text"), strict=True):
         for name, colour in colours.items():
             mine = analysis.densities.filter(type=name)[f"active_{role}"].drop_nulls().to_numpy()
             _draw_density(axes, mine, colour)
         axes.set_xlim(_DENSITY_BINS[0], 0)
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
+        percents(axes.yaxis)
         axes.locator_params(axis="y", nbins=4)
-        powers = [-4, -3, -2, -1, 0]
         axes.set_xticks(
-            powers, ["\N{LESS-THAN OR EQUAL TO} 0.01 %", "0.1 %", "1 %", "10 %", "100 %"]
+            range(-4, 1), ["\N{LESS-THAN OR EQUAL TO} 0.01 %", "0.1 %", "1 %", "10 %", "100 %"]
         )
-        axes.text(
-            0,
-            1.03,
-            f"of each type, by the share of {words} above 0",
-            transform=axes.transAxes,
-            va="bottom",
-            **_SMALL,
-        )
+        note(axes, f"of each type, by the share of {role} tokens above 0")
     return figure
 
 
@@ -155,10 +145,9 @@ def draw_responses(analysis: Analysis, title: str) -> Figure:
         return figure
     known = set(rows["type"].unique()) - {"silent"}
     kinds = [kind for kind in _colours_of(rule) if kind in known]
-    room = (HEIGHT - 0.62) / len(_MEASURES)
-    for place, (measure, words) in enumerate(_MEASURES.items()):
-        bottom = 0.3 + room * (len(_MEASURES) - 1 - place)
-        axes = plain_axes(figure, 0.95, bottom, WIDTH - 1.25, room - 0.5)
+    margins = {"left": 0.95, "right": 0.3, "head": 0.32, "foot": 0.3, "gap": 0.5}
+    sheets = panels(figure, len(_MEASURES), **margins)
+    for axes, (measure, words) in zip(sheets, _MEASURES.items(), strict=True):
         for height, kind in enumerate(kinds):
             found = rows.filter(type=kind, measure=measure).to_dicts()
             if found:
@@ -170,8 +159,8 @@ def draw_responses(analysis: Analysis, title: str) -> Figure:
         if measure == "concentration":
             axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
         else:
-            axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
-        axes.text(0, 1.03, words, transform=axes.transAxes, va="bottom", **_SMALL)
+            percents(axes.xaxis)
+        note(axes, words)
     return figure
 
 
@@ -192,10 +181,9 @@ def _draw_intervals(axes: Axes, rows: pl.DataFrame, colours: Mapping[str, str]) 
         axes.plot(places, mine["share"], color=colour, linewidth=1.2, marker="o", markersize=3)
     axes.set_xlim(-0.4, max(len(layers) - 0.6, 0.4))
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
+    percents(axes.yaxis)
     axes.locator_params(axis="y", nbins=4)
-    step = max(1, -(-len(layers) // 16))
-    axes.set_xticks(places[::step], [str(layer) for layer in layers[::step]])
+    layer_ticks(axes, layers)
 
 
 def _draw_cell(axes: Axes, row: int, column: int, number: int, share: float, colour: str) -> None:
@@ -203,7 +191,7 @@ def _draw_cell(axes: Axes, row: int, column: int, number: int, share: float, col
     place: dict[str, Any] = {"xy": (column + 0.03, row + 0.03), "width": 0.94, "height": 0.94}
     axes.add_patch(Rectangle(**place, facecolor=LIGHT["panel"], linewidth=0))
     if not number:
-        axes.text(column + 0.5, row + 0.5, "0", ha="center", va="center", **_SMALL)
+        axes.text(column + 0.5, row + 0.5, "0", ha="center", va="center", **SMALL)
         return
     axes.add_patch(Rectangle(**place, facecolor=colour, alpha=0.7 * share, linewidth=0))
     style: dict[str, Any] = {"ha": "center", "va": "center", "color": LIGHT["ink"]}
@@ -224,20 +212,9 @@ def _draw_density(axes: Axes, shares: np.ndarray, colour: str) -> None:
 
 def _draw_range(axes: Axes, height: int, row: Mapping[str, Any], colour: str) -> None:
     """A thin line from 5 to 95 %, a thick one over the middle half, a mark at the median."""
-    axes.plot([row["p5"], row["p95"]], [height] * 2, color=colour, linewidth=1.1, zorder=1)
-    axes.plot(
-        [row["p25"], row["p75"]],
-        [height] * 2,
-        color=colour,
-        linewidth=6.5,
-        solid_capstyle="butt",
-        zorder=2,
-    )
-    axes.plot(
-        [row["p50"]] * 2,
-        [height - 0.3, height + 0.3],
-        color=LIGHT["ink"],
-        linewidth=1.4,
-        zorder=3,
-        clip_on=False,
-    )
+    y = [height, height]
+    axes.plot([row["p5"], row["p95"]], y, color=colour, linewidth=1.1, zorder=1)
+    middle = [row["p25"], row["p75"]]
+    axes.plot(middle, y, color=colour, linewidth=6.5, solid_capstyle="butt", zorder=2)
+    mark: dict[str, Any] = {"color": LIGHT["ink"], "linewidth": 1.4, "zorder": 3, "clip_on": False}
+    axes.plot([row["p50"]] * 2, [height - 0.3, height + 0.3], **mark)

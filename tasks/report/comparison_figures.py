@@ -8,17 +8,23 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from neuron_atlas.tasks.report.canvas import WIDTH, blank_sheet, plain_axes, say, type_legend
+from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.report.canvas import (
+    blank_sheet,
+    layer_ticks,
+    panels,
+    say,
+    stacked_shares,
+    type_legend,
+)
 from neuron_atlas.tasks.report.figures import Plate
-from neuron_atlas.tasks.report.palette import LIGHT, type_colours
+from neuron_atlas.tasks.report.palette import LIGHT
 
 _PANEL = 2.2
 """Height in inches of a panel."""
-_HEAD = 0.66
-_FOOT = 0.48
-_MOST_TICKS = 16
+_MARGINS = {"left": 0.55, "right": 0.15, "head": 0.28, "foot": 0.48, "gap": 0.62}
+"""Inches around the panels."""
 
 
 def draw_comparison(compared: pl.DataFrame) -> list[Plate]:
@@ -54,48 +60,35 @@ def _draw(
     draw: Callable[[Axes, pl.DataFrame], None],
     has_types: bool = False,
 ) -> Figure:
-    panels = rows.partition_by(by, maintain_order=True, as_dict=True)
-    if not panels:
+    kinds = rows.partition_by(by, maintain_order=True, as_dict=True)
+    if not kinds:
         figure = blank_sheet(title)
         say(figure, "No job has a score.")
         return figure
-    height = _HEAD + _PANEL * len(panels) + 0.1
+    height = 0.76 + _PANEL * len(kinds)
     figure = blank_sheet(title, height)
     if has_types:
         type_legend(figure)
     else:
         _score_legend(figure, height)
-    for number, (key, mine) in enumerate(panels.items()):
-        bottom = _FOOT + _PANEL * (len(panels) - 1 - number)
-        axes = plain_axes(figure, 0.55, bottom, WIDTH - 0.7, _PANEL - 0.62)
+    for axes, (key, mine) in zip(
+        panels(figure, len(kinds), **_MARGINS), kinds.items(), strict=True
+    ):
         # Two jobs may have captured the same layer.
         mine = mine.unique("layer", keep="first").sort("layer")
         draw(axes, mine)
-        _mark_layers(axes, mine["layer"].to_list())
+        layer_ticks(axes, mine["layer"].to_list())
+        axes.set_xlim(-0.7, max(len(mine), 3) - 0.3)
         words = _words([str(part) for part in key])
         axes.set_title(words, loc="left", fontsize=8.8, color=LIGHT["muted"], parse_math=False)
-        if number == len(panels) - 1:
-            axes.set_xlabel("layer")
+    axes.set_xlabel("layer")
     return figure
 
 
 def _types(axes: Axes, rows: pl.DataFrame) -> None:
-    places, bottom = np.arange(len(rows)), np.zeros(len(rows))
-    for name, colour in type_colours().items():
-        share = rows[f"{name}_share"].fill_null(0).to_numpy()
-        axes.bar(
-            places,
-            share,
-            bottom=bottom,
-            width=0.82 if len(rows) > 1 else 0.5,
-            color=colour,
-            edgecolor=LIGHT["paper"],
-            linewidth=0.6 if len(rows) <= 40 else 0.2,
-        )
-        bottom = bottom + share
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
-    axes.spines["left"].set_visible(False)
+    stacked_shares(
+        axes, rows.select(pl.col(f"{name}_share").fill_null(0).alias(name) for name in TYPES)
+    )
 
 
 def _scores(axes: Axes, rows: pl.DataFrame) -> None:
@@ -121,14 +114,6 @@ def _scores(axes: Axes, rows: pl.DataFrame) -> None:
         )
     axes.set_ylabel("correlation")
     axes.locator_params(axis="y", nbins=4)
-
-
-def _mark_layers(axes: Axes, layers: list[int]) -> None:
-    # A layer stands at its place in the list, so that a choice of layers (0, 8, 31) has no gaps.
-    step = max(1, -(-len(layers) // _MOST_TICKS))
-    places = range(0, len(layers), step)
-    axes.set_xticks(list(places), [str(layer) for layer in layers[::step]])
-    axes.set_xlim(-0.7, max(len(layers), 3) - 0.3)
 
 
 def _score_legend(figure: Figure, height: float) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from neuron_atlas.tasks.artifacts import TYPES
-from neuron_atlas.tasks.report.canvas import png_bytes, svg_text
+from neuron_atlas.tasks.report.canvas import png_bytes
 from neuron_atlas.tasks.report.comparison import JobTables, compare
 from neuron_atlas.tasks.report.comparison_figures import draw_comparison
-from neuron_atlas.tasks.report.palette import DARK, LIGHT, css_variables
+from neuron_atlas.tasks.report.pages import environment
+from neuron_atlas.tasks.report.palette import colour_style
 
 _PAGE = "index.html"
 _TABLE = "comparison.csv"
@@ -31,36 +31,22 @@ def write_comparison_page(
     compared = compare(jobs)
     plates = draw_comparison(compared)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    svgs = []
-    names = [_PAGE, _TABLE]
-    for plate in plates:
-        svgs.append((plate, Markup(svg_text(plate.figure))))
-        names.append(f"figures/{plate.name}.png")
-        (folder / names[-1]).write_bytes(png_bytes(plate.figure))
+    pictures = {f"figures/{plate.name}.png": png_bytes(plate.figure) for plate in plates}
+    for picture, content in pictures.items():
+        (folder / picture).write_bytes(content)
     compared.write_csv(folder / _TABLE)
-    environment = Environment(
-        loader=PackageLoader("neuron_atlas.tasks.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {"number": _number, "percent": _percent}
-    page = environment.get_template("comparison.html").render(
-        name=name,
-        light=css_variables(LIGHT),
-        dark=css_variables(DARK),
-        plates=svgs,
-        types=TYPES,
-        rows=compared.filter(pl.col("layer").is_null()).to_dicts(),
-        pages={job.name: job.page for job in jobs},
-        failed=failed,
+    page = (
+        environment()
+        .get_template("comparison.html")
+        .render(
+            name=name,
+            colours=Markup(colour_style()),
+            plates=[(plate, Markup(plate.svg)) for plate in plates],
+            types=TYPES,
+            rows=compared.filter(pl.col("layer").is_null()).to_dicts(),
+            pages={job.name: job.page for job in jobs},
+            failed=failed,
+        )
     )
     (folder / _PAGE).write_text(page, encoding="utf-8")
-    return names, compared.to_dict(as_series=False)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
+    return [_PAGE, _TABLE, *pictures], compared.to_dict(as_series=False)

@@ -71,9 +71,13 @@ def colours_by_tests(theme: Mapping[str, str] = LIGHT) -> dict[str, str]:
     return {name: theme["unknown" if name == "undecided" else name] for name in TESTED_TYPES}
 
 
-def css_variables(theme: Mapping[str, str]) -> str:
-    """The theme as CSS custom properties: `--visual: #2f7cb8; ...`."""
-    return " ".join(f"--{name}: {colour};" for name, colour in theme.items())
+def colour_style() -> str:
+    """The colours as CSS custom properties (`--visual: #2f7cb8; ...`), for light and for dark."""
+    light, dark = (
+        " ".join(f"--{name}: {colour};" for name, colour in theme.items())
+        for theme in (LIGHT, DARK)
+    )
+    return f":root {{ {light} }} @media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"
 
 
 def themed_svg(svg: str) -> str:
@@ -83,10 +87,7 @@ def themed_svg(svg: str) -> str:
     """
     names = {colour: name for name, colour in LIGHT.items()}
     svg = re.sub("|".join(names), lambda found: f"var(--{names[found[0]]}, {found[0]})", svg)
-    style = (
-        f"<style>:root {{ {css_variables(LIGHT)} }} "
-        f"@media (prefers-color-scheme: dark) {{ :root {{ {css_variables(DARK)} }} }}</style>"
-    )
+    style = f"<style>{colour_style()}</style>"
     return re.sub(r"(<svg\b[^>]*>)", lambda found: found[0] + style, svg, count=1)
 
 

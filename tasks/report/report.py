@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import (
     DESCRIPTIONS,
@@ -19,19 +16,17 @@ from neuron_atlas.tasks.artifacts import (
     SCORE_AGGREGATES,
     SCORES,
     SIMULATIONS,
-    TRACES,
     read_table,
 )
-from neuron_atlas.tasks.evidence.evidence import read_traces
 from neuron_atlas.tasks.report.analysis import read_analysis, write_analysis
-from neuron_atlas.tasks.report.figures import write_figures
-from neuron_atlas.tasks.report.page import Heading, PageInputs, write_page
-from neuron_atlas.tasks.report.settings import About, ReportFiles, ReportSettings
+from neuron_atlas.tasks.report.figures import draw_plates, write_figures
+from neuron_atlas.tasks.report.inputs import ReportFiles
+from neuron_atlas.tasks.report.page import PageInputs, write_page
+from neuron_atlas.tasks.report.record import NeuronRecord, read_records
+from neuron_atlas.tasks.report.settings import About, ReportSettings
 from neuron_atlas.tasks.report.site.layout import FOLDER
 from neuron_atlas.tasks.report.strongest import choose_neurons
 from neuron_atlas.tasks.report.tables import Summary, over_all_tokens, summarise, write_tables
-from neuron_atlas.tasks.samples.catalog import open_catalog
-from neuron_atlas.tasks.samples.source import Source
 
 SUMMARY = "summary.json"
 _OUTCOMES = (
@@ -44,7 +39,7 @@ _OUTCOMES = (
 
 
 def write_report(
-    folder: Path, files: ReportFiles, source: Source, settings: ReportSettings, about: About
+    folder: Path, files: ReportFiles, settings: ReportSettings, about: About
 ) -> list[str]:
     """Write index.html with its images, figures/, tables/ and summary.json into `folder`.
 
@@ -54,48 +49,28 @@ def write_report(
     outcomes = {
         spec.name: read_table(files.tables[spec.name], spec, columns) for spec, columns in _OUTCOMES
     }
-    explanations, scores = outcomes["explanations"], outcomes["scores"]
+    # What is undefined over the visual or the text tokens alone is counted in the aggregates.
+    scores = outcomes["scores"] = over_all_tokens(outcomes["scores"])
     aggregates = read_table(files.tables["score_aggregates"], SCORE_AGGREGATES)
     analysis = read_analysis(files.tables, types)
-    # What is undefined over the visual or the text tokens alone is counted in the aggregates.
-    overall = outcomes["scores"] = over_all_tokens(scores)
-    chosen = choose_neurons(types, explanations, overall, settings.neurons_per_type)
-    traces = _chosen_traces(files.traces, chosen, settings.exemplars)
-    catalog = open_catalog(
-        files.tables["samples"],
-        files.tables["descriptions"],
-        sample_ids=set(traces["sample_id"].to_pylist()),
-        source=source,
-    )
-    heading = Heading(
+    plates = draw_plates(types, scores, analysis)
+    chosen = choose_neurons(types, outcomes["explanations"], scores, settings.neurons_per_type)
+    inputs = PageInputs(
         title=settings.title,
-        subject=about.subject,
-        dataset=about.dataset,
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        fingerprint=about.fingerprint,
-        facts=(("samples", f"{len(outcomes['samples']):,}"), *about.facts),
-        site=about.site,
+        about=replace(about, facts=(("samples", f"{len(outcomes['samples']):,}"), *about.facts)),
+        types=types,
+        aggregates=aggregates,
+        outcomes=outcomes,
+        plates=plates,
+        neurons=_read_chosen(files, chosen, settings.exemplars),
+        analysis=analysis,
     )
-    write_page(
-        folder,
-        PageInputs(
-            heading=heading,
-            types=types,
-            explanations=explanations,
-            scores=scores,
-            aggregates=aggregates,
-            outcomes=outcomes,
-            chosen=chosen,
-            traces=traces,
-            catalog=catalog,
-            top_exemplars=settings.exemplars,
-            analysis=analysis,
-        ),
-    )
-    write_figures(folder / "figures", types, overall, analysis)
+    write_page(folder, inputs)
+    write_figures(folder / "figures", plates)
     write_tables(folder / "tables", types, aggregates, outcomes)
     write_analysis(folder / "tables", analysis)
-    _write_summary(folder / SUMMARY, summarise(types, overall, aggregates, outcomes))
+    _write_summary(folder / SUMMARY, summarise(types, scores, aggregates, outcomes))
     beside = folder / FOLDER
     return sorted(
         path.relative_to(folder).as_posix()
@@ -104,15 +79,14 @@ def write_report(
     )
 
 
-def _chosen_traces(
-    paths: Mapping[int, Path], chosen: Sequence[tuple[int, int, str]], exemplars: int
-) -> pa.Table:
-    tables = [TRACES.schema.empty_table()]
+def _read_chosen(
+    files: ReportFiles, chosen: Sequence[tuple[int, int, str]], exemplars: int
+) -> list[NeuronRecord]:
+    found = {}
     for layer in sorted({layer for layer, _, _ in chosen}):
         neurons = [neuron for of, neuron, _ in chosen if of == layer]
-        traces = read_traces(paths[layer], TRACES, neurons)
-        tables.append(traces.filter(pc.less(traces["rank"], exemplars)))
-    return pa.concat_tables(tables)
+        found[layer] = read_records(files.layers[layer], neurons, files.samples.open, exemplars)
+    return [found[layer][neuron] for layer, neuron, _ in chosen]
 
 
 def _write_summary(path: Path, summed: Summary) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from neuron_atlas.tasks.report.canvas import HEIGHT, WIDTH, blank_sheet, plain_axes, say
+from neuron_atlas.tasks.report.canvas import HEIGHT, blank_sheet, panels, say
 from neuron_atlas.tasks.report.palette import LIGHT
 
 _BINS = np.linspace(-1, 1, 41)
@@ -35,24 +35,17 @@ def draw_scores(scores: pa.Table, title: str) -> Figure:
     pairs = ok.select("explainer", "simulator").unique().sort("explainer", "simulator").rows()
     height = HEIGHT if len(pairs) == 1 else 0.78 + _PANEL * len(pairs)
     figure = blank_sheet(title, height)
-    panel = (height - 0.78) / len(pairs)
     # Over the axes: two lines of words, and below another panel also its numbers.
-    room = panel - (0.68 if len(pairs) == 1 else 0.88)
-    for row, (explainer, simulator) in enumerate(pairs):
-        bottom = 0.48 + panel * (len(pairs) - 1 - row)
-        axes = plain_axes(figure, 0.55, bottom, WIDTH - 0.7, room)
-        chosen = ok.filter(pl.col("explainer") == explainer, pl.col("simulator") == simulator)
+    gap = 0.68 if len(pairs) == 1 else 0.88
+    sheets = panels(figure, len(pairs), left=0.55, right=0.15, head=0.3, foot=0.48, gap=gap)
+    for axes, (explainer, simulator) in zip(sheets, pairs, strict=True):
+        chosen = ok.filter(explainer=explainer, simulator=simulator)
         medians = _draw_pair(axes, chosen)
         number = f"{chosen.height:,} {'neuron' if chosen.height == 1 else 'neurons'}"
-        _write_legend(
-            figure,
-            bottom + room,
-            f"{explainer}, simulated by {simulator}: {number}",
-            medians,
-        )
+        words = f"{explainer}, simulated by {simulator}: {number}"
+        _write_legend(figure, axes.get_position().y1 * height, words, medians)
         axes.set_ylabel("neurons")
-        if row == len(pairs) - 1:
-            axes.set_xlabel("correlation")
+    axes.set_xlabel("correlation")
     return figure
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Interval
@@ -54,11 +52,3 @@ class About:
     fingerprint: str
     facts: tuple[tuple[str, str], ...]
     site: str = ""
-
-
-@dataclass(frozen=True)
-class ReportFiles:
-    """Where a report's numbers are: the files of each table, and each layer's traces."""
-
-    tables: Mapping[str, tuple[Path, ...]]
-    traces: Mapping[int, Path]

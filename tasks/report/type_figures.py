@@ -12,18 +12,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
-from matplotlib.ticker import PercentFormatter
 
 from neuron_atlas.tasks.artifacts import TYPES
 from neuron_atlas.tasks.report.canvas import (
     HEIGHT,
+    SMALL,
     WIDTH,
     blank_sheet,
+    layer_ticks,
     plain_axes,
     say,
+    stacked_shares,
     type_legend,
 )
 from neuron_atlas.tasks.report.palette import LIGHT, type_colours
+from neuron_atlas.tasks.report.tables import types_by_layer
 
 _ROOM_FOR_WORDS = 8
 """Layers up to which bars are wide enough for a number on them."""
@@ -41,36 +44,15 @@ def draw_types_by_layer(types: pa.Table, title: str) -> Figure:
         return figure
     type_legend(figure)
     axes = plain_axes(figure, 0.55, 0.48, WIDTH - 0.7, HEIGHT - 1.42)
-    counts = _count_types(types)
-    layers = counts["layer"].to_numpy()
-    numbers = counts.select(TYPES).to_numpy()
-    shares = numbers / numbers.sum(axis=1, keepdims=True)
-    # Bars stand at their place in the list, so that a choice of layers (0, 8, 31) has no gaps.
-    places = np.arange(len(layers))
-    bottom = np.zeros(len(layers))
-    for column, (name, colour) in enumerate(type_colours().items()):
-        share = shares[:, column]
-        axes.bar(
-            places,
-            share,
-            bottom=bottom,
-            width=0.82 if len(layers) > 1 else 0.5,
-            color=colour,
-            edgecolor=LIGHT["paper"],
-            linewidth=0.6 if len(layers) <= 40 else 0.2,
-            label=name,
-        )
-        if len(layers) <= _ROOM_FOR_WORDS:
-            _write_shares(axes, places, bottom, share, LIGHT[f"on-{name}"])
-        bottom = bottom + share
-    _note_counts(axes, places, numbers.sum(axis=1))
-    axes.set_xlim(-0.7, max(len(layers), 3) - 0.3)
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    step = max(1, -(-len(layers) // 16))
-    axes.set_xticks(places[::step], [str(layer) for layer in layers[::step]])
+    counts = types_by_layer(types).drop_nulls("layer")
+    layers, numbers = counts["layer"].to_list(), counts["neurons"].to_numpy()
+    shares = counts.select(pl.col(f"{name} share").alias(name) for name in TYPES)
+    stacked_shares(axes, shares)
+    if len(layers) <= _ROOM_FOR_WORDS:
+        _write_shares(axes, shares)
+    _note_counts(axes, numbers)
+    layer_ticks(axes, layers)
     axes.set_xlabel("layer")
-    axes.spines["left"].set_visible(False)
     return figure
 
 
@@ -107,51 +89,29 @@ def draw_visual_against_text(types: pa.Table, title: str) -> Figure:
     return figure
 
 
-def _count_types(types: pa.Table) -> pl.DataFrame:
-    """A row a layer: the number of neurons of each type, zero where there is none."""
-    counted = (
-        pl.DataFrame(types.select(["layer", "type"]))
-        .group_by("layer", "type")
-        .len()
-        .pivot("type", index="layer", values="len")
-        .sort("layer")
-    )
-    missing = [pl.lit(0).alias(name) for name in TYPES if name not in counted.columns]
-    return counted.with_columns(missing).with_columns(pl.col(TYPES).fill_null(0))
+def _write_shares(axes: Axes, shares: pl.DataFrame) -> None:
+    """Write on the bars what they are, where there is room."""
+    for place, row in enumerate(shares.to_dicts()):
+        low = 0.0
+        for name, share in row.items():
+            if share >= _WORTH_A_WORD:
+                style: dict[str, Any] = {"fontsize": 8.3, "color": LIGHT[f"on-{name}"]}
+                words = f"{share:.0%}".replace("%", " %")
+                axes.text(place, low + share / 2, words, ha="center", va="center", **style)
+            low += share
 
 
-def _write_shares(
-    axes: Axes, places: np.ndarray, bottom: np.ndarray, shares: np.ndarray, colour: str
-) -> None:
-    for place, low, share in zip(places, bottom, shares, strict=True):
-        if share >= _WORTH_A_WORD:
-            axes.text(
-                place,
-                low + share / 2,
-                f"{share:.0%}".replace("%", " %"),
-                ha="center",
-                va="center",
-                fontsize=8.3,
-                color=colour,
-            )
-
-
-def _note_counts(axes: Axes, places: np.ndarray, numbers: np.ndarray) -> None:
-    style: dict[str, Any] = {
-        "fontsize": 8.3,
-        "color": LIGHT["muted"],
-        "va": "bottom",
-        "clip_on": False,
-    }
-    if len(places) <= _ROOM_FOR_WORDS:
-        for place, number in zip(places, numbers, strict=True):
+def _note_counts(axes: Axes, numbers: np.ndarray) -> None:
+    style: dict[str, Any] = {**SMALL, "va": "bottom", "clip_on": False}
+    if len(numbers) <= _ROOM_FOR_WORDS:
+        for place, number in enumerate(numbers):
             axes.text(place, 1.015, f"n = {number:,}", ha="center", **style)
         return
     if numbers.min() == numbers.max():
-        note = f"{numbers[0]:,} neurons in each layer"
+        each = f"{numbers[0]:,} neurons in each layer"
     else:
-        note = f"{numbers.min():,} to {numbers.max():,} neurons a layer"
-    axes.text(0, 1.015, f"{note}, {numbers.sum():,} in all", transform=axes.transAxes, **style)
+        each = f"{numbers.min():,} to {numbers.max():,} neurons a layer"
+    axes.text(0, 1.015, f"{each}, {numbers.sum():,} in all", transform=axes.transAxes, **style)
 
 
 def _lattice_steps(types: pa.Table) -> int:
@@ -184,16 +144,9 @@ def _draw_squares(axes: Axes, cells: pl.DataFrame, steps: int, width: float) -> 
     bottom = whole["text"].to_numpy() / steps - side / 2
     start = left + side * (whole["before"] / whole["all"]).to_numpy()
     stop = start + side * (whole["n"] / whole["all"]).to_numpy()
-    corners = np.stack(
-        [
-            np.stack([start, bottom], axis=1),
-            np.stack([stop, bottom], axis=1),
-            np.stack([stop, bottom + side], axis=1),
-            np.stack([start, bottom + side], axis=1),
-            np.stack([start, bottom], axis=1),
-        ],
-        axis=1,
-    )
+    top = bottom + side
+    around = ((start, bottom), (stop, bottom), (stop, top), (start, top), (start, bottom))
+    corners = np.stack([np.stack(corner, axis=1) for corner in around], axis=1)
     kinds = whole["type"].to_numpy()
     codes = [Outline.MOVETO, Outline.LINETO, Outline.LINETO, Outline.LINETO, Outline.CLOSEPOLY]
     # One outline a type keeps an SVG of a thousand squares small.
@@ -233,17 +186,8 @@ def _size_key(axes: Axes, cells: pl.DataFrame, width: float) -> None:
     numbers = sorted({1, most, *(power for power in powers if power <= most / 2)})
     sides = _sides(np.array(numbers), width, most)
     for row, (number, side) in enumerate(zip(numbers, sides, strict=True)):
-        y = 0.97 - row * max(0.07, width * 1.08)
-        x = 0.74
-        square = Rectangle(
-            (x - side / 2, y - side / 2), side, side, facecolor=LIGHT["muted"], linewidth=0
-        )
-        axes.add_patch(square)
-        axes.text(
-            x + width / 2 + 0.03,
-            y,
-            f"{number:,} neuron" if number == 1 else f"{number:,}",
-            va="center_baseline",
-            fontsize=8.3,
-            color=LIGHT["muted"],
-        )
+        x, y = 0.74, 0.97 - row * max(0.07, width * 1.08)
+        corner = (x - side / 2, y - side / 2)
+        axes.add_patch(Rectangle(corner, side, side, facecolor=LIGHT["muted"], linewidth=0))
+        words = f"{number:,} neuron" if number == 1 else f"{number:,}"
+        axes.text(x + width / 2 + 0.03, y, words, va="center_baseline", **SMALL)

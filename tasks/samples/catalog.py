@@ -132,6 +132,24 @@ def open_catalog(
     return Catalog(by_id, truths, source)
 
 
+def open_layouts(descriptions: Sequence[Path], sample_ids: Collection[int]) -> Catalog:
+    """Read no more of some samples than their regions: where each visual token looks.
+
+    The samples have no text, image or source; those without visual tokens are left out.
+    """
+    columns = ["sample_id", "regions"]
+    rows = read_table(descriptions, DESCRIPTIONS, columns, sample_ids=sample_ids).to_pylist()
+    return Catalog(
+        {
+            row["sample_id"]: Sample(
+                row["sample_id"], "", (), "", (), read_regions(row["regions"]), 0, 0
+            )
+            for row in rows
+            if row["regions"]
+        }
+    )
+
+
 def _truths(concepts: pa.Table) -> dict[int, tuple[TrueConcept, ...]]:
     grid = (-1, CONCEPT_GRID, CONCEPT_GRID)
     masks = concepts["mask"].combine_chunks().flatten().to_numpy().reshape(grid)

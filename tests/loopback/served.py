@@ -2,8 +2,7 @@
 
     python -m tests.loopback.served --port 8123 --log requests.jsonl --models llava
 
-Beside the provider's own it answers GET /health, without a key, and GET /v1/models; the key is in
-VLLM_API_KEY, as vLLM takes it.
+Beside the provider's own it answers GET /v1/models; the key is in VLLM_API_KEY, as vLLM takes it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import argparse
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
@@ -21,18 +19,11 @@ from tests.loopback.sliding import SlidingLimits
 
 
 async def _serve(provider: Provider, models: list[str], port: int) -> None:
-    @web.middleware
-    async def alive(request: web.Request, handler: Any) -> web.StreamResponse:
-        if request.path == "/health":
-            return web.Response()
-        return await handler(request)
-
     async def offered(_: web.Request) -> web.Response:
         listed = [{"id": model, "object": "model"} for model in models]
         return web.json_response({"object": "list", "data": listed})
 
     app = provider.app()
-    app.middlewares.insert(0, alive)
     app.router.add_get("/v1/models", offered)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

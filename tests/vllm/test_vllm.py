@@ -7,6 +7,7 @@ structured output, `top_logprobs` and `prompt_logprobs`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import urllib.request
@@ -52,9 +53,12 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mo
     log = tmp_path_factory.mktemp("log") / "server.log"
     begun = time.monotonic()
     server = ModelServer(servers, 0, log)
-    print(f"vLLM answered after {time.monotonic() - begun:.0f} s")
-    yield server
-    server.close()
+    try:
+        asyncio.run(server.ready())
+        print(f"vLLM answered after {time.monotonic() - begun:.0f} s")
+        yield server
+    finally:
+        server.close()
     assert server.key not in log.read_text(encoding="utf-8", errors="replace")
     assert processes(model) == []
 

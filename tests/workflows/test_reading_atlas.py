@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 
 from neuron_atlas.tasks.atlas import Atlas, NoSuchNeuron, NoSuchRun
-from neuron_atlas.tasks.atlas.picture import picture
+from neuron_atlas.tasks.report.neuron_view import neuron_html
 from neuron_atlas.workflows.run.store import Manifest, Store
 from tests.loopback.object_store import BUCKET
 from tests.workflows.runs import LAYERS, TOP_N
@@ -68,7 +69,8 @@ def test_its_exemplars_have_traces_images_and_heat(opened, explained, atlas):
 
 def test_its_picture_shows_all_of_that_and_needs_nothing_else(explained):
     shown = explained._repr_html_()
-    assert f"Layer {explained.layer}, neuron {explained.index}" in shown
+    words = " ".join(re.sub(r"<[^>]+>", "", shown).split())
+    assert f"Layer {explained.layer} Neuron {explained.index}" in words
     assert shown.count("data:image/jpeg;base64,") == 6
     assert shown.count("data:image/png;base64,") == 6
     assert set(re.findall(r'(?:src|href)="(\w+:)', shown)) == {"data:"}
@@ -77,12 +79,12 @@ def test_its_picture_shows_all_of_that_and_needs_nothing_else(explained):
 
 
 def test_words_of_models_and_datasets_are_no_markup(explained):
-    told = explained.explanations.with_columns(pl.lit("<script>alert(1)</script>").alias("text"))
-    object.__setattr__(explained, "__dict__", explained.__dict__ | {"explanations": told})
-    try:
-        shown = picture(explained, exemplars=1)
-    finally:
-        del explained.__dict__["explanations"]
+    record = explained.record
+    (account, *_) = record.accounts
+    attack = replace(
+        account, explanation={**account.explanation, "text": "<script>alert(1)</script>"}
+    )
+    shown = neuron_html(replace(record, accounts=(attack,), exemplars=record.exemplars[:1]))
     assert "&lt;script&gt;alert(1)" in shown
     assert "<script" not in shown
 

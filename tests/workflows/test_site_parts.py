@@ -42,7 +42,7 @@ def work_on_the_site(context, monkeypatch):
 @pytest.fixture
 def context(made):
     """What the stage asks of a run."""
-    tables = made.layers[0].types.parent
+    tables = made.layers[0]["types"][0].parent
     settings = SimpleNamespace(
         report=ReportSettings(title="Painted"),
         data=SimpleNamespace(source=made.samples.source),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import ray
 
-from neuron_atlas.workflows.cluster.nodes_used import Done, done_here
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.signals import finishing
 from neuron_atlas.workflows.cluster.spread import result
@@ -28,53 +27,77 @@ _CLOSES_WITHIN_S = 60.0
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an actor runs. device: `cpu`, `cuda` for its one GPU, or `auto` for several. threads:
-    of a CPU. sharers: actors of the pool on its machine, which share the machine's memory. number:
-    of the actor in its pool, from 0; the one that replaces it has the same."""
+    """Where an actor runs. threads: of a CPU. sharers: actors of the pool on its machine, which
+    share the machine's memory. number: of the actor in its pool, from 0; the one that replaces it
+    has the same. device: `cpu`, `cuda` for its one GPU, or `auto` for several."""
 
-    device: str
     threads: int
     sharers: int
-    number: int = 0
+    number: int
+    device: str = "cpu"
 
 
-Load = Callable[[Placement], Any]
-"""Loads what an actor holds; called in the actor, on first use, and again after a restart."""
-Unload = Callable[[Any], None]
-"""Ends what an actor holds; called in the actor."""
 CountActors = Callable[[ClusterSettings], tuple[int, dict[str, Any]]]
 """How many actors there is room for in the cluster, and the options that Ray starts each with."""
+
+
+def actor_count(
+    settings: ClusterSettings, gpus_per_actor: int | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Return how many actors there is room for, and the resources that each asks of Ray: one for
+    each GPU, or for each `threads` cores of a cluster without GPUs, unless cluster.actors is set.
+
+    gpus_per_actor: None is the setting of the subject.
+    """
+    resources = ray.cluster_resources()
+    if gpus := int(resources.get("GPU", 0)):
+        each = settings.gpus_per_actor if gpus_per_actor is None else gpus_per_actor
+        return settings.actors or max(1, gpus // each), {"num_gpus": each, "num_cpus": 1}
+    cores = int(resources.get("CPU", 1))
+    count = settings.actors or max(1, cores // settings.threads)
+    return count, {"num_cpus": min(settings.threads, max(1, cores // count))}
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What actors keep in memory from item to item: a subject, a model, a server.
+
+    name: of the actors, which steps with the same name share. load: loads it, within the actor, on
+    first use and again after a restart. unload: ends it, within the actor. actors: how many.
+    """
+
+    name: str
+    load: Callable[[Placement], Any]
+    unload: Callable[[Any], None] | None = None
+    actors: CountActors = actor_count
 
 
 class PoolActor:
     """Holds one thing on one device, and works on one item at a time."""
 
-    def __init__(self, load: Load, threads: int, sharers: int, number: int) -> None:
-        self._load = load
-        self._threads = threads
-        self._sharers = sharers
-        self._number = number
+    def __init__(self, holding: Holding, placement: Placement) -> None:
+        self._holding, self._placement = holding, placement
         self._held: Any = None
         self._units_done = 0
 
-    def work(self, on_item: Callable[[Any, Any, Count], Any], item: Any) -> Done:
-        """Return `on_item(held, item, count)`, with the node that it was done on."""
+    def work(self, on_item: Callable[[Any, Any, Count], Any], item: Any) -> Any:
+        """Return `on_item(held, item, count)`."""
         # Loaded here and not at the start, so that an error reaches the caller.
         if self._held is None:
             gpus = len(ray.get_gpu_ids())
             device = ("cpu", "cuda")[gpus] if gpus < 2 else "auto"
-            self._held = self._load(Placement(device, self._threads, self._sharers, self._number))
+            self._held = self._holding.load(replace(self._placement, device=device))
         self._units_done = 0
-        return done_here(on_item(self._held, item, self._count))
+        return on_item(self._held, item, self._count)
 
     def units_done(self) -> int:
         """Units of the current item that are done. Also the actor's heartbeat."""
         return self._units_done
 
-    def close(self, unload: Unload) -> None:
+    def close(self) -> None:
         """End what it holds, if it holds anything."""
-        if self._held is not None:
-            unload(self._held)
+        if self._held is not None and self._holding.unload is not None:
+            self._holding.unload(self._held)
 
     def _count(self, units: int) -> None:
         self._units_done += units
@@ -85,32 +108,19 @@ _RemoteActor: Any = ray.remote(max_restarts=-1, max_task_retries=3, max_concurre
 
 
 @dataclass
-class _Assignment(Generic[Item]):
+class _Job:
     """An item that an actor works on. heartbeat: when the actor last answered."""
 
     actor: Any
-    item: Item
-    heartbeat: float
+    item: Any
+    heartbeat: float = field(default_factory=time.monotonic)
 
 
 class ActorPool:
-    """Actors of one kind, started when there are items for them: at most one for each GPU, or for
-    each `threads` cores of a cluster without GPUs, unless cluster.actors says how many."""
+    """Actors of one kind, started when there are items for them."""
 
-    def __init__(
-        self,
-        name: str,
-        load: Load,
-        cluster: ClusterSettings,
-        *,
-        actors: CountActors | None = None,
-        unload: Unload | None = None,
-    ) -> None:
-        self._name = name
-        self._load = load
-        self._unload = unload
-        self._cluster = cluster
-        self._count_actors = actors or actor_count
+    def __init__(self, holding: Holding, cluster: ClusterSettings) -> None:
+        self._holding, self._cluster = holding, cluster
         self._actors: list[Any] = []
 
     def run(
@@ -130,37 +140,37 @@ class ActorPool:
         work raises. The pool is closed when items are left unfinished.
         """
         waiting = deque(items)
-        starting = {actor.units_done.remote(): actor for actor in self._start(len(items))}
-        working: dict[ray.ObjectRef, _Assignment[Item]] = {}
+        starting = self._start(len(items))
+        working: dict[ray.ObjectRef, _Job] = {}
         idle: list[Any] = []
-        begun = time.monotonic()
+        quiet_since = time.monotonic()
         with finishing() as is_stopping:
             try:
                 while (waiting and not is_stopping()) or working:
                     if abandon_on_signal and is_stopping():
                         break
                     while idle and waiting and not is_stopping():
-                        actor, item = idle.pop(), waiting.popleft()
-                        reference = actor.work.remote(work, item)
-                        working[reference] = _Assignment(actor, item, time.monotonic())
+                        job = _Job(idle.pop(), waiting.popleft())
+                        working[job.actor.work.remote(work, job.item)] = job
                     ready, _ = ray.wait([*working, *starting], timeout=_LOOK_EVERY_S)
                     for reference in ready:
+                        value = result(reference)
                         if reference in starting:
-                            result(reference)
                             idle.append(starting.pop(reference))
-                            continue
-                        finished = working.pop(reference)
-                        idle.append(finished.actor)
-                        yield finished.item, result(reference)
-                    _look_at_progress(working, on_progress)
-                    for lost in self._lost(working)[: len(idle)]:
+                        else:
+                            job = working.pop(reference)
+                            idle.append(job.actor)
+                            yield job.item, value
+                    _look_at_progress(list(working.values()), on_progress)
+                    for reference in _lost(working)[: len(idle)]:
                         # Such as of a node that died: Ray restarts the actor once there is a place.
-                        waiting.append(working.pop(lost[0]).item)
-                        fresh = self._replace(lost[1])
-                        starting[fresh.units_done.remote()] = fresh
-                    if not (working or idle) and time.monotonic() - begun > _SAY_EVERY_S:
-                        begun = time.monotonic()
-                        say(f"{self._name:<10} waits for a free GPU or CPU of the cluster")
+                        job = working.pop(reference)
+                        waiting.append(job.item)
+                        actor = self._replace(job.actor)
+                        starting[actor.units_done.remote()] = actor
+                    if not (working or idle) and time.monotonic() - quiet_since > _SAY_EVERY_S:
+                        quiet_since = time.monotonic()
+                        say(f"{self._holding.name:<10} waits for a free GPU or CPU of the cluster")
             finally:
                 if working:
                     self._close(list(working))
@@ -171,68 +181,45 @@ class ActorPool:
 
     def _close(self, abandoned: list[ray.ObjectRef]) -> None:
         """See close. abandoned: work under way, which ends with what its actor holds."""
-        if self._unload is not None:
+        if self._holding.unload is not None:
             # Nothing is to be ended of an actor that died and is being started again.
-            ending = [
-                actor.close.options(max_task_retries=0).remote(self._unload)
-                for actor in self._actors
-            ]
+            ending = [actor.close.options(max_task_retries=0).remote() for actor in self._actors]
             ending += abandoned
             ray.wait(ending, num_returns=len(ending), timeout=_CLOSES_WITHIN_S)
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
 
-    def _start(self, n_items: int) -> list[Any]:
-        """Return the actors, after starting as many as the items need."""
-        limit, options = self._count_actors(self._cluster)
+    def _start(self, n_items: int) -> dict[ray.ObjectRef, Any]:
+        """Start as many actors as the items need. Returns what is ready once an actor runs."""
+        limit, self._options = self._holding.actors(self._cluster)
         machines = sum(1 for node in ray.nodes() if node["Alive"])
-        self._new_actor = lambda number: _RemoteActor.options(**options).remote(
-            self._load, self._cluster.threads, -(-limit // machines), number
-        )
+        self._sharers = -(-limit // machines)
         missing = range(len(self._actors), min(limit, n_items))
         self._actors += [self._new_actor(number) for number in missing]
-        return self._actors
+        return {actor.units_done.remote(): actor for actor in self._actors}
 
-    def _lost(self, working: dict[ray.ObjectRef, _Assignment[Item]]) -> list[Any]:
-        now = time.monotonic()
-        return [
-            (reference, one.actor)
-            for reference, one in working.items()
-            if now - one.heartbeat > _MISSED_HEARTBEAT_S
-        ]
+    def _new_actor(self, number: int) -> Any:
+        placement = Placement(self._cluster.threads, self._sharers, number)
+        return _RemoteActor.options(**self._options).remote(self._holding, placement)
 
     def _replace(self, lost: Any) -> Any:
-        """Start another actor in the place of one, which is ended."""
+        """End an actor, and start another in its place."""
         ray.kill(lost)
         number = self._actors.index(lost)
-        fresh = self._actors[number] = self._new_actor(number)
-        return fresh
+        self._actors[number] = self._new_actor(number)
+        return self._actors[number]
 
 
-def actor_count(
-    settings: ClusterSettings, gpus_per_actor: int | None = None
-) -> tuple[int, dict[str, Any]]:
-    """Return how many actors there is room for, and the resources that each asks of Ray.
-
-    gpus_per_actor: None is the setting of the subject.
-    """
-    gpus_per_actor = settings.gpus_per_actor if gpus_per_actor is None else gpus_per_actor
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    if gpus:
-        count = settings.actors or max(1, gpus // gpus_per_actor)
-        return count, {"num_gpus": gpus_per_actor, "num_cpus": 1}
-    cores = int(resources.get("CPU", 1))
-    count = settings.actors or max(1, cores // settings.threads)
-    return count, {"num_cpus": min(settings.threads, max(1, cores // count))}
+def _lost(working: Mapping[ray.ObjectRef, _Job]) -> list[ray.ObjectRef]:
+    """The work of actors that missed their heartbeat."""
+    since = time.monotonic() - _MISSED_HEARTBEAT_S
+    return [reference for reference, job in working.items() if job.heartbeat < since]
 
 
-def _look_at_progress(
-    working: dict[ray.ObjectRef, _Assignment[Item]], on_progress: Callable[[Item, int], None]
-) -> None:
+def _look_at_progress(jobs: Sequence[_Job], on_progress: Callable[[Any, int], None]) -> None:
     """Ask the actors how far they are. One that cannot answer now is asked again the next time."""
-    asked = {one.actor.units_done.remote(): one for one in working.values()}
+    asked = {job.actor.units_done.remote(): job for job in jobs}
     if not asked:
         return
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_EVERY_S)

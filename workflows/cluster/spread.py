@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import ray
 
-from neuron_atlas.workflows.cluster.nodes_used import arrived
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.cluster.signals import finishing
 from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunFailed
@@ -66,7 +65,7 @@ def _wait_for_end(cancelled: list[ray.ObjectRef], ending_s: float) -> None:
 def result(reference: ray.ObjectRef) -> Any:
     """The value of a reference, or the exception that the work itself raised."""
     try:
-        return arrived(ray.get(reference))
+        return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         while isinstance(cause, ray.exceptions.RayTaskError):  # Of an actor that the work asked.

@@ -12,10 +12,6 @@ from annotated_types import Ge, Gt
 from neuron_atlas.tasks.models.failures import Unusable
 from neuron_atlas.tasks.settings import AtLeastOne
 
-PORT = "{port}"
-
-_Seconds = Annotated[float, Gt(0)]
-
 
 @dataclass(frozen=True)
 class ServersSettings:
@@ -27,8 +23,8 @@ class ServersSettings:
     removes one. count: servers; None for one on each `gpus` GPUs of the cluster, or one if it has
     none. gpus: of each server, on a cluster with GPUs.
     start_s: a server must answer within this time (s), also when it is started again: calls wait
-    that long for it. max_restarts: of one server within an hour. stop_s: time (s) to end by itself
-    before it is killed.
+    that long for it. max_restarts: of one server within an hour; one that has never answered is
+    started again once at most. stop_s: time (s) to end by itself before it is killed.
     """
 
     command: tuple[str, ...]
@@ -36,16 +32,14 @@ class ServersSettings:
     environment: Mapping[str, str | None] = field(default_factory=dict)
     count: AtLeastOne | None = None
     gpus: Annotated[int, Ge(0)] = 1
-    start_s: _Seconds = 900.0
+    start_s: Annotated[float, Gt(0)] = 900.0
     max_restarts: Annotated[int, Ge(0)] = 5
-    stop_s: _Seconds = 10.0
+    stop_s: Annotated[float, Gt(0)] = 10.0
 
     def __post_init__(self) -> None:
-        if not self.command:
-            raise ValueError("command: must be the server's program and its arguments")
-        if not any(PORT in word for word in self.words):
+        if not any("{port}" in word for word in self.words):
             raise ValueError(
-                f"command: must give the server its port, such as with --port and {PORT} after it"
+                "command: must give the server its port, such as with --port and {port} after it"
             )
 
     def check(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,8 +17,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.batches import Batches
-from neuron_atlas.tasks.models.account.messages import Reply, Result, Usage, Want
+from neuron_atlas.tasks.models.account.batches import open_batches
+from neuron_atlas.tasks.models.account.messages import Item, Reply, Usage
 from neuron_atlas.tasks.models.account.received import received_folder
 from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.tasks.models.account.throttle import Throttle
@@ -60,21 +62,9 @@ class RemoteAccount:
     actor: Any
     received_folder: Path | None
 
-    async def look_up(self, owner: str, hashes: Sequence[str]) -> list[str | None]:
+    async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
         """See `Account`."""
-        return await self.actor.look_up.remote(owner, hashes)
-
-    async def lease(self, owner: str, wants: Sequence[Want]) -> list[tuple[int, Reply]]:
-        """See `Account`."""
-        return await self.actor.lease.remote(owner, wants)
-
-    async def settle(self, owner: str, results: Sequence[Result]) -> None:
-        """See `Account`."""
-        await self.actor.settle.remote(owner, results)
-
-    async def leave(self, owner: str, sent: Sequence[int]) -> None:
-        """See `Account`."""
-        await self.actor.leave.remote(owner, sent)
+        return await self.actor.exchange.remote(owner, items)
 
     def tally(self) -> Tally:
         """Return the totals so far."""
@@ -108,16 +98,26 @@ class _AccountActor(LocalAccount):
         client: ClientSettings,
         prices: Mapping[str, Price],
     ) -> None:
-        self._limits = _SharedThrottle(client)
         again = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(path, purpose, budget_usd, deal=self._limits.deal, has_callers=again)
+        super().__init__(path, purpose, budget_usd, has_callers=again)
         self._client, self._prices = client, prices
+        # The permits of an actor that was killed are those of another program, and expire.
+        self._program = uuid.uuid4().hex
+        self._limits: Any = None
+
+    async def deal(
+        self, used: Sequence[tuple[int, Usage]], wants: Sequence[int]
+    ) -> tuple[list[int], float]:
+        if not (used or wants or self._limits):
+            return [], 0.0
+        return await self._ask_limits(lambda actor: actor.deal.remote(self._program, used, wants))
 
     async def share_limits(self) -> LimitSettings:
-        return await asyncio.to_thread(self._limits.change)
+        return await self._ask_limits(lambda actor: actor.change.remote(self._client.limits))
 
     async def n_batches(self) -> int:
-        return len(await Batches(self).open(self._client.model_at))
+        with self.transaction() as ledger:
+            return len(open_batches(ledger, self._client.model_at))
 
     async def hand_in(self, files: Sequence[Path]) -> int:
         async with self._batch_sender() as sender:
@@ -130,84 +130,48 @@ class _AccountActor(LocalAccount):
     def _batch_sender(self) -> AbstractAsyncContextManager[BatchSender]:
         from neuron_atlas.tasks.models.batch import batch_sender  # It takes a second to import.
 
-        return batch_sender(self._client, self._prices, self, self._purpose)
+        return batch_sender(self._client, self._prices, self, self.purpose)
+
+    async def _ask_limits(self, method: Callable[[Any], Any]) -> Any:
+        while True:
+            try:
+                self._limits = self._limits or _LimitsActor.options(
+                    name=limits_name(self._client),
+                    namespace=_NAMESPACE,
+                    lifetime="detached",
+                    get_if_exists=True,
+                ).remote(self._client.limits)
+                return await method(self._limits)
+            except ray.exceptions.RayActorError:
+                # It was idle, or its machine died. Its successor knows of no call but paces its
+                # own, so little more than is permitted goes out.
+                self._limits = None
+                await asyncio.sleep(_RETRY_S)
 
 
 _Actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_AccountActor)
 
 
-class _SharedThrottle:
+def limits_name(client: ClientSettings) -> str:
+    """Return the name of the actor that holds the limits of a client's account."""
+    return f"limits-{hashlib.sha256(client.account.encode()).hexdigest()[:16]}"
+
+
+class _Limits(Throttle):
     """The rate limits of a provider's account: one named actor for all programs of a cluster.
 
     Programs store their calls in files on different machines, but share the limits. So the actor
     outlives the program that made it. It ends when nobody has called for some minutes.
     """
 
-    def __init__(self, client: ClientSettings) -> None:
-        self._limits, self._name = client.limits, self.actor_name(client)
-        self._program = ray.get_runtime_context().get_actor_id()
-
-    @staticmethod
-    def actor_name(client: ClientSettings) -> str:
-        """Return the name of the actor of a client's account."""
-        return f"limits-{hashlib.sha256(client.account.encode()).hexdigest()[:16]}"
-
-    def deal(
-        self, used: Sequence[tuple[int, Usage]], wants: Sequence[int]
-    ) -> tuple[list[int], float]:
-        """See `Throttle.deal`."""
-        while True:
-            dealt = self._call(lambda actor: actor.deal.remote(self._program, used, wants))
-            if dealt is not None:
-                return dealt
-            self.change()
-
-    def change(self) -> LimitSettings:
-        """Put these limits in force; return those that were."""
-        return self._call(lambda actor: actor.change.remote(self._limits))
-
-    def _call(self, method: Callable[[Any], Any]) -> Any:
-        while True:
-            actor = _ThrottleActor.options(
-                name=self._name, namespace=_NAMESPACE, lifetime="detached", get_if_exists=True
-            ).remote(self._limits)
-            try:
-                return ray.get(method(actor))
-            except ray.exceptions.RayActorError:
-                # It was idle, or its machine died. Its successor knows of no call but paces its
-                # own, so little more than is permitted goes out.
-                time.sleep(_RETRY_S)
-
-
-class _ThrottleActorImpl:
     def __init__(self, limits: LimitSettings) -> None:
-        self._throttle, self._limits = Throttle(limits), limits
-        # Ray restarts it with the limits of the program that made it first.
-        self._is_current = not ray.get_runtime_context().was_current_actor_reconstructed
-        self._called_at = time.monotonic()
-        self._ending: asyncio.Task[None] | None = None
+        super().__init__(limits)
+        threading.Thread(target=self._end_when_idle, daemon=True).start()
 
-    async def deal(
-        self, program: str, used: Sequence[tuple[int, Usage]], wants: Sequence[int]
-    ) -> tuple[list[int], float] | None:
-        """None: `change` has to be called first."""
-        self._stay()
-        return self._throttle.deal(program, used, wants) if self._is_current else None
-
-    async def change(self, limits: LimitSettings) -> LimitSettings:
-        self._stay()
-        before, self._limits, self._is_current = self._limits, limits, True
-        self._throttle.change(limits)
-        return before
-
-    def _stay(self) -> None:
-        self._called_at = time.monotonic()
-        self._ending = self._ending or asyncio.ensure_future(self._end_when_idle())
-
-    async def _end_when_idle(self) -> None:
-        while time.monotonic() - self._called_at < _IDLE_S:
-            await asyncio.sleep(_CHECK_EVERY_S)
-        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+    def _end_when_idle(self) -> None:
+        while time.monotonic() - self.dealt_at < _IDLE_S:
+            time.sleep(_CHECK_EVERY_S)
+        ray.kill(ray.get_runtime_context().current_actor)
 
 
-_ThrottleActor: Any = ray.remote(num_cpus=0, max_restarts=-1)(_ThrottleActorImpl)
+_LimitsActor: Any = ray.remote(num_cpus=0)(_Limits)

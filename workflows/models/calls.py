@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from neuron_atlas.tasks.models.account.tally import Tally
+from neuron_atlas.tasks.artifacts.location import remove_folder
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.prices import Price, price_of
 from neuron_atlas.tasks.models.request_file import RequestFile
+from neuron_atlas.tasks.models.servers import FixedServers, whole_url
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
 from neuron_atlas.workflows.cluster.progress import Advance, say
 from neuron_atlas.workflows.models.account import RemoteAccount, open_account
@@ -22,8 +24,11 @@ from neuron_atlas.workflows.run.errors import WrongCall
 JOURNAL = "journal.sqlite"
 LogLive = Callable[[Mapping[str, float], int], None]
 """Logs metrics by name, at a step."""
+_NO_KEY = "none"
 _TO_SETTLE_S = 10.0
 _LINE_EVERY_S = 60.0
+_CHUNK = 8192
+"""Neurons whose requests lie on the disk at the same time: their pictures are large."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class ModelUse:
 
     stage: its name; requests are counted against its budget. title: what is spent is logged under
     it. budget_usd: the most that the stage may spend in the output folder, None for no limit.
+    base_urls: where live calls go, instead of the client's address.
     """
 
     stage: str
@@ -40,6 +46,7 @@ class ModelUse:
     prices: Mapping[str, Price]
     budget_usd: float | None = None
     mode: Literal["live", "batch"] = "live"
+    base_urls: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,11 @@ class OpenCalls:
         client = self.use.client
         if before != client.limits:
             say(f"limits     {client.account}: {_shown(client.limits)}; before, {_shown(before)}")
-        return Calls(self.account, group=self.use.stage)
+        calls = Calls(self.account, group=self.use.stage)
+        if not self.use.base_urls:
+            return calls
+        key = os.environ.get(client.api_key_env, "").strip() or _NO_KEY
+        return replace(calls, servers=FixedServers(map(whole_url, self.use.base_urls), key))
 
     def collecting(self, path: Path) -> Calls:
         """For work whose requests are written to a file, to be handed in by batch."""
@@ -73,28 +84,47 @@ class OpenCalls:
         """For work whose requests are only counted, in a file without bodies."""
         return Calls(self.account, RequestFile(path, with_bodies=False), self.use.stage)
 
-    def tally(self) -> Tally:
-        """Return the totals so far."""
-        return self.account.tally()
-
     def shown(self, advance: Advance, log_live: LogLive) -> AbstractContextManager[None]:
         """Show and log what is spent for as long as it is open."""
-        return show_spending(advance, self.tally, log_live, self.use.title)
+        return show_spending(advance, self.account.tally, log_live, self.use.title)
 
-    def hand_in(self, files: Sequence[Path]) -> None:
-        """Hand in the requests of some files by batch. Raises Unusable."""
-        self.account.hand_in(files)
+    def work_by_batch(self, spools: Path, work: Callable[..., None]) -> None:
+        """Collect unanswered requests, hand them in and wait for answers, until every item is done.
 
-    def wait_for_batches(self) -> None:
+        spools: a folder for the requests, removed again. work: works on all unfinished items: each
+        collects the requests it has no answer to, or, where it has all answers, finishes. It is
+        called with `calls` (given an item), `chunk_size` and `after_chunk`.
+        """
+        handed_in = True
+
+        def hand_in() -> None:
+            nonlocal handed_in
+            if collected := sorted(spools.glob("*.jsonl")):
+                handed_in = True
+                self.account.hand_in(collected)
+            remove_folder(spools)
+
+        while handed_in:
+            handed_in = False
+            self._wait_for_batches()
+            remove_folder(spools)  # Of a run that was killed while it collected.
+            work(
+                calls=lambda item: self.collecting(spools / f"{item.key}.jsonl"),
+                chunk_size=_CHUNK,
+                after_chunk=hand_in,
+            )
+
+    def _wait_for_batches(self) -> None:
         """Fetch what batches answer until none is open, with a line now and then."""
         next_line = 0.0
         while left := self.account.fetch():
             if time.monotonic() >= next_line:
                 next_line = time.monotonic() + _LINE_EVERY_S
+                spent = spending_note(self.account.tally())
                 say(
                     f"{self.use.stage:<10} {left:,} requests in {self.account.n_batches():,} "
-                    f"batches, {spending_note(self.tally())}; the run can be stopped here, and the "
-                    "same command goes on waiting"
+                    f"batches, {spent}; the run can be stopped here, and the same command goes on "
+                    "waiting"
                 )
             time.sleep(self.use.client.batch.poll_s)
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import psutil
 
 _WATCHDOG = Path(__file__).with_name("watchdog.py")
-_OWN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "OMP_NUM_THREADS")
-"""Variables of this program's environment, or that Ray sets for its workers: not the server's."""
-_SECRETS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "RAY_AUTH_TOKEN")
+_NOT_FOR_SERVERS = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "OMP_NUM_THREADS"}
+_NOT_FOR_SERVERS |= {"OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "RAY_AUTH_TOKEN"}
+"""Variables of this program, or that Ray sets for its workers, and its keys."""
 _TAIL_BYTES = 16_384
+_TAIL_LINES = 20
 _AFTER_KILL_S = 5.0
 _KILLED = 128 + signal.SIGKILL
 
@@ -31,10 +32,10 @@ class ServerProcess:
         self, words: Sequence[str], environment: Mapping[str, str | None], log: Path, stop_s: float
     ) -> None:
         """Start it. Its output is appended to `log`. environment: see `ServersSettings`."""
-        self._stop_s = stop_s
+        self._stop_s, self._log = stop_s, log
         self._status: int | None = None
+        given = {name: os.environ[name] for name in os.environ.keys() - _NOT_FOR_SERVERS}
         log.parent.mkdir(parents=True, exist_ok=True)
-        self._log = log
         with log.open("ab") as stream:
             stream.write(f"\n{time.strftime('%F %T')} {' '.join(words)}\n".encode())
             stream.flush()
@@ -44,14 +45,9 @@ class ServerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,
-                env=_environment(environment),
+                env={k: v for k, v in {**given, **environment}.items() if v is not None},
                 start_new_session=True,
             )
-
-    @property
-    def session(self) -> int:
-        """The session and process group of all its processes."""
-        return self._watchdog.pid
 
     def exit_status(self, timeout_s: float = 0.0) -> int | None:
         """Wait up to timeout_s for the command to end; None while it runs."""
@@ -63,31 +59,30 @@ class ServerProcess:
             self._status = int(self._watchdog.stdout.readline() or _KILLED)
         return self._status
 
-    def tail(self, lines: int) -> str:
+    def tail(self) -> str:
         """The last non-empty lines of its output, indented."""
         with self._log.open("rb") as stream:
             end = stream.seek(0, os.SEEK_END)
             stream.seek(max(self._began, end - _TAIL_BYTES))
             text = stream.read().decode("utf-8", "replace")
-        last = [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+        last = [line.rstrip() for line in text.splitlines() if line.strip()][-_TAIL_LINES:]
         return "\n".join(f"    {line}" for line in last)
 
     def kill(self) -> None:
         """Kill all its processes."""
         if self._watchdog.returncode is None:  # Else its number may be another session's.
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.session, signal.SIGKILL)
+                os.killpg(self._watchdog.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Stop it, and wait until nothing of it is left. Does nothing the second time."""
         if self._watchdog.returncode is not None:
             return
         assert self._watchdog.stdin is not None
-        with suppress(OSError):
-            self._watchdog.stdin.close()
+        self._watchdog.stdin.close()
         self.exit_status(self._stop_s + _AFTER_KILL_S)
         self.kill()
-        psutil.wait_procs(_processes_of(self.session), _AFTER_KILL_S)
+        psutil.wait_procs(_processes_of(self._watchdog.pid), _AFTER_KILL_S)
         self._watchdog.wait()  # Last: the session keeps its number until then.
 
 
@@ -105,12 +100,3 @@ def free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def _environment(given: Mapping[str, str | None]) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if name not in _OWN + _SECRETS}
-    for name, value in given.items():
-        environment.pop(name, None)
-        if value is not None:
-            environment[name] = value
-    return environment

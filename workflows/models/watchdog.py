@@ -2,12 +2,9 @@
 
     python watchdog.py SECONDS COMMAND ...
 
-Its caller makes it the leader of a session, and holds the other ends of standard input and output.
+The caller makes it the leader of a session, and holds the other ends of standard input and output.
 When standard input closes, because the caller closed it or was killed, the command gets SIGTERM and
-SECONDS to end. Then the whole session is killed: what the command has started, and this process.
-The command's exit status is written to standard output before that.
-
-It is run by its path, without the program's packages, so that it starts fast.
+SECONDS to end. Then its exit status goes to standard output, and the whole session is killed.
 """
 
 from __future__ import annotations
@@ -24,13 +21,11 @@ _LOOK_EVERY_S = 0.05
 
 def main() -> None:
     """See above."""
-    stop_s, command = float(sys.argv[1]), sys.argv[2:]
-    # The process that goes on is no child of the caller: Ray kills a worker's children when the
-    # worker ends, which would leave the command's own children without anybody to end them.
+    # What goes on is no child of the caller: Ray kills a worker's children when the worker ends,
+    # which would leave the command's own children without anybody to end them.
     if os.fork():
         os._exit(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller.
-    status = _run(stop_s, command)
+    status = _run(float(sys.argv[1]), sys.argv[2:])
     with suppress(OSError):
         os.write(1, f"{status}\n".encode())
     os.killpg(0, signal.SIGKILL)
@@ -45,10 +40,9 @@ def _run(stop_s: float, command: list[str]) -> int:
         return 127
     while server.poll() is None and not select.select([0], [], [], _LOOK_EVERY_S)[0]:
         pass
-    if server.poll() is None:
-        server.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(stop_s)
+    server.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(stop_s)
     server.kill()
     status = server.wait()
     return status if status >= 0 else 128 - status

@@ -127,7 +127,7 @@ def _estimate(step: Step, use: ModelUse, calls: OpenCalls, context: Context) -> 
         neurons=neurons,
         looked_at=looked_at,
         requests=round(len(requests) * scale),
-        answered=round(calls.tally().replayed * scale),
+        answered=round(calls.account.tally().replayed * scale),
         tokens_in=round(sum(one.tokens_in for one in requests) * scale),
         tokens_out=round(sum(one.tokens_out for one in requests) * scale),
         usd=sum(one.usd for one in requests) * scale,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from neuron_atlas.tasks.artifacts.location import present
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.workflows.cluster.actor_pool import ActorPool
-from neuron_atlas.workflows.cluster.nodes_used import task
 from neuron_atlas.workflows.cluster.progress import Advance, say
 from neuron_atlas.workflows.cluster.spread import spread
 from neuron_atlas.workflows.run.item_log import item_log
@@ -20,6 +21,8 @@ from neuron_atlas.workflows.run.stage import Item, Step, Work, Worker
 _MAX_RETRIES = 20
 """Times that an item is begun again after its process or its node died: machines come and go in a
 run of days."""
+_Done = tuple[list[str], str]
+"""Lines for the user, and the node that the work was done on."""
 
 
 def reopen_items(step: Step, items: Sequence[Item], folder: Path) -> None:
@@ -59,7 +62,7 @@ class ItemRunner:
     """Where and how the items of one step are worked on.
 
     name: what Ray calls the work. folder: the stage's. logs: the folder of the items' log files.
-    pool: the actors they run on, None for CPUs of any node.
+    pool: the actors they run on, None for CPUs of any node. nodes: of the cluster that worked.
     """
 
     name: str
@@ -68,6 +71,7 @@ class ItemRunner:
     logs: Path
     advance: Advance
     pool: ActorPool | None = None
+    nodes: set[str] = field(default_factory=set)
 
     def run(
         self,
@@ -89,11 +93,13 @@ class ItemRunner:
 
     def _on_cpus(self, asked: Sequence[tuple[Item, Calls]], ending_s: float) -> None:
         def begin(pair: tuple[Item, Calls]) -> Any:
-            named = _on_a_cpu.options(name=f"{self.name}:{pair[0].key}")
+            name = f"{self.name}:{pair[0].key}"
+            named = _on_a_cpu.options(name=name, max_retries=_MAX_RETRIES)
             return named.remote(self.work, self.folder, self.logs, *pair)
 
         shown: set[str] = set()
-        for (item, _), lines in spread(asked, begin, ending_s):
+        for (item, _), (lines, node) in spread(asked, begin, ending_s):
+            self.nodes.add(node)
             self.advance(item.size)
             _show(lines, shown)
 
@@ -112,7 +118,8 @@ class ItemRunner:
         shown: set[str] = set()
         # What a model has answered is stored, so a signal may end an item before it is complete.
         finished = pool.run(asked, on_actor, advance_to, abandon_on_signal=has_calls)
-        for pair, lines in finished:
+        for pair, (lines, node) in finished:
+            self.nodes.add(node)
             advance_to(pair, pair[0].size)
             _show(lines, shown)
 
@@ -124,8 +131,9 @@ def _show(lines: Sequence[str], shown: set[str]) -> None:
             say(line)
 
 
-@task(max_retries=_MAX_RETRIES)
-def _on_a_cpu(work: Work, folder: Path, logs: Path, item: Item, calls: Calls) -> list[str]:
+# Ray would fill one node before it uses the next; files are read faster by several.
+@ray.remote(scheduling_strategy="SPREAD")
+def _on_a_cpu(work: Work, folder: Path, logs: Path, item: Item, calls: Calls) -> _Done:
     return _do(work, item, logs, Worker(folder, _paths(item, folder), calls=calls))
 
 
@@ -136,7 +144,7 @@ def _on_an_actor(
     held: Any,
     asked: tuple[Item, Calls],
     count: Callable[[int], None],
-) -> list[str]:
+) -> _Done:
     item, calls = asked
     return _do(work, item, logs, Worker(folder, _paths(item, folder), held, calls, count))
 
@@ -145,7 +153,7 @@ def _paths(item: Item, folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in item.files)
 
 
-def _do(work: Work, item: Item, logs: Path, worker: Worker) -> list[str]:
+def _do(work: Work, item: Item, logs: Path, worker: Worker) -> _Done:
     with item_log(logs / f"{item.key}.log") as warnings:
         lines = list(work(worker, *item.inputs) or ())
-    return [*lines, *warnings]
+    return [*lines, *warnings], ray.get_runtime_context().get_node_id()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuron_atlas.tasks.artifacts.location import fetched, is_local, location, writing
-from neuron_atlas.tasks.models.account.copies import merge, snapshot
+from neuron_atlas.tasks.models.account.tables import merge, snapshot
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.models.calls import JOURNAL
 from neuron_atlas.workflows.run.errors import WrongCall

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.artifacts.location import remove_folder
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.workflows.cluster.actor_pool import ActorPool
+from neuron_atlas.workflows.cluster.actor_pool import ActorPool, Holding
 from neuron_atlas.workflows.cluster.connect import cluster
-from neuron_atlas.workflows.cluster.nodes_used import take_nodes
-from neuron_atlas.workflows.cluster.progress import Advance, progress, say
-from neuron_atlas.workflows.models.batches import work_by_batch
+from neuron_atlas.workflows.cluster.progress import progress, say
 from neuron_atlas.workflows.models.calls import LogLive, ModelUse, OpenCalls, open_calls
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.dry_run import Estimate, closing_lines, dry_run
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER
 from neuron_atlas.workflows.run.items import ItemRunner, chunks, reopen_items, unfinished_items
-from neuron_atlas.workflows.run.stage import Holding, Item, Stage, Step, tables_of
+from neuron_atlas.workflows.run.stage import Item, Stage, Step, tables_of
 from neuron_atlas.workflows.run.store import Manifest, count_rows, fingerprint
 
 
@@ -41,6 +39,7 @@ class Runner:
         self._pools: dict[str, ActorPool] = {}
         self._calls: OpenCalls | None = None
         self._estimates: list[Estimate | None] = []
+        self._nodes: set[str] = set()
 
     def __enter__(self) -> Runner:
         return self
@@ -134,26 +133,16 @@ class Runner:
         needs = step.needs(self._context)
         items = step.items(self._context, folder)
         reopen_items(step, items, folder)
+        work = partial(self._work_on_items, step, needs.holding, items, folder, logs)
         if needs.model is None:
-            self._work_on_items(step, items, folder, logs)
-            return items
-        is_batch = needs.model.mode == "batch" and not step.is_live
-        if not (is_batch or unfinished_items(items, folder)):
-            return items
-        calls = self._open_calls(needs.model, opened)
-        work = partial(
-            self._work_on_items,
-            step,
-            items,
-            folder,
-            logs,
-            shown=lambda advance: calls.shown(advance, self._log_live),
-        )
-        if is_batch:
-            work_by_batch(calls, folder / "spools", work)
-        else:
-            live = calls.live()
-            work(calls=lambda item: live, ending_s=calls.ending_s)
+            work()
+        elif needs.model.mode == "batch" and not step.is_live:
+            account = self._open_calls(needs.model, opened)
+            account.work_by_batch(folder / "spools", partial(work, account))
+        elif unfinished_items(items, folder):
+            account = self._open_calls(needs.model, opened)
+            live = account.live()
+            work(account, calls=lambda item: live, ending_s=account.ending_s)
         return items
 
     def _open_calls(self, use: ModelUse, opened: ExitStack) -> OpenCalls:
@@ -166,40 +155,39 @@ class Runner:
     def _work_on_items(
         self,
         step: Step,
+        holding: Holding | None,
         items: Sequence[Item],
         folder: Path,
         logs: Path,
+        account: OpenCalls | None = None,
         *,
         calls: Callable[[Item], Calls] = lambda item: Calls(),
         ending_s: float = 0.0,
-        shown: Callable[[Advance], AbstractContextManager[None]] = lambda advance: nullcontext(),
         chunk_size: int | None = None,
         after_chunk: Callable[[], None] = lambda: None,
     ) -> None:
-        """Work on the unfinished items, with a bar. calls, ending_s: see ItemRunner.run. shown: is
-        open meanwhile. after_chunk: called when items of about chunk_size units are done."""
+        """Work on the unfinished items, with a bar. account: whose spending is shown. calls,
+        ending_s: see ItemRunner.run. after_chunk: called when items of about chunk_size units are
+        done."""
         unfinished = unfinished_items(items, folder)
         if not unfinished:
             return
-        holding = step.needs(self._context).holding
         total = sum(item.size for item in items)
         done = total - sum(item.size for item in unfinished)
-        with progress(step.name, total, step.unit, done) as advance, shown(advance):
+        with ExitStack() as shown:
+            advance = shown.enter_context(progress(step.name, total, step.unit, done))
+            if account is not None:
+                shown.enter_context(account.shown(advance, self._log_live))
             pool = None if holding is None else self._pool(holding)
             runner = ItemRunner(step.name, step.work, folder, logs, advance, pool)
             for some in chunks(unfinished, chunk_size):
                 runner.run(some, calls, ending_s)
                 after_chunk()
+            self._nodes |= runner.nodes
 
     def _pool(self, holding: Holding) -> ActorPool:
         if holding.name not in self._pools:
-            self._pools[holding.name] = ActorPool(
-                holding.name,
-                holding.load,
-                self._context.settings.cluster,
-                actors=holding.actors,
-                unload=holding.unload,
-            )
+            self._pools[holding.name] = ActorPool(holding, self._context.settings.cluster)
         return self._pools[holding.name]
 
     def _close_pools(self, stage: Stage, later_steps: Sequence[Step]) -> None:
@@ -221,9 +209,9 @@ class Runner:
         """Add the time spent to `seconds` and to the stats, with the nodes that worked."""
         stats = self._context.stats
         begun = time.monotonic()
-        take_nodes()
+        self._nodes.clear()
         yield
         spent = time.monotonic() - begun
-        stats.nodes[name] = max(stats.nodes.get(name, 0), len(take_nodes()))
+        stats.nodes[name] = max(stats.nodes.get(name, 0), len(self._nodes))
         for totals in (stats.seconds, seconds):
             totals[name] = totals.get(name, 0.0) + spent

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.workflows.cluster.actor_pool import CountActors, Placement, actor_count
+from neuron_atlas.workflows.cluster.actor_pool import Holding
 from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import Manifest
@@ -50,20 +50,6 @@ class Worker:
 Work = Callable[..., Sequence[str] | None]
 """Does one item: work(worker, *item.inputs). Returns lines for the user, if any. A function of a
 module, for it is sent to the nodes of the cluster. Doing an item twice changes nothing."""
-
-
-@dataclass(frozen=True)
-class Holding:
-    """An actor that keeps something in memory from item to item: a subject, a model, a server.
-
-    name: what the step's actors are called, and shared by. load: loads it, within the actor.
-    unload: ends it, within the actor. actors: how many, and what each asks of Ray (see ActorPool).
-    """
-
-    name: str
-    load: Callable[[Placement], Any]
-    unload: Callable[[Any], None] | None = None
-    actors: CountActors = actor_count
 
 
 @dataclass(frozen=True)

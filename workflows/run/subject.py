@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from neuron_atlas.tasks.subject.settings import SubjectSettings
-from neuron_atlas.workflows.cluster.actor_pool import Placement
+from neuron_atlas.workflows.cluster.actor_pool import Holding, Placement
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.stage import Holding, Needs
+from neuron_atlas.workflows.run.stage import Needs
 
 
 @dataclass(frozen=True)

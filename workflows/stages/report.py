@@ -7,14 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.tasks.artifacts import TYPE_SUMMARIES, layer_file
+from neuron_atlas.tasks.artifacts import TYPE_SUMMARIES
 from neuron_atlas.tasks.artifacts.location import file_names, filling
-from neuron_atlas.tasks.report.settings import About, ReportFiles, ReportSettings, SiteSettings
+from neuron_atlas.tasks.report.inputs import (
+    LayerFiles,
+    ReportFiles,
+    SampleFiles,
+    files_of_layer,
+)
+from neuron_atlas.tasks.report.settings import About, ReportSettings, SiteSettings
 from neuron_atlas.tasks.report.site.columns import Accounts
-from neuron_atlas.tasks.report.site.inputs import LayerFiles, SampleFiles, SitePart, cut_layer
-from neuron_atlas.tasks.report.site.layout import FOLDER, data_file, samples_key
+from neuron_atlas.tasks.report.site.layout import (
+    FOLDER,
+    SitePart,
+    cut_layer,
+    data_file,
+    samples_key,
+)
 from neuron_atlas.tasks.report.site.samples import cut_samples
-from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.stage import Files, Item, Stage, Step, Worker, Written
@@ -27,6 +37,10 @@ _ACCOUNTS = f"{PARTS}/accounts.json"
 _TABLES = (
     ("samples", "samples"),
     ("describe", "descriptions"),
+    *(
+        ("capture", name)
+        for name in ("traces", "random_traces", "exemplars", "histograms", "moments")
+    ),
     ("classify", "types"),
     ("classify", "tested_types"),  # Only where the rule tests.
     *(("analyse", name) for name in ("responses", *(spec.name for spec in TYPE_SUMMARIES))),
@@ -60,28 +74,28 @@ def _about(context: Context) -> About:
 
 
 def _page(context: Context, folder: Path) -> list[Item]:
-    written = {(made.stage, name) for made in context.done.values() for name in made.files}
-    tables = {
-        name: tuple(context.paths(stage, name))
-        for stage, name in _TABLES
-        if (stage, name) in written
-    }
-    captured = context.folder("capture")
-    traces = {layer: captured / layer_file("traces", layer) for layer in context.layers()}
     settings = context.settings
     site = f"artifacts/{STAGE.name}/{folder.name}/{FOLDER}" if _has_site(context) else ""
     about = replace(_about(context), site=site)
-    files = ReportFiles(tables, traces)
-    return [Item("page", 1, (), (files, settings.data.source, settings.report, about))]
+    return [Item("page", 1, (), (_files(context), settings.report, about))]
 
 
-def _write_page(
-    worker: Worker, files: ReportFiles, source: Source, settings: ReportSettings, about: About
-) -> None:
+def _write_page(worker: Worker, files: ReportFiles, settings: ReportSettings, about: About) -> None:
     from neuron_atlas.tasks.report.report import write_report
 
     with filling(worker.folder) as local:
-        write_report(local, files, source, settings, about)
+        write_report(local, files, settings, about)
+
+
+def _files(context: Context) -> ReportFiles:
+    tables = {
+        name: tuple(context.paths(stage, name))
+        for stage, name in _TABLES
+        if name != "tested_types" or name in context.done[stage].files
+    }
+    samples = SampleFiles(tables["samples"], tables["descriptions"], context.settings.data.source)
+    layers = {layer: files_of_layer(layer, tables) for layer in context.layers()}
+    return ReportFiles(tables, layers, samples)
 
 
 def _has_site(context: Context) -> bool:
@@ -132,7 +146,7 @@ def _write_columns(worker: Worker, layer: LayerFiles) -> None:
 
 
 def _neurons(context: Context, folder: Path) -> list[Item]:
-    samples, site = _sample_files(context), context.settings.report.site
+    samples, site = _files(context).samples, context.settings.report.site
     top_n = context.settings.capture.top_n
     return [
         Item(
@@ -166,7 +180,7 @@ def _samples(context: Context, folder: Path) -> list[Item]:
     shown: set[int] = set()
     for item in _neurons(context, folder):
         shown.update(read_json(folder / item.files[0])["shown"])
-    files, site = _sample_files(context), context.settings.report.site
+    files, site = _files(context).samples, context.settings.report.site
     return [
         Item(
             key=f"samples-{batch[0]:08d}",
@@ -204,38 +218,7 @@ def _write_index(worker: Worker, layers: tuple[int, ...], about: About, title: s
 
 def _layer_files(context: Context) -> list[LayerFiles]:
     """The tables of each layer; none where no site is written."""
-    if not _has_site(context):
-        return []
-    captured = context.folder("capture")
-    names = ("traces", "random_traces", "exemplars", "histograms", "moments")
-    is_tested = "tested_types" in context.done["classify"].files
-
-    def of(layer: int, stage: str, artifact: str) -> tuple[Path, ...]:
-        """The files of one layer's neurons, which say so in their names."""
-        start = layer_file(artifact, layer).removesuffix(".parquet")
-        return tuple(path for path in context.paths(stage, artifact) if path.name.startswith(start))
-
-    return [
-        LayerFiles(
-            layer=layer,
-            captured={name: captured / layer_file(name, layer) for name in names},
-            types=of(layer, "classify", "types")[0],
-            tested_types=of(layer, "classify", "tested_types")[0] if is_tested else None,
-            responses=of(layer, "analyse", "responses")[0],
-            explanations=of(layer, "explain", "explanations"),
-            simulations=of(layer, "simulate", "simulations"),
-            scores=of(layer, "score", "scores"),
-        )
-        for layer in context.layers()
-    ]
-
-
-def _sample_files(context: Context) -> SampleFiles:
-    return SampleFiles(
-        tuple(context.paths("samples", "samples")),
-        tuple(context.paths("describe", "descriptions")),
-        context.settings.data.source,
-    )
+    return list(_files(context).layers.values()) if _has_site(context) else []
 
 
 def _finish(context: Context, folder: Path, files: Files) -> Written:

@@ -14,19 +14,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, SIMULATIONS, read_table, write_table
+from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.control import Explained, other_neurons
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
-from neuron_atlas.workflows.cluster.actor_pool import Placement, actor_count
+from neuron_atlas.workflows.cluster.actor_pool import Holding, Placement, actor_count
 from neuron_atlas.workflows.cluster.progress import say
 from neuron_atlas.workflows.models.calls import ModelUse
-from neuron_atlas.workflows.models.servers import ReadySimulator, served_by_actors, with_base_urls
+from neuron_atlas.workflows.models.model_server import ModelServer
+from neuron_atlas.workflows.models.servers import served_by_actors
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, count_transient
 from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, explained_parts
 from neuron_atlas.workflows.run.stage import (
     Files,
-    Holding,
     Item,
     Needs,
     Stage,
@@ -83,10 +84,10 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 
 def _prepare(context: Context) -> None:
     settings = context.settings.simulate
-    if settings.servers is not None and not settings.base_urls:
+    if (servers := settings.own_servers) is not None:
         # Nothing else is shown while a model is fetched and loaded.
         logs = context.store.local / "servers"
-        say(f"servers    start within {settings.servers.start_s:,.0f} s; their logs: {logs}")
+        say(f"servers    start within {servers.start_s:,.0f} s; their logs: {logs}")
 
 
 def _needs(title: str, context: Context) -> Needs:
@@ -101,6 +102,7 @@ def _needs(title: str, context: Context) -> Needs:
         simulator.prices,
         settings.budget_usd,
         settings.mode,
+        settings.base_urls,
     )
     return Needs(_holding(context), use)
 
@@ -112,26 +114,32 @@ def _holding(context: Context) -> Holding | None:
         one_gpu = partial(actor_count, gpus_per_actor=1)
         return Holding("simulate", partial(_load, settings.simulator), actors=one_gpu)
     if settings.own_servers is not None:
-        logs = context.store.local / "servers"
-        return served_by_actors(settings.simulator, settings.own_servers, logs)
+        return served_by_actors(settings.own_servers, context.store.local / "servers")
     return None
 
 
-def _load(simulator: Simulator, placement: Placement) -> ReadySimulator:
-    return ReadySimulator(simulator.load(placement.device, placement.threads))
+def _load(simulator: Simulator, placement: Placement) -> Simulator:
+    return simulator.load(placement.device, placement.threads)
+
+
+def _in_place(worker: Worker, simulator: Simulator) -> tuple[Simulator, Calls]:
+    """Return the simulator as its actor has loaded it, with the way to the actor's server."""
+    if isinstance(worker.held, ModelServer):
+        return simulator, replace(worker.calls, servers=worker.held)
+    return worker.held or simulator, worker.calls
 
 
 def _probe_item(context: Context, folder: Path) -> list[Item]:
-    ready = with_base_urls(context.settings.simulate)
-    return [] if ready.simulator.client is None else [Item("probe", 1, (_PROBED,), (ready,))]
+    simulator = context.settings.simulate.simulator
+    return [] if simulator.client is None else [Item("probe", 1, (_PROBED,), (simulator,))]
 
 
-def _probe(worker: Worker, without_actor: ReadySimulator) -> list[str]:
+def _probe(worker: Worker, simulator: Simulator) -> list[str]:
     """Write what the simulator's server can do, if it has capabilities and can answer now."""
-    ready: ReadySimulator = worker.held or without_actor
-    found = ready.simulator.probe(replace(worker.calls, servers=ready.servers))
+    simulator, calls = _in_place(worker, simulator)
+    found = simulator.probe(calls)
     if found is None:
-        has_capabilities = ready.simulator.assumed() is not None
+        has_capabilities = simulator.assumed() is not None
         unknown = "simulate   estimator: not known yet: the server did not answer"
         return [unknown] if has_capabilities else []
     write_json(worker.folder / _PROBED, asdict(found))
@@ -149,8 +157,7 @@ def _items(
     explainer: str, key: str, is_dry_run: bool, context: Context, folder: Path
 ) -> list[Item]:
     settings = context.settings.simulate
-    ready = with_base_urls(settings)
-    capabilities = ready.simulator.assumed() if is_dry_run else _probed(folder)
+    capabilities = settings.simulator.assumed() if is_dry_run else _probed(folder)
     explained = _explained(context, key)
     controls = other_neurons(list(explained.values()), settings.seed)
     evidence = EvidenceFiles.of(context)
@@ -163,7 +170,7 @@ def _items(
                 size=len(neurons),
                 files=(part.file("simulations"),),
                 inputs=(
-                    ready,
+                    settings.simulator,
                     capabilities,
                     explainer,
                     part,
@@ -185,7 +192,7 @@ def _explained(context: Context, explainer: str) -> dict[Key, Explained]:
 
 def _simulate(
     worker: Worker,
-    without_actor: ReadySimulator,
+    simulator: Simulator,
     capabilities: Capabilities | None,
     explainer: str,
     part: NeuronPart,
@@ -196,18 +203,18 @@ def _simulate(
     """Write the simulations of a part, unless answers of a batch are pending."""
     from neuron_atlas.tasks.simulate.rows import simulate_neurons
 
-    ready: ReadySimulator = worker.held or without_actor
+    simulator, calls = _in_place(worker, simulator)
     evidence = files.load(part)
     held_out, calibration = evidence["scorer"], evidence["calibration"]
     rows = simulate_neurons(
-        ready.simulator,
+        simulator,
         explainer,
         held_out,
         calibration,
         explained,
         controls,
         files.catalog([*held_out, *calibration]),
-        replace(worker.calls, servers=ready.servers),
+        calls,
         capabilities,
     )
     if not pc.any(pc.equal(rows["status"], "pending")).as_py():

@@ -1,4 +1,7 @@
-"""Batches in an account: which requests were handed in together, and what is open."""
+"""Batches in a ledger: which requests were handed in together, and what is open.
+
+They hold their money through any number of restarts. Use these functions within a transaction.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from neuron_atlas.tasks.models.account.messages import Permit, Refusal, Result, 
 from neuron_atlas.tasks.models.answer import Answer, to_json
 
 if TYPE_CHECKING:
-    from neuron_atlas.tasks.models.account.account import LocalAccount
     from neuron_atlas.tasks.models.request_file import FiledRequest
 
 _NOT_TRIED = ("failed/failed", "unsent", "unusable")
@@ -22,139 +24,99 @@ by a full queue), they were never sent, or the account could not be used."""
 
 @dataclass(frozen=True)
 class BatchedCall:
-    """A call of a batch: its number, its model, the most that it can cost (USD)."""
+    """A call of a batch: its number, and the most that it can cost (USD)."""
 
     call: int
-    model: str
     usd: float
 
 
 @dataclass(frozen=True)
 class OpenBatch:
-    """A batch without its result. input_file, provider_id: None until the provider gave them."""
+    """A batch without its result. provider_id: None until the provider gave it."""
 
     name: str
-    input_file: str | None
     provider_id: str | None
     calls: dict[str, BatchedCall]
-    """By the request's hash."""
+    """Those without a result, by the request's hash."""
 
 
-class Batches:
-    """The batches of one purpose. They hold their money through any number of restarts."""
+def begin_batch(
+    ledger: Ledger, name: str, provider_account: str, model: str, requests: Sequence[FiledRequest]
+) -> list[FiledRequest]:
+    """Lease the calls of a batch; return the requests that may be sent.
 
-    def __init__(self, account: LocalAccount) -> None:
-        self._account = account
-
-    async def begin(
-        self, name: str, provider_account: str, model: str, requests: Sequence[FiledRequest]
-    ) -> list[FiledRequest]:
-        """Lease the calls of a batch; return the requests that may be sent.
-
-        The other requests were answered meanwhile, are under way, or are over the budget, which is
-        then their outcome for this run.
-        """
-
-        def begin(ledger: Ledger) -> list[FiledRequest]:
-            owner = _owner(ledger, name)
-            leased = []
-            for request in requests:
-                reply = ledger.lease(Want(request.request_hash, model, 0, request.usd), owner)
-                if isinstance(reply, Permit):
-                    leased.append(request)
-                    ledger.database.execute(
-                        "INSERT INTO batched (batch, request_hash, call) VALUES (?, ?, ?)",
-                        (name, request.request_hash, reply.call),
-                    )
-                elif isinstance(reply, Refusal) and reply.kind == "budget":
-                    answer = to_json(Answer("budget", reason=reply.reason))
-                    ledger.set_final(request.request_hash, answer)
-            if leased:
-                ledger.database.execute(
-                    "INSERT INTO batches (batch, purpose, account, state, begun_at)"
-                    " VALUES (?, ?, ?, 'open', ?)",
-                    (name, ledger.purpose, provider_account, time.time()),
-                )
-            return leased
-
-        return await self._account.do(begin)
-
-    async def note_file(self, name: str, input_file: str) -> None:
-        """Store the provider's id of a batch's input."""
-        await self._note(name, "input_file", input_file)
-
-    async def note_id(self, name: str, provider_id: str) -> None:
-        """Store the provider's id of a batch."""
-        await self._note(name, "provider_id", provider_id)
-
-    async def open(self, provider_account: str) -> list[OpenBatch]:
-        """Return an account's unsettled batches, oldest first."""
-        return await self._account.do(lambda ledger: _open(ledger, provider_account))
-
-    async def end(self, name: str) -> None:
-        """Close a batch: its calls without a result may have been billed."""
-
-        def end(ledger: Ledger) -> None:
-            for call in _open_calls(ledger, name).values():
-                ledger.settle(Result(call.call, "lost", maybe_billed=True))
-            ledger.database.execute("UPDATE batches SET state = 'done' WHERE batch = ?", (name,))
-            ledger.database.execute("DELETE FROM batched WHERE batch = ?", (name,))
-
-        await self._account.do(end)
-
-    async def set_final(self, request_hash: str, answer: str) -> None:
-        """Make this the answer (JSON) to a request for the rest of this run only."""
-        await self._account.do(lambda ledger: ledger.set_final(request_hash, answer))
-
-    async def attempts(self, request_hash: str) -> int:
-        """Count the calls for a request that the provider may have worked on, over all runs."""
-        query = (
-            "SELECT count(*) FROM calls WHERE request_hash = ?"
-            f" AND (outcome IS NULL OR outcome NOT IN ({', '.join('?' * len(_NOT_TRIED))}))"
-        )
-        return await self._account.do(
-            lambda ledger: ledger.database.execute(query, (request_hash, *_NOT_TRIED)).fetchone()[0]
-        )
-
-    async def _note(self, name: str, column: str, value: str) -> None:
-        await self._account.do(
-            lambda ledger: ledger.database.execute(
-                f"UPDATE batches SET {column} = ? WHERE batch = ?", (value, name)
+    The other requests were answered meanwhile, are under way, or are over the budget, which is then
+    their outcome for this run.
+    """
+    leased = []
+    for request in requests:
+        reply = ledger.lease(Want(request.request_hash, model, 0, request.usd), _owner(name))
+        if isinstance(reply, Permit):
+            leased.append(request)
+            ledger.database.execute(
+                "INSERT INTO batched (batch, request_hash, call) VALUES (?, ?, ?)",
+                (name, request.request_hash, reply.call),
             )
+        elif isinstance(reply, Refusal) and reply.kind == "budget":
+            ledger.set_final(request.request_hash, to_json(Answer("budget", reason=reply.reason)))
+    if leased:
+        ledger.database.execute(
+            "INSERT INTO batches (batch, purpose, account, state, begun_at)"
+            " VALUES (?, ?, ?, 'open', ?)",
+            (name, ledger.purpose, provider_account, time.time()),
         )
+    return leased
+
+
+def note_id(ledger: Ledger, name: str, provider_id: str) -> None:
+    """Store the provider's id of a batch."""
+    ledger.database.execute(
+        "UPDATE batches SET provider_id = ? WHERE batch = ?", (provider_id, name)
+    )
+
+
+def open_batches(ledger: Ledger, provider_account: str | None = None) -> list[OpenBatch]:
+    """Return the unsettled batches of one account, or of all, oldest first."""
+    rows = ledger.database.execute(
+        "SELECT batch, provider_id FROM batches WHERE purpose = ? AND state = 'open'"
+        " AND account = coalesce(?, account) ORDER BY begun_at",
+        (ledger.purpose, provider_account),
+    ).fetchall()
+    return [OpenBatch(name, known_as, _open_calls(ledger, name)) for name, known_as in rows]
 
 
 def hold_open_batches(ledger: Ledger) -> None:
     """Hold the money of open batches: their calls are under way, not lost."""
-    for batch in _open(ledger, None):
-        owner = _owner(ledger, batch.name)
+    for batch in open_batches(ledger):
         for request_hash, call in batch.calls.items():
-            ledger.hold_again(call.call, request_hash, call.usd, owner)
+            ledger.hold(call.call, request_hash, call.usd, _owner(batch.name))
 
 
-def _open(ledger: Ledger, provider_account: str | None) -> list[OpenBatch]:
-    # Batches without an account are from when a file had only one.
-    rows = ledger.database.execute(
-        "SELECT batch, input_file, provider_id FROM batches WHERE purpose = ? AND state = 'open'"
-        " AND (account IS NULL OR account = coalesce(?, account)) ORDER BY begun_at",
-        (ledger.purpose, provider_account),
-    ).fetchall()
-    return [
-        OpenBatch(name, input_file, provider_id, _open_calls(ledger, name))
-        for name, input_file, provider_id in rows
-    ]
+def end_batch(ledger: Ledger, name: str) -> None:
+    """Close a batch: its calls without a result may have been billed."""
+    for call in _open_calls(ledger, name).values():
+        ledger.settle(Result(call.call, "lost", maybe_billed=True))
+    ledger.database.execute("UPDATE batches SET state = 'done' WHERE batch = ?", (name,))
+    ledger.database.execute("DELETE FROM batched WHERE batch = ?", (name,))
+
+
+def attempts(ledger: Ledger, request_hash: str) -> int:
+    """Count the calls for a request that the provider may have worked on, over all runs."""
+    query = (
+        "SELECT count(*) FROM calls WHERE request_hash = ?"
+        f" AND (outcome IS NULL OR outcome NOT IN ({', '.join('?' * len(_NOT_TRIED))}))"
+    )
+    return ledger.database.execute(query, (request_hash, *_NOT_TRIED)).fetchone()[0]
 
 
 def _open_calls(ledger: Ledger, name: str) -> dict[str, BatchedCall]:
     rows = ledger.database.execute(
-        "SELECT batched.request_hash, call, model, coalesce(usd, 0)"
+        "SELECT batched.request_hash, call, coalesce(usd, 0)"
         " FROM batched JOIN calls USING (call) WHERE batch = ? AND outcome IS NULL",
         (name,),
     )
     return {request_hash: BatchedCall(*call) for request_hash, *call in rows}
 
 
-def _owner(ledger: Ledger, name: str) -> str:
-    owner = f"batch {name}"
-    ledger.beat(owner, forever=True)  # The provider works on it, whoever else dies.
-    return owner
+def _owner(name: str) -> str:
+    return f"batch {name}"  # Without a heartbeat: the provider works on it, whoever else dies.

@@ -54,9 +54,6 @@ class Refusal:
     reason: str
 
 
-Reply = Permit | Stored | Refusal
-
-
 @dataclass(frozen=True)
 class Usage:
     """What a call used of the provider's limits.
@@ -94,32 +91,26 @@ class Result:
     usage: Usage = Usage()
 
 
+Item = str | Want | Result
+"""A request's hash to look up, a request to lease, or the end of a call to settle."""
+Reply = Permit | Stored | Refusal | Literal["free", "busy"] | None
+"""None: a result is stored, or there is no stored answer. free, busy: a lease is undecided, for the
+limits, or for calls under way that may bring its answer or hold its money; ask for it again."""
+
+
 class Account(Protocol):
     """Rate limits, budget and answers of one model, shared by all its callers.
 
-    Each caller process is an `owner` and sends a message at least every HEARTBEAT_S; an empty
-    `settle` is one.
+    Each caller process is an `owner` and sends a message at least every HEARTBEAT_S.
     """
 
     @property
     def received_folder(self) -> Path | None:
-        """Where callers store answers until the account has them (`ReceivedFile`)."""
+        """Where callers store answers until the account has them (see `received`)."""
 
-    async def look_up(self, owner: str, hashes: Sequence[str]) -> list[str | None]:
-        """Return the stored answers (JSON) to these requests, None where there is none."""
+    async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+        """Return a reply to each item, and the seconds to wait before asking for undecided leases.
 
-    async def lease(self, owner: str, wants: Sequence[Want]) -> list[tuple[int, Reply]]:
-        """Wait a moment until some requests can be decided; return (index, reply) for those.
-
-        The others are forgotten: ask for them again. A permit survives a crash.
+        What is replied survives a crash. Settling twice is harmless. Raises KeyError for the result
+        of a call that was never leased, DiskFull where the disk is full.
         """
-
-    async def settle(self, owner: str, results: Sequence[Result]) -> None:
-        """Store how calls ended. Returns once that survives a crash; settling twice is harmless.
-
-        Raises KeyError for a call that was never leased, DiskFull where the disk is full.
-        """
-
-    async def leave(self, owner: str, sent: Sequence[int]) -> None:
-        """End an owner: drop its waiting requests and end its unsettled calls. sent: the calls that
-        may have been billed."""

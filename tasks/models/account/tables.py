@@ -1,10 +1,10 @@
-"""The tables of an account's SQLite file."""
+"""The account's SQLite file: its tables, copies of it, and the merging of two."""
 
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
-from typing import Literal
 
 _BUSY_TIMEOUT_S = 30.0
 _LAYOUT = """
@@ -28,9 +28,8 @@ CREATE INDEX IF NOT EXISTS calls_of_requests ON calls (request_hash);
 CREATE TABLE IF NOT EXISTS batches (
     batch TEXT PRIMARY KEY,         -- our name for it, sent to the provider as metadata
     purpose TEXT NOT NULL,
-    account TEXT,                   -- the provider and the model; null in older files
-    input_file TEXT,                -- the provider's ids; null until they are known
-    provider_id TEXT,
+    account TEXT,                   -- the provider and the model
+    provider_id TEXT,               -- the provider's name for it; null until it is known
     state TEXT NOT NULL,            -- open, done
     begun_at REAL NOT NULL
 );
@@ -41,28 +40,55 @@ CREATE TABLE IF NOT EXISTS batched (
     PRIMARY KEY (batch, request_hash)
 ) WITHOUT ROWID;
 """
-_FIRST_LAYOUT = """
-INSERT INTO answers (request_hash, model, answer, settled_at)
-    SELECT request_hash, model, answer, settled_at FROM requests WHERE answer IS NOT NULL;
-INSERT INTO calls (request_hash, purpose, model, begun_at, usd)
-    SELECT request_hash, 'explain', model, intended_at, NULL FROM requests WHERE open_intents > 0;
-DROP TABLE requests;
+_SAME = "m.request_hash = c.request_hash AND m.purpose = c.purpose AND m.begun_at = c.begun_at"
+_ADD = f"""
+BEGIN IMMEDIATE;
+INSERT OR IGNORE INTO answers (request_hash, model, answer, settled_at)
+    SELECT request_hash, model, answer, settled_at FROM other.answers;
+INSERT INTO calls (request_hash, purpose, model, begun_at, ended_at, outcome, usd)
+    SELECT request_hash, purpose, model, begun_at, ended_at, outcome, usd FROM other.calls c
+    WHERE NOT EXISTS (SELECT 1 FROM calls m WHERE {_SAME});
+UPDATE calls AS m SET (ended_at, outcome, usd) =
+    (SELECT ended_at, outcome, usd FROM other.calls c WHERE {_SAME} AND c.outcome IS NOT NULL)
+    WHERE outcome IS NULL
+    AND EXISTS (SELECT 1 FROM other.calls c WHERE {_SAME} AND c.outcome IS NOT NULL);
+INSERT OR IGNORE INTO batches (batch, purpose, account, provider_id, state, begun_at)
+    SELECT batch, purpose, account, provider_id, state, begun_at FROM other.batches;
+UPDATE batches AS m SET
+    provider_id = coalesce(m.provider_id, c.provider_id),
+    state = CASE WHEN c.state = 'done' THEN c.state ELSE m.state END
+    FROM other.batches c WHERE c.batch = m.batch;
+INSERT OR IGNORE INTO batched (batch, request_hash, call)
+    SELECT b.batch, b.request_hash, m.call
+    FROM other.batched b JOIN other.calls c ON c.call = b.call JOIN calls m ON {_SAME};
+COMMIT;
 """
-"""From the first layout: one row per request, without prices."""
+"""Calls match by request and time, since their numbers differ between files."""
 
 
-def open_database(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
-    """Open the file; create it, or migrate it to this layout, where needed."""
-    if isinstance(path, Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open the file, and create it where needed. Only one thread at a time may use it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.executescript(_LAYOUT)
-    columns = {name for _, name, *_ in database.execute("PRAGMA table_info(batches)")}
-    if "account" not in columns:
-        database.execute("ALTER TABLE batches ADD COLUMN account TEXT")
-    first = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'requests'").fetchone()
-    if first is not None:
-        database.executescript(f"BEGIN IMMEDIATE;{_FIRST_LAYOUT}COMMIT;")
     return database
+
+
+def snapshot(ledger: Path, copy: Path) -> None:
+    """Write the current state of a file, which may be in use, to `copy`."""
+    with closing(sqlite3.connect(ledger)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
+def merge(other: Path, ledger: Path) -> None:
+    """Add the answers, calls and batches of `other` to a file, which is created if absent.
+
+    Both may have changed since they were the same. Nobody else may use them.
+    """
+    with closing(open_database(ledger)) as database:
+        database.execute("ATTACH DATABASE ? AS other", (str(other),))
+        database.executescript(_ADD)

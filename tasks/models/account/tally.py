@@ -47,9 +47,3 @@ class Tally:
         if not self.latencies_s:
             return None
         return float(np.quantile(self.latencies_s, quantile, method="higher"))
-
-    def left_usd(self) -> float:
-        """Money that is neither spent nor reserved; infinite without a budget."""
-        if self.budget_usd is None:
-            return float("inf")
-        return self.budget_usd - self.spent_usd - self.held_usd

@@ -28,30 +28,29 @@ _IN_LINE_S = 1.0
 
 
 class Throttle:
-    """Deal permits to programs that share the limits of an account. clock: seconds."""
+    """Deal permits to programs that share the limits of an account. clock: seconds.
+
+    Attributes: dealt_at: when `deal` was last called, or this was made (s, of the clock).
+    """
 
     def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic):
-        self._clock = clock
+        self._clock, self._settings = clock, settings
+        self.dealt_at = clock()
         self._requests = _Rate(settings.requests_per_minute)
         self._tokens = _Rate(settings.tokens_per_minute)
-        self._concurrency = settings.concurrency
         self._permits: dict[int, _Permit] = {}
         self._heartbeats: dict[str, float] = {}
         self._line: dict[str, float] = {}
-        self._last_permit = 0
+        self._last_permit = time.time_ns()  # Not a number that an earlier process has given.
         self._resume_at = self._slowed_at = float("-inf")
         self._pace_then = 1.0
 
-    def change(self, settings: LimitSettings) -> None:
-        """Set other limits; permits that are out still count."""
+    def change(self, settings: LimitSettings) -> LimitSettings:
+        """Set other limits, and return those until now; permits that are out still count."""
+        before, self._settings = self._settings, settings
         self._requests.configured = settings.requests_per_minute
         self._tokens.configured = settings.tokens_per_minute
-        self._concurrency = settings.concurrency
-
-    @property
-    def in_flight(self) -> int:
-        """Permits that are out."""
-        return len(self._permits)
+        return before
 
     @property
     def pace(self) -> float:
@@ -67,13 +66,12 @@ class Throttle:
         wants: the most tokens of each call. Returns the permits and the seconds until asking again
         is worthwhile. Programs take turns; each call of `deal` is also a heartbeat.
         """
-        self._heartbeats[program] = now = self._clock()
+        self._heartbeats[program] = self.dealt_at = now = self._clock()
         for permit, usage in used:
             self.settle(permit, usage)
         self.expire()
         permits: list[int] = []
         if not wants:
-            self._line.pop(program, None)
             return permits, 0.0
         self._line = {name: at for name, at in self._line.items() if now - at < _IN_LINE_S}
         self._line[program] = now
@@ -109,7 +107,7 @@ class Throttle:
     def wait_s(self, tokens: int) -> float:
         """Seconds until asking for such a permit is worthwhile; 0 for now."""
         now = self._clock()
-        if len(self._permits) >= self._concurrency:
+        if len(self._permits) >= self._settings.concurrency:
             return _WINDOW_S
         tokens = self._tokens.at_most(tokens)
         return max(

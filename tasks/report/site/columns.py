@@ -21,7 +21,7 @@ from neuron_atlas.tasks.artifacts import (
     TYPES,
     read_table,
 )
-from neuron_atlas.tasks.report.site.inputs import LayerFiles, read_types
+from neuron_atlas.tasks.report.inputs import LayerFiles, read_types
 from neuron_atlas.tasks.report.site.layout import account_key, data_file, table_key, words_key
 from neuron_atlas.tasks.report.site.script import packed, write_script
 
@@ -94,9 +94,9 @@ def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str
     neurons = types.select("neuron")
     _write(site, table_key(files.layer), _typed(types, files))
     columns = ["neuron", "explainer", "text", "status"]
-    said = pl.DataFrame(read_table(files.explanations, EXPLANATIONS, columns))
+    said = pl.DataFrame(read_table(files["explanations"], EXPLANATIONS, columns))
     scored = pl.DataFrame(
-        read_table(files.scores, SCORES).filter(pa.compute.field("tokens") == "all")
+        read_table(files["scores"], SCORES).filter(pa.compute.field("tokens") == "all")
     )
     for number, explainer in enumerate(accounts.explainers):
         mine = neurons.join(said.filter(explainer=explainer), on="neuron", how="left")
@@ -117,7 +117,7 @@ def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str
         "last": types["neuron"].max(),
         "types": {name: int((types["type"] == name).sum()) for name in TYPES},
         "outcomes": sorted(seen),
-        "tested": files.tested_types is not None,
+        "tested": bool(files["tested_types"]),
     }
 
 
@@ -136,9 +136,9 @@ def _typed(types: pl.DataFrame, files: LayerFiles) -> Mapping[str, str]:
             ).astype(np.uint8)
         ),
     }
-    if files.tested_types is not None:
+    if files["tested_types"]:
         tested = pl.DataFrame(
-            read_table(files.tested_types, NEURON_TESTS, ["neuron", "type_tested"])
+            read_table(files["tested_types"], NEURON_TESTS, ["neuron", "type_tested"])
         )
         mine = types.select("neuron").join(tested, on="neuron", how="left")
         columns["tested"] = _coded(mine["type_tested"], TESTED_TYPES)

@@ -9,12 +9,64 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts.regions import View
-from neuron_atlas.tasks.evidence.evidence import Excitation
+from neuron_atlas.tasks.artifacts import RANDOM_TRACES, SIMULATIONS, TRACES
+from neuron_atlas.tasks.evidence.evidence import Excitation, excitations
+from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles, read_neurons
+from neuron_atlas.tasks.report.record import NeuronRecord
 from neuron_atlas.tasks.report.site.script import short
-from neuron_atlas.tasks.report.site.traces import TraceTable, drawn_bytes, trace_table
+from neuron_atlas.tasks.report.site.traces import drawn_bytes
 
 DRAWS = ("exemplar", "random")
+_COLUMNS = ("neuron", "explainer", "simulator", "sample_id", "draw", "visual", "text")
+_OWN = (("claim", "==", "own"), ("purpose", "==", "scorer"), ("status", "==", "ok"))
+
+
+def read_held_out(
+    files: LayerFiles, records: Mapping[int, NeuronRecord], samples: SampleFiles, count: int
+) -> dict[int, dict[str, Any]]:
+    """Of each neuron up to `count` held-out samples, and predictions for them.
+
+    Neurons that were not simulated are left out. simulated: a list for each explainer and
+    simulator. Real traces are drawn as the exemplars are. A prediction has no unit, so its own
+    highest over all of the neuron's held-out samples stands for 10. r: the signed correlation with
+    the real trace over the tokens of that sample alone; null where one of them is constant.
+    """
+    neurons = list(records) if count else []
+    simulated = read_neurons(files, SIMULATIONS, neurons, _COLUMNS, _OWN)
+    chosen = choose_held_out(simulated, count)
+    sample_ids = {sample_id for draws in chosen.values() for sample_id in draws}
+    only = [("sample_id", "in", list(sample_ids))]
+    # An exemplar may have been drawn at random too.
+    real = _by(("neuron",), read_neurons(files, RANDOM_TRACES, chosen, only=only))
+    for key, seen in _by(("neuron",), read_neurons(files, TRACES, chosen, only=only)).items():
+        real.setdefault(key, {}).update(seen)
+    catalog = samples.open_layouts(sample_ids)
+    held_out: dict[int, dict[str, Any]] = {}
+    for neuron, draws in chosen.items():
+        seen, scale = real.setdefault((neuron,), {}), records[neuron].scale
+        rows = [
+            [one, draw, *drawn_bytes(seen[one], scale, catalog), short(_peak(seen[one]))]
+            for one, draw in draws.items()
+            if one in seen
+        ]
+        held_out[neuron] = {"samples": rows, "simulated": []}
+    predicted = _by(("neuron", "explainer", "simulator"), simulated)
+    for neuron, explainer, simulator in sorted(predicted):
+        guess, seen = predicted[neuron, explainer, simulator], real[neuron,]
+        highest = max(map(_peak, guess.values()))
+        traces = [
+            [
+                *drawn_bytes(guess[one], highest, catalog),
+                short(_correlation(guess[one], seen[one]), 3),
+            ]
+            if one in guess
+            else None
+            for one, *_ in held_out[neuron]["samples"]
+        ]
+        held_out[neuron]["simulated"].append(
+            {"explainer": explainer, "simulator": simulator, "traces": traces}
+        )
+    return held_out
 
 
 def choose_held_out(simulated: pa.Table, count: int) -> dict[int, dict[int, str]]:
@@ -40,78 +92,13 @@ def choose_held_out(simulated: pa.Table, count: int) -> dict[int, dict[int, str]
     }
 
 
-class BesideSimulated:
-    """Lays the predictions of every explainer and simulator beside the real traces."""
-
-    def __init__(
-        self,
-        simulated: pa.Table,
-        held_out: Mapping[int, Mapping[int, str]],
-        real: Sequence[TraceTable],
-        views: Mapping[int, View],
-    ):
-        """real: where true traces are found, of exemplars and of random samples."""
-        self._held_out = held_out
-        self._real = real
-        self._views = views
-        self._predicted: list[tuple[str, str, TraceTable]] = []
-        pairs = simulated.group_by(["explainer", "simulator"]).aggregate([]).to_pylist()
-        for explainer, simulator in sorted((row["explainer"], row["simulator"]) for row in pairs):
-            mine = simulated.filter(
-                (pa.compute.field("explainer") == explainer)
-                & (pa.compute.field("simulator") == simulator)
-            )
-            self._predicted.append((explainer, simulator, trace_table(mine)))
-
-    def of(self, neuron: int, scale: float) -> dict[str, Any]:
-        """The neuron's held-out samples, and a list of predictions for them of each pair.
-
-        Real traces are drawn as the exemplars are. A prediction has no unit, so its own highest
-        over all of the neuron's held-out samples stands for 10. r: the signed correlation with
-        the real trace over the tokens of that sample alone; null where one of them is constant.
-        """
-        chosen = self._held_out.get(neuron, {})
-        real: dict[int, Excitation] = {}
-        for table in self._real:
-            real = table.of(neuron) | real
-        known = [sample_id for sample_id in chosen if sample_id in real]
-        return {
-            "samples": [
-                [
-                    sample_id,
-                    chosen[sample_id],
-                    *drawn_bytes(real[sample_id], scale, self._views.get(sample_id)),
-                    short(_peak(real[sample_id])),
-                ]
-                for sample_id in known
-            ],
-            "simulated": [
-                {
-                    "explainer": explainer,
-                    "simulator": simulator,
-                    "traces": self._drawn(table.of(neuron), known, real),
-                }
-                for explainer, simulator, table in self._predicted
-                if neuron in table.rows
-            ],
-        }
-
-    def _drawn(
-        self,
-        predicted: Mapping[int, Excitation],
-        known: Sequence[int],
-        real: Mapping[int, Excitation],
-    ) -> list[list[Any] | None]:
-        highest = max((_peak(seen) for seen in predicted.values()), default=0.0)
-        return [
-            [
-                *drawn_bytes(predicted[sample_id], highest, self._views.get(sample_id)),
-                short(_correlation(predicted[sample_id], real[sample_id]), 3),
-            ]
-            if sample_id in predicted
-            else None
-            for sample_id in known
-        ]
+def _by(keys: Sequence[str], table: pa.Table) -> dict[tuple[Any, ...], dict[int, Excitation]]:
+    """Traces by the columns `keys`, and by sample."""
+    found: dict[tuple[Any, ...], dict[int, Excitation]] = {}
+    columns = (table[name].to_pylist() for name in keys)
+    for *key, seen in zip(*columns, excitations(table), strict=True):
+        found.setdefault(tuple(key), {})[seen.sample_id] = seen
+    return found
 
 
 def _spread(ids: Sequence[int], count: int) -> list[int]:
@@ -119,15 +106,16 @@ def _spread(ids: Sequence[int], count: int) -> list[int]:
     return [ids[(2 * place + 1) * len(ids) // (2 * count)] for place in range(count)]
 
 
+def _tokens(seen: Excitation) -> np.ndarray:
+    return np.concatenate([seen.visual, seen.text]).astype(np.float64)
+
+
 def _peak(seen: Excitation) -> float:
-    tokens = np.concatenate([seen.visual, seen.text]).astype(np.float64)
-    return float(np.nan_to_num(tokens).max(initial=0.0))
+    return float(np.fmax.reduce(_tokens(seen), initial=0.0))
 
 
 def _correlation(one: Excitation, other: Excitation) -> float | None:
-    first, second = (
-        np.concatenate([seen.visual, seen.text]).astype(np.float64) for seen in (one, other)
-    )
+    first, second = _tokens(one), _tokens(other)
     if len(first) != len(second) or len(first) < 2:
         return None
     first, second = first - first.mean(), second - second.mean()

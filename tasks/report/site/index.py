@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from neuron_atlas.tasks.artifacts import TESTED_TYPES, TYPES
 from neuron_atlas.tasks.artifacts.histogram import bin_edges
-from neuron_atlas.tasks.report.palette import DARK, LIGHT, css_variables, heat_colours
+from neuron_atlas.tasks.report.pages import environment, stylesheet
+from neuron_atlas.tasks.report.palette import heat_colours
 from neuron_atlas.tasks.report.settings import About
 from neuron_atlas.tasks.report.site.columns import NO_NUMBER, OUTCOMES, STEPS, Accounts
 from neuron_atlas.tasks.report.site.layout import CHUNK, PER_FOLDER, SAMPLE_CHUNK, data_file
@@ -34,7 +34,6 @@ SCRIPTS = (
     "main",
 )
 """In the order in which they are loaded: each uses those before it."""
-_TEMPLATES = Path(__file__).parents[1] / "templates"
 _APP = Path(__file__).parent / "app"
 
 
@@ -75,30 +74,10 @@ def write_index(
             "heat": heat_colours(np.linspace(0, 1, 256)).tolist(),
         },
     )
-    page = _environment().get_template("index.html").render(title=title, scripts=SCRIPTS)
+    template = environment("neuron_atlas.tasks.report.site", "app").get_template("index.html")
+    page = template.render(title=title, scripts=SCRIPTS)
     write_whole(site / "index.html", page.encode())
     for name in SCRIPTS:
         write_whole(site / "app" / f"{name}.js", (_APP / f"{name}.js").read_bytes())
-    write_whole(site / "app" / "site.css", _style().encode())
-
-
-def _style() -> str:
-    """The colours, the style of the report's page, and what the site has beside it."""
-    return "\n".join(
-        [
-            f":root {{ {css_variables(LIGHT)} }}",
-            f"@media (prefers-color-scheme: dark) {{ :root {{ {css_variables(DARK)} }} }}",
-            (_TEMPLATES / "atlas.css").read_text(encoding="utf-8"),
-            (_APP / "site.css").read_text(encoding="utf-8"),
-        ]
-    )
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("neuron_atlas.tasks.report.site", "app"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    style = "\n".join([stylesheet(), (_APP / "site.css").read_text(encoding="utf-8")])
+    write_whole(site / "app" / "site.css", style.encode())

@@ -1,8 +1,13 @@
-"""Which file of the site holds what; the scripts in app/ name the same files."""
+"""How the site is cut into work, and which file holds what; the scripts in app/ name the same
+files."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from neuron_atlas.tasks.artifacts import row_count
+from neuron_atlas.tasks.report.inputs import LayerFiles
 
 FOLDER = "site"
 """Within the report's folder."""
@@ -10,10 +15,28 @@ FOLDER = "site"
 CHUNK = 32
 """Neurons a file of details: a neuron with images, traces and two explainers is some 30 kB."""
 
+PART = 16 * CHUNK
+"""Neurons of one work item, which are read together."""
+
 SAMPLE_CHUNK = 16
 """Samples a file."""
 
 PER_FOLDER = 256
+
+
+@dataclass(frozen=True)
+class SitePart:
+    """Rows `start` to `stop` of a layer's `types`: the neurons of one work item."""
+
+    layer: int
+    start: int
+    stop: int
+
+
+def cut_layer(files: LayerFiles) -> list[SitePart]:
+    """The parts of one layer."""
+    rows = sum(row_count(path) for path in files["types"])
+    return [SitePart(files.layer, start, min(start + PART, rows)) for start in range(0, rows, PART)]
 
 
 def table_key(layer: int) -> str:

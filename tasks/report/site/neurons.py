@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import (
-    NO_SAMPLE,
-    RANDOM_TRACES,
-    TRACES,
-    TYPE_COLUMNS,
-    exemplars,
-)
-from neuron_atlas.tasks.artifacts.regions import View
-from neuron_atlas.tasks.evidence.evidence import Excitation
+from neuron_atlas.tasks.artifacts import NO_SAMPLE, exemplars
+from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles, read_neurons, read_types
+from neuron_atlas.tasks.report.record import Account, NeuronRecord, read_records
 from neuron_atlas.tasks.report.settings import SiteSettings
-from neuron_atlas.tasks.report.site.facts import neuron_facts
-from neuron_atlas.tasks.report.site.held_out import BesideSimulated, choose_held_out
-from neuron_atlas.tasks.report.site.inputs import (
-    LayerFiles,
-    SampleFiles,
-    SitePart,
-    explained_rows,
-    read_neurons,
-    read_types,
-    scored_rows,
-    simulated_traces,
-)
-from neuron_atlas.tasks.report.site.layout import CHUNK, data_file, neurons_key
+from neuron_atlas.tasks.report.site.facts import STATISTICS, neuron_facts
+from neuron_atlas.tasks.report.site.held_out import read_held_out
+from neuron_atlas.tasks.report.site.layout import CHUNK, SitePart, data_file, neurons_key
 from neuron_atlas.tasks.report.site.script import short, write_script
-from neuron_atlas.tasks.report.site.traces import drawn_bytes, read_views, trace_table
+from neuron_atlas.tasks.report.site.traces import drawn_bytes
 
 _Slot = tuple[int, float, int]
 """An exemplar: its sample id, its peak, and 0 for a peak in the image, 1 for one in the text."""
+
+_NOT_HELD_OUT: Mapping[str, Any] = {"samples": [], "simulated": []}
+_SAID = ("explainer", "status", "text", "evidence_for", "evidence_against", "reason", "model")
 
 
 def write_neurons(
@@ -50,52 +37,68 @@ def write_neurons(
 
     top_n: the exemplars that were captured of each neuron.
     """
-    types = read_types(files).slice(part.start, part.stop - part.start)
-    neurons = types["neuron"].to_pylist()
-    explained = explained_rows(files, neurons)
-    drawn = {
-        neuron: settings.exemplars if neuron in explained else settings.exemplars_of_others
-        for neuron in neurons
-    }
+    neurons = read_types(files)["neuron"].slice(part.start, part.stop - part.start).to_pylist()
+    records = read_records(
+        files,
+        neurons,
+        samples.open_layouts,
+        settings.exemplars,
+        settings.exemplars_of_others,
+        STATISTICS,
+    )
     ranked = _ranked(files, neurons, top_n)
-    simulated = simulated_traces(files, neurons if settings.held_out else [])
-    held_out = choose_held_out(simulated, settings.held_out)
-    traces = trace_table(
-        read_neurons(files.captured["traces"], TRACES, neurons if any(drawn.values()) else [])
-    )
-    random = trace_table(
-        read_neurons(files.captured["random_traces"], RANDOM_TRACES, neurons if held_out else [])
-    )
-    with_heat = {
-        neuron: {*(slot[0] for slot in ranked[neuron][: drawn[neuron]]), *held_out.get(neuron, {})}
-        for neuron in neurons
+    held_out = read_held_out(files, records, samples, settings.held_out)
+    shown: set[int] = set()
+
+    def describe(record: NeuronRecord) -> dict[str, Any]:
+        drawn = settings.exemplars if record.accounts else settings.exemplars_of_others
+        slots = ranked[record.neuron][: max(drawn, settings.listed)]
+        held = held_out.get(record.neuron, _NOT_HELD_OUT)
+        shown.update(slot[0] for slot in (*slots, *held["samples"]))
+        return _describe(record, slots[:drawn], slots[drawn:]) | {"held_out": held}
+
+    _write_chunks(site, part, map(describe, records.values()))
+    return shown
+
+
+def _describe(
+    record: NeuronRecord, strong: Sequence[_Slot], weaker: Sequence[_Slot]
+) -> dict[str, Any]:
+    traces = {one.sample_id: one for one in record.exemplars}
+
+    def heat(sample_id: int) -> Collection[str]:
+        one = traces.get(sample_id)
+        return ("", "") if one is None else drawn_bytes(one, one.scale, one.catalog)
+
+    return {
+        "neuron": record.neuron,
+        "type": record.type,
+        "shares": [short(share, 3) or 0 for share in record.shares.values()],
+        "n_exemplars": record.row["n_exemplars"],
+        "scale": short(record.row["scale"], 6),
+        **neuron_facts(record),
+        "exemplars": [[one, short(peak), role, *heat(one)] for one, peak, role in strong],
+        "weaker": [[one, short(peak), role] for one, peak, role in weaker],
+        "accounts": [_account(account) for account in record.accounts],
     }
-    views = read_views(samples.descriptions, set().union(*with_heat.values()))
-    beside = BesideSimulated(simulated, held_out, (traces, random), views)
-    scored = scored_rows(files, neurons)
-    facts = neuron_facts(files, neurons)
 
-    def describe(row: Mapping[str, Any]) -> dict[str, Any]:
-        neuron, scale = row["neuron"], row["scale"] or 0.0
-        strong = ranked[neuron][: drawn[neuron]]
-        mine = traces.of(neuron)
-        weaker = ranked[neuron][drawn[neuron] : settings.listed]
-        return {
-            "neuron": neuron,
-            "type": row["type"],
-            "shares": [short(row[name], 3) or 0 for name in TYPE_COLUMNS.values()],
-            "n_exemplars": row["n_exemplars"],
-            "scale": short(row["scale"], 6),
-            **facts[neuron],
-            "exemplars": [_exemplar(slot, mine, scale, views) for slot in strong],
-            "weaker": [[sample_id, short(peak), role] for sample_id, peak, role in weaker],
-            "accounts": _accounts(explained.get(neuron, []), scored.get(neuron, [])),
-            "held_out": beside.of(neuron, scale),
-        }
 
-    _write_chunks(site, part, map(describe, types.to_pylist()))
-    listed = (slot[0] for neuron in neurons for slot in ranked[neuron][: settings.listed])
-    return set(listed).union(*with_heat.values())
+def _account(account: Account) -> dict[str, Any]:
+    """What an explainer said, and its scores without what is empty."""
+    row = account.explanation
+    unsaid = ("layer", "neuron", "type", "explainer")
+    return {
+        **{name: row[name] or "" for name in _SAID},
+        "confidence": short(row["confidence"], 3),
+        "scores": [
+            {
+                name: short(value) if isinstance(value, float) else value
+                for name, value in score.items()
+                if name not in unsaid and value is not None and value != ""
+            }
+            for score in account.scores
+        ],
+    }
 
 
 def _write_chunks(site: Path, part: SitePart, details: Iterator[dict[str, Any]]) -> None:
@@ -107,7 +110,7 @@ def _write_chunks(site: Path, part: SitePart, details: Iterator[dict[str, Any]])
 
 def _ranked(files: LayerFiles, neurons: Sequence[int], top_n: int) -> dict[int, list[_Slot]]:
     """Of each neuron its strongest samples."""
-    table = read_neurons(files.captured["exemplars"], exemplars(top_n), neurons)
+    table = read_neurons(files, exemplars(top_n), neurons)
     columns = [
         _values(table[name]).reshape(-1, top_n).tolist()
         for name in ("sample_id", "peak", "peak_role")
@@ -120,43 +123,3 @@ def _ranked(files: LayerFiles, neurons: Sequence[int], top_n: int) -> dict[int, 
 
 def _values(column: pa.ChunkedArray) -> Any:
     return column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-
-
-def _exemplar(
-    slot: _Slot, traces: Mapping[int, Excitation], scale: float, views: Mapping[int, View]
-) -> list[Any]:
-    sample_id, peak, role = slot
-    seen = traces.get(sample_id)
-    heat = ("", "") if seen is None else drawn_bytes(seen, scale, views.get(sample_id))
-    return [sample_id, short(peak), role, *heat]
-
-
-def _accounts(
-    explanations: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """What each explainer said, with its scores."""
-    names = dict.fromkeys(row["explainer"] for row in (*explanations, *scores))
-    said = {row["explainer"]: row for row in explanations}
-    return [
-        {
-            **_said(name, said.get(name)),
-            "scores": [_score(row) for row in scores if row["explainer"] == name],
-        }
-        for name in names
-    ]
-
-
-def _said(name: str, row: Mapping[str, Any] | None) -> dict[str, Any]:
-    if row is None:
-        return {"explainer": name, "status": "missing"}
-    kept = ("explainer", "status", "text", "evidence_for", "evidence_against", "reason", "model")
-    return {key: row[key] or "" for key in kept} | {"confidence": short(row["confidence"], 3)}
-
-
-def _score(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `scores` without what is empty."""
-    return {
-        name: short(value) if isinstance(value, float) else value
-        for name, value in row.items()
-        if name not in ("neuron", "explainer") and value is not None and value != ""
-    }

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts.regions import heat_over
+from neuron_atlas.tasks.report.inputs import SampleFiles
+from neuron_atlas.tasks.report.pictures import open_view
 from neuron_atlas.tasks.report.settings import SiteSettings
-from neuron_atlas.tasks.report.site.inputs import SampleFiles
 from neuron_atlas.tasks.report.site.layout import SAMPLE_CHUNK, data_file, image_file, samples_key
 from neuron_atlas.tasks.report.site.script import write_script, write_whole
-from neuron_atlas.tasks.samples.catalog import Catalog, open_catalog
-from neuron_atlas.tasks.samples.source import BadSample, SourceError
+from neuron_atlas.tasks.samples.catalog import Catalog
 
 BATCH = 16 * SAMPLE_CHUNK
 """Samples of one work item."""
@@ -37,9 +37,7 @@ def write_samples(
 
     An image that no longer opens leaves a sample that says why; so does one without an image.
     """
-    catalog = open_catalog(
-        files.samples, files.descriptions, sample_ids=set(sample_ids), source=files.source
-    )
+    catalog = files.open(set(sample_ids))
     for key, group in groupby(sorted(sample_ids), key=samples_key):
         described = {str(one): _describe(site, one, catalog, settings) for one in group}
         write_script(site / data_file(key), key, described)
@@ -48,27 +46,20 @@ def write_samples(
 def _describe(site: Path, sample_id: int, catalog: Catalog, settings: SiteSettings) -> Any:
     sample = catalog.samples.get(sample_id)
     if sample is None:
-        return {"problem": "this sample is no longer listed as usable"}
+        return {"problem": open_view(catalog, sample_id)[1]}
     described: dict[str, Any] = {"id": sample.source_id, "tokens": list(sample.tokens)}
-    if not sample.regions:
-        return described | {"problem": "this sample has no image"}
-    view = sample.view
-    grid = heat_over(view, np.zeros(sample.n_visual, np.float32)).shape
-    described |= {"size": [view.width, view.height], "grid": list(grid)}
-    try:
-        picture = catalog.open_view(sample_id)
-    except BadSample as bad:
-        return described | {"problem": f"{bad.status}: {bad.reason}"}
-    except (OSError, SourceError) as error:
-        return described | {"problem": str(error)}
-    return described | {"image": _write_image(site, picture, settings)}
+    if sample.regions:
+        grid = heat_over(sample.view, np.zeros(sample.n_visual, np.float32)).shape
+        described |= {"size": [sample.view.width, sample.view.height], "grid": list(grid)}
+    picture, problem = open_view(catalog, sample_id, settings.image_px)
+    if picture is None:
+        return described | {"problem": problem}
+    return described | {"image": _write_image(site, picture, settings.image_quality)}
 
 
-def _write_image(site: Path, picture: Image.Image, settings: SiteSettings) -> str:
-    side = settings.image_px
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+def _write_image(site: Path, picture: Image.Image, quality: int) -> str:
     written = io.BytesIO()
-    picture.save(written, "WEBP", quality=settings.image_quality, method=4)
+    picture.save(written, "WEBP", quality=quality, method=4)
     content = written.getvalue()
     name = image_file(hashlib.sha256(content).hexdigest(), "webp")
     path = site / name

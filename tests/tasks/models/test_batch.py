@@ -3,11 +3,9 @@
 import asyncio
 import json
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.batches import BatchedCall, Batches
+from neuron_atlas.tasks.models.account.batches import BatchedCall, open_batches
 from neuron_atlas.tasks.models.batch import batch_sender, split
 from neuron_atlas.tasks.models.batch_lines import read_line
 from neuron_atlas.tasks.models.calls import Calls
@@ -102,7 +100,7 @@ def test_requests_are_answered_by_batch_at_half_the_price(provider, account, tmp
     for one in answers:
         assert one.usd == pytest.approx((2.5 * one.tokens_in + 10 * one.tokens_out) / 2e6)
     assert len({line["batch"] for line in provider.requests()}) == 1
-    assert asyncio.run(account.tally()).spent_usd == pytest.approx(sum(o.usd or 0 for o in answers))
+    assert account.tally().spent_usd == pytest.approx(sum(o.usd or 0 for o in answers))
 
 
 def test_batches_are_split_by_count_and_by_bytes(provider, account, tmp_path):
@@ -119,7 +117,7 @@ def test_what_has_expired_is_handed_in_again_and_nothing_else(provider, account,
     answers = rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 8)
     assert [one.status for one in answers] == ["ok"] * 8
     assert set(answered(provider).values()) == {1}
-    assert asyncio.run(account.tally()).lost == 0
+    assert account.tally().lost == 0
 
 
 def test_what_is_never_answered_ends_as_timed_out(provider, account, tmp_path):
@@ -162,7 +160,7 @@ def test_no_batch_goes_over_the_budget(provider, tmp_path):
     statuses = Counter(one.status for one in answers)
     # 50 tokens of an answer cost 0.0005 USD, by batch half of it.
     assert set(statuses) == {"ok", "budget"}
-    assert asyncio.run(account.tally()).spent_usd <= 0.001
+    assert account.tally().spent_usd <= 0.001
     assert sum(answered(provider).values()) == statuses["ok"]
 
 
@@ -176,7 +174,7 @@ def test_a_batch_that_the_account_cannot_queue_says_what_to_lower(provider, acco
     provider.batches(most_requests=2)
     with pytest.raises(Unusable, match=r"lower explain\.client\.batch\.max_requests"):
         rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 3)
-    assert asyncio.run(account.tally()).lost == 0
+    assert account.tally().lost == 0
 
 
 def test_one_unusable_line_stops_the_run_and_leaves_no_batch_open(provider, account, tmp_path):
@@ -186,8 +184,8 @@ def test_one_unusable_line_stops_the_run_and_leaves_no_batch_open(provider, acco
     hand_in(settings, account, path)
     with pytest.raises(Stopped, match="no quota left"):
         fetch(settings, account)
-    assert asyncio.run(Batches(account).open(settings.model_at)) == []
-    tally = asyncio.run(account.tally())
+    assert open_batches(account, settings.model_at) == []
+    tally = account.tally()
     assert (tally.answered, tally.outcomes["unusable"], tally.lost, tally.held_usd) == (2, 1, 0, 0)
     assert [one.status for one in rounds(settings, account, path, 3)] == ["ok"] * 3
     assert set(answered(provider).values()) == {1}
@@ -198,7 +196,7 @@ def test_an_answer_may_hold_what_elsewhere_ends_a_line(provider, account, tmp_pa
     answers = rounds(settings_for(provider), account, tmp_path / "spool.jsonl", 3)
     assert [one.status for one in answers] == ["ok"] * 3
     assert all(one.text.endswith("\u2028\u2029\x85") for one in answers)
-    assert asyncio.run(account.tally()).lost == 0
+    assert account.tally().lost == 0
 
 
 @pytest.mark.parametrize("share", [1.0, 0.9])
@@ -210,7 +208,7 @@ def test_a_line_that_cannot_be_read_may_have_been_paid_and_is_asked_for_again(
     collect(settings, account, path, 3)
     hand_in(settings, account, path)
     fetch(settings, account)
-    assert asyncio.run(account.tally()).lost == 1
+    assert account.tally().lost == 1
     provider.batches()
     assert [one.status for one in rounds(settings, account, path, 3)] == ["ok"] * 3
     assert sorted(answered(provider).values()) == [1, 1, 2]
@@ -240,7 +238,7 @@ def test_an_outage_that_lasts_stops_the_run_and_the_next_one_goes_on(provider, a
         hand_in(settings, account, path)
     provider.batches(outages=3)  # The next one looks for what it does not know of, in vain.
     assert [one.status for one in rounds(settings, account, path, 3)] == ["ok"] * 3
-    assert asyncio.run(account.tally()).lost == 0
+    assert account.tally().lost == 0
 
 
 def test_what_a_provider_says_of_a_batch_holds_no_part_of_the_key(provider, account, tmp_path):
@@ -255,7 +253,7 @@ def test_what_a_provider_says_of_a_batch_holds_no_part_of_the_key(provider, acco
 
 def test_what_a_provider_says_of_a_line_holds_no_part_of_the_key():
     key = "loopback-key-0123456789"
-    call = BatchedCall(1, "gpt-4o", 0.5)
+    call = BatchedCall(1, 0.5)
     for told in (
         {"error": {"code": "oops", "message": f"{'x' * 280} {key}"}},
         {"response": {"status_code": 400, "body": {"error": {"message": f"{'x' * 282} {key}"}}}},
@@ -279,26 +277,11 @@ def test_batches_of_another_model_are_left_to_it(provider, account, tmp_path):
             return await sender.fetch()
 
     assert asyncio.run(look()) == 0
-    assert len(asyncio.run(Batches(account).open(mine.model_at))) == 1
-    assert asyncio.run(Batches(account).open(other.model_at)) == []
+    assert len(open_batches(account, mine.model_at)) == 1
+    assert open_batches(account, other.model_at) == []
     answers = rounds(mine, account, path, 3)
     for one in answers:
         assert one.usd == pytest.approx((2.5 * one.tokens_in + 10 * one.tokens_out) / 2e6)
-
-
-def test_an_older_journal_gets_the_account_of_its_batches(provider, tmp_path):
-    path, settings = tmp_path / "journal.db", settings_for(provider)
-    first = LocalAccount(path)
-    collect(settings, first, tmp_path / "spool.jsonl", 2)
-    hand_in(settings, first, tmp_path / "spool.jsonl")
-    first.close()
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("ALTER TABLE batches DROP COLUMN account")
-        database.commit()
-    again = LocalAccount(path)
-    answers = rounds(settings, again, tmp_path / "spool.jsonl", 2)
-    assert [one.status for one in answers] == ["ok"] * 2
-    assert set(answered(provider).values()) == {1}
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.0])
@@ -324,7 +307,7 @@ def test_an_answer_that_does_not_say_what_it_took_costs_what_was_set_aside(
     answers = rounds(settings, account, path, 2)
     assert [one.usd for one in answers] == pytest.approx(set_aside)
     assert min(set_aside) > 0
-    assert asyncio.run(account.tally()).spent_usd == pytest.approx(sum(set_aside))
+    assert account.tally().spent_usd == pytest.approx(sum(set_aside))
 
 
 def test_a_batch_whose_creation_was_not_heard_of_is_found_again(provider, account, tmp_path):
@@ -334,7 +317,7 @@ def test_a_batch_whose_creation_was_not_heard_of_is_found_again(provider, accoun
     assert len({line["batch"] for line in provider.requests()}) == 1
 
 
-@pytest.mark.parametrize("moment", ["begin", "note_file", "note_id"])
+@pytest.mark.parametrize("moment", ["begun", "uploaded", "created"])
 def test_killed_at_any_step_of_handing_in_it_goes_on_without_paying_twice(
     provider, tmp_path, moment
 ):
@@ -346,18 +329,22 @@ def test_killed_at_any_step_of_handing_in_it_goes_on_without_paying_twice(
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
+import openai
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.batches import Batches
+from neuron_atlas.tasks.models import batch
 from neuron_atlas.tasks.models.batch import batch_sender
 from neuron_atlas.tasks.models.settings import *
 from tests.tasks.models.test_batch import PRICES
 
-step = Batches.{moment}
-async def killed(self, *arguments):
-    if {moment!r} != "note_id":
-        await step(self, *arguments)
+def killed(*arguments, **named):
     os.kill(os.getpid(), signal.SIGKILL)
-Batches.{moment} = killed
+
+if {moment!r} == "begun":
+    batch.BatchProvider.create = killed
+elif {moment!r} == "uploaded":
+    openai.resources.AsyncBatches.create = killed
+else:
+    batch.note_id = killed
 
 async def work():
     settings = ClientSettings(base_url={provider.base_url!r})
@@ -368,7 +355,7 @@ asyncio.run(work())
     died = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert died.returncode == -signal.SIGKILL
     again = LocalAccount(database)
-    assert asyncio.run(again.tally()).lost == 0
+    assert again.tally().lost == 0
     answers = rounds(settings, again, path, 4)
     assert [one.status for one in answers] == ["ok"] * 4
     assert set(answered(provider).values()) == {1}

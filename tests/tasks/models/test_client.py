@@ -63,7 +63,7 @@ def test_a_provider_that_is_not_there_is_a_failure_that_cost_nothing(provider, t
     answer = ask(quick(provider, base_url="http://127.0.0.1:1/v1", max_attempts=2), account)
     assert (answer.status, answer.attempts) == ("failed", 2)
     assert "ConnectError" in answer.reason
-    assert asyncio.run(account.tally()).lost == 0
+    assert account.tally().lost == 0
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_no_call_can_pass_stops_everything_with_one_line_of_advice(
         ask(quick(provider), account)
     assert "\n" not in str(raised.value)
     assert len(provider.requests()) == 1
-    assert asyncio.run(account.tally()).lost == 0
+    assert account.tally().lost == 0
 
 
 def test_a_model_that_the_provider_does_not_know_is_named(provider):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.messages import Reply, Want
+from neuron_atlas.tasks.models.account.messages import Item, Reply
 from neuron_atlas.tasks.models.calls import Calls
 from neuron_atlas.tasks.models.client import Answer, Unusable, connect, in_parallel
 from neuron_atlas.tasks.models.request import Request
@@ -20,7 +20,7 @@ def test_an_answered_request_is_never_sent_again(provider, tmp_path):
     assert len(provider.requests()) == 1
     assert second == first
     assert second.replayed
-    assert asyncio.run(again.tally()).lost == 0
+    assert again.tally().lost == 0
 
 
 @pytest.mark.parametrize("fault", ["refusal", "length", "content_filter", "filtered_request"])
@@ -43,7 +43,7 @@ def test_a_failure_is_asked_about_again_and_counted_if_it_may_have_been_billed(
     settings = quick(provider, max_attempts=2, timeout_s=0.3)
     account = LocalAccount(tmp_path / "journal.db")
     assert ask(settings, account).status != "ok"
-    assert asyncio.run(account.tally()).lost == maybe_billed
+    assert account.tally().lost == maybe_billed
     provider.behave()
     assert ask(settings, account).status == "ok"
 
@@ -88,7 +88,7 @@ def test_an_answer_that_does_not_say_what_it_took_counts_as_the_most_it_can_have
     answer = ask(quick(provider), account, request)
     assert (answer.status, answer.tokens_out) == ("ok", 900)
     assert answer.usd == pytest.approx((answer.tokens_in * 2.5 + 9000) / 1e6)
-    assert asyncio.run(account.tally()).spent_usd == answer.usd
+    assert account.tally().spent_usd == answer.usd
     assert ask(quick(provider), account, words("And this?")).status == "budget"
 
 
@@ -130,27 +130,27 @@ def test_what_is_under_way_when_the_run_is_stopped_is_kept_for_it_is_paid_for(pr
     with pytest.raises(Unusable, match="no quota left"):
         asyncio.run(all_at_once())
     assert sum(line["answered"] for line in provider.requests()) == 5
-    tally = asyncio.run(account.tally())
+    tally = account.tally()
     assert (tally.answered, tally.lost, tally.held_usd) == (5, 0, 0)
     assert all(ask(quick(provider), account, request).replayed for request in requests[:5])
 
 
 def test_a_caller_that_is_stopped_while_it_leases_leaves_no_lease_behind(provider, tmp_path):
     class Slow(LocalAccount):
-        async def lease(self, owner: str, wants: Sequence[Want]) -> list[tuple[int, Reply]]:
-            decided = await super().lease(owner, wants)
+        async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+            replied = await super().exchange(owner, items)
             await asyncio.sleep(0.2)
-            return decided
+            return replied
 
     account = Slow(tmp_path / "journal.db")
 
     async def stopped() -> None:
         async with connect(quick(provider), Calls(account), PRICES) as connection:
             asking = asyncio.ensure_future(connection.ask(QUESTION))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
             asking.cancel()
 
     asyncio.run(stopped())
-    tally = asyncio.run(account.tally())
+    tally = account.tally()
     assert (tally.requests, tally.held_usd, tally.lost) == (1, 0, 0)
     assert provider.requests() == []

@@ -28,7 +28,6 @@ class OwnServer:
     """A server of the run, which is down until `up_at`, or for good with `failed`."""
 
     is_own = True
-    is_direct = True
 
     def __init__(self, base_url: str, key: str, down_s: float = 0.0, failed: str = "") -> None:
         self.key, self._base_url, self._failed = key, base_url, failed

@@ -1,12 +1,17 @@
 """Renders the report page and reads it back."""
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
-from neuron_atlas.tasks.report.page import Heading, PageInputs
+from neuron_atlas.tasks.report.figures import draw_plates
+from neuron_atlas.tasks.report.page import PageInputs
+from neuron_atlas.tasks.report.record import NeuronRecord, gather_records
+from neuron_atlas.tasks.report.settings import About
+from neuron_atlas.tasks.report.tables import over_all_tokens
 from tests.tasks.report.synthetic import (
     aggregates,
     catalog,
@@ -19,11 +24,9 @@ from tests.tasks.report.synthetic import (
 )
 
 ATTACK = "<script>alert(1)</script>\"' onload=x <img src=q>"
-HEADING = Heading(
-    title="Drawn scenes",
+ABOUT = About(
     subject="llava-scenes",
     dataset="1,000 scenes",
-    when="23 November 2026",
     fingerprint="9f2c01",
     facts=(("samples", "1,000"),),
 )
@@ -64,26 +67,47 @@ class Outline(HTMLParser):
 
 
 def inputs(**changes) -> PageInputs:
-    """One visual neuron with two exemplars of the same sample size, explained and scored."""
+    """One visual neuron with two exemplars of the same sample size, explained and scored.
+
+    `explanations`, `scores`, `traces` and `catalog` are what the neurons' records are gathered
+    from; `chosen`: (layer, neuron, type); `exemplars`: at most so many of each.
+    """
     grid = np.zeros((2, 3))
     grid[1, 2] = 2.0
-    made = PageInputs(
-        heading=HEADING,
-        types=neuron_types(
+    given: dict[str, Any] = {
+        "title": "Drawn scenes",
+        "when": "23 November 2026",
+        "about": ABOUT,
+        "types": neuron_types(
             {"layer": 3, "neuron": 17, "type": "visual", "shares": (0.7, 0.1, 0.2, 0.0)}
         ),
-        explanations=explanations({"layer": 3, "neuron": 17, "text": "red patches"}),
-        scores=scores({"layer": 3, "neuron": 17, "correlation": 0.62, "control_other": -0.04}),
-        aggregates=aggregates(),
-        outcomes={},
-        chosen=[(3, 17, "visual")],
-        traces=traces(
+        "explanations": explanations({"layer": 3, "neuron": 17, "text": "red patches"}),
+        "scores": scores({"layer": 3, "neuron": 17, "correlation": 0.62, "control_other": -0.04}),
+        "aggregates": aggregates(),
+        "outcomes": {},
+        "chosen": [(3, 17, "visual")],
+        "traces": traces(
             trace(grid, [0.0, 1.0, 0.5], layer=3, neuron=17, rank=0, sample_id=0),
             trace(grid / 2, [0.0, -1.0, 1.5], layer=3, neuron=17, rank=1, sample_id=1),
         ),
-        catalog=catalog(sample(0), sample(1)),
-    )
-    return replace(made, **changes)
+        "catalog": catalog(sample(0), sample(1)),
+        "exemplars": 6,
+        "analysis": None,
+    } | changes
+    samples, chosen, top = (given.pop(name) for name in ("catalog", "chosen", "exemplars"))
+    tables = {name: given.pop(name) for name in ("explanations", "scores", "traces")}
+    tables["traces"] = tables["traces"].filter(pc.field("rank") < top)
+    plates = draw_plates(given["types"], over_all_tokens(tables["scores"]), given["analysis"])
+    neurons = [
+        _of_layer({"types": given["types"]} | tables, layer, samples)[neuron]
+        for layer, neuron, _ in chosen
+    ]
+    return PageInputs(**given, plates=plates, neurons=neurons)
+
+
+def _of_layer(tables, layer: int, samples) -> dict[int, NeuronRecord]:
+    mine = {name: table.filter(pc.field("layer") == layer) for name, table in tables.items()}
+    return gather_records(mine, samples)
 
 
 def squeeze(words: str) -> str:

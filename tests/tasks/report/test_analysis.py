@@ -124,7 +124,7 @@ def test_a_figure_follows_the_readers_light_or_dark(draw, analysis):
 
 
 def test_figures_and_tables_are_saved(analysis, tmp_path):
-    written = write_figures(tmp_path / "figures", TYPES, scores(), analysis, formats=["svg"])
+    written = write_figures(tmp_path / "figures", draw_plates(TYPES, scores(), analysis))
     assert {path.stem for path in written} >= {"agreement", "activation_density", "responses"}
     write_analysis(tmp_path / "tables", analysis)
     shares = pl.read_csv(tmp_path / "tables" / "type_shares.csv")

@@ -45,7 +45,7 @@ def score_rows(values, control=0.0, **more):
 
 
 def test_figures_are_saved_in_both_formats_and_open(tmp_path):
-    paths = write_figures(tmp_path / "figures", every_type(), score_rows([0.5, 0.6]))
+    paths = write_figures(tmp_path / "figures", draw_plates(every_type(), score_rows([0.5, 0.6])))
     names = ["types_by_layer", "visual_against_text", "scores"]
     assert [path.name for path in paths] == [f"{n}.{f}" for n in names for f in ("png", "svg")]
     for path in paths:
@@ -61,17 +61,12 @@ def test_the_same_tables_give_the_same_files_and_leave_matplotlib_alone(tmp_path
     once, again = (
         [
             path.read_bytes()
-            for path in write_figures(tmp_path / name, every_type(), score_rows([0.5]))
+            for path in write_figures(tmp_path / name, draw_plates(every_type(), score_rows([0.5])))
         ]
         for name in ("once", "again")
     )
     assert once == again
     assert dict(matplotlib.rcParams) == before
-
-
-def test_an_unknown_format_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="not as pdf"):
-        write_figures(tmp_path, every_type(), score_rows([0.5]), formats=("png", "pdf"))
 
 
 def test_figures_without_data_say_why(tmp_path):
@@ -90,7 +85,7 @@ def test_figures_without_data_say_why(tmp_path):
     assert "No score could be computed.\n2 no variance\n1 no explanation" in words(
         draw_scores(failed, "T")
     )
-    assert len(write_figures(tmp_path, nothing, failed)) == 6
+    assert len(write_figures(tmp_path, draw_plates(nothing, failed))) == 6
 
 
 def test_shares_of_a_layer_are_stacked_to_one_and_counts_are_noted():
@@ -165,9 +160,9 @@ def test_every_pair_of_explainer_and_simulator_has_its_panel():
     assert "$mall^2, simulated by concept: 1 neuron" in words(figure)
 
 
-def test_an_svg_has_letters_and_no_fixed_fonts(tmp_path):
+def test_an_svg_has_letters_and_no_fixed_fonts():
     table = score_rows([0.5], explainer="<b>&")
-    svg = write_figures(tmp_path, every_type(), table, formats=("svg",))[2].read_text()
+    svg = draw_plates(every_type(), table)[2].svg
     ElementTree.fromstring(svg)
     assert "&lt;b&gt;&amp;, simulated by concept" in svg
     assert "DejaVu" not in svg

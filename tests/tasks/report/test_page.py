@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 
 from neuron_atlas.tasks.report.strongest import choose_neurons
@@ -59,7 +61,9 @@ def test_activations_are_normalised_by_the_neurons_scale(render):
 def test_each_sample_is_written_once_and_only_those_shown(render, tmp_path):
     row = {"layer": 3, "sample_id": 0}
     grid = np.ones((2, 3))
+    source = Drawn()
     given = inputs(
+        catalog=replace(catalog(sample(0), sample(1)), source=source),
         types=neuron_types(*({"layer": 3, "neuron": n, "type": "visual"} for n in (1, 2))),
         chosen=[(3, 1, "visual"), (3, 2, "visual")],
         traces=traces(
@@ -70,8 +74,7 @@ def test_each_sample_is_written_once_and_only_those_shown(render, tmp_path):
     _, outline = render(given)
     assert [a["src"] for a in outline.all("img", "seen")] == ["images/0.jpg"] * 2
     assert [path.name for path in (tmp_path / "page" / "images").iterdir()] == ["0.jpg"]
-    assert isinstance(given.catalog.source, Drawn)
-    assert given.catalog.source.opened == ["48x48"]
+    assert source.opened == ["48x48"]
 
 
 def test_exemplars_come_strongest_first_up_to_the_asked_number(render):
@@ -79,7 +82,7 @@ def test_exemplars_come_strongest_first_up_to_the_asked_number(render):
     rows = [
         trace(grid, [0, 0, 0], layer=3, neuron=17, rank=r, sample_id=r) for r in (4, 0, 2, 1, 3)
     ]
-    given = inputs(traces=traces(*rows), catalog=catalog(*map(sample, range(5))), top_exemplars=3)
+    given = inputs(traces=traces(*rows), catalog=catalog(*map(sample, range(5))), exemplars=3)
     _, outline = render(given)
     assert [a["src"] for a in outline.all("img", "seen")] == [f"images/{r}.jpg" for r in range(3)]
 

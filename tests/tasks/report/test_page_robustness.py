@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.report.page import Heading
+from neuron_atlas.tasks.report.settings import About
 from tests.tasks.report.rendering import ATTACK, inputs, squeeze
 from tests.tasks.report.synthetic import (
     catalog,
@@ -23,12 +23,14 @@ from tests.tasks.report.synthetic import (
 
 
 def test_the_texts_of_models_and_datasets_cannot_become_markup(render):
-    heading = Heading(ATTACK, ATTACK, ATTACK, ATTACK, ATTACK, ((ATTACK, ATTACK),))
+    about = About(ATTACK, ATTACK, ATTACK, ((ATTACK, ATTACK),))
     bad_sample = sample(0, tokens=(ATTACK, " ok", ATTACK), source_id=ATTACK)
     rows = {"layer": 3, "neuron": 17, "explainer": ATTACK}
     page, outline = render(
         inputs(
-            heading=heading,
+            title=ATTACK,
+            when=ATTACK,
+            about=about,
             explanations=explanations(
                 rows
                 | {"text": ATTACK, "model": ATTACK, "evidence_for": ATTACK}

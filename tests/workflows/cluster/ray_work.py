@@ -11,7 +11,6 @@ import ray
 
 from neuron_atlas.tasks.artifacts.full_disk import DiskFull
 from neuron_atlas.workflows.cluster.actor_pool import Count, Placement
-from neuron_atlas.workflows.cluster.nodes_used import task
 
 
 class TheirOwn(Exception):
@@ -21,11 +20,6 @@ class TheirOwn(Exception):
 @ray.remote(num_cpus=0.1, max_retries=0)
 def double(number: int) -> int:
     return 2 * number
-
-
-@task()
-def on_a_node(number: int) -> int:
-    return number * number
 
 
 @ray.remote(num_cpus=0.1, max_retries=0)

@@ -16,7 +16,6 @@ import ray
 from neuron_atlas.tasks.artifacts.full_disk import DiskFull
 from neuron_atlas.workflows.cluster import connect
 from neuron_atlas.workflows.cluster.connect import cluster
-from neuron_atlas.workflows.cluster.nodes_used import take_nodes
 from neuron_atlas.workflows.cluster.spread import result, spread
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.models.server_process import free_port
@@ -29,7 +28,6 @@ from tests.workflows.cluster.ray_work import (
     end_slowly,
     fail,
     fail_once,
-    on_a_node,
 )
 
 
@@ -190,10 +188,3 @@ def test_a_cluster_that_grows_is_waited_for_until_it_has_its_gpus(no_ray, monkey
         assert next(gpus, None) is None
     assert asked == [{"bundles": [{"GPU": 1}, {"GPU": 1}]}]
     assert "cluster    0 of 2 GPUs are there (cluster.gpus); waits" in capsys.readouterr().err
-
-
-def test_the_nodes_that_worked_are_remembered_until_they_are_asked_for(ray_of_two_cores):
-    take_nodes()
-    assert [result(on_a_node.remote(number)) for number in range(3)] == [0, 1, 4]
-    assert take_nodes() == {ray.get_runtime_context().get_node_id()}
-    assert take_nodes() == frozenset()

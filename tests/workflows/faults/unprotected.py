@@ -15,13 +15,10 @@ def without_retries() -> None:
     """Work whose process or node died is not done again."""
     import ray
 
-    from neuron_atlas.workflows.cluster import nodes_used
-
-    protected = nodes_used.task
-    nodes_used.task = lambda max_retries=0: protected(max_retries=0)
-    # Only now, for the runner makes its task when it is imported.
     from neuron_atlas.workflows.cluster import actor_pool
+    from neuron_atlas.workflows.run import items
 
+    items._MAX_RETRIES = 0
     actor_pool._RemoteActor = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(
         actor_pool.PoolActor
     )

@@ -16,7 +16,7 @@ import ray
 
 from neuron_atlas.tasks.models.account.messages import Permit, Result, Stored, Usage, Want
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
-from neuron_atlas.workflows.models.account import RemoteAccount, _SharedThrottle, open_account
+from neuron_atlas.workflows.models.account import RemoteAccount, limits_name, open_account
 from tests.workflows.runs import ROOT
 
 RATE = LimitSettings(requests_per_minute=600)
@@ -42,11 +42,11 @@ def account(
 
 
 async def lease(account: RemoteAccount, owner: str, request: str) -> Permit | Stored:
-    while not (decided := await account.lease(owner, [Want(request, "gpt-4o", 1, 0.0)])):
-        pass
-    reply = decided[0][1]
-    assert isinstance(reply, Permit | Stored)
-    return reply
+    while True:
+        (reply,), wait_s = await account.exchange(owner, [Want(request, "gpt-4o", 1, 0.0)])
+        if isinstance(reply, Permit | Stored):
+            return reply
+        await asyncio.sleep(wait_s)
 
 
 def n_leased(account: RemoteAccount, seconds: float) -> int:
@@ -118,7 +118,7 @@ def test_what_was_not_sent_can_be_leased_again(ray_of_two_cores: None, tmp_path:
             permit = await asyncio.wait_for(lease(account, "me", f"{number}"), 60)
             assert isinstance(permit, Permit)
             unsent = Result(permit.call, "stopped", usage=Usage(sent=False))
-            await account.settle("me", [unsent])
+            await account.exchange("me", [unsent])
 
     with open_account(tmp_path / "journal.sqlite", "explain", None, one_at_a_time, {}) as account:
         asyncio.run(work(account))
@@ -130,7 +130,7 @@ def test_an_account_that_is_killed_goes_on_with_what_was_leased(account: RemoteA
         ray.kill(account.actor, no_restart=False)
         assert isinstance(permit, Permit)
         answer = Result(permit.call, "ok", answer='"red"', usd=0.5)
-        await asyncio.wait_for(account.settle("me", [answer]), 120)
+        await asyncio.wait_for(account.exchange("me", [answer]), 120)
         assert await lease(account, "they", "a") == Stored('"red"')
 
     asyncio.run(work())
@@ -140,7 +140,7 @@ def test_an_account_that_is_killed_goes_on_with_what_was_leased(account: RemoteA
 def test_limits_that_died_are_set_up_again_as_they_were_last(
     account: RemoteAccount, settings: ClientSettings
 ) -> None:
-    name = _SharedThrottle.actor_name(settings)
+    name = limits_name(settings)
     ray.kill(ray.get_actor(name, "neuron-atlas"), no_restart=False)
     assert asyncio.run(asyncio.wait_for(lease(account, "me", "a"), 120))
     assert account.share_limits() == settings.limits

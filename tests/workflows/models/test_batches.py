@@ -5,27 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.workflows.models import batches
-from neuron_atlas.workflows.models.batches import work_by_batch
+from neuron_atlas.workflows.models import calls as calls_module
+from neuron_atlas.workflows.models.calls import OpenCalls
 from neuron_atlas.workflows.run.items import chunks
 from neuron_atlas.workflows.run.stage import Item
 
 
-class Provider:
+class Provider(OpenCalls):
     """Answers what is handed in by the next round."""
 
     def __init__(self) -> None:
-        self.handed_in: list[list[str]] = []
-        self.answered: set[str] = set()
+        self.__dict__ |= {"account": self, "handed_in": [], "answered": set()}
 
-    def collecting(self, path: Path) -> Path:
+    def collecting(self, path: Path) -> Any:
         return path
 
     def hand_in(self, collected: list[Path]) -> None:
         self.handed_in.append([path.stem for path in collected])
         self.answered.update(path.stem for path in collected)
 
-    def wait_for_batches(self) -> None:
+    def _wait_for_batches(self) -> None:
         pass
 
 
@@ -33,7 +32,7 @@ def test_requests_of_some_items_at_a_time_lie_on_the_disk_until_all_are_answered
     monkeypatch, tmp_path
 ):
     """Ten items of two neurons, and room for the requests of six neurons."""
-    monkeypatch.setattr(batches, "_CHUNK", 6)
+    monkeypatch.setattr(calls_module, "_CHUNK", 6)
     provider, spools, done = Provider(), tmp_path / "spools", set()
     items = [Item(f"part-{number}", 2, ()) for number in range(10)]
     spools.mkdir()
@@ -50,7 +49,7 @@ def test_requests_of_some_items_at_a_time_lie_on_the_disk_until_all_are_answered
                     spool.touch()
             after_chunk()
 
-    work_by_batch(provider, spools, work)  # type: ignore[arg-type]
+    provider.work_by_batch(spools, work)
     assert [len(names) for names in provider.handed_in] == [3, 3, 3, 1]
     assert done == {item.key for item in items}
     assert not spools.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,6 @@ from pathlib import Path
 import psutil
 
 from neuron_atlas.workflows.config.servers import ServersSettings
-from neuron_atlas.workflows.models import model_server
 from neuron_atlas.workflows.models.server_process import ServerProcess, free_port
 
 TINY = Path(__file__).with_name("tiny_server.py")
@@ -34,7 +34,7 @@ def started(log: Path, *words: str) -> tuple[ServerProcess, list[int]]:
     """A server that answers, and its processes by its own log."""
     port = free_port("127.0.0.1")
     server = launch(log, port, *words)
-    wait_until(lambda: model_server._is_healthy(f"http://127.0.0.1:{port}"))
+    wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
     return server, said(log)
 
 
@@ -123,5 +123,5 @@ def test_a_server_ends_when_the_process_that_started_it_is_killed(tmp_path: Path
 def test_a_program_that_is_not_there_is_named_in_the_log(tmp_path: Path) -> None:
     server = ServerProcess(["/no/such/python"], {}, tmp_path / "log", 0.3)
     wait_until(lambda: server.exit_status() == 127)
-    assert server.tail(1) == "    /no/such/python: No such file or directory"
+    assert server.tail() == "    /no/such/python: No such file or directory"
     server.close()

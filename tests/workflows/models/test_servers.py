@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import signal
 import sys
 import urllib.request
@@ -14,12 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
-from neuron_atlas.tasks.simulate.concept import ConceptSimulator
+from neuron_atlas.tasks.models.failures import Stopped
 from neuron_atlas.workflows.cluster.actor_pool import ActorPool
 from neuron_atlas.workflows.config.servers import ServersSettings
 from neuron_atlas.workflows.config.settings import ClusterSettings
-from neuron_atlas.workflows.models.servers import ReadySimulator, served_by_actors, server_count
-from neuron_atlas.workflows.run.errors import RunFailed, WrongCall
+from neuron_atlas.workflows.models.model_server import ModelServer
+from neuron_atlas.workflows.models.servers import served_by_actors, server_count
+from neuron_atlas.workflows.run.errors import WrongCall
 from tests.workflows.models.test_server_process import TINY, gone, said, wait_until
 
 
@@ -30,26 +33,23 @@ def tiny(*words: str, **settings: Any) -> ServersSettings:
 
 @contextmanager
 def pool(servers: ServersSettings, logs: Path) -> Iterator[ActorPool]:
-    holding = served_by_actors(ConceptSimulator(), servers, logs)
-    opened = ActorPool(
-        holding.name,
-        holding.load,
-        ClusterSettings(),
-        actors=holding.actors,
-        unload=holding.unload,
-    )
+    opened = ActorPool(served_by_actors(servers, logs), ClusterSettings())
     try:
         yield opened
     finally:
         opened.close()
 
 
-def models_of(ready: ReadySimulator, item: int, count: Any) -> list[str]:
-    assert ready.servers is not None
-    request = urllib.request.Request(f"{ready.servers.choose('')}/models")
-    request.add_header("Authorization", f"Bearer {ready.servers.key}")
+def models_of(server: ModelServer, item: int, count: Any) -> list[str]:
+    asyncio.run(server.ready())
+    request = urllib.request.Request(f"{server.choose('')}/models")
+    request.add_header("Authorization", f"Bearer {server.key}")
     with urllib.request.urlopen(request, timeout=5) as reply:
         return [model["id"] for model in json.load(reply)["data"]]
+
+
+def process_of(server: ModelServer, item: int, count: Any) -> int:
+    return os.getpid()
 
 
 def run(opened: ActorPool, items: Sequence[int]) -> list[list[str]]:
@@ -79,7 +79,7 @@ def test_a_server_that_does_not_start_ends_the_run_with_the_end_of_its_log(
 ) -> None:
     with (
         pool(tiny("--fail", "no such weights"), tmp_path) as opened,
-        pytest.raises(RunFailed) as raised,
+        pytest.raises(Stopped) as raised,
     ):
         run(opened, [0])
     log = tmp_path / "server-0.log"
@@ -93,12 +93,8 @@ def test_a_server_ends_with_its_actor(ray_of_two_cores: None, tmp_path: Path) ->
     with pool(tiny(), tmp_path) as opened:
         run(opened, [0])
         (running,) = processes(tmp_path)
-        (actor,) = [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            if "PoolActor" in " ".join(process.info["cmdline"] or [])
-        ]
-        actor.send_signal(signal.SIGKILL)
+        ((_, actor),) = opened.run([0], process_of, lambda item, units: None)
+        os.kill(actor, signal.SIGKILL)
         wait_until(lambda: gone([running]))
         assert run(opened, [1]) == [["tiny"]]  # Ray starts the actor again.
         assert processes(tmp_path) != [running]

@@ -2,7 +2,7 @@
 
     python tiny_server.py PORT [--model NAME] [--child] [--deaf-after N] [--ignore-sigterm] ...
 
-GET /health and GET /v1/models as vLLM has them, and GET /environment. It takes the key from the
+GET /v1/models as vLLM has it, and GET /environment. It takes the key from the
 environment as vLLM does.
 """
 
@@ -21,18 +21,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         given = self.server.given  # type: ignore[attr-defined]
-        if self.path == "/health":
-            if given.deaf_after is not None:
-                given.deaf_after -= 1
-                if given.deaf_after < 0:
-                    time.sleep(3600)
-            self._reply(200, {})
-        elif self.path == "/v1/hang":
-            time.sleep(3600)
-        elif self.path == "/environment":
+        if self.path == "/environment":
             self._reply(200, dict(os.environ))
         elif self.headers.get("authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
             self._reply(401, {"error": "Unauthorized"})
+        elif given.deaf:
+            time.sleep(3600)
         elif self.path == "/v1/models":
             self._reply(200, {"object": "list", "data": [{"id": given.model}]})
 
@@ -52,7 +46,7 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--child", action="store_true", help="start a process of its own")
-    parser.add_argument("--deaf-after", type=int, help="answers to GET /health before silence")
+    parser.add_argument("--deaf", action="store_true", help="let requests with the key wait")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--fail", help="say this and end")
     given = parser.parse_args()

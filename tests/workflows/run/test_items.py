@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import ray
 
 from neuron_atlas.tasks.samples.source import SourceError
 from neuron_atlas.workflows.run.errors import RunFailed
@@ -101,6 +102,7 @@ def test_items_are_worked_on_level_by_level_and_counted(ray_of_two_cores, tmp_pa
     found = {name: (tmp_path / f"{name}.txt").read_text() for name in "abc"}
     assert found == {"a": "", "b": "a.txt", "c": "a.txt b.txt"}
     assert runner.advance.units == 9
+    assert runner.nodes == {ray.get_runtime_context().get_node_id()}
 
 
 def test_a_line_or_a_warning_of_many_items_is_shown_once(ray_of_two_cores, tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sqlite3
 from pathlib import Path
@@ -34,7 +33,7 @@ def machine(store, monkeypatch, tmp_path):
 
 def answer(journal: Path, request: str) -> None:
     opened = LocalAccount(journal)
-    asyncio.run(store_answer(opened, request, usd=0.5))
+    store_answer(opened, request, usd=0.5)
     opened.close()
 
 

@@ -15,7 +15,6 @@ from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
 from neuron_atlas.tasks.simulate.simulator import Simulator
-from neuron_atlas.workflows.models.servers import ReadySimulator
 from neuron_atlas.workflows.run.stage import Worker
 from neuron_atlas.workflows.stages import simulate
 from tests.loopback.fixture import Loopback
@@ -26,7 +25,7 @@ NOBODY = ClientSettings(base_url="http://127.0.0.1:1/v1", max_attempts=1)
 
 def probe(simulator: Simulator, folder: Path) -> list[str]:
     """Probe as a work item; returns the lines for the user."""
-    return simulate._probe(Worker(folder, calls=Calls()), ReadySimulator(simulator))
+    return simulate._probe(Worker(folder, calls=Calls()), simulator)
 
 
 @pytest.mark.parametrize("kind", [ChatSimulator, PromptLogprobs])

@@ -1,40 +1,37 @@
 """Leases of an account, decided at once."""
 
 import asyncio
-from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.messages import Permit, Result, Want
-
-T = TypeVar("T")
+from neuron_atlas.tasks.models.account.messages import Item, Permit, Reply, Result, Stored, Want
 
 
-def now(work: Awaitable[T]) -> T:
-    async def wait() -> T:
-        return await work
-
-    return asyncio.run(wait())
-
-
-async def try_lease(
-    account: LocalAccount, request: str, usd: float = 0.0, owner: str = "me"
-) -> Any:
-    """A permit, a stored answer, a refusal, or "busy"; the limits are left out."""
-    want = Want(request, "gpt-4o", 1, usd)
-
-    return await account.do(lambda ledger: ledger.lease(want, owner), owner)
+def exchange(account: LocalAccount, owner: str, *items: Item) -> list[Reply]:
+    return asyncio.run(account.exchange(owner, items))[0]
 
 
 def lease(account: LocalAccount, request: str, usd: float = 0.0, owner: str = "me") -> Any:
-    return now(try_lease(account, request, usd, owner))
+    """A permit, a stored answer, a refusal, or "busy"; the limits are left out."""
+    with account.transaction():
+        account.beat(owner)
+        return account.lease(Want(request, "gpt-4o", 1, usd), owner)
 
 
-async def answer(account: LocalAccount, request: str, text: str = "{}", usd: float = 0.0) -> None:
-    permit = await try_lease(account, request, usd)
+def settle(account: LocalAccount, owner: str, *results: Result) -> None:
+    assert exchange(account, owner, *results) == [None] * len(results)
+
+
+def look_up(account: LocalAccount, *requests: str) -> list[str | None]:
+    replies = exchange(account, "me", *requests)
+    return [reply.answer if isinstance(reply, Stored) else None for reply in replies]
+
+
+def answer(account: LocalAccount, request: str, text: str = "{}", usd: float = 0.0) -> None:
+    permit = lease(account, request, usd)
     assert isinstance(permit, Permit)
-    await account.settle("me", [answered(permit, text, usd)])
+    settle(account, "me", answered(permit, text, usd))
 
 
 def answered(permit: Permit, text: str = "{}", usd: float = 0.0, seconds: float = 1.5) -> Result:
@@ -53,6 +50,6 @@ def stored(path: Path, request: str) -> str | None:
     """The answer that an account in this file has."""
     account = LocalAccount(path)
     try:
-        return now(account.look_up("me", [request]))[0]
+        return look_up(account, request)[0]
     finally:
         account.close()

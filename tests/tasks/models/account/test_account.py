@@ -9,9 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.messages import LEASE_S, Permit, Refusal, Result, Stored
-from tests.tasks.models.account.ledgers import answer, answered, lease, now, try_lease
+from neuron_atlas.tasks.models.account.messages import (
+    LEASE_S,
+    Permit,
+    Refusal,
+    Result,
+    Stored,
+    Want,
+)
+from tests.tasks.models.account.ledgers import answer, answered, exchange, lease, look_up, settle
 
 ROOT = Path(__file__).parents[4]
 
@@ -36,27 +44,27 @@ def kind(reply: object) -> str:
 
 def test_an_answer_is_there_for_whoever_opens_the_file_next(tmp_path):
     first = opened(tmp_path)
-    now(answer(first, "a", '{"text": "red"}'))
+    answer(first, "a", '{"text": "red"}')
     first.close()
     second = opened(tmp_path)
-    assert now(second.look_up("me", ["a", "b"])) == ['{"text": "red"}', None]
+    assert look_up(second, "a", "b") == ['{"text": "red"}', None]
     assert lease(second, "a", 1.0) == Stored('{"text": "red"}')
 
 
 def test_a_call_counts_as_lost_until_it_is_answered_or_known_to_be_unbilled(tmp_path):
     first = opened(tmp_path)
     lease(first, "lost", 2.0)
-    now(first.settle("me", [answered(lease(first, "answered", 2.0), usd=0.5)]))
+    settle(first, "me", answered(lease(first, "answered", 2.0), usd=0.5))
     refused = lease(first, "turned down", 2.0)
-    now(first.settle("me", [Result(refused.call, "rate_limited/HTTP 429")]))
-    assert now(first.tally()).lost == 0  # It is under way.
+    settle(first, "me", Result(refused.call, "rate_limited/HTTP 429"))
+    assert first.tally().lost == 0  # It is under way.
     first.close()
     second = opened(tmp_path)
-    tally = now(second.tally())
+    tally = second.tally()
     assert (tally.lost, tally.spent_usd) == (1, 2.5)
     # The second attempt is answered; the first may have been billed still.
-    now(answer(second, "lost", usd=0.5))
-    tally = now(second.tally())
+    answer(second, "lost", usd=0.5)
+    tally = second.tally()
     assert (tally.lost, tally.spent_usd) == (1, 3.0)
 
 
@@ -64,7 +72,7 @@ def test_the_same_request_is_sent_by_one_of_two_who_want_it_at_the_same_moment(t
     account = opened(tmp_path)
     permit = lease(account, "a", owner="me")
     assert lease(account, "a", owner="they") == "busy"
-    now(account.settle("me", [answered(permit, '"red"')]))
+    settle(account, "me", answered(permit, '"red"'))
     assert lease(account, "a", owner="they") == Stored('"red"')
 
 
@@ -76,7 +84,7 @@ def test_the_leases_of_the_dead_expire_and_count_as_spent(tmp_path):
         clock.now += seconds
         kinds.append(kind(lease(account, "a", 1.0, "alive")))
     assert kinds == ["permit", "busy", "permit"]
-    assert now(account.tally()).lost == 1
+    assert account.tally().lost == 1
 
 
 def test_the_leases_of_the_living_do_not_expire(tmp_path):
@@ -85,7 +93,7 @@ def test_the_leases_of_the_living_do_not_expire(tmp_path):
     lease(account, "a", 1.0, "slow")
     for _ in range(10):
         clock.now += LEASE_S / 2
-        now(account.settle("slow", []))
+        exchange(account, "slow")
     assert lease(account, "a", 1.0, "other") == "busy"
 
 
@@ -95,27 +103,28 @@ def test_a_late_answer_of_one_taken_for_dead_is_stored_and_no_longer_lost(tmp_pa
     slow = lease(account, "a", 1.0, "slow")
     clock.now += 2 * LEASE_S
     again = lease(account, "a", 1.0, "other")
-    now(account.settle("slow", [answered(slow, "first", 0.25)]))
-    now(account.settle("other", [answered(again, "second", 0.25)]))
-    tally = now(account.tally())
+    settle(account, "slow", answered(slow, "first", 0.25))
+    settle(account, "other", answered(again, "second", 0.25))
+    tally = account.tally()
     assert (tally.lost, tally.spent_usd, tally.held_usd) == (0, 0.5, 0)
-    assert now(account.look_up("me", ["a"])) == ["first"]
+    assert look_up(account, "a") == ["first"]
 
 
 def test_the_budget_is_never_exceeded_however_many_ask_at_once(tmp_path):
     account = opened(tmp_path, budget_usd=1.0)
 
     async def ask(number: int) -> str:
+        want, owner = Want(f"{number}", "gpt-4o", 1, 0.3), f"{number}"
         while True:
-            reply = await try_lease(account, f"{number}", 0.3)
-            tally = await account.tally()
+            (reply,), wait_s = await account.exchange(owner, [want])
+            tally = account.tally()
             assert tally.spent_usd + tally.held_usd <= 1.0 + 1e-6
-            if reply == "busy":
-                await asyncio.sleep(0.001)
+            if isinstance(reply, str):
+                await asyncio.sleep(wait_s)
                 continue
             if isinstance(reply, Permit):
                 await asyncio.sleep(0.01)
-                await account.settle("me", [answered(reply, usd=0.1)])
+                await account.exchange(owner, [answered(reply, usd=0.1)])
             return kind(reply)
 
     async def all_at_once() -> list[str]:
@@ -124,7 +133,7 @@ def test_the_budget_is_never_exceeded_however_many_ask_at_once(tmp_path):
     kinds = asyncio.run(all_at_once())
     # With 0.8 USD spent, one that may cost 0.3 no longer fits.
     assert (kinds.count("permit"), kinds.count("budget")) == (8, 32)
-    assert now(account.tally()).spent_usd == pytest.approx(0.8)
+    assert account.tally().spent_usd == pytest.approx(0.8)
 
 
 def test_money_that_the_dead_had_reserved_does_not_hold_up_the_living(tmp_path):
@@ -135,24 +144,24 @@ def test_money_that_the_dead_had_reserved_does_not_hold_up_the_living(tmp_path):
         clock.now += seconds
         kinds.append(kind(lease(account, f"of {usd}", usd, "alive")))
     assert kinds == ["permit", "busy", "budget", "permit"]
-    tally = now(account.tally())
+    tally = account.tally()
     assert (tally.lost, tally.spent_usd, tally.held_usd) == (1, 0.5, 0.5)
 
 
 def test_a_call_that_has_ended_is_not_taken_for_one_under_way_by_a_restarted_account(tmp_path):
     first = opened(tmp_path)
     timed_out = Result(lease(first, "a", 1.0).call, "timed_out/no answer", maybe_billed=True)
-    now(first.settle("me", [timed_out]))
+    settle(first, "me", timed_out)
     first.close()
     second = opened(tmp_path, has_callers=True)
-    tally = now(second.tally())
+    tally = second.tally()
     assert (tally.lost, tally.spent_usd, tally.held_usd) == (1, 1.0, 0)
     assert isinstance(lease(second, "a", 1.0), Permit)
 
 
 def test_the_budget_holds_over_all_runs_and_for_its_purpose_only(tmp_path):
     first = opened(tmp_path, budget_usd=1.0)
-    now(answer(first, "a", usd=0.9))
+    answer(first, "a", usd=0.9)
     lease(first, "killed", 0.05)
     first.close()
     second = opened(tmp_path, budget_usd=1.0)
@@ -167,8 +176,7 @@ def test_the_budget_holds_over_all_runs_and_for_its_purpose_only(tmp_path):
 def test_a_stopped_account_leases_nothing_more(tmp_path):
     account = opened(tmp_path)
     unusable = Result(lease(account, "a").call, "unusable", stop="no quota left")
-    now(account.settle("me", [unusable]))
-    assert now(account.lease("me", [])) == []
+    settle(account, "me", unusable)
     assert lease(account, "b") == Refusal("stopped", "no quota left")
 
 
@@ -179,8 +187,8 @@ def test_callers_that_outlive_the_account_still_settle_what_they_leased(tmp_path
     second = opened(tmp_path, has_callers=True)
     assert lease(second, "a", 1.0, "other") == "busy"
     for _ in range(2):
-        now(second.settle("me", [answered(permit, usd=0.5)]))
-    tally = now(second.tally())
+        settle(second, "me", answered(permit, usd=0.5))
+    tally = second.tally()
     assert (tally.lost, tally.spent_usd, tally.held_usd) == (0, 0.5, 0)
 
 
@@ -188,11 +196,11 @@ def test_the_tally_counts_this_run_and_its_latencies(tmp_path):
     account = opened(tmp_path, budget_usd=9.0)
     for number in range(10):
         permit = lease(account, f"{number}", 0.1)
-        now(account.settle("me", [answered(permit, usd=0.1, seconds=float(number))]))
+        settle(account, "me", answered(permit, usd=0.1, seconds=float(number)))
     failed = Result(lease(account, "failed", 0.1).call, "rate_limited/HTTP 429")
-    now(account.settle("me", [failed]))
-    now(account.look_up("me", ["0"]))
-    tally = now(account.tally())
+    settle(account, "me", failed)
+    look_up(account, "0")
+    tally = account.tally()
     assert (tally.requests, tally.answered, tally.replayed) == (11, 10, 1)
     assert (tally.tokens_in, tally.tokens_out) == (1000, 100)
     assert tally.outcomes == {"ok": 10, "rate_limited/HTTP 429": 1}
@@ -203,43 +211,40 @@ def test_the_tally_counts_this_run_and_its_latencies(tmp_path):
 def test_an_answer_to_nothing_is_a_mistake_that_harms_nobody_else(tmp_path):
     account = opened(tmp_path)
     with pytest.raises(KeyError):
-        now(account.settle("me", [Result(17, "ok", answer="{}")]))
-    now(answer(account, "a"))
+        settle(account, "me", Result(17, "ok", answer="{}"))
+    answer(account, "a")
 
 
 def test_an_unforeseen_error_reaches_its_caller_and_the_account_goes_on(tmp_path):
     account = opened(tmp_path)
     with pytest.raises(TypeError):
         lease(account, "a", "much")  # type: ignore[arg-type]
-    now(answer(account, "b"))
+    answer(account, "b")
 
 
 def test_a_process_that_dies_leaves_its_intent_and_its_answers(tmp_path):
     script = f"""
-import asyncio, os, signal
+import os, signal
+from neuron_atlas.tasks.artifacts.full_disk import DiskFull
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from tests.tasks.models.account.ledgers import answer, try_lease
-async def work():
-    account = LocalAccount({str(tmp_path / "journal.db")!r})
-    await answer(account, "answered", "kept")
-    await try_lease(account, "lost", 0.1)
-    os.kill(os.getpid(), signal.SIGKILL)
-asyncio.run(work())
+from tests.tasks.models.account.ledgers import answer, lease
+account = LocalAccount({str(tmp_path / "journal.db")!r})
+answer(account, "answered", "kept")
+lease(account, "lost", 0.1)
+os.kill(os.getpid(), signal.SIGKILL)
 """
     died = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert died.returncode == -9
     account = LocalAccount(tmp_path / "journal.db")
-    assert now(account.look_up("me", ["answered", "lost"])) == ["kept", None]
-    assert now(account.tally()).lost == 1
+    assert look_up(account, "answered", "lost") == ["kept", None]
+    assert account.tally().lost == 1
 
 
 def test_it_writes_through_to_the_disk_before_it_returns(tmp_path):
     account = opened(tmp_path)
 
     def setting(name: str) -> object:
-        return now(
-            account.do(lambda ledger: ledger.database.execute(f"PRAGMA {name}").fetchone()[0])
-        )
+        return account.database.execute(f"PRAGMA {name}").fetchone()[0]
 
     assert setting("journal_mode") == "wal"
     assert setting("synchronous") == 2  # FULL
@@ -248,11 +253,11 @@ def test_it_writes_through_to_the_disk_before_it_returns(tmp_path):
 def test_many_threads_and_event_loops_may_use_one_account(tmp_path):
     account = opened(tmp_path)
 
-    async def work(thread: int) -> None:
+    def work(thread: int) -> None:
         for number in range(20):
-            await answer(account, f"{thread}/{number}")
+            answer(account, f"{thread}/{number}")
 
-    threads = [threading.Thread(target=lambda t=t: asyncio.run(work(t))) for t in range(4)]
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -262,45 +267,14 @@ def test_many_threads_and_event_loops_may_use_one_account(tmp_path):
         assert database.execute("SELECT count(answer) FROM answers").fetchone() == (80,)
 
 
-def test_an_answer_is_stored_even_if_its_caller_is_cancelled_while_it_is_written(tmp_path):
+def test_a_full_disk_is_named_and_the_account_goes_on_once_there_is_room(tmp_path):
     account = opened(tmp_path)
-
-    async def cancelled_while_settling() -> None:
-        permit = await try_lease(account, "a")
-        blocked = threading.Event()
-        waiting = asyncio.ensure_future(account.do(lambda _: blocked.wait(5)))
-        await asyncio.sleep(0.05)
-        settling = asyncio.ensure_future(account.settle("me", [answered(permit, "paid")]))
-        await asyncio.sleep(0.05)
-        settling.cancel()
-        await asyncio.sleep(0)
-        assert settling.cancelled()
-        blocked.set()
-        await waiting
-
-    asyncio.run(cancelled_while_settling())
-    assert now(account.look_up("me", ["a"])) == ["paid"]
-
-
-def test_a_file_of_the_first_layout_keeps_its_answers(tmp_path):
-    path = tmp_path / "deep" / "journal.db"
-    path.parent.mkdir()
-    with sqlite3.connect(path) as database:
-        database.execute(
-            "CREATE TABLE requests (request_hash TEXT PRIMARY KEY, model TEXT, open_intents INT,"
-            " intended_at REAL, answer TEXT, settled_at REAL)"
-        )
-        database.execute("INSERT INTO requests VALUES ('a', 'gpt-4o', 0, 1, 'red', 2)")
-        database.execute("INSERT INTO requests VALUES ('b', 'gpt-4o', 1, 1, NULL, NULL)")
-    database.close()
-    account = opened(tmp_path)
-    assert now(account.look_up("me", ["a"])) == ["red"]
-    assert now(account.tally()).lost == 1
-
-
-def test_an_owner_that_leaves_reserves_nothing_more(tmp_path):
-    account = opened(tmp_path)
-    sent, _ = (lease(account, request, 1.0) for request in ("sent", "not sent"))
-    now(account.leave("me", [sent.call]))
-    tally = now(account.tally())
-    assert (tally.lost, tally.spent_usd, tally.held_usd) == (1, 1.0, 0)
+    permit = lease(account, "a", 1.0)
+    (pages,) = account.database.execute("PRAGMA page_count").fetchone()
+    account.database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(DiskFull, match=r"'journal\.db' did not fit"):
+        settle(account, "me", answered(permit, '"' + 100_000 * "a" + '"'))
+    account.database.execute(f"PRAGMA max_page_count = {100 * pages}")
+    answer(account, "b", "kept")
+    account.close()
+    assert look_up(opened(tmp_path), "a", "b") == [None, "kept"]

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.copies import merge, snapshot
 from neuron_atlas.tasks.models.account.messages import Result
+from neuron_atlas.tasks.models.account.tables import merge, snapshot
 from neuron_atlas.tasks.models.account.tally import Tally
-from tests.tasks.models.account.ledgers import try_lease
+from tests.tasks.models.account.ledgers import lease, settle
 
 
-async def ask(account: LocalAccount, request: str, *, usd: float, answered: bool = True) -> None:
-    permit = await try_lease(account, request, 2 * usd)
+def ask(account: LocalAccount, request: str, *, usd: float, answered: bool = True) -> None:
+    permit = lease(account, request, 2 * usd)
     if answered:
         result = Result(permit.call, "ok", answer=f'"{request}"', usd=usd)
-        await account.settle("me", [result])
+        settle(account, "me", result)
 
 
 def tally(path: Path) -> Tally:
     account = LocalAccount(path)
     try:
-        return asyncio.run(account.tally())
+        return account.tally()
     finally:
         account.close()
 
@@ -39,17 +38,17 @@ def answers(path: Path) -> set[str]:
 def here(tmp_path: Path) -> Path:
     """A journal with an answer and a call without a result."""
     account = LocalAccount(tmp_path / "here" / "journal.sqlite")
-    asyncio.run(ask(account, "a", usd=1.0))
-    asyncio.run(ask(account, "lost", usd=0.25, answered=False))
+    ask(account, "a", usd=1.0)
+    ask(account, "lost", usd=0.25, answered=False)
     account.close()
     return tmp_path / "here" / "journal.sqlite"
 
 
 def test_a_copy_may_be_made_while_the_journal_is_in_use(tmp_path):
     account = LocalAccount(tmp_path / "journal.sqlite")
-    asyncio.run(ask(account, "a", usd=1.0))
+    ask(account, "a", usd=1.0)
     snapshot(tmp_path / "journal.sqlite", tmp_path / "copy.sqlite")
-    asyncio.run(ask(account, "b", usd=1.0))
+    ask(account, "b", usd=1.0)
     account.close()
     assert answers(tmp_path / "copy.sqlite") == {"a"}
 
@@ -68,7 +67,7 @@ def test_two_that_went_on_apart_know_the_same_once_they_learned_of_each_other(he
     merge(tmp_path / "copy", there)
     for path, request in ((here, "b"), (there, "c")):
         account = LocalAccount(path)
-        asyncio.run(ask(account, request, usd=1.0))
+        ask(account, request, usd=1.0)
         account.close()
 
     snapshot(there, tmp_path / "copy of there")
@@ -93,12 +92,12 @@ def test_a_call_that_was_lost_here_and_answered_there_is_answered(here, tmp_path
 def test_batches_keep_their_calls_whatever_their_numbers_are_here(here, tmp_path):
     other = tmp_path / "other.sqlite"
     account = LocalAccount(other)
-    asyncio.run(ask(account, "batched", usd=1.0, answered=False))
+    ask(account, "batched", usd=1.0, answered=False)
     account.close()
     with sqlite3.connect(other) as database:
         (call,) = database.execute("SELECT call FROM calls").fetchone()
         database.execute(
-            "INSERT INTO batches VALUES ('mine', 'explain', 'a/b', NULL, 'batch_1', 'open', 1.0)"
+            "INSERT INTO batches VALUES ('mine', 'explain', 'a/b', 'batch_1', 'open', 1.0)"
         )
         database.execute("INSERT INTO batched VALUES ('mine', 'batched', ?)", (call,))
     merge(other, here)

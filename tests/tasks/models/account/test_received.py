@@ -1,4 +1,3 @@
-import asyncio
 import os
 import subprocess
 import sys
@@ -8,9 +7,9 @@ import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.account.messages import LEASE_S, Permit, Result, Stored
-from neuron_atlas.tasks.models.account.received import ReceivedFile, received_folder
+from neuron_atlas.tasks.models.account.received import received_folder, store_received
 from tests.loopback.fixture import Loopback
-from tests.tasks.models.account.ledgers import lease
+from tests.tasks.models.account.ledgers import lease, look_up
 
 ROOT = Path(__file__).parents[4]
 
@@ -30,6 +29,12 @@ def paid(call: int, request: str, text: str = "red") -> Result:
     return Result(call, "ok", request, text, False, 0.25, 100, 10, 1.5)
 
 
+def receive(path: Path, result: Result, owner: str = "me") -> None:
+    folder = received_folder(path, "explain")
+    assert folder is not None
+    store_received(folder / f"{owner}.jsonl", result)
+
+
 def files(path: Path) -> list[Path]:
     return sorted((received_folder(path, "explain") or path).glob("*"))
 
@@ -45,13 +50,15 @@ from neuron_atlas.tasks.models.client import ClientSettings, connect
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.models.account.account import LocalAccount
+from neuron_atlas.tasks.models.account.messages import Result
 
 path = Path({str(path)!r})
 
 class Dying(LocalAccount):
-    async def settle(self, owner, results):
-        if results:
+    async def exchange(self, owner, items):
+        if any(isinstance(item, Result) for item in items):
             os.kill(os.getpid(), signal.SIGKILL)
+        return await super().exchange(owner, items)
 
 async def work():
     calls = Calls(Dying(path))
@@ -69,10 +76,11 @@ asyncio.run(work())
     assert kept.stat().st_mode & 0o077 == 0
     (sent,) = provider.requests()
     account = LocalAccount(path)
-    tally = asyncio.run(account.tally())
+    tally = account.tally()
     assert isinstance(lease(account, sent["client_request_id"]), Stored)
     assert (tally.lost, tally.answered) == (0, 0)
     assert 0 < tally.spent_usd < 0.01
+    account.close()
     assert files(path) == []
 
 
@@ -80,12 +88,11 @@ def test_what_the_dead_had_received_is_read_before_their_claims_lapse(path: Path
     now = 100.0
     account = LocalAccount(path, clock=lambda: now)
     granted = permit_of(account, "a", "dead")
-    file = ReceivedFile(received_folder(path, "explain"), "dead")
-    file.add(paid(granted.call, "a", "red"))
+    receive(path, paid(granted.call, "a", "red"))
     assert lease(account, "a", 1.0, "alive") == "busy"
     now += 2 * LEASE_S
     assert lease(account, "a", 1.0, "alive") == Stored("red")
-    tally = asyncio.run(account.tally())
+    tally = account.tally()
     assert (tally.lost, tally.spent_usd, tally.held_usd) == (0, 0.25, 0)
 
 
@@ -94,8 +101,7 @@ def test_one_whose_driver_died_tells_the_next_run_what_it_received_meanwhile(pat
     granted = permit_of(first, "a")
     first.close()
     second = LocalAccount(path)
-    file = ReceivedFile(received_folder(path, "explain"), "me")
-    file.add(paid(granted.call, "a", "red"))
+    receive(path, paid(granted.call, "a", "red"))
     assert lease(second, "a", 1.0, "other") == Stored("red")
 
 
@@ -103,45 +109,30 @@ def test_what_is_no_answer_to_a_call_of_this_journal_is_passed_over(path: Path) 
     first = LocalAccount(path)
     calls = [permit_of(first, request).call for request in "abc"]
     first.close()
-    folder = received_folder(path, "explain")
-    file = ReceivedFile(folder, "me")
-    file.add(paid(calls[0], "a", "red"))
-    file.add(paid(calls[0], "a", "again"))
-    file.add(paid(calls[1], "of another journal", "red"))
-    file.add(paid(99, "z", "red"))
-    file.add(paid(calls[2], "c", "red"))
+    receive(path, paid(calls[0], "a", "red"))
+    receive(path, paid(calls[0], "a", "again"))
+    receive(path, paid(calls[1], "of another journal", "red"))
+    receive(path, paid(99, "z", "red"))
+    receive(path, paid(calls[2], "c", "red"))
     (file,) = files(path)
     os.truncate(file, file.stat().st_size - 1)  # It was killed while it wrote the last.
     second = LocalAccount(path)
-    answers = asyncio.run(second.look_up("me", list("abcz")))
+    answers = look_up(second, *"abcz")
     assert answers == ["red", None, None, None]
-    tally = asyncio.run(second.tally())
+    tally = second.tally()
     assert (tally.lost, tally.spent_usd) == (2, 2.25)
 
 
 def test_a_file_stays_for_as_long_as_the_journal_may_need_it(path: Path) -> None:
     first = LocalAccount(path)
-    calls = [permit_of(first, request).call for request in "ab"]
-    file = ReceivedFile(received_folder(path, "explain"), "me")
-    file.add(paid(calls[0], "a", "red"))
-    first.close()
-    second = LocalAccount(path)
-    assert len(files(path)) == 1  # Its owner lives.
-    file.add(paid(calls[1], "b", "red"))
-    file.delivered(calls[0])
-    file.close()
-    assert len(files(path)) == 1  # It could not deliver the second.
+    calls = [permit_of(first, request).call for request in "abc"]
+    receive(path, paid(calls[0], "a", "red"))
+    second = LocalAccount(path, has_callers=True)  # The first was killed.
+    assert len(files(path)) == 1  # Its owner may be alive.
+    receive(path, paid(calls[1], "b", "red"))
     second.close()
+    assert files(path) == []
+    receive(path, paid(calls[2], "c", "red"))  # It was alive.
     third = LocalAccount(path)
-    assert asyncio.run(third.look_up("me", ["b"])) == ["red"]
-    assert files(path) == []
-
-
-def test_one_that_delivered_everything_leaves_no_file(path: Path) -> None:
-    account = LocalAccount(path)
-    file = ReceivedFile(received_folder(path, "explain"), "me")
-    granted = permit_of(account, "a")
-    file.add(paid(granted.call, "a", "red"))
-    file.delivered(granted.call)
-    file.close()
-    assert files(path) == []
+    assert look_up(third, *"abc") == ["red"] * 3
+    assert third.tally().lost == 0

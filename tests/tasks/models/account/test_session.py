@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.messages import Permit, Reply, Result, Want
+from neuron_atlas.tasks.models.account.messages import Item, Permit, Reply, Result, Stored, Want
 from neuron_atlas.tasks.models.account.session import AccountSession
 from neuron_atlas.tasks.models.settings import LimitSettings
+from tests.tasks.models.account.ledgers import exchange
 
 
 def want(request: str, tokens: int = 1) -> Want:
@@ -20,61 +21,50 @@ def test_of_one_program_whoever_has_asked_for_the_longest_is_served_first():
     async def work() -> list[str]:
         account = LocalAccount(limits=LimitSettings(concurrency=1))
         served: list[str] = []
-        settling: list[asyncio.Task[None]] = []
 
-        async def settle_later(owner: str, permit: Permit) -> None:
-            await asyncio.sleep(0.05)  # By then the owner has asked again.
-            await account.settle(owner, [Result(permit.call, "ok")])
+        async def call(session: AccountSession, owner: str, number: int) -> None:
+            permit = await session.lease(want(f"{owner} {number}"))
+            assert isinstance(permit, Permit)
+            served.append(owner)
+            await asyncio.sleep(0.05)
+            await session.settle(Result(permit.call, "ok"))
 
         async def hold(owner: str) -> None:
-            wants = [want(f"{owner} {number}") for number in range(3)]
-            while wants:
-                for index, reply in await account.lease(owner, wants):
-                    assert isinstance(reply, Permit)
-                    served.append(owner)
-                    del wants[index]
-                    settling.append(asyncio.ensure_future(settle_later(owner, reply)))
+            async with AccountSession(account, owner) as session:
+                await asyncio.gather(*(call(session, owner, number) for number in range(3)))
 
         await asyncio.gather(hold("first"), hold("second"), hold("third"))
-        await asyncio.gather(*settling)
         return served
 
     assert asyncio.run(work()) == ["first"] * 3 + ["second"] * 3 + ["third"] * 3
 
 
 def test_what_the_first_leaves_free_the_next_one_has():
-    async def work() -> int:
-        account = LocalAccount(limits=LimitSettings(concurrency=4))
-        await account.lease("me", [want(f"{number}") for number in range(3)])
-        return len(await account.lease("they", [want(f"their {number}") for number in range(4)]))
-
-    assert asyncio.run(work()) == 1
+    account = LocalAccount(limits=LimitSettings(concurrency=4))
+    exchange(account, "me", *(want(f"{number}") for number in range(3)))
+    replies = exchange(account, "they", *(want(f"their {number}") for number in range(4)))
+    assert [isinstance(reply, Permit) for reply in replies] == [True, False, False, False]
 
 
 def test_a_process_asks_for_a_group_of_calls_at_once(tmp_path: Path):
     class Counting(LocalAccount):
-        leases = settles = 0
+        exchanges = 0
 
-        async def lease(self, owner: str, wants: Sequence[Want]) -> list[tuple[int, Reply]]:
-            self.leases += 1
-            return await super().lease(owner, wants)
+        async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+            self.exchanges += 1
+            return await super().exchange(owner, items)
 
-        async def settle(self, owner: str, results: Sequence[Result]) -> None:
-            self.settles += 1
-            await super().settle(owner, results)
-
-    async def work() -> tuple[int, int, int]:
+    async def work() -> tuple[int, int]:
         account = Counting(tmp_path / "journal.db", limits=LimitSettings(concurrency=1000))
         async with AccountSession(account, "me") as session:
             permits = await asyncio.gather(*(session.lease(want(f"{n}")) for n in range(100)))
             calls = [reply.call for reply in permits if isinstance(reply, Permit)]
             await asyncio.gather(*(session.settle(Result(call, "ok")) for call in calls))
-        return len(set(calls)), account.leases, account.settles
+        return len(set(calls)), account.exchanges
 
-    calls, leases, settles = asyncio.run(work())
+    calls, exchanges = asyncio.run(work())
     assert calls == 100
-    assert leases <= 5
-    assert settles <= 5
+    assert exchanges <= 5
 
 
 def test_a_large_call_is_not_starved_by_small_ones():
@@ -82,21 +72,19 @@ def test_a_large_call_is_not_starved_by_small_ones():
         limits = LimitSettings(tokens_per_minute=60_000, concurrency=1000)
         account = LocalAccount(limits=limits)
 
-        async def large() -> None:
-            while not await account.lease("large", [want("large", 2_000)]):
-                pass
-
-        async def small() -> None:
+        async def small(session: AccountSession) -> None:
             number = 0
             while True:
                 number += 1
-                await account.lease("small", [want(f"{number}", 50)])
+                await session.lease(want(f"{number}", 50))
 
-        served = asyncio.ensure_future(large())
-        await asyncio.sleep(0)
-        asking = asyncio.ensure_future(small())
-        done, _ = await asyncio.wait([served], timeout=5)
-        asking.cancel()
+        async with AccountSession(account, "large") as one, AccountSession(account, "small") as two:
+            await one.lease(want("first", 5_000))
+            served = asyncio.ensure_future(one.lease(want("large", 2_000)))
+            await asyncio.sleep(0.05)
+            asking = asyncio.ensure_future(small(two))
+            done, _ = await asyncio.wait([served], timeout=5)
+            asking.cancel()
         return bool(done)
 
     assert asyncio.run(work())
@@ -115,7 +103,7 @@ def test_a_permit_that_nobody_waits_for_any_more_is_given_back():
             again = await asyncio.wait_for(session.lease(want("again")), 5)
             assert isinstance(again, Permit)
             await session.settle(Result(again.call, "ok"))
-        return (await account.tally()).held_usd
+        return account.tally().held_usd
 
     assert asyncio.run(work()) == 0
 
@@ -136,10 +124,7 @@ def test_a_request_that_is_busy_does_not_hold_up_those_after_it():
 
 def test_an_account_that_fails_hangs_nobody():
     class Failing(LocalAccount):
-        async def lease(self, owner: str, wants: Sequence[Want]) -> list[tuple[int, Reply]]:
-            raise ConnectionError("the account is not there")
-
-        async def settle(self, owner: str, results: Sequence[Result]) -> None:
+        async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
             raise ConnectionError("the account is not there")
 
     async def work() -> None:
@@ -152,13 +137,89 @@ def test_an_account_that_fails_hangs_nobody():
     asyncio.run(work())
 
 
-def test_an_error_in_a_turn_reaches_all_that_wait():
-    def broken(*_: object) -> tuple[list[int], float]:
-        raise ConnectionError("the limits are not there")
+def test_limits_that_fail_hang_nobody():
+    class Broken(LocalAccount):
+        async def deal(self, *_: object) -> tuple[list[int], float]:
+            raise ConnectionError("the limits are not there")
 
     async def work() -> None:
-        account = LocalAccount(deal=broken)
-        with pytest.raises(ConnectionError, match="not there"):
-            await asyncio.wait_for(account.lease("me", [want("a")]), 5)
+        async with AccountSession(Broken(), "me") as session:
+            with pytest.raises(ConnectionError, match="not there"):
+                await asyncio.wait_for(session.lease(want("a")), 5)
 
     asyncio.run(work())
+
+
+def test_an_answer_is_stored_even_if_its_caller_is_cancelled_while_it_is_written():
+    class Slow(LocalAccount):
+        async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+            await asyncio.sleep(0.1)
+            return await super().exchange(owner, items)
+
+    account = Slow()
+
+    async def cancelled_while_settling(seconds: float) -> None:
+        async with AccountSession(account, "me") as session:
+            request = f"{seconds}"
+            permit = await session.lease(want(request))
+            assert isinstance(permit, Permit)
+            answer = Result(permit.call, "ok", answer='"paid"')
+            settling = asyncio.ensure_future(session.settle(answer))
+            await asyncio.sleep(seconds)
+            settling.cancel()
+            await asyncio.wait([settling])
+            assert settling.cancelled()
+            assert await session.look_up(request) == '"paid"'
+
+    for seconds in (0.0, 0.05):
+        asyncio.run(cancelled_while_settling(seconds))
+
+
+def test_an_owner_that_leaves_reserves_nothing_more():
+    account = LocalAccount()
+
+    async def work() -> None:
+        async with AccountSession(account, "me") as session:
+            assert isinstance(await session.lease(Want("sent", "gpt-4o", 1, 1.0)), Permit)
+            waiting = asyncio.ensure_future(session.lease(Want("not sent", "gpt-4o", 1, 1.0)))
+            await asyncio.sleep(0)
+            waiting.cancel()
+
+    asyncio.run(work())
+    tally = account.tally()
+    assert (tally.lost, tally.spent_usd, tally.held_usd) == (1, 1.0, 0)
+
+
+def test_one_that_delivered_everything_leaves_no_file(tmp_path: Path):
+    account = LocalAccount(tmp_path / "journal.db")
+    folder = account.received_folder
+    assert folder is not None
+
+    async def work() -> None:
+        async with AccountSession(account, "me") as session:
+            permit = await session.lease(want("a"))
+            assert isinstance(permit, Permit)
+            await session.settle(Result(permit.call, "ok", "a", answer='"red"'))
+            assert len(list(folder.iterdir())) == 1
+
+    asyncio.run(work())
+    assert list(folder.iterdir()) == []
+
+
+def test_one_that_could_not_deliver_leaves_its_answers_to_the_next_run(tmp_path: Path):
+    class Failing(LocalAccount):
+        async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+            if any(isinstance(item, Result) for item in items):
+                raise ConnectionError("the account is not there")
+            return await super().exchange(owner, items)
+
+    async def work() -> None:
+        account = Failing(tmp_path / "journal.db")
+        async with AccountSession(account, "me") as session:
+            permit = await session.lease(want("a"))
+            assert isinstance(permit, Permit)
+            with pytest.raises(ConnectionError):
+                await session.settle(Result(permit.call, "ok", "a", answer='"red"'))
+
+    asyncio.run(work())
+    assert exchange(LocalAccount(tmp_path / "journal.db"), "me", "a") == [Stored('"red"')]

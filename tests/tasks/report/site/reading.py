@@ -1,4 +1,4 @@
-"""Reads a written site back, as a browser would."""
+"""Writes a site in one process, and reads it back as a browser would."""
 
 import base64
 import json
@@ -9,16 +9,31 @@ import numpy as np
 
 from bench.made_up.atlas import MadeUp
 from neuron_atlas.tasks.report.settings import About, SiteSettings
-from neuron_atlas.tasks.report.site.site import write_site
+from neuron_atlas.tasks.report.site.columns import list_accounts, write_columns
+from neuron_atlas.tasks.report.site.index import write_index
+from neuron_atlas.tasks.report.site.layout import cut_layer
+from neuron_atlas.tasks.report.site.neurons import write_neurons
+from neuron_atlas.tasks.report.site.samples import cut_samples, write_samples
 
 ABOUT = About(subject="llava", dataset="painted", fingerprint="9f2c01", facts=())
 
 
 def write(made: MadeUp, site: Path, title: str = "Painted", **settings: int) -> Path:
-    write_site(
-        site, made.layers, made.samples, made.aggregates, SiteSettings(**settings), ABOUT, title,
-        made.top_n,
-    )  # fmt: skip
+    """Write a whole site, step by step as the report stage spreads it over many."""
+    asked = SiteSettings(**settings)
+    accounts = list_accounts(
+        [path for files in made.layers for path in files["explanations"]],
+        [path for files in made.layers for path in files["scores"]],
+        made.aggregates,
+    )
+    rows = [write_columns(site, files, accounts) for files in made.layers]
+    shown: set[int] = set()
+    for files in made.layers:
+        for part in cut_layer(files):
+            shown |= write_neurons(site, part, files, made.samples, asked, made.top_n)
+    for batch in cut_samples(shown):
+        write_samples(site, batch, made.samples, asked)
+    write_index(site, rows, accounts, ABOUT, title)
     return site
 
 

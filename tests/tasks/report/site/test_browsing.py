@@ -63,7 +63,7 @@ def folder_visit(browser, root):
 
 
 def types(made):
-    return [kind for files in made.layers for kind in _column(files.types, "type")]
+    return [kind for files in made.layers for kind in _column(files["types"][0], "type")]
 
 
 def _column(path, name):

@@ -16,7 +16,7 @@ from tests.tasks.report.site.reading import numbers, value, write
 
 
 def test_a_layers_columns_are_its_types_in_the_order_of_neurons(made, site):
-    types = read_table(made.layers[1].types, NEURON_TYPES).to_pydict()
+    types = read_table(made.layers[1]["types"], NEURON_TYPES).to_pydict()
     table = value(site, "table/1")
     assert numbers(table["neuron"], "<u4").tolist() == types["neuron"]
     assert [TYPES[code] for code in numbers(table["type"], "u1")] == types["type"]
@@ -32,7 +32,7 @@ def test_scores_stand_by_explainer_and_what_is_undefined_is_no_number(made, site
     assert index["level"] == 0.05
     rows = {
         row["neuron"]: row
-        for row in read_table(made.layers[0].scores, SCORES).to_pylist()
+        for row in read_table(made.layers[0]["scores"], SCORES).to_pylist()
         if row["explainer"] == "gpt4o"
     }
     kept = numbers(value(site, "accounts/0/0")["correlation"], "<i2")
@@ -51,12 +51,12 @@ def test_an_outcome_says_why_there_is_no_score(made, site):
     outcomes = [names[code] for code in numbers(value(site, "accounts/1/0")["outcome"], "u1")]
     said = {
         row["neuron"]: row["status"]
-        for row in read_table(made.layers[0].explanations, EXPLANATIONS).to_pylist()
+        for row in read_table(made.layers[0]["explanations"], EXPLANATIONS).to_pylist()
         if row["explainer"] == "dissect"
     }
     scored = {
         row["neuron"]: row["status"]
-        for row in read_table(made.layers[0].scores, SCORES).to_pylist()
+        for row in read_table(made.layers[0]["scores"], SCORES).to_pylist()
         if row["explainer"] == "dissect"
     }
     for neuron, outcome in enumerate(outcomes):
@@ -71,7 +71,7 @@ def test_an_outcome_says_why_there_is_no_score(made, site):
 
 def test_a_neuron_beats_its_controls_where_its_q_is_at_most_the_level(made, site):
     beats = numbers(value(site, "accounts/0/0")["beats"], "u1")
-    for row in read_table(made.layers[0].scores, SCORES).to_pylist():
+    for row in read_table(made.layers[0]["scores"], SCORES).to_pylist():
         if row["explainer"] == "gpt4o":
             assert beats[row["neuron"]] == (row["q"] is not None and row["q"] <= 0.05)
     assert 0 < beats.sum() < len(beats)

@@ -14,17 +14,18 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
 )
 from neuron_atlas.tasks.artifacts.histogram import BINS
-from neuron_atlas.tasks.artifacts.regions import Region, view_of
 from neuron_atlas.tasks.evidence.evidence import Excitation
 from neuron_atlas.tasks.report.site.held_out import choose_held_out
-from neuron_atlas.tasks.report.site.inputs import cut_layer
+from neuron_atlas.tasks.report.site.layout import cut_layer
 from neuron_atlas.tasks.report.site.traces import drawn_bytes
+from neuron_atlas.tasks.samples.catalog import Catalog
 from tests.tasks.report.site.reading import neuron, numbers, value, write
+from tests.tasks.report.synthetic import catalog, sample
 
 
 def test_activations_are_bytes_of_which_255_is_the_neurons_highest(made, site):
-    row = read_table(made.layers[0].types, NEURON_TYPES).to_pylist()[9]
-    traces = read_table(made.layers[0].captured["traces"], TRACES).to_pylist()
+    row = read_table(made.layers[0]["types"], NEURON_TYPES).to_pylist()[9]
+    traces = read_table(made.layers[0]["traces"], TRACES).to_pylist()
     first = next(one for one in traces if one["neuron"] == 9 and one["rank"] == 0)
     sample_id, peak, _, image, text = neuron(site, 0, 9)["exemplars"][0]
     assert sample_id == first["sample_id"]
@@ -36,15 +37,15 @@ def test_activations_are_bytes_of_which_255_is_the_neurons_highest(made, site):
 
 def test_what_is_negative_or_no_number_is_silent():
     seen = Excitation(0, np.zeros(0, np.float32), np.array([-1, np.nan, 0.5, 2], np.float32))
-    assert numbers(drawn_bytes(seen, 1.0, None)[1], "u1").tolist() == [0, 0, 128, 255]
-    assert numbers(drawn_bytes(seen, 0.0, None)[1], "u1").tolist() == [0, 0, 0, 0]
+    assert numbers(drawn_bytes(seen, 1.0, Catalog({}))[1], "u1").tolist() == [0, 0, 128, 255]
+    assert numbers(drawn_bytes(seen, 0.0, Catalog({}))[1], "u1").tolist() == [0, 0, 0, 0]
 
 
 def test_a_heat_map_is_left_out_where_the_sample_has_changed():
-    view = view_of((Region(0, 2, 2, 0, 0, 20, 20),))
+    layout = catalog(sample(0, grid=(2, 2)))
     seen = Excitation(0, np.ones(9, np.float32), np.ones(1, np.float32))
-    assert drawn_bytes(seen, 1.0, view)[0] == ""
-    assert drawn_bytes(Excitation(0, np.ones(4, np.float32), seen.text), 1.0, view)[0] != ""
+    assert drawn_bytes(seen, 1.0, layout)[0] == ""
+    assert drawn_bytes(Excitation(0, np.ones(4, np.float32), seen.text), 1.0, layout)[0] != ""
 
 
 def test_settings_bound_what_is_shown_of_a_neuron(made, tmp_path):
@@ -58,7 +59,7 @@ def test_settings_bound_what_is_shown_of_a_neuron(made, tmp_path):
 
 
 def test_exemplars_are_those_of_the_table_strongest_first(made, site):
-    table = read_table(made.layers[1].captured["exemplars"], exemplars(6)).to_pylist()[5]
+    table = read_table(made.layers[1]["exemplars"], exemplars(6)).to_pylist()[5]
     details = neuron(site, 1, 5)
     shown = [*details["exemplars"], *details["weaker"]]
     assert [one[0] for one in shown] == table["sample_id"]
@@ -72,7 +73,7 @@ def test_real_stands_beside_what_each_explainer_predicts(made, site):
     assert [one["explainer"] for one in held["simulated"]] == ["dissect", "gpt4o"]
     rows = [
         row
-        for row in read_table(made.layers[0].simulations, SIMULATIONS).to_pylist()
+        for row in read_table(made.layers[0]["simulations"], SIMULATIONS).to_pylist()
         if row["neuron"] == 9 and row["explainer"] == "gpt4o"
     ]
     highest = max(max(*row["visual"], *row["text"]) for row in rows)
@@ -91,7 +92,7 @@ def test_real_stands_beside_what_each_explainer_predicts(made, site):
 
 
 def test_held_out_samples_are_half_exemplars_spread_from_strong_to_weak(made):
-    table = read_table(made.layers[0].simulations, SIMULATIONS)
+    table = read_table(made.layers[0]["simulations"], SIMULATIONS)
     rows = [
         {"neuron": 1, "sample_id": place, "draw": "exemplar" if place < 9 else "random"}
         for place in range(12)
@@ -104,7 +105,7 @@ def test_held_out_samples_are_half_exemplars_spread_from_strong_to_weak(made):
 
 
 def test_histograms_are_summed_over_blocks_by_role(made, site):
-    table = read_table(made.layers[0].captured["histograms"], HISTOGRAMS).to_pylist()[3]
+    table = read_table(made.layers[0]["histograms"], HISTOGRAMS).to_pylist()[3]
     drawn = neuron(site, 0, 3)["histogram"]
     for role in ("visual", "text"):
         blocks = np.array(table[role]).reshape(-1, BINS)
@@ -124,7 +125,7 @@ def test_every_neuron_has_its_place_in_its_chunk(site):
 
 
 def test_parts_that_are_written_apart_give_the_same_files(made, site, tmp_path, monkeypatch):
-    monkeypatch.setattr("neuron_atlas.tasks.report.site.inputs.PART", 32)
+    monkeypatch.setattr("neuron_atlas.tasks.report.site.layout.PART", 32)
     assert len(cut_layer(made.layers[0])) == 2
     again = write(made, tmp_path / "site")
 
@@ -147,9 +148,9 @@ def test_several_layers_without_a_first_neuron_are_found(tmp_path):
 
 
 def _true_traces(made, wanted):
-    captured = made.layers[0].captured
-    rows = read_table(captured["traces"], TRACES).drop_columns("rank").to_pylist()
-    rows += read_table(captured["random_traces"], _without_rank()).to_pylist()
+    files = made.layers[0]
+    rows = read_table(files["traces"], TRACES).drop_columns("rank").to_pylist()
+    rows += read_table(files["random_traces"], _without_rank()).to_pylist()
     return [row for row in rows if row["neuron"] == wanted]
 
 

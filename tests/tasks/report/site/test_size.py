@@ -1,7 +1,7 @@
 import pytest
 
+from bench.site_size import Shape, expected_bytes
 from neuron_atlas.tasks.report.settings import SiteSettings
-from neuron_atlas.tasks.report.site.size import Shape, expected_bytes
 from tests.tasks.report.site.reading import value, write
 
 
