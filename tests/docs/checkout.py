@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.docs.blocks import Block
 from tests.waiting import wait_until
@@ -84,6 +86,8 @@ class Checkout:
     def serve(self, block: Block) -> None:
         """Run a block until something listens on the port that it names, and end it."""
         port = int(block.value)
+        if _listens(port):
+            pytest.skip(f"port {port} is in use on this machine")
         log = self.folder / "server.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
@@ -101,10 +105,11 @@ class Checkout:
                 log=lambda: f"{block}\n{log.read_text(encoding='utf-8')}",
             )
         finally:
-            started = psutil.Process(process.pid).children(recursive=True)
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):  # It ended by itself.
+                started = psutil.Process(process.pid).children(recursive=True)
+                os.killpg(process.pid, signal.SIGKILL)
+                psutil.wait_procs(started)
             process.wait()
-            psutil.wait_procs(started)
 
 
 def make_checkout(folder: Path) -> Checkout:
