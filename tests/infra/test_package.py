@@ -22,6 +22,7 @@ from tests.workflows.runs import ROOT, SMALL
 
 TOP_LEVEL = {
     *(".ci", ".dockerignore", ".gitignore", "LICENSE", "Makefile", "README.md"),
+    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md"),
     *("constraints.txt", "pyproject.toml", "bench", "conf", "docs", "infra", "src", "tasks"),
     *("tests", "workflows"),
 }
