@@ -107,7 +107,7 @@ def test_the_page_links_every_job_tells_of_failures_and_escapes_what_it_shows(tm
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert 'href="../../artifacts/report/0/index.html"' in page
     # MLflow keeps this page without those that it leads to; there they are elsewhere.
-    assert re.search(r"as in MLflow, the\s+page of each is <code>report/index\.html</code>", page)
+    assert re.search(r"In MLflow, find that page as\s+<code>report/index\.html</code>", page)
     assert "0.512" in page
     assert "no layer &lt;9&gt;" in page
     assert "sweep &lt;of&gt; layers" in page
