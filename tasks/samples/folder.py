@@ -49,7 +49,7 @@ class Folder(Source):
         """Yield the images, and the captions without an image, by path. Raises SourceError."""
         root = self._root
         if not root.is_dir():
-            raise SourceError(f"{self.path}: no such folder; correct the path setting")
+            raise SourceError(f"{self.path}: no such folder; correct data.path")
         table = _caption_table(root, self.captions)
         captions = {} if table is None else _read_captions(table)
         names = sorted({*_image_names(root), *captions})

@@ -37,7 +37,7 @@ class LlavaJson(Source):
     def records(self) -> Iterator[Record]:
         """Yield the rows in file order. Raises SourceError."""
         if not self._folder.is_dir():
-            raise SourceError(f"{self.images}: no such folder; correct the images setting")
+            raise SourceError(f"{self.images}: no such folder; correct data.images")
         for row in islice(read_annotation_rows(Path(self.annotations).expanduser()), self.limit):
             yield Record(row.identity("id"), row.strings("image"), _first_answer(row))
 

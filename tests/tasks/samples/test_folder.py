@@ -208,7 +208,7 @@ def test_captions_that_are_not_utf8_are_refused(images, name):
 
 
 def test_a_missing_folder_is_an_error_of_the_source(tmp_path):
-    with pytest.raises(SourceError, match=r"nowhere: no such folder; correct the path"):
+    with pytest.raises(SourceError, match=r"nowhere: no such folder; correct data\.path"):
         list(Folder(str(tmp_path / "nowhere")).records())
 
 
