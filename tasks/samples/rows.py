@@ -78,7 +78,9 @@ def read_annotation_rows(path: Path) -> Iterator[Row]:
     try:
         yield from readers.get(path.suffix.lower(), _read_list)(path)
     except FileNotFoundError as error:
-        raise SourceError(f"{path}: no such file; correct data.annotations or data.captions") from error
+        raise SourceError(
+            f"{path}: no such file; correct data.annotations or data.captions"
+        ) from error
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
     except OSError as error:
