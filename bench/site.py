@@ -117,7 +117,9 @@ def _write(site: Path, atlas: MadeUp) -> dict[str, Any]:
             sample_id
             for files in atlas.layers
             for part in cut_layer(files)
-            for sample_id in write_neurons(site, part, files, atlas.samples, _SETTINGS, atlas.top_n)
+            for sample_id in write_neurons(
+                site, part, files, atlas.samples, _SETTINGS, atlas.top_n, accounts.level
+            )
         },
     )
     timed("samples", lambda: _write_samples(site, atlas, sample_ids))

@@ -102,6 +102,8 @@ def _scores(
         "ci_high": score + 0.08,
         "control_other": control,
         "margin": score - control,
+        "margin_low": score - control - 0.08,
+        "margin_high": score - control + 0.08,
         "q": rng.random(count) * (score < 0.5),
     }
     return _filled(

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow.compute as pc
 
-from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, SCORES
+from neuron_atlas.tasks.artifacts import (
+    EXPLANATIONS,
+    NEURON_TYPES,
+    SCORE_AGGREGATES,
+    SCORES,
+    read_table,
+)
 from neuron_atlas.tasks.report.inputs import (
     LayerFiles,
     SampleFiles,
@@ -20,6 +26,7 @@ from neuron_atlas.tasks.report.inputs import (
 )
 from neuron_atlas.tasks.report.neuron_view import neuron_html
 from neuron_atlas.tasks.report.record import Exemplar, NeuronRecord, TypedNeuron, read_records
+from neuron_atlas.tasks.report.verdict import false_discovery_level
 
 if TYPE_CHECKING:
     from neuron_atlas.tasks.atlas.atlas import Atlas
@@ -65,7 +72,8 @@ class Neuron(TypedNeuron):
         samples = SampleFiles(
             tuple(run.paths("samples")), tuple(run.paths("descriptions")), self.atlas.source
         )
-        return read_records(self.files, [self.index], samples.open)[self.index]
+        found = read_records(self.files, [self.index], samples.open, level=_level(self.atlas))
+        return found[self.index]
 
     def __repr__(self) -> str:
         texts = self.explanations.filter(pl.col("status") == "ok")["text"].to_list()
@@ -88,3 +96,9 @@ def read_neuron(atlas: Atlas, layer: int, index: int) -> Neuron:
             f"neuron {index} of layer {layer}: it has the neurons 0 to {last}"
         )
     return Neuron(found[index][0], atlas, files)
+
+
+def _level(atlas: Atlas) -> float | None:
+    name = SCORE_AGGREGATES.name
+    paths = atlas.run.paths(name) if name in atlas.tables else []
+    return false_discovery_level(read_table(paths, SCORE_AGGREGATES, ["level"]))

@@ -35,6 +35,7 @@ def draw_comparison(compared: pl.DataFrame) -> list[Plate]:
             "types",
             "Types by layer",
             "The share of each type among the neurons of a layer, for all jobs of the sweep.",
+            "Look for a setting whose bars differ from those of the others in the same layer.",
             _draw("Types by layer", by_layer, ["setting"], _types, has_types=True),
         ),
         Plate(
@@ -43,6 +44,7 @@ def draw_comparison(compared: pl.DataFrame) -> list[Plate]:
             "Filled: how well explanations predict their neurons on samples that the explainer "
             "never saw (mean correlation over the neurons of a layer). Open: the same for the "
             "explanations of other neurons. Lines are 95 % intervals over neurons.",
+            "Look for filled marks whose lines stay above those of the open marks.",
             _draw(
                 "Scores by layer",
                 by_layer.filter(pl.col("correlation").is_not_null()),

@@ -25,11 +25,12 @@ from neuron_atlas.tasks.report.type_figures import draw_types_by_layer, draw_vis
 
 @dataclass(frozen=True)
 class Plate:
-    """A figure with its name, title and caption."""
+    """A figure with its name, title and caption. look_for: one sentence for a first-time reader."""
 
     name: str
     title: str
     caption: str
+    look_for: str
     figure: Figure
 
     @cached_property
@@ -40,10 +41,11 @@ class Plate:
 
 def draw_plates(types: pa.Table, scores: pa.Table, analysis: Analysis | None = None) -> list[Plate]:
     """Draw the report's figures. A figure without data shows the reason."""
-    drawn: list[tuple[str, str, Callable[[Any, str], Figure], Any, str]] = [
+    drawn: list[tuple[str, str, Callable[[Any, str], Figure], Any, str, str]] = [
         (
             "types_by_layer", "Types by layer", draw_types_by_layer, types,
             "The share of each type among the neurons of a layer.",
+            "Look for a type whose share rises or falls from the first layers to the last.",
         ),
         (
             "visual_against_text", "Visual against text", draw_visual_against_text, types,
@@ -51,12 +53,16 @@ def draw_plates(types: pa.Table, scores: pa.Table, analysis: Analysis | None = N
             "text. Neurons at the same position form one square: its side grows with the logarithm "
             "of their number, its colors are their types. The bars count the neurons of each "
             "column and row.",
+            "Look at the corners: neurons at the lower right are purely visual, those at the upper "
+            "left purely text, and those at the lower left neither.",
         ),
         (
             "scores", "Scores and their control", draw_scores, scores,
             "How well explanations predict their neurons on samples that the explainer never saw, "
             "and the same for the explanations of other neurons (control). Both are signed "
             "correlations; lines mark the medians.",
+            "Look for scores to the right of the control: where the two overlap, an explanation "
+            "predicts no better than that of another neuron.",
         ),
     ]  # fmt: skip
     if analysis is not None:
@@ -67,29 +73,35 @@ def draw_plates(types: pa.Table, scores: pa.Table, analysis: Analysis | None = N
                 "share_intervals", "Shares with intervals", draw_share_intervals, analysis,
                 "The share of each type by layer, with its 95 % interval (Wilson), which shows the "
                 "variation between samples of as many neurons.",
+                "Look for layers whose intervals do not overlap: only their shares clearly differ.",
             ),
             (
                 "agreement", "Agreement of the two typings", draw_agreement, analysis,
                 "Neurons by their type under the paper\N{RIGHT SINGLE QUOTATION MARK}s "
                 "rule and by tests. For kappa, undecided and silent count as unknown.",
+                "Look for dark cells where the two names agree; neurons in all other cells change "
+                "their type with the rule.",
             ),
             (
                 "activation_density", "Activation density by type", draw_densities, analysis,
                 "The share of visual and text tokens at which neurons are active (above 0), on a "
                 f"logarithmic scale. Types by {by}.",
+                "Look for types whose hump lies far to the left: their neurons respond to few "
+                "tokens, and so are selective.",
             ),
             (
                 "responses", "How the types respond", draw_responses, analysis,
                 "The median neuron of each type (mark), the middle 50 % (bar) and the middle 90 % "
                 "(line). Concentration is computed over the visual tokens of images that excite "
                 f"the neuron strongly; their order does not matter. Types by {by}.",
+                "Look for a type whose thick bar lies apart from those of the others.",
             ),
         ]  # fmt: skip
         if not is_tested:
             drawn = [plate for plate in drawn if plate[0] != "agreement"]
     return [
-        Plate(name, title, caption, draw(table, title))
-        for name, title, draw, table, caption in drawn
+        Plate(name, title, caption, look_for, draw(table, title))
+        for name, title, draw, table, caption, look_for in drawn
     ]
 
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from markupsafe import Markup
@@ -15,6 +16,7 @@ from neuron_atlas.tasks.artifacts import TYPES
 from neuron_atlas.tasks.report import wording
 from neuron_atlas.tasks.report.analysis import Analysis
 from neuron_atlas.tasks.report.figures import Plate
+from neuron_atlas.tasks.report.glossary import GLOSSARY
 from neuron_atlas.tasks.report.neuron_view import LARGEST_SIDE, Picture, show_exemplar
 from neuron_atlas.tasks.report.pages import environment, stylesheet, template_text
 from neuron_atlas.tasks.report.palette import heat_gradient
@@ -29,7 +31,7 @@ class PageInputs:
     """Content of the page.
 
     types, aggregates: the complete tables. outcomes: tables with a status, by name, for the
-    failures by reason. neurons: in display order.
+    failures by reason. neurons: in display order. verdicts: rows of `count_verdicts`.
     """
 
     title: str
@@ -41,6 +43,7 @@ class PageInputs:
     plates: Sequence[Plate]
     neurons: Sequence[NeuronRecord]
     analysis: Analysis | None = None
+    verdicts: Sequence[Mapping[str, Any]] = ()
 
 
 def write_page(folder: Path, inputs: PageInputs) -> Path:
@@ -65,6 +68,8 @@ def write_page(folder: Path, inputs: PageInputs) -> Path:
             types=TYPES,
             by_layer=types_by_layer(inputs.types).to_dicts(),
             overview=scores_overview(inputs.aggregates),
+            verdicts=inputs.verdicts,
+            glossary=GLOSSARY,
             responses=inputs.analysis.by_type() if inputs.analysis else [],
             failures=failures_by_status(inputs.outcomes).to_dicts(),
             groups=[

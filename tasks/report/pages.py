@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from neuron_atlas.tasks.report import wording
+from neuron_atlas.tasks.report.glossary import READING, term
 from neuron_atlas.tasks.report.palette import colour_style
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -27,6 +28,7 @@ def environment(
         lstrip_blocks=True,
     )
     made.filters.update(wording.FILTERS)
+    made.globals.update(term=term, reading=READING)
     return made
 
 

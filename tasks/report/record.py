@@ -24,6 +24,7 @@ from neuron_atlas.tasks.artifacts.regions import count_tokens, heat_over
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, activation_records, to_ten
 from neuron_atlas.tasks.report.inputs import LayerFiles, by_neuron, read_neurons
 from neuron_atlas.tasks.report.pictures import open_view
+from neuron_atlas.tasks.report.verdict import Verdict, judge_score
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 
 _EXPLANATION_COLUMNS = ("text", "evidence_for", "evidence_against", "status", "reason", "model")
@@ -73,10 +74,18 @@ class Exemplar(ActivationRecord):
 
 @dataclass(frozen=True)
 class ScoredExplanation:
-    """One explainer's row of `explanations` with its rows of `scores`."""
+    """One explainer's row of `explanations` with its rows of `scores`.
+
+    level: the run's false discovery rate, for verdicts; None if it has no scores.
+    """
 
     explanation: Mapping[str, Any]
     scores: tuple[Mapping[str, Any], ...]
+    level: float | None = None
+
+    def verdict(self, score: Mapping[str, Any]) -> Verdict | None:
+        """Return the verdict on one of `scores`; None if it has no score or no margin."""
+        return judge_score(score, self.level)
 
 
 @dataclass(frozen=True)
@@ -130,12 +139,13 @@ def read_records(
     exemplars: int | None = None,
     of_others: int | None = None,
     statistics: Collection[TableSpec] = (),
+    level: float | None = None,
 ) -> dict[int, NeuronRecord]:
     """Read some neurons of a layer. Returns records by the neuron's index.
 
     open_samples: opens the exemplars' samples by id. exemplars: maximum per neuron; None for all.
     of_others: maximum for a neuron that was not explained; None for `exemplars`. statistics:
-    further tables to read.
+    further tables to read. level: the run's false discovery rate, for verdicts.
     """
     specs = (NEURON_TYPES, SCORES, *statistics)
     tables = {spec.name: read_neurons(files, spec, neurons) for spec in specs}
@@ -148,13 +158,16 @@ def read_records(
         traces = traces.filter(pc.less(traces["rank"], pc.if_else(explained, exemplars, others)))
     tables["traces"] = traces
     catalog = open_samples(set(traces["sample_id"].to_pylist()))
-    return gather_records(tables, catalog)
+    return gather_records(tables, catalog, level)
 
 
-def gather_records(tables: Mapping[str, pa.Table], catalog: Catalog) -> dict[int, NeuronRecord]:
+def gather_records(
+    tables: Mapping[str, pa.Table], catalog: Catalog, level: float | None = None
+) -> dict[int, NeuronRecord]:
     """Combine the rows of one layer's neurons into records, by the neuron's index.
 
-    tables: `types`, `explanations`, `scores`, `traces` and tables of statistics, by name.
+    tables: `types`, `explanations`, `scores`, `traces` and tables of statistics, by name. level:
+    the run's false discovery rate, for verdicts.
     """
     rows = {name: by_neuron(table) for name, table in tables.items() if name != "traces"}
     types, explained, scored = (rows.pop(name) for name in ("types", "explanations", "scores"))
@@ -163,7 +176,7 @@ def gather_records(tables: Mapping[str, pa.Table], catalog: Catalog) -> dict[int
     return {
         neuron: NeuronRecord(
             row,
-            _pair_up(explained.get(neuron, []), scored.get(neuron, [])),
+            _pair_up(explained.get(neuron, []), scored.get(neuron, []), level),
             tuple(sorted(exemplars.get(neuron, []), key=lambda one: one.rank)),
             {name: found[neuron][0] for name, found in rows.items() if neuron in found},
         )
@@ -194,7 +207,7 @@ def _exemplars(
 
 
 def _pair_up(
-    explanations: list[dict[str, Any]], scores: list[dict[str, Any]]
+    explanations: list[dict[str, Any]], scores: list[dict[str, Any]], level: float | None
 ) -> tuple[ScoredExplanation, ...]:
     explained = {row["explainer"]: row for row in explanations}
     missing = dict.fromkeys(_EXPLANATION_COLUMNS, "") | {"status": "missing", "confidence": None}
@@ -202,6 +215,7 @@ def _pair_up(
         ScoredExplanation(
             explained.get(name, missing | {"explainer": name}),
             tuple(row for row in scores if row["explainer"] == name),
+            level,
         )
         for name in dict.fromkeys(row["explainer"] for row in (*explanations, *scores))
     )

@@ -27,6 +27,7 @@ from neuron_atlas.tasks.report.settings import About, ReportSettings
 from neuron_atlas.tasks.report.site.layout import FOLDER
 from neuron_atlas.tasks.report.strongest import select_strongest_neurons
 from neuron_atlas.tasks.report.tables import Summary, over_all_tokens, summarise, write_tables
+from neuron_atlas.tasks.report.verdict import count_verdicts, false_discovery_level
 
 SUMMARY = "summary.json"
 _OUTCOMES = (
@@ -54,6 +55,7 @@ def write_report(
     aggregates = read_table(files.tables["score_aggregates"], SCORE_AGGREGATES)
     analysis = read_analysis(files.tables, types)
     plates = draw_plates(types, scores, analysis)
+    level = false_discovery_level(aggregates)
     chosen = select_strongest_neurons(
         types, outcomes["explanations"], scores, settings.neurons_per_type
     )
@@ -65,8 +67,9 @@ def write_report(
         aggregates=aggregates,
         outcomes=outcomes,
         plates=plates,
-        neurons=_read_chosen(files, chosen, settings.exemplars),
+        neurons=_read_chosen(files, chosen, settings.exemplars, level),
         analysis=analysis,
+        verdicts=count_verdicts(scores, level),
     )
     write_page(folder, inputs)
     write_figures(folder / "figures", plates)
@@ -82,12 +85,17 @@ def write_report(
 
 
 def _read_chosen(
-    files: ReportFiles, chosen: Sequence[tuple[int, int, str]], exemplars: int
+    files: ReportFiles,
+    chosen: Sequence[tuple[int, int, str]],
+    exemplars: int,
+    level: float | None,
 ) -> list[NeuronRecord]:
     found = {}
     for layer in sorted({layer for layer, _, _ in chosen}):
         neurons = [neuron for of, neuron, _ in chosen if of == layer]
-        found[layer] = read_records(files.layers[layer], neurons, files.samples.open, exemplars)
+        found[layer] = read_records(
+            files.layers[layer], neurons, files.samples.open, exemplars, level=level
+        )
     return [found[layer][neuron] for layer, neuron, _ in chosen]
 
 

@@ -170,7 +170,8 @@ def _write_neurons(
 ) -> None:
     from neuron_atlas.tasks.report.site.neurons import write_neurons
 
-    shown = write_neurons(worker.folder / FOLDER, part, layer, samples, settings, top_n)
+    level = Accounts.from_json(read_json(worker.folder / _ACCOUNTS)).level
+    shown = write_neurons(worker.folder / FOLDER, part, layer, samples, settings, top_n, level)
     (mark,) = worker.paths
     write_json(mark, {"shown": sorted(shown)})
 
@@ -231,7 +232,7 @@ def _finish(context: Context, folder: Path, files: Files) -> Written:
 
 STAGE = Stage(
     "report",
-    3,
+    4,
     ("samples", "describe", "capture", "classify", "analyse", "explain", "simulate", "score"),
     _parameters,
     (

@@ -24,6 +24,12 @@ from neuron_atlas.tasks.artifacts import (
 from neuron_atlas.tasks.report.inputs import LayerFiles, read_types
 from neuron_atlas.tasks.report.site.layout import account_key, data_file, table_key, words_key
 from neuron_atlas.tasks.report.site.script import packed, write_script
+from neuron_atlas.tasks.report.verdict import (
+    VERDICT_COLUMNS,
+    VERDICTS,
+    false_discovery_level,
+    verdict_word,
+)
 
 UNEXPLAINED = "not explained"
 UNSCORED = "not scored"
@@ -87,8 +93,8 @@ def list_accounts(
         for explainer in explainers
         for simulator in scored.filter(explainer=explainer)["simulator"].to_list() or [""]
     ]
-    levels = read_table(aggregates, SCORE_AGGREGATES, ["level"])["level"].drop_null().to_pylist()
-    return Accounts(tuple(explainers), tuple(pairs), levels[0] if levels else None)
+    level = false_discovery_level(read_table(aggregates, SCORE_AGGREGATES, ["level"]))
+    return Accounts(tuple(explainers), tuple(pairs), level)
 
 
 def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str, Any]:
@@ -163,9 +169,11 @@ def _outcome(explained: pl.DataFrame, scored: pl.DataFrame) -> pl.Series:
 
 def _scored(scored: pl.DataFrame, outcome: pl.Series, level: float | None) -> dict[str, str]:
     beats = pl.col("q") <= (level if level is not None else -1.0)
+    verdicts = [verdict_word(row, level) or "" for row in scored.select(VERDICT_COLUMNS).to_dicts()]
     return {
         **{name: packed(_steps(scored[name])) for name in _MEASURES},
         "outcome": _coded(outcome, OUTCOMES),
+        "verdict": _coded(pl.Series(verdicts, dtype=pl.String), VERDICTS),
         "beats": packed(
             scored.select(beats.fill_null(value=False)).to_series().to_numpy().astype(np.uint8)
         ),

@@ -10,12 +10,14 @@ import numpy as np
 
 from neuron_atlas.tasks.artifacts import TESTED_TYPES, TYPES
 from neuron_atlas.tasks.artifacts.histogram import bin_edges
+from neuron_atlas.tasks.report.glossary import GLOSSARY, READING
 from neuron_atlas.tasks.report.pages import environment, stylesheet
 from neuron_atlas.tasks.report.palette import heat_colours
 from neuron_atlas.tasks.report.settings import About
 from neuron_atlas.tasks.report.site.columns import NO_NUMBER, OUTCOMES, STEPS, Accounts
 from neuron_atlas.tasks.report.site.layout import CHUNK, PER_FOLDER, SAMPLE_CHUNK, data_file
 from neuron_atlas.tasks.report.site.script import write_script, write_whole
+from neuron_atlas.tasks.report.verdict import VERDICTS
 from neuron_atlas.tasks.report.wording import TYPE_MEANINGS
 
 SCRIPTS = (
@@ -63,6 +65,9 @@ def write_index(
             "explainers": list(accounts.explainers),
             "accounts": [list(pair) for pair in accounts.pairs],
             "level": accounts.level,
+            "verdicts": list(VERDICTS),
+            "glossary": GLOSSARY,
+            "reading": READING,
             "outcomes": list(OUTCOMES),
             "seen_outcomes": [one for one in OUTCOMES if one in seen],
             "steps": STEPS,

@@ -40,10 +40,11 @@ def write_neurons(
     samples: SampleFiles,
     settings: SiteSettings,
     top_n: int,
+    level: float | None,
 ) -> set[int]:
     """Write the details of a part's neurons, `CHUNK` per file. Return the ids of their samples.
 
-    top_n: captured exemplars per neuron.
+    top_n: captured exemplars per neuron. level: the run's false discovery rate, for verdicts.
     """
     neurons = read_types(files)["neuron"].slice(part.start, part.stop - part.start).to_pylist()
     records = read_records(
@@ -53,6 +54,7 @@ def write_neurons(
         settings.exemplars,
         settings.exemplars_of_others,
         STATISTICS,
+        level,
     )
     ranked = _ranked(files, neurons, top_n)
     held_out = read_held_out(files, records, samples, settings.held_out)
@@ -92,7 +94,10 @@ def _describe(
 
 
 def _account(account: ScoredExplanation) -> dict[str, Any]:
-    """Return an explanation with its scores, without empty values."""
+    """Return an explanation with its scores, without empty values.
+
+    verdict: its word and numbers, for a score over all tokens that has one.
+    """
     row = account.explanation
     omitted = ("layer", "neuron", "type", "explainer")
     return {
@@ -104,9 +109,15 @@ def _account(account: ScoredExplanation) -> dict[str, Any]:
                 for name, value in score.items()
                 if name not in omitted and value is not None and value != ""
             }
+            | _verdict(account, score)
             for score in account.scores
         ],
     }
+
+
+def _verdict(account: ScoredExplanation, score: Mapping[str, Any]) -> dict[str, Any]:
+    verdict = account.verdict(score) if score["tokens"] == "all" else None
+    return {} if verdict is None else {"verdict": [verdict.word, verdict.numbers]}
 
 
 def _write_chunks(site: Path, part: SitePart, details: Iterator[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from neuron_atlas.tasks.report.page import PageInputs
 from neuron_atlas.tasks.report.record import NeuronRecord, gather_records
 from neuron_atlas.tasks.report.settings import About
 from neuron_atlas.tasks.report.tables import over_all_tokens
+from neuron_atlas.tasks.report.verdict import count_verdicts
 from tests.tasks.report.synthetic import (
     aggregates,
     catalog,
@@ -30,6 +31,8 @@ ABOUT = About(
     fingerprint="9f2c01",
     facts=(("samples", "1,000"),),
 )
+LEVEL = 0.05
+"""False discovery rate of the verdicts."""
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -102,12 +105,13 @@ def inputs(**changes) -> PageInputs:
         _of_layer({"types": given["types"]} | tables, layer, samples)[neuron]
         for layer, neuron, _ in chosen
     ]
-    return PageInputs(**given, plates=plates, neurons=neurons)
+    verdicts = count_verdicts(over_all_tokens(tables["scores"]), LEVEL)
+    return PageInputs(**given, plates=plates, neurons=neurons, verdicts=verdicts)
 
 
 def _of_layer(tables, layer: int, samples) -> dict[int, NeuronRecord]:
     mine = {name: table.filter(pc.field("layer") == layer) for name, table in tables.items()}
-    return gather_records(mine, samples)
+    return gather_records(mine, samples, LEVEL)
 
 
 def squeeze(words: str) -> str:

@@ -20,9 +20,15 @@
   const pair = (name, value, kind) => h("div", { class: kind || null }, h("dt", {}, name), h("dd", {}, value));
 
   const range = (low, high, write) => (Atlas.known(low) && Atlas.known(high)
-    ? pair("95\u00a0%", `${write(low)} to ${write(high)}`) : null);
+    ? pair(Atlas.term("95 % interval", "95\u00a0%"), `${write(low)} to ${write(high)}`) : null);
 
   const measured = (name, value) => (Atlas.known(value) ? `${name} ${Atlas.signed(value)}` : null);
+
+  const verdict = (score) => {
+    if (!score.verdict) return null;
+    const [word, numbers] = score.verdict;
+    return h("p", { class: "verdict" }, h("b", { class: `verdict-${word}` }, Atlas.term(word)), `: ${numbers}`);
+  };
 
   /** Return a score over all tokens. parts: the same score over visual or text tokens alone. */
   const scoreLine = (score, parts) => {
@@ -38,18 +44,18 @@
       measured("exemplars against random samples: AUC", score.detection_auc),
       measured("balanced accuracy", score.balanced_accuracy),
     ].filter(Boolean);
-    return h("div", { class: "score" }, Atlas.scoreScale(score), h("div", {},
+    return h("div", { class: "score" }, Atlas.scoreScale(score), h("div", {}, verdict(score),
       h("dl", {},
-        pair("score", Atlas.signed(score.correlation), "own"), range(score.ci_low, score.ci_high, Atlas.signed),
-        Atlas.known(score.control_other) ? pair("control", Atlas.signed(score.control_other), "other") : null,
-        Atlas.known(score.control_empty) ? pair("no words", Atlas.signed(score.control_empty)) : null,
-        Atlas.known(score.control_blind) ? pair("no explanation", Atlas.signed(score.control_blind)) : null,
-        Atlas.known(score.margin) ? pair("margin", Atlas.difference(score.margin)) : null,
+        pair(Atlas.term("score"), Atlas.signed(score.correlation), "own"), range(score.ci_low, score.ci_high, Atlas.signed),
+        Atlas.known(score.control_other) ? pair(Atlas.term("control"), Atlas.signed(score.control_other), "other") : null,
+        Atlas.known(score.control_empty) ? pair(Atlas.term("no words"), Atlas.signed(score.control_empty)) : null,
+        Atlas.known(score.control_blind) ? pair(Atlas.term("no explanation"), Atlas.signed(score.control_blind)) : null,
+        Atlas.known(score.margin) ? pair(Atlas.term("margin"), Atlas.difference(score.margin)) : null,
         range(score.margin_low, score.margin_high, Atlas.difference),
-        Atlas.known(score.q) ? pair("q", Atlas.signed(score.q, 3)) : null),
-      h("p", { class: "quiet" }, "simulated by ", foreign("bdi", {}, score.simulator),
+        Atlas.known(score.q) ? pair(Atlas.term("q-value", "q"), Atlas.signed(score.q, 3)) : null),
+      h("p", { class: "quiet" }, Atlas.term("simulator", "simulated"), " by ", foreign("bdi", {}, score.simulator),
         `, on ${Atlas.count(score.n_samples || 0)} samples, ${Atlas.count(score.n_tokens || 0)} tokens`, alone),
-      further.length ? h("p", { class: "quiet" }, further.join(", ")) : null));
+      further.length ? h("p", { class: "quiet" }, further.join(", ")) : null, Atlas.reading("score_scale")));
   };
 
   /** Return one explainer's explanation with its scores. */

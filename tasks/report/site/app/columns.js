@@ -54,7 +54,7 @@
     const account = {};
     const measures = ["correlation", "ci_low", "ci_high", "control_other", "margin"];
     for (const name of measures) account[name] = new Float32Array(columns.total);
-    for (const name of ["outcome", "beats"]) account[name] = new Uint8Array(columns.total);
+    for (const name of ["outcome", "beats", "verdict"]) account[name] = new Uint8Array(columns.total);
     const { steps, no_number: none } = Atlas.index;
     await Promise.all(Atlas.index.layers.map(async (layer, place) => {
       const loaded = await Atlas.load(`accounts/${number}/${layer.layer}`);
@@ -64,7 +64,7 @@
         const column = account[name];
         for (let row = 0; row < stored.length; row += 1) column[from + row] = stored[row] === none ? NaN : stored[row] / steps;
       }
-      for (const name of ["outcome", "beats"]) account[name].set(Atlas.bytes(loaded[name]), from);
+      for (const name of ["outcome", "beats", "verdict"]) account[name].set(Atlas.bytes(loaded[name]), from);
     }));
     return account;
   };

@@ -127,8 +127,8 @@
 
     const more = h("details", { class: "more", open: matchMedia("(min-width: 44rem)").matches }, h("summary", {}, "Filters"),
       h("div", { class: "facets" },
-        h("fieldset", {}, h("legend", {}, "Layers"), layerStrip, h("div", { class: "ends" }, from, h("span", { class: "quiet" }, "to"), to)),
-        h("fieldset", {}, h("legend", {}, "Score"), scoreStrip, h("div", { class: "ends" }, low, h("span", { class: "quiet" }, "to"), high)),
+        h("fieldset", {}, h("legend", {}, Atlas.term("layer", "Layers")), layerStrip, Atlas.reading("by_layer"), h("div", { class: "ends" }, from, h("span", { class: "quiet" }, "to"), to)),
+        h("fieldset", {}, h("legend", {}, Atlas.term("score", "Score")), scoreStrip, Atlas.reading("by_score"), h("div", { class: "ends" }, low, h("span", { class: "quiet" }, "to"), high)),
         h("div", { class: "choices" },
           chips.row,
           h("div", { class: "selects" }, rule ? field("Typed by", rule) : null, field("Status", status), account ? field("Explained by", account) : null,

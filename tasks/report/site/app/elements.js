@@ -24,5 +24,15 @@
 
   Atlas.swatch = (type) => Atlas.h("span", { class: `swatch type-${type}`, "aria-hidden": "true" });
 
+  /** Return a term of the glossary with its meaning as hover text; the Tab key reaches it too. */
+  Atlas.term = (name, text = name) => {
+    const title = Atlas.index.glossary[name];
+    if (!title) throw new Error(`no term ${name}`);
+    return Atlas.h("abbr", { title, tabindex: "0" }, text);
+  };
+
+  /** Return the sentence that says what to look for in a figure. */
+  Atlas.reading = (figure) => Atlas.h("p", { class: "guide" }, Atlas.index.reading[figure]);
+
   Atlas.announce = (message) => { document.getElementById("announcement").textContent = message; };
 })();

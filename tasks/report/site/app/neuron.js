@@ -26,7 +26,7 @@
         ? h("span", { class: `type-${type}`, vars: { "flex-grow": details.shares[place] } }) : null))),
       h("ul", {}, types.map((type, place) => h("li", { class: details.shares[place] ? null : "nil" },
         Atlas.swatch(type), type, " ", h("b", {}, Atlas.percent(details.shares[place]))))),
-      h("p", { class: "quiet" }, `of ${details.n_exemplars} exemplars`));
+      h("p", { class: "quiet" }, `of ${details.n_exemplars} `, Atlas.term("exemplar", "exemplars")));
   };
 
   const facts = (details) => {
@@ -38,7 +38,8 @@
     return h("section", { class: "whole", "aria-labelledby": "whole-title" },
       h("h2", { id: "whole-title" }, "Over the whole dataset"),
       Atlas.histogram(details),
-      h("p", { class: "under-figure" }, "Share of tokens by activation, in half octaves, on a logarithmic scale."),
+      h("p", { class: "under-figure" }, "Share of tokens by ", Atlas.term("activation"), ", in half octaves, on a logarithmic scale."),
+      Atlas.reading("histogram"),
       h("table", {}, h("thead", {}, h("tr", {}, ["Tokens", "Highest", "Mean", "Deviation", "Active"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, rows)),
       details.favourites.length ? h("p", { class: "word-list" }, h("span", { class: "quiet" }, "Peaks at "),
@@ -60,7 +61,8 @@
       }
     });
     return h("section", { "aria-labelledby": "strongest-title" },
-      h("h2", { id: "strongest-title" }, "Strongest exemplars"),
+      h("h2", { id: "strongest-title" }, "Strongest ", Atlas.term("exemplar", "exemplars")),
+      details.exemplars.length ? Atlas.reading("exemplars") : null,
       details.exemplars.length ? h("div", { class: "exemplars" },
         details.exemplars.map((one, rank) => Atlas.exemplar(one, rank, details.scale || 0)))
         : details.weaker.length ? null : h("p", { class: "empty" }, "This neuron has no exemplars."),
@@ -78,10 +80,10 @@
     if (!choice) show(0);
     return h("section", { "aria-labelledby": "held-title" },
       h("h2", { id: "held-title" }, "Real and simulated activations"),
-      h("p", { class: "lede" }, "These samples were held out from the explainer. The simulator (",
+      h("p", { class: "lede" }, "These samples were held out from the ", Atlas.term("explainer"), ". The ", Atlas.term("simulator"), " (",
         mine.map((one, place) => [place ? ", " : "", foreign("bdi", {}, one.simulator)]),
         ") predicts from the explanation alone where the neuron responds. Each side is scaled to its own maximum, because a correlation has no unit."),
-      choice, figures);
+      Atlas.reading("held_out"), choice, figures);
   };
 
   const trail = (route) => {

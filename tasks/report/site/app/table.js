@@ -7,7 +7,7 @@
     ["neuron", "Neuron"], ["type", "Type"], ["words", "Explanation"], ["score", "Score"], ["control", "Control"],
     ["margin", "Margin"], ["share", "Exemplars"], ["peak", "Highest"],
   ];
-  const LONG = { score: "score, with its 95 % interval", control: "score of another neuron\u2019s explanation", margin: "score minus the best control, or minus 0 if that is higher", share: "share of exemplars of its type", peak: "highest activation" };
+  const TERMS = { neuron: ["neuron", "layer"], type: ["type"], score: ["score", "verdict"], control: ["control"], margin: ["margin"], share: ["exemplar"], peak: ["peak"] };
   const lastView = { top: 0, hash: "" };
 
   const scoreCell = (account, row) => {
@@ -15,13 +15,15 @@
     if (Number.isNaN(score)) return h("span", { class: "cell score-cell none", role: "cell" }, h("span", { class: "quiet" }, "\u2013"));
     const along = (value) => `${((Math.min(1, Math.max(-1, value)) + 1) / 2) * 100}%`;
     const [low, high, control] = [account.ci_low[row], account.ci_high[row], account.control_other[row]];
+    const word = Atlas.index.verdicts[account.verdict[row]];
     const marks = [h("i", { class: "zero" })];
     if (!Number.isNaN(low) && !Number.isNaN(high)) {
       marks.push(h("i", { class: "range", vars: { left: along(low), width: `calc(${along(high)} - ${along(low)})` } }));
     }
     if (!Number.isNaN(control)) marks.push(h("i", { class: "other", vars: { left: along(control) } }));
     marks.push(h("i", { class: "dot", vars: { left: along(score) } }));
-    return h("span", { class: "cell score-cell", role: "cell" }, h("b", { class: account.beats[row] ? "beats" : null }, Atlas.signed(score)),
+    return h("span", { class: "cell score-cell", role: "cell" }, h("span", { class: "judged" }, h("b", { class: account.beats[row] ? "beats" : null }, Atlas.signed(score)),
+      word ? h("span", { class: `verdict-${word}` }, word) : null),
       h("span", { class: "mini", "aria-hidden": "true" }, marks));
   };
 
@@ -145,9 +147,11 @@
     };
   };
 
+  const meaning = (key) => TERMS[key]?.map((name) => Atlas.index.glossary[name]).join(" ");
+
   const heads = (state, sortBy) => h("div", { class: "row head", role: "row", "aria-rowindex": 1 }, HEADS.map(([key, name]) => h("span", {
     class: `cell head-${key}`, role: "columnheader", "aria-sort": state.sort === key ? (state.down ? "descending" : "ascending") : "none",
-  }, h("button", { type: "button", onclick: () => sortBy(key), title: LONG[key] || null }, name, h("span", { class: "arrow", "aria-hidden": "true" })))));
+  }, h("button", { type: "button", onclick: () => sortBy(key), title: meaning(key) }, name, h("span", { class: "arrow", "aria-hidden": "true" })))));
 
   /** Show the table in `main`. Return its key handlers. */
   Atlas.showTable = async (main, route, isCurrent) => {

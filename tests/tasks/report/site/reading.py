@@ -30,7 +30,9 @@ def write(made: MadeUp, site: Path, title: str = "Painted", **settings: int) -> 
     shown: set[int] = set()
     for files in made.layers:
         for part in cut_layer(files):
-            shown |= write_neurons(site, part, files, made.samples, asked, made.top_n)
+            shown |= write_neurons(
+                site, part, files, made.samples, asked, made.top_n, accounts.level
+            )
     for batch in cut_samples(shown):
         write_samples(site, batch, made.samples, asked)
     write_index(site, rows, accounts, ABOUT, title)

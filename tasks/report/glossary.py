@@ -1,0 +1,69 @@
+"""Explain the terms and the figures of the page, the site and the notebook, in a sentence each."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from neuron_atlas.tasks.report.verdict import MEANINGS
+
+GLOSSARY = {
+    "neuron": "One unit of the model, named by its layer and its index in that layer.",
+    "layer": "One block of the language model; layer 0 is the first.",
+    "type": "What a neuron responds to in most of its exemplars: visual, text, multi-modal or "
+    "unknown.",
+    "activation": "How strongly the neuron responds to one token: a patch of the image or a piece "
+    "of the text.",
+    "exemplar": "A sample of the dataset among those that activate the neuron most.",
+    "peak": "The neuron's highest activation over the tokens of a sample.",
+    "heat map": "Colors over the image that show the neuron's activation at each patch.",
+    "explainer": "The author of an explanation: a model or a method that sees exemplars and says "
+    "what the neuron responds to.",
+    "simulator": "The model or method that reads only an explanation and predicts the neuron's "
+    "activation at each token.",
+    "score": "Signed correlation between a neuron's real activations and those predicted from its "
+    "explanation, on samples that the explainer never saw: 1 is perfect, 0 is chance.",
+    "control": "The same score for a prediction that should not work, such as one from another "
+    "neuron's explanation.",
+    "no words": "A control: the score of an explanation without words.",
+    "no explanation": "A control: the score of a prediction from the neuron's mean activation at "
+    "each position and the frequency of words.",
+    "margin": "The score minus the highest of its controls, or minus 0 if all controls are lower.",
+    "95 % interval": "Range of values from resampling the data: narrow if the number is certain, "
+    "wide if it is not.",
+    "q-value": "The smallest false discovery rate at which this explanation still beats its "
+    "controls; small is good.",
+    "calibration": "Samples, apart from the scored ones, on which predictions are put on the "
+    "neuron's scale and thresholds are chosen.",
+    "detection AUC": "Chance that an exemplar gets a higher prediction than a random sample: 1 is "
+    "perfect, 0.5 is chance.",
+    "concentration": "How unevenly an image activates the neuron: 0 for evenly, 1 for a single "
+    "patch.",
+    "verdict": "How far a score shows that the explanation works: clear, weak or none.",
+    **MEANINGS,
+}
+"""One sentence for each term."""
+
+READING = {
+    "score_scale": "Look for a dot (the score) to the right of the diamond (the control), with a "
+    "bar (the 95 % interval) that does not reach it.",
+    "exemplars": "Look for what the colored patches and words of all samples have in common, and "
+    "whether the explanation names it.",
+    "held_out": "Look for the same patches and words colored in both: the closer the two, the "
+    "better the explanation predicts the neuron.",
+    "histogram": "Look for the role whose bars reach further to the right: the neuron responds "
+    "most strongly there.",
+    "by_layer": "Look for layers where a type or your search is frequent.",
+    "by_score": "Look for neurons to the right of the middle line: their explanations predict "
+    "better than chance.",
+}
+"""What to look for in each figure that is drawn for a neuron or above the table."""
+
+
+def term(name: str, text: str = "", *, focusable: bool = True) -> Markup:
+    """Return a term as `<abbr>` with its meaning as hover text. Raises KeyError.
+
+    text: the words shown; the name by default. focusable: whether the Tab key reaches the term and
+    shows its meaning. Leave it out where a term repeats for each neuron of a page.
+    """
+    tab_stop = Markup(' tabindex="0"') if focusable else ""
+    return Markup('<abbr title="{}"{}>{}</abbr>').format(GLOSSARY[name], tab_stop, text or name)
