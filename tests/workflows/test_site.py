@@ -1,9 +1,12 @@
 """The site that a run writes."""
 
+import html
 import json
+import re
 
 import pytest
 
+from neuron_atlas.tasks.atlas import Atlas as Opened
 from neuron_atlas.workflows.stages.report import PARTS
 from tests.workflows.runs import LAYERS, Atlas, runs_in, small_run
 
@@ -53,6 +56,29 @@ def test_the_page_leads_to_the_site_and_stands_without_it_where_none_is_written(
     alone = (first_run.folder("report") / "index.html").read_text(encoding="utf-8")
     assert "site/index.html" not in alone
     assert not (first_run.folder("report") / "site").exists()
+
+
+def test_page_site_and_notebook_give_the_same_verdict_on_a_neuron(with_site):
+    report = with_site.folder("report")
+    page = (report / "index.html").read_text(encoding="utf-8")
+    opened = Opened.open(with_site.store.out)
+    size = value(report / "site" / "data" / "index.js")["chunk"]
+    found = []
+    for article in re.findall(r'<article class="neuron".*?</article>', page, re.DOTALL):
+        layer, index = map(int, re.search(r'id="n-(\d+)-(\d+)"', article).groups())
+        details = value(report / "site" / "data" / "neurons" / str(layer) / f"{index // size}.js")
+        scores = [one for part in details[index % size]["accounts"] for one in part["scores"]]
+        on_site = [": ".join(one["verdict"]) for one in scores if "verdict" in one]
+        assert verdicts(article) == on_site
+        assert verdicts(opened.neuron(layer, index)._repr_html_()) == on_site
+        found += on_site
+    assert found
+
+
+def verdicts(markup):
+    """The words of each verdict in HTML."""
+    lines = re.findall(r'<p class="verdict">(.*?)</p>', markup)
+    return [html.unescape(re.sub("<[^>]+>", "", line)) for line in lines]
 
 
 def test_mlflow_gets_the_page_and_not_the_sites_many_files(with_site):

@@ -437,3 +437,27 @@ def test_what_is_announced_of_a_neuron_is_what_its_page_shows(folder_visit, site
     assert (
         page.locator("#announcement").inner_text() == f"Layer 0, neuron {differs}, {paper[differs]}"
     )
+
+
+def test_a_score_has_its_verdict_and_the_keyboard_reaches_what_a_term_means(folder_visit, site):
+    glossary = value(site, "index")["glossary"]
+    index, (word, numbers_) = next(
+        (index, score["verdict"])
+        for index in range(1, 64)
+        for account in neuron(site, 0, index)["accounts"][:1]
+        for score in account["scores"]
+        if "verdict" in score
+    )
+    page = folder_visit.open(f"#/neuron/0:{index}").page
+    verdict = page.locator(".verdict")
+    assert verdict.inner_text() == f"{word}: {numbers_}"
+    term = verdict.locator("abbr")
+    assert term.get_attribute("title") == glossary[word]
+    assert term.evaluate("one => getComputedStyle(one, '::after').content") == "none"
+    term.focus()
+    shown = term.evaluate("one => getComputedStyle(one, '::after').content")
+    assert glossary[word] in shown
+    folder_visit.open("#/neurons")
+    cell = page.locator(f'.row[data-position="{index}"] .score-cell')
+    assert cell.inner_text().split()[1] == word
+    assert glossary["margin"] in page.locator(".head-margin button").get_attribute("title")
