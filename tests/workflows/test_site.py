@@ -67,7 +67,7 @@ def test_page_site_and_notebook_give_the_same_verdict_on_a_neuron(with_site):
     for article in re.findall(r'<article class="neuron".*?</article>', page, re.DOTALL):
         layer, index = map(int, re.search(r'id="n-(\d+)-(\d+)"', article).groups())
         details = value(report / "site" / "data" / "neurons" / str(layer) / f"{index // size}.js")
-        scores = [one for part in details[index % size]["accounts"] for one in part["scores"]]
+        scores = [one for part in details[index % size]["explanations"] for one in part["scores"]]
         on_site = [": ".join(one["verdict"]) for one in scores if "verdict" in one]
         assert verdicts(article) == on_site
         assert verdicts(opened.neuron(layer, index)._repr_html_()) == on_site

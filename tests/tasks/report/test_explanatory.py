@@ -82,12 +82,12 @@ def test_every_figure_of_the_page_has_a_caption_and_says_what_to_look_for(render
     page, _ = render(given)
     figures = re.findall(r"<figure.*?</figure>", page, re.DOTALL)
     captions = [re.search(r"<figcaption>(.*?)</figcaption>", one, re.DOTALL) for one in figures]
-    assert len(figures) == len(given.plates) + len(given.neurons[0].exemplars)
+    assert len(figures) == len(given.figures) + len(given.neurons[0].exemplars)
     assert all(caption and caption[1].strip() for caption in captions)
-    for plate in given.plates:
-        assert plate.look_for.startswith("Look ")
-        assert plate.look_for.count(".") == 1
-        assert plate.look_for in squeeze(Outline(page).words)
+    for one in given.figures:
+        assert one.look_for.startswith("Look ")
+        assert one.look_for.count(".") == 1
+        assert one.look_for in squeeze(Outline(page).words)
     for figure in ("score_scale", "exemplars"):
         assert READING[figure] in squeeze(Outline(page).words)
 

@@ -10,8 +10,8 @@ def test_the_table_and_a_neuron_give_the_verdict_of_its_record(made, site):
         records = read_records(
             layer, range(64), made.samples.open_layouts, exemplars=1, level=index["level"]
         )
-        for number, (explainer, _) in enumerate(index["accounts"]):
-            codes = numbers(value(site, f"accounts/{number}/{layer.layer}")["verdict"], "u1")
+        for number, (explainer, _) in enumerate(index["pairs"]):
+            codes = numbers(value(site, f"scores/{number}/{layer.layer}")["verdict"], "u1")
             for place, code in enumerate(codes):
                 wanted, shown = (_verdicts(one, explainer) for one in (
                     records[place], neuron(site, layer.layer, place),
