@@ -4,7 +4,7 @@
 
 Runs three methods over the same samples, interleaved in one process: the forward pass alone;
 capture, with peaks, moments, histograms and traces of all layers; and the usual implementation (see
-bench/usual_way.py). Needs only torch, transformers and pyarrow, so it runs on any GPU machine.
+bench/baseline.py). Needs only torch, transformers and pyarrow, so it runs on any GPU machine.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
+from bench.baseline import capture_baseline
 from bench.subjects import SHAPES, Samples, subject_and_samples
-from bench.usual_way import usual_way
 from neuron_atlas.tasks.capture.batch import batches
-from neuron_atlas.tasks.capture.capture import Recording, capture
+from neuron_atlas.tasks.capture.capture import RecordSpec, capture
 from neuron_atlas.tasks.capture.memory_plan import Demand, MemoryPlan, Pass
 from neuron_atlas.tasks.capture.observe import observe_backend
 from neuron_atlas.tasks.capture.random_samples import draw_random
@@ -33,11 +33,11 @@ from neuron_atlas.tasks.subject.load import Subject
 
 TOP_N = 50
 RANDOM_SAMPLES = 32
-USUAL_SHARE = 64
+BASELINE_SHARE = 64
 """The usual implementation is slow, so it gets one in this many samples."""
 
 TARGETS = {"cpu": 1.25, "cuda": 1.10}
-USUAL_TARGET = 10.0
+BASELINE_TARGET = 10.0
 
 
 def main() -> None:
@@ -54,13 +54,13 @@ def main() -> None:
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     subject, samples = subject_and_samples(options.shape, options.samples, device)
     samples.sort(key=lambda sample: len(sample[1].input_ids), reverse=True)
-    subset = samples[:: max(1, min(USUAL_SHARE, len(samples)))]
+    subset = samples[:: max(1, min(BASELINE_SHARE, len(samples)))]
     # The share of samples in the top N is the same as for all samples.
     subset_top_n = max(1, TOP_N * len(subset) // len(samples))
     methods: dict[str, tuple[Callable[[], object], int]] = {
         "forward": (lambda: _bare(subject, samples, options.batch_size), len(samples)),
         "capture": (lambda: capture_all(subject, samples, options.batch_size), len(samples)),
-        "usual": (lambda: usual_way(subject, subset, subset_top_n), len(subset)),
+        "usual": (lambda: capture_baseline(subject, subset, subset_top_n), len(subset)),
     }
     speeds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(options.rounds + 1):
@@ -82,7 +82,7 @@ def capture_all(
     visual = max(encoded.n_visual for _, encoded in samples)
     text = max(encoded.n_text for _, encoded in samples)
     random_ids = draw_random([sample_id for sample_id, _ in samples], RANDOM_SAMPLES, seed=0)
-    recording = Recording(layers, "gate", top_n, Layout(visual, text), random_ids)
+    recording = RecordSpec(layers, "gate", top_n, Layout(visual, text), random_ids)
     plan = MemoryPlan((Pass(layers, ()),), Demand(0, 0, 0, {}), batch_size)
     return dict(capture(subject, lambda: samples, recording, plan))
 
@@ -121,7 +121,7 @@ def _result(
         "time_capture_over_forward": ratio("capture", "forward"),
         "target_capture_over_forward": TARGETS[subject.device.type],
         "time_usual_over_capture": ratio("usual", "capture"),
-        "target_usual_over_capture": USUAL_TARGET,
+        "target_usual_over_capture": BASELINE_TARGET,
     }
 
 

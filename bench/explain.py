@@ -34,7 +34,7 @@ import openai
 import ray
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import connect, in_parallel
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request import Request
@@ -149,12 +149,12 @@ def _account_client(base_url: str, folder: Path, seconds: float) -> None:
         open_account(folder / "journal.sqlite", "bench", None, settings, PRICES) as account,
     ):
         account.share_limits()
-        calls = Calls(account)
+        calls = CallOptions(account)
         worker = ray.remote(num_cpus=1)(_run_worker)
         ray.get([worker.remote(settings, calls, w, seconds) for w in range(WORKERS)])
 
 
-def _run_worker(settings: ClientSettings, calls: Calls, worker: int, seconds: float) -> None:
+def _run_worker(settings: ClientSettings, calls: CallOptions, worker: int, seconds: float) -> None:
     async def work() -> None:
         deadline = time.monotonic() + seconds
         async with connect(settings, calls, PRICES) as connection:
@@ -244,7 +244,7 @@ def run_queue(base_url: str, journal: str, neurons: int) -> None:
 
     async def work() -> None:
         async with connect(
-            settings, Calls(LocalAccount(journal, limits=settings.limits)), PRICES
+            settings, CallOptions(LocalAccount(journal, limits=settings.limits)), PRICES
         ) as connection:
 
             async def ask(number: int) -> str:

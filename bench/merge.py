@@ -24,14 +24,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from bench.made_up.layer import make_moments
+from bench.synthetic.layer import make_moments
 from neuron_atlas.tasks.artifacts import (
     HISTOGRAMS,
     MOMENTS,
     RANDOM_TRACES,
     TRACES,
     TableSpec,
-    exemplars,
+    exemplars_spec,
     layer_file,
     read_table,
     write_table,
@@ -98,7 +98,7 @@ def _one_process() -> ProcessPoolExecutor:
 
 
 def _specs(top_n: int) -> list[TableSpec]:
-    return [exemplars(top_n), TRACES, RANDOM_TRACES, HISTOGRAMS, MOMENTS]
+    return [exemplars_spec(top_n), TRACES, RANDOM_TRACES, HISTOGRAMS, MOMENTS]
 
 
 def _read_and_write(shards: Sequence[Path], top_n: int, folder: Path) -> float:
@@ -144,7 +144,7 @@ def _write_shard(folder: Path, number: int, options: argparse.Namespace) -> Path
         for name, values in columns.items()
     }
     tables = [
-        (exemplars(top_n), pa.table(neuron_columns | ranked)),
+        (exemplars_spec(top_n), pa.table(neuron_columns | ranked)),
         (TRACES, _traces(rng, ids, options.trace_tokens)),
         (RANDOM_TRACES, _traces(rng, ids[:, :4], options.trace_tokens).drop("rank")),
         (HISTOGRAMS, _histograms(rng, neuron_columns)),

@@ -35,7 +35,7 @@ from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, Pur
 from neuron_atlas.tasks.score.aggregate import aggregate_scores
 from neuron_atlas.tasks.score.score import score_neurons
 from neuron_atlas.tasks.score.settings import ScoreSettings
-from neuron_atlas.tasks.score.significance import judge
+from neuron_atlas.tasks.score.significance import add_significance
 
 SECONDS, GIGABYTES = 60, 3
 """Targets for a run of the default size."""
@@ -131,7 +131,7 @@ def _scoring(options: argparse.Namespace) -> dict[str, Any]:
             )
         )
     start = time.perf_counter()
-    scores = judge(pa.concat_tables([result.scores for result in results]))
+    scores = add_significance(pa.concat_tables([result.scores for result in results]))
     aggregates = aggregate_scores(scores, settings)
     gathering = time.perf_counter() - start
     rss = [*(result.max_rss for result in results), _max_rss()]

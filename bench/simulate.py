@@ -27,7 +27,7 @@ import hydra
 import openai
 from hydra.core.global_hydra import GlobalHydra
 
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.request_file import (
     FiledRequest,
     RequestFile,
@@ -123,7 +123,7 @@ def _prepare(folder: Path, neurons: int, in_flight: int) -> list[FiledRequest]:
     step = stage.steps[-1]
     for item in step.items(context, folder / "none"):
         file = RequestFile(folder / "requests" / f"{item.key}.jsonl")
-        step.work(Worker(folder / "none", calls=Calls(file=file)), *item.inputs)
+        step.work(Worker(folder / "none", calls=CallOptions(file=file)), *item.inputs)
     return list(read_request_files(sorted((folder / "requests").glob("*.jsonl"))))
 
 

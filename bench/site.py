@@ -24,15 +24,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.made_up.atlas import MadeUp, make_up
-from bench.made_up.sizes import Sizes
 from bench.site_size import Shape, expected_bytes
+from bench.synthetic.atlas import SyntheticAtlas, write_synthetic_atlas
+from bench.synthetic.sizes import Sizes
 from neuron_atlas.tasks.report.settings import About, SiteSettings
-from neuron_atlas.tasks.report.site.columns import list_accounts, write_columns
+from neuron_atlas.tasks.report.site.columns import list_score_pairs, write_columns
 from neuron_atlas.tasks.report.site.index import write_index
-from neuron_atlas.tasks.report.site.layout import cut_layer
+from neuron_atlas.tasks.report.site.layout import split_layer
 from neuron_atlas.tasks.report.site.neurons import write_neurons
-from neuron_atlas.tasks.report.site.samples import cut_samples, write_samples
+from neuron_atlas.tasks.report.site.samples import split_samples, write_samples
 
 TARGET_S = 2.0
 _SETTINGS = SiteSettings()
@@ -65,7 +65,7 @@ def main() -> None:
         top_n=4,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        atlas = make_up(Path(scratch) / "tables", sizes, ["gpt4o"])
+        atlas = write_synthetic_atlas(Path(scratch) / "tables", sizes, ["gpt4o"])
         site = Path(scratch) / "report" / "site"
         written = _write(site, atlas)
         written["bytes"] = _bytes_by_kind(site)
@@ -93,7 +93,7 @@ def calculated_bytes() -> dict[str, dict[str, int]]:
     return {name: expected_bytes(shape, _SETTINGS) for name, shape in shapes.items()}
 
 
-def _write(site: Path, atlas: MadeUp) -> dict[str, Any]:
+def _write(site: Path, atlas: SyntheticAtlas) -> dict[str, Any]:
     """Write the site in this process; return the seconds of each step, and the peak memory."""
     seconds = {}
 
@@ -103,38 +103,36 @@ def _write(site: Path, atlas: MadeUp) -> dict[str, Any]:
         seconds[name] = round(time.perf_counter() - start, 1)
         return value
 
-    accounts = list_accounts(
+    pairs = list_score_pairs(
         [path for files in atlas.layers for path in files["explanations"]],
         [path for files in atlas.layers for path in files["scores"]],
         atlas.aggregates,
     )
-    rows = timed(
-        "columns", lambda: [write_columns(site, files, accounts) for files in atlas.layers]
-    )
+    rows = timed("columns", lambda: [write_columns(site, files, pairs) for files in atlas.layers])
     sample_ids = timed(
         "neurons",
         lambda: {
             sample_id
             for files in atlas.layers
-            for part in cut_layer(files)
+            for part in split_layer(files)
             for sample_id in write_neurons(site, part, files, atlas.samples, _SETTINGS, atlas.top_n)
         },
     )
     timed("samples", lambda: _write_samples(site, atlas, sample_ids))
     about = About("llava-1.5-7b", "made up", "0", ())
-    timed("index", lambda: write_index(site, rows, accounts, about, "LLaVA-1.5-7B"))
+    timed("index", lambda: write_index(site, rows, pairs, about, "LLaVA-1.5-7B"))
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"seconds": seconds, "settings": asdict(_SETTINGS), "resident_gb": round(resident, 2)}
 
 
-def _write_samples(site: Path, atlas: MadeUp, sample_ids: set[int]) -> None:
-    for batch in cut_samples(sample_ids):
+def _write_samples(site: Path, atlas: SyntheticAtlas, sample_ids: set[int]) -> None:
+    for batch in split_samples(sample_ids):
         write_samples(site, batch, atlas.samples, _SETTINGS)
 
 
 def _bytes_by_kind(site: Path) -> dict[str, int]:
     kinds = {"images": site / "images"} | {
-        name: site / "data" / name for name in ("table", "accounts", "words", "neurons", "samples")
+        name: site / "data" / name for name in ("table", "scores", "words", "neurons", "samples")
     }
     sizes = {
         name: sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -8,12 +8,12 @@ from neuron_atlas.tasks.report.settings import SiteSettings
 
 _BASE64 = 4 / 3
 _TABLE_BYTES = 4 + 1 + 4 + 4 + 1
-_ACCOUNT_BYTES = 5 * 2 + 3
+_SCORE_BYTES = 5 * 2 + 3
 """What the columns hold of a neuron: see columns.py."""
 _FACTS = 1050
 """Characters of a neuron's numbers: histograms, moments, words, exemplars without heat maps; those
 of the bundled subject's over 1,000 scenes have as many on average."""
-_ACCOUNT = 1900
+_EXPLANATION = 1900
 """The same of one explainer's words, scores and held-out samples."""
 
 
@@ -44,10 +44,10 @@ def expected_bytes(shape: Shape, settings: SiteSettings) -> dict[str, int]:
     held_out = shape.explained * settings.held_out * (1 + shape.explainers)
     said = shape.explained * shape.explainers
     kinds = {
-        "table": shape.neurons * (_TABLE_BYTES + _ACCOUNT_BYTES * shape.explainers) * _BASE64,
+        "table": shape.neurons * (_TABLE_BYTES + _SCORE_BYTES * shape.explainers) * _BASE64,
         "words": said * shape.words,
         "traces": (with_heat + held_out) * trace,
-        "facts": shape.neurons * _FACTS + said * _ACCOUNT,
+        "facts": shape.neurons * _FACTS + said * _EXPLANATION,
         "samples": shape.samples * shape.text * 8,
         "images": shape.samples * shape.image,
     }

@@ -11,14 +11,14 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.samples.scenes import Scenes
-from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded, encode
+from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, EncodedSample, encode
 from neuron_atlas.tasks.subject.load import Subject, load_subject
 from neuron_atlas.tasks.subject.settings import SubjectSettings
 
 BUNDLED = Path(__file__).parent.parent / "infra" / "subject" / "llava-scenes"
 SHAPES = ("bundled", "llava-1.5-7b")
 
-Samples = list[tuple[int, Encoded]]
+Samples = list[tuple[int, EncodedSample]]
 
 _IMAGE_TOKEN = 32_000
 _PATCHES = 24
@@ -31,7 +31,7 @@ def subject_and_samples(shape: str, count: int, device: torch.device) -> tuple[S
     if shape == "bundled":
         subject = load_subject(SubjectSettings(model=str(BUNDLED)), device)
         return subject, scene_samples(subject, count)
-    return _llava_7b(device), _made_up_samples(count)
+    return _llava_7b(device), _synthetic_samples(count)
 
 
 def scene_samples(subject: Subject, count: int) -> Samples:
@@ -70,7 +70,7 @@ def _llava_7b(device: torch.device) -> Subject:
     return Subject(settings, model.eval(), None, device)
 
 
-def _made_up_samples(count: int) -> Samples:
+def _synthetic_samples(count: int) -> Samples:
     """Return samples in LLaVA-1.5's format: 576 visual tokens, and texts of 60 to 199 tokens."""
     rng = np.random.default_rng(0)
     region = Region(0, _PATCHES, _PATCHES, 0, 0, 336, 336)
@@ -84,6 +84,9 @@ def _made_up_samples(count: int) -> Samples:
         pixels = torch.from_numpy(rng.normal(size=(1, 3, 336, 336)).astype(np.float32))
         pieces = ("x",) * n_text
         samples.append(
-            (sample_id, Encoded(input_ids, roles, {"pixel_values": pixels}, pieces, (region,)))
+            (
+                sample_id,
+                EncodedSample(input_ids, roles, {"pixel_values": pixels}, pieces, (region,)),
+            )
         )
     return samples

@@ -34,7 +34,7 @@ from neuron_atlas.tasks.artifacts import (
     write_table,
 )
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges
-from neuron_atlas.tasks.classify.conclude import conclude
+from neuron_atlas.tasks.classify.decide import decide_types
 from neuron_atlas.tasks.classify.tested import RateRule
 
 N_VISUAL, N_TEXT = 13_000_000, 2_000_000
@@ -56,7 +56,7 @@ def main() -> None:
         return
     with TemporaryDirectory(dir=options.out.resolve().parent) as folder:
         for layer in range(options.layers):
-            histograms = made_up_histograms(layer, options.neurons)
+            histograms = synthetic_histograms(layer, options.neurons)
             write_table(histograms, HISTOGRAMS, Path(folder) / layer_file("histograms", layer))
         size = sum(path.stat().st_size for path in Path(folder).glob("*.parquet"))
         command = [sys.executable, "-m", "bench.types", "--work", folder]
@@ -95,7 +95,7 @@ def type_neurons(folder: Path, layers: int) -> dict[str, object]:
         histograms = read_table(folder / layer_file("histograms", layer), HISTOGRAMS)
         write_table(rule.test(histograms), NEURON_TESTS, path)
     written = [folder / path.name for path in tested]
-    conclude(rule, tested, written)
+    decide_types(rule, tested, written)
     seconds = time.perf_counter() - start
     processor_seconds = time.process_time() - processor
     kinds = pa.concat_tables(pq.read_table(path, columns=["type_tested"]) for path in written)
@@ -108,7 +108,7 @@ def type_neurons(folder: Path, layers: int) -> dict[str, object]:
     }
 
 
-def made_up_histograms(layer: int, neurons: int) -> pa.Table:
+def synthetic_histograms(layer: int, neurons: int) -> pa.Table:
     """Return synthetic `histograms` rows of one layer.
 
     A neuron's activations are exponentially distributed, with a separate scale for each role and

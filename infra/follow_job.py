@@ -15,7 +15,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.errors import INTERRUPTED, ConfigError, RunError
 
 _ANSWER_TIMEOUT_S = 5.0
@@ -34,7 +34,9 @@ def submit(
     """
     client = _client(address)
     if needs_no_token(client.get_address()):
-        say(f"cluster    {address} needs no token: anyone who can reach it can run code there")
+        print_line(
+            f"cluster    {address} needs no token: anyone who can reach it can run code there"
+        )
     try:
         return client, client.submit_job(entrypoint=entrypoint, runtime_env=dict(runtime_env))
     except RuntimeError as error:
@@ -59,7 +61,9 @@ async def follow(client: JobSubmissionClient, job: str) -> int:
         if stopping is not None:
             detach.set()
             return
-        say(f"stopping   {job}, which finishes work in progress; press Ctrl-C again not to wait")
+        print_line(
+            f"stopping   {job}, which finishes work in progress; press Ctrl-C again not to wait"
+        )
         stopping = loop.create_task(_stop(client, job))
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -71,7 +75,7 @@ async def follow(client: JobSubmissionClient, job: str) -> int:
         await asyncio.wait({printing, detaching}, return_when=asyncio.FIRST_COMPLETED)
         if detach.is_set():
             printing.cancel()
-            say(_detached(job, stopping))
+            print_line(_detached(job, stopping))
             return INTERRUPTED
         detaching.cancel()
         return _status(printing.result(), job, stopping is not None)
@@ -93,7 +97,7 @@ async def _stop(client: JobSubmissionClient, job: str) -> None:
         except Exception as error:  # Retry after any error: nothing else stops the job.
             failures += 1
             if failures == 1:
-                say(f"run-cluster: could not stop {job} ({_first_line(error)}); retrying")
+                print_line(f"run-cluster: could not stop {job} ({_first_line(error)}); retrying")
         await asyncio.sleep(_RETRY_WAIT_S)
 
 
@@ -129,7 +133,7 @@ async def _print_log(client: JobSubmissionClient, job: str) -> JobDetails:
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             failures += 1
             if failures == 1:
-                say(f"run-cluster: lost the job's log ({_first_line(error)}); reconnecting")
+                print_line(f"run-cluster: lost the job's log ({_first_line(error)}); reconnecting")
             if failures >= _MAX_RETRIES:
                 raise RunError(
                     f"no answer from the cluster for {_MAX_RETRIES * _RETRY_WAIT_S:.0f} s; {job} "
@@ -146,14 +150,16 @@ def _status(details: JobDetails, job: str, stopped: bool) -> int:
     if status == JobStatus.STOPPED:
         if stopped:
             return INTERRUPTED
-        say(f"run-cluster: another client stopped {job}; run the same command again to continue")
+        print_line(
+            f"run-cluster: another client stopped {job}; run the same command again to continue"
+        )
         return 1
     if code is not None and 0 < code < 256:
         return code
     reason = _first_line(details.message or "no reason given")
     if code is not None and code < 0:
         reason = f"its driver was killed by {signal.Signals(-code).name}"
-    say(
+    print_line(
         f"run-cluster: {job} failed: {reason}. Finished work is kept; run the same command again "
         "to continue"
     )

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.workflows.cluster.signals import keeping_sigterm
+from neuron_atlas.workflows.cluster.signals import preserve_sigterm
 from neuron_atlas.workflows.cluster.start import start_with_retries
 from neuron_atlas.workflows.run.errors import RunError
 
@@ -38,7 +38,7 @@ def local_cluster(nodes: int) -> Iterator[str]:
         cores = max(1, (os.cpu_count() or 1) // nodes)
         cluster = Cluster(shutdown_at_exit=True)
         try:
-            with keeping_sigterm():
+            with preserve_sigterm():
                 _start(cluster, nodes, cores)
             yield f"http://{cluster.webui_url}"
         finally:

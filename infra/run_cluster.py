@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.infra.local_cluster import local_cluster
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.cluster.signals import stop_on_signals
 from neuron_atlas.workflows.run.errors import INTERRUPTED, ConfigError, RunError
 
@@ -38,13 +38,13 @@ def main() -> None:
     try:
         sys.exit(run_cluster(options.settings, options.nodes, os.environ.get("RAY_ADDRESS", "")))
     except ConfigError as error:
-        say(f"run-cluster: {error}")
+        print_line(f"run-cluster: {error}")
         sys.exit(2)
     except RunError as error:
-        say(f"run-cluster: {error}")
+        print_line(f"run-cluster: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        say(
+        print_line(
             "run-cluster: interrupted; finished work is kept. Run the same command again to "
             "continue"
         )
@@ -66,11 +66,13 @@ def run_cluster(settings: Sequence[str], nodes: int, address: str) -> int:
         f"exec {shlex.quote(sys.executable)} -m neuron_atlas.workflows.atlas {shlex.join(settings)}"
     )
     if address:
-        check_out(settings, address)
+        check_output_path(settings, address)
         remote = f"exec python -m neuron_atlas.workflows.atlas {shlex.join(settings)}"
         return _run_job(address, remote, _runtime_env())
     with local_cluster(nodes) as server:
-        say(f"cluster    {nodes} Ray nodes on this machine; {server} needs the token of this run")
+        print_line(
+            f"cluster    {nodes} Ray nodes on this machine; {server} needs the token of this run"
+        )
         return _run_job(server, entrypoint, {})
 
 
@@ -88,7 +90,7 @@ def refuse_secrets(settings: Sequence[str], environment: Mapping[str, str]) -> N
             )
 
 
-def check_out(settings: Sequence[str], address: str) -> None:
+def check_output_path(settings: Sequence[str], address: str) -> None:
     """Raise ConfigError if `out` is a relative path: each node would write to its own disk."""
     out = next(
         (value for name, _, value in map(_split, reversed(settings)) if name == "out"), "out"
@@ -118,7 +120,7 @@ def _run_job(address: str, entrypoint: str, runtime_env: Mapping[str, Any]) -> i
 
     logging.disable(logging.WARNING)  # Hide Ray's lines about uploads and requests.
     client, job = submit(address, entrypoint, runtime_env)
-    say(f"job        {job}, at {client.get_address()}")
+    print_line(f"job        {job}, at {client.get_address()}")
     return asyncio.run(follow(client, job))
 
 

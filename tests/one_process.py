@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from neuron_atlas.tasks.analyse.responses import responses
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
-from neuron_atlas.tasks.analyse.words import lexicon, list_words
+from neuron_atlas.tasks.analyse.words import build_lexicon, list_words
 from neuron_atlas.tasks.artifacts import (
     CONCEPTS,
     DESCRIPTIONS,
@@ -27,7 +27,7 @@ from neuron_atlas.tasks.capture.merge import merge_layer
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.capture.shard import capture_shard
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
-from neuron_atlas.tasks.classify.conclude import conclude
+from neuron_atlas.tasks.classify.decide import decide_types
 from neuron_atlas.tasks.classify.rule import Rule, RuleWithTests
 from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose, load_evidence
 from neuron_atlas.tasks.samples.catalog import Catalog, open_catalog
@@ -117,7 +117,7 @@ def types_by_tests(
         histograms = read_table(captured / layer_file("histograms", layer), HISTOGRAMS)
         write_table(rule.test(histograms), NEURON_TESTS, folder / "without-q" / name)
     written = [folder / name for name in names]
-    conclude(rule, [folder / "without-q" / name for name in names], written)
+    decide_types(rule, [folder / "without-q" / name for name in names], written)
     return read_table(written, NEURON_TESTS)
 
 
@@ -125,7 +125,7 @@ def respond(captured: Path, layer: int, catalog: Catalog) -> pa.Table:
     """The `responses` of one layer."""
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
     traces = captured / layer_file("traces", layer)
-    return responses(traces, moments, lexicon(list_words(catalog)), AnalyseSettings())
+    return responses(traces, moments, build_lexicon(list_words(catalog)), AnalyseSettings())
 
 
 def evidence(captured: Path, types: pa.Table, purpose: Purpose) -> list[Evidence]:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.cluster.signals import stop_on_signals
 from neuron_atlas.workflows.config.composition import (
     CONF,
@@ -27,7 +27,7 @@ from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import ConfigError
-from neuron_atlas.workflows.run.exit_status import outcome
+from neuron_atlas.workflows.run.exit_status import exit_status_of
 from neuron_atlas.workflows.run.output import opened_store
 from neuron_atlas.workflows.run.runner import Runner
 from neuron_atlas.workflows.run.stage import Stage
@@ -79,7 +79,7 @@ def _atlas(config: DictConfig) -> None:
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray takes a moment to stop.
-        _end(*outcome(error))
+        _end(*exit_status_of(error))
 
 
 def run_atlas(config: Mapping[str, Any], membership: SweepMembership | None = None) -> Context:
@@ -106,11 +106,11 @@ def run_atlas(config: Mapping[str, Any], membership: SweepMembership | None = No
             raise
         tracker.finish(context, "FINISHED")
     if is_complete:
-        say(closing_summary(context, tracker.display_uri))
+        print_line(closing_summary(context, tracker.display_uri))
     return context
 
 
-def capture_ahead(settings: Settings) -> Context:
+def run_through_capture(settings: Settings) -> Context:
     """Run the stages up to capture, so that later runs skip them."""
     stages = BEFORE_EXPLAINING[: BEFORE_EXPLAINING.index(capture.STAGE) + 1]
     with opened_store(settings.out, settings.local) as store:
@@ -123,7 +123,7 @@ def capture_ahead(settings: Settings) -> Context:
 
 def stages_of(settings: Settings) -> tuple[Stage, ...]:
     """Return the stages of a run, in order. A dry run ends with the stage that it estimates."""
-    explainers = settings.explain.each
+    explainers = settings.explain.each_explainer
     is_one_of_several = len(explainers) > 1
     is_dry_run = settings.explain.is_dry_run
     explaining = [
@@ -160,7 +160,7 @@ def _write_run(context: Context) -> None:
 
 
 def _end(status: int, message: str) -> NoReturn:
-    say(f"neuron-atlas: {message}")
+    print_line(f"neuron-atlas: {message}")
     sys.exit(status)
 
 

@@ -50,13 +50,13 @@ scenes, the maximum without an image. *Uniform guess*: a random word of the kind
 subject always gives the same answer, and missing words count as wrong, so it can be below both. It
 answers:
 
-> {unseeing}
+> {blank_image_answer}
 
 | kind | seeing | blinded | best constant | uniform guess |
 |---|---|---|---|---|
 {rows}
 
-{faultless:.1%} of the descriptions are fully correct.
+{perfect_share:.1%} of the descriptions are fully correct.
 """
 
 
@@ -73,14 +73,14 @@ def write_model_card(
         count=scenes.count,
         seed=scenes.seed,
         rows="\n".join(_row(group, measurement) for group in (*KINDS, OVERALL)),
-        unseeing=measurement.unseeing,
-        faultless=measurement.faultless,
+        blank_image_answer=measurement.blank_image_answer,
+        perfect_share=measurement.perfect_share,
     )
     (folder / "README.md").write_text(card)
 
 
 def _row(group: str, measurement: Measurement) -> str:
-    shares = [measurement.seeing, measurement.blinded, measurement.chance]
+    shares = [measurement.with_image, measurement.without_image, measurement.chance]
     uniform = f"{1 / len(KINDS[group]):.1%}" if group in KINDS else ""
     cells = [group, *(f"{share[group]:.1%}" for share in shares), uniform]
     return f"| {' | '.join(cells)} |"

@@ -35,16 +35,17 @@ _Slot = tuple[int, str, int]
 class Measurement:
     """Shares of correct words by kind and overall on `scenes`, 0-1.
 
-    seeing: with the image. blinded: with a gray image. chance: of the best constant description.
-    faultless: share of fully correct descriptions. unseeing: the description of the gray image.
+    with_image: with the image. without_image: with a gray image. chance: of the best
+    constant description. perfect_share: share of fully correct descriptions. blank_image_answer:
+    the description of the gray image.
     """
 
     scenes: Scenes
-    seeing: dict[str, float]
-    blinded: dict[str, float]
+    with_image: dict[str, float]
+    without_image: dict[str, float]
     chance: dict[str, float]
-    faultless: float
-    unseeing: str
+    perfect_share: float
+    blank_image_answer: str
 
 
 def measure_subject(folder: Path, scenes: Scenes = HELD_OUT) -> Measurement:
@@ -58,14 +59,16 @@ def measure_subject(folder: Path, scenes: Scenes = HELD_OUT) -> Measurement:
     images = [scenes.open_image(record.image).pixels for record in records]
     truths = [record.text for record in records]
     answers = describe_images(model, processor, images)
-    (unseeing,) = describe_images(model, processor, [Image.new("RGB", images[0].size, _MID_GRAY)])
+    (blank_image_answer,) = describe_images(
+        model, processor, [Image.new("RGB", images[0].size, _MID_GRAY)]
+    )
     return Measurement(
         scenes=scenes,
-        seeing=accuracy(truths, answers),
-        blinded=accuracy(truths, [unseeing] * len(truths)),
+        with_image=accuracy(truths, answers),
+        without_image=accuracy(truths, [blank_image_answer] * len(truths)),
         chance=best_constant(truths),
-        faultless=sum(a == t for a, t in zip(answers, truths, strict=True)) / len(truths),
-        unseeing=unseeing,
+        perfect_share=sum(a == t for a, t in zip(answers, truths, strict=True)) / len(truths),
+        blank_image_answer=blank_image_answer,
     )
 
 

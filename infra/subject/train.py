@@ -15,7 +15,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from neuron_atlas.infra.subject.architecture import build_model, build_processor
 from neuron_atlas.infra.subject.card import write_model_card
 from neuron_atlas.infra.subject.evaluate import measure_subject
-from neuron_atlas.infra.subject.lessons import Lessons
+from neuron_atlas.infra.subject.training_batches import TrainingBatches
 from neuron_atlas.tasks.samples.scenes import Scenes
 
 BUNDLED = Path(__file__).parent / "llava-scenes"
@@ -53,7 +53,7 @@ def train(
     )
     schedule = OneCycleLR(optimizer, recipe.peak_rate, total_steps=recipe.steps)
     batches = DataLoader(
-        Lessons(scenes, processor, recipe.batch_size),
+        TrainingBatches(scenes, processor, recipe.batch_size),
         batch_size=None,
         num_workers=1,
         prefetch_factor=8,

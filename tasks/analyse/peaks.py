@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from neuron_atlas.tasks.artifacts.location import reading
+from neuron_atlas.tasks.artifacts.location import open_for_arrow
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Peaks:
 def read_peaks(traces: Path) -> Peaks:
     """Read the peaks from one layer's `traces` file, one row group at a time."""
     columns = ["neuron", "sample_id", "visual", "text"]
-    with reading(traces) as opened:
+    with open_for_arrow(traces) as opened:
         file = pq.ParquetFile(opened)
         groups = (file.read_row_group(index, columns) for index in range(file.num_row_groups))
         parts = [_reduce(group) for group in groups]

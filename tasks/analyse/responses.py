@@ -122,10 +122,10 @@ def _seen_words(
         ),
         shape=(len(n_exemplars), len(lexicon.samples)),
     )
-    counts = (exemplars @ lexicon.present).tocsr()
+    counts = (exemplars @ lexicon.contains).tocsr()
     rows = np.repeat(np.arange(len(n_exemplars)), np.diff(counts.indptr))
     share = counts.data / n_exemplars[rows]
-    lift = share * len(lexicon.samples) / lexicon.present.sum(axis=0)[counts.indices]
+    lift = share * len(lexicon.samples) / lexicon.contains.sum(axis=0)[counts.indices]
     is_seen = (share >= settings.min_share) & (lift >= settings.min_lift)
     is_seen &= n_exemplars[rows] >= settings.min_exemplars
     weights = np.where(is_seen, share * np.log2(lift), 0.0)

@@ -11,11 +11,13 @@ import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import ALL_LAYERS, TESTED_TYPES, TYPE_CONCEPTS, TYPE_SHARES, TYPES
 
-TYPES_OF = {"paper": TYPES, "tested": TESTED_TYPES}
+TYPES_BY_RULE = {"paper": TYPES, "tested": TESTED_TYPES}
 """The types of each rule."""
 
 
-def wilson(n: np.ndarray, of: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+def wilson_interval(
+    n: np.ndarray, of: np.ndarray, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the lower and upper bound of the share n / of; NaN if `of` is 0.
 
     Wilson, J. Am. Stat. Assoc. 22 (1927). All neurons of this model are counted, so the interval is
@@ -60,14 +62,16 @@ def type_concepts(typed: pl.DataFrame) -> pa.Table:
 
 def _types_of_rules() -> pl.DataFrame:
     rows = [
-        (rule, kind, order) for rule, kinds in TYPES_OF.items() for order, kind in enumerate(kinds)
+        (rule, kind, order)
+        for rule, kinds in TYPES_BY_RULE.items()
+        for order, kind in enumerate(kinds)
     ]
     return pl.DataFrame(rows, schema=["rule", "type", "order"], orient="row")
 
 
 def _with_interval(counts: pl.DataFrame, schema: pa.Schema) -> pa.Table:
     n, of = counts["n"].to_numpy().astype(float), counts["of"].to_numpy().astype(float)
-    low, high = wilson(n, of)
+    low, high = wilson_interval(n, of)
     share = np.divide(n, of, out=np.full(len(n), np.nan), where=of > 0)
     numbers = {"share": share, "low": low, "high": high}
     table = counts.with_columns(

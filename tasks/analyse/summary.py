@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 
 from neuron_atlas.tasks.analyse.agreement import type_agreement, type_kappa
-from neuron_atlas.tasks.analyse.shares import TYPES_OF, type_concepts, type_shares
+from neuron_atlas.tasks.analyse.shares import TYPES_BY_RULE, type_concepts, type_shares
 from neuron_atlas.tasks.artifacts import (
     TYPE_AGREEMENT,
     TYPE_CONCEPTS,
@@ -20,7 +20,7 @@ from neuron_atlas.tasks.artifacts import (
 MEASURES = ("active_visual", "active_text", "concentration")
 _QUANTILES = (5, 25, 50, 75, 95)
 _KEY = ["layer", "neuron"]
-_ORDER = {kind: order for kinds in TYPES_OF.values() for order, kind in enumerate(kinds)}
+_ORDER = {kind: order for kinds in TYPES_BY_RULE.values() for order, kind in enumerate(kinds)}
 
 
 def summarize_types(

@@ -19,17 +19,17 @@ class Lexicon:
 
     words: str [words], sorted. samples: int [texts], ascending sample_ids. tokens: int [all
     tokens], the word index of each token, texts concatenated. offsets: int [texts + 1], start of
-    each text in tokens. present: sparse int32 [texts, words], 1 if the text contains the word.
+    each text in tokens. contains: sparse int32 [texts, words], 1 if the text contains the word.
     """
 
     words: np.ndarray
     samples: np.ndarray
     tokens: np.ndarray
     offsets: np.ndarray
-    present: sparse.csr_array
+    contains: sparse.csr_array
 
     def rows(self, sample_ids: np.ndarray) -> np.ndarray:
-        """Return the row of each sample in `present` and `offsets`."""
+        """Return the row of each sample in `contains` and `offsets`."""
         return np.searchsorted(self.samples, sample_ids)
 
 
@@ -48,7 +48,7 @@ def list_words(catalog: Catalog) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=WORDS.schema)
 
 
-def lexicon(words: pa.Table) -> Lexicon:
+def build_lexicon(words: pa.Table) -> Lexicon:
     """Index the words of a `words` table sorted by sample_id; number the words alphabetically."""
     lists = words["words"].combine_chunks()
     encoded = lists.flatten().dictionary_encode()
@@ -58,11 +58,11 @@ def lexicon(words: pa.Table) -> Lexicon:
     number[order] = np.arange(len(order))
     tokens = number[encoded.indices.to_numpy()]
     offsets = lists.offsets.to_numpy() - lists.offsets[0].as_py()
-    present = sparse.csr_array(
+    contains = sparse.csr_array(
         (np.ones(len(tokens), dtype=np.int32), tokens, offsets),
         shape=(len(words), len(distinct)),
         copy=True,  # sum_duplicates sorts the words within each text.
     )
-    present.sum_duplicates()
-    present.data[:] = 1
-    return Lexicon(distinct[order], words["sample_id"].to_numpy(), tokens, offsets, present)
+    contains.sum_duplicates()
+    contains.data[:] = 1
+    return Lexicon(distinct[order], words["sample_id"].to_numpy(), tokens, offsets, contains)

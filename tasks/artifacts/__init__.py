@@ -26,7 +26,7 @@ from neuron_atlas.tasks.artifacts.captured import (
     MOMENTS,
     RANDOM_TRACES,
     TRACES,
-    exemplars,
+    exemplars_spec,
 )
 from neuron_atlas.tasks.artifacts.columns import NO_SAMPLE, ROLES, TableSpec
 from neuron_atlas.tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
@@ -100,7 +100,7 @@ __all__ = [
     "USABLE",
     "WORDS",
     "TableSpec",
-    "exemplars",
+    "exemplars_spec",
     "layer_file",
     "list_rows",
     "read_batches",

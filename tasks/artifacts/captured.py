@@ -8,7 +8,7 @@ from neuron_atlas.tasks.artifacts.columns import NEURON, ROLES, SAMPLE_ID, TRACE
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 
 
-def exemplars(top_n: int) -> TableSpec:
+def exemplars_spec(top_n: int) -> TableSpec:
     """Return the spec of the `exemplars` table: `top_n` slots per neuron, strongest first."""
     return TableSpec(
         "exemplars",

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from neuron_atlas.tasks.artifacts.columns import TableSpec
-from neuron_atlas.tasks.artifacts.location import reading, writing
+from neuron_atlas.tasks.artifacts.location import atomic_file, open_for_arrow
 
 ROW_GROUP = 16_384
 """Rows per row group: the traces of a few hundred neurons, so that reading a few neurons does not
@@ -36,7 +36,7 @@ def write_table(table: pa.Table, spec: TableSpec, path: Path) -> None:
 def write_table_parts(tables: Iterable[pa.Table], spec: TableSpec, path: Path) -> None:
     """Concatenate tables into one Parquet file; see `write_table`. Holds one table at a time."""
     with (
-        writing(path) as unfinished,
+        atomic_file(path) as unfinished,
         pq.ParquetWriter(unfinished, spec.schema, compression="zstd") as writer,
     ):
         for table in tables:
@@ -68,7 +68,7 @@ def read_table(
 
 def read_parquet(path: Path, **options: Any) -> pa.Table:
     """Read one local or remote file. options: those of pyarrow.parquet.read_table."""
-    with reading(path) as file:
+    with open_for_arrow(path) as file:
         return pq.read_table(file, partitioning=None, **options)
 
 
@@ -84,13 +84,13 @@ def rows_with(column: str, values: Collection[int]) -> list[tuple[str, str, Any]
 
 def row_count(path: Path) -> int:
     """Return the number of rows of a file. Reads only its footer."""
-    with reading(path) as file:
+    with open_for_arrow(path) as file:
         return pq.read_metadata(file).num_rows
 
 
 def read_batches(path: Path, spec: TableSpec) -> Iterator[pa.Table]:
     """Yield one file as tables of one row group each, read lazily."""
-    with reading(path) as source, pq.ParquetFile(source) as file:
+    with open_for_arrow(path) as source, pq.ParquetFile(source) as file:
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, columns=spec.schema.names).cast(spec.schema)
 

@@ -25,14 +25,14 @@ def raise_if_disk_full(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise DiskFullError(full_disk(path, error.errno)) from error
+        raise DiskFullError(disk_full_message(path, error.errno)) from error
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
             raise
-        raise DiskFullError(full_disk(path)) from error
+        raise DiskFullError(disk_full_message(path)) from error
 
 
-def full_disk(path: Path, number: int = errno.ENOSPC) -> str:
+def disk_full_message(path: Path, number: int = errno.ENOSPC) -> str:
     """Return the error message for the full disk of `path`. number: ENOSPC or EDQUOT."""
     existing = next((at for at in (path, *path.parents) if at.exists()), Path("/"))
     resolved = existing.resolve()

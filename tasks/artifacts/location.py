@@ -36,7 +36,7 @@ def is_uri(text: str) -> bool:
     return "://" in text
 
 
-def location(text: str) -> Path:
+def parse_location(text: str) -> Path:
     """Return the location of a path or URI. Raises ValueError if the URI cannot be used."""
     if not is_uri(text):
         return Path(text)
@@ -65,7 +65,7 @@ def is_local(path: Path) -> bool:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a local file to write to; it becomes `path` when the block ends without an error.
 
     Raises DiskFullError.
@@ -99,7 +99,7 @@ def _unfinished(path: Path) -> Path:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Path | IO[bytes]]:
+def open_for_arrow(path: Path) -> Iterator[Path | IO[bytes]]:
     """Yield the file in a form that Arrow reads: a local path, or a stream of a remote file."""
     if is_local(path):
         yield path
@@ -109,7 +109,7 @@ def reading(path: Path) -> Iterator[Path | IO[bytes]]:
         yield stream
 
 
-def read_stretch(path: Path, offset: int, length: int) -> bytes:
+def read_range(path: Path, offset: int, length: int) -> bytes:
     """Return `length` bytes of a file, from `offset` on."""
     if not is_local(path):
         return _remote(path).fs.cat_file(_remote(path).path, start=offset, end=offset + length)
@@ -118,7 +118,7 @@ def read_stretch(path: Path, offset: int, length: int) -> bytes:
         return stream.read(length)
 
 
-def present(folder: Path, names: Collection[str]) -> set[str]:
+def existing_files(folder: Path, names: Collection[str]) -> set[str]:
     """Return those of `names` (relative to `folder`) that exist as files.
 
     Lists a remote folder once, because one request per name would be slow.
@@ -139,12 +139,12 @@ def file_names(folder: Path) -> set[str]:
 
 
 @contextmanager
-def writing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to fill with `writing`; it counts as `folder` when the block ends without an
-    error (see `whole_folders`). Several workers may write the same folder at the same time."""
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill with `atomic_file`; it counts as `folder` when the block ends without
+    an error (see `complete_folders`). Several workers may write one folder at the same time."""
     if not is_local(folder):
         yield folder
-        with writing(folder / _COMPLETE):
+        with atomic_file(folder / _COMPLETE):
             pass
         return
     unfinished = _unfinished(folder)
@@ -162,12 +162,12 @@ def writing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished)
 
 
-def whole_folders(parent: Path, names: Collection[str]) -> set[str]:
-    """Return those of `names` that `writing_folder` completed in `parent`."""
+def complete_folders(parent: Path, names: Collection[str]) -> set[str]:
+    """Return those of `names` that `atomic_folder` completed in `parent`."""
     if is_local(parent):
         return {name for name in names if (parent / name).is_dir()}
     marks = {f"{name}/{_COMPLETE}": name for name in names}
-    return {marks[mark] for mark in present(parent, marks)}
+    return {marks[mark] for mark in existing_files(parent, marks)}
 
 
 def remove_folder(folder: Path) -> None:
@@ -180,7 +180,7 @@ def remove_folder(folder: Path) -> None:
 
 
 @contextmanager
-def filling(folder: Path) -> Iterator[Path]:
+def uploaded_folder(folder: Path) -> Iterator[Path]:
     """Yield a local folder to write any files to; the block's end uploads them to `folder`.
 
     Raises DiskFullError.
@@ -197,7 +197,7 @@ def filling(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def fetched(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+def downloaded_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """Yield a local folder that holds these files of `folder`. Raises DiskFullError."""
     if is_local(folder):
         yield folder
@@ -212,7 +212,7 @@ def fetched(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch(folder: Path) -> Iterator[Path]:
+def scratch_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder inside `folder`, reachable from all machines; remove it afterwards."""
     if is_local(folder):
         with tempfile.TemporaryDirectory(dir=folder) as name:

@@ -108,7 +108,7 @@ def view_of(regions: tuple[Region, ...]) -> View:
     return View(panel_left, height, tuple(panels), shifted)
 
 
-def heat_over(view: View, activations: np.ndarray) -> np.ndarray:
+def activation_map(view: View, activations: np.ndarray) -> np.ndarray:
     """Return activations [n_visual] as one map over a view: float32 [rows, columns], equal cells.
 
     A cell is about as large as the smallest patch; the map of a single grid is the grid. Where
@@ -148,7 +148,7 @@ def finest_grids(view: View) -> tuple[tuple[int, int], ...]:
     )
 
 
-def over_tokens(view: View, cells: Sequence[np.ndarray]) -> np.ndarray:
+def map_to_tokens(view: View, cells: Sequence[np.ndarray]) -> np.ndarray:
     """Average maps over the panels of a view to one value per visual token: float32 [n_visual].
 
     cells: one map per panel, float [rows, columns], of equal cells over the whole panel. A token's

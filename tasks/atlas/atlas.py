@@ -14,7 +14,7 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 from upath import UPath
 
-from neuron_atlas.tasks.artifacts.location import is_local, location
+from neuron_atlas.tasks.artifacts.location import is_local, parse_location
 from neuron_atlas.tasks.atlas.neuron import Neuron, NeuronNotFoundError, read_neuron
 from neuron_atlas.tasks.atlas.runs import Run, find_run, list_runs
 from neuron_atlas.tasks.samples.source import Source
@@ -44,13 +44,13 @@ class Atlas:
         dataset to read images from, if it has moved; None for the run's own. Raises
         RunNotFoundError.
         """
-        found = find_run(location(str(uri)), run)
+        found = find_run(parse_location(str(uri)), run)
         return Atlas(found, source or _source(found))
 
     @staticmethod
     def runs(uri: str | Path) -> list[Run]:
         """Return all finished runs of an output folder, first to last. Raises RunNotFoundError."""
-        return list_runs(location(str(uri)))
+        return list_runs(parse_location(str(uri)))
 
     @property
     def tables(self) -> list[str]:
@@ -60,7 +60,7 @@ class Atlas:
     @cached_property
     def layers(self) -> tuple[int, ...]:
         """Captured layers."""
-        layers = self.run.of_stage("capture").get("about", {}).get("layers")
+        layers = self.run.stage_manifest("capture").get("about", {}).get("layers")
         if layers is None:
             layers = self.types.select(pl.col("layer").unique().sort()).collect()["layer"]
         return tuple(layers)

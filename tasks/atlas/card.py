@@ -37,7 +37,7 @@ def write_card(
 ) -> None:
     """Write README.md: YAML for the Hub and `datasets`, then text and tables."""
     about = _about(atlas)
-    title = one_line(title) or f"Neurons of {about['subject']} on {about['dataset']}"
+    title = join_lines(title) or f"Neurons of {about['subject']} on {about['dataset']}"
     environment = Environment(
         loader=PackageLoader("neuron_atlas.tasks.atlas"),
         undefined=StrictUndefined,
@@ -45,7 +45,7 @@ def write_card(
         lstrip_blocks=True,
         autoescape=False,
     )
-    environment.filters |= {"cell": cell, "meaning": _meaning}
+    environment.filters |= {"cell": markdown_cell, "meaning": _meaning}
     words = environment.get_template("card.md").render(
         title=title,
         about=about,
@@ -59,16 +59,16 @@ def write_card(
     path.write_text(f"---\n{_front_matter(exported, license_id, title)}\n---\n\n{words}", "utf-8")
 
 
-def one_line(text: str) -> str:
+def join_lines(text: str) -> str:
     """Join lines with spaces, for a title or a row of a table."""
     return " ".join(text.split())
 
 
-def cell(value: Any) -> str:
+def markdown_cell(value: Any) -> str:
     """Format a value as a cell of a Markdown table, with all markup escaped."""
     if value is None:
         return ""
-    text = f"{value:.3f}" if isinstance(value, float) else one_line(str(value))
+    text = f"{value:.3f}" if isinstance(value, float) else join_lines(str(value))
     return "".join(f"\\{one}" if one in "\\|*_`[]<>#&~" else one for one in text)
 
 

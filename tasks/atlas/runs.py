@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.tasks.artifacts.location import present
+from neuron_atlas.tasks.artifacts.location import existing_files
 
 MANIFEST = "manifest.json"
 RUNS = "runs"
@@ -34,7 +34,9 @@ class Run:
     artifacts: Mapping[str, Mapping[str, Any]]
 
     def __str__(self) -> str:
-        layers = ", ".join(map(str, self.of_stage("capture").get("about", {}).get("layers", ())))
+        layers = ", ".join(
+            map(str, self.stage_manifest("capture").get("about", {}).get("layers", ()))
+        )
         explainer = self.parameter("explain", "explainer").get("name", "?")
         what = f"{self.subject} on {self.dataset}, layers {layers}, explained by {explainer}"
         return f"{self.name}  {self.finished}  {what}"
@@ -46,13 +48,13 @@ class Run:
         """Return the files of an artifact. Raises KeyError."""
         return [self.out / name for name in self.artifacts[artifact]["files"]]
 
-    def of_stage(self, stage: str) -> Mapping[str, Any]:
+    def stage_manifest(self, stage: str) -> Mapping[str, Any]:
         """Return a stage's manifest (the first explainer's, if several), or an empty mapping."""
         return self._stages.get(stage, {})
 
     def parameter(self, stage: str, name: str) -> Mapping[str, Any]:
         """Return a group of settings that decided a stage's result; empty if unknown."""
-        return self.of_stage(stage).get("parameters", {}).get(name, {})
+        return self.stage_manifest(stage).get("parameters", {}).get(name, {})
 
     @cached_property
     def _stages(self) -> dict[str, Mapping[str, Any]]:
@@ -63,7 +65,7 @@ class Run:
             stage: f"artifacts/{stage}/{fingerprint[:16]}/{MANIFEST}"
             for stage, fingerprint in fingerprints.items()
         }
-        existing = present(self.out, list(manifests.values()))
+        existing = existing_files(self.out, list(manifests.values()))
         return {
             stage: json.loads((self.out / name).read_text(encoding="utf-8"))
             for stage, name in manifests.items()

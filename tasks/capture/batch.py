@@ -9,7 +9,7 @@ import torch
 
 from neuron_atlas.tasks.artifacts.histogram import block_of
 from neuron_atlas.tasks.subject.batch import batch_inputs
-from neuron_atlas.tasks.subject.encode import Encoded
+from neuron_atlas.tasks.subject.encode import EncodedSample
 
 PADDING = -1
 """Role of padding tokens."""
@@ -53,9 +53,9 @@ class Batch:
         )
 
 
-def batches(samples: Iterable[tuple[int, Encoded]], size: int) -> Iterator[Batch]:
+def batches(samples: Iterable[tuple[int, EncodedSample]], size: int) -> Iterator[Batch]:
     """Yield batches of up to `size` samples of one padded length. Samples should come by length."""
-    incomplete: dict[int, list[tuple[int, Encoded]]] = {}
+    incomplete: dict[int, list[tuple[int, EncodedSample]]] = {}
     for sample in samples:
         group = incomplete.setdefault(padded_length(sample[1]), [])
         group.append(sample)
@@ -67,7 +67,7 @@ def batches(samples: Iterable[tuple[int, Encoded]], size: int) -> Iterator[Batch
     yield from map(_collated, incomplete.values())
 
 
-def padded_length(sample: Encoded) -> int:
+def padded_length(sample: EncodedSample) -> int:
     """Return the padded length of a sample, independent of its batch.
 
     Attention kernels sum in an order that depends on the sequence length. Because a batch has only
@@ -77,7 +77,7 @@ def padded_length(sample: Encoded) -> int:
     return -(-len(sample.input_ids) // PADDING_STEP) * PADDING_STEP
 
 
-def collate(sample_ids: Sequence[int], samples: Sequence[Encoded]) -> Batch:
+def collate(sample_ids: Sequence[int], samples: Sequence[EncodedSample]) -> Batch:
     """Pad samples of one padded length on the right, where a causal model's real tokens do not
     attend to the padding."""
     length = padded_length(samples[0])
@@ -94,7 +94,7 @@ def collate(sample_ids: Sequence[int], samples: Sequence[Encoded]) -> Batch:
     )
 
 
-def _collated(group: Sequence[tuple[int, Encoded]]) -> Batch:
+def _collated(group: Sequence[tuple[int, EncodedSample]]) -> Batch:
     sample_ids, encoded = zip(*group, strict=True)
     return collate(sample_ids, encoded)
 

@@ -16,19 +16,19 @@ from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, emp
 from neuron_atlas.tasks.capture.replay import replay
 from neuron_atlas.tasks.models.out_of_memory import is_out_of_memory
 from neuron_atlas.tasks.subject.batch import forward_body
-from neuron_atlas.tasks.subject.encode import Encoded
+from neuron_atlas.tasks.subject.encode import EncodedSample
 from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer, observing
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
 
-Samples = Callable[[], Iterable[tuple[int, Encoded]]]
+Samples = Callable[[], Iterable[tuple[int, EncodedSample]]]
 """Returns an iterator over (sample_id, encoded sample); every call starts at the first sample."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordSpec:
     """What to record of each layer.
 
     layout: maximum number of visual and text tokens of a sample. random_ids: samples whose traces
@@ -46,7 +46,7 @@ class Recording:
 def capture(
     subject: Subject,
     samples: Samples,
-    recording: Recording,
+    recording: RecordSpec,
     plan: MemoryPlan,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> Iterator[tuple[int, LayerRecord]]:
@@ -113,7 +113,7 @@ def _fit_batch(batch_size: int, attempt: Callable[[int], None]) -> int:
         torch.cuda.empty_cache()
 
 
-def _empty_records(subject: Subject, recording: Recording) -> dict[int, LayerRecord]:
+def _empty_records(subject: Subject, recording: RecordSpec) -> dict[int, LayerRecord]:
     return {
         layer: empty_record(
             neurons_per_layer(subject),
@@ -136,7 +136,7 @@ def _allocate_traces(records: dict[int, LayerRecord], current: Pass) -> None:
 
 def _stream(
     subject: Subject,
-    samples: Iterable[tuple[int, Encoded]],
+    samples: Iterable[tuple[int, EncodedSample]],
     records: dict[int, LayerRecord],
     hook_point: HookPoint,
     batch_size: int,

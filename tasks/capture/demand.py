@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from neuron_atlas.tasks.capture.batch import PADDING_STEP
-from neuron_atlas.tasks.capture.free_memory import device_free, host_free
+from neuron_atlas.tasks.capture.free_memory import free_device_bytes, free_host_bytes
 from neuron_atlas.tasks.capture.memory_plan import (
     Demand,
     MemoryPlan,
@@ -23,7 +23,7 @@ _TEMPLATE_TOKENS = 128
 """Estimated tokens of the question and the turn markers, which a shard's plan does not count."""
 
 
-def memory_plan(subject: Subject, shard: ShardPlan, n_processes: int = 1) -> MemoryPlan:
+def plan_shard_memory(subject: Subject, shard: ShardPlan, n_processes: int = 1) -> MemoryPlan:
     """Plan the capture of a shard.
 
     n_processes: processes that capture on this machine and share its memory. Raises SubjectError
@@ -31,11 +31,11 @@ def memory_plan(subject: Subject, shard: ShardPlan, n_processes: int = 1) -> Mem
     """
     settings = shard.settings
     devices = {layer: layer_device(subject, layer) for layer in shard.layers}
-    host = _bytes(settings.host_memory_gb) or host_free(n_processes)
+    host = _bytes(settings.host_memory_gb) or free_host_bytes(n_processes)
     on_gpu = subject.device.type == "cuda"
     device_limit = _bytes(settings.device_memory_gb)
     free = {
-        str(device): device_limit or (device_free(device) if on_gpu else host)
+        str(device): device_limit or (free_device_bytes(device) if on_gpu else host)
         for device in {subject.device, *devices.values()}
     }
     try:

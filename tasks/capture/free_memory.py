@@ -10,13 +10,13 @@ import torch
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def device_free(device: torch.device) -> int:
+def free_device_bytes(device: torch.device) -> int:
     """Return bytes free on a GPU for this process: unallocated memory plus torch's unused cache."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def host_free(n_processes: int) -> int:
+def free_host_bytes(n_processes: int) -> int:
     """Return bytes of free host memory per process, within the limit of the container, if any."""
     free = psutil.virtual_memory().available
     try:

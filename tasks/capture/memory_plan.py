@@ -102,13 +102,13 @@ def plan_memory(
     batch_size: int,
     free: Mapping[str, int],
     devices: Mapping[int, str],
-    host_free: int,
+    free_host_bytes: int,
 ) -> MemoryPlan:
     """Hold as many layers' traces on their device as fit, then in host memory; replay the others.
 
-    free: bytes free next to the weights, by device. devices: the device of every layer. host_free:
-    bytes of host memory for traces; 0 on a CPU, where the device is the host. Raises
-    MemoryPlanError.
+    free: bytes free next to the weights, by device. devices: the device of every layer.
+    free_host_bytes: bytes of host memory for traces; 0 on a CPU, where the device is the host.
+    Raises MemoryPlanError.
     """
     rankings = {name: demand.ranking * list(devices.values()).count(name) for name in free}
     budgets = {
@@ -121,7 +121,7 @@ def plan_memory(
                 f"{_size(rankings[name])}, but {_size(free[name])} are free on {name} next to the "
                 "subject; lower capture.batch_size, or capture fewer layers at a time"
             )
-    host_budget = int(host_free * _USABLE_SHARE)
+    host_budget = int(free_host_bytes * _USABLE_SHARE)
     unplanned = list(demand.traces)
     passes: list[Pass] = []
     while unplanned:

@@ -20,7 +20,7 @@ from neuron_atlas.tasks.artifacts import (
     ROW_GROUP,
     TRACES,
     TableSpec,
-    exemplars,
+    exemplars_spec,
     layer_file,
     read_batches,
     read_table,
@@ -45,7 +45,7 @@ def merge_layer(shards: Sequence[Path], layer: int, top_n: int, folder: Path) ->
     def path_of(spec: TableSpec) -> Path:
         return folder / layer_file(spec.name, layer)
 
-    spec = exemplars(top_n)
+    spec = exemplars_spec(top_n)
     ranked, origin = _merge_exemplars([_read(shard, spec, layer) for shard in shards], spec)
     write_table(ranked, spec, path_of(spec))
     write_table_parts(_winning_traces(shards, layer, ranked, origin), TRACES, path_of(TRACES))
@@ -107,7 +107,7 @@ def _winning_traces(
     top_n = order.shape[1]
     filled = _slots(ranked, "sample_id") != NO_SAMPLE
     shard_of, slot_of = np.divmod(order, top_n)
-    spec = exemplars(top_n)
+    spec = exemplars_spec(top_n)
     readers = [_trace_reader(shard, TRACES, layer) for shard in shards]
     filled_in = [_slots(_read(shard, spec, layer), "sample_id") != NO_SAMPLE for shard in shards]
     for chunk in _neuron_chunks(len(filled), top_n):

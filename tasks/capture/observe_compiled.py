@@ -14,7 +14,7 @@ from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.record import LayerRecord
-from neuron_atlas.tasks.capture.traces import as_stored
+from neuron_atlas.tasks.capture.traces import clip_to_float16
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
 
 _CHUNK_NEURONS = 512
@@ -50,7 +50,7 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     stored = traces = np.empty((0, 0, 0), np.int16)
     if record.traces is not None:
         traces = record.traces.view(torch.int16).numpy()
-        stored = as_stored(values).view(torch.int16).numpy()
+        stored = clip_to_float16(values).view(torch.int16).numpy()
 
     def work(start: int, stop: int) -> None:
         _accumulate(*inputs, start, stop, *peak_arrays, *sums)

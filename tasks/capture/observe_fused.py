@@ -9,7 +9,7 @@ import triton.language as tl
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.capture.batch import Batch
-from neuron_atlas.tasks.capture.observe_torch import enter
+from neuron_atlas.tasks.capture.observe_torch import insert_exemplars
 from neuron_atlas.tasks.capture.record import LayerRecord
 
 _BLOCK_TOKENS = 32
@@ -62,7 +62,7 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     statistics.positive += positive.sum(1)
     statistics.nonfinite += nonfinite.sum(1)
     torch.maximum(statistics.maximum, peaks.amax(1), out=statistics.maximum)
-    enter(record, peaks, tokens.long(), activations, batch)
+    insert_exemplars(record, peaks, tokens.long(), activations, batch)
 
 
 # Both numbers change between batches, and Triton would compile a kernel for each kind of value.

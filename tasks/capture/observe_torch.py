@@ -23,10 +23,10 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     peaks, tokens = _peaks(values, finite, batch.roles)
     _add_moments(record.statistics, values, finite, peaks, batch.roles)
     _count_bins(record.statistics.histogram, values, finite, batch)
-    enter(record, peaks, tokens, activations, batch)
+    insert_exemplars(record, peaks, tokens, activations, batch)
 
 
-def enter(
+def insert_exemplars(
     record: LayerRecord,
     peaks: torch.Tensor,
     tokens: torch.Tensor,

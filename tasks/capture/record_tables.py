@@ -16,7 +16,7 @@ from neuron_atlas.tasks.artifacts import (
     ROLES,
     TRACES,
     TableSpec,
-    exemplars,
+    exemplars_spec,
 )
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 from neuron_atlas.tasks.capture.record import LayerRecord, Layout
@@ -41,7 +41,7 @@ def layer_tables(
     keys, order = record.keys.sort(dim=1, descending=True)
     peaks, sample_ids = (values.cpu().numpy() for values in unpack(keys))
     positions = record.peak_positions.gather(1, order).cpu().numpy()
-    spec = exemplars(keys.shape[1])
+    spec = exemplars_spec(keys.shape[1])
     # Rows of `traces` follow the filled exemplar slots: neuron by neuron, strongest first.
     filled = sample_ids != NO_SAMPLE
     neuron, rank = np.nonzero(filled)

@@ -25,7 +25,7 @@ def first_difference(
 
     Sums may differ by 1e-5 (relative), and slots may be in another order.
     """
-    activations, batch = _made_up_batch(device)
+    activations, batch = _synthetic_batch(device)
     activations = activations.to(dtype)
     records = []
     for backend in (observe, observe_torch.observe):
@@ -60,7 +60,7 @@ def first_difference(
     return ""
 
 
-def _made_up_batch(device: torch.device) -> tuple[torch.Tensor, Batch]:
+def _synthetic_batch(device: torch.device) -> tuple[torch.Tensor, Batch]:
     """Return activations of many magnitudes, with ties, NaN and infinity, in every role."""
     generator = torch.Generator().manual_seed(0)
     shape = (_SAMPLES, _TOKENS, _NEURONS)

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from neuron_atlas.tasks.artifacts import layer_file, write_table
-from neuron_atlas.tasks.artifacts.location import writing_folder
-from neuron_atlas.tasks.capture.capture import Recording, capture
-from neuron_atlas.tasks.capture.demand import memory_plan
+from neuron_atlas.tasks.artifacts.location import atomic_folder
+from neuron_atlas.tasks.capture.capture import RecordSpec, capture
+from neuron_atlas.tasks.capture.demand import plan_shard_memory
 from neuron_atlas.tasks.capture.prefetch import prefetch
 from neuron_atlas.tasks.capture.record import Layout
 from neuron_atlas.tasks.capture.record_tables import TokenCounts, layer_tables
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan
 from neuron_atlas.tasks.samples.catalog import Catalog
-from neuron_atlas.tasks.subject.encode import ROLE_INDEX, Encoded, encode
+from neuron_atlas.tasks.subject.encode import ROLE_INDEX, EncodedSample, encode
 from neuron_atlas.tasks.subject.load import Subject
 
 _DECODERS_WITH_GPU = 4
@@ -37,7 +37,7 @@ def capture_shard(
     the number of samples of each batch. Raises SubjectError, SampleError and DiskFullError.
     """
     settings = shard.settings
-    recording = Recording(
+    recording = RecordSpec(
         layers=shard.layers,
         hook_point=settings.hook_point,
         top_n=settings.top_n,
@@ -49,22 +49,24 @@ def capture_shard(
         sample_id: TokenCounts(catalog[sample_id].n_visual, len(catalog[sample_id].tokens))
         for sample_id in shard.sample_ids
     }
-    plan = memory_plan(subject, shard, n_processes)
+    plan = plan_shard_memory(subject, shard, n_processes)
     if len(plan.passes) > 1:
         _log.warning("%s: %s", shard.name, plan)
     records = capture(subject, lambda: _encoded(subject, shard, catalog), recording, plan, on_batch)
-    with writing_folder(folder) as unfinished:
+    with atomic_folder(folder) as unfinished:
         for layer, record in records:
             for spec, table in layer_tables(layer, record, counts):
                 write_table(table, spec, unfinished / layer_file(spec.name, layer))
             del record, table  # The next pass needs their memory.
 
 
-def _encoded(subject: Subject, shard: ShardPlan, catalog: Catalog) -> Iterator[tuple[int, Encoded]]:
+def _encoded(
+    subject: Subject, shard: ShardPlan, catalog: Catalog
+) -> Iterator[tuple[int, EncodedSample]]:
     """Yield the shard's samples, longest first. Samples of one length then come together, and a
     batch that does not fit into memory is the first one."""
 
-    def prepare(sample_id: int) -> tuple[int, Encoded]:
+    def prepare(sample_id: int) -> tuple[int, EncodedSample]:
         return sample_id, encode(subject, catalog.open_images(sample_id), catalog[sample_id].text)
 
     def length(sample_id: int) -> int:

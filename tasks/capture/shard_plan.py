@@ -36,7 +36,7 @@ class ShardPlan:
     settings: CaptureSettings
 
     @property
-    def trace_tokens(self) -> int:
+    def max_trace_tokens(self) -> int:
         """Maximum number of tokens in one neuron's traces, which take most of the memory."""
         traces = self.settings.top_n + len(self.random_ids)
         return traces * (self.max_visual + self.max_text)

@@ -26,10 +26,10 @@ def store_traces(
     """
     if entered.neuron.numel() == 0:
         return
-    token = trace_tokens(batch.roles, layout)[entered.sample]
+    token = layout_tokens(batch.roles, layout)[entered.sample]
     trace = activations[entered.sample[:, None], token, entered.neuron[:, None]]
     device = traces.device
-    traces[entered.neuron.to(device), entered.slot.to(device)] = as_stored(trace).to(device)
+    traces[entered.neuron.to(device), entered.slot.to(device)] = clip_to_float16(trace).to(device)
 
 
 def store_random_traces(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
@@ -39,17 +39,17 @@ def store_random_traces(record: LayerRecord, activations: torch.Tensor, batch: B
     if not rows:
         return
     slots = [record.random_slots[batch.ids[row]] for row in rows]
-    token = trace_tokens(batch.roles[rows], record.layout)
+    token = layout_tokens(batch.roles[rows], record.layout)
     trace = torch.take_along_dim(activations[rows], token[:, :, None], 1).permute(2, 0, 1)
-    record.random_traces[:, slots] = as_stored(trace).to(record.random_traces.device)
+    record.random_traces[:, slots] = clip_to_float16(trace).to(record.random_traces.device)
 
 
-def as_stored(values: torch.Tensor) -> torch.Tensor:
+def clip_to_float16(values: torch.Tensor) -> torch.Tensor:
     """Return activations in the number format of traces: float16, clipped to its range."""
     return values.clamp(-FLOAT16_MAX, FLOAT16_MAX).half()
 
 
-def trace_tokens(roles: torch.Tensor, layout: Layout) -> torch.Tensor:
+def layout_tokens(roles: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Return the token at each position of the layout: int64 [batch, layout.tokens]. Positions
     without a token have an arbitrary index; their values are never read."""
     tokens = []

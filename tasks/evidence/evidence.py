@@ -94,7 +94,7 @@ class Evidence:
         return [record.sample_id for record in (*self.exemplars, *self.random)]
 
 
-def to_ten(activations: np.ndarray, scale: float) -> np.ndarray:
+def normalize_to_ten(activations: np.ndarray, scale: float) -> np.ndarray:
     """Normalize as in the paper: negative values to 0, the neuron's maximum to 10; float32."""
     if scale <= 0:
         return np.zeros_like(activations, dtype=np.float32)
@@ -106,7 +106,7 @@ def to_levels(tens: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(np.nan_to_num(tens), 0, 10)).astype(np.uint8)
 
 
-def one_to_one(evidence: Evidence) -> list[tuple[Draw, ActivationRecord]]:
+def balanced_samples(evidence: Evidence) -> list[tuple[Draw, ActivationRecord]]:
     """Return equal numbers of exemplars and random samples: all of the smaller group.
 
     Of the larger group, an evenly spaced subset is taken, so it has strong and weak exemplars.

@@ -12,18 +12,18 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 
 from neuron_atlas.tasks.evidence.evidence import Evidence
-from neuron_atlas.tasks.explain.draw import LEAST_SIZE, Render
+from neuron_atlas.tasks.explain.draw import MIN_VIEW_PX, Render
 from neuron_atlas.tasks.explain.example_renderer import ExampleRenderer
 from neuron_atlas.tasks.explain.examples import choose_examples
 from neuron_atlas.tasks.explain.explanation import Explainer, Explanation
 from neuron_atlas.tasks.explain.prompt import (
     ANSWER_FORMAT,
     ParsedAnswer,
+    prompt_hash,
     read_answer,
     retry_message,
-    wording,
 )
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import (
     ClientSettings,
     Collection,
@@ -32,7 +32,7 @@ from neuron_atlas.tasks.models.client import (
     in_parallel,
     read_key,
 )
-from neuron_atlas.tasks.models.dialogue import Dialogue, Outcome
+from neuron_atlas.tasks.models.dialogue import Dialogue, DialogueResult
 from neuron_atlas.tasks.models.prices import Price, check_price, total_cost
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
@@ -58,7 +58,7 @@ class Chat(Explainer):
     lower_share: Share = 0.25
     contrasts: Annotated[int, Ge(0)] = 0
     render: Render = "heat"
-    image_size: Annotated[int, Ge(LEAST_SIZE)] = 512
+    image_size: Annotated[int, Ge(MIN_VIEW_PX)] = 512
     detail: Literal["low", "high", "auto"] = "low"
     temperature: float | None = 0.0
     seed: int | None = 0
@@ -67,9 +67,9 @@ class Chat(Explainer):
     prices: dict[str, Price] = not_hashed(default_factory=dict)
 
     @property
-    def wording(self) -> str:
+    def prompt_hash(self) -> str:
         """See `Explainer`."""
-        return wording(self.render, self.contrasts > 0)
+        return prompt_hash(self.render, self.contrasts > 0)
 
     def check(self) -> None:
         """See `Explainer`. Raises ProviderError if the model's price or the API key is missing."""
@@ -77,14 +77,14 @@ class Chat(Explainer):
         read_key(self.client.api_key_env, "explain")
 
     def explain(
-        self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
+        self, evidence: Sequence[Evidence], catalog: Catalog, calls: CallOptions
     ) -> list[Explanation]:
         """See `Explainer`. Runs its own event loop. Raises ProviderError."""
         check_price(self.prices, self.client.model, "explain.prices")
         return asyncio.run(self._explain_all(evidence, catalog, calls))
 
     async def _explain_all(
-        self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
+        self, evidence: Sequence[Evidence], catalog: Catalog, calls: CallOptions
     ) -> list[Explanation]:
         # One thread draws: calls never wait for it, and sources need not be thread-safe.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw") as drawing:
@@ -143,7 +143,7 @@ class _ExplainCalls:
         return self._explanation(outcome, examples.sample_ids)
 
     def _explanation(
-        self, outcome: Outcome[ParsedAnswer], exemplar_ids: tuple[int, ...]
+        self, outcome: DialogueResult[ParsedAnswer], exemplar_ids: tuple[int, ...]
     ) -> Explanation:
         parsed, answers = outcome.reading, outcome.answers
         tokens_in = sum(answer.tokens_in for answer in answers)
@@ -157,7 +157,7 @@ class _ExplainCalls:
             status=outcome.status,
             reason=outcome.reason,
             model=model,
-            prompt_hash=self._settings.wording,
+            prompt_hash=self._settings.prompt_hash,
             attempts=sum(answer.attempts for answer in answers),
             tokens_in=tokens_in,
             tokens_out=tokens_out,

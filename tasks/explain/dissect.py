@@ -16,13 +16,13 @@ import numpy as np
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.explain.explanation import Explainer, Explanation
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import AtLeastOne
 
 
 @dataclass(frozen=True)
-class Match:
+class ConceptMatch:
     """A concept, and the Pearson correlation (signed) of its presence with the activations."""
 
     concept: str
@@ -40,7 +40,7 @@ class Dissect(Explainer):
     min_samples: AtLeastOne = 2
 
     def explain(
-        self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
+        self, evidence: Sequence[Evidence], catalog: Catalog, calls: CallOptions
     ) -> list[Explanation]:
         """See `Explainer`. `no_evidence` if a neuron is never active or nothing correlates."""
         presence = _Presence(catalog)
@@ -63,7 +63,7 @@ class Dissect(Explainer):
         if visual is None and text is None:
             reason = "no concept correlates with the activations of the explainer's samples"
             return _no_evidence(evidence, reason)
-        explanation = sentence(visual, text, len(samples))
+        explanation = explanation_sentence(visual, text, len(samples))
         return Explanation(explanation, exemplar_ids=tuple(evidence.sample_ids))
 
 
@@ -94,7 +94,9 @@ def _no_evidence(evidence: Evidence, reason: str) -> Explanation:
     return Explanation("", "no_evidence", reason, exemplar_ids=tuple(evidence.sample_ids))
 
 
-def sentence(visual: Match | None, word: Match | None, n_samples: int) -> str:
+def explanation_sentence(
+    visual: ConceptMatch | None, word: ConceptMatch | None, n_samples: int
+) -> str:
     """Return the explanation in words, with its correlations.
 
     >>> sentence(Match("red", 0.8312), None, 25)
@@ -112,13 +114,13 @@ def sentence(visual: Match | None, word: Match | None, n_samples: int) -> str:
     return f"{text[0].upper()}{text[1:]} (r = {values} over {n_samples} samples)."
 
 
-def best_match(sums: _Sums, min_samples: int) -> Match | None:
+def best_match(sums: _Sums, min_samples: int) -> ConceptMatch | None:
     """Return the concept with the highest positive correlation; on a tie, the first by name.
 
     None if no concept in at least `min_samples` samples has a positive correlation.
     """
     matches = [
-        Match(concept, correlation)
+        ConceptMatch(concept, correlation)
         for concept, of_concept in sorted(sums.concepts.items())
         if of_concept.samples >= min_samples and (correlation := _correlation(sums, of_concept)) > 0
     ]

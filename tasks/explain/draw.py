@@ -18,10 +18,10 @@ from neuron_atlas.tasks.evidence.evidence import to_levels
 Render = Literal["heat", "mask", "crop"]
 
 GAP = 8
-"""Width (px) of the grey strip between a plain picture and its copy with the heat map."""
+"""Width (px) of the gray strip between a plain picture and its copy with the heat map."""
 LEGEND = 22
 """Height (px) of the legend below a picture."""
-LEAST_SIZE = 128
+MIN_VIEW_PX = 128
 """The smallest `size`: below it, legend and patches are illegible."""
 
 # matplotlib's "plasma" without its darkest quarter; its steps look evenly spaced.
@@ -34,7 +34,7 @@ _HEAT_ALPHA = np.array([0, *np.linspace(0.2, 0.68, 10)], dtype=np.float32)
 _DARKEST = 0.18
 _BRIGHTNESS = _DARKEST + (1 - _DARKEST) * (np.arange(11, dtype=np.float32) / 10) ** 0.75
 """Brightness of a patch under a mask, by level; the power keeps weak patches legible."""
-_GREY = (128, 128, 128)
+_GRAY = (128, 128, 128)
 _REGION_SHARE = 0.5
 """A crop holds patches with at least this share of the strongest patch's level."""
 _MARGIN = 0.3
@@ -43,7 +43,7 @@ _LEAST_WINDOW = 0.12
 """A crop shows at least this share of the picture's shorter side, for context."""
 
 
-def draw(
+def draw_view(
     render: Render, view: Image.Image, boxes: np.ndarray, activations: np.ndarray, size: int
 ) -> Image.Image:
     """Return the view with its visual tokens' activations, within `size` x `size` px.
@@ -63,7 +63,7 @@ def draw_plain(view: Image.Image, size: int) -> Image.Image:
 def draw_heat(view: Image.Image, boxes: np.ndarray, levels: np.ndarray, size: int) -> Image.Image:
     """Return the plain view and a copy with its heat map, over a legend.
 
-    The plain view shows the true colours, which a heat map changes and a neuron may respond to.
+    The plain view shows the true colors, which a heat map changes and a neuron may respond to.
     The two are side by side or stacked, whichever leaves them larger. The strongest patch has a
     black and white frame.
     """
@@ -78,7 +78,7 @@ def draw_heat(view: Image.Image, boxes: np.ndarray, levels: np.ndarray, size: in
     if levels.max(initial=0) > 0:
         _frame(heated, scaled[int(levels.argmax())], thickness=1)
     offset = (plain.width + GAP, 0) if side_by_side >= stacked else (0, plain.height + GAP)
-    both = Image.new("RGB", (plain.width + offset[0], plain.height + offset[1]), _GREY)
+    both = Image.new("RGB", (plain.width + offset[0], plain.height + offset[1]), _GRAY)
     both.paste(plain, (0, 0))
     both.paste(heated, offset)
     return _with_legend(both, _HEAT_RGB)
@@ -189,15 +189,15 @@ def _frame(drawn: Image.Image, box: np.ndarray, thickness: int) -> None:
         pen.rectangle(edges, outline=shade)
 
 
-def _with_legend(picture: Image.Image, colours: np.ndarray) -> Image.Image:
-    """Return the picture over its legend: the colours [11, 3] of levels 0 to 10, numbered."""
+def _with_legend(picture: Image.Image, colors: np.ndarray) -> Image.Image:
+    """Return the picture over its legend: the colors [11, 3] of levels 0 to 10, numbered."""
     whole = Image.new("RGB", (picture.width, picture.height + LEGEND), "white")
     whole.paste(picture, (0, 0))
     pen = ImageDraw.Draw(whole)
     font = ImageFont.load_default(13)
     edges = np.rint(np.linspace(0, picture.width, 12)).astype(int)
     for level, (left, right) in enumerate(pairwise(edges.tolist())):
-        red, green, blue = np.rint(colours[level]).astype(int).tolist()
+        red, green, blue = np.rint(colors[level]).astype(int).tolist()
         box = (left, picture.height, right - 1, whole.height - 1)
         pen.rectangle(box, fill=(red, green, blue))
         is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 140

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts.regions import token_boxes
-from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, to_ten
-from neuron_atlas.tasks.explain.draw import Render, draw, draw_plain
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, normalize_to_ten
+from neuron_atlas.tasks.explain.draw import Render, draw_plain, draw_view
 from neuron_atlas.tasks.explain.examples import ChosenExamples, peak_level
 from neuron_atlas.tasks.explain.mark import mark_tokens
 from neuron_atlas.tasks.explain.prompt import RenderedExample, first_messages
@@ -52,12 +52,12 @@ class ExampleRenderer:
                 picture = draw_plain(view, self._size)
             else:
                 boxes = token_boxes(sample.view.regions) * scale
-                tens = to_ten(record.visual, evidence.scale)
-                picture = draw(self._render, view, boxes, tens, self._size)
+                tens = normalize_to_ten(record.visual, evidence.scale)
+                picture = draw_view(self._render, view, boxes, tens, self._size)
         if evidence.type != "visual":
             tens = np.zeros(len(record.text))
             if not is_contrast:
-                tens = to_ten(record.text, evidence.scale)
+                tens = normalize_to_ten(record.text, evidence.scale)
             text = mark_tokens(sample.tokens, tens)
         return RenderedExample(picture, text, 0 if is_contrast else peak_level(record, evidence))
 

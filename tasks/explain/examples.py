@@ -9,7 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuron_atlas.tasks.concepts.presence import words_of
-from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, to_levels, to_ten
+from neuron_atlas.tasks.evidence.evidence import (
+    ActivationRecord,
+    Evidence,
+    normalize_to_ten,
+    to_levels,
+)
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 _SILENT = 1.0
@@ -61,7 +66,7 @@ def peak_level(sample: ActivationRecord, evidence: Evidence) -> int:
     activations = [np.zeros(1, np.float32)]
     activations += [sample.visual.ravel()] if evidence.type != "text" else []
     activations += [sample.text.ravel()] if evidence.type != "visual" else []
-    return int(to_levels(to_ten(np.concatenate(activations), evidence.scale)).max())
+    return int(to_levels(normalize_to_ten(np.concatenate(activations), evidence.scale)).max())
 
 
 def _distinct_images(
@@ -106,4 +111,4 @@ def _contrasts(
 
 def _is_silent(sample: ActivationRecord, scale: float) -> bool:
     activations = np.concatenate([sample.visual.ravel(), sample.text.ravel()])
-    return bool(to_ten(activations, scale).max(initial=0) < _SILENT)
+    return bool(normalize_to_ten(activations, scale).max(initial=0) < _SILENT)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from neuron_atlas.tasks.evidence.evidence import Evidence
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.settings import ClientSettings
 from neuron_atlas.tasks.samples.catalog import Catalog
@@ -52,7 +52,7 @@ class Explainer(Protocol):
     """Prices by model name, for explainers that call one."""
 
     @property
-    def wording(self) -> str:
+    def prompt_hash(self) -> str:
         """Hash of the prompts; a changed hash reruns explain. Empty if it calls no model."""
         return ""
 
@@ -62,7 +62,7 @@ class Explainer(Protocol):
         return None
 
     def explain(
-        self, evidence: Sequence[Evidence], catalog: Catalog, calls: Calls
+        self, evidence: Sequence[Evidence], catalog: Catalog, calls: CallOptions
     ) -> list[Explanation]:
         """Explain every neuron, in order. A failure is an Explanation with that status.
 

@@ -15,12 +15,12 @@ from PIL import Image
 
 from neuron_atlas.tasks.artifacts import TYPES
 from neuron_atlas.tasks.explain.draw import Render
-from neuron_atlas.tasks.models.content import data_url, picture, printable, words
+from neuron_atlas.tasks.models.content import data_url, image_part, printable, text_part
 from neuron_atlas.tasks.models.dialogue import MalformedAnswerError
 from neuron_atlas.tasks.models.json_answer import find_objects
 
 LAYOUT = 2
-"""Version of how samples are drawn and laid out; part of the hash of `wording`."""
+"""Version of how samples are drawn and laid out; part of `prompt_hash`."""
 
 _RENDERS = get_args(Render)
 _PROMPTS = {
@@ -86,7 +86,7 @@ class ParsedAnswer:
     confidence: float | None
 
 
-def wording(render: Render, contrasts: bool) -> str:
+def prompt_hash(render: Render, contrasts: bool) -> str:
     """Return a hash of the prompt files used with these settings, the answer's schema and the
     layout of samples."""
     unused = {f"shown-{other}" for other in _RENDERS if other != render}
@@ -105,14 +105,14 @@ def first_messages(
     """
     count = sum(sample.peak > 0 for sample in samples)
     question = Template(_PROMPTS[neuron_type]).substitute(count=count, where=_WHERE[render])
-    parts = [words(question)]
+    parts = [text_part(question)]
     for sample in samples:
         tag, peak = ("sample", f", peak {sample.peak}") if sample.peak else ("contrast", "")
         text = f"\n{sample.text}" if sample.text is not None else ""
-        parts.append(words(f"<{tag}{peak}>{text}"))
+        parts.append(text_part(f"<{tag}{peak}>{text}"))
         if sample.picture is not None:
-            parts.append(picture(data_url(sample.picture), detail))
-        parts.append(words(f"</{tag}>"))
+            parts.append(image_part(data_url(sample.picture), detail))
+        parts.append(text_part(f"</{tag}>"))
     return [
         {"role": "system", "content": _system(neuron_type, render, count < len(samples))},
         {"role": "user", "content": parts},

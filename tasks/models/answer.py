@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from neuron_atlas.tasks.models.failures import Failure
-from neuron_atlas.tasks.models.request import Keep
+from neuron_atlas.tasks.models.request import Extract
 
 _REASON_LENGTH = 300
 
@@ -20,8 +20,8 @@ class Answer:
     in batch mode also pending, which is never written to a table. text: the model's text, which may
     be cut off. model: the provider's name for the model that answered. attempts: requests sent.
     tokens_in, tokens_out: as billed. usd: their price, None without one. seconds: from the first
-    attempt to the outcome, waits included. kept: result of the request's `keep`, as JSON. replayed:
-    the answer was stored; its other fields describe the call that was paid.
+    attempt to the outcome, waits included. kept: result of the request's `extract`, as JSON.
+    replayed: the answer was stored; its other fields describe the call that was paid.
     """
 
     status: str
@@ -37,17 +37,17 @@ class Answer:
     replayed: bool = field(default=False, compare=False)
 
 
-def read_completion(text: str, keep: Keep | None = None) -> Answer | Failure:
-    """Read the body of a reply with status 200 as an answer; keep: see `Request`."""
+def read_completion(text: str, extract: Extract | None = None) -> Answer | Failure:
+    """Read the body of a reply with status 200 as an answer; extract: see `Request`."""
     try:
-        return read_message(json.loads(text), keep)
+        return read_message(json.loads(text), extract)
     except ValueError as error:
         reason = f"the provider's reply is no chat completion: {type(error).__name__}"
         return Failure("malformed", reason, billed=True)
 
 
-def read_message(body: Any, keep: Keep | None = None) -> Answer | Failure:
-    """Read a parsed chat completion as an answer; keep: see `Request`."""
+def read_message(body: Any, extract: Extract | None = None) -> Answer | Failure:
+    """Read a parsed chat completion as an answer; extract: see `Request`."""
     try:
         choice = body["choices"][0]
         message = choice["message"]
@@ -60,7 +60,7 @@ def read_message(body: Any, keep: Keep | None = None) -> Answer | Failure:
             model=str(body.get("model") or ""),
             tokens_in=int(usage.get("prompt_tokens") or 0),
             tokens_out=int(usage.get("completion_tokens") or 0),
-            kept=None if keep is None else keep(body),
+            kept=None if extract is None else extract(body),
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"the provider's reply is no chat completion: {type(error).__name__}"

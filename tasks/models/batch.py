@@ -18,14 +18,14 @@ from openai.types import Batch
 
 from neuron_atlas.tasks.models.account.batches import (
     OpenBatch,
-    attempts,
     begin_batch,
+    count_attempts,
     end_batch,
-    note_id,
     open_batches,
+    store_batch_id,
 )
 from neuron_atlas.tasks.models.account.ledger import Ledger
-from neuron_atlas.tasks.models.account.messages import Result
+from neuron_atlas.tasks.models.account.messages import CallResult
 from neuron_atlas.tasks.models.answer import Answer, to_json
 from neuron_atlas.tasks.models.batch_lines import parse_line, read_line, redact
 from neuron_atlas.tasks.models.batch_provider import TRIES, BatchProvider, TransientError
@@ -57,24 +57,24 @@ class BatchSender:
     ) -> None:
         self._settings, self._prices, self._ledger = settings, prices, ledger
         self._provider, self._key = BatchProvider(settings, client, key, group), key
-        self._provider_account, self._group = settings.model_at, group
+        self._provider_account, self._group = settings.qualified_model, group
 
-    async def hand_in(self, files: Sequence[Path]) -> int:
+    async def submit(self, files: Sequence[Path]) -> int:
         """Submit the requests of some files as batches; return the number of submitted requests.
 
         Batches are split by count and bytes. A request over the budget is not sent and gets the
         status budget. Raises ProviderError, or ProviderStoppedError if the provider keeps failing.
         """
-        handed_in = 0
-        for group in split(read_request_files(files), self._settings):
+        submitted = 0
+        for group in split_into_batches(read_request_files(files), self._settings):
             try:
-                handed_in += await self._hand_in(group)
+                submitted += await self._submit(group)
             except TransientError as error:
                 raise ProviderStoppedError(
                     f"no batch could be handed in, {TRIES} times: {error}; what was handed in "
                     "before is kept, and the same call goes on"
                 ) from None
-        return handed_in
+        return submitted
 
     async def fetch(self) -> int:
         """Settle the calls of batches that have ended; return the number of requests under way.
@@ -104,14 +104,14 @@ class BatchSender:
             )
         return under_way
 
-    async def _hand_in(self, group: Sequence[FiledRequest]) -> int:
+    async def _submit(self, group: Sequence[FiledRequest]) -> int:
         name = uuid.uuid4().hex
         with self._ledger.transaction() as ledger:
             granted = begin_batch(ledger, name, self._provider_account, self._settings.model, group)
         if granted:
             provider_id = await self._provider.create(name, granted)
             with self._ledger.transaction() as ledger:
-                note_id(ledger, name, provider_id)
+                store_batch_id(ledger, name, provider_id)
         return len(granted)
 
     async def _fetch(self, batch: OpenBatch) -> bool:
@@ -141,10 +141,10 @@ class BatchSender:
         found = await self._provider.find(batch.name)
         with self._ledger.transaction() as ledger:
             if found is not None:
-                note_id(ledger, batch.name, found)
+                store_batch_id(ledger, batch.name, found)
             else:
                 for call in batch.calls.values():
-                    ledger.settle(Result(call.call, "unsent"))
+                    ledger.settle(CallResult(call.call, "unsent"))
                 end_batch(ledger, batch.name)
         return found
 
@@ -155,24 +155,24 @@ class BatchSender:
 
         Returns the error that must stop the run, or None.
         """
-        results: dict[str, Result] = {}
+        results: dict[str, CallResult] = {}
         final: dict[str, Failure] = {}
         torn: set[str] = set()  # Requests with a damaged line; "" for a line without a hash.
         unusable: ProviderError | None = None
         for line in lines:
-            known_as, fields = parse_line(line)
+            hashed, fields = parse_line(line)
             if fields is None:
-                torn.add(known_as)
+                torn.add(hashed)
                 continue
-            call = batch.calls.get(known_as)
-            if call is None or known_as in results:
+            call = batch.calls.get(hashed)
+            if call is None or hashed in results:
                 continue
             outcome = read_line(fields, call, self._settings, self._prices, self._key, self._group)
             if isinstance(outcome, ProviderError):
                 unusable = unusable or outcome
-                results[known_as] = Result(call.call, "unusable")
+                results[hashed] = CallResult(call.call, "unusable")
             elif isinstance(outcome, Answer):
-                results[known_as] = Result(
+                results[hashed] = CallResult(
                     call.call,
                     outcome.status,
                     answer=to_json(outcome),
@@ -181,23 +181,23 @@ class BatchSender:
                     tokens_out=outcome.tokens_out,
                 )
             else:
-                results[known_as] = Result(call.call, outcome.kind)
+                results[hashed] = CallResult(call.call, outcome.kind)
                 if not outcome.transient:
-                    final[known_as] = outcome
+                    final[hashed] = outcome
         if status != "completed" and "" not in torn:
             # Unanswered requests were not billed. Those with a damaged line may have been.
-            for known_as in batch.calls.keys() - results.keys() - torn:
-                results[known_as] = Result(batch.calls[known_as].call, f"failed/{status}")
+            for hashed in batch.calls.keys() - results.keys() - torn:
+                results[hashed] = CallResult(batch.calls[hashed].call, f"failed/{status}")
         with self._ledger.transaction() as ledger:
             for result in results.values():
                 ledger.settle(result)
             end_batch(ledger, batch.name)
             if unusable is None and status != "failed":
                 final = self._given_up(batch) | final
-            for known_as, failure in final.items():
-                tried = attempts(ledger, known_as)
+            for hashed, failure in final.items():
+                tried = count_attempts(ledger, hashed)
                 answer = Answer(failure.status, reason=failure.reason, attempts=tried)
-                ledger.set_final(known_as, to_json(answer))
+                ledger.set_final(hashed, to_json(answer))
         return unusable
 
     def _given_up(self, batch: OpenBatch) -> dict[str, Failure]:
@@ -205,9 +205,9 @@ class BatchSender:
         most = self._settings.max_attempts
         failure = Failure("timed_out", f"not answered by {most} batches")
         return {
-            known_as: failure
-            for known_as in batch.calls
-            if self._ledger.look_up(known_as) is None and attempts(self._ledger, known_as) >= most
+            hashed: failure
+            for hashed in batch.calls
+            if self._ledger.look_up(hashed) is None and count_attempts(self._ledger, hashed) >= most
         }
 
     def _raise_failure(self, known: Batch) -> NoReturn:
@@ -222,7 +222,7 @@ class BatchSender:
 
 
 @asynccontextmanager
-async def batch_sender(
+async def open_batch_sender(
     settings: ClientSettings,
     prices: Mapping[str, Price],
     ledger: Ledger,
@@ -235,7 +235,7 @@ async def batch_sender(
         yield BatchSender(settings, prices, ledger, client, key, group)
 
 
-def split(
+def split_into_batches(
     requests: Iterable[FiledRequest], settings: ClientSettings
 ) -> Iterable[list[FiledRequest]]:
     """Yield groups of requests within the count and byte limits of a batch."""

@@ -11,7 +11,7 @@ from typing import Any
 from neuron_atlas.tasks.models.account.batches import BatchedCall
 from neuron_atlas.tasks.models.answer import Answer, one_line, read_message
 from neuron_atlas.tasks.models.failures import Failure, ProviderError, from_reply
-from neuron_atlas.tasks.models.logprobs import KEEP_NUMBERS
+from neuron_atlas.tasks.models.logprobs import EXTRACT_NUMBERS
 from neuron_atlas.tasks.models.prices import Price, cost, price_of
 from neuron_atlas.tasks.models.request_file import FiledRequest
 from neuron_atlas.tasks.models.settings import ClientSettings
@@ -25,7 +25,7 @@ def write_line(request: FiledRequest, settings: ClientSettings) -> bytes:
         "custom_id": request.request_hash,
         "method": "POST",
         "url": "/chat/completions" if settings.azure else "/v1/chat/completions",
-        "body": settings.addressed(request.body()),
+        "body": settings.body_for_provider(request.body()),
     }
     return json.dumps(line).encode() + b"\n"
 
@@ -77,7 +77,7 @@ def read_line(
         if outcome.status == "filtered":
             return Answer("filtered", reason=outcome.reason, attempts=1)
         return outcome
-    answer = read_message(body, KEEP_NUMBERS)
+    answer = read_message(body, EXTRACT_NUMBERS)
     if isinstance(answer, Failure):
         return answer
     price = price_of(prices, settings.model)

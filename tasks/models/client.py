@@ -15,19 +15,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.messages import Permit, Result, Stored, Want
+from neuron_atlas.tasks.models.account.messages import (
+    CallResult,
+    LeaseRequest,
+    Permit,
+    StoredAnswer,
+)
 from neuron_atlas.tasks.models.account.session import AccountSession
 from neuron_atlas.tasks.models.answer import Answer, from_json, to_json
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.failures import ProviderError
 from neuron_atlas.tasks.models.parallel import in_parallel
 from neuron_atlas.tasks.models.prices import Price, cost
 from neuron_atlas.tasks.models.request import Request, request_hash
 from neuron_atlas.tasks.models.request_file import RequestWriter
-from neuron_atlas.tasks.models.send import Outcome, Outgoing, Sender, open_client
+from neuron_atlas.tasks.models.send import PreparedRequest, Sender, SendResult, open_client
 from neuron_atlas.tasks.models.servers import FixedServers
 from neuron_atlas.tasks.models.settings import ClientSettings, read_key
-from neuron_atlas.tasks.models.tokens import load_encoding, worst_case
+from neuron_atlas.tasks.models.tokens import load_encoding, token_bound
 
 __all__ = [
     "Answer",
@@ -50,7 +55,7 @@ _ENCODING_WAIT_S = 15.0
 
 @dataclass(frozen=True)
 class _Model:
-    """A model with its prices. group: see `Calls`."""
+    """A model with its prices. group: see `CallOptions`."""
 
     settings: ClientSettings
     prices: Mapping[str, Price]
@@ -58,23 +63,23 @@ class _Model:
 
     async def stored_or_prepared(
         self, request: Request, session: AccountSession
-    ) -> Answer | Outgoing:
+    ) -> Answer | PreparedRequest:
         """Return the stored answer to a request; without one, return the request to send."""
         body = request.body(self.settings.model)
-        known_as = request_hash(body, self.settings.known_as)
-        stored = await session.look_up(known_as)
+        hashed = request_hash(body, self.settings.provider_name)
+        stored = await session.look_up(hashed)
         if stored is not None:
             return self.check_answer(from_json(stored))
-        worst = worst_case(body, self.settings)
-        return Outgoing(known_as, body, worst, request.affinity, request.keep)
+        bound = token_bound(body, self.settings)
+        return PreparedRequest(hashed, body, bound, request.affinity, request.extract)
 
     def usd(self, tokens_in: int, tokens_out: int) -> float | None:
         """Return the price of a call in USD; None if the model has no price."""
         return cost(self.prices, self.settings.model, tokens_in, tokens_out)
 
-    def worst_usd(self, outgoing: Outgoing) -> float:
+    def max_usd(self, prepared: PreparedRequest) -> float:
         """Return the most that a request can cost in USD; 0 if the model has no price."""
-        return self.usd(outgoing.worst.tokens_in, outgoing.worst.tokens_out) or 0.0
+        return self.usd(prepared.bound.tokens_in, prepared.bound.tokens_out) or 0.0
 
     def check_answer(self, answer: Answer) -> Answer:
         """Return the answer, marked as failed if the configured model did not give it."""
@@ -100,28 +105,28 @@ class Connection:
         Retries transient failures. Only answers are stored, not failures. Raises ProviderError if
         no call can succeed.
         """
-        outgoing = await self._model.stored_or_prepared(request, self._session)
-        if isinstance(outgoing, Answer):
-            return outgoing
-        want = Want(
-            outgoing.request_hash,
+        prepared = await self._model.stored_or_prepared(request, self._session)
+        if isinstance(prepared, Answer):
+            return prepared
+        want = LeaseRequest(
+            prepared.request_hash,
             self._model.settings.model,
-            outgoing.worst.total,
-            self._model.worst_usd(outgoing),
+            prepared.bound.total,
+            self._model.max_usd(prepared),
         )
         begun = time.monotonic()
         attempt = 0
         while True:
             await self._sender.ready()
             lease = await self._session.lease(want)
-            if isinstance(lease, Stored):
+            if isinstance(lease, StoredAnswer):
                 return self._model.check_answer(from_json(lease.answer))
             if not isinstance(lease, Permit):
                 if lease.kind == "stopped":
                     raise ProviderError(lease.reason)
                 return Answer("budget", reason=lease.reason, attempts=attempt)
             attempt += 1
-            outcome = await self._uncancelled(self._attempt(outgoing, lease, attempt, begun))
+            outcome = await self._uncancelled(self._attempt(prepared, lease, attempt, begun))
             if isinstance(outcome, Answer):
                 return self._model.check_answer(outcome)
             if isinstance(outcome, ProviderError):
@@ -129,7 +134,7 @@ class Connection:
             if outcome.not_counted:
                 attempt -= 1
                 continue
-            wait_s = self._sender.wait_s(outcome, outgoing.request_hash, attempt)
+            wait_s = self._sender.wait_s(outcome, prepared.request_hash, attempt)
             if wait_s is None:
                 seconds = time.monotonic() - begun
                 return Answer(
@@ -150,12 +155,12 @@ class Connection:
         return await asyncio.shield(task)
 
     async def _attempt(
-        self, outgoing: Outgoing, permit: Permit, attempt: int, begun: float
-    ) -> Outcome:
+        self, prepared: PreparedRequest, permit: Permit, attempt: int, begun: float
+    ) -> SendResult:
         """Send a request once, and settle the call."""
         sent_at = time.monotonic()
-        outcome, usage = await self._sender.send(outgoing)
-        result = Result(permit.call, "", outgoing.request_hash, usage=usage)
+        outcome, usage = await self._sender.send(prepared)
+        result = CallResult(permit.call, "", prepared.request_hash, usage=usage)
         if isinstance(outcome, Answer):
             now = time.monotonic()
             usd = self._model.usd(outcome.tokens_in, outcome.tokens_out)
@@ -185,24 +190,26 @@ class Collection:
 
     async def ask(self, request: Request) -> Answer:
         """Return the stored answer to this request; without one, write it and return pending."""
-        outgoing = await self._model.stored_or_prepared(request, self._session)
-        if isinstance(outgoing, Answer):
-            return outgoing
+        prepared = await self._model.stored_or_prepared(request, self._session)
+        if isinstance(prepared, Answer):
+            return prepared
         return self._writer.add(
-            outgoing.request_hash, outgoing.body, outgoing.worst, self._model.worst_usd(outgoing)
+            prepared.request_hash, prepared.body, prepared.bound, self._model.max_usd(prepared)
         )
 
 
 @asynccontextmanager
 async def connect(
-    settings: ClientSettings, calls: Calls | None = None, prices: Mapping[str, Price] | None = None
+    settings: ClientSettings,
+    calls: CallOptions | None = None,
+    prices: Mapping[str, Price] | None = None,
 ) -> AsyncIterator[Connection | Collection]:
     """Open a connection for the running event loop.
 
     With a request file, nothing is sent and no key is needed. Else raises ProviderError before
     anything is sent if the key is missing or malformed.
     """
-    calls = calls or Calls()
+    calls = calls or CallOptions()
     model = _Model(settings, prices or {}, calls.group)
     if calls.file is not None:
         load_encoding(settings.model, _ENCODING_WAIT_S)  # Users read the written counts.
@@ -230,7 +237,7 @@ async def connect(
 
 
 @asynccontextmanager
-async def _session(calls: Calls, settings: ClientSettings) -> AsyncIterator[AccountSession]:
+async def _session(calls: CallOptions, settings: ClientSettings) -> AsyncIterator[AccountSession]:
     with ExitStack() as opened:
         account = calls.account or opened.enter_context(
             closing(LocalAccount(limits=settings.limits))

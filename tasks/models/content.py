@@ -11,12 +11,12 @@ from PIL import Image
 _JPEG_QUALITY = 90
 
 
-def words(text: str) -> dict[str, Any]:
+def text_part(text: str) -> dict[str, Any]:
     """Return a text part of a message."""
     return {"type": "text", "text": text}
 
 
-def picture(url: str, detail: str) -> dict[str, Any]:
+def image_part(url: str, detail: str) -> dict[str, Any]:
     """Return an image part of a message; detail: as in the protocol (low, high, auto)."""
     return {"type": "image_url", "image_url": {"url": url, "detail": detail}}
 

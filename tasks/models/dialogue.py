@@ -20,7 +20,7 @@ class MalformedAnswerError(ValueError):
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[R]):
+class DialogueResult(Generic[R]):
     """Result of one question. reading: the parsed answer, None unless `status` is ok. answers: all
     answers to it, oldest first."""
 
@@ -43,7 +43,7 @@ class Dialogue:
         request: Request,
         read: Callable[[Answer], R],
         again: Callable[[str], str],
-    ) -> Outcome[R]:
+    ) -> DialogueResult[R]:
         """Ask; if the answer is malformed, ask once more with that answer and the problem.
 
         read: parses an answer; raises MalformedAnswerError. again: returns the text of the second
@@ -57,7 +57,7 @@ class Dialogue:
             reading, complaint = _read(answers[1], read)
         last = answers[-1]
         status = "malformed" if complaint else last.status
-        return Outcome(reading, status, complaint or last.reason, tuple(answers))
+        return DialogueResult(reading, status, complaint or last.reason, tuple(answers))
 
     async def ask_once(self, request: Request) -> Answer:
         """Return the answer, unparsed. Omits the schema if the provider does not support it."""

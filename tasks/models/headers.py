@@ -12,16 +12,16 @@ _PROCESSING = ("openai-processing-ms", "x-envoy-upstream-service-time")
 
 
 @dataclass(frozen=True)
-class Hint:
+class RateLimitHint:
     """Limits per minute and the unused rest, as reported by a reply; None if not reported."""
 
     limit_requests: int | None = None
-    left_requests: int | None = None
+    remaining_requests: int | None = None
     limit_tokens: int | None = None
-    left_tokens: int | None = None
+    remaining_tokens: int | None = None
 
 
-def read_hint(headers: Mapping[str, str]) -> Hint | None:
+def read_hint(headers: Mapping[str, str]) -> RateLimitHint | None:
     """Read the `x-ratelimit-*` headers; None if none of them is usable.
 
     If a limit is not positive (Azure sends -1 and 0 at times), the rest of the same quantity is
@@ -34,9 +34,9 @@ def read_hint(headers: Mapping[str, str]) -> Hint | None:
         if limit is not None and limit <= 0:
             continue
         found[f"limit_{unit}"] = limit
-        found[f"left_{unit}"] = left if left is None or left >= 0 else None
-    hint = Hint(**found)
-    return None if hint == Hint() else hint
+        found[f"remaining_{unit}"] = left if left is None or left >= 0 else None
+    hint = RateLimitHint(**found)
+    return None if hint == RateLimitHint() else hint
 
 
 def processing_s(headers: Mapping[str, str]) -> float | None:

@@ -12,7 +12,7 @@ _COMMA = re.compile(r",(\s*[}\]])")
 
 
 @dataclass(frozen=True)
-class Found:
+class JsonObject:
     """A JSON object in a text. start, end: its character range; None if commas had to be removed to
     parse it."""
 
@@ -23,7 +23,7 @@ class Found:
 
 def find_objects(
     text: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
-) -> list[Found]:
+) -> list[JsonObject]:
     """Return all JSON objects in a text, nested ones too. Accepts commas before a closing bracket
     and line breaks within strings. pairs: makes an object from its fields; None makes a dict."""
     decoder = json.JSONDecoder(strict=False, object_pairs_hook=pairs)
@@ -32,11 +32,11 @@ def find_objects(
         start = opened.start()
         try:
             value, end = decoder.raw_decode(text, start)
-            found.append(Found(value, start, end))
+            found.append(JsonObject(value, start, end))
         except (ValueError, RecursionError):
             try:
                 value, _ = decoder.raw_decode(_COMMA.sub(r"\1", text[start:]))
-                found.append(Found(value))
+                found.append(JsonObject(value))
             except (ValueError, RecursionError):
                 continue
     return found

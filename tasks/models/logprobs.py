@@ -17,7 +17,7 @@ _LEAST = -14.0
 
 
 @dataclass(frozen=True)
-class Odds:
+class TokenLogprobs:
     """Alternatives of one token of an answer or a prompt, with their log probabilities.
 
     start: index of the token's first character in the answer, or the token's index in the prompt.
@@ -31,9 +31,9 @@ class Odds:
 
 
 @dataclass(frozen=True)
-class KeepOutput:
-    """A `Request.keep`: keeps the alternatives of each answer token that are in `among`, ignoring
-    surrounding spaces. Drops tokens without such an alternative."""
+class ExtractOutputLogprobs:
+    """A `Request.extract`: keeps the alternatives of each answer token that are in `among`,
+    ignoring surrounding spaces. Drops tokens without such an alternative."""
 
     among: frozenset[str]
 
@@ -64,26 +64,26 @@ class KeepOutput:
         return [[text, logprob] for text, logprob in found.items()]
 
 
-KEEP_NUMBERS = KeepOutput(frozenset(str(number) for number in range(11)))
-"""Keeps the numbers 0 to 10. All batch answers use it, since the `keep` of a request is not stored
-with its batch."""
+EXTRACT_NUMBERS = ExtractOutputLogprobs(frozenset(str(number) for number in range(11)))
+"""Keeps the numbers 0 to 10. All batch answers use it, since the `extract` of a request is not
+stored with its batch."""
 
 
-def read_odds(kept: Any) -> list[Odds] | None:
-    """Parse the log probabilities that `KeepOutput` or `KeepPrompt` stored (`Answer.kept`); None
-    stays None."""
+def read_token_logprobs(kept: Any) -> list[TokenLogprobs] | None:
+    """Parse the log probabilities of `ExtractOutputLogprobs` or `ExtractPromptLogprobs`, stored as
+    `Answer.kept`; None stays None."""
     if kept is None:
         return None
     return [
-        Odds(start, token, tuple((text, logprob) for text, logprob in options))
+        TokenLogprobs(start, token, tuple((text, logprob) for text, logprob in options))
         for start, token, options in kept
     ]
 
 
 @dataclass(frozen=True)
-class KeepPrompt:
-    """A `Request.keep`: keeps each prompt token that follows a token ending in `behind`, with those
-    of its alternatives that are in `among`, ignoring surrounding spaces."""
+class ExtractPromptLogprobs:
+    """A `Request.extract`: keeps each prompt token that follows a token ending in `behind`, with
+    those of its alternatives that are in `among`, ignoring surrounding spaces."""
 
     behind: str
     among: frozenset[str]

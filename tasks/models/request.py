@@ -11,7 +11,7 @@ from typing import Any
 
 _BASE64 = ";base64,"
 
-Keep = Callable[[Mapping[str, Any]], Any]
+Extract = Callable[[Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Request:
     should go to one server in sequence, which then has their prefix in its cache; "" for none.
     keep: extracts from a reply's body (a chat completion) the small part, as JSON, to store with
     the answer's text (`Answer.kept`), such as a few log probabilities. Nothing else of the reply is
-    stored, so the same request must always have the same `keep`.
+    stored, so the same request must always have the same `extract`.
     """
 
     messages: Sequence[Mapping[str, Any]]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     response_format: Mapping[str, Any] | None = None
     affinity: str = ""
-    keep: Keep | None = None
+    extract: Extract | None = None
 
     def body(self, model: str) -> dict[str, Any]:
         """Return the request's body for `model`, without fields that are None."""

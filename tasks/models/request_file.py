@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from neuron_atlas.tasks.artifacts.location import is_local, read_stretch
+from neuron_atlas.tasks.artifacts.location import is_local, read_range
 from neuron_atlas.tasks.models.answer import Answer
-from neuron_atlas.tasks.models.tokens import Worst
+from neuron_atlas.tasks.models.tokens import TokenBound
 
 PENDING = "pending"
 
@@ -42,7 +42,7 @@ class FiledRequest:
 
     def body(self) -> dict[str, Any]:
         """Read the body to send."""
-        return json.loads(read_stretch(self.path, self.offset, self.length))["body"]
+        return json.loads(read_range(self.path, self.offset, self.length))["body"]
 
 
 class RequestWriter:
@@ -56,16 +56,16 @@ class RequestWriter:
         self._written: set[str] = set()
 
     def add(
-        self, request_hash: str, body: Mapping[str, Any], worst: Worst, worst_usd: float
+        self, request_hash: str, body: Mapping[str, Any], bound: TokenBound, max_usd: float
     ) -> Answer:
         """Write a request; return an answer with the status pending."""
         if request_hash not in self._written:
             self._written.add(request_hash)
             line: dict[str, Any] = {
                 "request_hash": request_hash,
-                "tokens_in": worst.tokens_in,
-                "tokens_out": worst.tokens_out,
-                "usd": worst_usd * self._file.price_share,
+                "tokens_in": bound.tokens_in,
+                "tokens_out": bound.tokens_out,
+                "usd": max_usd * self._file.price_share,
             }
             if self._file.with_bodies:
                 line["body"] = body

@@ -16,10 +16,10 @@ from neuron_atlas.tasks.models.account.messages import Usage
 from neuron_atlas.tasks.models.answer import Answer, one_line, read_completion
 from neuron_atlas.tasks.models.failures import Failure, ProviderError, from_connection, from_status
 from neuron_atlas.tasks.models.headers import processing_s, read_hint
-from neuron_atlas.tasks.models.request import Keep
+from neuron_atlas.tasks.models.request import Extract
 from neuron_atlas.tasks.models.servers import Servers
 from neuron_atlas.tasks.models.settings import ClientSettings
-from neuron_atlas.tasks.models.tokens import Worst
+from neuron_atlas.tasks.models.tokens import TokenBound
 
 _log = logging.getLogger(__name__)
 
@@ -32,17 +32,17 @@ _LONGEST_PAUSE_S = 86_400.0
 
 
 @dataclass(frozen=True)
-class Outgoing:
-    """A request to send. worst: the most tokens it can use. affinity, keep: see `Request`."""
+class PreparedRequest:
+    """A request to send. bound: the most tokens it can use. affinity, extract: see `Request`."""
 
     request_hash: str
     body: Mapping[str, Any]
-    worst: Worst
+    bound: TokenBound
     affinity: str = ""
-    keep: Keep | None = None
+    extract: Extract | None = None
 
 
-Outcome = Answer | Failure | ProviderError
+SendResult = Answer | Failure | ProviderError
 
 
 class Sender:
@@ -72,15 +72,15 @@ class Sender:
         for client in self._clients.values():
             await client.close()
 
-    async def send(self, outgoing: Outgoing) -> tuple[Outcome, Usage]:
+    async def send(self, prepared: PreparedRequest) -> tuple[SendResult, Usage]:
         """Send a request once; return its outcome and what it used of the limits."""
         settings = self._settings
         sent_at = time.monotonic()
         headers: Mapping[str, str] = {}
-        outcome: Outcome
+        outcome: SendResult
         servers = self._servers
-        server = servers.choose(outgoing.affinity or outgoing.request_hash)
-        body = settings.addressed(outgoing.body)
+        server = servers.choose(prepared.affinity or prepared.request_hash)
+        body = settings.body_for_provider(prepared.body)
         try:
             async with asyncio.timeout(settings.timeout_s):
                 client = self._client(server)
@@ -90,7 +90,7 @@ class Sender:
                     # extra_body unchanged, with fields that it does not know.
                     messages=[],
                     extra_body=body,
-                    extra_headers={"X-Client-Request-Id": outgoing.request_hash},
+                    extra_headers={"X-Client-Request-Id": prepared.request_hash},
                 )
         except TimeoutError:
             outcome = self._timed_out(server)
@@ -99,24 +99,24 @@ class Sender:
             if outcome.reached:
                 outcome = self._timed_out(server)
         except openai.APIStatusError as error:
-            servers.answered(server)
+            servers.mark_answered(server)
             headers = error.response.headers
             outcome = from_status(error, settings.model, settings.api_key_env, self._group)
         except openai.APIConnectionError as error:
             outcome = from_connection(error)
         else:
-            servers.answered(server)
+            servers.mark_answered(server)
             headers = reply.headers
-            outcome = read_completion(reply.http_response.text, outgoing.keep)
+            outcome = read_completion(reply.http_response.text, prepared.extract)
             if isinstance(outcome, Answer) and not outcome.tokens_in:
                 # A gateway that reports no usage still charges: at most this.
-                worst = outgoing.worst
-                outcome = replace(outcome, tokens_in=worst.tokens_in, tokens_out=worst.tokens_out)
+                bound = prepared.bound
+                outcome = replace(outcome, tokens_in=bound.tokens_in, tokens_out=bound.tokens_out)
         if isinstance(outcome, Failure):
             outcome = self._at(server, outcome)
             # Some gateways put the request's own headers into their error messages.
             outcome = replace(outcome, reason=one_line(outcome.reason.replace(servers.key, "***")))
-        usage = self._usage(outgoing, outcome, headers, time.monotonic() - sent_at)
+        usage = self._usage(prepared, outcome, headers, time.monotonic() - sent_at)
         if isinstance(outcome, Failure) and outcome.status == "filtered":
             outcome = Answer("filtered", reason=outcome.reason)
         return outcome, usage
@@ -141,7 +141,7 @@ class Sender:
         return self._clients[base_url]
 
     def _timed_out(self, server: str) -> Failure:
-        self._servers.timed_out(server, self._settings.timeout_s)
+        self._servers.mark_timed_out(server, self._settings.timeout_s)
         reason = f"no answer within {self._settings.timeout_s:g} s"
         return Failure("timed_out", reason, transient=True, billed=True)
 
@@ -149,11 +149,15 @@ class Sender:
         """Return the failure, adjusted to its server: our own server bills nothing, and an
         unreachable server may not count against max_attempts."""
         if not failure.reached:
-            failure = replace(failure, not_counted=self._servers.unreachable(server))
+            failure = replace(failure, not_counted=self._servers.mark_unreachable(server))
         return replace(failure, billed=False) if self._servers.is_own else failure
 
     def _usage(
-        self, outgoing: Outgoing, outcome: Outcome, headers: Mapping[str, str], took_s: float
+        self,
+        prepared: PreparedRequest,
+        outcome: SendResult,
+        headers: Mapping[str, str],
+        took_s: float,
     ) -> Usage:
         worked_s = processing_s(headers)
         # The call reached the provider this long ago, at least.
@@ -161,12 +165,12 @@ class Sender:
         usage = Usage(age_s=max(age_s, 0.0), hint=read_hint(headers))
         if isinstance(outcome, Answer) and outcome.tokens_in:
             is_asked = self._settings.limits.counted == "asked"
-            out = outgoing.worst.tokens_out if is_asked else outcome.tokens_out
+            out = prepared.bound.tokens_out if is_asked else outcome.tokens_out
             return replace(usage, tokens=outcome.tokens_in + out)
         if isinstance(outcome, Failure) and not outcome.reached:
             return replace(usage, sent=False)
         if isinstance(outcome, Failure) and outcome.status == "rate_limited":
-            pause_s = self.wait_s(outcome, outgoing.request_hash, 0)
+            pause_s = self.wait_s(outcome, prepared.request_hash, 0)
             if pause_s is None:  # Too long for this request, but later requests wait.
                 pause_s = min(outcome.wait_s or 0.0, _LONGEST_PAUSE_S)
                 _log.warning("the provider asks for a pause of %.0f s; no call until then", pause_s)

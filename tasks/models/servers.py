@@ -27,14 +27,14 @@ class Servers(Protocol):
     def choose(self, affinity: str) -> str:
         """Return the base_url for a request. Requests of one affinity share a server's cache."""
 
-    def answered(self, base_url: str) -> None:
+    def mark_answered(self, base_url: str) -> None:
         """Note that a server answered, with success or not."""
 
-    def unreachable(self, base_url: str) -> bool:
+    def mark_unreachable(self, base_url: str) -> bool:
         """Note that a server could not be reached. Returns whether the request can be sent again at
         once, without counting an attempt."""
 
-    def timed_out(self, base_url: str, timeout_s: float) -> None:
+    def mark_timed_out(self, base_url: str, timeout_s: float) -> None:
         """Note that a server did not answer a request in time."""
 
 
@@ -57,16 +57,16 @@ class FixedServers:
         order = self._base_urls[first:] + self._base_urls[:first]
         return next((url for url in order if not self._is_skipped(url)), order[0])
 
-    def answered(self, base_url: str) -> None:
+    def mark_answered(self, base_url: str) -> None:
         """See `Servers`."""
         self._skipped.pop(base_url, None)
 
-    def unreachable(self, base_url: str) -> bool:
+    def mark_unreachable(self, base_url: str) -> bool:
         """See `Servers`."""
         self._skipped[base_url] = time.monotonic() + _SKIP_S
         return not all(map(self._is_skipped, self._base_urls))
 
-    def timed_out(self, base_url: str, timeout_s: float) -> None:
+    def mark_timed_out(self, base_url: str, timeout_s: float) -> None:
         """See `Servers`."""
         self._skipped[base_url] = time.monotonic() + _SKIP_S
 
@@ -74,7 +74,7 @@ class FixedServers:
         return self._skipped.get(base_url, 0.0) > time.monotonic()
 
 
-def whole_url(base_url: str) -> str:
+def complete_url(base_url: str) -> str:
     """Return an address with a path, /v1 by default. Raises ValueError if it is malformed."""
     address = urlsplit(base_url)
     if address.scheme not in ("http", "https") or not address.hostname:

@@ -138,21 +138,21 @@ class ClientSettings:
         return self.azure.endpoint if self.azure else self.base_url or OPENAI_URL
 
     @property
-    def known_as(self) -> str:
+    def provider_name(self) -> str:
         """Name of the provider, as part of a request's hash."""
         return self.provider or _host(self.url)
 
     @property
-    def model_at(self) -> str:
+    def qualified_model(self) -> str:
         """Provider and model, as `provider/model`."""
-        return f"{self.known_as}/{self.model}"
+        return f"{self.provider_name}/{self.model}"
 
     @property
-    def account(self) -> str:
+    def limits_account(self) -> str:
         """Name of the account whose limits apply."""
-        return self.limits.account or self.model_at
+        return self.limits.account or self.qualified_model
 
-    def addressed(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def body_for_provider(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return a request's body for this provider. On Azure, the model is the deployment."""
         return dict(body) if self.azure is None else {**body, "model": self.azure.deployment}
 

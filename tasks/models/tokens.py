@@ -68,7 +68,7 @@ _PATCHES = {
 
 
 @dataclass(frozen=True)
-class Worst:
+class TokenBound:
     """Upper bounds on the tokens of a prompt and of its answer."""
 
     tokens_in: int
@@ -80,7 +80,7 @@ class Worst:
         return self.tokens_in + self.tokens_out
 
 
-def worst_case(body: Mapping[str, Any], settings: ClientSettings) -> Worst:
+def token_bound(body: Mapping[str, Any], settings: ClientSettings) -> TokenBound:
     """Return an upper bound on the tokens of a request's body and its answer."""
     count = 0
     for message in body["messages"]:
@@ -101,7 +101,7 @@ def worst_case(body: Mapping[str, Any], settings: ClientSettings) -> Worst:
     answer = body.get("max_completion_tokens") or body.get("max_tokens")
     if not answer:
         answer = _of_family(settings.model, _LONGEST_ANSWERS) or _LONGEST_OF_ALL
-    return Worst(count, int(answer))
+    return TokenBound(count, int(answer))
 
 
 def text_tokens(model: str, text: str) -> int:

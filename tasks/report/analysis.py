@@ -25,7 +25,7 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
 )
 
-TYPES_OF = {"paper": TYPES, "tested": TESTED_TYPES}
+TYPES_BY_RULE = {"paper": TYPES, "tested": TESTED_TYPES}
 """The types of each rule."""
 _DENSITIES = ("active_visual", "active_text")
 _TABLES = {
@@ -57,7 +57,7 @@ class Analysis:
     @property
     def rules(self) -> list[str]:
         """Rules that typed the neurons: paper, and tested if the run has tests."""
-        return [rule for rule in TYPES_OF if rule in self.shares["rule"].unique()]
+        return [rule for rule in TYPES_BY_RULE if rule in self.shares["rule"].unique()]
 
     def by_type(self) -> list[dict[str, object]]:
         """Return a table row for each rule and type that has neurons."""

@@ -18,18 +18,18 @@ from neuron_atlas.tasks.report.canvas import (
     SMALL,
     blank_sheet,
     layer_ticks,
-    note,
     panels,
     percents,
     plain_axes,
     type_legend,
     write_message,
+    write_note,
 )
-from neuron_atlas.tasks.report.palette import LIGHT, colours_by_tests, type_colours
+from neuron_atlas.tasks.report.palette import LIGHT, colors_by_tests, type_colors
 
 _RULE_WORDS = {
     "paper": "by the paper\N{RIGHT SINGLE QUOTATION MARK}s rule",
-    "tested": "by tests, undecided in the colour of unknown",
+    "tested": "by tests, undecided in the color of unknown",
 }
 _MEASURES = {
     "active_visual": "share of visual tokens that a neuron is active at",
@@ -48,13 +48,13 @@ def draw_share_intervals(analysis: Analysis, title: str) -> Figure:
         return figure
     rules = analysis.rules
     silent = {"silent": LIGHT["silent"]} if "tested" in rules else {}
-    colours = type_colours() | silent
-    type_legend(figure, colours=colours)
+    colors = type_colors() | silent
+    type_legend(figure, colors=colors)
     margins = {"left": 0.55, "right": 0.15, "head": 0.52, "foot": 0.46, "gap": 0.5}
     for axes, rule in zip(panels(figure, len(rules), **margins), rules, strict=True):
         rows = analysis.shares.filter(pl.col("rule") == rule, pl.col("layer") != ALL_LAYERS)
-        _draw_intervals(axes, rows, _colours_of(rule))
-        note(axes, _RULE_WORDS[rule])
+        _draw_intervals(axes, rows, _colors_of(rule))
+        write_note(axes, _RULE_WORDS[rule])
     axes.set_xlabel("layer")
     return figure
 
@@ -117,13 +117,13 @@ def draw_densities(analysis: Analysis, title: str) -> Figure:
         return figure
     rule = analysis.rules[-1]
     present = set(analysis.densities["type"].unique()) - {"silent"}
-    colours = {name: c for name, c in _colours_of(rule).items() if name in present}
-    type_legend(figure, colours=colours)
+    colors = {name: c for name, c in _colors_of(rule).items() if name in present}
+    type_legend(figure, colors=colors)
     margins = {"left": 0.55, "right": 0.3, "head": 0.62, "foot": 0.36, "gap": 0.5}
     for axes, role in zip(panels(figure, 2, **margins), ("visual", "text"), strict=True):
-        for name, colour in colours.items():
+        for name, color in colors.items():
             mine = analysis.densities.filter(type=name)[f"active_{role}"].drop_nulls().to_numpy()
-            _draw_density(axes, mine, colour)
+            _draw_density(axes, mine, color)
         axes.set_xlim(_DENSITY_BINS[0], 0)
         axes.set_ylim(bottom=0)
         percents(axes.yaxis)
@@ -131,7 +131,7 @@ def draw_densities(analysis: Analysis, title: str) -> Figure:
         axes.set_xticks(
             range(-4, 1), ["\N{LESS-THAN OR EQUAL TO} 0.01 %", "0.1 %", "1 %", "10 %", "100 %"]
         )
-        note(axes, f"of each type, by the share of {role} tokens above 0")
+        write_note(axes, f"of each type, by the share of {role} tokens above 0")
     return figure
 
 
@@ -144,14 +144,14 @@ def draw_responses(analysis: Analysis, title: str) -> Figure:
         write_message(figure, "No neuron responds to anything.")
         return figure
     known = set(rows["type"].unique()) - {"silent"}
-    kinds = [kind for kind in _colours_of(rule) if kind in known]
+    kinds = [kind for kind in _colors_of(rule) if kind in known]
     margins = {"left": 0.95, "right": 0.3, "head": 0.32, "foot": 0.3, "gap": 0.5}
     sheets = panels(figure, len(_MEASURES), **margins)
     for axes, (measure, words) in zip(sheets, _MEASURES.items(), strict=True):
         for height, kind in enumerate(kinds):
             found = rows.filter(type=kind, measure=measure).to_dicts()
             if found:
-                _draw_range(axes, height, found[0], _colours_of(rule)[kind])
+                _draw_range(axes, height, found[0], _colors_of(rule)[kind])
         axes.set(xlim=(0, 1), ylim=(len(kinds) - 0.5, -0.5))
         axes.set_yticks(range(len(kinds)), kinds)
         axes.tick_params(axis="y", length=0)
@@ -160,25 +160,25 @@ def draw_responses(analysis: Analysis, title: str) -> Figure:
             axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
         else:
             percents(axes.xaxis)
-        note(axes, words)
+        write_note(axes, words)
     return figure
 
 
-def _colours_of(rule: str) -> dict[str, str]:
-    return colours_by_tests() if rule == "tested" else type_colours()
+def _colors_of(rule: str) -> dict[str, str]:
+    return colors_by_tests() if rule == "tested" else type_colors()
 
 
-def _draw_intervals(axes: Axes, rows: pl.DataFrame, colours: Mapping[str, str]) -> None:
+def _draw_intervals(axes: Axes, rows: pl.DataFrame, colors: Mapping[str, str]) -> None:
     layers = sorted(rows["layer"].unique())
     positions = np.arange(len(layers))
-    for name, colour in colours.items():
+    for name, color in colors.items():
         mine = rows.filter(type=name).sort("layer")
         if not mine["n"].sum():
             continue
         low, high = mine["low"].to_numpy(), mine["high"].to_numpy()
-        axes.fill_between(positions, low, high, color=colour, alpha=0.28, linewidth=0)
-        axes.vlines(positions, low, high, color=colour, linewidth=1.0)
-        axes.plot(positions, mine["share"], color=colour, linewidth=1.2, marker="o", markersize=3)
+        axes.fill_between(positions, low, high, color=color, alpha=0.28, linewidth=0)
+        axes.vlines(positions, low, high, color=color, linewidth=1.0)
+        axes.plot(positions, mine["share"], color=color, linewidth=1.2, marker="o", markersize=3)
     axes.set_xlim(-0.4, max(len(layers) - 0.6, 0.4))
     axes.set_ylim(bottom=0)
     percents(axes.yaxis)
@@ -186,35 +186,35 @@ def _draw_intervals(axes: Axes, rows: pl.DataFrame, colours: Mapping[str, str]) 
     layer_ticks(axes, layers)
 
 
-def _draw_cell(axes: Axes, row: int, column: int, number: int, share: float, colour: str) -> None:
+def _draw_cell(axes: Axes, row: int, column: int, number: int, share: float, color: str) -> None:
     """Draw one cell. A larger share of its row gives a stronger color."""
     box: dict[str, Any] = {"xy": (column + 0.03, row + 0.03), "width": 0.94, "height": 0.94}
     axes.add_patch(Rectangle(**box, facecolor=LIGHT["panel"], linewidth=0))
     if not number:
         axes.text(column + 0.5, row + 0.5, "0", ha="center", va="center", **SMALL)
         return
-    axes.add_patch(Rectangle(**box, facecolor=colour, alpha=0.7 * share, linewidth=0))
+    axes.add_patch(Rectangle(**box, facecolor=color, alpha=0.7 * share, linewidth=0))
     style: dict[str, Any] = {"ha": "center", "va": "center", "color": LIGHT["ink"]}
     axes.text(column + 0.5, row + 0.42, f"{number:,}", fontsize=9.3, **style)
     percent = "<1 %" if share < 0.005 else f"{share:.0%}".replace("%", " %")
     axes.text(column + 0.5, row + 0.68, percent, fontsize=7.6, **style)
 
 
-def _draw_density(axes: Axes, shares: np.ndarray, colour: str) -> None:
+def _draw_density(axes: Axes, shares: np.ndarray, color: str) -> None:
     if not len(shares):
         return
     # Neurons below the range of the axis count at its left end.
     powers = np.log10(np.clip(shares, _LEAST_DENSITY, 1))
     counts = np.histogram(powers, _DENSITY_BINS)[0] / len(shares)
-    axes.stairs(counts, _DENSITY_BINS, color=colour, fill=True, alpha=0.22)
-    axes.stairs(counts, _DENSITY_BINS, color=colour, linewidth=1.2)
+    axes.stairs(counts, _DENSITY_BINS, color=color, fill=True, alpha=0.22)
+    axes.stairs(counts, _DENSITY_BINS, color=color, linewidth=1.2)
 
 
-def _draw_range(axes: Axes, height: int, row: Mapping[str, Any], colour: str) -> None:
+def _draw_range(axes: Axes, height: int, row: Mapping[str, Any], color: str) -> None:
     """Draw a thin line from 5 to 95 %, a thick line from 25 to 75 %, and a mark at the median."""
     y = [height, height]
-    axes.plot([row["p5"], row["p95"]], y, color=colour, linewidth=1.1, zorder=1)
+    axes.plot([row["p5"], row["p95"]], y, color=color, linewidth=1.1, zorder=1)
     middle = [row["p25"], row["p75"]]
-    axes.plot(middle, y, color=colour, linewidth=6.5, solid_capstyle="butt", zorder=2)
+    axes.plot(middle, y, color=color, linewidth=6.5, solid_capstyle="butt", zorder=2)
     mark: dict[str, Any] = {"color": LIGHT["ink"], "linewidth": 1.4, "zorder": 3, "clip_on": False}
     axes.plot([row["p50"]] * 2, [height - 0.3, height + 0.3], **mark)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from neuron_atlas.tasks.report.palette import LIGHT, themed_svg, type_colours
+from neuron_atlas.tasks.report.palette import LIGHT, themed_svg, type_colors
 
 WIDTH, HEIGHT = 4.9, 4.62
 """In inches. Small enough that text stays legible if a page shows figures side by side."""
@@ -73,7 +73,7 @@ def plain_axes(figure: Figure, left: float, bottom: float, width: float, height:
     return axes
 
 
-def note(axes: Axes, words: str) -> None:
+def write_note(axes: Axes, words: str) -> None:
     """Write a note above the axes."""
     axes.text(0, 1.03, words, transform=axes.transAxes, va="bottom", **SMALL)
 
@@ -95,14 +95,14 @@ def layer_ticks(axes: Axes, layers: Sequence[int]) -> None:
 def stacked_shares(axes: Axes, shares: pl.DataFrame) -> None:
     """Draw stacked bars of the types' shares. shares: a row per layer and a column per type."""
     bottom = np.zeros(len(shares))
-    for name, colour in type_colours().items():
+    for name, color in type_colors().items():
         share = shares[name].to_numpy()
         axes.bar(
             np.arange(len(shares)),
             share,
             bottom=bottom,
             width=0.82 if len(shares) > 1 else 0.5,
-            color=colour,
+            color=color,
             edgecolor=LIGHT["paper"],
             linewidth=0.6 if len(shares) <= 40 else 0.2,
             label=name,
@@ -133,18 +133,18 @@ def type_legend(
     figure: Figure,
     left: float = 0.1,
     below_top: float = 0.5,
-    colours: Mapping[str, str] | None = None,
+    colors: Mapping[str, str] | None = None,
 ) -> None:
     """Draw a legend of the types with their colors, in one row. Lengths are in inches."""
     width, height = figure.get_size_inches()
     y = 1 - below_top / height
-    for name, colour in (colours or type_colours()).items():
+    for name, color in (colors or type_colors()).items():
         square = Rectangle(
             (left / width, y - 0.045 / height),
             0.09 / width,
             0.09 / height,
             transform=figure.transFigure,
-            facecolor=colour,
+            facecolor=color,
         )
         figure.add_artist(square)
         figure.text(

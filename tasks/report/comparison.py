@@ -37,7 +37,7 @@ class JobTables:
     page: str
 
 
-def compare(jobs: Sequence[JobTables]) -> pl.DataFrame:
+def compare_jobs(jobs: Sequence[JobTables]) -> pl.DataFrame:
     """Return a row for each job, layer (null for all layers of a job), explainer and simulator.
 
     Columns: job, setting, layer, neurons, the share of each type by the paper's rule, explainer,

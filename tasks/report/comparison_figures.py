@@ -18,7 +18,7 @@ from neuron_atlas.tasks.report.canvas import (
     type_legend,
     write_message,
 )
-from neuron_atlas.tasks.report.figures import Plate
+from neuron_atlas.tasks.report.figures import ReportFigure
 from neuron_atlas.tasks.report.palette import LIGHT
 
 _PANEL = 2.2
@@ -27,17 +27,17 @@ _MARGINS = {"left": 0.55, "right": 0.15, "head": 0.28, "foot": 0.48, "gap": 0.62
 """Inches around the panels."""
 
 
-def draw_comparison(compared: pl.DataFrame) -> list[Plate]:
+def draw_comparison(compared: pl.DataFrame) -> list[ReportFigure]:
     """Draw the figures of a table from `compare`."""
     by_layer = compared.filter(pl.col("layer").is_not_null())
     return [
-        Plate(
+        ReportFigure(
             "types",
             "Types by layer",
             "The share of each type among the neurons of a layer, for all jobs of the sweep.",
             _draw("Types by layer", by_layer, ["setting"], _types, has_types=True),
         ),
-        Plate(
+        ReportFigure(
             "scores",
             "Scores by layer, with their control",
             "Filled: how well explanations predict their neurons on samples that the explainer "
@@ -94,7 +94,7 @@ def _types(axes: Axes, rows: pl.DataFrame) -> None:
 def _scores(axes: Axes, rows: pl.DataFrame) -> None:
     positions = np.arange(len(rows))
     axes.axhline(0, color=LIGHT["hairline"], linewidth=0.7, zorder=0)
-    for name, colour, is_filled, shift in (
+    for name, color, is_filled, shift in (
         ("correlation", LIGHT["score"], True, -0.08),
         ("correlation_of_control", LIGHT["control"], False, 0.08),
     ):
@@ -102,15 +102,15 @@ def _scores(axes: Axes, rows: pl.DataFrame) -> None:
             rows[f"{name}{end}"].cast(pl.Float64).fill_null(np.nan).to_numpy()
             for end in ("", "_low", "_high")
         )
-        axes.vlines(positions + shift, low, high, color=colour, linewidth=1.1)
+        axes.vlines(positions + shift, low, high, color=color, linewidth=1.1)
         axes.plot(
             positions + shift,
             middle,
-            color=colour,
+            color=color,
             linewidth=0.9 if is_filled else 0.6,
             marker="o",
             markersize=4,
-            markerfacecolor=colour if is_filled else LIGHT["paper"],
+            markerfacecolor=color if is_filled else LIGHT["paper"],
         )
     axes.set_ylabel("correlation")
     axes.locator_params(axis="y", nbins=4)
@@ -118,12 +118,12 @@ def _scores(axes: Axes, rows: pl.DataFrame) -> None:
 
 def _score_legend(figure: Figure, height: float) -> None:
     left = 0.02
-    for words, mark, colour in (
+    for words, mark, color in (
         ("score", "\N{BLACK CIRCLE}", LIGHT["score"]),
         ("control: another neuron's explanation", "\N{WHITE CIRCLE}", LIGHT["control"]),
     ):
         y = 1 - 0.5 / height
-        figure.text(left, y, mark, va="center_baseline", fontsize=9, color=colour)
+        figure.text(left, y, mark, va="center_baseline", fontsize=9, color=color)
         figure.text(left + 0.03, y, words, va="center_baseline", fontsize=8.8, color=LIGHT["ink"])
         left += 0.16
 

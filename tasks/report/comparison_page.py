@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from neuron_atlas.tasks.artifacts import TYPES
 from neuron_atlas.tasks.report.canvas import png_bytes
-from neuron_atlas.tasks.report.comparison import JobTables, compare
+from neuron_atlas.tasks.report.comparison import JobTables, compare_jobs
 from neuron_atlas.tasks.report.comparison_figures import draw_comparison
-from neuron_atlas.tasks.report.pages import environment
-from neuron_atlas.tasks.report.palette import colour_style
+from neuron_atlas.tasks.report.pages import template_environment
+from neuron_atlas.tasks.report.palette import color_css
 
 _PAGE = "index.html"
 _TABLE = "comparison.csv"
@@ -28,20 +28,20 @@ def write_comparison_page(
     name: name of the sweep. failed: reason why a job has no results, by the job's name. Returns the
     names of the files, and the table by columns.
     """
-    compared = compare(jobs)
-    plates = draw_comparison(compared)
+    compared = compare_jobs(jobs)
+    figures = draw_comparison(compared)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    pictures = {f"figures/{plate.name}.png": png_bytes(plate.figure) for plate in plates}
+    pictures = {f"figures/{one.name}.png": png_bytes(one.figure) for one in figures}
     for picture, content in pictures.items():
         (folder / picture).write_bytes(content)
     compared.write_csv(folder / _TABLE)
     page = (
-        environment()
+        template_environment()
         .get_template("comparison.html")
         .render(
             name=name,
-            colours=Markup(colour_style()),
-            plates=[(plate, Markup(plate.svg)) for plate in plates],
+            colors=Markup(color_css()),
+            figures=[(one, Markup(one.svg)) for one in figures],
             types=TYPES,
             rows=compared.filter(pl.col("layer").is_null()).to_dicts(),
             pages={job.name: job.page for job in jobs},

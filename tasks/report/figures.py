@@ -24,7 +24,7 @@ from neuron_atlas.tasks.report.type_figures import draw_types_by_layer, draw_vis
 
 
 @dataclass(frozen=True)
-class Plate:
+class ReportFigure:
     """A figure with its name, title and caption."""
 
     name: str
@@ -38,7 +38,9 @@ class Plate:
         return svg_text(self.figure)
 
 
-def draw_plates(types: pa.Table, scores: pa.Table, analysis: Analysis | None = None) -> list[Plate]:
+def draw_figures(
+    types: pa.Table, scores: pa.Table, analysis: Analysis | None = None
+) -> list[ReportFigure]:
     """Draw the report's figures. A figure without data shows the reason."""
     drawn: list[tuple[str, str, Callable[[Any, str], Figure], Any, str]] = [
         (
@@ -86,20 +88,20 @@ def draw_plates(types: pa.Table, scores: pa.Table, analysis: Analysis | None = N
             ),
         ]  # fmt: skip
         if not is_tested:
-            drawn = [plate for plate in drawn if plate[0] != "agreement"]
+            drawn = [one for one in drawn if one[0] != "agreement"]
     return [
-        Plate(name, title, caption, draw(table, title))
+        ReportFigure(name, title, caption, draw(table, title))
         for name, title, draw, table, caption in drawn
     ]
 
 
-def write_figures(folder: Path, plates: Sequence[Plate]) -> list[Path]:
+def write_figures(folder: Path, figures: Sequence[ReportFigure]) -> list[Path]:
     """Save each figure as PNG and as SVG."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for plate in plates:
-        png, svg = (folder / f"{plate.name}.{suffix}" for suffix in ("png", "svg"))
-        png.write_bytes(png_bytes(plate.figure))
-        svg.write_text(plate.svg, encoding="utf-8")
+    for one in figures:
+        png, svg = (folder / f"{one.name}.{suffix}" for suffix in ("png", "svg"))
+        png.write_bytes(png_bytes(one.figure))
+        svg.write_text(one.svg, encoding="utf-8")
         written += [png, svg]
     return written

@@ -18,7 +18,7 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
     rows_with,
 )
-from neuron_atlas.tasks.artifacts.location import reading
+from neuron_atlas.tasks.artifacts.location import open_for_arrow
 from neuron_atlas.tasks.samples.catalog import Catalog, open_catalog, open_layouts
 from neuron_atlas.tasks.samples.source import Source
 
@@ -116,7 +116,7 @@ def by_neuron(table: pa.Table) -> dict[int, list[dict[str, Any]]]:
 
 def _may_hold(path: Path, first: int, last: int) -> bool:
     """Return whether a file may hold neurons `first` to `last`. Reads only its footer."""
-    with reading(path) as file:
+    with open_for_arrow(path) as file:
         metadata = pq.read_metadata(file)
     # No list column precedes it, so its index among the leaf columns is the same.
     position = metadata.schema.names.index("neuron")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from neuron_atlas.tasks.artifacts.regions import token_boxes
-from neuron_atlas.tasks.evidence.evidence import to_ten
-from neuron_atlas.tasks.report.pages import environment, stylesheet
-from neuron_atlas.tasks.report.pictures import data_uri, heat_map, jpeg_bytes, open_view
+from neuron_atlas.tasks.evidence.evidence import normalize_to_ten
+from neuron_atlas.tasks.report.pages import stylesheet, template_environment
+from neuron_atlas.tasks.report.pictures import data_uri, heat_map, jpeg_bytes, open_scaled_view
 from neuron_atlas.tasks.report.record import Exemplar, NeuronRecord
-from neuron_atlas.tasks.report.wording import digits3
+from neuron_atlas.tasks.report.wording import three_digits
 
 LARGEST_SIDE = 320
 """Longest side of an image on a page, in pixels. Smaller images keep their size."""
@@ -34,12 +34,12 @@ class Picture:
 
 def neuron_html(record: NeuronRecord) -> str:
     """Return the neuron as self-contained HTML that does not affect the rest of the document."""
-    exemplars = [show_exemplar(one, _inline(one)) for one in record.exemplars]
-    template = environment().get_template("notebook.html")
+    exemplars = [exemplar_data(one, _inline(one)) for one in record.exemplars]
+    template = template_environment().get_template("notebook.html")
     return template.render(record=record, exemplars=exemplars, style=stylesheet(".neuron-atlas"))
 
 
-def show_exemplar(exemplar: Exemplar, picture: Picture) -> dict[str, Any]:
+def exemplar_data(exemplar: Exemplar, picture: Picture) -> dict[str, Any]:
     """Return an exemplar as data for the template.
 
     tokens: (leading space, word, activation 0-10, activation as text) of each token. excerpt: start
@@ -68,14 +68,14 @@ def show_exemplar(exemplar: Exemplar, picture: Picture) -> dict[str, Any]:
 
 
 def _inline(exemplar: Exemplar) -> Picture:
-    view, problem = open_view(exemplar.catalog, exemplar.sample_id, LARGEST_SIDE)
+    view, problem = open_scaled_view(exemplar.catalog, exemplar.sample_id, LARGEST_SIDE)
     if view is None:
         return Picture(problem=problem)
     return Picture(data_uri("image/jpeg", jpeg_bytes(view)), view.width, view.height)
 
 
 def _tokens(exemplar: Exemplar) -> list[tuple[str, str, float, str]]:
-    tens = to_ten(exemplar.text, exemplar.scale)
+    tens = normalize_to_ten(exemplar.text, exemplar.scale)
     rows = []
     for position, piece in enumerate(exemplar.tokens):
         word = piece.lstrip()
@@ -83,7 +83,7 @@ def _tokens(exemplar: Exemplar) -> list[tuple[str, str, float, str]]:
         # The subject never saw the end of a truncated text.
         known = position < len(tens)
         ten = round(min(float(tens[position]), 10.0), 2) if known else 0.0
-        activation = digits3(float(exemplar.text[position])) if known else ""
+        activation = three_digits(float(exemplar.text[position])) if known else ""
         rows.append((space, word or piece, ten, activation))
     return rows
 

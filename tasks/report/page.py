@@ -14,11 +14,11 @@ from markupsafe import Markup
 from neuron_atlas.tasks.artifacts import TYPES
 from neuron_atlas.tasks.report import wording
 from neuron_atlas.tasks.report.analysis import Analysis
-from neuron_atlas.tasks.report.figures import Plate
-from neuron_atlas.tasks.report.neuron_view import LARGEST_SIDE, Picture, show_exemplar
-from neuron_atlas.tasks.report.pages import environment, stylesheet, template_text
+from neuron_atlas.tasks.report.figures import ReportFigure
+from neuron_atlas.tasks.report.neuron_view import LARGEST_SIDE, Picture, exemplar_data
+from neuron_atlas.tasks.report.pages import stylesheet, template_environment, template_text
 from neuron_atlas.tasks.report.palette import heat_gradient
-from neuron_atlas.tasks.report.pictures import data_uri, jpeg_bytes, open_view
+from neuron_atlas.tasks.report.pictures import data_uri, jpeg_bytes, open_scaled_view
 from neuron_atlas.tasks.report.record import Exemplar, NeuronRecord
 from neuron_atlas.tasks.report.settings import About
 from neuron_atlas.tasks.report.tables import failures_by_status, scores_overview, types_by_layer
@@ -38,7 +38,7 @@ class PageInputs:
     types: pa.Table
     aggregates: pa.Table
     outcomes: Mapping[str, pa.Table]
-    plates: Sequence[Plate]
+    figures: Sequence[ReportFigure]
     neurons: Sequence[NeuronRecord]
     analysis: Analysis | None = None
 
@@ -48,20 +48,18 @@ def write_page(folder: Path, inputs: PageInputs) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = _save_pictures(folder, inputs.neurons)
     entries = [
-        (record, [show_exemplar(one, pictures[one.sample_id]) for one in record.exemplars])
+        (record, [exemplar_data(one, pictures[one.sample_id]) for one in record.exemplars])
         for record in inputs.neurons
     ]
     script = template_text("atlas.js")
     page = (
-        environment()
+        template_environment()
         .get_template("page.html")
         .render(
             title=inputs.title,
             when=inputs.when,
             about=inputs.about,
-            plates=[
-                (plate, data_uri("image/svg+xml", plate.svg.encode())) for plate in inputs.plates
-            ],
+            figures=[(one, data_uri("image/svg+xml", one.svg.encode())) for one in inputs.figures],
             types=TYPES,
             by_layer=types_by_layer(inputs.types).to_dicts(),
             overview=scores_overview(inputs.aggregates),
@@ -89,7 +87,7 @@ def _save_pictures(folder: Path, neurons: Sequence[NeuronRecord]) -> dict[int, P
 
 
 def _save_picture(folder: Path, exemplar: Exemplar) -> Picture:
-    view, problem = open_view(exemplar.catalog, exemplar.sample_id, LARGEST_SIDE)
+    view, problem = open_scaled_view(exemplar.catalog, exemplar.sample_id, LARGEST_SIDE)
     if view is None:
         return Picture(problem=problem)
     path = folder / "images" / f"{exemplar.sample_id}.jpg"

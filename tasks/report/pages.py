@@ -9,13 +9,13 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from neuron_atlas.tasks.report import wording
-from neuron_atlas.tasks.report.palette import colour_style
+from neuron_atlas.tasks.report.palette import color_css
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 @cache
-def environment(
+def template_environment(
     package: str = "neuron_atlas.tasks.report", folder: str = "templates"
 ) -> Environment:
     """Return the templates of a package. Inserted values are escaped."""
@@ -32,7 +32,7 @@ def environment(
 
 def stylesheet(within: str = "") -> str:
     """Return the style sheet of a page. within: limit it to elements inside this selector."""
-    style = f"{colour_style()}\n{template_text('atlas.css')}"
+    style = f"{color_css()}\n{template_text('atlas.css')}"
     if not within:
         return style
     nested = re.sub("^body|:root", "&", style, flags=re.MULTILINE)

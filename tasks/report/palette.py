@@ -11,7 +11,7 @@ import numpy as np
 from neuron_atlas.tasks.artifacts import TESTED_TYPES, TYPES
 
 # The four types remain distinct under color blindness (a test simulates it): two colors for the two
-# sources, plum for both together, and grey for unknown. Each light color has one name, because an
+# sources, plum for both together, and gray for unknown. Each light color has one name, because an
 # SVG is recolored by it.
 LIGHT: Mapping[str, str] = MappingProxyType(
     {
@@ -60,21 +60,20 @@ _HEAT = ("#121118", "#4a1c6b", "#99306f", "#e0543a", "#f9a63f", "#fde7a3")
 _HEAT_OPACITY = (0.42, 0.50, 0.54, 0.54, 0.50, 0.44)
 
 
-def type_colours(theme: Mapping[str, str] = LIGHT) -> dict[str, str]:
+def type_colors(theme: Mapping[str, str] = LIGHT) -> dict[str, str]:
     """Return the color of each neuron type, in the order of `TYPES`."""
     return {name: theme[name] for name in TYPES}
 
 
-def colours_by_tests(theme: Mapping[str, str] = LIGHT) -> dict[str, str]:
+def colors_by_tests(theme: Mapping[str, str] = LIGHT) -> dict[str, str]:
     """Return the color of each type by tests. Undecided has the color of unknown."""
     return {name: theme["unknown" if name == "undecided" else name] for name in TESTED_TYPES}
 
 
-def colour_style() -> str:
+def color_css() -> str:
     """Return the colors as CSS custom properties (`--visual: #2f7cb8; ...`) of both themes."""
     light, dark = (
-        " ".join(f"--{name}: {colour};" for name, colour in theme.items())
-        for theme in (LIGHT, DARK)
+        " ".join(f"--{name}: {color};" for name, color in theme.items()) for theme in (LIGHT, DARK)
     )
     return f":root {{ {light} }} @media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"
 
@@ -84,16 +83,16 @@ def themed_svg(svg: str) -> str:
 
     Viewers without CSS variables use the light colors, which are the fallback.
     """
-    names = {colour: name for name, colour in LIGHT.items()}
+    names = {color: name for name, color in LIGHT.items()}
     svg = re.sub("|".join(names), lambda found: f"var(--{names[found[0]]}, {found[0]})", svg)
-    style = f"<style>{colour_style()}</style>"
+    style = f"<style>{color_css()}</style>"
     return re.sub(r"(<svg\b[^>]*>)", lambda found: found[0] + style, svg, count=1)
 
 
-def heat_colours(shares: np.ndarray) -> np.ndarray:
+def heat_colors(shares: np.ndarray) -> np.ndarray:
     """Map shares of a neuron's maximum (0-1) to the heat map's colors, uint8 RGBA [..., 4]."""
     stops = np.linspace(0, 1, len(_HEAT))
-    ramp = np.array([_channels(colour) for colour in _HEAT], dtype=np.float64)
+    ramp = np.array([_channels(color) for color in _HEAT], dtype=np.float64)
     ramp = np.column_stack([ramp, np.array(_HEAT_OPACITY) * 255])
     shares = np.clip(np.nan_to_num(shares), 0, 1)
     mixed = [np.interp(shares, stops, ramp[:, channel]) for channel in range(4)]
@@ -108,5 +107,5 @@ def heat_gradient() -> str:
     )
 
 
-def _channels(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+def _channels(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)

@@ -8,14 +8,14 @@ import io
 import numpy as np
 from PIL import Image
 
-from neuron_atlas.tasks.report.palette import heat_colours
+from neuron_atlas.tasks.report.palette import heat_colors
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.source import SampleError, SourceError
 
 _JPEG_QUALITY = 88
 
 
-def open_view(
+def open_scaled_view(
     catalog: Catalog, sample_id: int, longest_side: int | None = None
 ) -> tuple[Image.Image | None, str]:
     """Open a sample's image as the subject saw it, in RGB, at most `longest_side` pixels long.
@@ -50,10 +50,10 @@ def jpeg_bytes(view: Image.Image) -> bytes:
 def heat_map(tens: np.ndarray) -> str:
     """Return a heat map as the data URI of a PNG with one pixel per patch.
 
-    tens: float [rows, columns] over the whole view (`heat_over`), normalized to 0-10.
+    tens: float [rows, columns] over the whole view (`activation_map`), normalized to 0-10.
     """
     written = io.BytesIO()
-    Image.fromarray(heat_colours(tens / 10), "RGBA").save(written, "PNG", optimize=True)
+    Image.fromarray(heat_colors(tens / 10), "RGBA").save(written, "PNG", optimize=True)
     return data_uri("image/png", written.getvalue())
 
 

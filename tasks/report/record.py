@@ -20,10 +20,14 @@ from neuron_atlas.tasks.artifacts import (
     TYPE_COLUMNS,
     TableSpec,
 )
-from neuron_atlas.tasks.artifacts.regions import count_tokens, heat_over
-from neuron_atlas.tasks.evidence.evidence import ActivationRecord, activation_records, to_ten
+from neuron_atlas.tasks.artifacts.regions import activation_map, count_tokens
+from neuron_atlas.tasks.evidence.evidence import (
+    ActivationRecord,
+    activation_records,
+    normalize_to_ten,
+)
 from neuron_atlas.tasks.report.inputs import LayerFiles, by_neuron, read_neurons
-from neuron_atlas.tasks.report.pictures import open_view
+from neuron_atlas.tasks.report.pictures import open_scaled_view
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 
 _EXPLANATION_COLUMNS = ("text", "evidence_for", "evidence_against", "status", "reason", "model")
@@ -60,12 +64,12 @@ class Exemplar(ActivationRecord):
     @cached_property
     def image(self) -> Image.Image | None:
         """The image as the subject saw it, in RGB; None if it cannot be opened."""
-        return open_view(self.catalog, self.sample_id)[0]
+        return open_scaled_view(self.catalog, self.sample_id)[0]
 
     @cached_property
     def heat(self) -> np.ndarray | None:
         """Heat map over `image`: float32 [rows, columns], 0 to 10; None without an image."""
-        return heat_of(self, self.scale, self.catalog)
+        return sample_heat_map(self, self.scale, self.catalog)
 
     def __repr__(self) -> str:
         return f"<Exemplar {self.rank}: sample {self.sample_id}, peak {self.peak:.3g}>"
@@ -118,7 +122,7 @@ class NeuronRecord(TypedNeuron):
     exemplars: strongest first. statistics: its rows of further tables, by the name of the table.
     """
 
-    accounts: tuple[ScoredExplanation, ...]
+    explanations: tuple[ScoredExplanation, ...]
     exemplars: tuple[Exemplar, ...]
     statistics: Mapping[str, Mapping[str, Any]]
 
@@ -171,7 +175,7 @@ def gather_records(tables: Mapping[str, pa.Table], catalog: Catalog) -> dict[int
     }
 
 
-def heat_of(trace: ActivationRecord, scale: float, catalog: Catalog) -> np.ndarray | None:
+def sample_heat_map(trace: ActivationRecord, scale: float, catalog: Catalog) -> np.ndarray | None:
     """Return the heat map of a sample: float32 [rows, columns], 0 to 10, where `scale` maps to 10.
 
     Returns None if the sample has no image, or a different one than when it was captured.
@@ -179,7 +183,7 @@ def heat_of(trace: ActivationRecord, scale: float, catalog: Catalog) -> np.ndarr
     sample = catalog.samples.get(trace.sample_id)
     if sample is None or not len(trace.visual) or count_tokens(sample.regions) != len(trace.visual):
         return None
-    return heat_over(sample.view, to_ten(trace.visual, scale))
+    return activation_map(sample.view, normalize_to_ten(trace.visual, scale))
 
 
 def _exemplars(

@@ -19,14 +19,14 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
 )
 from neuron_atlas.tasks.report.analysis import read_analysis, write_analysis
-from neuron_atlas.tasks.report.figures import draw_plates, write_figures
+from neuron_atlas.tasks.report.figures import draw_figures, write_figures
 from neuron_atlas.tasks.report.inputs import ReportFiles
 from neuron_atlas.tasks.report.page import PageInputs, write_page
 from neuron_atlas.tasks.report.record import NeuronRecord, read_records
 from neuron_atlas.tasks.report.settings import About, ReportSettings
 from neuron_atlas.tasks.report.site.layout import FOLDER
 from neuron_atlas.tasks.report.strongest import select_strongest_neurons
-from neuron_atlas.tasks.report.tables import Summary, over_all_tokens, summarise, write_tables
+from neuron_atlas.tasks.report.tables import Summary, over_all_tokens, summarize_run, write_tables
 
 SUMMARY = "summary.json"
 _OUTCOMES = (
@@ -53,7 +53,7 @@ def write_report(
     scores = outcomes["scores"] = over_all_tokens(outcomes["scores"])
     aggregates = read_table(files.tables["score_aggregates"], SCORE_AGGREGATES)
     analysis = read_analysis(files.tables, types)
-    plates = draw_plates(types, scores, analysis)
+    figures = draw_figures(types, scores, analysis)
     chosen = select_strongest_neurons(
         types, outcomes["explanations"], scores, settings.neurons_per_type
     )
@@ -64,15 +64,15 @@ def write_report(
         types=types,
         aggregates=aggregates,
         outcomes=outcomes,
-        plates=plates,
+        figures=figures,
         neurons=_read_chosen(files, chosen, settings.exemplars),
         analysis=analysis,
     )
     write_page(folder, inputs)
-    write_figures(folder / "figures", plates)
+    write_figures(folder / "figures", figures)
     write_tables(folder / "tables", types, aggregates, outcomes)
     write_analysis(folder / "tables", analysis)
-    _write_summary(folder / SUMMARY, summarise(types, scores, aggregates, outcomes))
+    _write_summary(folder / SUMMARY, summarize_run(types, scores, aggregates, outcomes))
     site = folder / FOLDER
     return sorted(
         path.relative_to(folder).as_posix()

@@ -99,7 +99,7 @@ def failures_by_status(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
     )
 
 
-def summarise(
+def summarize_run(
     types: pa.Table, scores: pa.Table, aggregates: pa.Table, outcomes: Mapping[str, pa.Table]
 ) -> Summary:
     """Return the closing summary of a run, from the scores over all tokens."""

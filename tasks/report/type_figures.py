@@ -25,7 +25,7 @@ from neuron_atlas.tasks.report.canvas import (
     type_legend,
     write_message,
 )
-from neuron_atlas.tasks.report.palette import LIGHT, type_colours
+from neuron_atlas.tasks.report.palette import LIGHT, type_colors
 from neuron_atlas.tasks.report.tables import types_by_layer
 
 _ROOM_FOR_WORDS = 8
@@ -150,11 +150,11 @@ def _draw_squares(axes: Axes, cells: pl.DataFrame, steps: int, width: float) -> 
     kinds = whole["type"].to_numpy()
     codes = [Outline.MOVETO, Outline.LINETO, Outline.LINETO, Outline.LINETO, Outline.CLOSEPOLY]
     # One path per type keeps an SVG of a thousand squares small.
-    for name, colour in type_colours().items():
+    for name, color in type_colors().items():
         mine = corners[kinds == name]
         if len(mine):
             outline = Outline(mine.reshape(-1, 2), codes * len(mine))
-            axes.add_patch(PathPatch(outline, facecolor=colour, linewidth=0, label=name))
+            axes.add_patch(PathPatch(outline, facecolor=color, linewidth=0, label=name))
 
 
 def _sides(numbers: np.ndarray, width: float, most: int | None = None) -> np.ndarray:
@@ -166,15 +166,15 @@ def _sides(numbers: np.ndarray, width: float, most: int | None = None) -> np.nda
 def _draw_margin(axes: Axes, cells: pl.DataFrame, along: str, steps: int, width: float) -> None:
     """Draw stacked numbers of neurons along one of the two shares."""
     start = np.zeros(steps + 1)
-    for name, colour in type_colours().items():
+    for name, color in type_colors().items():
         summed = cells.filter(pl.col("type") == name).group_by(along).agg(pl.col("n").sum())
         numbers = np.zeros(steps + 1)
         numbers[summed[along].to_numpy()] = summed["n"].to_numpy()
         positions = np.arange(steps + 1) / steps
         if along == "visual":
-            axes.bar(positions, numbers, bottom=start, width=0.85 * width, color=colour)
+            axes.bar(positions, numbers, bottom=start, width=0.85 * width, color=color)
         else:
-            axes.barh(positions, numbers, left=start, height=0.85 * width, color=colour)
+            axes.barh(positions, numbers, left=start, height=0.85 * width, color=color)
         start += numbers
 
 

@@ -43,12 +43,12 @@ def percent(share: float | None) -> str:
     return f"{share * 100:.0f}\N{NO-BREAK SPACE}%"
 
 
-def count(value: int) -> str:
+def format_count(value: int) -> str:
     """Format a whole number with commas between groups of three digits."""
     return f"{value:,}"
 
 
-def digits3(value: float) -> str:
+def three_digits(value: float) -> str:
     """Format an activation with three significant digits: 0.123, 4.60, 1,234."""
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
     return text.replace("-", "\N{MINUS SIGN}")
@@ -59,7 +59,7 @@ def plain_status(status: str) -> str:
     return status.replace("_", " ")
 
 
-def along(value: float, length: float = 200) -> float:
+def scale_position(value: float, length: float = 200) -> float:
     """Return the position of a correlation (-1 to 1) on a drawn scale of `length` units."""
     return round((min(1.0, max(-1.0, value)) + 1) / 2 * length, 2)
 
@@ -69,8 +69,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "difference": difference,
     "interval": interval,
     "percent": percent,
-    "count": count,
-    "digits3": digits3,
+    "count": format_count,
+    "three_digits": three_digits,
     "plain_status": plain_status,
-    "along": along,
+    "scale_position": scale_position,
 }

@@ -11,7 +11,7 @@ SHAPES = ("circle", "square", "triangle", "star", "cross")
 
 
 @dataclass(frozen=True)
-class Figure:
+class DrawnShape:
     """Filled shape inside a circle.
 
     x, y: center of the circle; radius: its radius. All three are fractions of the image's side, so
@@ -25,7 +25,7 @@ class Figure:
     radius: float
 
 
-def paint(figures: list[Figure], background: tuple[int, int, int], size: int) -> Image.Image:
+def paint(figures: list[DrawnShape], background: tuple[int, int, int], size: int) -> Image.Image:
     """Draw figures on a plain background: an RGB image of `size` x `size` px."""
     image = Image.new("RGB", (size, size), background)
     for figure in figures:
@@ -34,7 +34,7 @@ def paint(figures: list[Figure], background: tuple[int, int, int], size: int) ->
     return image
 
 
-def coverage(figure: Figure, size: int, grid: int) -> np.ndarray:
+def coverage(figure: DrawnShape, size: int, grid: int) -> np.ndarray:
     """Return the share of each cell that the figure covers: uint8 [grid, grid], 255 = all of it.
 
     Counts the same pixels that `paint` fills at this `size`.
@@ -45,7 +45,7 @@ def coverage(figure: Figure, size: int, grid: int) -> np.ndarray:
     return np.asarray(canvas.resize((grid, grid), Image.Resampling.BOX))
 
 
-def _stencil(figure: Figure, size: int) -> tuple[Image.Image, tuple[int, int]]:
+def _stencil(figure: DrawnShape, size: int) -> tuple[Image.Image, tuple[int, int]]:
     """Return the figure's opacity in its bounding window, and the window's top left corner (px)."""
     left = math.floor((figure.x - figure.radius) * size)
     top = math.floor((figure.y - figure.radius) * size)
@@ -63,7 +63,7 @@ def _far_corner(corner: tuple[int, int], stencil: Image.Image) -> tuple[int, int
     return corner[0] + stencil.width, corner[1] + stencil.height
 
 
-def _outline(figure: Figure) -> list[tuple[float, float]]:
+def _outline(figure: DrawnShape) -> list[tuple[float, float]]:
     return [
         (figure.x + figure.radius * dx, figure.y + figure.radius * dy)
         for dx, dy in _UNIT_OUTLINES[figure.shape]

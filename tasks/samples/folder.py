@@ -9,9 +9,15 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
-from neuron_atlas.tasks.samples.image_file import digest_files, open_below, read_below
+from neuron_atlas.tasks.samples.image_file import digest_files, open_image_inside, read_file_inside
 from neuron_atlas.tasks.samples.rows import Row, read_annotation_rows
-from neuron_atlas.tasks.samples.source import OpenedImage, Record, SampleError, Source, SourceError
+from neuron_atlas.tasks.samples.source import (
+    OpenedImage,
+    SampleError,
+    SampleRecord,
+    Source,
+    SourceError,
+)
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2"}
@@ -45,7 +51,7 @@ class Folder(Source):
         """The folder's name."""
         return Path(self.path).resolve().name
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[SampleRecord]:
         """Yield the images, and the captions without an image, by path. Raises SourceError."""
         root = self._root
         if not root.is_dir():
@@ -55,12 +61,12 @@ class Folder(Source):
         names = sorted({*_image_names(root), *captions})
         for name in islice(names, self.limit):
             text = captions.get(name, "") if table is not None else _caption_file(root, name)
-            yield Record(name, (name,), text)
+            yield SampleRecord(name, (name,), text)
 
     def open_image(self, image: str) -> OpenedImage:
         """Open an image of the folder. Raises SampleError, and SourceError if there is no
         folder."""
-        return open_below(self._root, image, self.max_pixels)
+        return open_image_inside(self._root, image, self.max_pixels)
 
     def probe(self) -> str:
         """Return a digest of the captions and of every image's size and modification time."""
@@ -128,7 +134,7 @@ def _caption_file(root: Path, image: str) -> str:
     if not os.path.lexists(root / name):
         return ""
     try:
-        return read_below(root, name).decode("utf-8-sig").strip()
+        return read_file_inside(root, name).decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise SourceError(f"{root / name}: not UTF-8 ({error.reason}); save it as UTF-8") from error
     except SampleError as bad:

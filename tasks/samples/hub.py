@@ -17,9 +17,15 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
-from neuron_atlas.tasks.samples.image_file import open_encoded, read_below
+from neuron_atlas.tasks.samples.image_file import open_encoded, read_file_inside
 from neuron_atlas.tasks.samples.rows import Row
-from neuron_atlas.tasks.samples.source import OpenedImage, Record, SampleError, Source, SourceError
+from neuron_atlas.tasks.samples.source import (
+    OpenedImage,
+    SampleError,
+    SampleRecord,
+    Source,
+    SourceError,
+)
 
 _BATCH_ROWS = 1000
 
@@ -51,11 +57,11 @@ class Hub(Source):
         name = Path(self.dataset).name if Path(self.dataset).is_absolute() else self.dataset
         return f"{name}, {self.split}"
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[SampleRecord]:
         """Yield the rows without reading an image. Raises SourceError."""
         for number, fields in enumerate(islice(_rows(_open(self)), self.limit)):
             row = Row(fields, f"dataset {self.dataset}, split {self.split}, row {number}")
-            yield Record(
+            yield SampleRecord(
                 source_id=row.identity(self.id_column) if self.id_column else str(number),
                 images=(str(number),),
                 text=row.caption(self.text_column) if self.text_column else "",
@@ -201,7 +207,7 @@ def _read(path: str, folder: Path | None) -> bytes:
     if "://" in path:
         raise SampleError("outside", f"{path!r} is a URL; only downloaded images are read")
     if folder is not None and not os.path.isabs(path):
-        return read_below(folder, path)
+        return read_file_inside(folder, path)
     refusal = SampleError("missing", f"{path!r} was not downloaded with the dataset")
     if not os.path.isabs(path):
         raise refusal
@@ -209,7 +215,7 @@ def _read(path: str, folder: Path | None) -> bytes:
         if root is None or not root.is_dir():
             continue
         try:
-            return read_below(root, path)
+            return read_file_inside(root, path)
         except SampleError as bad:
             if bad.status != "outside":
                 raise

@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from neuron_atlas.tasks.samples.decode import decode_image
-from neuron_atlas.tasks.samples.source import OpenedImage, Record, SampleError, SourceError
+from neuron_atlas.tasks.samples.source import OpenedImage, SampleError, SampleRecord, SourceError
 
 
-def open_below(root: Path, name: str, max_pixels: int) -> OpenedImage:
+def open_image_inside(root: Path, name: str, max_pixels: int) -> OpenedImage:
     """Read and decode the image at `name`, relative to `root`.
 
-    Raises as `read_below` does, and SampleError "oversized" or "unreadable".
+    Raises as `read_file_inside` does, and SampleError "oversized" or "unreadable".
     """
-    return open_encoded(read_below(root, name), max_pixels)
+    return open_encoded(read_file_inside(root, name), max_pixels)
 
 
 def open_encoded(encoded: bytes, max_pixels: int) -> OpenedImage:
@@ -25,7 +25,7 @@ def open_encoded(encoded: bytes, max_pixels: int) -> OpenedImage:
     return OpenedImage(decode_image(encoded, max_pixels), hashlib.sha256(encoded).hexdigest())
 
 
-def read_below(root: Path, name: str) -> bytes:
+def read_file_inside(root: Path, name: str) -> bytes:
     """Read the file at `name`, relative to `root`; reject files outside `root`.
 
     Resolves `..` and symbolic links before the check. Raises SampleError "missing", "outside" or
@@ -56,7 +56,7 @@ def read_below(root: Path, name: str) -> bytes:
         raise SampleError("unreadable", f"{name!r}: {error.strerror}") from error
 
 
-def digest_files(records: Iterable[Record], root: Path) -> str:
+def digest_files(records: Iterable[SampleRecord], root: Path) -> str:
     """Return a digest of the records and of their files' sizes and modification times."""
     digest = hashlib.sha256()
     for record in records:

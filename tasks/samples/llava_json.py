@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
-from neuron_atlas.tasks.samples.image_file import digest_files, open_below
+from neuron_atlas.tasks.samples.image_file import digest_files, open_image_inside
 from neuron_atlas.tasks.samples.rows import Row, read_annotation_rows
-from neuron_atlas.tasks.samples.source import OpenedImage, Record, Source, SourceError
+from neuron_atlas.tasks.samples.source import OpenedImage, SampleRecord, Source, SourceError
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class LlavaJson(Source):
         """The name of the annotations file."""
         return Path(self.annotations).name
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[SampleRecord]:
         """Yield the rows in file order. Raises SourceError."""
         if not self._folder.is_dir():
             raise SourceError(f"{self.images}: no such folder; correct data.images")
         for row in islice(read_annotation_rows(Path(self.annotations).expanduser()), self.limit):
-            yield Record(row.identity("id"), row.strings("image"), _first_answer(row))
+            yield SampleRecord(row.identity("id"), row.strings("image"), _first_answer(row))
 
     def open_image(self, image: str) -> OpenedImage:
         """Open an image of the folder. Raises SampleError, and SourceError if there is no
         folder."""
-        return open_below(self._folder, image, self.max_pixels)
+        return open_image_inside(self._folder, image, self.max_pixels)
 
     def probe(self) -> str:
         """Return a digest of the rows and of their images' sizes and modification times."""

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import CONCEPTS, SAMPLES
-from neuron_atlas.tasks.samples.source import Record, SampleError, Source, SourceError
+from neuron_atlas.tasks.samples.source import SampleError, SampleRecord, Source, SourceError
 
 
 def scan_samples(
     source: Source,
-    records: Sequence[Record],
+    records: Sequence[SampleRecord],
     first_id: int,
     *,
     require_text: bool,
@@ -53,7 +53,7 @@ def scan_samples(
     )
 
 
-def list_records(source: Source, limit: int | None = None) -> list[Record]:
+def list_records(source: Source, limit: int | None = None) -> list[SampleRecord]:
     """Return a dataset's records, or its first `limit`. Raises SourceError, also if it is empty."""
     records = list(islice(source.records(), limit))
     if not records:
@@ -61,7 +61,7 @@ def list_records(source: Source, limit: int | None = None) -> list[Record]:
     return records
 
 
-def duplicate_positions(records: Sequence[Record]) -> set[int]:
+def duplicate_positions(records: Sequence[SampleRecord]) -> set[int]:
     """Return the positions of records that repeat an earlier record's id."""
     seen: set[str] = set()
     repeated: set[int] = set()
@@ -87,7 +87,7 @@ def _bad(samples: pa.Table) -> pa.Table:
     return samples.filter(pc.not_equal(samples["status"], "ok"))
 
 
-def _open(source: Source, record: Record) -> dict[str, Any]:
+def _open(source: Source, record: SampleRecord) -> dict[str, Any]:
     try:
         opened = [source.open_image(image) for image in record.images]
     except SourceError:
@@ -117,7 +117,7 @@ def _unread(status: str, reason: str) -> dict[str, Any]:
     return {"image_sha256": "", "width": None, "height": None, "status": status, "reason": reason}
 
 
-def _usability(record: Record, is_duplicate: bool, require_text: bool) -> dict[str, str]:
+def _usability(record: SampleRecord, is_duplicate: bool, require_text: bool) -> dict[str, str]:
     if is_duplicate:
         return {"status": "duplicate_id", "reason": f"an earlier sample has id {record.source_id}"}
     if require_text and not record.text.strip():
@@ -125,7 +125,7 @@ def _usability(record: Record, is_duplicate: bool, require_text: bool) -> dict[s
     return {}
 
 
-def _truths(source: Source, sample_id: int, record: Record) -> list[dict[str, Any]]:
+def _truths(source: Source, sample_id: int, record: SampleRecord) -> list[dict[str, Any]]:
     return [
         {
             "sample_id": sample_id,

@@ -8,8 +8,14 @@ import numpy as np
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import CONCEPT_GRID
-from neuron_atlas.tasks.samples.drawing import SHAPES, Figure, coverage, paint
-from neuron_atlas.tasks.samples.source import Concept, OpenedImage, Record, SampleError, Source
+from neuron_atlas.tasks.samples.drawing import SHAPES, DrawnShape, coverage, paint
+from neuron_atlas.tasks.samples.source import (
+    Concept,
+    OpenedImage,
+    SampleError,
+    SampleRecord,
+    Source,
+)
 
 SIZES = {"small": 0.10, "large": 0.17}
 COLORS = {
@@ -60,10 +66,10 @@ class Scenes(Source):
         """The number of scenes and the seed."""
         return f"{self.count:,} drawn scenes, seed {self.seed}"
 
-    def records(self) -> Iterable[Record]:
+    def records(self) -> Iterable[SampleRecord]:
         """Yield every scene with its ground-truth description, by index."""
         for index in range(self.count):
-            yield Record(
+            yield SampleRecord(
                 source_id=f"scene-{self.seed}-{index}",
                 images=(f"{self.seed}/{index}",),
                 text=_describe(_draw_scene(self.seed, index)),
@@ -117,7 +123,7 @@ class _Object:
     size: str
     color: str
     position: str
-    figure: Figure
+    figure: DrawnShape
 
     def traits(self) -> Iterator[tuple[str, str]]:
         yield "color", self.color
@@ -148,7 +154,7 @@ def _draw_object(rng: np.random.Generator, position: str) -> _Object:
     dx, dy = rng.uniform(-_POSITION_JITTER, _POSITION_JITTER, size=2)
     x, y = POSITIONS[position]
     radius = SIZES[size] * (1 - rng.uniform(0, _SIZE_JITTER))
-    figure = Figure(shape, _shade(rng, COLORS[color]), x + dx, y + dy, radius)
+    figure = DrawnShape(shape, _shade(rng, COLORS[color]), x + dx, y + dy, radius)
     return _Object(size, color, position, figure)
 
 

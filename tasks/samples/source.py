@@ -11,7 +11,7 @@ from PIL import Image
 
 
 @dataclass(frozen=True)
-class Record:
+class SampleRecord:
     """One sample as the dataset lists it: images, not opened yet, and their text.
 
     images: references for `Source.open_image`, usually one; none for a sample without images.
@@ -75,7 +75,7 @@ class Source(Protocol):
     def title(self) -> str:
         """The dataset's name, without its path."""
 
-    def records(self) -> Iterable[Record]:
+    def records(self) -> Iterable[SampleRecord]:
         """List the dataset in its own order without opening an image. Raises SourceError."""
 
     def open_image(self, image: str) -> OpenedImage:

@@ -86,7 +86,7 @@ def align(
             .filter(pl.col(claim).is_not_null() | ~pl.col("has_claim"))
             .drop("has_claim")
         )
-    chosen, unpaired = _one_to_one(chosen)
+    chosen, unpaired = _balanced_samples(chosen)
     real = {
         (neuron.layer, neuron.neuron, sample.sample_id): sample
         for neuron in evidence
@@ -120,7 +120,7 @@ def _of_claim(rows: pl.DataFrame, claim: str) -> pl.DataFrame:
     return rows.filter(pl.col("claim") == claim)
 
 
-def _one_to_one(chosen: pl.DataFrame) -> tuple[pl.DataFrame, tuple[np.ndarray, np.ndarray]]:
+def _balanced_samples(chosen: pl.DataFrame) -> tuple[pl.DataFrame, tuple[np.ndarray, np.ndarray]]:
     """Return the samples that count, and `Aligned.unpaired`."""
     kind = ["group", "draw"]
     is_exemplar = pl.col("draw") == "exemplar"

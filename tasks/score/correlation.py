@@ -39,7 +39,7 @@ def pearson(real: np.ndarray, cross: np.ndarray) -> np.ndarray:
     return np.clip(r, -1, 1)
 
 
-def varies(n: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
+def has_variance(n: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
     """Return whether numbers vary, from their count, sum and sum of squares."""
     return np.isfinite(_spread(n, total, squares))
 

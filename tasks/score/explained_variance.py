@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuron_atlas.tasks.score.correlation import varies
+from neuron_atlas.tasks.score.correlation import has_variance
 
 
 def calibrate(real: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -19,7 +19,7 @@ def calibrate(real: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, np.ndarr
     y, yy, xy = cross
     with np.errstate(invalid="ignore", divide="ignore"):
         slope = np.maximum((n * xy - x * y) / (n * yy - y * y), 0)
-        slope = np.where(varies(n, y, yy), slope, np.nan)
+        slope = np.where(has_variance(n, y, yy), slope, np.nan)
         return (x - slope * y) / n, slope
 
 
@@ -47,5 +47,5 @@ def explained_variance(
     with np.errstate(invalid="ignore", divide="ignore"):
         centred = 1 - residual / (xx - x * x / n)
         uncentred = 1 - residual / xx
-    defined = varies(n, x, xx)
+    defined = has_variance(n, x, xx)
     return np.where(defined, centred, np.nan), np.where(defined, uncentred, np.nan)

@@ -14,7 +14,7 @@ from neuron_atlas.tasks.artifacts import TOKENS
 
 
 @dataclass(frozen=True)
-class Order:
+class RankScores:
     """Rank measures of one neuron over all, visual and text tokens, [3] each; NaN if undefined.
 
     n_active: int64, active tokens.
@@ -25,11 +25,11 @@ class Order:
     n_active: np.ndarray
 
 
-def compare_order(
+def rank_scores(
     real: tuple[np.ndarray, np.ndarray],
     predicted: tuple[np.ndarray, np.ndarray],
     active: tuple[np.ndarray, np.ndarray],
-) -> Order:
+) -> RankScores:
     """Return Spearman's correlation and the AUROC over the tokens of a neuron's samples.
 
     real, predicted: finite float16 [tokens], visual and text. active: bool [tokens], the positives
@@ -47,7 +47,7 @@ def compare_order(
         if 0 < n_positive < len(y):
             total = float(y[is_positive].sum()) - n_positive * (n_positive + 1) / 2
             auroc[tokens] = total / (n_positive * (len(y) - n_positive))
-    return Order(spearman, auroc, n_active)
+    return RankScores(spearman, auroc, n_active)
 
 
 def _ranks(visual: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,11 +14,11 @@ from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose
 from neuron_atlas.tasks.score.align import GROUP, Aligned, align
 from neuron_atlas.tasks.score.blind import NumberedTokens, number_tokens, predict_blindly
 from neuron_atlas.tasks.score.bootstrap import bootstrap
-from neuron_atlas.tasks.score.correlation import cross_sums, pearson, real_sums, varies
+from neuron_atlas.tasks.score.correlation import cross_sums, has_variance, pearson, real_sums
 from neuron_atlas.tasks.score.detection import balanced_accuracy, detection_auc, find_threshold
 from neuron_atlas.tasks.score.explained_variance import calibrate, explained_variance
-from neuron_atlas.tasks.score.outcome import ScoreCounts, outcomes
-from neuron_atlas.tasks.score.ranks import compare_order
+from neuron_atlas.tasks.score.ranks import rank_scores
+from neuron_atlas.tasks.score.score_rows import ScoreCounts, score_rows
 from neuron_atlas.tasks.score.settings import ScoreSettings
 
 _OWN, _OTHER = 0, 1
@@ -73,8 +73,8 @@ def score_neurons(
         ),
         tokens=pooled[0].astype(np.int64),
         calibration=np.bincount(calibration.group, minlength=len(groups)),
-        real_varies=varies(*pooled),
-        prediction_varies=varies(pooled[0], predicted[0], predicted[1]),
+        real_varies=has_variance(*pooled),
+        prediction_varies=has_variance(pooled[0], predicted[0], predicted[1]),
         left_out=np.stack(
             [
                 np.bincount(held_out.group[is_out], minlength=len(groups)) > 0
@@ -82,7 +82,7 @@ def score_neurons(
             ]
         ),
     )
-    return outcomes(groups, [neuron.type for neuron in scored], rows, measures, counts, settings)
+    return score_rows(groups, [neuron.type for neuron in scored], rows, measures, counts, settings)
 
 
 def _check_unseen(rows: pl.DataFrame, seen: Mapping[tuple[int, int, str], frozenset[int]]) -> None:
@@ -232,7 +232,7 @@ def _orders(
         text = slice(text_starts[group], text_starts[group + 1])
         real = aligned.visual[visual], aligned.text[text]
         unit = neuron.scale / 10 if neuron.scale > 0 else np.inf
-        order = compare_order(
+        order = rank_scores(
             (real[0].astype(np.float16), real[1].astype(np.float16)),
             (own.visual[visual], own.text[text]),
             (real[0] > settings.active_visual * unit, real[1] > settings.active_text * unit),

@@ -16,7 +16,7 @@ _FAMILY = ["explainer", "simulator", "tokens"]
 _DECIMALS = 12
 
 
-def contest(own: np.ndarray, other: np.ndarray, floor: np.ndarray) -> np.ndarray:
+def winning_margin(own: np.ndarray, other: np.ndarray, floor: np.ndarray) -> np.ndarray:
     """Return by how much own beats other, [neurons]: max(own, floor) - max(other, floor).
 
     own, other: correlations with the neuron's own and with another neuron's explanation. floor: the
@@ -52,7 +52,7 @@ def p_values(won: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(won), np.where(won > 0, p, 1), np.nan)
 
 
-def q_values(p: np.ndarray) -> np.ndarray:
+def rounded_q_values(p: np.ndarray) -> np.ndarray:
     """Return the Benjamini-Hochberg q-values [neurons], to 12 decimals; NaN stays NaN.
 
     p-values from counts often meet a level exactly. Without rounding, such a neuron could miss the
@@ -61,18 +61,18 @@ def q_values(p: np.ndarray) -> np.ndarray:
     return np.round(false_discovery.q_values(p), _DECIMALS)
 
 
-def judge(scores: pa.Table) -> pa.Table:
+def add_significance(scores: pa.Table) -> pa.Table:
     """Return `scores` with p and q, for each explainer, simulator and kind of tokens apart."""
     frame = pl.DataFrame(scores.select([*_FAMILY, *_CORRELATIONS]))
     own, other, empty, blind = (
         frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in _CORRELATIONS
     )
-    won = contest(own, other, np.fmax(empty, blind))
+    won = winning_margin(own, other, np.fmax(empty, blind))
     p, q = np.full((2, len(frame)), np.nan)
     for rows in frame.with_row_index("row").group_by(_FAMILY).agg("row")["row"]:
         family = rows.to_numpy()
         p[family] = p_values(won[family])
-        q[family] = q_values(p[family])
+        q[family] = rounded_q_values(p[family])
     for name, values in (("p", p), ("q", q)):
         column = scores.schema.get_field_index(name)
         scores = scores.set_column(
@@ -81,13 +81,13 @@ def judge(scores: pa.Table) -> pa.Table:
     return scores
 
 
-def judge_files(paths: Sequence[Path]) -> pa.Table:
+def add_significance_to_files(paths: Sequence[Path]) -> pa.Table:
     """Fill in p and q over all files of `scores` together; return their table.
 
     Nothing else in the files changes, so it may run again after an interruption.
     """
     tables = [read_table(path, SCORES) for path in paths]
-    judged = judge(pa.concat_tables([*tables, SCORES.schema.empty_table()]))
+    judged = add_significance(pa.concat_tables([*tables, SCORES.schema.empty_table()]))
     start = 0
     for path, table in zip(paths, tables, strict=True):
         write_table(judged.slice(start, len(table)), SCORES, path)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from neuron_atlas.tasks.models.answer import Answer
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import ClientSettings, Collection, Connection, connect
 from neuron_atlas.tasks.models.prices import Price
 
@@ -21,7 +21,7 @@ _REFUSED = re.compile(r"HTTP 4(?!08|09|29)\d\d")
 def probe_server(
     request: Callable[[Connection | Collection], Awaitable[Found | Answer]],
     client: ClientSettings,
-    calls: Calls,
+    calls: CallOptions,
     prices: Mapping[str, Price],
 ) -> Found | None:
     """Return the result of `request` over its own connection; None if its answer is inconclusive.

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from neuron_atlas.tasks.artifacts.regions import finest_grids, over_tokens
+from neuron_atlas.tasks.artifacts.regions import finest_grids, map_to_tokens
 from neuron_atlas.tasks.models.answer import Answer
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import (
     ClientSettings,
     Collection,
@@ -26,7 +26,7 @@ from neuron_atlas.tasks.models.client import (
 )
 from neuron_atlas.tasks.models.content import data_url
 from neuron_atlas.tasks.models.dialogue import Dialogue
-from neuron_atlas.tasks.models.logprobs import KEEP_NUMBERS, read_odds
+from neuron_atlas.tasks.models.logprobs import EXTRACT_NUMBERS, read_token_logprobs
 from neuron_atlas.tasks.models.prices import Price, check_price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
@@ -34,17 +34,17 @@ from neuron_atlas.tasks.samples.opened import UnopenableError, open_view
 from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
 from neuron_atlas.tasks.simulate.capabilities import probe_server
 from neuron_atlas.tasks.simulate.estimator import ChatCapabilities, probe_estimator
-from neuron_atlas.tasks.simulate.grid_drawing import LEAST_SIZE, draw_grid
+from neuron_atlas.tasks.simulate.grid_drawing import MIN_GRID_PX, draw_grid
 from neuron_atlas.tasks.simulate.rating_prompt import (
+    prompt_hash,
     rating_messages,
     retry_message,
     sample_parts,
-    wording,
 )
 from neuron_atlas.tasks.simulate.ratings import Ratings, expected_values, read_ratings
-from neuron_atlas.tasks.simulate.sheet import Sheet
+from neuron_atlas.tasks.simulate.sheet import RatingSheet
 from neuron_atlas.tasks.simulate.simulator import (
-    NOTHING,
+    NO_PREDICTION,
     Capabilities,
     Prediction,
     SimulationRequest,
@@ -60,8 +60,8 @@ class ChatSimulator(Simulator):
 
     grid: number of rows and columns drawn over each image, or full for the grid of the subject's
     patches, which is also the limit. A visual token's prediction is the mean over the cells that
-    its patch lies in (`tasks.artifacts.regions.over_tokens`). The model rates the sample as a whole
-    last, so that this rating cannot influence the others.
+    its patch lies in (`tasks.artifacts.regions.map_to_tokens`). The model rates the sample as a
+    whole last, so that this rating cannot influence the others.
 
     estimator: integers uses the ratings as written. expected uses the expected value of each rating
     (`tasks.simulate.ratings`) on the scale that the tokenizer allows (`tasks.simulate.scale`); this
@@ -80,7 +80,7 @@ class ChatSimulator(Simulator):
     client: ClientSettings = field(default_factory=ClientSettings)
     grid: str = "4"
     estimator: Literal["auto", "integers", "expected"] = "auto"
-    image_size: Annotated[int, Ge(LEAST_SIZE)] = 512
+    image_size: Annotated[int, Ge(MIN_GRID_PX)] = 512
     detail: Literal["low", "high", "auto"] = "low"
     temperature: float | None = 0.0
     request_seed: int | None = 0
@@ -95,21 +95,21 @@ class ChatSimulator(Simulator):
             raise ValueError("grid: must be at least 1")
 
     @property
-    def wording(self) -> str:
+    def prompt_hash(self) -> str:
         """See `Simulator`."""
-        return wording()
+        return prompt_hash()
 
     def check(self) -> None:
         """See `Simulator`. Raises ProviderError if the model's price or the API key is missing."""
         check_price(self.prices, self.client.model, "simulate.prices")
         read_key(self.client.api_key_env, "simulate")
 
-    def probe(self, calls: Calls) -> Capabilities | None:
+    def probe(self, calls: CallOptions) -> Capabilities | None:
         """See `Simulator`: whether answers come with usable log probabilities."""
         found = probe_server(self._probe, self.client, calls, self.prices)
         return None if found is None else _as_plain(found)
 
-    def assumed(self) -> Capabilities:
+    def assumed_capabilities(self) -> Capabilities:
         """See `Simulator`: no log probabilities."""
         return _as_plain(ChatCapabilities("integers"))
 
@@ -117,7 +117,7 @@ class ChatSimulator(Simulator):
         self,
         requests: Sequence[SimulationRequest],
         catalog: Catalog,
-        calls: Calls,
+        calls: CallOptions,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         """See `Simulator`. Runs its own event loop. Raises ProviderError.
@@ -148,7 +148,7 @@ class ChatSimulator(Simulator):
         self,
         requests: Sequence[SimulationRequest],
         catalog: Catalog,
-        calls: Calls,
+        calls: CallOptions,
         server: ChatCapabilities | None,
     ) -> list[Prediction]:
         def by_image(number: int) -> tuple[Any, ...]:
@@ -160,7 +160,7 @@ class ChatSimulator(Simulator):
             async with connect(self.client, calls, self.prices) as connection:
                 found = server or await self._probe(connection)
                 if isinstance(found, Answer):
-                    undecided = replace(NOTHING, status=found.status, reason=found.reason)
+                    undecided = replace(NO_PREDICTION, status=found.status, reason=found.reason)
                     return [undecided] * len(requests)
                 rating_calls = _RatingCalls(self, found, catalog, connection, drawing)
                 order = sorted(range(len(requests)), key=by_image)
@@ -177,7 +177,7 @@ class ChatSimulator(Simulator):
 class _SamplePrompt:
     """First part of all prompts about one sample. affinity: see `Request`."""
 
-    sheet: Sheet
+    sheet: RatingSheet
     parts: list[dict[str, Any]]
     affinity: str
 
@@ -201,7 +201,7 @@ class _RatingCalls:
     async def simulate(self, request: SimulationRequest) -> Prediction:
         sample = self._catalog[request.sample_id]
         if not sample.n_visual and not sample.tokens:
-            return NOTHING
+            return NO_PREDICTION
         loop = asyncio.get_running_loop()
         try:
             prompt = await loop.run_in_executor(
@@ -224,7 +224,7 @@ class _RatingCalls:
             )
         cells, text, whole = sheet.split(outcome.reading.values if values is None else values)
         return Prediction(
-            visual=over_tokens(sample.view, cells),
+            visual=map_to_tokens(sample.view, cells),
             text=text,
             estimator=self._server.label_of("integers" if values is None else "expected"),
             detected=whole,
@@ -242,7 +242,7 @@ class _RatingCalls:
             parameters,
             prompt.sheet.response_format(),
             affinity=prompt.affinity,
-            keep=KEEP_NUMBERS if self._server.top_logprobs else None,
+            extract=EXTRACT_NUMBERS if self._server.top_logprobs else None,
         )
 
     def _draw(self, sample_id: int) -> _SamplePrompt:
@@ -260,26 +260,26 @@ class _RatingCalls:
             grids.append(grid)
         content = "".join(urls) or sample.text
         return _SamplePrompt(
-            Sheet(tuple(grids), len(sample.tokens), self._server.top),
+            RatingSheet(tuple(grids), len(sample.tokens), self._server.top),
             sample_parts(urls, sample.tokens, settings.detail),
             hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16],
         )
 
     def _expected(self, ratings: Ratings, answer: Answer) -> list[float] | None:
         """Return the expected values; None if the answer has no usable log probabilities."""
-        odds = read_odds(answer.kept)
-        if self._server.estimator != "expected" or ratings.spans is None or odds is None:
+        logprobs = read_token_logprobs(answer.kept)
+        if self._server.estimator != "expected" or ratings.spans is None or logprobs is None:
             return None
-        return expected_values(answer.text, ratings.spans, odds, self._server.top)
+        return expected_values(answer.text, ratings.spans, logprobs, self._server.top)
 
     def _failed(self, status: str, reason: str) -> Prediction:
-        return replace(NOTHING, estimator=self._server.label, status=status, reason=reason)
+        return replace(NO_PREDICTION, estimator=self._server.label, status=status, reason=reason)
 
 
 def _as_plain(server: ChatCapabilities) -> Capabilities:
     return Capabilities(server.label, asdict(server))
 
 
-def _answer_tokens(sheet: Sheet) -> int:
+def _answer_tokens(sheet: RatingSheet) -> int:
     """Return a limit that fits an answer with one indented line for each number."""
     return 64 + 4 * sheet.numbers + 10 * len(sheet.fields)

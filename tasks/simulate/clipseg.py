@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.pretrained import check_folder, weights_revision
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
@@ -74,7 +74,7 @@ class ClipSeg(Simulator):
         self,
         requests: Sequence[SimulationRequest],
         catalog: Catalog,
-        calls: Calls,
+        calls: CallOptions,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         """See `Simulator`. Loads the model for these requests only. Raises ModelError."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample, TrueConcept
 from neuron_atlas.tasks.simulate.simulator import (
     Capabilities,
@@ -139,7 +139,7 @@ class ConceptSimulator(Simulator):
         self,
         requests: Sequence[SimulationRequest],
         catalog: Catalog,
-        calls: Calls,
+        calls: CallOptions,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         """See Simulator. An explanation that names nothing predicts 0 everywhere."""
@@ -200,7 +200,7 @@ def _visual(terms: frozenset[str], sample: Sample, truths: Sequence[TrueConcept]
         for truth in truths:
             if terms & {_term(name) for name in (truth.name, *truth.words)}:
                 predicted = np.maximum(predicted, patch_coverage(truth, sample))
-    elif any(f" {term} " in f" {_normalised_text(sample)} " for term in terms):
+    elif any(f" {term} " in f" {_normalized_text(sample)} " for term in terms):
         predicted += 1
     return predicted
 
@@ -210,5 +210,5 @@ def _text(words: frozenset[str], sample: Sample) -> np.ndarray:
 
 
 @lru_cache(maxsize=8192)
-def _normalised_text(sample: Sample) -> str:
+def _normalized_text(sample: Sample) -> str:
     return " ".join(_term(word) for word in words_of(sample.text))

@@ -9,17 +9,17 @@ from typing import Any, Literal
 from neuron_atlas.tasks.models.answer import Answer
 from neuron_atlas.tasks.models.client import Collection, Connection
 from neuron_atlas.tasks.models.dialogue import Dialogue
-from neuron_atlas.tasks.models.logprobs import KEEP_NUMBERS, read_odds
+from neuron_atlas.tasks.models.logprobs import EXTRACT_NUMBERS, read_token_logprobs
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.simulate.capabilities import is_undecided
 from neuron_atlas.tasks.simulate.rating_prompt import probe_format, probe_messages
 from neuron_atlas.tasks.simulate.ratings import (
     expected_values,
     find_numbers,
-    first_odds,
+    first_token_logprobs,
     number_probability,
 )
-from neuron_atlas.tasks.simulate.scale import HIGHEST, top_of_scale
+from neuron_atlas.tasks.simulate.scale import MAX_RATING, top_of_scale
 
 Estimator = Literal["integers", "expected"]
 
@@ -43,7 +43,7 @@ class ChatCapabilities:
 
     estimator: Estimator
     top_logprobs: int = 0
-    top: int = HIGHEST
+    top: int = MAX_RATING
 
     @property
     def label(self) -> str:
@@ -52,7 +52,7 @@ class ChatCapabilities:
 
     def label_of(self, estimator: Estimator) -> str:
         """Return the name of one answer's estimator; a scale other than 0 to 10 is part of it."""
-        return estimator if self.top == HIGHEST else f"{estimator} 0-{self.top}"
+        return estimator if self.top == MAX_RATING else f"{estimator} 0-{self.top}"
 
     def parameters(self) -> dict[str, Any]:
         """Return the request fields that ask for log probabilities."""
@@ -75,7 +75,7 @@ async def probe_estimator(
         limit = {"max_completion_tokens": _ANSWER_TOKENS}
         fields = {**parameters, **limit, **requested.parameters()}
         answer = await dialogue.ask_once(
-            Request(probe_messages(), fields, probe_format(), keep=KEEP_NUMBERS)
+            Request(probe_messages(), fields, probe_format(), extract=EXTRACT_NUMBERS)
         )
         if is_undecided(answer):
             return answer
@@ -94,19 +94,19 @@ def _readable_top(answer: Answer) -> int | None:
 
     An answer has none without alternatives at each number, or if numbers are too unlikely there.
     """
-    odds = read_odds(answer.kept)
+    logprobs = read_token_logprobs(answer.kept)
     numbers = find_numbers(answer.text)
-    if not odds or not numbers or max(len(one.options) for one in odds) < 2:
+    if not logprobs or not numbers or max(len(one.options) for one in logprobs) < 2:
         return None
-    at_numbers = first_odds(numbers, odds)
+    at_numbers = first_token_logprobs(numbers, logprobs)
     tens = [
         position.token
         for (start, stop), position in zip(numbers, at_numbers, strict=True)
-        if position is not None and answer.text[start:stop] == str(HIGHEST)
+        if position is not None and answer.text[start:stop] == str(MAX_RATING)
     ]
     # Without a 10 in the answer, its tokens are unknown; 9 is safe.
-    top = min(map(top_of_scale, tens), default=HIGHEST - 1)
-    if expected_values(answer.text, numbers, odds, top) is None:
+    top = min(map(top_of_scale, tens), default=MAX_RATING - 1)
+    if expected_values(answer.text, numbers, logprobs, top) is None:
         return None
     probabilities = [number_probability(one) for one in at_numbers if one is not None]
     return top if min(probabilities) >= _MIN_NUMBER_PROBABILITY else None

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 RULER = 22
 """Width (px) of the white margins at the left and the top, which hold the numbers."""
-LEAST_SIZE = 128
+MIN_GRID_PX = 128
 """The smallest `size`: below it, the numbers are illegible."""
 _DARK, _LIGHT = (0, 0, 0), (255, 255, 255)
 _FONT = 13

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.out_of_memory import is_out_of_memory
 from neuron_atlas.tasks.models.pretrained import ModelError
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
@@ -67,7 +67,7 @@ class HeatMaps(Simulator):
         self,
         requests: Sequence[SimulationRequest],
         catalog: Catalog,
-        calls: Calls,
+        calls: CallOptions,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         """See `Simulator`. Raises ModelError if memory does not suffice for one map."""

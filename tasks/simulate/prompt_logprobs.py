@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import Interval
 
 from neuron_atlas.tasks.models.answer import Answer
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import (
     ClientSettings,
     Collection,
@@ -21,16 +21,16 @@ from neuron_atlas.tasks.models.client import (
     in_parallel,
     read_key,
 )
-from neuron_atlas.tasks.models.logprobs import KeepPrompt, read_odds
+from neuron_atlas.tasks.models.logprobs import ExtractPromptLogprobs, read_token_logprobs
 from neuron_atlas.tasks.models.prices import Price, check_price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
 from neuron_atlas.tasks.simulate.capabilities import is_undecided, probe_server
 from neuron_atlas.tasks.simulate.ratings import expected_value
-from neuron_atlas.tasks.simulate.scale import HIGHEST
+from neuron_atlas.tasks.simulate.scale import MAX_RATING
 from neuron_atlas.tasks.simulate.simulator import (
-    NOTHING,
+    NO_PREDICTION,
     Capabilities,
     Prediction,
     SimulationRequest,
@@ -40,15 +40,15 @@ from neuron_atlas.tasks.simulate.token_list import (
     MOST_EXAMPLES,
     TAB,
     Scale,
-    begins,
     count_numbers,
-    list_numbers,
-    list_tokens,
+    number_probe_messages,
+    prompt_hash,
     read_scale,
-    wording,
+    simulation_messages,
+    starts_placeholder,
 )
 
-_KEEP_NUMBERS = KeepPrompt(TAB, Scale(HIGHEST).numbers)
+_EXTRACT_NUMBERS = ExtractPromptLogprobs(TAB, Scale(MAX_RATING).numbers)
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,21 @@ class PromptLogprobs(Simulator):
     prices: dict[str, Price] = not_hashed(default_factory=dict)
 
     @property
-    def wording(self) -> str:
+    def prompt_hash(self) -> str:
         """See `Simulator`."""
-        return wording()
+        return prompt_hash()
 
     def check(self) -> None:
         """See `Simulator`. Raises ProviderError if the model's price or the API key is missing."""
         check_price(self.prices, self.client.model, "simulate.prices")
         read_key(self.client.api_key_env, "simulate")
 
-    def probe(self, calls: Calls) -> Capabilities | None:
+    def probe(self, calls: CallOptions) -> Capabilities | None:
         """See `Simulator`: how the model's tokenizer splits numbers."""
         scale = probe_server(self._probe, self.client, calls, self.prices)
         return None if scale is None else _as_plain(scale)
 
-    def assumed(self) -> Capabilities:
+    def assumed_capabilities(self) -> Capabilities:
         """See `Simulator`: the scale with the longest requests."""
         return _as_plain(Scale())
 
@@ -98,7 +98,7 @@ class PromptLogprobs(Simulator):
         self,
         requests: Sequence[SimulationRequest],
         catalog: Catalog,
-        calls: Calls,
+        calls: CallOptions,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         """See `Simulator`. Runs its own event loop. Raises ProviderError."""
@@ -110,13 +110,13 @@ class PromptLogprobs(Simulator):
         self,
         requests: Sequence[SimulationRequest],
         catalog: Catalog,
-        calls: Calls,
+        calls: CallOptions,
         scale: Scale | None,
     ) -> list[Prediction]:
         async with connect(self.client, calls, self.prices) as connection:
             found = scale or await self._probe(connection)
             if isinstance(found, Answer):
-                undecided = replace(NOTHING, status=found.status, reason=found.reason)
+                undecided = replace(NO_PREDICTION, status=found.status, reason=found.reason)
                 return [undecided] * len(requests)
 
             async def predict(request: SimulationRequest) -> Prediction:
@@ -132,10 +132,10 @@ class PromptLogprobs(Simulator):
         explanation: str,
         scale: Scale,
     ) -> Prediction:
-        nothing = replace(NOTHING, estimator=scale.label)
+        nothing = replace(NO_PREDICTION, estimator=scale.label)
         if not tokens:
             return replace(nothing, visual=None)
-        messages = list_tokens(tokens, explanation, scale, self.examples)
+        messages = simulation_messages(tokens, explanation, scale, self.examples)
         answer = await connection.ask(self._request(messages, self.alternatives))
         if answer.kept is None:
             status, reason = _failure(answer)
@@ -146,10 +146,10 @@ class PromptLogprobs(Simulator):
         return replace(nothing, visual=None, text=values)
 
     async def _probe(self, connection: Connection | Collection) -> Scale | Answer:
-        answer = await connection.ask(self._request(list_numbers(), 1))
-        odds = read_odds(answer.kept)
-        if odds is not None:
-            scale = read_scale(odds)
+        answer = await connection.ask(self._request(number_probe_messages(), 1))
+        logprobs = read_token_logprobs(answer.kept)
+        if logprobs is not None:
+            scale = read_scale(logprobs)
             if scale is None:
                 raise ProviderError(
                     f"the tokenizer of {self.client.model!r} merges a tab with the number after "
@@ -175,21 +175,21 @@ class PromptLogprobs(Simulator):
             "temperature": 0,
             "max_completion_tokens": 1,
         }
-        return Request(messages, parameters, keep=_KEEP_NUMBERS)
+        return Request(messages, parameters, extract=_EXTRACT_NUMBERS)
 
 
 def read_values(kept: Any, n_tokens: int, n_numbers: int, scale: Scale) -> np.ndarray | str:
     """Return the expected values at the last `n_tokens` of a prompt's `n_numbers` number positions,
     float32 [n_tokens]; or, as text, why they cannot be read.
 
-    kept: by `KeepPrompt`. See `expected_value`.
+    kept: by `ExtractPromptLogprobs`. See `expected_value`.
     """
-    odds = read_odds(kept) or []
-    if len(odds) != n_numbers:
-        return f"the prompt has {len(odds)} positions for a number instead of {n_numbers}"
+    logprobs = read_token_logprobs(kept) or []
+    if len(logprobs) != n_numbers:
+        return f"the prompt has {len(logprobs)} positions for a number instead of {n_numbers}"
     values = []
-    for number, position in enumerate(odds[n_numbers - n_tokens :], start=1):
-        if not begins(position.token, scale.placeholder):
+    for number, position in enumerate(logprobs[n_numbers - n_tokens :], start=1):
+        if not starts_placeholder(position.token, scale.placeholder):
             return f"at token {number} the prompt has {position.token!r} for a placeholder"
         value = expected_value(position, top=scale.top)
         if value is None:

@@ -9,12 +9,12 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from neuron_atlas.tasks.models.content import escape, picture, words
-from neuron_atlas.tasks.simulate.scale import HIGHEST
-from neuron_atlas.tasks.simulate.sheet import PER_LINE, Sheet
+from neuron_atlas.tasks.models.content import escape, image_part, text_part
+from neuron_atlas.tasks.simulate.scale import MAX_RATING
+from neuron_atlas.tasks.simulate.sheet import PER_LINE, RatingSheet
 
 LAYOUT = 1
-"""Version of how samples are drawn and laid out; part of the hash of `wording`."""
+"""Version of how samples are drawn and laid out; part of `prompt_hash`."""
 
 _PROMPTS = {
     name: files("neuron_atlas.tasks.simulate")
@@ -25,9 +25,9 @@ _PROMPTS = {
 }
 
 
-def wording() -> str:
+def prompt_hash() -> str:
     """Return a hash of the prompt files, the answers' schema and the layout of samples."""
-    schema = Sheet(((2, 2),), PER_LINE + 1).response_format()
+    schema = RatingSheet(((2, 2),), PER_LINE + 1).response_format()
     decisive = json.dumps([LAYOUT, PER_LINE, _PROMPTS, schema], sort_keys=True)
     return hashlib.sha256(decisive.encode()).hexdigest()[:16]
 
@@ -38,18 +38,18 @@ def sample_parts(urls: Sequence[str], tokens: Sequence[str], detail: str) -> lis
     They are the same for all explanations, so a server with a prefix cache encodes the pictures
     once. urls: data URLs of the pictures with their grids. tokens: of the text.
     """
-    parts = [words("<sample>")]
+    parts = [text_part("<sample>")]
     for number, url in enumerate(urls, start=1):
         if len(urls) > 1:
-            parts.append(words(f"picture {number}:"))
-        parts.append(picture(url, detail))
+            parts.append(text_part(f"picture {number}:"))
+        parts.append(image_part(url, detail))
     if tokens:
-        parts.append(words("\n".join(_lines(tokens))))
-    return [*parts, words("</sample>")]
+        parts.append(text_part("\n".join(_lines(tokens))))
+    return [*parts, text_part("</sample>")]
 
 
 def rating_messages(
-    sample: Sequence[dict[str, Any]], explanation: str, sheet: Sheet
+    sample: Sequence[dict[str, Any]], explanation: str, sheet: RatingSheet
 ) -> list[dict[str, Any]]:
     """Return the messages that ask for ratings.
 
@@ -61,11 +61,11 @@ def rating_messages(
     system = Template(_PROMPTS["system"]).substitute(per_line=PER_LINE, top=sheet.top)
     return [
         {"role": "system", "content": system},
-        {"role": "user", "content": [*sample, words(question)]},
+        {"role": "user", "content": [*sample, text_part(question)]},
     ]
 
 
-def retry_message(error: str, sheet: Sheet) -> str:
+def retry_message(error: str, sheet: RatingSheet) -> str:
     """Return the message that asks again after an answer that could not be parsed."""
     return Template(_PROMPTS["again"]).substitute(error=error, fields=sheet.list_fields())
 
@@ -77,7 +77,7 @@ def probe_messages() -> list[dict[str, Any]]:
 
 def probe_format() -> dict[str, Any]:
     """Return the response format of the probe's answer: a JSON schema with four numbers."""
-    number = {"type": "integer", "enum": list(range(HIGHEST + 1))}
+    number = {"type": "integer", "enum": list(range(MAX_RATING + 1))}
     listed = {"type": "array", "items": number, "minItems": 4, "maxItems": 4}
     schema = {
         "type": "object",

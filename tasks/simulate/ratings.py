@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuron_atlas.tasks.models.dialogue import MalformedAnswerError
-from neuron_atlas.tasks.models.json_answer import Found, find_objects
-from neuron_atlas.tasks.models.logprobs import Odds
-from neuron_atlas.tasks.simulate.scale import HIGHEST
-from neuron_atlas.tasks.simulate.sheet import SAMPLE, Sheet
+from neuron_atlas.tasks.models.json_answer import JsonObject, find_objects
+from neuron_atlas.tasks.models.logprobs import TokenLogprobs
+from neuron_atlas.tasks.simulate.scale import MAX_RATING
+from neuron_atlas.tasks.simulate.sheet import SAMPLE, RatingSheet
 
 _NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _STRING_OR_NUMBER = re.compile(rf'"((?:[^"\\]|\\.)*)"(\s*:)?|({_NUMBER})', re.DOTALL)
@@ -32,7 +32,7 @@ class Ratings:
     spans: tuple[Span, ...] | None
 
 
-def read_ratings(text: str, sheet: Sheet) -> Ratings:
+def read_ratings(text: str, sheet: RatingSheet) -> Ratings:
     """Parse an answer to a sheet.
 
     Raises MalformedAnswerError if numbers are missing, too many or off the scale, if a field occurs
@@ -55,19 +55,19 @@ def read_ratings(text: str, sheet: Sheet) -> Ratings:
 
 
 def expected_values(
-    text: str, spans: Sequence[Span], odds: Sequence[Odds], top: int = HIGHEST
+    text: str, spans: Sequence[Span], logprobs: Sequence[TokenLogprobs], top: int = MAX_RATING
 ) -> list[float] | None:
     """Return the expected value of each number; None if the odds of any are unknown.
 
     text: the answer. spans: position of each number in it. odds: in the order of the answer. See
     `expected_value`.
     """
-    starts = [one.start for one in odds]
+    starts = [one.start for one in logprobs]
     values = []
-    for (start, stop), first in zip(spans, first_odds(spans, odds), strict=True):
+    for (start, stop), first in zip(spans, first_token_logprobs(spans, logprobs), strict=True):
         value = None
         if first is not None and _INTEGER.fullmatch(text[start:stop]):
-            second = _covering(odds, starts, start + 1)
+            second = _covering(logprobs, starts, start + 1)
             value = expected_value(first, None if second is first else second, top)
         if value is None:
             return None
@@ -75,7 +75,9 @@ def expected_values(
     return values
 
 
-def expected_value(first: Odds, second: Odds | None = None, top: int = HIGHEST) -> float | None:
+def expected_value(
+    first: TokenLogprobs, second: TokenLogprobs | None = None, top: int = MAX_RATING
+) -> float | None:
     """Return the expected value of a number from 0 to `top`; None if no number has a probability.
 
     first, second: the odds at the number's first token and, if known, at the next token. As in
@@ -89,7 +91,7 @@ def expected_value(first: Odds, second: Odds | None = None, top: int = HIGHEST) 
         number = text.strip()
         if _INTEGER.fullmatch(number) and int(number) <= top:
             chances[int(number)] += math.exp(logprob)
-    if top == HIGHEST and first.token.strip() == "1" and second is not None:
+    if top == MAX_RATING and first.token.strip() == "1" and second is not None:
         followed_by_0 = sum(math.exp(logprob) for text, logprob in second.options if text == "0")
         ten = chances[1] * min(followed_by_0, 1.0)
         chances[1] -= ten
@@ -100,16 +102,18 @@ def expected_value(first: Odds, second: Odds | None = None, top: int = HIGHEST) 
     return sum(number * chance for number, chance in enumerate(chances)) / total
 
 
-def first_odds(spans: Sequence[Span], odds: Sequence[Odds]) -> list[Odds | None]:
+def first_token_logprobs(
+    spans: Sequence[Span], logprobs: Sequence[TokenLogprobs]
+) -> list[TokenLogprobs | None]:
     """Return the odds at the first token of each number; None where they are unknown."""
-    starts = [one.start for one in odds]
-    return [_covering(odds, starts, start) for start, _ in spans]
+    starts = [one.start for one in logprobs]
+    return [_covering(logprobs, starts, start) for start, _ in spans]
 
 
-def number_probability(odds: Odds) -> float:
+def number_probability(logprobs: TokenLogprobs) -> float:
     """Return the probability that a token is a number."""
     return sum(
-        math.exp(logprob) for text, logprob in odds.options if _INTEGER.fullmatch(text.strip())
+        math.exp(logprob) for text, logprob in logprobs.options if _INTEGER.fullmatch(text.strip())
     )
 
 
@@ -139,7 +143,7 @@ def _numbers(name: str, count: int, fields: dict[str, Any], top: int) -> list[fl
     return [float(value) for value in listed]
 
 
-def _spans(text: str, chosen: Found, sheet: Sheet) -> tuple[Span, ...] | None:
+def _spans(text: str, chosen: JsonObject, sheet: RatingSheet) -> tuple[Span, ...] | None:
     if chosen.start is None or chosen.end is None:
         return None
     by_field: dict[str, list[Span]] = {}
@@ -153,9 +157,11 @@ def _spans(text: str, chosen: Found, sheet: Sheet) -> tuple[Span, ...] | None:
     return tuple(spans) if len(spans) == sheet.numbers else None
 
 
-def _covering(odds: Sequence[Odds], starts: Sequence[int], character: int) -> Odds | None:
+def _covering(
+    logprobs: Sequence[TokenLogprobs], starts: Sequence[int], character: int
+) -> TokenLogprobs | None:
     """Return the odds of the token that contains a character."""
     index = bisect_right(starts, character) - 1
-    if index < 0 or character >= odds[index].start + len(odds[index].token):
+    if index < 0 or character >= logprobs[index].start + len(logprobs[index].token):
         return None
-    return odds[index]
+    return logprobs[index]

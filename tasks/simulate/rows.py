@@ -9,19 +9,19 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import SIMULATIONS
-from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, one_to_one
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, balanced_samples
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.control import ExplainedNeuron
 from neuron_atlas.tasks.simulate.simulator import (
-    NOTHING,
+    NO_PREDICTION,
     Capabilities,
     Prediction,
     SimulationRequest,
     Simulator,
 )
 
-EMPTY = ""
+EMPTY_EXPLANATION = ""
 """The empty explanation: a control, the same for all neurons."""
 _LARGEST = float(np.finfo(np.float16).max)
 _PlannedRow = tuple[dict, str, ActivationRecord]
@@ -36,7 +36,7 @@ def simulate_neurons(
     explained: Mapping[tuple[int, int], ExplainedNeuron],
     controls: Mapping[tuple[int, int], ExplainedNeuron],
     catalog: Catalog,
-    calls: Calls,
+    calls: CallOptions,
     capabilities: Capabilities | None = None,
 ) -> pa.Table:
     """Return `simulations` rows of the neurons in `held_out`, the scorer's evidence.
@@ -61,7 +61,7 @@ def simulate_neurons(
             reason = "the neuron has no explanation"
             rows.append(_absent(common, "own", "no_explanation", reason))
             continue
-        if not one_to_one(neuron):
+        if not balanced_samples(neuron):
             rows.append(_absent(common, "own", "no_samples", _why_no_samples(neuron)))
             continue
         plan = _plan(common, "own", own, neuron, "scorer")
@@ -95,10 +95,10 @@ def _plan(
         "claim_neuron": explained.neuron if explained else -1,
         "purpose": purpose,
     }
-    text = explained.text if explained else EMPTY
+    text = explained.text if explained else EMPTY_EXPLANATION
     return [
         (columns | {"sample_id": real.sample_id, "draw": draw}, text, real)
-        for draw, real in one_to_one(evidence)
+        for draw, real in balanced_samples(evidence)
     ]
 
 
@@ -114,24 +114,24 @@ def _why_no_samples(neuron: Evidence) -> str:
 def _checked(prediction: Prediction, real: ActivationRecord) -> Prediction:
     """Return the prediction; status `malformed` if it does not fit the real trace."""
     if prediction.status != "ok":
-        return replace(prediction, visual=NOTHING.visual, text=NOTHING.text)
+        return replace(prediction, visual=NO_PREDICTION.visual, text=NO_PREDICTION.text)
     for role in ("visual", "text"):
         values, tokens = getattr(prediction, role), len(getattr(real, role))
         if values is None:
             continue
         if len(values) != tokens:
             reason = f"{len(values)} predictions for {tokens} {role} tokens"
-            return replace(NOTHING, status="malformed", reason=reason)
+            return replace(NO_PREDICTION, status="malformed", reason=reason)
         if not (np.abs(values) <= _LARGEST).all():  # Also refuses NaN.
             reason = f"a {role} prediction is not a number up to {_LARGEST:.0f}"
-            return replace(NOTHING, status="malformed", reason=reason)
+            return replace(NO_PREDICTION, status="malformed", reason=reason)
     return prediction
 
 
 def _absent(common: dict, claim: str, status: str, reason: str) -> dict:
     no_sample = {"claim": claim, "claim_layer": -1, "claim_neuron": -1, "sample_id": -1, "draw": ""}
     outcome = {"purpose": "scorer", "status": status, "reason": reason}
-    return common | no_sample | _trace(NOTHING) | outcome
+    return common | no_sample | _trace(NO_PREDICTION) | outcome
 
 
 def _trace(prediction: Prediction) -> dict:

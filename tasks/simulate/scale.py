@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-HIGHEST = 10
+MAX_RATING = 10
 """The top of the scale, unless the tokenizer splits it."""
 
 
@@ -14,4 +14,4 @@ def top_of_scale(ten: str) -> int:
     probability counts as that of 1 and would lower the expected value. So the scale ends at 9.
     Scores do not depend on the unit of a prediction.
     """
-    return HIGHEST if ten.strip() == str(HIGHEST) else HIGHEST - 1
+    return MAX_RATING if ten.strip() == str(MAX_RATING) else MAX_RATING - 1

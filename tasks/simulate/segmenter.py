@@ -25,7 +25,7 @@ from neuron_atlas.tasks.models.pretrained import (
     saved_folder,
     why_not_loaded,
 )
-from neuron_atlas.tasks.subject.geometry import image_view
+from neuron_atlas.tasks.subject.geometry import visible_box
 
 _TEXT_BATCH_SIZE = 256
 
@@ -67,7 +67,7 @@ class Segmenter:
 
     def covered_box(self, image: Image.Image) -> Box:
         """Return the part of an image that its map covers: all, unless the processor crops."""
-        return image_view(self._processor.image_processor, image.width, image.height)
+        return visible_box(self._processor.image_processor, image.width, image.height)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:

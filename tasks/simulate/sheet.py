@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from neuron_atlas.tasks.simulate.scale import HIGHEST
+from neuron_atlas.tasks.simulate.scale import MAX_RATING
 
 PER_LINE = 10
 """Tokens in a line; few, so that a model does not lose count."""
@@ -18,7 +18,7 @@ SAMPLE = "sample"
 
 
 @dataclass(frozen=True)
-class Sheet:
+class RatingSheet:
     """Fields that a model fills with ratings for one sample.
 
     grids: (rows, columns) over each picture. tokens: number of text tokens. top: ratings are 0 to
@@ -27,7 +27,7 @@ class Sheet:
 
     grids: tuple[tuple[int, int], ...]
     tokens: int
-    top: int = HIGHEST
+    top: int = MAX_RATING
 
     @property
     def fields(self) -> tuple[tuple[str, int], ...]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.settings import ClientSettings
 from neuron_atlas.tasks.samples.catalog import Catalog
@@ -33,7 +33,7 @@ class Prediction:
     detected: float | None = None
 
 
-NOTHING = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
+NO_PREDICTION = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))
 """The prediction for a sample without tokens, and for a failure."""
 
 
@@ -78,7 +78,7 @@ class Simulator(Protocol):
     """Whether it runs its own model. Each worker then loads the model once, for all its parts."""
 
     @property
-    def wording(self) -> str:
+    def prompt_hash(self) -> str:
         """Hash of the prompts; a changed hash reruns simulate. Empty if it calls no model."""
         return ""
 
@@ -102,7 +102,7 @@ class Simulator(Protocol):
         """
         return self
 
-    def probe(self, calls: Calls) -> Capabilities | None:
+    def probe(self, calls: CallOptions) -> Capabilities | None:
         """Probe its server's capabilities, once for all parts. Raises ProviderError.
 
         None if there is nothing to probe, or if the server cannot answer now; each part then probes
@@ -110,7 +110,7 @@ class Simulator(Protocol):
         """
         return None
 
-    def assumed(self) -> Capabilities | None:
+    def assumed_capabilities(self) -> Capabilities | None:
         """Return the capabilities that a dry run assumes, because it sends no requests."""
         return None
 
@@ -118,7 +118,7 @@ class Simulator(Protocol):
         self,
         requests: Sequence[SimulationRequest],
         catalog: Catalog,
-        calls: Calls,
+        calls: CallOptions,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         """Return the prediction for each request, in order. A failure is a Prediction with that

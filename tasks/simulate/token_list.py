@@ -11,8 +11,8 @@ from string import Template
 from typing import Any
 
 from neuron_atlas.tasks.models.content import escape
-from neuron_atlas.tasks.models.logprobs import Odds
-from neuron_atlas.tasks.simulate.scale import HIGHEST, top_of_scale
+from neuron_atlas.tasks.models.logprobs import TokenLogprobs
+from neuron_atlas.tasks.simulate.scale import MAX_RATING, top_of_scale
 
 TAB = "\t"
 PLACEHOLDERS = ("unknown", "?", "_")
@@ -34,7 +34,7 @@ class _Example:
     """Few-shot example: a neuron whose activations are given from token `told_from` on, and unknown
     before it. So the model learns that a number may follow any run of placeholders.
 
-    tens: activations, 0 to 10. The names of fields enter the hash of `wording`.
+    tens: activations, 0 to 10. The names of fields enter `prompt_hash`.
     """
 
     explanation: str
@@ -64,7 +64,7 @@ MOST_EXAMPLES = len(_EXAMPLES)
 class Scale:
     """Scale of a model's numbers: 0 to `top`, and `placeholder` for an unknown number."""
 
-    top: int = HIGHEST
+    top: int = MAX_RATING
     placeholder: str = PLACEHOLDERS[0]
 
     @property
@@ -78,13 +78,13 @@ class Scale:
         return f"expected 0-{self.top}, {self.placeholder} where not told"
 
 
-def wording() -> str:
+def prompt_hash() -> str:
     """Return a hash of the prompt files and of all fixed text in the lists."""
     decisive = [_PROMPTS, PLACEHOLDERS, [repr(example) for example in _EXAMPLES], _FIRST, _LAST]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def list_tokens(
+def simulation_messages(
     tokens: Sequence[str], explanation: str, scale: Scale, examples: int
 ) -> list[dict[str, Any]]:
     """Return the messages of a prompt.
@@ -96,7 +96,7 @@ def list_tokens(
     messages = [_system(scale)]
     for number, example in enumerate(_EXAMPLES[:examples], start=1):
         numbers = [
-            str(round(ten * scale.top / HIGHEST)) if index >= example.told_from else None
+            str(round(ten * scale.top / MAX_RATING)) if index >= example.told_from else None
             for index, ten in enumerate(example.tens)
         ]
         listed = _list(example.tokens, numbers, scale)
@@ -105,37 +105,43 @@ def list_tokens(
 
 
 def count_numbers(tokens: Sequence[str], examples: int) -> int:
-    """Return how many number positions `list_tokens` writes; those of `tokens` are the last."""
+    """Return how many number positions `simulation_messages` writes. Those of `tokens` are
+    the last."""
     return sum(len(example.tokens) for example in _EXAMPLES[:examples]) + len(tokens)
 
 
-def list_numbers() -> list[dict[str, Any]]:
+def number_probe_messages() -> list[dict[str, Any]]:
     """Return the messages that show `read_scale` how a tokenizer splits numbers."""
-    numbers = [*(str(number) for number in range(HIGHEST + 1)), *PLACEHOLDERS]
+    numbers = [*(str(number) for number in range(MAX_RATING + 1)), *PLACEHOLDERS]
     listed = _list([_PROBE_TOKEN] * len(numbers), numbers, Scale())
     return [_system(Scale()), *_turns(1, "", f"{listed}\n{_LAST}")]
 
 
-def read_scale(odds: Sequence[Odds]) -> Scale | None:
-    """Return a model's scale, from the first tokens of the numbers of `list_numbers`.
+def read_scale(logprobs: Sequence[TokenLogprobs]) -> Scale | None:
+    """Return a model's scale, from the first tokens of the numbers of `number_probe_messages`.
 
     None if the tokenizer merges them with the tab before them. The top follows
     `tasks.simulate.scale`: one pass over a prompt gives no probability of "0" after a "1".
     """
-    tokens = [position.token.strip() for position in odds]
-    if tokens[:HIGHEST] != [str(number) for number in range(HIGHEST)] or len(tokens) <= HIGHEST:
+    tokens = [position.token.strip() for position in logprobs]
+    if (
+        tokens[:MAX_RATING] != [str(number) for number in range(MAX_RATING)]
+        or len(tokens) <= MAX_RATING
+    ):
         return None
-    top = top_of_scale(tokens[HIGHEST])
-    if top < HIGHEST and tokens[HIGHEST] != "1":
+    top = top_of_scale(tokens[MAX_RATING])
+    if top < MAX_RATING and tokens[MAX_RATING] != "1":
         return None
     separate = (
-        name for name in PLACEHOLDERS if any(begins(one, name) for one in tokens[HIGHEST + 1 :])
+        name
+        for name in PLACEHOLDERS
+        if any(starts_placeholder(one, name) for one in tokens[MAX_RATING + 1 :])
     )
     placeholder = next(separate, None)
     return None if placeholder is None else Scale(top, placeholder)
 
 
-def begins(token: str, placeholder: str) -> bool:
+def starts_placeholder(token: str, placeholder: str) -> bool:
     """Return whether a token is the first one of a placeholder."""
     text = token.strip()
     return bool(text) and placeholder.startswith(text)

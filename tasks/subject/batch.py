@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from neuron_atlas.tasks.subject.encode import Encoded
+from neuron_atlas.tasks.subject.encode import EncodedSample
 from neuron_atlas.tasks.subject.load import Subject
 
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
@@ -15,7 +15,7 @@ other in both directions; Qwen's have 2-D positions. Padding, and samples withou
 count as text."""
 
 
-def batch_inputs(samples: Sequence[Encoded], length: int) -> dict[str, torch.Tensor]:
+def batch_inputs(samples: Sequence[EncodedSample], length: int) -> dict[str, torch.Tensor]:
     """Return the inputs of `forward_body`: samples padded on the right to `length` tokens.
 
     Per-token inputs are padded and stacked: [samples, length]. All other inputs have one row per

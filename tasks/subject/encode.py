@@ -19,7 +19,7 @@ ROLE_INDEX = {role: index for index, role in enumerate(ROLES)}
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedSample:
     """One sample as input of the subject, with its description teacher-forced.
 
     input_ids: int64 [tokens]. roles: int8 [tokens], index into ROLES.
@@ -45,7 +45,7 @@ class Encoded:
         return int((self.roles == TEXT).sum())
 
 
-def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encoded:
+def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> EncodedSample:
     """Encode the images, the question, and `text` as the subject's own answer.
 
     The description's tokens are the last ones, so they are located by counting characters from the
@@ -80,7 +80,7 @@ def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encode
     roles = torch.full_like(input_ids, TEMPLATE, dtype=torch.int8)
     roles[is_text] = TEXT
     roles[_visual(subject, input_ids, visual_mask(grids))] = VISUAL
-    return Encoded(
+    return EncodedSample(
         input_ids=input_ids,
         roles=roles,
         inputs=inputs,

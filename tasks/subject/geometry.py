@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def image_view(image_processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
+def visible_box(image_processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
     """Return the box (left, top, right, bottom, px of the original) that the patch grid covers.
 
     Inverts the processor's steps: a resize (to a fixed size, or by the shortest edge), then a

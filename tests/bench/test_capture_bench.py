@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from bench.baseline import capture_baseline
 from bench.capture import capture_all
 from bench.subjects import subject_and_samples
-from bench.usual_way import usual_way
 
 _TOP_N = 4
 
@@ -17,7 +17,7 @@ def test_capture_finds_the_exemplars_and_traces_that_the_usual_way_finds() -> No
     encoded = dict(samples)
 
     records = capture_all(subject, samples, batch_size=5, top_n=_TOP_N)
-    usual = usual_way(subject, samples, top_n=_TOP_N)
+    usual = capture_baseline(subject, samples, top_n=_TOP_N)
 
     found = {}
     for layer, record in records.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.types import N_TEXT, N_VISUAL, made_up_histograms, shuffled_p
+from bench.types import N_TEXT, N_VISUAL, shuffled_p, synthetic_histograms
 from neuron_atlas.tasks.artifacts import HISTOGRAMS
 from neuron_atlas.tasks.classify.exchange import exchange_p
 
@@ -20,7 +20,7 @@ def test_shuffling_estimates_the_exact_p() -> None:
 
 
 def test_the_made_up_histograms_hold_all_tokens() -> None:
-    table = made_up_histograms(3, 5)
+    table = synthetic_histograms(3, 5)
     assert table.schema.equals(HISTOGRAMS.schema)
     for role, tokens in (("visual", N_VISUAL), ("text", N_TEXT)):
         counts = table[role].combine_chunks().flatten().to_numpy().reshape(5, -1)

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
-from neuron_atlas.tasks.subject.encode import Encoded, encode
+from neuron_atlas.tasks.subject.encode import EncodedSample, encode
 from neuron_atlas.tasks.subject.load import Subject
 
 _MIXING = re.compile(r"(out_proj|attn\.proj|attention\.projection_layer)\.(weight|bias)$")
 """What a vision tower adds to a patch from all others passes through one of these."""
 
 
-def embeddings(subject: Subject, encoded: Encoded) -> torch.Tensor:
+def embeddings(subject: Subject, encoded: EncodedSample) -> torch.Tensor:
     """What enters the first decoder layer: [tokens, width]."""
     read: list[torch.Tensor] = []
 

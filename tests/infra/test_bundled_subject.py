@@ -44,13 +44,13 @@ def processor():
 
 @pytest.mark.parametrize("kind", [*KINDS, OVERALL])
 def test_its_own_description_is_right_about_scenes_that_it_never_saw(measurement, kind):
-    assert measurement.seeing[kind] >= 0.95
+    assert measurement.with_image[kind] >= 0.95
 
 
 @pytest.mark.parametrize("kind", [*KINDS, OVERALL])
 def test_it_knows_no_more_than_chance_when_blinded(measurement, kind):
-    assert measurement.blinded[kind] <= measurement.chance[kind]
-    assert measurement.blinded[kind] <= 0.6
+    assert measurement.without_image[kind] <= measurement.chance[kind]
+    assert measurement.without_image[kind] <= 0.6
 
 
 def test_it_stops_naming_an_object_that_is_painted_over(model, processor):

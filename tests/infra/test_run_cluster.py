@@ -17,7 +17,7 @@ from ray.job_submission import JobStatus
 
 from neuron_atlas.infra import follow_job
 from neuron_atlas.infra.follow_job import follow, needs_no_token, submit
-from neuron_atlas.infra.run_cluster import check_out, main, refuse_secrets, run_cluster
+from neuron_atlas.infra.run_cluster import check_output_path, main, refuse_secrets, run_cluster
 from neuron_atlas.workflows.models.server_process import free_port
 from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from tests.workflows.runs import ROOT
@@ -212,7 +212,7 @@ def test_a_key_of_the_environment_in_a_setting_is_refused_for_all_can_read_it():
 
 @pytest.mark.parametrize("settings", [["out=/shared/run"], ["out=x", "out=s3://bucket/run"]])
 def test_an_output_that_all_nodes_can_reach_is_taken(settings):
-    check_out(settings, "http://head:8265")
+    check_output_path(settings, "http://head:8265")
 
 
 @pytest.mark.parametrize("settings", [[], ["out=out/demo"], ["out=/shared", "out=mine"]])
@@ -220,7 +220,7 @@ def test_a_folder_of_each_nodes_own_is_refused_before_anything_is_lost_in_it(set
     with pytest.raises(
         ConfigError, match=r"^out=.* an absolute path that all nodes of the cluster"
     ):
-        check_out(settings, "http://head:8265")
+        check_output_path(settings, "http://head:8265")
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:{}", "127.0.0.1:{}"])

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.loopback.protocol import open_picture
 
-COLOURS = {
+COLORS = {
     "red": (214, 36, 36),
     "orange": (255, 140, 0),
     "yellow": (250, 225, 40),
@@ -64,12 +64,12 @@ class Finding:
 def look(body: dict[str, Any]) -> dict[str, Any]:
     """The answer to the last question with samples in it, by the names of the asked fields."""
     told, pictures, text = _samples(body)
-    colour, word = _colour(pictures, _way_of_showing(told)), _word(text)
-    found = [finding for finding in (colour, word) if finding]
-    if colour and word:
-        said = f'{colour.what} regions of a picture and to the word "{word.what}" in a text'
-    elif colour:
-        said = f"{colour.what} regions of a picture"
+    color, word = _color(pictures, _way_of_showing(told)), _word(text)
+    found = [finding for finding in (color, word) if finding]
+    if color and word:
+        said = f'{color.what} regions of a picture and to the word "{word.what}" in a text'
+    elif color:
+        said = f"{color.what} regions of a picture"
     elif word:
         said = f'the word "{word.what}" in a text'
     else:
@@ -95,8 +95,8 @@ def heat(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
         plain, warmed = pixels[:down], pixels[down + GAP :][:down]
     plain, warmed = plain[::STEP, ::STEP], warmed[::STEP, ::STEP]
     guesses = [plain]
-    for alpha, colour in zip(ALPHA, HEAT, strict=True):
-        guesses.append((1 - alpha) * plain + alpha * np.array(colour))
+    for alpha, color in zip(ALPHA, HEAT, strict=True):
+        guesses.append((1 - alpha) * plain + alpha * np.array(color))
     hot = np.abs(np.stack(guesses) - warmed).sum(axis=-1).argmin(axis=0) / 10
     return plain, _smooth(hot)
 
@@ -166,8 +166,8 @@ def _samples(body: dict[str, Any]) -> tuple[str, list[Image.Image], str]:
     return told, [], ""
 
 
-def _colour(pictures: list[Image.Image], look_at: Callable[[Image.Image], Parts]) -> Finding | None:
-    """The colour that the active places share and the silent places lack."""
+def _color(pictures: list[Image.Image], look_at: Callable[[Image.Image], Parts]) -> Finding | None:
+    """The color that the active places share and the silent places lack."""
     gains = []
     for picture in pictures:
         active, silent = look_at(picture)
@@ -177,12 +177,12 @@ def _colour(pictures: list[Image.Image], look_at: Callable[[Image.Image], Parts]
         return None
     best = int(np.sum(gains, axis=0).argmax())
     share = float(np.mean([gain[best] > LEAST_GAIN for gain in gains]))
-    return Finding(list(COLOURS)[best], share) if share else None
+    return Finding(list(COLORS)[best], share) if share else None
 
 
 def _shares(pixels: np.ndarray) -> np.ndarray:
-    """The share of each colour among pixels [n, 3], by the nearest of COLOURS."""
-    palette = np.array(list(COLOURS.values()), dtype=np.float32)
+    """The share of each color among pixels [n, 3], by the nearest of COLOURS."""
+    palette = np.array(list(COLORS.values()), dtype=np.float32)
     nearest = ((pixels[:, None] - palette) ** 2).sum(axis=-1).argmin(axis=1)
     return np.bincount(nearest, minlength=len(palette)) / max(len(pixels), 1)
 

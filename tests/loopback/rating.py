@@ -1,7 +1,7 @@
 """Answers what a neuron does at every place of a sample, by the sample and by what is said of it.
 
 Nothing else is known here: what is to be rated is read from the question, the pictures are looked
-at, and of the words about the neuron those count that name a colour, a shape, a size, a place, or a
+at, and of the words about the neuron those count that name a color, a shape, a size, a place, or a
 word of the text. The opinion on a place is a number with a fraction; what is written is the nearest
 whole one, and the two next to it have the probabilities that make up the opinion.
 """
@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from tests.loopback.looking import COLOURS
+from tests.loopback.looking import COLORS
 from tests.loopback.protocol import open_picture
 from tests.loopback.seeing import PLACES, WIDTHS, Sight, see, within_grid
 
 HIGHEST = 10.0
-NAMES = (*COLOURS, *WIDTHS, *PLACES, "large", "small")
+NAMES = (*COLORS, *WIDTHS, *PLACES, "large", "small")
 OF_IMAGES = re.compile(r"\b(images?|regions?|pictures?|patch(es)?)\b")
 OF_WORDS = re.compile(r'\bwords? "([^"]+)"')
 FIGURES = re.compile(r"\([^)]*\)")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from tests.loopback.looking import COLOURS
+from tests.loopback.looking import COLORS
 
 EDGE = 22
 """Of a picture with a grid: the width (px) of its white edges with numbers."""
@@ -72,14 +72,14 @@ def see(pixels: np.ndarray) -> Sight:
     """The things in a picture [height, width, 3]."""
     step = max(1, min(pixels.shape[:2]) // FINE)
     pixels = pixels[::step, ::step].astype(np.float32)
-    palette = np.array(list(COLOURS.values()), dtype=np.float32)
+    palette = np.array(list(COLORS.values()), dtype=np.float32)
     nearest = ((pixels[:, :, None] - palette) ** 2).sum(axis=-1).argmin(axis=-1)
     counts = np.bincount(nearest.ravel(), minlength=len(palette))
     background = int(counts.argmax())
     floor = np.median(pixels[nearest == background], axis=0)
     stands_out = np.abs(pixels - floor).sum(axis=-1) > 60
     things = tuple(_things(stands_out, nearest, background))
-    return Sight(things, list(COLOURS)[background], nearest.shape)
+    return Sight(things, list(COLORS)[background], nearest.shape)
 
 
 def _things(stands_out: np.ndarray, nearest: np.ndarray, background: int) -> Iterator[Thing]:
@@ -88,13 +88,13 @@ def _things(stands_out: np.ndarray, nearest: np.ndarray, background: int) -> Ite
         mine = labels == number
         if mine.sum() < LEAST_PIXELS:
             continue
-        colours = np.bincount(nearest[mine], minlength=len(COLOURS))
-        colours[background] = 0
+        colors = np.bincount(nearest[mine], minlength=len(COLORS))
+        colors[background] = 0
         shape, size = _shape(mine)
         centre = ndimage.center_of_mass(mine)
         y, x = centre[0] / mine.shape[0], centre[1] / mine.shape[1]
         place = min(PLACES, key=lambda name: abs(PLACES[name][0] - x) + abs(PLACES[name][1] - y))
-        yield Thing(frozenset([list(COLOURS)[int(colours.argmax())], shape, size, place]), mine)
+        yield Thing(frozenset([list(COLORS)[int(colors.argmax())], shape, size, place]), mine)
 
 
 def _shape(mine: np.ndarray) -> tuple[str, str]:

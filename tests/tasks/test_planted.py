@@ -21,14 +21,14 @@ from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.rows import explanation_rows
 from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_explain
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.tasks.score.score import score_neurons
 from neuron_atlas.tasks.score.settings import ScoreSettings
-from neuron_atlas.tasks.score.significance import judge
+from neuron_atlas.tasks.score.significance import add_significance
 from neuron_atlas.tasks.simulate.concept import ConceptSimulator
 from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
 from neuron_atlas.tasks.simulate.rows import simulate_neurons
@@ -124,7 +124,7 @@ def score_claims(
         claims,
         controls,
         catalog,
-        Calls(),
+        CallOptions(),
     )
     seen = {
         (one.layer, one.neuron, explainer): frozenset(one.sample_ids)
@@ -132,7 +132,7 @@ def score_claims(
     }
     texts = {number: sample.tokens for number, sample in catalog.samples.items()}
     scores = score_neurons(simulations, by_purpose, texts, seen, ScoreSettings())
-    return [row for row in judge(scores).to_pylist() if row["tokens"] == tokens]
+    return [row for row in add_significance(scores).to_pylist() if row["tokens"] == tokens]
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: E
         evidence(folder, types, purpose) for purpose in ("explainer", "scorer", "calibration")
     )
     explanations = explanation_rows(
-        explainer.name, shown, explainer.explain(shown, catalog, Calls())
+        explainer.name, shown, explainer.explain(shown, catalog, CallOptions())
     ).to_pylist()
     explained = {
         (row["layer"], row["neuron"]): ExplainedNeuron(
@@ -347,7 +347,7 @@ def shuffled(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> list[li
         purpose: evidence(folder, types, purpose) for purpose in get_args(Purpose)
     }
     shown = by_purpose["explainer"]
-    said = Dissect().explain(shown, catalog, Calls())
+    said = Dissect().explain(shown, catalog, CallOptions())
     crowd = [
         ExplainedNeuron(one.layer, one.neuron, one.type, explanation.text)
         for one, explanation in zip(shown, said, strict=True)

@@ -15,7 +15,7 @@ from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.evidence.evidence import Purpose
 from neuron_atlas.tasks.explain.dissect import Dissect
 from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_explain
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.score.settings import ScoreSettings
@@ -138,7 +138,7 @@ def shuffled(captured: tuple[Path, Catalog], simulator: ChatSimulator) -> list[d
         classify(folder, LAYER, PaperRule()), NeuronChoice(types=TYPES_THAT_FIRE, count=CROWD)
     )
     seen: ByPurpose = {purpose: evidence(folder, types, purpose) for purpose in get_args(Purpose)}
-    said = Dissect().explain(seen["explainer"], catalog, Calls())
+    said = Dissect().explain(seen["explainer"], catalog, CallOptions())
     crowd = [
         ExplainedNeuron(one.layer, one.neuron, one.type, explanation.text.split(" (r = ")[0])
         for one, explanation in zip(seen["explainer"], said, strict=True)

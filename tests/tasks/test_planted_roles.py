@@ -22,7 +22,7 @@ from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
 from neuron_atlas.tasks.simulate.simulator import Simulator
 from tests.loopback.fixture import Loopback
 from tests.one_process import classify, evidence
-from tests.tasks.colour_segmenter import ColourSegmenter
+from tests.tasks.color_segmenter import ColorSegmenter
 from tests.tasks.test_planted import (
     CLAIMS,
     FIRING,
@@ -101,8 +101,8 @@ class Score:
 
 
 def test_a_map_of_the_colour_itself_scores_as_the_truth_does(score):
-    colours = HeatMaps(ColourSegmenter(), "clipseg", batch_size=64, features_gb=0.5)  # type: ignore[arg-type]
-    right = score(colours, "visual")
+    colors = HeatMaps(ColorSegmenter(), "clipseg", batch_size=64, features_gb=0.5)  # type: ignore[arg-type]
+    right = score(colors, "visual")
     for name in SEEING:
         assert right[name]["correlation"] > 0.8
         assert right[name]["margin_low"] > 0.5

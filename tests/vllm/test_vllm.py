@@ -1,6 +1,6 @@
 """The simulators that ask a model, against a real vLLM that the program starts.
 
-The model is the bundled subject, which describes scenes of coloured shapes and knows nothing else:
+The model is the bundled subject, which describes scenes of colored shapes and knows nothing else:
 its ratings mean nothing. What is tested is the protocol: that vLLM does what is asked of it by
 structured output, `top_logprobs` and `prompt_logprobs`.
 """
@@ -19,13 +19,13 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
 from neuron_atlas.tasks.simulate.estimator import ChatCapabilities
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
 from neuron_atlas.tasks.simulate.simulator import Capabilities, SimulationRequest
 from neuron_atlas.workflows.models.model_server import ModelServer
-from tests.tasks.explain.coloured_patches import catalog
+from tests.tasks.explain.colored_patches import catalog
 from tests.vllm.running import MODEL, PYTHON, processes, served
 from tests.vllm.servable import VOCABULARY, make_servable
 from tests.workflows.runs import settings
@@ -69,8 +69,8 @@ def simulator(model: Path, **changes: Any) -> ChatSimulator:
     return replace(composed, **changes)
 
 
-def at(server: ModelServer) -> Calls:
-    return Calls(servers=server, group="simulate")
+def at(server: ModelServer) -> CallOptions:
+    return CallOptions(servers=server, group="simulate")
 
 
 def test_the_server_wants_its_key(server: ModelServer) -> None:

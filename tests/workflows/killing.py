@@ -127,11 +127,11 @@ def check_what_was_sent(provider: Loopback, out: Path) -> tuple[int, int]:
         )
     answered: dict[str, int] = defaultdict(int)
     for line in provider.requests():
-        known_as = line["client_request_id"]
-        assert line["time"] <= settled[known_as], "sent again though its answer was journaled"
-        answered[known_as] += line["answered"]
-    for known_as, times in answered.items():
-        assert times - 1 <= lost[known_as], "answered twice, and the journal does not say so"
+        key = line["client_request_id"]
+        assert line["time"] <= settled[key], "sent again though its answer was journaled"
+        answered[key] += line["answered"]
+    for key, times in answered.items():
+        assert times - 1 <= lost[key], "answered twice, and the journal does not say so"
     return sum(times > 1 for times in answered.values()), sum(lost.values())
 
 

@@ -56,7 +56,7 @@ SPECS = {
         artifacts.SAMPLES,
         artifacts.CONCEPTS,
         artifacts.DESCRIPTIONS,
-        artifacts.exemplars(TOP_N),
+        artifacts.exemplars_spec(TOP_N),
         artifacts.TRACES,
         artifacts.RANDOM_TRACES,
         artifacts.MOMENTS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from neuron_atlas.workflows.atlas import capture_ahead
+from neuron_atlas.workflows.atlas import run_through_capture
 from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.run.context import Context
 from tests.workflows.runs import SCENES, SMALL, composed
@@ -12,7 +12,7 @@ from tests.workflows.runs import SCENES, SMALL, composed
 
 def captured(first_run: Context, *overrides: str) -> Context:
     config = composed(SCENES, *SMALL, *overrides) | {"out": str(first_run.store.out)}
-    return capture_ahead(read_settings(config))
+    return run_through_capture(read_settings(config))
 
 
 def test_a_run_of_fewer_layers_finds_them_captured(first_run):

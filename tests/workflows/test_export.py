@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from neuron_atlas.tasks.atlas import Atlas
-from neuron_atlas.tasks.atlas.card import cell
+from neuron_atlas.tasks.atlas.card import markdown_cell
 from neuron_atlas.tasks.atlas.export import export, main
 
 ROWS = ("types", "tested_types", "explanations", "scores")
@@ -84,7 +84,7 @@ def test_without_a_licence_the_card_says_that_none_is_chosen(opened, tmp_path):
 
 
 def test_nothing_of_a_dataset_is_markup_in_a_table():
-    assert cell("a|b\n[c](d) <e> *f*") == r"a\|b \[c\](d) \<e\> \*f\*"
+    assert markdown_cell("a|b\n[c](d) <e> *f*") == r"a\|b \[c\](d) \<e\> \*f\*"
 
 
 def call(monkeypatch, *arguments: object) -> object:

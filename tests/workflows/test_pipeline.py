@@ -13,7 +13,7 @@ import pytest
 from neuron_atlas.tasks.artifacts import CLAIMS, SCORE_AGGREGATES, TESTED_TYPES, TOKENS, TYPES
 from neuron_atlas.tasks.score.aggregate import aggregate_scores
 from neuron_atlas.tasks.score.settings import ScoreSettings
-from neuron_atlas.tasks.score.significance import judge
+from neuron_atlas.tasks.score.significance import add_significance
 from neuron_atlas.workflows.atlas import stages_of
 from neuron_atlas.workflows.run import runner
 from neuron_atlas.workflows.run.context import Context
@@ -99,7 +99,7 @@ def test_every_claim_is_simulated_on_the_same_exemplars_and_as_many_random_sampl
 
 def test_scores_are_judged_among_all_neurons_and_gathered(atlas):
     scores = atlas.table("scores")
-    judged = judge(scores)
+    judged = add_significance(scores)
     for name in ("p", "q"):
         assert scores[name].equals(judged[name])
         assert scores[name].null_count < len(scores)

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from neuron_atlas.workflows.cluster.signals import finishing, stop_on_signals
+from neuron_atlas.workflows.cluster.signals import defer_signals, stop_on_signals
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -27,7 +27,7 @@ def test_where_something_is_under_way_it_is_let_finish(number, capsys):
     done = []
 
     def work() -> None:
-        with finishing() as is_stopping:
+        with defer_signals() as is_stopping:
             done.append(is_stopping())
             signal.raise_signal(number)
             done.append(is_stopping())
@@ -42,7 +42,7 @@ def test_a_second_stops_at_once():
     done = []
 
     def work() -> None:
-        with finishing():
+        with defer_signals():
             signal.raise_signal(signal.SIGINT)
             done.append(1)
             signal.raise_signal(signal.SIGINT)
@@ -51,13 +51,13 @@ def test_a_second_stops_at_once():
     with pytest.raises(KeyboardInterrupt):
         work()
     assert done == [1]
-    with finishing() as is_stopping:
+    with defer_signals() as is_stopping:
         assert not is_stopping()  # What was asked of another run is forgotten.
 
 
 def test_an_error_of_the_work_is_not_hidden_by_a_signal():
     def work() -> None:
-        with finishing():
+        with defer_signals():
             signal.raise_signal(signal.SIGINT)
             raise RuntimeError("it broke")
 

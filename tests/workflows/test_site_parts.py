@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.made_up.atlas import make_up
-from bench.made_up.sizes import Sizes
+from bench.synthetic.atlas import write_synthetic_atlas
+from bench.synthetic.sizes import Sizes
 from neuron_atlas.tasks.report.settings import About, ReportSettings
 from neuron_atlas.workflows.run.items import unfinished_items
 from neuron_atlas.workflows.run.stage import Worker
@@ -19,7 +19,7 @@ ABOUT = About(subject="llava", dataset="painted", fingerprint="9f2c01", facts=()
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     sizes = Sizes(layers=(0, 3), neurons=40, samples=20)
-    return make_up(tmp_path_factory.mktemp("tables"), sizes)
+    return write_synthetic_atlas(tmp_path_factory.mktemp("tables"), sizes)
 
 
 @pytest.fixture

@@ -11,16 +11,16 @@ from typing import Any, TypeVar
 
 import ray
 
-from neuron_atlas.workflows.cluster.progress import say
-from neuron_atlas.workflows.cluster.signals import finishing
-from neuron_atlas.workflows.cluster.spread import result
+from neuron_atlas.workflows.cluster.cpu_tasks import get_result
+from neuron_atlas.workflows.cluster.progress import print_line
+from neuron_atlas.workflows.cluster.signals import defer_signals
 from neuron_atlas.workflows.config.settings import ClusterSettings
 
 Item = TypeVar("Item")
 Count = Callable[[int], None]
 
 _LOOK_EVERY_S = 0.5
-_SAY_EVERY_S = 60.0
+_PRINT_EVERY_S = 60.0
 _MISSED_HEARTBEAT_S = 30.0
 _CLOSES_WITHIN_S = 60.0
 
@@ -59,7 +59,7 @@ def actor_count(
 
 
 @dataclass(frozen=True)
-class Holding:
+class ActorResource:
     """The large object that actors hold between items: a subject, a model, a server.
 
     name: steps with the same name share their actors. load: loads it in the actor, on first use and
@@ -75,20 +75,20 @@ class Holding:
 class PoolActor:
     """An actor that holds one object and works on one item at a time."""
 
-    def __init__(self, holding: Holding, placement: Placement) -> None:
-        self._holding, self._placement = holding, placement
-        self._held: Any = None
+    def __init__(self, resource: ActorResource, placement: Placement) -> None:
+        self._resource, self._placement = resource, placement
+        self._loaded: Any = None
         self._units_done = 0
 
     def work(self, on_item: Callable[[Any, Any, Count], Any], item: Any) -> Any:
-        """Return `on_item(held, item, count)`."""
+        """Return `on_item(loaded, item, count)`."""
         # Loaded here and not in the constructor, so that an error reaches the caller.
-        if self._held is None:
+        if self._loaded is None:
             gpus = len(ray.get_gpu_ids())
             device = ("cpu", "cuda")[gpus] if gpus < 2 else "auto"
-            self._held = self._holding.load(replace(self._placement, device=device))
+            self._loaded = self._resource.load(replace(self._placement, device=device))
         self._units_done = 0
-        return on_item(self._held, item, self._count)
+        return on_item(self._loaded, item, self._count)
 
     def units_done(self) -> int:
         """Return the finished units of the current item. Also serves as the actor's heartbeat."""
@@ -96,8 +96,8 @@ class PoolActor:
 
     def close(self) -> None:
         """Unload the held object, if there is one."""
-        if self._held is not None and self._holding.unload is not None:
-            self._holding.unload(self._held)
+        if self._loaded is not None and self._resource.unload is not None:
+            self._resource.unload(self._loaded)
 
     def _count(self, units: int) -> None:
         self._units_done += units
@@ -119,8 +119,8 @@ class _Job:
 class ActorPool:
     """Actors of one kind, started when there are items for them."""
 
-    def __init__(self, holding: Holding, cluster: ClusterSettings) -> None:
-        self._holding, self._cluster = holding, cluster
+    def __init__(self, resource: ActorResource, cluster: ClusterSettings) -> None:
+        self._resource, self._cluster = resource, cluster
         self._actors: list[Any] = []
 
     def run(
@@ -131,7 +131,7 @@ class ActorPool:
         *,
         abandon_on_signal: bool = False,
     ) -> Iterator[tuple[Item, Any]]:
-        """Run `work(held, item, count)` for every item on the actors; yield each with its result.
+        """Run `work(loaded, item, count)` for every item on the actors; yield each with its result.
 
         on_progress: called with an item and its finished units, as counted by `work`. Items go only
         to running actors, so an actor that waits for a free node blocks nothing. The item of an
@@ -144,7 +144,7 @@ class ActorPool:
         working: dict[ray.ObjectRef, _Job] = {}
         idle: list[Any] = []
         quiet_since = time.monotonic()
-        with finishing() as is_stopping:
+        with defer_signals() as is_stopping:
             try:
                 while (waiting and not is_stopping()) or working:
                     if abandon_on_signal and is_stopping():
@@ -154,7 +154,7 @@ class ActorPool:
                         working[job.actor.work.remote(work, job.item)] = job
                     ready, _ = ray.wait([*working, *starting], timeout=_LOOK_EVERY_S)
                     for reference in ready:
-                        value = result(reference)
+                        value = get_result(reference)
                         if reference in starting:
                             idle.append(starting.pop(reference))
                         else:
@@ -168,10 +168,11 @@ class ActorPool:
                         waiting.append(job.item)
                         actor = self._replace(job.actor)
                         starting[actor.units_done.remote()] = actor
-                    if not (working or idle) and time.monotonic() - quiet_since > _SAY_EVERY_S:
+                    if not (working or idle) and time.monotonic() - quiet_since > _PRINT_EVERY_S:
                         quiet_since = time.monotonic()
-                        say(
-                            f"{self._holding.name:<10} waiting for a free GPU or CPU in the cluster"
+                        print_line(
+                            f"{self._resource.name:<10} waiting for a free GPU or CPU "
+                            "in the cluster"
                         )
             finally:
                 if working:
@@ -183,7 +184,7 @@ class ActorPool:
 
     def _close(self, abandoned: list[ray.ObjectRef]) -> None:
         """Close the pool. abandoned: running work, which ends when its actor's object does."""
-        if self._holding.unload is not None:
+        if self._resource.unload is not None:
             # No retries: a restarting actor holds nothing to unload.
             ending = [actor.close.options(max_task_retries=0).remote() for actor in self._actors]
             ending += abandoned
@@ -194,7 +195,7 @@ class ActorPool:
 
     def _start(self, n_items: int) -> dict[ray.ObjectRef, Any]:
         """Start as many actors as the items need. The references are ready once an actor runs."""
-        limit, self._options = self._holding.actors(self._cluster)
+        limit, self._options = self._resource.actors(self._cluster)
         machines = sum(1 for node in ray.nodes() if node["Alive"])
         self._per_machine = -(-limit // machines)
         missing = range(len(self._actors), min(limit, n_items))
@@ -203,7 +204,7 @@ class ActorPool:
 
     def _new_actor(self, number: int) -> Any:
         placement = Placement(self._cluster.threads, self._per_machine, number)
-        return _RemoteActor.options(**self._options).remote(self._holding, placement)
+        return _RemoteActor.options(**self._options).remote(self._resource, placement)
 
     def _replace(self, lost: Any) -> Any:
         """Kill an actor, and return a new one in its place."""

@@ -15,8 +15,8 @@ from typing import Any
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from neuron_atlas.workflows.cluster.progress import say
-from neuron_atlas.workflows.cluster.signals import keeping_sigterm
+from neuron_atlas.workflows.cluster.progress import print_line
+from neuron_atlas.workflows.cluster.signals import preserve_sigterm
 from neuron_atlas.workflows.cluster.start import start_with_retries
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.errors import ConfigError
@@ -44,7 +44,7 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     # The first error of failed work is raised; Ray would print the other ones.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     address = settings.address or os.environ.get("RAY_ADDRESS")
-    with keeping_sigterm():
+    with preserve_sigterm():
         if address:
             _attach(address)
             _wait_for_gpus(settings.gpus or 0)
@@ -112,5 +112,7 @@ def _wait_for_gpus(wanted: int) -> None:
     while (n_gpus := int(ray.cluster_resources().get("GPU", 0))) < wanted:
         if time.monotonic() - last_line_at >= _SECONDS_BETWEEN_LINES:
             last_line_at = time.monotonic()
-            say(f"cluster    {n_gpus} of {wanted} GPUs available (cluster.gpus); waiting for more")
+            print_line(
+                f"cluster    {n_gpus} of {wanted} GPUs available (cluster.gpus); waiting for more"
+            )
         time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -50,7 +50,7 @@ def progress(name: str, total: int, unit: str, done: int = 0) -> Iterator[Advanc
         lines.close()
 
 
-def say(message: str) -> None:
+def print_line(message: str) -> None:
     """Print a line for the user, to standard error."""
     print(message, file=sys.stderr, flush=True)
 
@@ -100,17 +100,17 @@ class _Lines:
         self._start = self._last_line_at = time.monotonic()
         self._note = ""
         if done:
-            say(f"{self._counted()} were done before")
+            print_line(f"{self._counted()} were done before")
 
     def __call__(self, count: int) -> None:
         self._done += count
-        self._say_now_and_then()
+        self._print_occasionally()
 
     def note(self, text: str) -> None:
         self._note = text
-        self._say_now_and_then()
+        self._print_occasionally()
 
-    def _say_now_and_then(self) -> None:
+    def _print_occasionally(self) -> None:
         now = time.monotonic()
         if now - self._last_line_at >= _SECONDS_BETWEEN_LINES and self._done < self._total:
             self._last_line_at = now
@@ -118,11 +118,11 @@ class _Lines:
             how = f"{pace:,.0f}/s" if pace else "just begun"
             if pace:
                 how += f", {(self._total - self._done) / pace:,.0f} s left"
-            say(f"{self._counted()}, {how}{self._noted()}")
+            print_line(f"{self._counted()}, {how}{self._noted()}")
 
     def close(self) -> None:
         elapsed = time.monotonic() - self._start
-        say(f"{self._counted()}, {self._rate():,.0f}/s, {elapsed:.1f} s{self._noted()}")
+        print_line(f"{self._counted()}, {self._rate():,.0f}/s, {elapsed:.1f} s{self._noted()}")
 
     def _noted(self) -> str:
         return f", {self._note}" if self._note else ""

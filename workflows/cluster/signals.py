@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.progress import print_line
 
 
 @dataclass
@@ -31,7 +31,7 @@ def stop_on_signals() -> None:
 
 
 @contextmanager
-def finishing() -> Iterator[Callable[[], bool]]:
+def defer_signals() -> Iterator[Callable[[], bool]]:
     """Defer the first signal while open. Yields a function that returns whether it has arrived.
 
     Begin no new work after that. Raises KeyboardInterrupt on exit if a signal arrived.
@@ -48,7 +48,7 @@ def finishing() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def keeping_sigterm() -> Iterator[None]:
+def preserve_sigterm() -> Iterator[None]:
     """Restore the SIGTERM handler on exit: starting Ray installs one that exits with Ray's status.
 
     Raises KeyboardInterrupt if SIGTERM arrives while open.
@@ -69,4 +69,4 @@ def _request_stop(_number: int, _frame: FrameType | None) -> None:
     if _state.is_requested or not _state.sections:
         raise KeyboardInterrupt
     _state.is_requested = True
-    say("stopping   once the running work has ended; another signal stops at once")
+    print_line("stopping   once the running work has ended; another signal stops at once")

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import psutil
 
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.errors import RunError
 
 ATTEMPTS = 4
@@ -40,7 +40,7 @@ def start_with_retries(start: Callable[[], _Started]) -> _Started:
                     f"Ray did not start in {ATTEMPTS} attempts, the machine is too busy. Run the "
                     "same command when it is less busy; finished work is kept."
                 ) from error
-            say(
+            print_line(
                 f"cluster    Ray did not start within {time.monotonic() - begun:.0f} s, the "
                 f"machine is busy; trying again ({attempt + 1} of {ATTEMPTS})"
             )

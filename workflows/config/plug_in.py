@@ -24,7 +24,7 @@ def validate(kind: type[T], config: Any) -> T:
     return TypeAdapter(optional, config=_CONFIG).validate_json(json.dumps(config))
 
 
-def named_class(target: Any) -> type:
+def import_class(target: Any) -> type:
     """Import the settings class that a `_target_` names. Raises ValueError if there is none."""
     if not isinstance(target, str) or "." not in target:
         raise ValueError(
@@ -49,7 +49,7 @@ def field_names(kind: Any) -> set[str]:
 
 def _build(config: Mapping[str, Any]) -> Any:
     values = {key: value for key, value in config.items() if key != "_target_"}
-    return validate(named_class(config.get("_target_")), values)
+    return validate(import_class(config.get("_target_")), values)
 
 
 PLUG_IN = PlainValidator(_build)

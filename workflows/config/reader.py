@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import ValidationError
 
-from neuron_atlas.workflows.config.plug_in import field_names, named_class, validate
+from neuron_atlas.workflows.config.plug_in import field_names, import_class, validate
 from neuron_atlas.workflows.config.settings import (
     ClassifySettings,
     DataSettings,
@@ -72,7 +72,8 @@ def unknown_key(where: str, allowed: Iterable[str]) -> str:
 
 
 def _list_explainers(config: dict[str, Any]) -> list[str]:
-    """Replace `explain.explainers` by the first explainer's group, with the others under `further`.
+    """Replace `explain.explainers` by the first explainer's group; nest the others under
+    `other_explainers`.
 
     A setting next to `explainers` applies to every explainer that has it. Returns the explainers'
     names; an empty list if the config has a single explainer. Raises ConfigError.
@@ -93,12 +94,12 @@ def _list_explainers(config: dict[str, Any]) -> list[str]:
     known = {key for group in groups.values() for key in group}
     if unknown := sorted(explain.keys() - known):
         raise ConfigError(unknown_key(f"explain.{unknown[0]}", known - {"_target_", "name"}))
-    first, *further = (
+    first, *other_explainers = (
         _merged(group, {key: value for key, value in explain.items() if key in group})
         | {"name": name}
         for name, group in groups.items()
     )
-    config["explain"] = first | {"further": further}
+    config["explain"] = first | {"other_explainers": other_explainers}
     return list(groups)
 
 
@@ -117,7 +118,7 @@ def _nest(kind: type, field: str, group: dict[str, Any], where: str) -> dict[str
     """
     own = field_names(kind) - {field}
     try:
-        both = own & field_names(named_class(group.get("_target_")))
+        both = own & field_names(import_class(group.get("_target_")))
     except ValueError:
         both = set()  # Building the plug-in reports this error, together with all others.
     if both:
@@ -126,8 +127,8 @@ def _nest(kind: type, field: str, group: dict[str, Any], where: str) -> dict[str
             f"{min(both)!r}; rename the setting of the class"
         )
     nested = {key: value for key, value in group.items() if key in own}
-    if isinstance(listed := nested.get("further"), list):
-        nested["further"] = [_nest(kind, field, one, where) for one in listed]
+    if isinstance(listed := nested.get("other_explainers"), list):
+        nested["other_explainers"] = [_nest(kind, field, one, where) for one in listed]
     return nested | {field: {key: value for key, value in group.items() if key not in own}}
 
 
@@ -169,7 +170,7 @@ def _line(config: Any, problem: Mapping[str, Any], explainers: Sequence[str]) ->
 def _path(loc: Sequence[Any], explainers: Sequence[str]) -> str:
     """Return a setting's path as in the config."""
     if explainers and loc[:1] == ("explain",):
-        number, loc = (loc[2] + 1, loc[3:]) if loc[1:2] == ("further",) else (0, loc[1:])
+        number, loc = (loc[2] + 1, loc[3:]) if loc[1:2] == ("other_explainers",) else (0, loc[1:])
         loc = ("explain", "explainers", explainers[number], *loc)
     keys = (
         f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc if key not in _PLUG_INS
@@ -184,8 +185,8 @@ def _allowed(config: Any, loc: Sequence[Any]) -> set[str]:
     for key in loc[:-1]:
         config = config[key]
         if key in _PLUG_INS:
-            kind = named_class(config["_target_"])
-            names = names - {key, "further"} | field_names(kind)
+            kind = import_class(config["_target_"])
+            names = names - {key, "other_explainers"} | field_names(kind)
         elif key in names:
             kind = _settings_in(get_type_hints(kind)[key])
             names = field_names(kind)

@@ -37,14 +37,14 @@ class ServersSettings:
     stop_s: Annotated[float, Gt(0)] = 10.0
 
     def __post_init__(self) -> None:
-        if not any("{port}" in word for word in self.words):
+        if not any("{port}" in word for word in self.command_line):
             raise ValueError(
                 "command: must pass the port to the server, such as with --port {port}"
             )
 
     def check(self) -> None:
         """Raise ProviderError if the program is a path that does not exist on this machine."""
-        program = self.words[0]
+        program = self.command_line[0]
         if "/" in program and not Path(program).expanduser().exists():
             raise ProviderError(
                 f"simulate.servers.command: there is no {program}. Install vLLM in its own "
@@ -53,6 +53,6 @@ class ServersSettings:
             )
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def command_line(self) -> tuple[str, ...]:
         """The command with all its arguments."""
         return self.command + self.arguments

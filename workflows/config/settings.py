@@ -13,7 +13,7 @@ from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.classify.rule import Rule
 from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.select import NeuronChoice
-from neuron_atlas.tasks.models.servers import whole_url
+from neuron_atlas.tasks.models.servers import complete_url
 from neuron_atlas.tasks.report.settings import ReportSettings
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.score.settings import ScoreSettings
@@ -49,7 +49,7 @@ class ExplainSettings:
     neurons_per_task: neurons of one work item. max_failed_share: the run fails if a larger share of
     neurons fails. budget_usd: spending limit (USD) for all explainers and all runs in this output
     folder; None for no limit. mode: live, or through the batch API. dry_run: only estimate
-    requests, tokens and cost. further: settings of the other explainers.
+    requests, tokens and cost. other_explainers: their settings.
     """
 
     explainer: Annotated[Explainer, PLUG_IN]
@@ -59,29 +59,29 @@ class ExplainSettings:
     budget_usd: Budget | None = not_hashed(None)
     mode: Mode = not_hashed("live")
     dry_run: bool = not_hashed(False)
-    further: tuple[ExplainSettings, ...] = ()
+    other_explainers: tuple[ExplainSettings, ...] = ()
 
     @property
-    def each(self) -> tuple[ExplainSettings, ...]:
+    def each_explainer(self) -> tuple[ExplainSettings, ...]:
         """Settings of each explainer alone, this one first."""
-        return (replace(self, further=()), *self.further)
+        return (replace(self, other_explainers=()), *self.other_explainers)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The explainers' names."""
-        return tuple(one.explainer.name for one in self.each)
+        return tuple(one.explainer.name for one in self.each_explainer)
 
     @property
     def is_dry_run(self) -> bool:
         """Whether any explainer is a dry run. Then all of them are."""
-        return any(one.dry_run for one in self.each)
+        return any(one.dry_run for one in self.each_explainer)
 
     def check(self) -> None:
         """Check the explainers that call a model (`Explainer.check`). A dry run needs no key.
 
         Raises ProviderError.
         """
-        for one in self.each:
+        for one in self.each_explainer:
             if not one.dry_run:
                 one.explainer.check()
 
@@ -118,7 +118,7 @@ class SimulateSettings:
                 raise ValueError("mode: servers and base_urls have no batch API; set live")
         for base_url in self.base_urls:
             try:
-                whole_url(base_url)
+                complete_url(base_url)
             except ValueError as error:
                 raise ValueError(f"base_urls: {error}") from None
 

@@ -49,7 +49,7 @@ def settings_help(config_name: str, overrides: Sequence[str]) -> str:
     return "\n".join(lines).strip("\n").replace("$", "$$")  # The template's own sign.
 
 
-def meanings_in(file: str) -> dict[str, str]:
+def setting_comments(file: str) -> dict[str, str]:
     """Return the comment of each setting in the text of a YAML file, by its path in the file.
 
     The comment at the top of the file describes the file: its path is "".
@@ -87,7 +87,7 @@ def _meanings(loader: ConfigLoader, config_name: str, overrides: Sequence[str]) 
         for file in (folder / f"{default.config_path}.yaml" for folder in folders):
             if file.is_file():
                 package = default.package or ""
-                for path, meaning in meanings_in(file.read_text(encoding="utf-8")).items():
+                for path, meaning in setting_comments(file.read_text(encoding="utf-8")).items():
                     meanings[".".join(filter(None, [package, path]))] = meaning
     return meanings
 

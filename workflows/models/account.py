@@ -18,13 +18,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.account.batches import open_batches
-from neuron_atlas.tasks.models.account.messages import Item, Reply, Usage
+from neuron_atlas.tasks.models.account.messages import AccountMessage, AccountReply, Usage
 from neuron_atlas.tasks.models.account.received import received_folder
 from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.tasks.models.account.throttle import Throttle
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
-from neuron_atlas.workflows.cluster.spread import result
+from neuron_atlas.workflows.cluster.cpu_tasks import get_result
 
 if TYPE_CHECKING:
     from neuron_atlas.tasks.models.batch import BatchSender
@@ -50,7 +50,7 @@ def open_account(
     )
     try:
         yield RemoteAccount(actor, received_folder(path, purpose))
-        result(actor.close.remote())
+        get_result(actor.close.remote())
     finally:
         ray.kill(actor)
 
@@ -62,29 +62,31 @@ class RemoteAccount:
     actor: Any
     received_folder: Path | None
 
-    async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+    async def exchange(
+        self, owner: str, items: Sequence[AccountMessage]
+    ) -> tuple[list[AccountReply], float]:
         """See `Account`."""
         return await self.actor.exchange.remote(owner, items)
 
     def tally(self) -> Tally:
         """Return the totals so far."""
-        return result(self.actor.tally.remote())
+        return get_result(self.actor.tally.remote())
 
     def share_limits(self) -> LimitSettings:
         """Apply the client's limits to all programs of the cluster; return the previous ones."""
-        return result(self.actor.share_limits.remote())
+        return get_result(self.actor.share_limits.remote())
 
     def n_batches(self) -> int:
         """Count the open batches to the model, of any run: submitted and not fetched."""
-        return result(self.actor.n_batches.remote())
+        return get_result(self.actor.n_batches.remote())
 
-    def hand_in(self, files: Sequence[Path]) -> int:
+    def submit(self, files: Sequence[Path]) -> int:
         """Submit the requests of some files as batches; return how many. Raises ProviderError."""
-        return result(self.actor.hand_in.remote(files))
+        return get_result(self.actor.submit.remote(files))
 
     def fetch(self) -> int:
         """Settle ended batches; return the number of requests under way. Raises ProviderError."""
-        return result(self.actor.fetch.remote())
+        return get_result(self.actor.fetch.remote())
 
 
 class _AccountActor(LocalAccount):
@@ -105,32 +107,36 @@ class _AccountActor(LocalAccount):
         self._program = uuid.uuid4().hex
         self._limits: Any = None
 
-    async def deal(
+    async def exchange_permits(
         self, used: Sequence[tuple[int, Usage]], wants: Sequence[int]
     ) -> tuple[list[int], float]:
         if not (used or wants or self._limits):
             return [], 0.0
-        return await self._ask_limits(lambda actor: actor.deal.remote(self._program, used, wants))
+        return await self._ask_limits(
+            lambda actor: actor.exchange_permits.remote(self._program, used, wants)
+        )
 
     async def share_limits(self) -> LimitSettings:
-        return await self._ask_limits(lambda actor: actor.change.remote(self._client.limits))
+        return await self._ask_limits(lambda actor: actor.set_limits.remote(self._client.limits))
 
     async def n_batches(self) -> int:
         with self.transaction() as ledger:
-            return len(open_batches(ledger, self._client.model_at))
+            return len(open_batches(ledger, self._client.qualified_model))
 
-    async def hand_in(self, files: Sequence[Path]) -> int:
+    async def submit(self, files: Sequence[Path]) -> int:
         async with self._batch_sender() as sender:
-            return await sender.hand_in(files)
+            return await sender.submit(files)
 
     async def fetch(self) -> int:
         async with self._batch_sender() as sender:
             return await sender.fetch()
 
     def _batch_sender(self) -> AbstractAsyncContextManager[BatchSender]:
-        from neuron_atlas.tasks.models.batch import batch_sender  # Importing it takes a second.
+        from neuron_atlas.tasks.models.batch import (
+            open_batch_sender,  # Importing it takes a second.
+        )
 
-        return batch_sender(self._client, self._prices, self, self.purpose)
+        return open_batch_sender(self._client, self._prices, self, self.purpose)
 
     async def _ask_limits(self, method: Callable[[Any], Any]) -> Any:
         while True:
@@ -154,7 +160,7 @@ _Actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Acco
 
 def limits_name(client: ClientSettings) -> str:
     """Return the name of the actor that holds the limits of a client's account."""
-    return f"limits-{hashlib.sha256(client.account.encode()).hexdigest()[:16]}"
+    return f"limits-{hashlib.sha256(client.limits_account.encode()).hexdigest()[:16]}"
 
 
 class _Limits(Throttle):
@@ -169,7 +175,7 @@ class _Limits(Throttle):
         threading.Thread(target=self._end_when_idle, daemon=True).start()
 
     def _end_when_idle(self) -> None:
-        while time.monotonic() - self.dealt_at < _IDLE_S:
+        while time.monotonic() - self.last_exchange_at < _IDLE_S:
             time.sleep(_CHECK_EVERY_S)
         ray.kill(ray.get_runtime_context().current_actor)
 

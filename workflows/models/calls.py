@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from neuron_atlas.tasks.artifacts.location import remove_folder
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.prices import Price, price_of
 from neuron_atlas.tasks.models.request_file import RequestFile
-from neuron_atlas.tasks.models.servers import FixedServers, whole_url
+from neuron_atlas.tasks.models.servers import FixedServers, complete_url
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
-from neuron_atlas.workflows.cluster.progress import Advance, say
+from neuron_atlas.workflows.cluster.progress import Advance, print_line
 from neuron_atlas.workflows.models.account import RemoteAccount, open_account
 from neuron_atlas.workflows.models.spending import show_spending, spending_note
 from neuron_atlas.workflows.run.errors import ConfigError
@@ -61,7 +61,7 @@ class OpenCalls:
         """Seconds that a stopped task needs to store the answers under way."""
         return self.use.client.timeout_s + _TO_SETTLE_S
 
-    def live(self) -> Calls:
+    def live_calls(self) -> CallOptions:
         """Return the Calls of work that sends requests.
 
         From now on, the client's limits apply to all programs that use the provider's account.
@@ -70,24 +70,24 @@ class OpenCalls:
         client = self.use.client
         if before != client.limits:
             limits, previous = _format_limits(client.limits), _format_limits(before)
-            say(f"limits     {client.account}: {limits}; before, {previous}")
-        calls = Calls(self.account, group=self.use.stage)
+            print_line(f"limits     {client.limits_account}: {limits}; before, {previous}")
+        calls = CallOptions(self.account, group=self.use.stage)
         if not self.use.base_urls:
             return calls
         key = os.environ.get(client.api_key_env, "").strip() or _NO_KEY
-        return replace(calls, servers=FixedServers(map(whole_url, self.use.base_urls), key))
+        return replace(calls, servers=FixedServers(map(complete_url, self.use.base_urls), key))
 
-    def collecting(self, path: Path) -> Calls:
+    def batch_calls(self, path: Path) -> CallOptions:
         """Return the Calls of work whose requests are written to a file, for a batch."""
         price = price_of(self.use.prices, self.use.client.model)
         share = 1.0 if price is None else price.batch
-        return Calls(self.account, RequestFile(path, price_share=share), self.use.stage)
+        return CallOptions(self.account, RequestFile(path, price_share=share), self.use.stage)
 
-    def rehearsing(self, path: Path) -> Calls:
+    def dry_run_calls(self, path: Path) -> CallOptions:
         """Return the Calls of work whose requests are only counted, in a file without bodies."""
-        return Calls(self.account, RequestFile(path, with_bodies=False), self.use.stage)
+        return CallOptions(self.account, RequestFile(path, with_bodies=False), self.use.stage)
 
-    def shown(self, advance: Advance, log_live: LogLive) -> AbstractContextManager[None]:
+    def show_spending(self, advance: Advance, log_live: LogLive) -> AbstractContextManager[None]:
         """Show and log the spending while open."""
         return show_spending(advance, self.account.tally, log_live, self.use.title)
 
@@ -98,23 +98,23 @@ class OpenCalls:
         with all answers finishes; any other item writes its unanswered requests. It is called with
         `calls` (a function of the item), `chunk_size` and `after_chunk`.
         """
-        handed_in = True
+        submitted = True
 
-        def hand_in() -> None:
-            nonlocal handed_in
+        def submit() -> None:
+            nonlocal submitted
             if collected := sorted(spools.glob("*.jsonl")):
-                handed_in = True
-                self.account.hand_in(collected)
+                submitted = True
+                self.account.submit(collected)
             remove_folder(spools)
 
-        while handed_in:
-            handed_in = False
+        while submitted:
+            submitted = False
             self._wait_for_batches()
             remove_folder(spools)  # A run that was killed while collecting leaves files.
             work(
-                calls=lambda item: self.collecting(spools / f"{item.key}.jsonl"),
+                calls=lambda item: self.batch_calls(spools / f"{item.key}.jsonl"),
                 chunk_size=_CHUNK,
-                after_chunk=hand_in,
+                after_chunk=submit,
             )
 
     def _wait_for_batches(self) -> None:
@@ -124,7 +124,7 @@ class OpenCalls:
             if time.monotonic() >= next_line:
                 next_line = time.monotonic() + _LINE_EVERY_S
                 spent = spending_note(self.account.tally())
-                say(
+                print_line(
                     f"{self.use.stage:<10} {n_open:,} requests in {self.account.n_batches():,} "
                     f"batches, {spent}; the run can be stopped here, and the same command goes on "
                     "waiting"
@@ -149,7 +149,7 @@ def open_calls(use: ModelUse, local: Path) -> Iterator[OpenCalls]:
             )
         yield OpenCalls(use, account)
         if lost := account.tally().lost:
-            say(
+            print_line(
                 f"{use.stage:<10} {lost:,} calls have no result: they may have been billed, and "
                 "count as spent at the most that they can have cost"
             )

@@ -63,16 +63,16 @@ class ModelServer:
         """See `Servers`."""
         return self._base_url
 
-    def answered(self, base_url: str) -> None:
+    def mark_answered(self, base_url: str) -> None:
         """See `Servers`."""
         self._answered_at = time.monotonic()
 
-    def unreachable(self, base_url: str) -> bool:
+    def mark_unreachable(self, base_url: str) -> bool:
         """See `Servers`: calls wait until it answers again, after a restart if it has ended."""
         self._is_up = False
         return time.monotonic() - self._answered_at < self._settings.start_s
 
-    def timed_out(self, base_url: str, timeout_s: float) -> None:
+    def mark_timed_out(self, base_url: str, timeout_s: float) -> None:
         """See `Servers`: kill it if it made no progress for timeout_s."""
         written_s = time.time() - self._log.stat().st_mtime
         if min(time.monotonic() - self._answered_at, written_s) > timeout_s:
@@ -96,7 +96,7 @@ class ModelServer:
         }
         self._base_url = f"http://{_HOST}:{port}/v1"
         self._process = ServerProcess(
-            [fill_in(word) for word in self._settings.words],
+            [fill_in(word) for word in self._settings.command_line],
             environment | {_KEY_VARIABLE: self.key},
             self._log,
             self._settings.stop_s,

@@ -10,19 +10,19 @@ from typing import Any
 
 import ray
 
-from neuron_atlas.workflows.cluster.actor_pool import Holding, Placement
+from neuron_atlas.workflows.cluster.actor_pool import ActorResource, Placement
 from neuron_atlas.workflows.config.servers import ServersSettings
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.models.model_server import ModelServer
 from neuron_atlas.workflows.run.errors import ConfigError
 
 
-def served_by_actors(settings: ServersSettings, logs: Path) -> Holding:
-    """Return the holding of actors that each run a server. logs: the folder of their log files."""
-    command = tuple(map(_whole, settings.words))
+def server_resource(settings: ServersSettings, logs: Path) -> ActorResource:
+    """Return the resource of actors that each run a server. logs: the folder of their log files."""
+    command = tuple(map(_whole, settings.command_line))
     start = partial(_start, replace(settings, command=command, arguments=()), logs)
     count = partial(_count_on_cluster, settings)
-    return Holding("simulate", start, unload=ModelServer.close, actors=count)
+    return ActorResource("simulate", start, unload=ModelServer.close, actors=count)
 
 
 def server_count(settings: ServersSettings, gpus: Sequence[int]) -> int:

@@ -54,16 +54,16 @@ class Context:
         """Return the files of an artifact of a finished stage, for one explainer or for all."""
         return [
             path
-            for manifest in self.of(stage, explainer)
+            for manifest in self.manifests_of(stage, explainer)
             for path in self.store.paths(manifest, artifact)
         ]
 
     def identity(self, stage: str, explainer: str = "") -> str:
         """Return the identity of a finished stage, as hashed into later fingerprints."""
-        made = [manifest.identity for manifest in self.of(stage, explainer)]
+        made = [manifest.identity for manifest in self.manifests_of(stage, explainer)]
         return made[0] if len(made) == 1 else hashlib.sha256("+".join(made).encode()).hexdigest()
 
-    def of(self, stage: str, explainer: str = "") -> list[Manifest]:
+    def manifests_of(self, stage: str, explainer: str = "") -> list[Manifest]:
         """Return the manifests of a finished stage: one, or one for each explainer if none is
         named."""
         if explainer and (stage not in self.done):

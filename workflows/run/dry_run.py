@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from neuron_atlas.tasks.artifacts.location import scratch
+from neuron_atlas.tasks.artifacts.location import scratch_folder
 from neuron_atlas.tasks.models.prices import price_of
 from neuron_atlas.tasks.models.request_file import read_request_files
-from neuron_atlas.workflows.cluster.progress import progress, say
+from neuron_atlas.workflows.cluster.progress import print_line, progress
 from neuron_atlas.workflows.models.calls import ModelUse, OpenCalls, open_calls
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.items import ItemRunner
@@ -52,13 +52,13 @@ def dry_run(stage: Stage, context: Context) -> Estimate | None:
     step = stage.steps[-1]
     use = step.needs(context).model
     if use is None:
-        say(f"dry run    {stage.title} calls no model")
+        print_line(f"dry run    {stage.title} calls no model")
         return None
     # In batch mode, so that open batches of an earlier run raise no error.
     with open_calls(replace(use, mode="batch", budget_usd=None), context.store.local) as calls:
         estimate = _estimate(step, use, calls, context)
     for line in estimate_lines(estimate, stage.explainer):
-        say(line)
+        print_line(line)
     return estimate
 
 
@@ -111,13 +111,13 @@ def _hours(estimate: Estimate) -> str:
 
 
 def _estimate(step: Step, use: ModelUse, calls: OpenCalls, context: Context) -> Estimate:
-    with scratch(context.store.out) as folder:
+    with scratch_folder(context.store.out) as folder:
         items = step.items(context, folder)
         some = _evenly(items, _MAX_SAMPLED)
         n_sampled = sum(item.size for item in some)
         with progress("dry run", n_sampled, "neurons") as advance:
             runner = ItemRunner(step.name, step.work, folder, folder / "logs", advance)
-            runner.run(some, lambda item: calls.rehearsing(folder / f"{item.key}.jsonl"))
+            runner.run(some, lambda item: calls.dry_run_calls(folder / f"{item.key}.jsonl"))
         requests = list(read_request_files(sorted(folder.glob("*.jsonl"))))
     neurons = sum(item.size for item in items)
     scale = neurons / max(1, n_sampled)

@@ -11,7 +11,7 @@ from neuron_atlas.tasks.samples.source import SampleError, SourceError
 from neuron_atlas.workflows.run.errors import INTERRUPTED, ConfigError, RunError
 
 
-def outcome(error: BaseException) -> tuple[int, str]:
+def exit_status_of(error: BaseException) -> tuple[int, str]:
     """Return the exit status and the message for the user. Prints the traceback of an unexpected
     error."""
     status, message = _status_and_message(error)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
-from neuron_atlas.tasks.artifacts.location import writing
+from neuron_atlas.tasks.artifacts.location import atomic_file
 from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunError
 
 
@@ -59,5 +59,5 @@ class _Records(logging.Handler):
 
 
 def _write(path: Path, lines: list[str]) -> None:
-    with writing(path) as unfinished:
+    with atomic_file(path) as unfinished:
         unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")

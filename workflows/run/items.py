@@ -10,11 +10,11 @@ from typing import Any
 
 import ray
 
-from neuron_atlas.tasks.artifacts.location import present
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.artifacts.location import existing_files
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.workflows.cluster.actor_pool import ActorPool
-from neuron_atlas.workflows.cluster.progress import Advance, say
-from neuron_atlas.workflows.cluster.spread import spread
+from neuron_atlas.workflows.cluster.cpu_tasks import run_on_cpus
+from neuron_atlas.workflows.cluster.progress import Advance, print_line
 from neuron_atlas.workflows.run.item_log import item_log
 from neuron_atlas.workflows.run.stage import Item, Step, Work, Worker
 
@@ -26,7 +26,7 @@ _Done = tuple[list[str], str]
 
 def reopen_items(step: Step, items: Sequence[Item], folder: Path) -> None:
     """Remove the files of complete items that should be retried."""
-    existing = present(folder, {name for item in items for name in item.files})
+    existing = existing_files(folder, {name for item in items for name in item.files})
     for item in items:
         if is_complete(item, existing) and step.should_retry(item, folder):
             for name in item.files:
@@ -35,7 +35,7 @@ def reopen_items(step: Step, items: Sequence[Item], folder: Path) -> None:
 
 def unfinished_items(items: Sequence[Item], folder: Path) -> list[Item]:
     """Return the incomplete items, in their order."""
-    existing = present(folder, {name for item in items for name in item.files})
+    existing = existing_files(folder, {name for item in items for name in item.files})
     return [item for item in items if not is_complete(item, existing)]
 
 
@@ -76,7 +76,7 @@ class ItemRunner:
     def run(
         self,
         items: Sequence[Item],
-        calls: Callable[[Item], Calls] = lambda item: Calls(),
+        calls: Callable[[Item], CallOptions] = lambda item: CallOptions(),
         ending_s: float = 0.0,
     ) -> None:
         """Work on items, level by level. Raises what their work raises (see item_log).
@@ -90,24 +90,24 @@ class ItemRunner:
             else:
                 self._on_actors(some, self.pool, ending_s > 0)
 
-    def _on_cpus(self, pairs: Sequence[tuple[Item, Calls]], ending_s: float) -> None:
-        def begin(pair: tuple[Item, Calls]) -> Any:
+    def _on_cpus(self, pairs: Sequence[tuple[Item, CallOptions]], ending_s: float) -> None:
+        def begin(pair: tuple[Item, CallOptions]) -> Any:
             name = f"{self.name}:{pair[0].key}"
             named = _on_a_cpu.options(name=name, max_retries=_MAX_RETRIES)
             return named.remote(self.work, self.folder, self.logs, *pair)
 
         shown: set[str] = set()
-        for (item, _), (lines, node) in spread(pairs, begin, ending_s):
+        for (item, _), (lines, node) in run_on_cpus(pairs, begin, ending_s):
             self.nodes.add(node)
             self.advance(item.size)
             _show(lines, shown)
 
     def _on_actors(
-        self, pairs: Sequence[tuple[Item, Calls]], pool: ActorPool, has_calls: bool
+        self, pairs: Sequence[tuple[Item, CallOptions]], pool: ActorPool, has_calls: bool
     ) -> None:
         done = {item.key: 0 for item, _ in pairs}
 
-        def advance_to(pair: tuple[Item, Calls], units: int) -> None:
+        def advance_to(pair: tuple[Item, CallOptions], units: int) -> None:
             item, _ = pair
             reached = max(done[item.key], min(units, item.size))
             self.advance(reached - done[item.key])
@@ -127,12 +127,12 @@ def _show(lines: Sequence[str], shown: set[str]) -> None:
     for line in lines:
         if line not in shown:  # Many items may have the same warning.
             shown.add(line)
-            say(line)
+            print_line(line)
 
 
 # Ray would fill one node before it uses the next; files are read faster by several.
 @ray.remote(scheduling_strategy="SPREAD")
-def _on_a_cpu(work: Work, folder: Path, logs: Path, item: Item, calls: Calls) -> _Done:
+def _on_a_cpu(work: Work, folder: Path, logs: Path, item: Item, calls: CallOptions) -> _Done:
     return _do(work, item, logs, Worker(folder, _paths(item, folder), calls=calls))
 
 
@@ -140,12 +140,12 @@ def _on_an_actor(
     work: Work,
     folder: Path,
     logs: Path,
-    held: Any,
-    pair: tuple[Item, Calls],
+    loaded: Any,
+    pair: tuple[Item, CallOptions],
     count: Callable[[int], None],
 ) -> _Done:
     item, calls = pair
-    return _do(work, item, logs, Worker(folder, _paths(item, folder), held, calls, count))
+    return _do(work, item, logs, Worker(folder, _paths(item, folder), loaded, calls, count))
 
 
 def _paths(item: Item, folder: Path) -> tuple[Path, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from neuron_atlas.tasks.artifacts.location import is_local
 from neuron_atlas.workflows.run.errors import ConfigError
-from neuron_atlas.workflows.run.object_lock import held
+from neuron_atlas.workflows.run.object_lock import object_lock
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def locked(folder: Path, setting: str = "out") -> Iterator[None]:
     Raises ConfigError if another run holds the lock.
     """
     if not is_local(folder):
-        with held(folder):
+        with object_lock(folder):
             yield
         return
     with (folder / ".lock").open("w") as file:

@@ -39,7 +39,7 @@ class NeuronPart:
         return f"{artifact}-{self.key}.parquet"
 
 
-def cut_into_parts(chosen: pa.Table, size: int) -> list[NeuronPart]:
+def split_into_parts(chosen: pa.Table, size: int) -> list[NeuronPart]:
     """Cut rows of `types`, sorted by layer and neuron, into parts of at most `size` neurons.
 
     Each part has neurons of one layer.
@@ -60,8 +60,8 @@ def explained_parts(context: Context, explainer: str) -> list[NeuronPart]:
     explained = read_table(context.paths("explain", "explanations", explainer), EXPLANATIONS, keys)
     chosen = types.join(explained, keys=keys, join_type="left semi")
     chosen = chosen.sort_by([(key, "ascending") for key in keys]).select(types.column_names)
-    (manifest,) = context.of("explain", explainer)
-    return cut_into_parts(chosen, manifest.about["neurons_per_task"])
+    (manifest,) = context.manifests_of("explain", explainer)
+    return split_into_parts(chosen, manifest.about["neurons_per_task"])
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class EvidenceFiles:
     source: Source
 
     @staticmethod
-    def of(context: Context) -> EvidenceFiles:
+    def from_context(context: Context) -> EvidenceFiles:
         """Return the files of this run."""
         return EvidenceFiles(
             captured=context.folder("capture"),

@@ -20,15 +20,15 @@ from typing import cast
 
 from upath import UPath
 
-from neuron_atlas.tasks.artifacts.location import is_uri, location
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.tasks.artifacts.location import is_uri, parse_location
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.errors import ConfigError
 
 _LOCK = ".lock"
 
 
 @contextmanager
-def held(out: Path) -> Iterator[None]:
+def object_lock(out: Path) -> Iterator[None]:
     """Lock the prefix while open.
 
     Raises ConfigError if another run holds the lock, or if the prefix is not writable.
@@ -57,17 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not is_uri(out):
         parser.error(f"{out}: the lock of a local folder ends with its run")
     try:
-        lock = cast(UPath, location(out) / _LOCK)
+        lock = cast(UPath, parse_location(out) / _LOCK)
         holder = _holder(lock.fs.cat_file(lock.path))
         lock.fs.rm_file(lock.path)
     except FileNotFoundError:
-        say(f"neuron-atlas-unlock: {out} is not locked")
+        print_line(f"neuron-atlas-unlock: {out} is not locked")
     except ValueError as error:
         parser.error(str(error))
     except Exception as error:
         parser.error(f"{out}: {_reason(error)}")
     else:
-        say(f"neuron-atlas-unlock: removed the lock of {holder}")
+        print_line(f"neuron-atlas-unlock: removed the lock of {holder}")
 
 
 def _take(lock: UPath, content: bytes, out: Path) -> None:

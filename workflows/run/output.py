@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from neuron_atlas.tasks.artifacts.location import fetched, is_local, location, writing
+from neuron_atlas.tasks.artifacts.location import (
+    atomic_file,
+    downloaded_files,
+    is_local,
+    parse_location,
+)
 from neuron_atlas.tasks.models.account.tables import merge, snapshot
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.models.calls import JOURNAL
 from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.lock import locked
@@ -33,7 +38,7 @@ def opened_store(out: str, local: str | None) -> Iterator[Store]:
             return
         # Two runs with one journal would each spend the whole budget.
         with locked(store.local, "local"):
-            say(f"local      the journal of calls and MLflow's runs are in {store.local}")
+            print_line(f"local      the journal of calls and MLflow's runs are in {store.local}")
             _merge_copy(store)
             try:
                 yield store
@@ -47,15 +52,17 @@ def copy_journal(store: Store) -> None:
     if store.local_dir is None or not journal.is_file():
         return
     try:
-        with writing(store.out / JOURNAL) as copy:
+        with atomic_file(store.out / JOURNAL) as copy:
             snapshot(journal, copy)
     except Exception as error:  # The journal itself is safe.
-        say(f"local      the journal was not copied to {store.out}: {error}; it is {journal}")
+        print_line(
+            f"local      the journal was not copied to {store.out}: {error}; it is {journal}"
+        )
 
 
 def _store(out: str, local: str | None) -> Store:
     try:
-        place = location(out)
+        place = parse_location(out)
     except ValueError as error:
         raise ConfigError(f"out: {error}") from error
     folder = local_folder(str(place), local)
@@ -78,5 +85,5 @@ def _check_writable(name: str, folder: Path) -> None:
 
 def _merge_copy(store: Store) -> None:
     if (store.out / JOURNAL).is_file():
-        with fetched(store.out, [JOURNAL]) as folder:
+        with downloaded_files(store.out, [JOURNAL]) as folder:
             merge(folder / JOURNAL, store.local / JOURNAL)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.artifacts.location import remove_folder
-from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.workflows.cluster.actor_pool import ActorPool, Holding
+from neuron_atlas.tasks.models.call_options import CallOptions
+from neuron_atlas.workflows.cluster.actor_pool import ActorPool, ActorResource
 from neuron_atlas.workflows.cluster.connect import cluster
-from neuron_atlas.workflows.cluster.progress import progress, say
+from neuron_atlas.workflows.cluster.progress import print_line, progress
 from neuron_atlas.workflows.models.calls import LogLive, ModelUse, OpenCalls, open_calls
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.dry_run import Estimate, closing_lines, dry_run
@@ -73,7 +73,7 @@ class Runner:
     def finish(self) -> bool:
         """Print the sum of the dry runs. Return whether all stages ran, without a dry run."""
         for line in closing_lines(self._estimates):
-            say(line)
+            print_line(line)
         return not self._estimates
 
     def _find(self, stage: Stage, mark: str) -> Manifest | None:
@@ -81,13 +81,15 @@ class Runner:
         if manifest is None:
             return None
         if failures := manifest.about.get(MAY_PASS_LATER):
-            say(f"{stage.title:<10} {failures:,} failures may have passed; trying them again")
+            print_line(
+                f"{stage.title:<10} {failures:,} failures may have passed; trying them again"
+            )
             self._context.store.reopen(manifest)
             return None
         selected = stage.select(self._context, manifest)
         if selected is not None:
             self._context.stats.skipped.append(stage.title)
-            say(f"{stage.title:<10} already done ({mark[:8]})")
+            print_line(f"{stage.title:<10} already done ({mark[:8]})")
         return selected
 
     def _work_on(
@@ -96,7 +98,7 @@ class Runner:
         context = self._context
         folder = context.store.folder(stage.name, mark)
         if stage.title != stage.name:
-            say(stage.title)
+            print_line(stage.title)
         stage.prepare(context)
         self._start_cluster()
         seconds: dict[str, float] = {}
@@ -133,7 +135,7 @@ class Runner:
         needs = step.needs(self._context)
         items = step.items(self._context, folder)
         reopen_items(step, items, folder)
-        work = partial(self._work_on_items, step, needs.holding, items, folder, logs)
+        work = partial(self._work_on_items, step, needs.resource, items, folder, logs)
         if needs.model is None:
             work()
         elif needs.model.mode == "batch" and not step.is_live:
@@ -141,7 +143,7 @@ class Runner:
             account.work_by_batch(folder / "spools", partial(work, account))
         elif unfinished_items(items, folder):
             account = self._open_calls(needs.model, opened)
-            live = account.live()
+            live = account.live_calls()
             work(account, calls=lambda item: live, ending_s=account.ending_s)
         return items
 
@@ -155,13 +157,13 @@ class Runner:
     def _work_on_items(
         self,
         step: Step,
-        holding: Holding | None,
+        resource: ActorResource | None,
         items: Sequence[Item],
         folder: Path,
         logs: Path,
         account: OpenCalls | None = None,
         *,
-        calls: Callable[[Item], Calls] = lambda item: Calls(),
+        calls: Callable[[Item], CallOptions] = lambda item: CallOptions(),
         ending_s: float = 0.0,
         chunk_size: int | None = None,
         after_chunk: Callable[[], None] = lambda: None,
@@ -179,25 +181,25 @@ class Runner:
         with ExitStack() as shown:
             advance = shown.enter_context(progress(step.name, total, step.unit, done))
             if account is not None:
-                shown.enter_context(account.shown(advance, self._log_live))
-            pool = None if holding is None else self._pool(holding)
+                shown.enter_context(account.show_spending(advance, self._log_live))
+            pool = None if resource is None else self._pool(resource)
             runner = ItemRunner(step.name, step.work, folder, logs, advance, pool)
             for some in chunks(unfinished, chunk_size):
                 runner.run(some, calls, ending_s)
                 after_chunk()
             self._nodes |= runner.nodes
 
-    def _pool(self, holding: Holding) -> ActorPool:
-        if holding.name not in self._pools:
-            self._pools[holding.name] = ActorPool(holding, self._context.settings.cluster)
-        return self._pools[holding.name]
+    def _pool(self, resource: ActorResource) -> ActorPool:
+        if resource.name not in self._pools:
+            self._pools[resource.name] = ActorPool(resource, self._context.settings.cluster)
+        return self._pools[resource.name]
 
     def _close_pools(self, stage: Stage, later_steps: Sequence[Step]) -> None:
         """Close the pools that no later step or stage needs."""
         later = self._stages[self._stages.index(stage) + 1 :]
         steps = [*later_steps, *(step for one in later for step in one.steps)]
-        needs = [step.needs(self._context).holding for step in steps]
-        needed = {holding.name for holding in needs if holding is not None}
+        needs = [step.needs(self._context).resource for step in steps]
+        needed = {resource.name for resource in needs if resource is not None}
         for name in self._pools.keys() - needed:
             self._pools.pop(name).close()
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.tasks.models.calls import Calls
-from neuron_atlas.workflows.cluster.actor_pool import Holding
+from neuron_atlas.tasks.models.call_options import CallOptions
+from neuron_atlas.workflows.cluster.actor_pool import ActorResource
 from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import Manifest
@@ -35,15 +35,15 @@ class Item:
 class Worker:
     """The context in which an item's work runs.
 
-    folder: the stage's. paths: paths of the item's output files. held: the object that its actor
+    folder: the stage's. paths: paths of the item's output files. loaded: the object that its actor
     holds, None on a CPU. calls: how to call the stage's model. count: reports finished units, for
     long items.
     """
 
     folder: Path
     paths: tuple[Path, ...] = ()
-    held: Any = None
-    calls: Calls = field(default_factory=Calls)
+    loaded: Any = None
+    calls: CallOptions = field(default_factory=CallOptions)
     count: Callable[[int], None] = lambda units: None
 
 
@@ -54,10 +54,10 @@ picklable, since it is sent to the nodes. Doing an item twice changes nothing.""
 
 @dataclass(frozen=True)
 class Needs:
-    """Needs of the items of a step. holding: the actors to run on; None is a CPU of any node.
+    """Needs of the items of a step. resource: what the actors hold; None is a CPU of any node.
     model: the model that they call; None if they call none."""
 
-    holding: Holding | None = None
+    resource: ActorResource | None = None
     model: ModelUse | None = None
 
 
@@ -85,7 +85,7 @@ Files = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Written:
+class StageOutput:
     """Files that a stage wrote to its folder; see Manifest."""
 
     files: Files
@@ -112,8 +112,8 @@ def _nothing(context: Context) -> None:
     pass
 
 
-def _only_files(context: Context, folder: Path, files: Files) -> Written:
-    return Written(files)
+def _only_files(context: Context, folder: Path, files: Files) -> StageOutput:
+    return StageOutput(files)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Stage:
     reads: tuple[str, ...]
     parameters: Callable[[Context], Mapping[str, Any]]
     steps: tuple[Step, ...]
-    finish: Callable[[Context, Path, Files], Written] = _only_files
+    finish: Callable[[Context, Path, Files], StageOutput] = _only_files
     prepare: Callable[[Context], None] = _nothing
     check: Callable[[Context], None] = _nothing
     select: Callable[[Context, Manifest], Manifest | None] = lambda context, manifest: manifest

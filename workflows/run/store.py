@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.artifacts import row_count
-from neuron_atlas.tasks.artifacts.location import is_uri, present, writing
+from neuron_atlas.tasks.artifacts.location import atomic_file, existing_files, is_uri
 
 MANIFEST = "manifest.json"
 
@@ -82,7 +82,7 @@ class Store:
         if manifest is None or manifest.fingerprint != fingerprint:
             return None
         files = {name for names in manifest.files.values() for name in names}
-        return manifest if present(folder, files) == files else None
+        return manifest if existing_files(folder, files) == files else None
 
     def commit(self, manifest: Manifest) -> None:
         """Mark a stage as complete by writing its manifest."""
@@ -181,7 +181,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically and sync it to disk."""
-    with writing(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
+    with atomic_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         json.dump(content, stream, indent=2, sort_keys=True, default=str)
         stream.flush()
         os.fsync(stream.fileno())

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from neuron_atlas.tasks.subject.settings import SubjectSettings
-from neuron_atlas.workflows.cluster.actor_pool import Holding, Placement
+from neuron_atlas.workflows.cluster.actor_pool import ActorResource, Placement
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.stage import Needs
 
@@ -20,9 +20,9 @@ class PlacedSubject:
     n_processes: int
 
 
-def on_the_subject(context: Context) -> Needs:
+def needs_subject(context: Context) -> Needs:
     """Return the needs of work on the subject: an actor that holds a PlacedSubject."""
-    return Needs(Holding("subject", partial(_load, context.settings.subject)))
+    return Needs(ActorResource("subject", partial(_load, context.settings.subject)))
 
 
 def _load(settings: SubjectSettings, placement: Placement) -> PlacedSubject:

@@ -53,11 +53,11 @@ def _layers(context: Context, folder: Path) -> list[Item]:
 
 def _analyse(worker: Worker, captured: Path, layer: int, settings: AnalyseSettings) -> None:
     from neuron_atlas.tasks.analyse.responses import responses
-    from neuron_atlas.tasks.analyse.words import lexicon
+    from neuron_atlas.tasks.analyse.words import build_lexicon
 
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
     traces = captured / layer_file("traces", layer)
-    words = lexicon(read_table(worker.folder / _WORDS, WORDS))
+    words = build_lexicon(read_table(worker.folder / _WORDS, WORDS))
     (path,) = worker.paths
     write_table(responses(traces, moments, words, settings), RESPONSES, path)
 
@@ -73,7 +73,7 @@ def _all_layers(context: Context, folder: Path) -> list[Item]:
     return [Item("summary", 1, tuple(f"{spec.name}.parquet" for spec in TYPE_SUMMARIES), inputs)]
 
 
-def _summarise(
+def _summarize(
     worker: Worker,
     types: Sequence[Path],
     tested_types: Sequence[Path] | None,
@@ -100,6 +100,6 @@ STAGE = Stage(
     (
         Step("analyse", "", _texts, _list_words),
         Step("analyse", "layers", _layers, _analyse),
-        Step("analyse", "", _all_layers, _summarise),
+        Step("analyse", "", _all_layers, _summarize),
     ),
 )

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, layer_file, read_table
-from neuron_atlas.tasks.artifacts.location import present
+from neuron_atlas.tasks.artifacts.location import existing_files
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.items import unfinished_items
-from neuron_atlas.workflows.run.stage import Files, Item, Stage, Step, Worker, Written
+from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
 from neuron_atlas.workflows.run.store import (
     Manifest,
     count_rows,
@@ -29,7 +29,7 @@ from neuron_atlas.workflows.run.store import (
     read_manifest,
     write_json,
 )
-from neuron_atlas.workflows.run.subject import on_the_subject
+from neuron_atlas.workflows.run.subject import needs_subject
 
 TABLES = ("exemplars", "traces", "random_traces", "moments", "histograms")
 
@@ -57,7 +57,7 @@ def _write_extent(worker: Worker) -> None:
     """Write how many layers the subject has, and how many neurons each layer has."""
     from neuron_atlas.tasks.subject.hook_points import decoder_layers, neurons_per_layer
 
-    subject = worker.held.subject
+    subject = worker.loaded.subject
     extent = {"layers": len(decoder_layers(subject)), "neurons": neurons_per_layer(subject)}
     write_json(worker.folder / _EXTENT, extent)
 
@@ -90,7 +90,7 @@ def _plan_items(context: Context, folder: Path) -> list[Item]:
         return []
     if captured := _captured(folder):
         layers = _missing(context, folder)
-        say(f"{'capture':<10} adds layers {_layer_list(layers)} to {_layer_list(captured)}")
+        print_line(f"{'capture':<10} adds layers {_layer_list(layers)} to {_layer_list(captured)}")
     largest = max(unfinished, key=lambda one: (one.max_visual + one.max_text, len(one.random_ids)))
     return [Item("memory-plan", 1, (), (largest,))]
 
@@ -100,11 +100,12 @@ def _plan_memory(worker: Worker, shard: ShardPlan) -> list[str]:
 
     Raises SubjectError if it does not fit, or if the subject does not have a layer.
     """
-    from neuron_atlas.tasks.capture.demand import memory_plan
+    from neuron_atlas.tasks.capture.demand import plan_shard_memory
     from neuron_atlas.tasks.subject.hook_points import check_layers
 
-    check_layers(worker.held.subject, shard.layers)
-    return [f"{'capture':<10} {memory_plan(worker.held.subject, shard, worker.held.n_processes)}"]
+    check_layers(worker.loaded.subject, shard.layers)
+    plan = plan_shard_memory(worker.loaded.subject, shard, worker.loaded.n_processes)
+    return [f"{'capture':<10} {plan}"]
 
 
 def _capture(
@@ -119,8 +120,8 @@ def _capture(
 
     catalog = open_catalog(samples, descriptions, sample_ids=plan.sample_ids, source=source)
     folder = worker.folder / _SHARDS / plan.name
-    held = worker.held
-    capture_shard(held.subject, plan, catalog, folder, held.n_processes, worker.count)
+    loaded = worker.loaded
+    capture_shard(loaded.subject, plan, catalog, folder, loaded.n_processes, worker.count)
 
 
 def _merge_items(context: Context, folder: Path) -> list[Item]:
@@ -168,9 +169,9 @@ def _hash_of_names(folders: Sequence[str]) -> str:
     return hashlib.sha256(repr(list(folders)).encode()).hexdigest()[:16]
 
 
-def _finish(context: Context, folder: Path, files: Files) -> Written:
+def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
     layers = sorted({*_captured(folder), *_missing(context, folder)})
-    return Written(
+    return StageOutput(
         {name: [layer_file(name, layer) for layer in layers] for name in TABLES},
         about={"layers": layers, "layers_in_all": _extent(folder)["layers"]},
     )
@@ -213,7 +214,7 @@ def _captured(folder: Path) -> list[int]:
     """Return the layers that earlier runs captured and whose files all still exist."""
     manifest = read_manifest(folder)
     layers = [] if manifest is None else manifest.about["layers"]
-    existing = present(folder, _tables(layers))
+    existing = existing_files(folder, _tables(layers))
     return [layer for layer in layers if existing.issuperset(_tables([layer]))]
 
 
@@ -236,9 +237,9 @@ STAGE = Stage(
     ("samples", "describe"),
     _parameters,
     (
-        Step("capture", "", _extent_items, _write_extent, on_the_subject),
-        Step("capture", "", _plan_items, _plan_memory, on_the_subject),
-        Step("capture", "samples", _shard_items, _capture, on_the_subject),
+        Step("capture", "", _extent_items, _write_extent, needs_subject),
+        Step("capture", "", _plan_items, _plan_memory, needs_subject),
+        Step("capture", "samples", _shard_items, _capture, needs_subject),
         Step("merge", "layers", _merge_items, _merge),
     ),
     _finish,

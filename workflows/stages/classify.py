@@ -16,7 +16,7 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
     write_table,
 )
-from neuron_atlas.tasks.classify.conclude import conclude
+from neuron_atlas.tasks.classify.decide import decide_types
 from neuron_atlas.tasks.classify.rule import Rule, RuleWithTests
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
@@ -69,7 +69,7 @@ def _all_layers(context: Context, folder: Path) -> list[Item]:
 def _conclude(worker: Worker, rule: RuleWithTests) -> None:
     """Control the false discovery rate over all layers together."""
     without_q = [worker.folder / _WITHOUT_Q / path.name for path in worker.paths]
-    conclude(rule, without_q, worker.paths)
+    decide_types(rule, without_q, worker.paths)
 
 
 STAGE = Stage(

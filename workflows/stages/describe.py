@@ -15,7 +15,7 @@ from neuron_atlas.tasks.subject.settings import DescribeSettings
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
-from neuron_atlas.workflows.run.subject import on_the_subject
+from neuron_atlas.workflows.run.subject import needs_subject
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -38,7 +38,7 @@ def _check_layers(worker: Worker, layers: Sequence[int]) -> None:
     """Raise SubjectError for a layer that the subject does not have, before the descriptions."""
     from neuron_atlas.tasks.subject.hook_points import check_layers
 
-    check_layers(worker.held.subject, layers)
+    check_layers(worker.loaded.subject, layers)
 
 
 def _items(context: Context, folder: Path) -> list[Item]:
@@ -58,7 +58,7 @@ def _describe(worker: Worker, samples: Path, source: Source, settings: DescribeS
     from neuron_atlas.tasks.subject.describe import describe_part
 
     (path,) = worker.paths
-    describe_part(worker.held.subject, samples, source, settings, path, worker.count)
+    describe_part(worker.loaded.subject, samples, source, settings, path, worker.count)
 
 
 def _check(context: Context) -> None:
@@ -80,8 +80,8 @@ STAGE = Stage(
     ("samples",),
     _parameters,
     (
-        Step("describe", "", _layer_check_items, _check_layers, on_the_subject),
-        Step("describe", "samples", _items, _describe, on_the_subject),
+        Step("describe", "", _layer_check_items, _check_layers, needs_subject),
+        Step("describe", "samples", _items, _describe, needs_subject),
     ),
     prepare=_prepare,
     check=_check,

@@ -20,8 +20,8 @@ from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, count_transient
-from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, cut_into_parts
-from neuron_atlas.workflows.run.stage import Files, Item, Needs, Stage, Step, Worker, Written
+from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, split_into_parts
+from neuron_atlas.workflows.run.stage import Files, Item, Needs, Stage, StageOutput, Step, Worker
 
 _VOLATILE = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
 """Columns that differ between identical runs, and that no later stage reads."""
@@ -58,7 +58,7 @@ def make_stage(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run
 def _parameters(settings: ExplainSettings, context: Context) -> Mapping[str, Any]:
     return {
         "explainer": identity(settings.explainer),
-        "wording": settings.explainer.wording,
+        "wording": settings.explainer.prompt_hash,
         "neurons": identity(settings.neurons),
     }
 
@@ -89,7 +89,7 @@ def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[It
         chosen = select_neurons_to_explain(types, settings.neurons)
     except ValueError as error:
         raise ConfigError(f"explain.neurons.{error}") from error
-    evidence = EvidenceFiles.of(context)
+    evidence = EvidenceFiles.from_context(context)
     return [
         Item(
             key=part.key,
@@ -97,7 +97,7 @@ def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[It
             files=(part.file("explanations"),),
             inputs=(settings.explainer, part, evidence),
         )
-        for part in cut_into_parts(chosen, settings.neurons_per_task)
+        for part in split_into_parts(chosen, settings.neurons_per_task)
     ]
 
 
@@ -116,14 +116,14 @@ def _has_transient_failures(item: Item, folder: Path) -> bool:
     return count_transient([folder / name for name in item.files], EXPLANATIONS) > 0
 
 
-def _finish(settings: ExplainSettings, context: Context, folder: Path, files: Files) -> Written:
+def _finish(settings: ExplainSettings, context: Context, folder: Path, files: Files) -> StageOutput:
     paths = [folder / name for name in files.get("explanations", ())]
     try:
         check_failures(paths, EXPLANATIONS, "explain", settings.max_failed_share)
     except RunError:
         context.stats.unfinished.extend(paths)
         raise
-    return Written(
+    return StageOutput(
         {"explanations": [path.name for path in paths]},
         content=_content(read_table(paths, EXPLANATIONS)),
         about={

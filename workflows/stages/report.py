@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.artifacts import TYPE_SUMMARIES
-from neuron_atlas.tasks.artifacts.location import file_names, filling
+from neuron_atlas.tasks.artifacts.location import file_names, uploaded_folder
 from neuron_atlas.tasks.report.inputs import (
     LayerFiles,
     ReportFiles,
@@ -16,24 +16,24 @@ from neuron_atlas.tasks.report.inputs import (
     files_of_layer,
 )
 from neuron_atlas.tasks.report.settings import About, ReportSettings, SiteSettings
-from neuron_atlas.tasks.report.site.columns import Accounts
+from neuron_atlas.tasks.report.site.columns import ScorePairs
 from neuron_atlas.tasks.report.site.layout import (
     FOLDER,
     SitePart,
-    cut_layer,
     data_file,
     samples_key,
+    split_layer,
 )
-from neuron_atlas.tasks.report.site.samples import cut_samples
+from neuron_atlas.tasks.report.site.samples import split_samples
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.stage import Files, Item, Stage, Step, Worker, Written
+from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
 from neuron_atlas.workflows.run.store import MANIFEST, read_json, write_json
 
 PARTS = f"{FOLDER}/.parts"
 """What each finished part of the site found out, for the parts that follow."""
 
-_ACCOUNTS = f"{PARTS}/accounts.json"
+_SCORE_PAIRS = f"{PARTS}/pairs.json"
 _TABLES = (
     ("samples", "samples"),
     ("describe", "descriptions"),
@@ -83,7 +83,7 @@ def _page(context: Context, folder: Path) -> list[Item]:
 def _write_page(worker: Worker, files: ReportFiles, settings: ReportSettings, about: About) -> None:
     from neuron_atlas.tasks.report.report import write_report
 
-    with filling(worker.folder) as local:
+    with uploaded_folder(worker.folder) as local:
         write_report(local, files, settings, about)
 
 
@@ -102,7 +102,7 @@ def _has_site(context: Context) -> bool:
     return context.settings.report.site.write
 
 
-def _accounts(context: Context, folder: Path) -> list[Item]:
+def _score_pairs(context: Context, folder: Path) -> list[Item]:
     if not _has_site(context):
         return []
     scored = (
@@ -110,19 +110,19 @@ def _accounts(context: Context, folder: Path) -> list[Item]:
         context.paths("score", "scores"),
         context.paths("score", "score_aggregates"),
     )
-    return [Item("accounts", 1, (_ACCOUNTS,), scored)]
+    return [Item("pairs", 1, (_SCORE_PAIRS,), scored)]
 
 
-def _list_accounts(
+def _list_score_pairs(
     worker: Worker,
     explanations: Sequence[Path],
     scores: Sequence[Path],
     aggregates: Sequence[Path],
 ) -> None:
-    from neuron_atlas.tasks.report.site.columns import list_accounts
+    from neuron_atlas.tasks.report.site.columns import list_score_pairs
 
-    accounts = list_accounts(explanations, scores, aggregates)
-    write_json(worker.folder / _ACCOUNTS, accounts.to_json())
+    pairs = list_score_pairs(explanations, scores, aggregates)
+    write_json(worker.folder / _SCORE_PAIRS, pairs.to_json())
 
 
 def _columns(context: Context, folder: Path) -> list[Item]:
@@ -140,9 +140,9 @@ def _columns_mark(layer: int) -> str:
 def _write_columns(worker: Worker, layer: LayerFiles) -> None:
     from neuron_atlas.tasks.report.site.columns import write_columns
 
-    accounts = Accounts.from_json(read_json(worker.folder / _ACCOUNTS))
+    pairs = ScorePairs.from_json(read_json(worker.folder / _SCORE_PAIRS))
     (mark,) = worker.paths
-    write_json(mark, write_columns(worker.folder / FOLDER, layer, accounts))
+    write_json(mark, write_columns(worker.folder / FOLDER, layer, pairs))
 
 
 def _neurons(context: Context, folder: Path) -> list[Item]:
@@ -156,7 +156,7 @@ def _neurons(context: Context, folder: Path) -> list[Item]:
             inputs=(part, layer, samples, site, top_n),
         )
         for layer in _layer_files(context)
-        for part in cut_layer(layer)
+        for part in split_layer(layer)
     ]
 
 
@@ -189,7 +189,7 @@ def _samples(context: Context, folder: Path) -> list[Item]:
             files=((Path(FOLDER) / data_file(samples_key(batch[-1]))).as_posix(),),
             inputs=(batch, files, site),
         )
-        for batch in cut_samples(shown)
+        for batch in split_samples(shown)
     ]
 
 
@@ -212,8 +212,8 @@ def _write_index(worker: Worker, layers: tuple[int, ...], about: About, title: s
     from neuron_atlas.tasks.report.site.index import write_index
 
     rows = [read_json(worker.folder / _columns_mark(layer)) for layer in layers]
-    accounts = Accounts.from_json(read_json(worker.folder / _ACCOUNTS))
-    write_index(worker.folder / FOLDER, rows, accounts, about, title)
+    pairs = ScorePairs.from_json(read_json(worker.folder / _SCORE_PAIRS))
+    write_index(worker.folder / FOLDER, rows, pairs, about, title)
 
 
 def _layer_files(context: Context) -> list[LayerFiles]:
@@ -221,12 +221,12 @@ def _layer_files(context: Context) -> list[LayerFiles]:
     return list(_files(context).layers.values()) if _has_site(context) else []
 
 
-def _finish(context: Context, folder: Path, files: Files) -> Written:
+def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
     names = sorted(file_names(folder) - {MANIFEST})
     site = [name for name in names if name.startswith(f"{FOLDER}/")]
     report = [name for name in names if name not in set(site)]
     shown = [name for name in site if not name.startswith(f"{PARTS}/")]
-    return Written({"report": report} | ({"site": shown} if shown else {}))
+    return StageOutput({"report": report} | ({"site": shown} if shown else {}))
 
 
 STAGE = Stage(
@@ -236,7 +236,7 @@ STAGE = Stage(
     _parameters,
     (
         Step("report", "page", _page, _write_page),
-        Step("report", "", _accounts, _list_accounts),
+        Step("report", "", _score_pairs, _list_score_pairs),
         Step("report", "", _columns, _write_columns),
         Step("report", "neurons", _neurons, _write_neurons),
         Step("report", "images", _samples, _write_samples),

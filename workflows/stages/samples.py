@@ -18,11 +18,11 @@ from neuron_atlas.tasks.samples.scan import (
     list_records,
     scan_samples,
 )
-from neuron_atlas.tasks.samples.source import Record, Source
+from neuron_atlas.tasks.samples.source import SampleRecord, Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunError
-from neuron_atlas.workflows.run.stage import Files, Item, Stage, Step, Worker, Written
+from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
 
 _VERSION = 2
 
@@ -85,7 +85,7 @@ def _parts(samples: int) -> list[tuple[int, int]]:
 def _scan(
     worker: Worker,
     source: Source,
-    records: Sequence[Record],
+    records: Sequence[SampleRecord],
     first_id: int,
     duplicates: set[int],
     require_text: bool,
@@ -99,9 +99,9 @@ def _scan(
         write_table(table, spec, path)
 
 
-def _finish(context: Context, folder: Path, files: Files) -> Written:
+def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
     samples = read_table([folder / name for name in files["samples"]], SAMPLES)
-    return Written(files, content=_content(samples))
+    return StageOutput(files, content=_content(samples))
 
 
 def _content(samples: pa.Table) -> str:

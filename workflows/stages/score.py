@@ -45,7 +45,7 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 
 
 def _parts(explainer: str, context: Context, folder: Path) -> list[Item]:
-    evidence = EvidenceFiles.of(context)
+    evidence = EvidenceFiles.from_context(context)
     files = {
         path.name: path
         for stage, artifact in (("explain", "explanations"), ("simulate", "simulations"))
@@ -99,7 +99,9 @@ def _all_neurons(explainer: str, context: Context, folder: Path) -> list[Item]:
 def _aggregate(worker: Worker, scores: Sequence[Path], settings: ScoreSettings) -> None:
     """Fill p and q into the files of scores, and write the aggregates. Both need all neurons."""
     from neuron_atlas.tasks.score.aggregate import aggregate_scores
-    from neuron_atlas.tasks.score.significance import judge_files
+    from neuron_atlas.tasks.score.significance import add_significance_to_files
 
     (path,) = worker.paths
-    write_table(aggregate_scores(judge_files(scores), settings), SCORE_AGGREGATES, path)
+    write_table(
+        aggregate_scores(add_significance_to_files(scores), settings), SCORE_AGGREGATES, path
+    )

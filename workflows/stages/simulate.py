@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, SIMULATIONS, read_table, write_table
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
-from neuron_atlas.workflows.cluster.actor_pool import Holding, Placement, actor_count
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.actor_pool import ActorResource, Placement, actor_count
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.models.model_server import ModelServer
-from neuron_atlas.workflows.models.servers import served_by_actors
+from neuron_atlas.workflows.models.servers import server_resource
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, count_transient
 from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, explained_parts
@@ -31,9 +31,9 @@ from neuron_atlas.workflows.run.stage import (
     Item,
     Needs,
     Stage,
+    StageOutput,
     Step,
     Worker,
-    Written,
 )
 from neuron_atlas.workflows.run.store import read_json, write_json
 
@@ -80,7 +80,7 @@ def _parameters(context: Context) -> Mapping[str, Any]:
     loaded = {"weights": simulator.weights()} if simulator.loads_model else {}
     return {
         "simulator": identity(simulator),
-        "wording": simulator.wording,
+        "wording": simulator.prompt_hash,
         "seed": settings.seed,
         **loaded,
     }
@@ -91,14 +91,14 @@ def _prepare(context: Context) -> None:
     if (servers := settings.own_servers) is not None:
         # No other output appears while a model is downloaded and loaded.
         logs = context.store.local / "servers"
-        say(f"servers    start within {servers.start_s:,.0f} s; their logs: {logs}")
+        print_line(f"servers    start within {servers.start_s:,.0f} s; their logs: {logs}")
 
 
 def _needs(title: str, context: Context) -> Needs:
     settings = context.settings.simulate
     simulator = settings.simulator
     if simulator.client is None:
-        return Needs(_holding(context))
+        return Needs(_resource(context))
     use = ModelUse(
         "simulate",
         title,
@@ -108,17 +108,17 @@ def _needs(title: str, context: Context) -> Needs:
         settings.mode,
         settings.base_urls,
     )
-    return Needs(_holding(context), use)
+    return Needs(_resource(context), use)
 
 
-def _holding(context: Context) -> Holding | None:
+def _resource(context: Context) -> ActorResource | None:
     settings = context.settings.simulate
     if settings.simulator.loads_model:
         # Unlike a subject, a simulator's model is never spread over several GPUs.
         one_gpu = partial(actor_count, gpus_per_actor=1)
-        return Holding("simulate", partial(_load, settings.simulator), actors=one_gpu)
+        return ActorResource("simulate", partial(_load, settings.simulator), actors=one_gpu)
     if settings.own_servers is not None:
-        return served_by_actors(settings.own_servers, context.store.local / "servers")
+        return server_resource(settings.own_servers, context.store.local / "servers")
     return None
 
 
@@ -126,11 +126,11 @@ def _load(simulator: Simulator, placement: Placement) -> Simulator:
     return simulator.load(placement.device, placement.threads)
 
 
-def _in_place(worker: Worker, simulator: Simulator) -> tuple[Simulator, Calls]:
+def _in_place(worker: Worker, simulator: Simulator) -> tuple[Simulator, CallOptions]:
     """Return the simulator as its actor has loaded it, with the way to the actor's server."""
-    if isinstance(worker.held, ModelServer):
-        return simulator, replace(worker.calls, servers=worker.held)
-    return worker.held or simulator, worker.calls
+    if isinstance(worker.loaded, ModelServer):
+        return simulator, replace(worker.calls, servers=worker.loaded)
+    return worker.loaded or simulator, worker.calls
 
 
 def _probe_item(context: Context, folder: Path) -> list[Item]:
@@ -143,7 +143,7 @@ def _probe(worker: Worker, simulator: Simulator) -> list[str]:
     simulator, calls = _in_place(worker, simulator)
     found = simulator.probe(calls)
     if found is None:
-        has_capabilities = simulator.assumed() is not None
+        has_capabilities = simulator.assumed_capabilities() is not None
         unknown = "simulate   estimator: not known yet: the server did not answer"
         return [unknown] if has_capabilities else []
     write_json(worker.folder / _CAPABILITIES, asdict(found))
@@ -161,10 +161,12 @@ def _items(
     explainer: str, key: str, is_dry_run: bool, context: Context, folder: Path
 ) -> list[Item]:
     settings = context.settings.simulate
-    capabilities = settings.simulator.assumed() if is_dry_run else _read_capabilities(folder)
+    capabilities = (
+        settings.simulator.assumed_capabilities() if is_dry_run else _read_capabilities(folder)
+    )
     explained = _explained_neurons(context, key)
     controls = other_neurons(list(explained.values()), settings.seed)
-    evidence = EvidenceFiles.of(context)
+    evidence = EvidenceFiles.from_context(context)
     items = []
     for part in explained_parts(context, key):
         neurons = [(part.layer, neuron) for neuron in part.neurons]
@@ -230,11 +232,11 @@ def _has_transient_failures(item: Item, folder: Path) -> bool:
     return count_transient([folder / name for name in item.files], SIMULATIONS) > 0
 
 
-def _finish(context: Context, folder: Path, files: Files) -> Written:
+def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
     paths = [folder / name for name in files.get("simulations", ())]
     limit = context.settings.simulate.max_failed_share
     check_failures(paths, SIMULATIONS, "simulate", limit)
-    return Written(
+    return StageOutput(
         {"simulations": [path.name for path in paths]},
         content=_content(paths),
         about={MAY_PASS_LATER: count_transient(paths, SIMULATIONS)},

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, TYPE_SHARES, read_table
-from neuron_atlas.tasks.artifacts.location import filling
+from neuron_atlas.tasks.artifacts.location import uploaded_folder
 from neuron_atlas.tasks.report.comparison import JobTables
 from neuron_atlas.workflows.sweep.jobs import JobResult
 
@@ -39,7 +39,7 @@ def write_comparison(
 
     failed = {one.job.name: one.line for one in results if not one.has_results}
     jobs = [_tables(one, folder) for one in complete]
-    with filling(folder) as local:
+    with uploaded_folder(folder) as local:
         names, columns = write_comparison_page(local, name, jobs, failed)
     return SweepComparison(folder, names, columns)
 

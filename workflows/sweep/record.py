@@ -19,7 +19,7 @@ from neuron_atlas.workflows.tracking.metrics import (
     sweep_metrics,
 )
 from neuron_atlas.workflows.tracking.recorder import Recorder, RunRecord
-from neuron_atlas.workflows.tracking.tracker import SweepMembership, flat, log_inputs, log_stages
+from neuron_atlas.workflows.tracking.tracker import SweepMembership, flatten, log_inputs, log_stages
 
 _BETWEEN = " | "
 
@@ -33,11 +33,15 @@ class SweepRecord:
         self.display_uri = self._recorder.display_uri
         name = sweep_name(jobs)
         tracking = jobs[0].settings.tracking
-        configs = [{path: str(value) for path, value in flat(job.config).items()} for job in jobs]
+        configs = [
+            {path: str(value) for path, value in flatten(job.config).items()} for job in jobs
+        ]
         self._record = RunRecord(
             self._recorder,
             tracking.experiment,
-            short(f"{tracking.run_name}: {name}" if tracking.run_name else f"sweep: {name}"),
+            short_setting_name(
+                f"{tracking.run_name}: {name}" if tracking.run_name else f"sweep: {name}"
+            ),
             self._note("It is running, or was killed.", []),
             _joined_values([run_tags(job.settings) for job in jobs])
             | {"sweep": name, "jobs": str(len(jobs))},
@@ -49,7 +53,7 @@ class SweepRecord:
     def membership(self, job: Job) -> SweepMembership:
         """Return the membership that makes a job's run a child of this one."""
         tags = {"sweep": sweep_name(self._jobs), "job": job.name}
-        return SweepMembership(self._record, short(job.name), tags)
+        return SweepMembership(self._record, short_setting_name(job.name), tags)
 
     def shared(self, context: Context) -> None:
         """Log the stages that ran for all jobs together."""
@@ -127,7 +131,7 @@ class SweepRecord:
         )
 
 
-def short(name: str) -> str:
+def short_setting_name(name: str) -> str:
     """Return a name that fits MLflow's table: capture.layers becomes layers."""
     return name.replace(f"{LAYERS}=", "layers=")
 

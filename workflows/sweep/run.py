@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.tasks.artifacts.location import location
-from neuron_atlas.workflows.atlas import capture_ahead, run_atlas
+from neuron_atlas.tasks.artifacts.location import parse_location
+from neuron_atlas.workflows.atlas import run_atlas, run_through_capture
 from neuron_atlas.workflows.cluster.connect import cluster
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.errors import INTERRUPTED
-from neuron_atlas.workflows.run.exit_status import outcome
+from neuron_atlas.workflows.run.exit_status import exit_status_of
 from neuron_atlas.workflows.run.store import MANIFEST, local_folder, write_json
 from neuron_atlas.workflows.sweep.compare import write_comparison
 from neuron_atlas.workflows.sweep.jobs import (
@@ -45,7 +45,7 @@ def run_sweep(overrides: Sequence[Sequence[str]], configs: Sequence[Mapping[str,
     """
     jobs = read_jobs(overrides, configs)
     settings = jobs[0].settings
-    folder = location(settings.out) / FOLDER / folder_name(sweep_name(jobs))
+    folder = parse_location(settings.out) / FOLDER / folder_name(sweep_name(jobs))
     record = SweepRecord(local_folder(settings.out, settings.local), jobs)
     results: list[JobResult] = []
     comparison = None
@@ -62,10 +62,10 @@ def run_sweep(overrides: Sequence[Sequence[str]], configs: Sequence[Mapping[str,
     state = {0: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
     record.finish(state, results, comparison)
     finished = sum(one.status == 0 for one in results)
-    say(f"\nsweep      {finished} of {len(jobs)} jobs finished")
+    print_line(f"\nsweep      {finished} of {len(jobs)} jobs finished")
     if comparison is not None:
-        say(f"compared   {comparison.page}")
-    say(f"mlflow     {record.display_uri}")
+        print_line(f"compared   {comparison.page}")
+    print_line(f"mlflow     {record.display_uri}")
     return status
 
 
@@ -74,7 +74,7 @@ def _run_jobs(
 ) -> None:
     captured: set[str] = set()
     for number, job in enumerate(jobs):
-        say(f"\njob        {number + 1}/{len(jobs)}  {job.name}")
+        print_line(f"\njob        {number + 1}/{len(jobs)}  {job.name}")
         try:
             if job.capture_key not in captured:
                 captured.add(job.capture_key)
@@ -99,20 +99,25 @@ def _capture_for_all(job: Job, jobs: Sequence[Job], record: SweepRecord) -> None
     settings = shared_capture(job, jobs)
     if settings is None:
         return
-    say("shared     stages of all jobs up to capture, with all their layers")
+    print_line("shared     stages of all jobs up to capture, with all their layers")
     try:
-        record.shared(capture_ahead(settings))
+        record.shared(run_through_capture(settings))
     except Exception as error:
         # A layer that does not exist must not stop the jobs with other layers.
-        say(f"neuron-atlas: {outcome(error)[1]}\nshared     failed; the jobs go on, each by itself")
+        print_line(
+            f"neuron-atlas: {exit_status_of(error)[1]}\nshared     failed; "
+            "the jobs go on, each by itself"
+        )
 
 
 def _failed(job: Job, error: BaseException) -> JobResult:
-    status, line = outcome(error)
+    status, line = exit_status_of(error)
     if status == INTERRUPTED:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # Ending takes a moment.
-    say(f"neuron-atlas: {line}" if status == INTERRUPTED else f"neuron-atlas: {job.name}: {line}")
+    print_line(
+        f"neuron-atlas: {line}" if status == INTERRUPTED else f"neuron-atlas: {job.name}: {line}"
+    )
     return JobResult(job, status, line)
 
 

@@ -63,7 +63,7 @@ def hide_password(text: str, uri: str) -> str:
     return text.replace(password, "***") if colon and password else text
 
 
-def first_line(failure: Exception, uri: str) -> str:
+def safe_first_line(failure: Exception, uri: str) -> str:
     """Return the first line of an error, without password, at most 160 characters."""
     lines = str(failure).strip().splitlines()
     line = hide_password(lines[0] if lines else repr(failure), uri)

@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Iterable
 
-from neuron_atlas.workflows.cluster.progress import say
-from neuron_atlas.workflows.tracking.address import first_line
+from neuron_atlas.workflows.cluster.progress import print_line
+from neuron_atlas.workflows.tracking.address import safe_first_line
 from neuron_atlas.workflows.tracking.mirror import Mirror
 
 _INTERVAL_S = 5.0
@@ -61,11 +61,13 @@ class LiveMirror:
                 if self._mirror.copy(run_id):
                     self._unsent.remove(run_id)
         except Exception as failure:  # No error of a tracking server may stop the run.
-            reason = first_line(failure, self._mirror.uri)
+            reason = safe_first_line(failure, self._mirror.uri)
             if not self._reason and not self._is_closing:
-                say(f"mlflow     cannot be reached: {reason}; the run goes on and is sent later")
+                print_line(
+                    f"mlflow     cannot be reached: {reason}; the run goes on and is sent later"
+                )
             self._reason, self._failed_at = reason, time.monotonic()
         else:
             if self._reason:
-                say("mlflow     can be reached again")
+                print_line("mlflow     can be reached again")
             self._reason = ""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from neuron_atlas.tasks.artifacts.location import is_uri
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.store import local_folder
 from neuron_atlas.workflows.tracking.address import (
-    first_line,
+    safe_first_line,
     server_uri,
     set_defaults,
     without_password,
@@ -55,13 +55,14 @@ def main() -> None:
         except Exception as failure:
             _end(
                 1,
-                f"not sent: {first_line(failure, uri)}; {len(unsent):,} runs remain in {folder}",
+                f"not sent: {safe_first_line(failure, uri)}; "
+                f"{len(unsent):,} runs remain in {folder}",
             )
-    say(f"mlflow     all {total:,} runs are at {without_password(uri)}")
+    print_line(f"mlflow     all {total:,} runs are at {without_password(uri)}")
 
 
 def _end(status: int, line: str) -> NoReturn:
-    say(f"neuron-atlas-log: {line}")
+    print_line(f"neuron-atlas-log: {line}")
     sys.exit(status)
 
 

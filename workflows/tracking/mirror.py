@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from neuron_atlas.workflows.cluster.progress import say
-from neuron_atlas.workflows.tracking.address import error_code, first_line
+from neuron_atlas.workflows.cluster.progress import print_line
+from neuron_atlas.workflows.tracking.address import error_code, safe_first_line
 from neuron_atlas.workflows.tracking.local import experiment_id, log_subject
 
 if TYPE_CHECKING:
@@ -164,8 +164,8 @@ class Mirror:
         except Exception as failure:
             if error_code(failure) not in _REFUSALS:
                 raise
-            reason = first_line(failure, self.uri)
-            say(f"mlflow     the server refuses {what} of {run.info.run_name!r}: {reason}")
+            reason = safe_first_line(failure, self.uri)
+            print_line(f"mlflow     the server refuses {what} of {run.info.run_name!r}: {reason}")
 
 
 def _history(client: MlflowClient, run: Run) -> Iterator[Metric]:

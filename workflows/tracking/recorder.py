@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, read_table
-from neuron_atlas.tasks.artifacts.location import fetched
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.tasks.artifacts.location import downloaded_files
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.tracking.address import (
-    first_line,
+    safe_first_line,
     server_uri,
     set_defaults,
     without_password,
@@ -74,16 +74,16 @@ class Recorder:
         try:
             yield
         except Exception as failure:
-            reason = first_line(failure, self.local.uri)
+            reason = safe_first_line(failure, self.local.uri)
             if reason not in self._reasons:
                 self._reasons.add(reason)
-                say(f"mlflow     will not log {what}: {reason}")
+                print_line(f"mlflow     will not log {what}: {reason}")
 
     def close(self) -> None:
         """Wait until the server has everything; log if it cannot be reached."""
         self.background.shutdown()
         if self.mirror is not None and (reason := self.mirror.close()):
-            say(
+            print_line(
                 f"mlflow     not sent to the server: {reason}; all is in {self._folder}. The "
                 f"next run in this folder sends it, or neuron-atlas-log {self._folder}"
             )
@@ -193,7 +193,7 @@ class RunRecord:
     def files(self, folder: Path, names: Iterable[str], into: str) -> None:
         """Log files of a folder as artifacts below `into`. names: relative to the folder."""
         names = list(names)
-        with self.recorder.logging("files"), fetched(folder, names) as local:
+        with self.recorder.logging("files"), downloaded_files(folder, names) as local:
             for name in names:
                 artifact_folder = (Path(into) / name).parent.as_posix()
                 self._client.log_artifact(self.run_id, str(local / name), artifact_folder)

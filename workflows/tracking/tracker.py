@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.config.settings import Settings
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import MANIFEST
@@ -67,7 +67,7 @@ class Tracker:
             name if membership is None else membership.name,
             run_note(settings, "It is running, or was killed.", None),
             run_tags(settings) | dict(membership.tags if membership else {}),
-            {path: str(value) for path, value in sorted(flat(config).items())},
+            {path: str(value) for path, value in sorted(flatten(config).items())},
             None if membership is None else membership.record,
         )
 
@@ -80,7 +80,7 @@ class Tracker:
         try:
             self._log_results(context, status, error)
         except Exception as failure:  # The artifacts exist even if they cannot be logged.
-            say(f"mlflow     not all is logged: {failure!r}")
+            print_line(f"mlflow     not all is logged: {failure!r}")
         self._record.end(status)
         if self._own is not None:
             self._own.close()
@@ -140,12 +140,12 @@ def log_inputs(record: RunRecord, context: Context) -> None:
         )
 
 
-def flat(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Return a nested config as one mapping, by path such as capture.top_n."""
     settings: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            settings |= flat(value, f"{path}{key}.")
+            settings |= flatten(value, f"{path}{key}.")
         else:
             settings[f"{path}{key}".replace("_target_", "class")] = value
     return settings

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from neuron_atlas.tasks.models.account.batches import hold_open_batches
 from neuron_atlas.tasks.models.account.ledger import Ledger
-from neuron_atlas.tasks.models.account.messages import Item, Reply, Result, Stored, Usage, Want
+from neuron_atlas.tasks.models.account.messages import (
+    AccountMessage,
+    AccountReply,
+    CallResult,
+    LeaseRequest,
+    StoredAnswer,
+    Usage,
+)
 from neuron_atlas.tasks.models.account.throttle import Throttle
 from neuron_atlas.tasks.models.settings import LimitSettings
 
@@ -44,15 +51,17 @@ class LocalAccount(Ledger):
             hold_open_batches(self)
             self.take_over(has_callers=has_callers)
 
-    async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+    async def exchange(
+        self, owner: str, items: Sequence[AccountMessage]
+    ) -> tuple[list[AccountReply], float]:
         """See `Account`."""
         with self.transaction():
-            self.beat(owner)
+            self.heartbeat(owner)
             replies = [self._reply(item) for item in items]
         free = [
             (index, item)
             for index, item in enumerate(items)
-            if isinstance(item, Want) and replies[index] == "free"
+            if isinstance(item, LeaseRequest) and replies[index] == "free"
         ]
         permits, wait_s = await self._permits(owner, [want.tokens for _, want in free])
         if permits:
@@ -61,20 +70,20 @@ class LocalAccount(Ledger):
                     replies[index] = self.lease(want, owner, permit)
         return replies, wait_s
 
-    async def deal(
+    async def exchange_permits(
         self, used: Sequence[tuple[int, Usage]], wants: Sequence[int]
     ) -> tuple[list[int], float]:
-        """See `Throttle.deal`."""
-        return self._throttle.deal("", used, wants)
+        """See `Throttle.exchange_permits`."""
+        return self._throttle.exchange_permits("", used, wants)
 
-    def _reply(self, item: Item) -> Reply:
-        if isinstance(item, Want):
+    def _reply(self, item: AccountMessage) -> AccountReply:
+        if isinstance(item, LeaseRequest):
             return self.decide(item)
-        if isinstance(item, Result):
+        if isinstance(item, CallResult):
             self.settle(item)
             return None
         answer = self.look_up(item)
-        return None if answer is None else Stored(answer)
+        return None if answer is None else StoredAnswer(answer)
 
     async def _permits(self, owner: str, wants: Sequence[int]) -> tuple[list[int], float]:
         """Return permits for the first calls of an owner, and the seconds to wait for the others.
@@ -90,7 +99,7 @@ class LocalAccount(Ledger):
         line = (one for one in list(self.heartbeats) if one == owner or one in self._in_line)
         is_next = next(line) == owner
         used, self.used = self.used, []
-        permits, wait_s = await self.deal(used, wants if is_next else [])
+        permits, wait_s = await self.exchange_permits(used, wants if is_next else [])
         if len(permits) == len(wants):
             self._in_line.pop(owner, None)
         elif is_next:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neuron_atlas.tasks.models.account.ledger import Ledger
-from neuron_atlas.tasks.models.account.messages import Permit, Refusal, Result, Want
+from neuron_atlas.tasks.models.account.messages import CallResult, LeaseRequest, Permit, Refusal
 from neuron_atlas.tasks.models.answer import Answer, to_json
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def begin_batch(
     """
     leased = []
     for request in requests:
-        reply = ledger.lease(Want(request.request_hash, model, 0, request.usd), _owner(name))
+        reply = ledger.lease(
+            LeaseRequest(request.request_hash, model, 0, request.usd), _owner(name)
+        )
         if isinstance(reply, Permit):
             leased.append(request)
             ledger.database.execute(
@@ -69,7 +71,7 @@ def begin_batch(
     return leased
 
 
-def note_id(ledger: Ledger, name: str, provider_id: str) -> None:
+def store_batch_id(ledger: Ledger, name: str, provider_id: str) -> None:
     """Store the provider's id of a batch."""
     ledger.database.execute(
         "UPDATE batches SET provider_id = ? WHERE batch = ?", (provider_id, name)
@@ -83,7 +85,7 @@ def open_batches(ledger: Ledger, provider_account: str | None = None) -> list[Op
         " AND account = coalesce(?, account) ORDER BY begun_at",
         (ledger.purpose, provider_account),
     ).fetchall()
-    return [OpenBatch(name, known_as, _open_calls(ledger, name)) for name, known_as in rows]
+    return [OpenBatch(name, provider_id, _open_calls(ledger, name)) for name, provider_id in rows]
 
 
 def hold_open_batches(ledger: Ledger) -> None:
@@ -96,12 +98,12 @@ def hold_open_batches(ledger: Ledger) -> None:
 def end_batch(ledger: Ledger, name: str) -> None:
     """Close a batch: its calls without a result may have been billed."""
     for call in _open_calls(ledger, name).values():
-        ledger.settle(Result(call.call, "lost", maybe_billed=True))
+        ledger.settle(CallResult(call.call, "lost", maybe_billed=True))
     ledger.database.execute("UPDATE batches SET state = 'done' WHERE batch = ?", (name,))
     ledger.database.execute("DELETE FROM batched WHERE batch = ?", (name,))
 
 
-def attempts(ledger: Ledger, request_hash: str) -> int:
+def count_attempts(ledger: Ledger, request_hash: str) -> int:
     """Count the calls for a request that the provider may have worked on, over all runs."""
     query = (
         "SELECT count(*) FROM calls WHERE request_hash = ?"

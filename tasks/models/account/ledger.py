@@ -14,12 +14,12 @@ from typing import Literal
 from neuron_atlas.tasks.artifacts.full_disk import raise_if_disk_full
 from neuron_atlas.tasks.models.account.messages import (
     LEASE_S,
+    CallResult,
+    LeaseRequest,
     Permit,
     Refusal,
-    Result,
-    Stored,
+    StoredAnswer,
     Usage,
-    Want,
 )
 from neuron_atlas.tasks.models.account.received import ReceivedFiles, received_folder
 from neuron_atlas.tasks.models.account.tables import open_database
@@ -85,7 +85,7 @@ class Ledger:
         has_callers: the earlier account died but its callers still run, so they get time to settle.
         """
         if has_callers:
-            self.beat(_EARLIER)
+            self.heartbeat(_EARLIER)
             for call, request_hash, usd in self.database.execute(
                 "SELECT call, request_hash, coalesce(usd, 0) FROM calls"
                 " WHERE purpose = ? AND outcome IS NULL AND ended_at IS NULL AND begun_at > ?",
@@ -102,7 +102,7 @@ class Ledger:
         self._received.remove()
         self.database.close()
 
-    def beat(self, owner: str) -> None:
+    def heartbeat(self, owner: str) -> None:
         """Note a heartbeat of an owner, and end the calls of owners whose heartbeat has stopped."""
         self.heartbeats[owner] = now = self._clock()
         dead = {one for one, at in self.heartbeats.items() if now - at >= LEASE_S}
@@ -126,7 +126,7 @@ class Ledger:
         self._counts.replayed += 1
         return row[0]
 
-    def decide(self, want: Want) -> Stored | Refusal | Literal["free", "busy"]:
+    def decide(self, want: LeaseRequest) -> StoredAnswer | Refusal | Literal["free", "busy"]:
         """Return whether a request may be sent: its stored answer, a refusal, free or busy.
 
         busy: its answer is on the way, or calls under way hold the budget that it needs.
@@ -139,7 +139,7 @@ class Ledger:
         if want.usd <= left_usd:
             return "free"
         if (answer := self.look_up(want.request_hash)) is not None:
-            return Stored(answer)
+            return StoredAnswer(answer)
         left_usd += self._held_usd()
         if want.usd <= left_usd:
             return "busy"
@@ -150,13 +150,13 @@ class Ledger:
         )
 
     def lease(
-        self, want: Want, owner: str, permit: int = 0
-    ) -> Permit | Stored | Refusal | Literal["busy"]:
+        self, want: LeaseRequest, owner: str, permit: int = 0
+    ) -> Permit | StoredAnswer | Refusal | Literal["busy"]:
         """Reserve the most that a call can cost; see `decide`.
 
         permit: the permit of the rate limits, 0 for none; returned if the request is not sent.
         """
-        reply: Stored | Refusal | Literal["free", "busy"] = self.decide(want)
+        reply: StoredAnswer | Refusal | Literal["free", "busy"] = self.decide(want)
         if reply == "free":
             answer = self.look_up(want.request_hash)
             if answer is None and self._has_lost_call(want.request_hash):
@@ -164,7 +164,7 @@ class Ledger:
                 answer = self.look_up(want.request_hash)
             if answer is None:
                 return self._begin(want, owner, permit)
-            reply = Stored(answer)
+            reply = StoredAnswer(answer)
         self.used.append((permit, Usage(sent=False)))
         return reply
 
@@ -174,7 +174,7 @@ class Ledger:
             lease = _Lease(call, request_hash, usd, owner, permit)
             self._leases[call] = self._by_request[request_hash] = lease
 
-    def settle(self, result: Result) -> None:
+    def settle(self, result: CallResult) -> None:
         """Store the result of a call: its cost, and its answer unless there is one already.
 
         Settling a call again does nothing. Raises KeyError for a call that was never leased.
@@ -186,7 +186,7 @@ class Ledger:
         ).fetchone()
         if row is None:
             raise KeyError(f"call {result.call} was settled without having been leased")
-        request_hash, model, worst_usd, outcome = row
+        request_hash, model, max_usd, outcome = row
         if outcome is not None:
             return
         self._counts.add(result)
@@ -207,7 +207,7 @@ class Ledger:
             "UPDATE calls SET ended_at = ?, outcome = ?, usd = ? WHERE call = ?",
             (time.time(), result.status, usd, result.call),
         )
-        self._usd = self._usd - worst_usd + usd
+        self._usd = self._usd - max_usd + usd
         self._n_open -= 1
         if lease is not None:
             self._release(lease, result.usage)
@@ -227,7 +227,7 @@ class Ledger:
                 lost=self._n_open - len(self._leases),
             )
 
-    def _begin(self, want: Want, owner: str, permit: int) -> Permit:
+    def _begin(self, want: LeaseRequest, owner: str, permit: int) -> Permit:
         call = self.database.execute(
             "INSERT INTO calls (request_hash, purpose, model, begun_at, usd)"
             " VALUES (?, ?, ?, ?, ?)",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from neuron_atlas.tasks.models.headers import Hint
+from neuron_atlas.tasks.models.headers import RateLimitHint
 
 HEARTBEAT_S = 2.0
 LEASE_S = 15.0
@@ -23,7 +23,7 @@ LEASE_S = 15.0
 
 
 @dataclass(frozen=True)
-class Want:
+class LeaseRequest:
     """A request to send, with the most tokens that may count for it and the most it can cost."""
 
     request_hash: str
@@ -40,7 +40,7 @@ class Permit:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredAnswer:
     """The request has been answered. answer: JSON."""
 
     answer: str
@@ -67,11 +67,11 @@ class Usage:
     tokens: int | None = None
     age_s: float = 0.0
     pause_s: float | None = None
-    hint: Hint | None = None
+    hint: RateLimitHint | None = None
 
 
 @dataclass(frozen=True)
-class Result:
+class CallResult:
     """Result of a leased call.
 
     answer: JSON; None for a failed call, which counts as spent only if `maybe_billed`. usd: None
@@ -91,9 +91,9 @@ class Result:
     usage: Usage = Usage()
 
 
-Item = str | Want | Result
+AccountMessage = str | LeaseRequest | CallResult
 """A request's hash to look up, a request to lease, or the end of a call to settle."""
-Reply = Permit | Stored | Refusal | Literal["free", "busy"] | None
+AccountReply = Permit | StoredAnswer | Refusal | Literal["free", "busy"] | None
 """None: a result is stored, or there is no stored answer. free, busy: a lease is undecided; ask for
 it again. free: the rate limits have no permit yet. busy: a call under way may bring its answer or
 holds the budget it needs."""
@@ -109,7 +109,9 @@ class Account(Protocol):
     def received_folder(self) -> Path | None:
         """Where callers store answers until the account has them (see `received`)."""
 
-    async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+    async def exchange(
+        self, owner: str, items: Sequence[AccountMessage]
+    ) -> tuple[list[AccountReply], float]:
         """Return a reply to each item, and the seconds to wait before asking for undecided leases.
 
         All replies survive a crash. Settling twice is harmless. Raises KeyError for the result of a

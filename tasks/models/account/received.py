@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from neuron_atlas.tasks.models.account.messages import Result
+from neuron_atlas.tasks.models.account.messages import CallResult
 
 _SPENT = ("status", "usd", "tokens_in", "tokens_out", "seconds")
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def received_folder(ledger: Path | None, purpose: str) -> Path | None:
     return None if ledger is None else ledger.absolute().parent / "outbox" / purpose
 
 
-def store_received(path: Path, result: Result) -> None:
+def store_received(path: Path, result: CallResult) -> None:
     """Append an answer to a caller's file. Logs a warning if that fails."""
     call = {name: getattr(result, name) for name in ("call", "request_hash", "answer")}
     line = json.dumps(call | {"spent": {name: getattr(result, name) for name in _SPENT}})
@@ -50,7 +50,7 @@ class ReceivedFiles:
         self._folder = folder
         self._read: dict[Path, int] = {}
 
-    def unread(self) -> Iterator[Result]:
+    def unread(self) -> Iterator[CallResult]:
         """Yield the results added since the last call. An incomplete last line waits."""
         for path in sorted(self._folder.glob("*.jsonl")) if self._folder else ():
             try:
@@ -64,7 +64,7 @@ class ReceivedFiles:
             for line in complete.splitlines():
                 try:
                     fields = json.loads(line)
-                    yield Result(**fields.pop("spent"), **fields)
+                    yield CallResult(**fields.pop("spent"), **fields)
                 except (ValueError, KeyError, TypeError, AttributeError):
                     continue  # Cut off when the disk was full.
 

@@ -9,20 +9,20 @@ from contextlib import suppress
 from neuron_atlas.tasks.models.account.messages import (
     HEARTBEAT_S,
     Account,
-    Item,
+    AccountMessage,
+    AccountReply,
+    CallResult,
+    LeaseRequest,
     Permit,
     Refusal,
-    Reply,
-    Result,
-    Stored,
+    StoredAnswer,
     Usage,
-    Want,
 )
 from neuron_atlas.tasks.models.account.received import store_received
 
 _WANTS = 64
 """Requests to lease in one message, at most."""
-_Pending = tuple[Item, asyncio.Future[Reply]]
+_Pending = tuple[AccountMessage, asyncio.Future[AccountReply]]
 
 
 class AccountSession:
@@ -52,7 +52,7 @@ class AccountSession:
         for _, reply in self._wants:
             reply.cancel()
         for call in self._leased:
-            self._ask(Result(call, "stopped", maybe_billed=True))
+            self._ask(CallResult(call, "stopped", maybe_billed=True))
         self._is_closing = True
         self._has_news.set()
         await self._exchanging
@@ -62,9 +62,9 @@ class AccountSession:
     async def look_up(self, request_hash: str) -> str | None:
         """Return the stored answer (JSON) to a request, or None."""
         reply = await self._ask(request_hash)
-        return reply.answer if isinstance(reply, Stored) else None
+        return reply.answer if isinstance(reply, StoredAnswer) else None
 
-    async def lease(self, want: Want) -> Permit | Stored | Refusal:
+    async def lease(self, want: LeaseRequest) -> Permit | StoredAnswer | Refusal:
         """Wait for a permit to send a request, its stored answer, or a refusal."""
         pending = self._ask(want)
         try:
@@ -73,24 +73,24 @@ class AccountSession:
             if pending.done() and not pending.cancelled() and pending.exception() is None:
                 self._give_back(pending.result())
             raise
-        assert isinstance(reply, Permit | Stored | Refusal)
+        assert isinstance(reply, Permit | StoredAnswer | Refusal)
         return reply
 
-    async def settle(self, result: Result) -> None:
+    async def settle(self, result: CallResult) -> None:
         """Store the result of a call. Its answer survives this process from now on."""
         if self._received is not None and result.answer is not None:
             store_received(self._received, result)
         await self._ask(result)
 
-    def _ask(self, item: Item) -> asyncio.Future[Reply]:
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        (self._wants if isinstance(item, Want) else self._items).append((item, reply))
+    def _ask(self, item: AccountMessage) -> asyncio.Future[AccountReply]:
+        reply: asyncio.Future[AccountReply] = asyncio.get_running_loop().create_future()
+        (self._wants if isinstance(item, LeaseRequest) else self._items).append((item, reply))
         self._has_news.set()
         return reply
 
-    def _give_back(self, reply: Reply) -> None:
+    def _give_back(self, reply: AccountReply) -> None:
         if isinstance(reply, Permit):
-            self._ask(Result(reply.call, "stopped", usage=Usage(sent=False)))
+            self._ask(CallResult(reply.call, "stopped", usage=Usage(sent=False)))
 
     async def _exchange_all(self) -> None:
         wait_s = HEARTBEAT_S
@@ -114,8 +114,10 @@ class AccountSession:
             if not any(isinstance(reply, str) for reply in replies):
                 wait_s = 0.0 if self._wants else HEARTBEAT_S
 
-    def _pass_on(self, item: Item, waiting: asyncio.Future[Reply], reply: Reply) -> None:
-        if isinstance(item, Result):
+    def _pass_on(
+        self, item: AccountMessage, waiting: asyncio.Future[AccountReply], reply: AccountReply
+    ) -> None:
+        if isinstance(item, CallResult):
             self._leased.discard(item.call)
         if isinstance(reply, Permit):
             self._leased.add(reply.call)
@@ -126,7 +128,7 @@ class AccountSession:
 
     def _fail(self, pending: Sequence[_Pending], error: Exception) -> None:
         for item, waiting in pending:
-            self._is_delivered &= not isinstance(item, Result)
+            self._is_delivered &= not isinstance(item, CallResult)
             if not waiting.done():
                 waiting.set_exception(error)
                 waiting.exception()  # Read here, because no caller may wait for it.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from neuron_atlas.tasks.models.account.messages import Result
+from neuron_atlas.tasks.models.account.messages import CallResult
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=20_000))
 
-    def add(self, result: Result) -> None:
+    def add(self, result: CallResult) -> None:
         """Count a call of this run that ended."""
         self.outcomes[result.status] += 1
         if result.answer is not None:

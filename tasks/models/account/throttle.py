@@ -30,12 +30,12 @@ _IN_LINE_S = 1.0
 class Throttle:
     """Deal permits to programs that share the limits of an account. clock: seconds.
 
-    Attributes: dealt_at: when `deal` was last called, or this was made (s, of the clock).
+    Attributes: last_exchange_at: when `exchange_permits` was last called (clock, s).
     """
 
     def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic):
         self._clock, self._settings = clock, settings
-        self.dealt_at = clock()
+        self.last_exchange_at = clock()
         self._requests = _Rate(settings.requests_per_minute)
         self._tokens = _Rate(settings.tokens_per_minute)
         self._permits: dict[int, _Permit] = {}
@@ -45,7 +45,7 @@ class Throttle:
         self._resume_at = self._slowed_at = float("-inf")
         self._pace_then = 1.0
 
-    def change(self, settings: LimitSettings) -> LimitSettings:
+    def set_limits(self, settings: LimitSettings) -> LimitSettings:
         """Set new limits and return the previous ones. Permits in use still count."""
         before, self._settings = self._settings, settings
         self._requests.configured = settings.requests_per_minute
@@ -58,15 +58,15 @@ class Throttle:
         since = self._clock() - self._slowed_at
         return min(1.0, self._pace_then + since / _RECOVERY_S)
 
-    def deal(
+    def exchange_permits(
         self, program: str, used: Sequence[tuple[int, Usage]], wants: Sequence[int]
     ) -> tuple[list[int], float]:
         """Take back permits, and return permits for the first calls that a program wants.
 
         wants: the most tokens of each call. Returns the permits and the seconds until asking again
-        is worthwhile. Programs take turns; each call of `deal` is also a heartbeat.
+        is worthwhile. Programs take turns; each call of `exchange_permits` is also a heartbeat.
         """
-        self._heartbeats[program] = self.dealt_at = now = self._clock()
+        self._heartbeats[program] = self.last_exchange_at = now = self._clock()
         for permit, usage in used:
             self.settle(permit, usage)
         self.expire()
@@ -134,9 +134,11 @@ class Throttle:
         if usage.hint is not None:
             hint = usage.hint
             self._requests.apply_hint(
-                hint.limit_requests, hint.left_requests, permit.requests_then, now
+                hint.limit_requests, hint.remaining_requests, permit.requests_then, now
             )
-            self._tokens.apply_hint(hint.limit_tokens, hint.left_tokens, permit.tokens_then, now)
+            self._tokens.apply_hint(
+                hint.limit_tokens, hint.remaining_tokens, permit.tokens_then, now
+            )
         if usage.pause_s is not None:
             self._slow_down(permit, usage.pause_s, now)
 

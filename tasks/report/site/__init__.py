@@ -5,7 +5,7 @@
       app/                  its scripts and style
       data/index.js         the index: layers, types, explainers, counts
       data/table/           columns of the table, one file per layer
-      data/accounts/        score columns, one file per layer and pair of explainer and simulator
+      data/scores/          score columns, one file per layer and pair of explainer and simulator
       data/words/           explanations in the table, one file per layer and explainer
       data/neurons/         details of each neuron, CHUNK neurons per file
       data/samples/         tokens and sizes of the samples, SAMPLE_CHUNK samples per file

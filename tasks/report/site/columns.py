@@ -22,8 +22,8 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
 )
 from neuron_atlas.tasks.report.inputs import LayerFiles, read_types
-from neuron_atlas.tasks.report.site.layout import account_key, data_file, table_key, words_key
-from neuron_atlas.tasks.report.site.script import packed, write_script
+from neuron_atlas.tasks.report.site.layout import data_file, scores_key, table_key, words_key
+from neuron_atlas.tasks.report.site.script import to_base64, write_script
 
 UNEXPLAINED = "not explained"
 UNSCORED = "not scored"
@@ -47,7 +47,7 @@ _MEASURES = ("correlation", "ci_low", "ci_high", "control_other", "margin")
 
 
 @dataclass(frozen=True)
-class Accounts:
+class ScorePairs:
     """Explainers and simulators of a run, in the order of the site.
 
     level: the largest q with which a neuron beats its controls. A run without explanations has one
@@ -64,15 +64,15 @@ class Accounts:
         return asdict(self)
 
     @staticmethod
-    def from_json(plain: Mapping[str, Any]) -> Accounts:
+    def from_json(plain: Mapping[str, Any]) -> ScorePairs:
         """Return the object whose to_json gave `plain`."""
         pairs = tuple((explainer, simulator) for explainer, simulator in plain["pairs"])
-        return Accounts(tuple(plain["explainers"]), pairs, plain["level"])
+        return ScorePairs(tuple(plain["explainers"]), pairs, plain["level"])
 
 
-def list_accounts(
+def list_score_pairs(
     explanations: Sequence[Path], scores: Sequence[Path], aggregates: Sequence[Path]
-) -> Accounts:
+) -> ScorePairs:
     """List explainers and simulators in the order in which the tables name them."""
     explained, scored = (
         pl.DataFrame(read_table(paths, spec, columns)).unique(maintain_order=True)
@@ -88,10 +88,10 @@ def list_accounts(
         for simulator in scored.filter(explainer=explainer)["simulator"].to_list() or [""]
     ]
     levels = read_table(aggregates, SCORE_AGGREGATES, ["level"])["level"].drop_null().to_pylist()
-    return Accounts(tuple(explainers), tuple(pairs), levels[0] if levels else None)
+    return ScorePairs(tuple(explainers), tuple(pairs), levels[0] if levels else None)
 
 
-def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str, Any]:
+def write_columns(site: Path, files: LayerFiles, pairs: ScorePairs) -> dict[str, Any]:
     """Write a layer's columns. Return its entry for the index (`write_index`)."""
     types = pl.DataFrame(read_types(files)).fill_nan(None)
     neurons = types.select("neuron")
@@ -101,18 +101,18 @@ def write_columns(site: Path, files: LayerFiles, accounts: Accounts) -> dict[str
     scored = pl.DataFrame(
         read_table(files["scores"], SCORES).filter(pa.compute.field("tokens") == "all")
     )
-    for number, explainer in enumerate(accounts.explainers):
+    for number, explainer in enumerate(pairs.explainers):
         mine = neurons.join(explained.filter(explainer=explainer), on="neuron", how="left")
         _write(site, words_key(number, files.layer), _words(mine["text"]))
     seen: set[str] = set()
-    for number, (explainer, simulator) in enumerate(accounts.pairs):
+    for number, (explainer, simulator) in enumerate(pairs.pairs):
         mine = neurons.join(explained.filter(explainer=explainer), on="neuron", how="left")
         its = scored.filter(explainer=explainer, simulator=simulator)
         of_neuron = neurons.join(its, on="neuron", how="left")
         outcome = _outcome(mine, of_neuron)
         seen |= set(outcome)
-        made = _scored(of_neuron, outcome, accounts.level)
-        _write(site, account_key(number, files.layer), made)
+        made = _scored(of_neuron, outcome, pairs.level)
+        _write(site, scores_key(number, files.layer), made)
     return {
         "layer": files.layer,
         "neurons": types.height,
@@ -130,10 +130,10 @@ def _write(site: Path, key: str, value: Any) -> None:
 
 def _typed(types: pl.DataFrame, files: LayerFiles) -> Mapping[str, str]:
     columns = {
-        "neuron": packed(types["neuron"].to_numpy().astype(np.uint32)),
+        "neuron": to_base64(types["neuron"].to_numpy().astype(np.uint32)),
         "type": _coded(types["type"], TYPES),
-        "scale": packed(types["scale"].fill_null(0).to_numpy().astype(np.float32)),
-        "shares": packed(
+        "scale": to_base64(types["scale"].fill_null(0).to_numpy().astype(np.float32)),
+        "shares": to_base64(
             np.rint(
                 types.select(TYPE_COLUMNS.values()).fill_null(0).to_numpy().clip(0, 1) * 255
             ).astype(np.uint8)
@@ -150,7 +150,9 @@ def _typed(types: pl.DataFrame, files: LayerFiles) -> Mapping[str, str]:
 
 def _coded(words: pl.Series, known: Sequence[str]) -> str:
     codes = {word: code for code, word in enumerate(known)}
-    return packed(words.replace_strict(codes, default=len(known), return_dtype=pl.UInt8).to_numpy())
+    return to_base64(
+        words.replace_strict(codes, default=len(known), return_dtype=pl.UInt8).to_numpy()
+    )
 
 
 def _outcome(explained: pl.DataFrame, scored: pl.DataFrame) -> pl.Series:
@@ -164,9 +166,9 @@ def _outcome(explained: pl.DataFrame, scored: pl.DataFrame) -> pl.Series:
 def _scored(scored: pl.DataFrame, outcome: pl.Series, level: float | None) -> dict[str, str]:
     beats = pl.col("q") <= (level if level is not None else -1.0)
     return {
-        **{name: packed(_steps(scored[name])) for name in _MEASURES},
+        **{name: to_base64(_steps(scored[name])) for name in _MEASURES},
         "outcome": _coded(outcome, OUTCOMES),
-        "beats": packed(
+        "beats": to_base64(
             scored.select(beats.fill_null(value=False)).to_series().to_numpy().astype(np.uint8)
         ),
     }

@@ -10,7 +10,7 @@ import numpy as np
 from neuron_atlas.tasks.artifacts import HISTOGRAMS, MOMENTS, NEURON_TESTS, RESPONSES, ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 from neuron_atlas.tasks.report.record import NeuronRecord
-from neuron_atlas.tasks.report.site.script import short
+from neuron_atlas.tasks.report.site.script import round_significant
 
 STATISTICS = (MOMENTS, HISTOGRAMS, RESPONSES, NEURON_TESTS)
 """Source tables of the facts. Runs without tests lack the last one."""
@@ -40,21 +40,25 @@ def neuron_facts(record: NeuronRecord) -> dict[str, Any]:
     if "tested_types" in rows:
         tested = rows["tested_types"]
         facts["tested"] = {"type": tested["type_tested"]}
-        facts["tested"] |= {name: short(tested[name]) for name in _TESTED}
+        facts["tested"] |= {name: round_significant(tested[name]) for name in _TESTED}
     return facts
 
 
 def _moments(row: Mapping[str, Any], role: str) -> list[float | None]:
     count, m2 = row[f"n_{role}"], row[f"m2_{role}"]
-    deviation = short((m2 / count) ** 0.5) if count and m2 is not None and m2 >= 0 else None
-    mean, highest, positive = (short(row[f"{name}_{role}"]) for name in ("mean", "max", "positive"))
+    deviation = (
+        round_significant((m2 / count) ** 0.5) if count and m2 is not None and m2 >= 0 else None
+    )
+    mean, highest, positive = (
+        round_significant(row[f"{name}_{role}"]) for name in ("mean", "max", "positive")
+    )
     return [count, mean, deviation, highest, positive]
 
 
 def _responses(row: Mapping[str, Any]) -> dict[str, Any]:
     words = zip(row["favourites"] or (), row["favourite_shares"] or (), strict=True)
     return {
-        "favourites": [[word, short(share, 3)] for word, share in words][:_FAVOURITES],
+        "favourites": [[word, round_significant(share, 3)] for word, share in words][:_FAVOURITES],
         "seen_words": (row["seen_words"] or [])[:_FAVOURITES],
-        "concentration": short(row["concentration"], 3),
+        "concentration": round_significant(row["concentration"], 3),
     }

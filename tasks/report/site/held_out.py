@@ -12,8 +12,8 @@ from neuron_atlas.tasks.artifacts import RANDOM_TRACES, SIMULATIONS, TRACES
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, activation_records
 from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles, read_neurons
 from neuron_atlas.tasks.report.record import NeuronRecord
-from neuron_atlas.tasks.report.site.script import short
-from neuron_atlas.tasks.report.site.traces import drawn_bytes
+from neuron_atlas.tasks.report.site.script import round_significant
+from neuron_atlas.tasks.report.site.traces import encode_trace
 
 DRAWS = ("exemplar", "random")
 _COLUMNS = ("neuron", "explainer", "simulator", "sample_id", "draw", "visual", "text")
@@ -45,7 +45,12 @@ def read_held_out(
     for neuron, draws in chosen.items():
         by_sample, scale = real.setdefault((neuron,), {}), records[neuron].scale
         rows = [
-            [one, draw, *drawn_bytes(by_sample[one], scale, catalog), short(_peak(by_sample[one]))]
+            [
+                one,
+                draw,
+                *encode_trace(by_sample[one], scale, catalog),
+                round_significant(_peak(by_sample[one])),
+            ]
             for one, draw in draws.items()
             if one in by_sample
         ]
@@ -56,8 +61,8 @@ def read_held_out(
         highest = max(map(_peak, simulation.values()))
         traces = [
             [
-                *drawn_bytes(simulation[one], highest, catalog),
-                short(_correlation(simulation[one], by_sample[one]), 3),
+                *encode_trace(simulation[one], highest, catalog),
+                round_significant(_correlation(simulation[one], by_sample[one]), 3),
             ]
             if one in simulation
             else None

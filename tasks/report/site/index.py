@@ -10,12 +10,12 @@ import numpy as np
 
 from neuron_atlas.tasks.artifacts import TESTED_TYPES, TYPES
 from neuron_atlas.tasks.artifacts.histogram import bin_edges
-from neuron_atlas.tasks.report.pages import environment, stylesheet
-from neuron_atlas.tasks.report.palette import heat_colours
+from neuron_atlas.tasks.report.pages import stylesheet, template_environment
+from neuron_atlas.tasks.report.palette import heat_colors
 from neuron_atlas.tasks.report.settings import About
-from neuron_atlas.tasks.report.site.columns import NO_NUMBER, OUTCOMES, STEPS, Accounts
+from neuron_atlas.tasks.report.site.columns import NO_NUMBER, OUTCOMES, STEPS, ScorePairs
 from neuron_atlas.tasks.report.site.layout import CHUNK, PER_FOLDER, SAMPLE_CHUNK, data_file
-from neuron_atlas.tasks.report.site.script import write_script, write_whole
+from neuron_atlas.tasks.report.site.script import write_atomically, write_script
 from neuron_atlas.tasks.report.wording import TYPE_MEANINGS
 
 SCRIPTS = (
@@ -29,7 +29,7 @@ SCRIPTS = (
     "controls",
     "table",
     "exemplars",
-    "accounts",
+    "explanations",
     "neuron",
     "main",
 )
@@ -40,7 +40,7 @@ _APP = Path(__file__).parent / "app"
 def write_index(
     site: Path,
     layers: Sequence[Mapping[str, Any]],
-    accounts: Accounts,
+    pairs: ScorePairs,
     about: About,
     title: str,
 ) -> None:
@@ -60,9 +60,9 @@ def write_index(
             "meanings": TYPE_MEANINGS,
             "tested_types": list(TESTED_TYPES),
             "rules": ["paper", "tested"] if tested else ["paper"],
-            "explainers": list(accounts.explainers),
-            "accounts": [list(pair) for pair in accounts.pairs],
-            "level": accounts.level,
+            "explainers": list(pairs.explainers),
+            "pairs": [list(pair) for pair in pairs.pairs],
+            "level": pairs.level,
             "outcomes": list(OUTCOMES),
             "seen_outcomes": [one for one in OUTCOMES if one in seen],
             "steps": STEPS,
@@ -71,13 +71,15 @@ def write_index(
             "sample_chunk": SAMPLE_CHUNK,
             "per_folder": PER_FOLDER,
             "edges": [float(edge) for edge in bin_edges()[1:]],
-            "heat": heat_colours(np.linspace(0, 1, 256)).tolist(),
+            "heat": heat_colors(np.linspace(0, 1, 256)).tolist(),
         },
     )
-    template = environment("neuron_atlas.tasks.report.site", "app").get_template("index.html")
+    template = template_environment("neuron_atlas.tasks.report.site", "app").get_template(
+        "index.html"
+    )
     page = template.render(title=title, scripts=SCRIPTS)
-    write_whole(site / "index.html", page.encode())
+    write_atomically(site / "index.html", page.encode())
     for name in SCRIPTS:
-        write_whole(site / "app" / f"{name}.js", (_APP / f"{name}.js").read_bytes())
+        write_atomically(site / "app" / f"{name}.js", (_APP / f"{name}.js").read_bytes())
     style = "\n".join([stylesheet(), (_APP / "site.css").read_text(encoding="utf-8")])
-    write_whole(site / "app" / "site.css", style.encode())
+    write_atomically(site / "app" / "site.css", style.encode())

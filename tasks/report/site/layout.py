@@ -32,7 +32,7 @@ class SitePart:
     stop: int
 
 
-def cut_layer(files: LayerFiles) -> list[SitePart]:
+def split_layer(files: LayerFiles) -> list[SitePart]:
     """Return the work items of one layer."""
     rows = sum(row_count(path) for path in files["types"])
     return [SitePart(files.layer, start, min(start + PART, rows)) for start in range(0, rows, PART)]
@@ -43,9 +43,9 @@ def table_key(layer: int) -> str:
     return f"table/{layer}"
 
 
-def account_key(account: int, layer: int) -> str:
+def scores_key(pair: int, layer: int) -> str:
     """Return the key of a layer's columns for one pair of explainer and simulator."""
-    return f"accounts/{account}/{layer}"
+    return f"scores/{pair}/{layer}"
 
 
 def words_key(explainer: int, layer: int) -> str:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import NO_SAMPLE, exemplars
+from neuron_atlas.tasks.artifacts import NO_SAMPLE, exemplars_spec
 from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles, read_neurons, read_types
 from neuron_atlas.tasks.report.record import NeuronRecord, ScoredExplanation, read_records
 from neuron_atlas.tasks.report.settings import SiteSettings
 from neuron_atlas.tasks.report.site.facts import STATISTICS, neuron_facts
 from neuron_atlas.tasks.report.site.held_out import read_held_out
 from neuron_atlas.tasks.report.site.layout import CHUNK, SitePart, data_file, neurons_key
-from neuron_atlas.tasks.report.site.script import short, write_script
-from neuron_atlas.tasks.report.site.traces import drawn_bytes
+from neuron_atlas.tasks.report.site.script import round_significant, write_script
+from neuron_atlas.tasks.report.site.traces import encode_trace
 
 _Slot = tuple[int, float, int]
 """An exemplar: sample id, peak, and 0 for a peak in the image or 1 for a peak in the text."""
@@ -59,7 +59,7 @@ def write_neurons(
     sample_ids: set[int] = set()
 
     def describe(record: NeuronRecord) -> dict[str, Any]:
-        drawn = settings.exemplars if record.accounts else settings.exemplars_of_others
+        drawn = settings.exemplars if record.explanations else settings.exemplars_of_others
         slots = ranked[record.neuron][: max(drawn, settings.listed)]
         held = held_out.get(record.neuron, _NOT_HELD_OUT)
         sample_ids.update(slot[0] for slot in (*slots, *held["samples"]))
@@ -76,35 +76,37 @@ def _describe(
 
     def heat(sample_id: int) -> Collection[str]:
         one = traces.get(sample_id)
-        return ("", "") if one is None else drawn_bytes(one, one.scale, one.catalog)
+        return ("", "") if one is None else encode_trace(one, one.scale, one.catalog)
 
     return {
         "neuron": record.neuron,
         "type": record.type,
-        "shares": [short(share, 3) or 0 for share in record.shares.values()],
+        "shares": [round_significant(share, 3) or 0 for share in record.shares.values()],
         "n_exemplars": record.row["n_exemplars"],
-        "scale": short(record.row["scale"], 6),
+        "scale": round_significant(record.row["scale"], 6),
         **neuron_facts(record),
-        "exemplars": [[one, short(peak), role, *heat(one)] for one, peak, role in strong],
-        "weaker": [[one, short(peak), role] for one, peak, role in weaker],
-        "accounts": [_account(account) for account in record.accounts],
+        "exemplars": [
+            [one, round_significant(peak), role, *heat(one)] for one, peak, role in strong
+        ],
+        "weaker": [[one, round_significant(peak), role] for one, peak, role in weaker],
+        "explanations": [_explanation(scored) for scored in record.explanations],
     }
 
 
-def _account(account: ScoredExplanation) -> dict[str, Any]:
+def _explanation(scored: ScoredExplanation) -> dict[str, Any]:
     """Return an explanation with its scores, without empty values."""
-    row = account.explanation
+    row = scored.explanation
     omitted = ("layer", "neuron", "type", "explainer")
     return {
         **{name: row[name] or "" for name in _EXPLANATION_COLUMNS},
-        "confidence": short(row["confidence"], 3),
+        "confidence": round_significant(row["confidence"], 3),
         "scores": [
             {
-                name: short(value) if isinstance(value, float) else value
+                name: round_significant(value) if isinstance(value, float) else value
                 for name, value in score.items()
                 if name not in omitted and value is not None and value != ""
             }
-            for score in account.scores
+            for score in scored.scores
         ],
     }
 
@@ -118,7 +120,7 @@ def _write_chunks(site: Path, part: SitePart, details: Iterator[dict[str, Any]])
 
 def _ranked(files: LayerFiles, neurons: Sequence[int], top_n: int) -> dict[int, list[_Slot]]:
     """Return the captured exemplars of each neuron, strongest first."""
-    table = read_neurons(files, exemplars(top_n), neurons)
+    table = read_neurons(files, exemplars_spec(top_n), neurons)
     columns = [
         _values(table[name]).reshape(-1, top_n).tolist()
         for name in ("sample_id", "peak", "peak_role")

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from neuron_atlas.tasks.artifacts.regions import heat_over
+from neuron_atlas.tasks.artifacts.regions import activation_map
 from neuron_atlas.tasks.report.inputs import SampleFiles
-from neuron_atlas.tasks.report.pictures import open_view
+from neuron_atlas.tasks.report.pictures import open_scaled_view
 from neuron_atlas.tasks.report.settings import SiteSettings
 from neuron_atlas.tasks.report.site.layout import SAMPLE_CHUNK, data_file, image_file, samples_key
-from neuron_atlas.tasks.report.site.script import write_script, write_whole
+from neuron_atlas.tasks.report.site.script import write_atomically, write_script
 from neuron_atlas.tasks.samples.catalog import Catalog
 
 BATCH = 16 * SAMPLE_CHUNK
 """Samples per work item."""
 
 
-def cut_samples(sample_ids: Iterable[int]) -> list[tuple[int, ...]]:
+def split_samples(sample_ids: Iterable[int]) -> list[tuple[int, ...]]:
     """Split sample ids into work items. All samples of a file are in the same item."""
     ordered = sorted(set(sample_ids))
     return [tuple(group) for _, group in groupby(ordered, key=lambda one: one // BATCH)]
@@ -46,12 +46,12 @@ def write_samples(
 def _describe(site: Path, sample_id: int, catalog: Catalog, settings: SiteSettings) -> Any:
     sample = catalog.samples.get(sample_id)
     if sample is None:
-        return {"problem": open_view(catalog, sample_id)[1]}
+        return {"problem": open_scaled_view(catalog, sample_id)[1]}
     described: dict[str, Any] = {"id": sample.source_id, "tokens": list(sample.tokens)}
     if sample.regions:
-        grid = heat_over(sample.view, np.zeros(sample.n_visual, np.float32)).shape
+        grid = activation_map(sample.view, np.zeros(sample.n_visual, np.float32)).shape
         described |= {"size": [sample.view.width, sample.view.height], "grid": list(grid)}
-    picture, problem = open_view(catalog, sample_id, settings.image_px)
+    picture, problem = open_scaled_view(catalog, sample_id, settings.image_px)
     if picture is None:
         return described | {"problem": problem}
     return described | {"image": _write_image(site, picture, settings.image_quality)}
@@ -64,5 +64,5 @@ def _write_image(site: Path, picture: Image.Image, quality: int) -> str:
     name = image_file(hashlib.sha256(content).hexdigest(), "webp")
     path = site / name
     if not path.is_file():
-        write_whole(path, content)
+        write_atomically(path, content)
     return name.as_posix()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neuron_atlas.tasks.artifacts.location import writing
+from neuron_atlas.tasks.artifacts.location import atomic_file
 
 _CALL = "atlas"
 
@@ -28,23 +28,23 @@ def script_text(key: str, value: Any) -> str:
 
 def write_script(path: Path, key: str, value: Any) -> int:
     """Write the script atomically. Return its size in bytes. Raises ValueError or DiskFullError."""
-    return write_whole(path, script_text(key, value).encode("ascii"))
+    return write_atomically(path, script_text(key, value).encode("ascii"))
 
 
-def write_whole(path: Path, content: bytes) -> int:
+def write_atomically(path: Path, content: bytes) -> int:
     """Write a file atomically: it is complete or absent. Return its size. Raises DiskFullError."""
-    with writing(path) as unfinished:
+    with atomic_file(path) as unfinished:
         unfinished.write_bytes(content)
     return len(content)
 
 
-def packed(values: np.ndarray) -> str:
+def to_base64(values: np.ndarray) -> str:
     """Encode an array's bytes, little-endian, in base64. An empty array gives ""."""
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
     return base64.b64encode(np.ascontiguousarray(little).tobytes()).decode("ascii")
 
 
-def short(value: float | None, digits: int = 4) -> float | None:
+def round_significant(value: float | None, digits: int = 4) -> float | None:
     """Round a number to some significant digits. None, NaN and infinity give None."""
     if value is None or not math.isfinite(value):
         return None

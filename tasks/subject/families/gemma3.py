@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, whole_image_grid
 from neuron_atlas.tasks.subject.settings import SubjectError
 
 
@@ -19,4 +19,4 @@ def lay_out(sample: ProcessedSample) -> list[Grid]:
             'supported; set "do_pan_and_scan": false in the model\'s processor configuration'
         )
     side = math.isqrt(sample.config.mm_tokens_per_image)
-    return [whole(image, size, side, side) for image, size in enumerate(sample.sizes)]
+    return [whole_image_grid(image, size, side, side) for image, size in enumerate(sample.sizes)]

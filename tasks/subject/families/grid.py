@@ -57,7 +57,7 @@ def visual_mask(grids: Sequence[Grid]) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def tiles(image: int, size: tuple[int, int], rows: int, columns: int, side: int) -> list[Grid]:
+def tile_grids(image: int, size: tuple[int, int], rows: int, columns: int, side: int) -> list[Grid]:
     """Return the grids of an image cut into equal tiles of side x side tokens, in row-major order.
 
     size: width and height of the image, px. rows, columns: of tiles.
@@ -80,6 +80,6 @@ def tiles(image: int, size: tuple[int, int], rows: int, columns: int, side: int)
     ]
 
 
-def whole(image: int, size: tuple[int, int], rows: int, columns: int) -> Grid:
+def whole_image_grid(image: int, size: tuple[int, int], rows: int, columns: int) -> Grid:
     """Return one grid of rows x columns tokens over a whole image of `size` (width, height) px."""
     return Grid(Region(image, rows, columns, 0.0, 0.0, float(size[0]), float(size[1])))

@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 import re
 
-from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, tiles, whole
+from neuron_atlas.tasks.subject.families.grid import (
+    Grid,
+    ProcessedSample,
+    tile_grids,
+    whole_image_grid,
+)
 
 _MARKER = re.compile(r"<row_(\d+)_col_(\d+)>|<global-img>")
 
@@ -23,6 +28,6 @@ def lay_out(sample: ProcessedSample) -> list[Grid]:
             if marker.group(1) is None:
                 break
             last = (int(marker.group(1)), int(marker.group(2)))
-        grids += tiles(image, size, *last, side)
-        grids.append(whole(image, size, side, side))
+        grids += tile_grids(image, size, *last, side)
+        grids.append(whole_image_grid(image, size, side, side))
     return grids

@@ -6,7 +6,12 @@ import math
 
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, tiles, whole
+from neuron_atlas.tasks.subject.families.grid import (
+    Grid,
+    ProcessedSample,
+    tile_grids,
+    whole_image_grid,
+)
 from neuron_atlas.tasks.subject.settings import SubjectError
 
 
@@ -34,6 +39,6 @@ def lay_out(sample: ProcessedSample) -> list[Grid]:
                     f"the processor cuts an image of {size[0]} x {size[1]} px into {n_tiles} "
                     f"tiles, but InternVL's rule gives {rows} x {columns}"
                 )
-            grids += tiles(image, size, rows, columns, side)
-        grids.append(whole(image, size, side, side))
+            grids += tile_grids(image, size, rows, columns, side)
+        grids.append(whole_image_grid(image, size, side, side))
     return grids

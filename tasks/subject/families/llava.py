@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample
-from neuron_atlas.tasks.subject.geometry import image_view
+from neuron_atlas.tasks.subject.geometry import visible_box
 
 
 def lay_out(sample: ProcessedSample) -> list[Grid]:
@@ -13,6 +13,6 @@ def lay_out(sample: ProcessedSample) -> list[Grid]:
     grids = []
     for image, size in enumerate(sample.sizes):
         height, width = sample.inputs["pixel_values"][image].shape[-2:]
-        view = image_view(sample.processor.image_processor, *size)
+        view = visible_box(sample.processor.image_processor, *size)
         grids.append(Grid(Region(image, height // patch, width // patch, *view)))
     return grids

@@ -9,7 +9,7 @@ from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, whole_image_grid
 
 _LARGEST_UNSHRUNK = 1.1
 """OneVision shrinks a grid whose sides exceed the limit by more than this factor."""
@@ -62,7 +62,7 @@ def _any_resolution(sample: ProcessedSample, image: int) -> tuple[Grid, Grid]:
         (left + columns * patch) * scale_x,
         (top + rows * patch) * scale_y,
     )
-    return whole(image, size, side, side), Grid(region, row_ends=True)
+    return whole_image_grid(image, size, side, side), Grid(region, row_ends=True)
 
 
 def _shrink(sample: ProcessedSample, grid: Grid) -> Grid:

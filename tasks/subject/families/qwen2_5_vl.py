@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, whole
+from neuron_atlas.tasks.subject.families.grid import Grid, ProcessedSample, whole_image_grid
 
 
 def lay_out(sample: ProcessedSample) -> list[Grid]:
@@ -12,6 +12,6 @@ def lay_out(sample: ProcessedSample) -> list[Grid]:
         return []
     patches = sample.inputs["image_grid_thw"].tolist()
     return [
-        whole(image, size, rows // merge_size, columns // merge_size)
+        whole_image_grid(image, size, rows // merge_size, columns // merge_size)
         for image, (size, (_, rows, columns)) in enumerate(zip(sample.sizes, patches, strict=True))
     ]

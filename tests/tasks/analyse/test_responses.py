@@ -7,7 +7,7 @@ import pytest
 
 from neuron_atlas.tasks.analyse.responses import responses
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
-from neuron_atlas.tasks.analyse.words import lexicon, list_words
+from neuron_atlas.tasks.analyse.words import build_lexicon, list_words
 from neuron_atlas.tasks.artifacts import MOMENTS, RESPONSES, TRACES, WORDS, write_table
 from tests.tasks.report.synthetic import catalog, sample
 
@@ -19,7 +19,7 @@ TEXTS = {
     **dict.fromkeys(range(24, 30), ("A", " thing", ".")),
 }
 CATALOG = catalog(*(sample(number, tokens=tokens) for number, tokens in TEXTS.items()))
-LEXICON = lexicon(list_words(CATALOG))
+LEXICON = build_lexicon(list_words(CATALOG))
 
 Exemplar = tuple[int, Sequence[float], Sequence[float]]
 """A sample with the activations at its visual and text tokens."""
@@ -71,12 +71,12 @@ def test_a_token_belongs_to_its_word_and_a_full_stop_to_itself():
 
 def test_the_lexicon_keeps_the_order_of_the_tokens_and_which_texts_have_a_word():
     words = list_words(catalog(*(sample(n, tokens=TEXTS[n]) for n in (0, 3, 9))))
-    known = lexicon(words)
+    known = build_lexicon(words)
     assert known.words[known.tokens].tolist() == [
         word for row in words["words"].to_pylist() for word in row
     ]
     a = known.words.tolist().index("a")
-    assert known.present.toarray()[:, a].tolist() == [1, 1, 1]
+    assert known.contains.toarray()[:, a].tolist() == [1, 1, 1]
     assert words.schema.equals(WORDS.schema)
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from neuron_atlas.tasks.analyse.agreement import type_agreement, type_kappa
-from neuron_atlas.tasks.analyse.shares import wilson
+from neuron_atlas.tasks.analyse.shares import wilson_interval
 from neuron_atlas.tasks.analyse.summary import summarize_types
 from neuron_atlas.tasks.artifacts import ALL_LAYERS, NEURON_TESTS, RESPONSES, TESTED_TYPES, TYPES
 from tests.tasks.report.synthetic import neuron_types
@@ -38,7 +38,7 @@ def tables(tested: bool = True) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize(("n", "of"), [(0, 10), (3, 10), (10, 10), (5000, 352_256), (1, 1)])
 def test_an_interval_is_scipys_wilson_interval(n, of):
-    low, high = wilson(np.array([n]), np.array([of]))
+    low, high = wilson_interval(np.array([n]), np.array([of]))
     theirs = binomtest(n, of).proportion_ci(method="wilson")
     assert (low[0], high[0]) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
     assert low[0] <= n / of <= high[0]

@@ -11,7 +11,7 @@ from neuron_atlas.tasks.artifacts import (
     SCORES,
     TRACES,
     TableSpec,
-    exemplars,
+    exemplars_spec,
     layer_file,
     list_rows,
     read_batches,
@@ -117,7 +117,7 @@ def test_list_rows_gives_every_row_of_a_column_even_of_a_part_of_a_table():
     assert list_rows(table["trace"])[0].dtype == np.float16
 
 
-@pytest.mark.parametrize("spec", [*EVERY_SPEC, exemplars(50)], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [*EVERY_SPEC, exemplars_spec(50)], ids=lambda spec: spec.name)
 def test_every_table_says_what_its_columns_mean_and_what_names_a_row(spec):
     assert all(field.metadata[b"meaning"] for field in spec.schema)
     assert set(spec.key) <= set(spec.schema.names)

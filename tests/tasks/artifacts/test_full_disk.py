@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neuron_atlas.tasks.artifacts.full_disk import DiskFullError, raise_if_disk_full
-from neuron_atlas.tasks.artifacts.location import writing, writing_folder
+from neuron_atlas.tasks.artifacts.location import atomic_file, atomic_folder
 
 FULL = Path("/dev/full")
 """A device on which there is never room."""
@@ -46,12 +46,12 @@ def test_other_errors_are_left_as_they_are(tmp_path):
 
 def test_nothing_half_written_is_left(tmp_path):
     def write() -> None:
-        with writing(tmp_path / "table") as path:
+        with atomic_file(tmp_path / "table") as path:
             path.write_bytes(b"half")
             fill()
 
     def deliver() -> None:
-        with writing_folder(tmp_path / "shard") as folder:
+        with atomic_folder(tmp_path / "shard") as folder:
             folder.mkdir()
             (folder / "first").write_bytes(b"whole")
             fill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from neuron_atlas.tasks.artifacts.location import writing, writing_folder
+from neuron_atlas.tasks.artifacts.location import atomic_file, atomic_folder
 
 
 @pytest.fixture
@@ -15,9 +15,9 @@ def of_several_machines(monkeypatch):
 
 def test_one_file_that_two_write_is_that_of_one_or_the_other(of_several_machines, tmp_path):
     path = tmp_path / "table"
-    with writing(path) as first:
+    with atomic_file(path) as first:
         first.write_text("first, long", encoding="utf-8")
-        with writing(path) as second:
+        with atomic_file(path) as second:
             second.write_text("second", encoding="utf-8")
         assert path.read_text(encoding="utf-8") == "second"
     assert path.read_text(encoding="utf-8") == "first, long"
@@ -26,10 +26,10 @@ def test_one_file_that_two_write_is_that_of_one_or_the_other(of_several_machines
 
 def test_one_folder_that_two_fill_is_that_of_the_one_who_was_first(of_several_machines, tmp_path):
     folder = tmp_path / "shard"
-    with writing_folder(folder) as first:
+    with atomic_folder(folder) as first:
         first.mkdir()
         (first / "a").write_text("a", encoding="utf-8")
-        with writing_folder(folder) as second:
+        with atomic_folder(folder) as second:
             second.mkdir()
             (second / "a").write_text("a", encoding="utf-8")
             (second / "b").write_text("b", encoding="utf-8")

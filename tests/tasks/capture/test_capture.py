@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neuron_atlas.tasks.capture.batch import batches
-from neuron_atlas.tasks.capture.capture import Recording, capture
+from neuron_atlas.tasks.capture.capture import RecordSpec, capture
 from neuron_atlas.tasks.capture.memory_plan import Demand, MemoryPlan, Pass
 from neuron_atlas.tasks.capture.record import Layout
 from neuron_atlas.tasks.samples.scenes import Scenes
@@ -34,7 +34,7 @@ BATCH_SIZE = 3
 
 def captured(subject, samples, hook_point="gate", kept=ONE_PASS):
     layout = Layout(64, max(encoded.n_text for _, encoded in samples))
-    recording = Recording(LAYERS, hook_point, 4, layout, [samples[2][0]])
+    recording = RecordSpec(LAYERS, hook_point, 4, layout, [samples[2][0]])
     plan = MemoryPlan(kept, Demand(0, 0, 0, {}), BATCH_SIZE)
     return dict(capture(subject, lambda: iter(samples), recording, plan))
 

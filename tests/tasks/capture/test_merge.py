@@ -10,14 +10,14 @@ from neuron_atlas.tasks.artifacts import (
     MOMENTS,
     RANDOM_TRACES,
     TRACES,
-    exemplars,
+    exemplars_spec,
     layer_file,
     read_table,
 )
 from neuron_atlas.tasks.capture.merge import merge_layer
-from tests.tasks.capture.made_up import NEURONS, make_up, ranked, shard
+from tests.tasks.capture.synthetic import NEURONS, make_sample, ranked, shard
 
-SAMPLES = [make_up(sample_id, values=6) for sample_id in range(24)]
+SAMPLES = [make_sample(sample_id, values=6) for sample_id in range(24)]
 RANDOM_IDS = [1, 9, 22]
 TOP_N = 7
 CUTS = {
@@ -38,7 +38,7 @@ def shards(folder: Path, cut: str, top_n: int = TOP_N) -> list[Path]:
 def merged(folders: list[Path], top_n: int = TOP_N) -> dict[str, pa.Table]:
     into = folders[0].parent / "-".join(["merged", *(folder.name for folder in folders)])
     merge_layer(folders, 4, top_n, into)
-    specs = (exemplars(top_n), TRACES, RANDOM_TRACES, MOMENTS, HISTOGRAMS)
+    specs = (exemplars_spec(top_n), TRACES, RANDOM_TRACES, MOMENTS, HISTOGRAMS)
     return {spec.name: read_table(into / layer_file(spec.name, 4), spec) for spec in specs}
 
 
@@ -116,7 +116,7 @@ def test_fewer_samples_than_slots_merge_without_inventing_any(tmp_path):
 
 
 def test_a_role_that_one_shard_lacks_is_taken_from_the_others(tmp_path):
-    silent = [make_up(sample_id, silent=True) for sample_id in range(100, 104)]
+    silent = [make_sample(sample_id, silent=True) for sample_id in range(100, 104)]
     speaking = SAMPLES[:5]
     folders = [
         shard(tmp_path / name, samples, TOP_N, RANDOM_IDS)

@@ -15,9 +15,9 @@ from neuron_atlas.tasks.capture.record_tables import layer_tables
 from neuron_atlas.tasks.capture.replay import replay
 from neuron_atlas.tasks.capture.traces import store_random_traces
 from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL
-from tests.tasks.capture.made_up import CPU, NEURONS, batched, counts, make_up, ranked, record
+from tests.tasks.capture.synthetic import CPU, NEURONS, batched, counts, make_sample, ranked, record
 
-SAMPLES = [make_up(sample_id) for sample_id in (40, 3, 17, 8, 25, 2, 31, 12, 60, 5, 33, 48)]
+SAMPLES = [make_sample(sample_id) for sample_id in (40, 3, 17, 8, 25, 2, 31, 12, 60, 5, 33, 48)]
 RANDOM_IDS = [3, 25, 48]
 TOP_N = 5
 
@@ -129,7 +129,7 @@ def test_every_visual_and_text_activation_is_counted_in_its_bin_and_block(record
 def test_bins_are_told_apart_to_the_last_bit(observer):
     edges = bin_edges()[1:].astype(np.float32)
     values = np.concatenate([edges, np.nextafter(edges, 0, dtype=np.float32), -edges, [0, 3e38]])
-    sample = replace(make_up(8), activations=np.zeros((len(values) + 1, NEURONS), np.float32))
+    sample = replace(make_sample(8), activations=np.zeros((len(values) + 1, NEURONS), np.float32))
     sample.activations[1:] = values[:, None]
     roles = torch.tensor([TEMPLATE] + [TEXT] * len(values), dtype=torch.int8)
     encoded = replace(
@@ -147,7 +147,7 @@ def test_bins_are_told_apart_to_the_last_bit(observer):
 
 @pytest.mark.parametrize("observer", OBSERVERS)
 def test_what_is_no_finite_number_is_left_out_and_counted(observer):
-    broken = make_up(1)
+    broken = make_sample(1)
     visual = np.flatnonzero(broken.encoded.roles.numpy() == VISUAL)
     for token, value in zip(visual[:3], (np.nan, np.inf, -np.inf), strict=True):
         broken.activations[token] = value
@@ -185,7 +185,7 @@ def test_samples_can_be_ranked_by_their_tokens_of_one_role_alone(observer, role)
 
 @pytest.mark.parametrize("observer", OBSERVERS)
 def test_a_sample_without_a_token_of_the_roles_is_no_exemplar(observer):
-    mute = make_up(1, silent=True)
+    mute = make_sample(1, silent=True)
     mine = empty_record(NEURONS, TOP_N, Layout(6, 6), [], CPU, peak_roles=(TEXT,))
     mine.allocate_traces(CPU)
     for activations, batch in batched([mute, *SAMPLES[:2]], 3):
@@ -260,7 +260,7 @@ def test_samples_of_a_rare_length_do_not_wait_for_the_end():
 
 
 def test_traces_are_kept_in_half_precision_and_peaks_in_full():
-    sample = make_up(9)
+    sample = make_sample(9)
     sample.activations[:] = 1 + 2**-20
     mine = record([sample], 1, [], batch_size=1)
     assert mine.traces.dtype == torch.float16

@@ -15,18 +15,18 @@ from neuron_atlas.tasks.artifacts import (
     RANDOM_TRACES,
     ROLES,
     TRACES,
-    exemplars,
+    exemplars_spec,
     layer_file,
     read_table,
 )
-from neuron_atlas.tasks.capture.demand import memory_plan
+from neuron_atlas.tasks.capture.demand import plan_shard_memory
 from neuron_atlas.tasks.capture.memory_plan import Pass
 from neuron_atlas.tasks.capture.observe import observe
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.capture.shard_plan import plan_shards
 from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.samples.scenes import Scenes
-from neuron_atlas.tasks.samples.source import Record
+from neuron_atlas.tasks.samples.source import SampleRecord
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectError
 from tests.one_process import Described, capture, capture_one, classify, describe, merge
@@ -40,7 +40,7 @@ SETTINGS = CaptureSettings(top_n=TOP_N, random_samples=6, shards=1, batch_size=1
 class Talkative(Scenes):
     """Scenes whose texts have one to three sentences, so that samples differ much in length."""
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[SampleRecord]:
         for number, record in enumerate(super().records()):
             sentences = record.text.split(". ")[: 1 + number % 3]
             yield replace(record, text=". ".join(sentences).rstrip(".") + ".")
@@ -53,7 +53,7 @@ class Captured:
     folder: Path
 
     def tables(self, layer: int) -> dict[str, pa.Table]:
-        specs = (exemplars(TOP_N), TRACES, RANDOM_TRACES, HISTOGRAMS)
+        specs = (exemplars_spec(TOP_N), TRACES, RANDOM_TRACES, HISTOGRAMS)
         tables = {s.name: read_table(self.folder / layer_file(s.name, layer), s) for s in specs}
         return tables | {"types": classify(self.folder, layer, PaperRule())}
 
@@ -149,10 +149,10 @@ def test_traces_that_fit_nowhere_are_replayed_to_the_same_record(
     subject, described, captured, once
 ):
     (shard,) = plan_shards(described.descriptions, LAYERS, SETTINGS, 512)
-    demand = memory_plan(subject, shard).demand
+    demand = plan_shard_memory(subject, shard).demand
     enough_for_one = (demand.work + demand.rankings + 1.5 * demand.traces[0]) / 0.9 / 1e9
     settings = replace(SETTINGS, device_memory_gb=enough_for_one)
-    plan = memory_plan(subject, replace(shard, settings=settings))
+    plan = plan_shard_memory(subject, replace(shard, settings=settings))
     assert plan.passes == (Pass((0,), ()), Pass((3,), ()))
     assert_same(captured(settings), once)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.tasks.capture.demand import memory_plan
+from neuron_atlas.tasks.capture.demand import plan_shard_memory
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.capture.shard import capture_shard
 from neuron_atlas.tasks.capture.shard_plan import plan_shards
@@ -28,7 +28,7 @@ def test_a_shard_that_cannot_be_put_in_its_place_is_an_error_and_not_lost(
 
 def test_a_shard_whose_traces_are_replayed_says_so(subject, scenes, tmp_path, caplog):
     (shard,) = plan_shards(scenes.descriptions, [0, 1], SETTINGS, 512)
-    demand = memory_plan(subject, shard).demand
+    demand = plan_shard_memory(subject, shard).demand
     for_one = (demand.work + demand.rankings + 1.5 * demand.traces[0]) / 0.9 / 1e9
     shard = replace(shard, settings=replace(SETTINGS, device_memory_gb=for_one))
     capture_shard(subject, shard, scenes.catalog(shard.sample_ids), tmp_path / "shard")

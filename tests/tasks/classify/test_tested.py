@@ -7,7 +7,7 @@ import pytest
 
 from neuron_atlas.tasks.artifacts import NEURON_TESTS, read_table, write_table
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges
-from neuron_atlas.tasks.classify.conclude import conclude
+from neuron_atlas.tasks.classify.decide import decide_types
 from neuron_atlas.tasks.classify.exchange import exchange_p
 from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.classify.tested import TESTS, RateRule
@@ -22,7 +22,7 @@ GRID = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
 def typed(histograms: pa.Table, folder: Path, rule: RateRule = RULE) -> list[dict[str, Any]]:
     """The finished rows of one layer."""
     write_table(rule.test(histograms), NEURON_TESTS, folder / "tests.parquet")
-    conclude(rule, [folder / "tests.parquet"], [folder / "types.parquet"])
+    decide_types(rule, [folder / "tests.parquet"], [folder / "types.parquet"])
     return read_table(folder / "types.parquet", NEURON_TESTS).to_pylist()
 
 
@@ -151,7 +151,7 @@ def test_q_is_over_the_neurons_of_all_layers(tmp_path):
     written = [tmp_path / f"types-{place}.parquet" for place in range(3)]
     for table, path in zip(layers, sources, strict=True):
         write_table(table, NEURON_TESTS, path)
-    conclude(RULE, sources, written)
+    decide_types(RULE, sources, written)
     together = read_table(written, NEURON_TESTS)
     for name in TESTS:
         p = pa.concat_tables(layers)[f"p_{name}"].to_numpy()

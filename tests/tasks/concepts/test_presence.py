@@ -112,11 +112,11 @@ def test_a_colour_covers_the_patches_where_it_is_in_the_image(scenes: Described)
 def test_every_patch_of_a_scene_is_background_or_an_object(scenes: Described):
     catalog = scenes.catalog()
     for sample_id, seen in catalog.samples.items():
-        colours, background = (
+        colors, background = (
             sum(patch_coverage(t, seen) for t in catalog.concepts(sample_id) if t.kind == kind)
             for kind in ("color", "background")
         )
-        np.testing.assert_allclose(colours + background, 1, atol=0.03)
+        np.testing.assert_allclose(colors + background, 1, atol=0.03)
 
 
 @pytest.mark.parametrize(

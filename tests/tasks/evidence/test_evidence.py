@@ -18,11 +18,11 @@ from neuron_atlas.tasks.evidence.evidence import (
     Evidence,
     Purpose,
     Split,
+    balanced_samples,
     load_evidence,
-    one_to_one,
+    normalize_to_ten,
     read_traces,
     to_levels,
-    to_ten,
 )
 
 PURPOSES = get_args(Purpose)
@@ -233,8 +233,8 @@ def test_only_the_traces_of_the_neurons_asked_for_are_read(files):
 
 def test_normalising_maps_the_maximum_to_10_and_negative_values_to_0():
     activations = np.array([-3, 0, 0.5, 4], np.float32)
-    assert to_ten(activations, 4).tolist() == [0, 0, 1.25, 10]
-    assert to_ten(activations, 0).tolist() == [0, 0, 0, 0]
+    assert normalize_to_ten(activations, 4).tolist() == [0, 0, 1.25, 10]
+    assert normalize_to_ten(activations, 0).tolist() == [0, 0, 0, 0]
 
 
 def test_levels_are_the_integers_from_0_to_10():
@@ -260,7 +260,7 @@ def test_exemplars_and_random_samples_are_taken_one_to_one_evenly_from_the_more(
     kinds = [
         tuple(ActivationRecord(n, nothing, nothing) for n in range(k)) for k in (exemplars, random)
     ]
-    drawn = one_to_one(Evidence(LAYER, 3, "text", 1.0, *kinds))
+    drawn = balanced_samples(Evidence(LAYER, 3, "text", 1.0, *kinds))
     found = {
         kind: [seen.sample_id for draw, seen in drawn if draw == kind]
         for kind in ("exemplar", "random")

@@ -7,10 +7,10 @@ import pytest
 from neuron_atlas.tasks.artifacts import EXPLANATION_STATUSES, EXPLANATIONS
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
-from neuron_atlas.tasks.explain.dissect import Dissect, Match, sentence
+from neuron_atlas.tasks.explain.dissect import ConceptMatch, Dissect, explanation_sentence
 from neuron_atlas.tasks.explain.explanation import Explanation
 from neuron_atlas.tasks.explain.rows import explanation_rows
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog
 from tests.one_process import Described
 
@@ -63,7 +63,7 @@ def neuron(
 
 
 def dissect(evidence: Evidence, catalog: Catalog, explainer: Dissect | None = None) -> Explanation:
-    (explanation,) = (explainer or Dissect()).explain([evidence], catalog, Calls())
+    (explanation,) = (explainer or Dissect()).explain([evidence], catalog, CallOptions())
     assert explanation.status in EXPLANATION_STATUSES
     return explanation
 
@@ -171,7 +171,7 @@ def test_without_the_truth_the_words_of_a_text_stand_for_its_image(catalog, plai
 def test_neurons_are_answered_in_order_and_written_one_a_row(catalog):
     red, circle = to_patches(catalog, "red"), to_word(catalog, "circle")
     evidence = [neuron("text", red, circle), neuron("visual", red, circle)]
-    explanations = Dissect().explain(evidence, catalog, Calls())
+    explanations = Dissect().explain(evidence, catalog, CallOptions())
     rows = explanation_rows("dissect", evidence, explanations)
     assert rows.schema.equals(EXPLANATIONS.schema)
     assert rows["text"].to_pylist() == [explanation.text for explanation in explanations]
@@ -184,15 +184,19 @@ def test_neurons_are_answered_in_order_and_written_one_a_row(catalog):
 @pytest.mark.parametrize(
     ("visual", "text", "said"),
     [
-        (Match("red", 0.8312), None, 'Image regions that show "red" (r = 0.83 over 25 samples).'),
-        (None, Match("dog", 0.5), 'The word "dog" in the text (r = 0.50 over 25 samples).'),
         (
-            Match("top left", 1),
-            Match("left", 0.049),
+            ConceptMatch("red", 0.8312),
+            None,
+            'Image regions that show "red" (r = 0.83 over 25 samples).',
+        ),
+        (None, ConceptMatch("dog", 0.5), 'The word "dog" in the text (r = 0.50 over 25 samples).'),
+        (
+            ConceptMatch("top left", 1),
+            ConceptMatch("left", 0.049),
             'Image regions that show "top left"; the word "left" in the text '
             "(r = 1.00 and 0.05 over 25 samples).",
         ),
     ],
 )
 def test_a_sentence_says_what_was_found_and_the_figures_it_rests_on(visual, text, said):
-    assert sentence(visual, text, 25) == said
+    assert explanation_sentence(visual, text, 25) == said

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neuron_atlas.tasks.explain.draw import GAP, LEGEND, Render, draw, draw_plain
+from neuron_atlas.tasks.explain.draw import GAP, LEGEND, Render, draw_plain, draw_view
 from tests.loopback.looking import framed, heat, lit
 
 SIZE = 512
@@ -37,12 +37,12 @@ def noise(width: int = 240, height: int = 240) -> Image.Image:
     return Image.fromarray(rng.integers(60, 190, (height, width, 3), dtype=np.uint8))
 
 
-def grey(side: int = 240) -> Image.Image:
+def gray(side: int = 240) -> Image.Image:
     return Image.new("RGB", (side, side), (90, 90, 90))
 
 
 def drawn(render: Render, view: Image.Image, activations: np.ndarray, size: int = SIZE) -> Image:
-    return draw(render, view, grid(*view.size), activations, size)
+    return draw_view(render, view, grid(*view.size), activations, size)
 
 
 def cell(pixels: np.ndarray, row: int, column: int) -> np.ndarray:
@@ -97,13 +97,13 @@ def test_heat_is_where_the_neuron_is_active_and_nowhere_else_and_the_plain_half_
 def test_every_level_has_a_look_of_its_own_that_grows_away_from_the_plain_one():
     levels = [hot_at(*((0, place, float(place + first)) for place in range(5))) for first in (1, 6)]
     seen = [
-        cell(halves(drawn("heat", grey(), activations))[1], 0, place).mean(axis=(0, 1))
+        cell(halves(drawn("heat", gray(), activations))[1], 0, place).mean(axis=(0, 1))
         for activations in levels
         for place in range(5)
     ]
     steps = [np.abs(after - before).sum() for before, after in pairwise(seen)]
     assert min(steps) > 8
-    away = [np.abs(colour - 90).sum() for colour in seen]
+    away = [np.abs(color - 90).sum() for color in seen]
     assert away[-1] > 2 * away[0] > 0
     assert seen[-1][1] > seen[0][1] + 80  # From purple to yellow.
 
@@ -116,7 +116,7 @@ def test_the_picture_shows_through_the_strongest_heat():
 
 
 def test_the_strongest_patch_is_framed():
-    heated = halves(drawn("heat", grey(), hot_at((2, 3, 5.0), (4, 1, 4.0))))[1]
+    heated = halves(drawn("heat", gray(), hot_at((2, 3, 5.0), (4, 1, 4.0))))[1]
     side = HALF // GRID
     middle = 2 * side + side // 2
     assert heated[middle, 3 * side - 1].tolist() == [255] * 3
@@ -133,7 +133,7 @@ def test_a_silent_neuron_leaves_no_heat():
 
 
 def test_a_mask_leaves_light_where_the_neuron_is_active():
-    view = grey()
+    view = gray()
     picture = drawn("mask", view, hot_at((1, 4, 10.0), (3, 0, 4.0), (3, 1, 2.0)))
     pixels = np.asarray(picture, dtype=np.float32)[:-LEGEND]
     light = [cell(pixels, *at).mean() for at in ((0, 0), (3, 1), (3, 0), (1, 4))]
@@ -170,12 +170,12 @@ def test_a_crop_at_the_border_stays_within_the_picture():
 def test_a_crop_of_a_picture_that_leaves_the_neuron_silent_is_the_whole_without_a_frame():
     view = noise()
     assert drawn("crop", view, hot_at()).tobytes() == draw_plain(view, SIZE).tobytes()
-    assert len(framed(drawn("crop", grey(), hot_at()))[0]) == 0
+    assert len(framed(drawn("crop", gray(), hot_at()))[0]) == 0
 
 
 def test_of_boxes_that_overlap_the_highest_shows():
     boxes = np.array([(0, 0, 240, 240), (0, 0, 120, 120), (60, 60, 100, 100)], dtype=float)
-    picture = draw("mask", grey(), boxes, np.array([4.0, 10.0, 1.0]), SIZE)
+    picture = draw_view("mask", gray(), boxes, np.array([4.0, 10.0, 1.0]), SIZE)
     pixels = np.asarray(picture, dtype=np.float32)[:-LEGEND]
     assert pixels[170, 170].tolist() == [90] * 3
     assert pixels[400, 400].mean() == pytest.approx(90 * (0.18 + 0.82 * 0.4**0.75), abs=1)
@@ -188,7 +188,7 @@ def test_any_grid_is_laid_over_any_picture(render, cells):
     activations[-1, -1] = 10
     view = Image.new("L", (90, 45), 128)
     boxes = grid(90, 45, *cells[::-1])
-    assert draw(render, view, boxes, activations.ravel(), 200).width <= 200
+    assert draw_view(render, view, boxes, activations.ravel(), 200).width <= 200
 
 
 @pytest.mark.parametrize("size", [(240, 240), (400, 200)])

@@ -6,7 +6,7 @@ import pytest
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.explain.examples import choose_examples, peak_level
 from neuron_atlas.tasks.samples.catalog import Catalog
-from tests.tasks.explain.coloured_patches import catalog
+from tests.tasks.explain.colored_patches import catalog
 
 SCALE = 10.0
 TEXTS = {

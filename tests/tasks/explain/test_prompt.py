@@ -12,8 +12,8 @@ from neuron_atlas.tasks.explain.prompt import (
     ParsedAnswer,
     RenderedExample,
     first_messages,
+    prompt_hash,
     read_answer,
-    wording,
 )
 
 
@@ -106,18 +106,18 @@ def test_contrasts_stand_in_tags_of_their_own():
 
 def test_the_wording_has_a_name_for_what_it_is_made_of():
     names = {
-        wording(render, contrasts) for render in get_args(Render) for contrasts in (True, False)
+        prompt_hash(render, contrasts) for render in get_args(Render) for contrasts in (True, False)
     }
     assert len(names) == 2 * len(get_args(Render))
 
 
 def test_another_prompt_file_is_another_wording_only_where_it_is_used(monkeypatch):
-    before = {render: wording(render, False) for render in get_args(Render)}
+    before = {render: prompt_hash(render, False) for render in get_args(Render)}
     monkeypatch.setitem(prompt._PROMPTS, "shown-mask", "another")
-    after = {render: wording(render, False) for render in get_args(Render)}
+    after = {render: prompt_hash(render, False) for render in get_args(Render)}
     assert [render for render in before if before[render] != after[render]] == ["mask"]
     monkeypatch.setitem(prompt._PROMPTS, "visual", "another")
-    assert wording("heat", False) != before["heat"]
+    assert prompt_hash("heat", False) != before["heat"]
 
 
 def test_the_answer_is_asked_for_in_a_closed_schema():

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from neuron_atlas.tasks.models.account.messages import Account
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import Answer, ClientSettings, connect
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request import Request
@@ -23,7 +23,7 @@ def ask(
     settings: ClientSettings, account: Account | None = None, request: Request = QUESTION
 ) -> Answer:
     async def once() -> Answer:
-        async with connect(settings, Calls(account), PRICES) as connection:
+        async with connect(settings, CallOptions(account), PRICES) as connection:
             return await connection.ask(request)
 
     return asyncio.run(once())

@@ -14,9 +14,9 @@ import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.account.batches import BatchedCall, open_batches
-from neuron_atlas.tasks.models.batch import batch_sender, split
+from neuron_atlas.tasks.models.batch import open_batch_sender, split_into_batches
 from neuron_atlas.tasks.models.batch_lines import read_line
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import Answer, ClientSettings, ProviderError, connect
 from neuron_atlas.tasks.models.failures import Failure, ProviderStoppedError
 from neuron_atlas.tasks.models.prices import Price
@@ -44,17 +44,17 @@ def collect(
     """The answers to so many questions as the account has them; the others are spooled."""
 
     async def ask_all() -> list[Answer]:
-        calls = Calls(account, file=RequestFile(path, price_share=0.5))
+        calls = CallOptions(account, file=RequestFile(path, price_share=0.5))
         async with connect(settings, calls, PRICES) as connection:
             return [await connection.ask(question(number)) for number in range(count)]
 
     return asyncio.run(ask_all())
 
 
-def hand_in(settings: ClientSettings, account: LocalAccount, path: Path) -> int:
+def submit(settings: ClientSettings, account: LocalAccount, path: Path) -> int:
     async def work() -> int:
-        async with batch_sender(settings, PRICES, account) as sender:
-            return await sender.hand_in([path])
+        async with open_batch_sender(settings, PRICES, account) as sender:
+            return await sender.submit([path])
 
     return asyncio.run(work())
 
@@ -63,7 +63,7 @@ def fetch(settings: ClientSettings, account: LocalAccount) -> None:
     """Wait until no batch is open."""
 
     async def work() -> None:
-        async with batch_sender(settings, PRICES, account) as sender:
+        async with open_batch_sender(settings, PRICES, account) as sender:
             while await sender.fetch():
                 await asyncio.sleep(settings.batch.poll_s)
 
@@ -77,7 +77,7 @@ def rounds(settings: ClientSettings, account: LocalAccount, path: Path, count: i
         answers = collect(settings, account, path, count)
         if not path.exists():
             return answers
-        hand_in(settings, account, path)
+        submit(settings, account, path)
     raise AssertionError("it never ended")
 
 
@@ -109,7 +109,7 @@ def test_batches_are_split_by_count_and_by_bytes(provider, account, tmp_path):
     assert len({line["batch"] for line in provider.requests()}) == 3
     lines = [FiledRequest(str(n), 1, 1, 0.0, tmp_path, 0, 40) for n in range(5)]
     small = ClientSettings(batch=BatchSettings(max_bytes=100))
-    assert [len(group) for group in split(lines, small)] == [2, 2, 1]
+    assert [len(group) for group in split_into_batches(lines, small)] == [2, 2, 1]
 
 
 def test_what_has_expired_is_handed_in_again_and_nothing_else(provider, account, tmp_path):
@@ -181,10 +181,10 @@ def test_one_unusable_line_stops_the_run_and_leaves_no_batch_open(provider, acco
     settings, path = settings_for(provider), tmp_path / "spool.jsonl"
     provider.misbehave("insufficient_quota", times=1, match="about 1?")
     collect(settings, account, path, 3)
-    hand_in(settings, account, path)
+    submit(settings, account, path)
     with pytest.raises(ProviderStoppedError, match="no quota left"):
         fetch(settings, account)
-    assert open_batches(account, settings.model_at) == []
+    assert open_batches(account, settings.qualified_model) == []
     tally = account.tally()
     assert (tally.answered, tally.outcomes["unusable"], tally.lost, tally.held_usd) == (2, 1, 0, 0)
     assert [one.status for one in rounds(settings, account, path, 3)] == ["ok"] * 3
@@ -206,7 +206,7 @@ def test_a_line_that_cannot_be_read_may_have_been_paid_and_is_asked_for_again(
     settings, path = settings_for(provider), tmp_path / "spool.jsonl"
     provider.batches(torn=1, answered_share=share)
     collect(settings, account, path, 3)
-    hand_in(settings, account, path)
+    submit(settings, account, path)
     fetch(settings, account)
     assert account.tally().lost == 1
     provider.batches()
@@ -217,7 +217,7 @@ def test_a_line_that_cannot_be_read_may_have_been_paid_and_is_asked_for_again(
 def test_an_outage_while_it_waits_is_waited_through(provider, account, tmp_path):
     settings, path = settings_for(provider), tmp_path / "spool.jsonl"
     collect(settings, account, path, 3)
-    hand_in(settings, account, path)
+    submit(settings, account, path)
     provider.batches(outages=4)
     fetch(settings, account)
     assert [one.status for one in collect(settings, account, path, 3)] == ["ok"] * 3
@@ -237,7 +237,7 @@ def test_an_outage_that_lasts_stops_the_run_and_the_next_one_goes_on(provider, a
     with pytest.raises(
         ProviderStoppedError, match="no batch could be handed in, 6 times: HTTP 503"
     ):
-        hand_in(settings, account, path)
+        submit(settings, account, path)
     provider.batches(outages=3)  # The next one looks for what it does not know of, in vain.
     assert [one.status for one in rounds(settings, account, path, 3)] == ["ok"] * 3
     assert account.tally().lost == 0
@@ -272,15 +272,15 @@ def test_batches_of_another_model_are_left_to_it(provider, account, tmp_path):
     other = settings_for(provider, model="gpt-4o-mini")
     path = tmp_path / "spool.jsonl"
     collect(mine, account, path, 3)
-    hand_in(mine, account, path)
+    submit(mine, account, path)
 
     async def look() -> int:
-        async with batch_sender(other, prices, account) as sender:
+        async with open_batch_sender(other, prices, account) as sender:
             return await sender.fetch()
 
     assert asyncio.run(look()) == 0
-    assert len(open_batches(account, mine.model_at)) == 1
-    assert open_batches(account, other.model_at) == []
+    assert len(open_batches(account, mine.qualified_model)) == 1
+    assert open_batches(account, other.qualified_model) == []
     answers = rounds(mine, account, path, 3)
     for one in answers:
         assert one.usd == pytest.approx((2.5 * one.tokens_in + 10 * one.tokens_out) / 2e6)
@@ -334,7 +334,7 @@ from pathlib import Path
 import openai
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models import batch
-from neuron_atlas.tasks.models.batch import batch_sender
+from neuron_atlas.tasks.models.batch import open_batch_sender
 from neuron_atlas.tasks.models.settings import *
 from tests.tasks.models.test_batch import PRICES
 
@@ -350,8 +350,8 @@ else:
 
 async def work():
     settings = ClientSettings(base_url={provider.base_url!r})
-    async with batch_sender(settings, PRICES, LocalAccount({str(database)!r})) as sender:
-        await sender.hand_in([Path({str(path)!r})])
+    async with open_batch_sender(settings, PRICES, LocalAccount({str(database)!r})) as sender:
+        await sender.submit([Path({str(path)!r})])
 asyncio.run(work())
 """
     died = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import Answer, ProviderError, connect
 from neuron_atlas.tasks.models.headers import retry_after
 from neuron_atlas.tasks.models.request import Request
@@ -165,15 +165,15 @@ def test_an_address_without_the_protocol_is_pointed_out(provider):
 def test_a_request_carries_the_hash_that_the_account_knows_it_by(provider, tmp_path):
     ask(quick(provider), LocalAccount(tmp_path / "journal.db"))
     with sqlite3.connect(tmp_path / "journal.db") as database:
-        (known_as,) = database.execute("SELECT request_hash FROM answers").fetchone()
-    assert provider.requests()[0]["client_request_id"] == known_as
+        (key,) = database.execute("SELECT request_hash FROM answers").fetchone()
+    assert provider.requests()[0]["client_request_id"] == key
 
 
 def test_one_that_is_turned_down_slows_all_who_share_the_limits(provider):
     provider.misbehave("429", retry_after="0.6")
 
     async def two_workers() -> None:
-        calls = Calls(LocalAccount(limits=LimitSettings()))
+        calls = CallOptions(LocalAccount(limits=LimitSettings()))
         async with connect(quick(provider), calls) as one, connect(quick(provider), calls) as two:
             turned_down = asyncio.ensure_future(one.ask(QUESTION))
             await asyncio.sleep(0.2)
@@ -216,7 +216,7 @@ def test_a_field_that_only_some_servers_know_is_sent_all_the_same(provider):
 
 
 def test_what_a_request_wants_kept_of_the_reply_is_kept(provider, tmp_path):
-    request = Request(QUESTION.messages, keep=lambda body: body["usage"]["total_tokens"])
+    request = Request(QUESTION.messages, extract=lambda body: body["usage"]["total_tokens"])
     account = LocalAccount(tmp_path / "journal.sqlite", "explain")
     first, again = (ask(quick(provider), account, request) for _ in range(2))
     assert first.kept == again.kept == first.tokens_in + first.tokens_out

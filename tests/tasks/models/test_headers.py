@@ -1,4 +1,4 @@
-from neuron_atlas.tasks.models.headers import Hint, processing_s, read_hint
+from neuron_atlas.tasks.models.headers import RateLimitHint, processing_s, read_hint
 
 
 def test_limits_are_read_from_the_headers():
@@ -10,7 +10,7 @@ def test_limits_are_read_from_the_headers():
             "x-ratelimit-remaining-tokens": "28000",
         }
     )
-    assert hint == Hint(500, 499, 30000, 28000)
+    assert hint == RateLimitHint(500, 499, 30000, 28000)
 
 
 def test_limits_that_make_no_sense_are_not_taken_for_any():

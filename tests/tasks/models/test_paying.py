@@ -4,8 +4,8 @@ from collections.abc import Sequence
 import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.messages import Item, Reply
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.account.messages import AccountMessage, AccountReply
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import Answer, ProviderError, connect, in_parallel
 from neuron_atlas.tasks.models.request import Request
 from tests.tasks.models.asking import PRICES, QUESTION, ask, quick, words
@@ -97,7 +97,7 @@ def test_two_workers_that_want_the_same_request_pay_for_it_once(provider, tmp_pa
     account = LocalAccount(tmp_path / "journal.db")
 
     async def both() -> list[Answer]:
-        calls = Calls(account)
+        calls = CallOptions(account)
         async with connect(quick(provider), calls) as one, connect(quick(provider), calls) as two:
             return await asyncio.gather(one.ask(QUESTION), two.ask(QUESTION))
 
@@ -124,7 +124,7 @@ def test_what_is_under_way_when_the_run_is_stopped_is_kept_for_it_is_paid_for(pr
     requests = [*(words(f"slow {number}") for number in range(5)), words("poor")]
 
     async def all_at_once() -> None:
-        async with connect(quick(provider), Calls(account), PRICES) as connection:
+        async with connect(quick(provider), CallOptions(account), PRICES) as connection:
             await in_parallel(connection.ask, requests, 6)
 
     with pytest.raises(ProviderError, match="no quota left"):
@@ -137,7 +137,9 @@ def test_what_is_under_way_when_the_run_is_stopped_is_kept_for_it_is_paid_for(pr
 
 def test_a_caller_that_is_stopped_while_it_leases_leaves_no_lease_behind(provider, tmp_path):
     class Slow(LocalAccount):
-        async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+        async def exchange(
+            self, owner: str, items: Sequence[AccountMessage]
+        ) -> tuple[list[AccountReply], float]:
             replied = await super().exchange(owner, items)
             await asyncio.sleep(0.2)
             return replied
@@ -145,7 +147,7 @@ def test_a_caller_that_is_stopped_while_it_leases_leaves_no_lease_behind(provide
     account = Slow(tmp_path / "journal.db")
 
     async def stopped() -> None:
-        async with connect(quick(provider), Calls(account), PRICES) as connection:
+        async with connect(quick(provider), CallOptions(account), PRICES) as connection:
             asking = asyncio.ensure_future(connection.ask(QUESTION))
             await asyncio.sleep(0.3)
             asking.cancel()

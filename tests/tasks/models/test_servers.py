@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import Answer, ClientSettings, connect
 from neuron_atlas.tasks.models.failures import ProviderStoppedError
 from neuron_atlas.tasks.models.request import Request
-from neuron_atlas.tasks.models.servers import FixedServers, Servers, whole_url
+from neuron_atlas.tasks.models.servers import FixedServers, Servers, complete_url
 from tests.loopback.fixture import Loopback
 
 URLS = [f"http://server-{number}/v1" for number in range(4)]
@@ -40,12 +40,12 @@ class OwnServer:
     def choose(self, affinity: str) -> str:
         return self._base_url if time.monotonic() > self._up_at else NOBODY
 
-    def answered(self, base_url: str) -> None: ...
+    def mark_answered(self, base_url: str) -> None: ...
 
-    def unreachable(self, base_url: str) -> bool:
+    def mark_unreachable(self, base_url: str) -> bool:
         return True
 
-    def timed_out(self, base_url: str, timeout_s: float) -> None: ...
+    def mark_timed_out(self, base_url: str, timeout_s: float) -> None: ...
 
 
 def chosen(servers: Servers) -> dict[str, str]:
@@ -63,17 +63,17 @@ def test_all_about_an_image_goes_to_one_server_and_the_images_spread_over_all() 
 def test_when_a_server_is_gone_only_its_images_move_and_they_come_back_with_it() -> None:
     servers = FixedServers(URLS, "key")
     before = chosen(servers)
-    assert servers.unreachable(URLS[0])
+    assert servers.mark_unreachable(URLS[0])
     moved = {image for image, url in chosen(servers).items() if url != before[image]}
     assert moved == {image for image, url in before.items() if url == URLS[0]}
-    servers.answered(URLS[0])
+    servers.mark_answered(URLS[0])
     assert chosen(servers) == before
 
 
 def test_when_all_are_gone_the_miss_counts() -> None:
     servers = FixedServers(URLS[:2], "key")
-    assert servers.unreachable(URLS[0])
-    assert not servers.unreachable(URLS[1])
+    assert servers.mark_unreachable(URLS[0])
+    assert not servers.mark_unreachable(URLS[1])
 
 
 def ask(settings: ClientSettings, servers: Any, affinity: str = "") -> Answer:
@@ -85,7 +85,7 @@ async def _ask(settings: ClientSettings, servers: Any, affinities: Sequence[str]
     """The answers to requests of these affinities, one after the other."""
     message = {"role": "user", "content": "What does it like?"}
     requests = [Request([message], {"seed": n}, affinity=each) for n, each in enumerate(affinities)]
-    async with connect(settings, Calls(servers=servers)) as connection:
+    async with connect(settings, CallOptions(servers=servers)) as connection:
         return [await connection.ask(each) for each in requests]
 
 
@@ -186,7 +186,7 @@ def test_the_key_of_the_servers_is_sent_and_never_shown(
     monkeypatch.delenv("OPENAI_API_KEY")
     servers = FixedServers([provider.base_url], provider.key)
     assert ask(quick(), servers).status == "ok"
-    assert provider.key not in repr(Calls(servers=servers))
+    assert provider.key not in repr(CallOptions(servers=servers))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_the_key_of_the_servers_is_sent_and_never_shown(
     ],
 )
 def test_the_path_of_an_address_is_v1_unless_it_is_given(given: str, taken: str) -> None:
-    assert whole_url(given) == taken
+    assert complete_url(given) == taken
 
 
 @pytest.mark.parametrize(
@@ -206,4 +206,4 @@ def test_the_path_of_an_address_is_v1_unless_it_is_given(given: str, taken: str)
 )
 def test_what_is_no_address_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="address"):
-        whole_url(wrong)
+        complete_url(wrong)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from neuron_atlas.tasks.models import tokens
 from neuron_atlas.tasks.models.settings import ClientSettings
-from neuron_atlas.tasks.models.tokens import image_tokens, text_tokens, worst_case
+from neuron_atlas.tasks.models.tokens import image_tokens, text_tokens, token_bound
 
 
 def picture(width: int, height: int, detail: str = "high") -> dict[str, str]:
@@ -60,10 +60,10 @@ def test_a_request_counts_its_words_its_pictures_its_schema_and_its_longest_answ
         "max_completion_tokens": 400,
     }
     settings = ClientSettings(model="gpt-4o-of-no-encoding")
-    worst = worst_case(body, settings)
-    assert worst.tokens_in == 100 + 50 + 85 + len('{"type": "json_schema"}') + 2 * 8
-    assert worst.tokens_out == 400
-    assert worst.total == worst.tokens_in + 400
+    bound = token_bound(body, settings)
+    assert bound.tokens_in == 100 + 50 + 85 + len('{"type": "json_schema"}') + 2 * 8
+    assert bound.tokens_out == 400
+    assert bound.total == bound.tokens_in + 400
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_a_request_counts_its_words_its_pictures_its_schema_and_its_longest_answ
 )
 def test_an_answer_without_a_limit_counts_as_the_longest_that_the_model_gives(model, longest):
     body = {"messages": [{"role": "user", "content": "?"}]}
-    assert worst_case(body, ClientSettings(model=model)).tokens_out == longest
+    assert token_bound(body, ClientSettings(model=model)).tokens_out == longest
     limited = body | {"max_completion_tokens": 30}
-    assert worst_case(limited, ClientSettings(model=model)).tokens_out == 30
+    assert token_bound(limited, ClientSettings(model=model)).tokens_out == 30
 
 
 def test_an_encoding_that_cannot_be_loaded_is_told_once_and_holds_up_nothing(monkeypatch, caplog):

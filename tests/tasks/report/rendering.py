@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from neuron_atlas.tasks.report.figures import draw_plates
+from neuron_atlas.tasks.report.figures import draw_figures
 from neuron_atlas.tasks.report.page import PageInputs
 from neuron_atlas.tasks.report.record import NeuronRecord, gather_records
 from neuron_atlas.tasks.report.settings import About
@@ -97,12 +97,12 @@ def inputs(**changes) -> PageInputs:
     samples, chosen, top = (given.pop(name) for name in ("catalog", "chosen", "exemplars"))
     tables = {name: given.pop(name) for name in ("explanations", "scores", "traces")}
     tables["traces"] = tables["traces"].filter(pc.field("rank") < top)
-    plates = draw_plates(given["types"], over_all_tokens(tables["scores"]), given["analysis"])
+    figures = draw_figures(given["types"], over_all_tokens(tables["scores"]), given["analysis"])
     neurons = [
         _of_layer({"types": given["types"]} | tables, layer, samples)[neuron]
         for layer, neuron, _ in chosen
     ]
-    return PageInputs(**given, plates=plates, neurons=neurons)
+    return PageInputs(**given, figures=figures, neurons=neurons)
 
 
 def _of_layer(tables, layer: int, samples) -> dict[int, NeuronRecord]:

@@ -19,7 +19,7 @@ from neuron_atlas.tasks.artifacts import (
 )
 from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
-from neuron_atlas.tasks.samples.source import Concept, OpenedImage, Record, SampleError
+from neuron_atlas.tasks.samples.source import Concept, OpenedImage, SampleError, SampleRecord
 from neuron_atlas.tasks.score.aggregate import BEATS_CONTROL, MEASURES
 
 PURE = {
@@ -134,7 +134,7 @@ class Drawn:
         ramp = np.linspace(0, 255, width * height).reshape(height, width).astype(np.uint8)
         return OpenedImage(Image.fromarray(ramp).convert("RGB"), "")
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[SampleRecord]:
         return []
 
     def probe(self) -> str:

@@ -16,7 +16,7 @@ from neuron_atlas.tasks.report.analysis_figures import (
     draw_share_intervals,
 )
 from neuron_atlas.tasks.report.canvas import svg_text
-from neuron_atlas.tasks.report.figures import draw_plates, write_figures
+from neuron_atlas.tasks.report.figures import draw_figures, write_figures
 from neuron_atlas.tasks.report.page import write_page
 from tests.tasks.report.rendering import Outline, inputs, squeeze
 from tests.tasks.report.synthetic import neuron_types, scores
@@ -72,7 +72,7 @@ def test_without_tests_the_types_are_the_papers_and_there_is_no_agreement_to_sho
     alone = analysis_of(TYPES, tmp_path, tested=False)
     assert alone.rules == ["paper"]
     assert set(alone.densities["type"].unique()) == {"visual", "text", "unknown"}
-    names = [plate.name for plate in draw_plates(TYPES, scores(), alone)]
+    names = [one.name for one in draw_figures(TYPES, scores(), alone)]
     assert "agreement" not in names
     assert "share_intervals" in names
     assert any("rule alone" in text for text in words(draw_agreement(alone, "T")))
@@ -124,7 +124,7 @@ def test_a_figure_follows_the_readers_light_or_dark(draw, analysis):
 
 
 def test_figures_and_tables_are_saved(analysis, tmp_path):
-    written = write_figures(tmp_path / "figures", draw_plates(TYPES, scores(), analysis))
+    written = write_figures(tmp_path / "figures", draw_figures(TYPES, scores(), analysis))
     assert {path.stem for path in written} >= {"agreement", "activation_density", "responses"}
     write_analysis(tmp_path / "tables", analysis)
     shares = pl.read_csv(tmp_path / "tables" / "type_shares.csv")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from neuron_atlas.tasks.artifacts import ALL_LAYERS, SCORE_AGGREGATES, TYPE_SHARES, TYPES
-from neuron_atlas.tasks.report.comparison import JobTables, compare
+from neuron_atlas.tasks.report.comparison import JobTables, compare_jobs
 from neuron_atlas.tasks.report.comparison_figures import draw_comparison
 from neuron_atlas.tasks.report.comparison_page import write_comparison_page
 
@@ -55,7 +55,7 @@ def job(layer: int, correlation: float, setting: str = "", explainer: str = "dis
 
 
 def test_a_job_has_a_row_for_each_layer_and_one_for_all():
-    rows = compare([job(0, 0.5), job(8, 0.25)]).to_dicts()
+    rows = compare_jobs([job(0, 0.5), job(8, 0.25)]).to_dicts()
     assert [(row["job"], row["layer"]) for row in rows] == [
         ("capture.layers=0", 0),
         ("capture.layers=0", None),
@@ -75,16 +75,16 @@ def test_a_job_has_a_row_for_each_layer_and_one_for_all():
 def test_a_layer_without_scores_keeps_its_types():
     bare = job(0, 0.5)
     bare = JobTables(**(vars(bare) | {"aggregates": SCORE_AGGREGATES.schema.empty_table()}))
-    rows = compare([bare, job(1, 0.5)]).to_dicts()
+    rows = compare_jobs([bare, job(1, 0.5)]).to_dicts()
     assert [row["correlation"] for row in rows] == [None, None, 0.5, 0.5]
     assert rows[0]["visual_share"] == pytest.approx(0.1)
 
 
 def test_figures_have_a_panel_for_each_setting_and_a_place_for_each_layer():
     jobs = [job(layer, 0.5, f"capture.top_n={n}") for n in (20, 50) for layer in (0, 4, 8)]
-    types, scores = draw_comparison(compare(jobs))
-    for plate in (types, scores):
-        panels = plate.figure.axes
+    types, scores = draw_comparison(compare_jobs(jobs))
+    for one in (types, scores):
+        panels = one.figure.axes
         assert len(panels) == 2
         assert [tick.get_text() for tick in panels[0].get_xticklabels()] == ["0", "4", "8"]
         assert panels[1].get_title(loc="left").startswith("capture.top_n=50")
@@ -97,7 +97,7 @@ def test_figures_have_a_panel_for_each_setting_and_a_place_for_each_layer():
 
 def test_without_a_score_the_figure_says_so():
     bare = JobTables(**(vars(job(0, 0.5)) | {"aggregates": SCORE_AGGREGATES.schema.empty_table()}))
-    _, scores = draw_comparison(compare([bare]))
+    _, scores = draw_comparison(compare_jobs([bare]))
     assert "No job has a score." in [text.get_text() for text in scores.figure.texts]
 
 

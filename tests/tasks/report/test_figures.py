@@ -9,7 +9,7 @@ from matplotlib.patches import StepPatch
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import SCORES, TYPES
-from neuron_atlas.tasks.report.figures import draw_plates, write_figures
+from neuron_atlas.tasks.report.figures import draw_figures, write_figures
 from neuron_atlas.tasks.report.score_figure import draw_scores
 from neuron_atlas.tasks.report.type_figures import draw_types_by_layer, draw_visual_against_text
 from tests.tasks.report.synthetic import every_type, neuron_types, scores
@@ -45,7 +45,7 @@ def score_rows(values, control=0.0, **more):
 
 
 def test_figures_are_saved_in_both_formats_and_open(tmp_path):
-    paths = write_figures(tmp_path / "figures", draw_plates(every_type(), score_rows([0.5, 0.6])))
+    paths = write_figures(tmp_path / "figures", draw_figures(every_type(), score_rows([0.5, 0.6])))
     names = ["types_by_layer", "visual_against_text", "scores"]
     assert [path.name for path in paths] == [f"{n}.{f}" for n in names for f in ("png", "svg")]
     for path in paths:
@@ -61,7 +61,9 @@ def test_the_same_tables_give_the_same_files_and_leave_matplotlib_alone(tmp_path
     once, again = (
         [
             path.read_bytes()
-            for path in write_figures(tmp_path / name, draw_plates(every_type(), score_rows([0.5])))
+            for path in write_figures(
+                tmp_path / name, draw_figures(every_type(), score_rows([0.5]))
+            )
         ]
         for name in ("once", "again")
     )
@@ -85,7 +87,7 @@ def test_figures_without_data_say_why(tmp_path):
     assert "No score could be computed.\n2 no variance\n1 no explanation" in words(
         draw_scores(failed, "T")
     )
-    assert len(write_figures(tmp_path, draw_plates(nothing, failed))) == 6
+    assert len(write_figures(tmp_path, draw_figures(nothing, failed))) == 6
 
 
 def test_shares_of_a_layer_are_stacked_to_one_and_counts_are_noted():
@@ -162,7 +164,7 @@ def test_every_pair_of_explainer_and_simulator_has_its_panel():
 
 def test_an_svg_has_letters_and_no_fixed_fonts():
     table = score_rows([0.5], explainer="<b>&")
-    svg = draw_plates(every_type(), table)[2].svg
+    svg = draw_figures(every_type(), table)[2].svg
     ElementTree.fromstring(svg)
     assert "&lt;b&gt;&amp;, simulated by concept" in svg
     assert "DejaVu" not in svg
@@ -170,5 +172,5 @@ def test_an_svg_has_letters_and_no_fixed_fonts():
 
 
 def test_plates_are_named_apart():
-    plates = draw_plates(every_type(), score_rows([0.5]))
-    assert len({plate.name for plate in plates}) == len(plates) == 3
+    figures = draw_figures(every_type(), score_rows([0.5]))
+    assert len({one.name for one in figures}) == len(figures) == 3

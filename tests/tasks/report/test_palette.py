@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neuron_atlas.tasks.artifacts import TYPES
-from neuron_atlas.tasks.report.palette import DARK, LIGHT, heat_colours, themed_svg, type_colours
+from neuron_atlas.tasks.report.palette import DARK, LIGHT, heat_colors, themed_svg, type_colors
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
 SIGHT = {
@@ -33,8 +33,8 @@ SIGHT = {
 }
 
 
-def linear(colour: str) -> np.ndarray:
-    channels = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+def linear(color: str) -> np.ndarray:
+    channels = np.array([int(color[at : at + 2], 16) for at in (1, 3, 5)]) / 255
     return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
 
 
@@ -48,16 +48,14 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def contrast(one: str, other: str) -> float:
-    dim, bright = sorted(linear(colour) @ [0.2126, 0.7152, 0.0722] for colour in (one, other))
+    dim, bright = sorted(linear(color) @ [0.2126, 0.7152, 0.0722] for color in (one, other))
     return float((bright + 0.05) / (dim + 0.05))
 
 
 @pytest.mark.parametrize("sight", SIGHT)
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_types_can_be_told_apart_by_every_sight(theme, sight):
-    seen = {
-        name: lab(SIGHT[sight] @ linear(colour)) for name, colour in type_colours(theme).items()
-    }
+    seen = {name: lab(SIGHT[sight] @ linear(color)) for name, color in type_colors(theme).items()}
     assert tuple(seen) == TYPES
     for one, other in combinations(TYPES, 2):
         assert np.linalg.norm(seen[one] - seen[other]) > 20, (one, other)
@@ -87,7 +85,7 @@ def test_an_svg_follows_the_theme_and_keeps_its_light_colours_as_fallback():
 
 def test_heat_brightens_with_activation_on_any_ground():
     for ground in (0.0, 0.5, 1.0):
-        pixels = heat_colours(np.linspace(0, 1, 21)) / 255
+        pixels = heat_colors(np.linspace(0, 1, 21)) / 255
         opacity = pixels[:, 3:]
         seen = pixels[:, :3] * opacity + ground * (1 - opacity)
         brightness = seen @ [0.2126, 0.7152, 0.0722]
@@ -96,8 +94,8 @@ def test_heat_brightens_with_activation_on_any_ground():
 
 
 def test_heat_clips_what_lies_outside_and_takes_nan_as_silent():
-    silent, _, strongest = heat_colours(np.array([0.0, 0.5, 1.0]))
-    below, above, nothing = heat_colours(np.array([-3.0, 7.0, np.nan]))
+    silent, _, strongest = heat_colors(np.array([0.0, 0.5, 1.0]))
+    below, above, nothing = heat_colors(np.array([-3.0, 7.0, np.nan]))
     assert (below == silent).all()
     assert (above == strongest).all()
     assert (nothing == silent).all()

@@ -8,7 +8,7 @@ from neuron_atlas.tasks.report.tables import (
     failures_by_status,
     over_all_tokens,
     scores_overview,
-    summarise,
+    summarize_run,
     types_by_layer,
     write_tables,
 )
@@ -112,7 +112,7 @@ def test_many_reasons_are_gathered_under_their_status():
 
 
 def test_the_closing_summary():
-    summary = summarise(
+    summary = summarize_run(
         every_type(per_type=2, layers=1),
         SCORED,
         aggregates(
@@ -139,7 +139,7 @@ def test_the_closing_summary():
 
 
 def test_an_empty_run_is_summarised_without_numbers():
-    summary = summarise(neuron_types(), SCORES.schema.empty_table(), aggregates(), {})
+    summary = summarize_run(neuron_types(), SCORES.schema.empty_table(), aggregates(), {})
     assert set(summary.neurons.values()) == {0}
     assert summary.mean_score is None
     assert summary.mean_margin is None

@@ -1,6 +1,13 @@
 import pytest
 
-from neuron_atlas.tasks.report.wording import MISSING, along, difference, digits3, percent, signed
+from neuron_atlas.tasks.report.wording import (
+    MISSING,
+    difference,
+    percent,
+    scale_position,
+    signed,
+    three_digits,
+)
 
 SPACE = "\N{NO-BREAK SPACE}"
 
@@ -30,8 +37,8 @@ def test_percent(share, words):
     [(0.12345, "0.123"), (4.6, "4.60"), (123.4, "123"), (1234.5, "1,234"), (-2.0, "−2.00")],  # noqa: RUF001
 )
 def test_activations_have_three_digits(value, words):
-    assert digits3(value) == words
+    assert three_digits(value) == words
 
 
 def test_places_on_the_scale_stay_on_it():
-    assert [along(value) for value in (-1, 0, 0.5, 1, 1.2)] == [0, 100, 150, 200, 200]
+    assert [scale_position(value) for value in (-1, 0, 0.5, 1, 1.2)] == [0, 100, 150, 200, 200]

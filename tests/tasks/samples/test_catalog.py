@@ -10,7 +10,7 @@ from neuron_atlas.tasks.samples.source import OpenedImage
 
 @dataclass(frozen=True)
 class Plain:
-    """A source whose images are 40 x 20 pixels of the colour that they are called."""
+    """A source whose images are 40 x 20 pixels of the color that they are called."""
 
     def open_image(self, image: str) -> OpenedImage:
         return OpenedImage(Image.new("RGB", (40, 20), image), "")
@@ -42,8 +42,8 @@ def test_a_view_of_several_images_holds_each_where_its_regions_are():
     assert pixels.shape == (20, 60, 3)
     assert (pixels[:, :40] == (255, 0, 0)).all()
     assert (pixels[:, 40:] == (0, 0, 255)).all()
-    for region, colour in zip(both[0].view.regions, [(255, 0, 0), (0, 0, 255)], strict=True):
-        assert (pixels[:, int(region.left) : int(region.right)] == colour).all()
+    for region, color in zip(both[0].view.regions, [(255, 0, 0), (0, 0, 255)], strict=True):
+        assert (pixels[:, int(region.left) : int(region.right)] == color).all()
 
 
 def test_a_sample_of_text_only_has_no_visual_tokens():

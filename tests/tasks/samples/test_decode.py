@@ -21,11 +21,11 @@ def encoded(image, kind="PNG", **options):
     return buffer.getvalue()
 
 
-def grey_ramp(values, dtype):
+def gray_ramp(values, dtype):
     return Image.fromarray(np.array([values], dtype=dtype))
 
 
-def decoded_greys(image, kind):
+def decoded_grays(image, kind):
     pixels = np.asarray(decode_image(encoded(image, kind)))
     assert (pixels[..., 0] == pixels[..., 1]).all()
     assert (pixels[..., 0] == pixels[..., 2]).all()
@@ -47,12 +47,12 @@ def test_an_rgb_image_comes_back_pixel_for_pixel():
 
 
 def test_grey_becomes_three_equal_channels():
-    assert decoded_greys(grey_ramp([0, 100, 255], np.uint8), "PNG") == [0, 100, 255]
+    assert decoded_grays(gray_ramp([0, 100, 255], np.uint8), "PNG") == [0, 100, 255]
 
 
 def test_one_bit_becomes_black_and_white():
-    assert decoded_greys(Image.new("1", (2, 1), 1), "PNG") == [255, 255]
-    assert decoded_greys(Image.new("1", (2, 1), 0), "PNG") == [0, 0]
+    assert decoded_grays(Image.new("1", (2, 1), 1), "PNG") == [255, 255]
+    assert decoded_grays(Image.new("1", (2, 1), 0), "PNG") == [0, 0]
 
 
 def test_transparent_pixels_of_rgba_show_white_and_half_transparent_ones_are_mixed():
@@ -97,13 +97,13 @@ def test_cmyk_becomes_its_colour():
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits_are_scaled_and_not_clipped(kind):
-    image = grey_ramp([0, 255, 32896, 65535], np.uint16)
+    image = gray_ramp([0, 255, 32896, 65535], np.uint16)
     assert image.mode == "I;16"
-    assert decoded_greys(image, kind) == [0, 1, 128, 255]
+    assert decoded_grays(image, kind) == [0, 1, 128, 255]
 
 
 def test_a_dark_sixteen_bit_image_stays_dark():
-    assert decoded_greys(grey_ramp([0, 200], np.uint16), "PNG") == [0, 1]
+    assert decoded_grays(gray_ramp([0, 200], np.uint16), "PNG") == [0, 1]
 
 
 def test_sixteen_bits_of_the_other_byte_order_are_scaled_too():
@@ -119,7 +119,7 @@ def test_a_sixteen_bit_pgm_is_scaled_even_when_it_is_dark():
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    ("values", "greys"),
+    ("values", "grays"),
     [
         ([0, 100, 255], [0, 100, 255]),
         ([0, 32896, 65535], [0, 128, 255]),
@@ -128,13 +128,13 @@ def test_a_sixteen_bit_pgm_is_scaled_even_when_it_is_dark():
         ([7_000_000, 7_000_000, 7_000_000], [0, 0, 0]),
     ],
 )
-def test_thirty_two_bit_integers_span_eight_bits_sixteen_bits_or_their_own_range(values, greys):
-    assert decoded_greys(grey_ramp(values, np.int32), "TIFF") == greys
+def test_thirty_two_bit_integers_span_eight_bits_sixteen_bits_or_their_own_range(values, grays):
+    assert decoded_grays(gray_ramp(values, np.int32), "TIFF") == grays
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    ("values", "greys"),
+    ("values", "grays"),
     [
         ([0.0, 0.5, 1.0], [0, 128, 255]),
         ([0.0, 100.0, 255.0], [0, 100, 255]),
@@ -143,8 +143,8 @@ def test_thirty_two_bit_integers_span_eight_bits_sixteen_bits_or_their_own_range
         ([np.nan, np.nan, np.nan], [0, 0, 0]),
     ],
 )
-def test_floats_span_one_or_eight_bits_or_their_own_range(values, greys):
-    assert decoded_greys(grey_ramp(values, np.float32), "TIFF") == pytest.approx(greys, abs=0)
+def test_floats_span_one_or_eight_bits_or_their_own_range(values, grays):
+    assert decoded_grays(gray_ramp(values, np.float32), "TIFF") == pytest.approx(grays, abs=0)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])

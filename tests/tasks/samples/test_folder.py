@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from neuron_atlas.tasks.samples.folder import Folder
-from neuron_atlas.tasks.samples.source import Record, SampleError, SourceError
+from neuron_atlas.tasks.samples.source import SampleError, SampleRecord, SourceError
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
 
@@ -33,9 +33,9 @@ def status(folder, image):
 
 def test_images_are_listed_by_relative_path_at_any_depth_without_captions(images):
     assert list(Folder(str(images)).records()) == [
-        Record("a.png", ("a.png",), ""),
-        Record("b.JPG", ("b.JPG",), ""),
-        Record("sub/c.jpeg", ("sub/c.jpeg",), ""),
+        SampleRecord("a.png", ("a.png",), ""),
+        SampleRecord("b.JPG", ("b.JPG",), ""),
+        SampleRecord("sub/c.jpeg", ("sub/c.jpeg",), ""),
     ]
     for record in Folder(str(images)).records():
         assert Folder(str(images)).open_image(record.image).pixels.size == (4, 3)

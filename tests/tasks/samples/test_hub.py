@@ -15,7 +15,7 @@ from PIL import Image  # noqa: E402
 
 from neuron_atlas.tasks.samples import hub as hub_module  # noqa: E402
 from neuron_atlas.tasks.samples.hub import Hub  # noqa: E402
-from neuron_atlas.tasks.samples.source import Record, SampleError, SourceError  # noqa: E402
+from neuron_atlas.tasks.samples.source import SampleError, SampleRecord, SourceError  # noqa: E402
 
 COLORS = ("red", "lime", "blue", "white")
 ROOT = Path(__file__).parents[3]
@@ -118,7 +118,7 @@ def test_every_local_layout_gives_the_same_texts_and_images(layout, tmp_path):
 def test_a_slice_of_a_split_is_read_as_the_library_spells_it(layout, split, colors, tmp_path):
     source = Hub(layout(tmp_path / "data"), split)
     assert list(source.records()) == [
-        Record(str(number), (str(number),), f"a {color} picture")
+        SampleRecord(str(number), (str(number),), f"a {color} picture")
         for number, color in enumerate(colors)
     ]
     assert source.open_image("0").sha256 == sha256(colors[0])

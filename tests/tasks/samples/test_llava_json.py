@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from neuron_atlas.tasks.samples.llava_json import LlavaJson
-from neuron_atlas.tasks.samples.source import Record, SampleError, SourceError
+from neuron_atlas.tasks.samples.source import SampleError, SampleRecord, SourceError
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
 
@@ -56,7 +56,7 @@ def test_the_text_is_the_first_answer(source):
         {"from": "human", "value": "Where?"},
         {"from": "gpt", "value": "Left."},
     ]
-    assert list(source(rows).records()) == [Record("a", ("a.png",), "a red square")]
+    assert list(source(rows).records()) == [SampleRecord("a", ("a.png",), "a red square")]
 
 
 def test_rows_keep_the_order_of_the_file_and_ids_may_be_numbers(source):

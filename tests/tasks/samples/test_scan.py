@@ -15,7 +15,13 @@ from neuron_atlas.tasks.samples.scan import (
     list_records,
     scan_samples,
 )
-from neuron_atlas.tasks.samples.source import Concept, OpenedImage, Record, SampleError, SourceError
+from neuron_atlas.tasks.samples.source import (
+    Concept,
+    OpenedImage,
+    SampleError,
+    SampleRecord,
+    SourceError,
+)
 
 PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
 MASK = np.arange(576, dtype=np.uint32).reshape(24, 24).astype(np.uint8)
@@ -28,7 +34,7 @@ class Told:
     ids: tuple[str, ...] = ()
 
     def records(self):
-        return [Record(name, ("fine",), "some text") for name in self.ids]
+        return [SampleRecord(name, ("fine",), "some text") for name in self.ids]
 
     def open_image(self, image):
         if image == "fine":
@@ -55,7 +61,7 @@ def rows(*args, **settings):
 
 
 def test_a_good_sample_is_described_in_full():
-    assert rows([Record("a", ("fine",), "some text")], first_id=7) == [
+    assert rows([SampleRecord("a", ("fine",), "some text")], first_id=7) == [
         {
             "sample_id": 7,
             "source_id": "a",
@@ -71,47 +77,47 @@ def test_a_good_sample_is_described_in_full():
 
 
 def test_a_sample_of_several_images_has_one_hash_of_them_all_and_the_first_ones_size():
-    (one,) = rows([Record("a", ("fine",), "")])
-    (two,) = rows([Record("a", ("fine", "fine"), "")])
-    (three,) = rows([Record("a", ("fine", "fine", "fine"), "")])
+    (one,) = rows([SampleRecord("a", ("fine",), "")])
+    (two,) = rows([SampleRecord("a", ("fine", "fine"), "")])
+    (three,) = rows([SampleRecord("a", ("fine", "fine", "fine"), "")])
     assert (two["images"], two["width"], two["height"]) == (["fine", "fine"], 4, 3)
     assert len({row["image_sha256"] for row in (one, two, three)}) == 3
     assert len(two["image_sha256"]) == len(three["image_sha256"]) == 64
 
 
 def test_one_bad_image_of_several_spoils_the_sample():
-    (row,) = rows([Record("a", ("fine", "missing"), "")])
+    (row,) = rows([SampleRecord("a", ("fine", "missing"), "")])
     assert (row["status"], row["reason"]) == ("missing", "it is missing")
 
 
 def test_a_sample_of_text_only_is_good_and_has_no_size():
-    (row,) = rows([Record("a", (), "some text")], require_text=True)
+    (row,) = rows([SampleRecord("a", (), "some text")], require_text=True)
     assert (row["status"], row["images"], row["image_sha256"]) == ("ok", [], "")
     assert (row["width"], row["height"]) == (None, None)
 
 
 @pytest.mark.parametrize("status", ["missing", "unreadable", "oversized", "outside"])
 def test_a_bad_image_is_a_row_with_its_reason_and_no_size(status):
-    (row,) = rows([Record("a", (status,), "some text")])
+    (row,) = rows([SampleRecord("a", (status,), "some text")])
     assert (row["status"], row["reason"]) == (status, f"it is {status}")
     assert (row["image_sha256"], row["width"], row["height"]) == ("", None, None)
     assert row["text"] == "some text"
 
 
 def test_an_unforeseen_error_costs_one_sample_and_leaves_its_name():
-    first, second = rows([Record("a", ("crash",), ""), Record("b", ("fine",), "")])
+    first, second = rows([SampleRecord("a", ("crash",), ""), SampleRecord("b", ("fine",), "")])
     assert (first["status"], first["reason"]) == ("unreadable", "ZeroDivisionError: by chance")
     assert second["status"] == "ok"
 
 
 def test_a_dataset_that_cannot_be_read_here_is_no_matter_of_single_images():
     with pytest.raises(SourceError, match="the mount is gone"):
-        scanned([Record("a", ("no dataset",), "")])
+        scanned([SampleRecord("a", ("no dataset",), "")])
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
 def test_a_blank_text_counts_only_where_a_text_is_needed(text):
-    records = [Record("a", ("fine",), text)]
+    records = [SampleRecord("a", ("fine",), text)]
     assert rows(records)[0]["status"] == "ok"
     (row,) = rows(records, require_text=True)
     assert row["status"] == "empty_text"
@@ -120,7 +126,7 @@ def test_a_blank_text_counts_only_where_a_text_is_needed(text):
 
 
 def test_later_samples_of_one_id_are_duplicates_wherever_the_shard_begins():
-    records = [Record(name, ("fine",), "text") for name in "abacab"]
+    records = [SampleRecord(name, ("fine",), "text") for name in "abacab"]
     duplicates = duplicate_positions(records)
     assert duplicates == {2, 4, 5}
     whole = rows(records, duplicates=duplicates)
@@ -137,13 +143,13 @@ def test_later_samples_of_one_id_are_duplicates_wherever_the_shard_begins():
 
 
 def test_a_bad_image_is_reported_before_a_duplicate_id_and_that_before_an_empty_text():
-    records = [Record("a", ("missing",), ""), Record("a", ("fine",), "")]
+    records = [SampleRecord("a", ("missing",), ""), SampleRecord("a", ("fine",), "")]
     statuses = [row["status"] for row in rows(records, require_text=True, duplicates={0, 1})]
     assert statuses == ["missing", "duplicate_id"]
 
 
 def test_truths_are_kept_for_usable_samples_only():
-    records = [Record("a", ("missing",), ""), Record("b", ("fine",), "")]
+    records = [SampleRecord("a", ("missing",), ""), SampleRecord("b", ("fine",), "")]
     (row,) = scanned(records, first_id=5)[1].to_pylist()
     assert row.pop("mask") == MASK.ravel().tolist()
     assert row == {
@@ -155,8 +161,8 @@ def test_truths_are_kept_for_usable_samples_only():
 
 
 def test_the_tables_can_be_written_and_read_back(tmp_path):
-    every = [Record(status, (status,), "") for status in SAMPLES.statuses[1:5]]
-    for records in ([], [*every, Record("z", ("fine",), "")]):
+    every = [SampleRecord(status, (status,), "") for status in SAMPLES.statuses[1:5]]
+    for records in ([], [*every, SampleRecord("z", ("fine",), "")]):
         for table, spec in zip(scanned(records), (SAMPLES, CONCEPTS), strict=True):
             path = tmp_path / f"{spec.name}.parquet"
             assert table.schema.equals(spec.schema, check_metadata=True)
@@ -165,7 +171,9 @@ def test_the_tables_can_be_written_and_read_back(tmp_path):
 
 
 def test_the_bad_share_counts_whatever_is_not_ok():
-    samples = scanned([Record("a", ("missing",), ""), *[Record("b", ("fine",), "")] * 3])[0]
+    samples = scanned(
+        [SampleRecord("a", ("missing",), ""), *[SampleRecord("b", ("fine",), "")] * 3]
+    )[0]
     assert bad_share(samples) == 0.25
     assert bad_share(samples.slice(0, 0)) == 0.0
     assert bad_share(samples.slice(0, 1)) == 1.0
@@ -173,7 +181,9 @@ def test_the_bad_share_counts_whatever_is_not_ok():
 
 def test_the_first_bad_samples_are_told_in_a_line_each():
     statuses = ["fine", "missing", "fine", "outside", "crash"]
-    samples = scanned([Record(f"id-{n}", (status,), "") for n, status in enumerate(statuses)])[0]
+    samples = scanned(
+        [SampleRecord(f"id-{n}", (status,), "") for n, status in enumerate(statuses)]
+    )[0]
     assert first_bad(samples, 2) == [
         "id-1: missing: it is missing",
         "id-3: outside: it is outside",

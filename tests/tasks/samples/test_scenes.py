@@ -6,7 +6,7 @@ import pytest
 
 from neuron_atlas.tasks.samples.drawing import SHAPES
 from neuron_atlas.tasks.samples.scenes import BACKGROUNDS, COLORS, POSITIONS, SIZES, Scenes
-from neuron_atlas.tasks.samples.source import Concept, Record, SampleError
+from neuron_atlas.tasks.samples.source import Concept, SampleError, SampleRecord
 
 SCENES = Scenes(count=200, seed=3)
 NAMES = {
@@ -25,16 +25,16 @@ def named_in(text: str) -> dict[str, set[str]]:
     }
 
 
-def concepts_of(record: Record, kind: str) -> list[Concept]:
+def concepts_of(record: SampleRecord, kind: str) -> list[Concept]:
     return [concept for concept in SCENES.concepts(record.image) if concept.kind == kind]
 
 
-def pixels_of(record: Record) -> np.ndarray:
+def pixels_of(record: SampleRecord) -> np.ndarray:
     return np.asarray(SCENES.open_image(record.image).pixels).astype(int)
 
 
 def nearest_color(pixels: np.ndarray) -> np.ndarray:
-    """The name of the palette's colour that each pixel is closest to: str [height, width]."""
+    """The name of the palette's color that each pixel is closest to: str [height, width]."""
     palette = {**COLORS, **BACKGROUNDS}
     distances = np.stack([((pixels - rgb) ** 2).sum(-1) for rgb in palette.values()])
     return np.array(list(palette))[distances.argmin(0)]
@@ -115,7 +115,7 @@ def test_a_color_mask_covers_exactly_the_pixels_of_that_color():
     for record in SCENES.records():
         painted = cells(nearest_color(pixels_of(record)))
         concepts = concepts_of(record, "color") + concepts_of(record, "background")
-        # On an edge two colours blend, and the blend may look like a third.
+        # On an edge two colors blend, and the blend may look like a third.
         edgeless = np.all([np.isin(concept.mask, (0, 255)) for concept in concepts], axis=0)
         for concept in concepts:
             assert concept.mask.shape == (24, 24)

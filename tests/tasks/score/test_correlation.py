@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from neuron_atlas.tasks.score.correlation import cross_sums, pearson, real_sums, varies
+from neuron_atlas.tasks.score.correlation import cross_sums, has_variance, pearson, real_sums
 from tests.tasks.score.pooled import concatenated, correlation, drawn, sums_of
 
 
@@ -37,8 +37,8 @@ def test_a_side_that_does_not_vary_has_no_correlation(level):
     assert np.isnan(correlation([(x, flat)]))
     assert np.isnan(correlation([(flat, x)]))
     assert np.isnan(correlation([(flat, flat)]))
-    assert not varies(999, flat.sum(), (flat * flat).sum())
-    assert varies(999, x.sum(), (x * x).sum())
+    assert not has_variance(999, flat.sum(), (flat * flat).sum())
+    assert has_variance(999, x.sum(), (x * x).sum())
 
 
 def test_a_small_spread_on_a_large_level_still_correlates():

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, spearmanr
 
-from neuron_atlas.tasks.score.ranks import Order, compare_order
+from neuron_atlas.tasks.score.ranks import RankScores, rank_scores
 
 
-def compared(real, predicted) -> Order:
+def compared(real, predicted) -> RankScores:
     """Of visual and text tokens; active ones are above 0.5."""
     sides = [tuple(np.array(side, dtype=np.float16) for side in pair) for pair in (real, predicted)]
     active = tuple(side > 0.5 for side in sides[0])
-    return compare_order(sides[0], sides[1], active)
+    return rank_scores(sides[0], sides[1], active)
 
 
 def drawn(seed: int, ties: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:

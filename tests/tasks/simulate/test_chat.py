@@ -12,7 +12,7 @@ from PIL import Image
 from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.artifacts.scored import SIMULATION_STATUSES
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import ClientSettings, ProviderError
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request_file import RequestFile, read_request_files
@@ -21,7 +21,7 @@ from neuron_atlas.tasks.simulate.chat import ChatSimulator
 from neuron_atlas.tasks.simulate.grid_drawing import RULER, draw_grid
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Prediction, SimulationRequest
 from tests.loopback.fixture import Loopback
-from tests.tasks.explain.coloured_patches import GRID, SIDE, TOKENS, Album, catalog, patch_of
+from tests.tasks.explain.colored_patches import GRID, SIDE, TOKENS, Album, catalog, patch_of
 
 PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}
 RED = "The neuron responds to red regions of a picture."
@@ -41,7 +41,7 @@ def simulate(
     account: Any = None,
     **changes: Any,
 ) -> list[Prediction]:
-    calls = Calls(account, group="simulate")
+    calls = CallOptions(account, group="simulate")
     return chat(provider, **changes).simulate(questions, samples or catalog(), calls)
 
 
@@ -195,7 +195,7 @@ def test_a_model_that_writes_ten_in_two_tokens_is_asked_on_a_scale_that_ends_wit
 
 def test_a_model_that_does_not_show_how_it_writes_ten_is_asked_for_none(provider):
     provider.misbehave("no_ten")
-    assert chat(provider).probe(Calls()).estimator == "expected 0-9"
+    assert chat(provider).probe(CallOptions()).estimator == "expected 0-9"
 
 
 def test_integers_are_asked_from_nought_to_ten_however_a_ten_is_cut(provider):
@@ -222,7 +222,7 @@ def test_what_a_server_can_do_is_found_out_in_the_form_that_it_will_be_asked_in(
 ):
     """A weak model writes numbers where a schema holds it to them, and elsewhere it may not."""
     provider.misbehave("unruly", times=-1)
-    found = chat(provider, structured=structured).probe(Calls())
+    found = chat(provider, structured=structured).probe(CallOptions())
     assert found.estimator == ("expected" if structured else "integers")
     (body,) = (line["body"] for line in provider.requests())
     assert ("response_format" in body) == structured
@@ -231,7 +231,7 @@ def test_what_a_server_can_do_is_found_out_in_the_form_that_it_will_be_asked_in(
 @pytest.mark.slow
 def test_where_the_schema_is_refused_it_is_found_out_without(provider):
     provider.misbehave("no_json_schema", times=-1)
-    assert chat(provider).probe(Calls()).estimator == "expected"
+    assert chat(provider).probe(CallOptions()).estimator == "expected"
     asked = ["response_format" in line["body"] for line in provider.requests()]
     assert asked == [True, False]
 
@@ -239,7 +239,7 @@ def test_where_the_schema_is_refused_it_is_found_out_without(provider):
 def test_numbers_that_only_the_schema_makes_a_model_write_are_taken_as_they_are_written(provider):
     """It would rather have said something else: which number is then likelier means nothing."""
     provider.misbehave("reluctant", times=-1)
-    assert chat(provider).probe(Calls()).estimator == "integers"
+    assert chat(provider).probe(CallOptions()).estimator == "integers"
 
 
 @pytest.mark.slow
@@ -252,11 +252,13 @@ def test_a_server_that_tells_of_fewer_alternatives_is_asked_for_fewer(provider):
 
 def test_what_a_server_can_do_is_found_out_once_for_all(provider):
     simulator = chat(provider)
-    found = simulator.probe(Calls())
+    found = simulator.probe(CallOptions())
     assert found.estimator == "expected"
     shared = Capabilities(**json.loads(json.dumps(asdict(found))))
     assert len(provider.requests()) == 1
-    (prediction,) = simulator.simulate([SimulationRequest(RED, 3)], catalog(), Calls(), shared)
+    (prediction,) = simulator.simulate(
+        [SimulationRequest(RED, 3)], catalog(), CallOptions(), shared
+    )
     assert prediction.estimator == "expected"
     assert len(provider.requests()) == 2
 
@@ -289,7 +291,7 @@ def test_one_answer_without_probabilities_is_taken_by_its_integers(provider):
 @pytest.mark.parametrize("fault", ["409", "500"])
 def test_a_server_that_fails_for_now_has_decided_nothing(provider, fault):
     provider.misbehave(fault, times=-1)
-    assert chat(provider).probe(Calls()) is None
+    assert chat(provider).probe(CallOptions()) is None
 
 
 @pytest.mark.slow
@@ -298,7 +300,7 @@ def test_where_it_cannot_be_found_out_now_every_question_says_why(provider):
     first, second = simulate(provider, SimulationRequest(RED, 3), SimulationRequest(RED, 1))
     assert first.status == second.status == "rate_limited"
     assert "HTTP 429" in first.reason
-    assert chat(provider).probe(Calls()) is None
+    assert chat(provider).probe(CallOptions()) is None
 
 
 def test_a_miscounted_answer_is_asked_for_once_more_with_what_is_wrong(provider):
@@ -359,7 +361,7 @@ def test_what_was_answered_is_not_asked_again(provider, tmp_path):
 
 
 def test_requests_that_are_written_down_are_pending(provider, tmp_path):
-    calls = Calls(file=RequestFile(tmp_path / "spool.jsonl"))
+    calls = CallOptions(file=RequestFile(tmp_path / "spool.jsonl"))
     questions = [SimulationRequest(RED, 3), SimulationRequest(BOTH, 3)]
     waiting = chat(provider, estimator="integers").simulate(questions, catalog(), calls)
     assert [one.status for one in waiting] == ["pending", "pending"]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.pretrained import ModelError
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.scenes import COLORS
@@ -26,7 +26,7 @@ from neuron_atlas.tasks.simulate.segmenter import Segmenter, load_segmenter, mea
 from neuron_atlas.tasks.simulate.simulator import Prediction, SimulationRequest
 from tests.one_process import Described
 from tests.small_clipseg import LONGEST_TEXT, build
-from tests.tasks.colour_segmenter import ColourSegmenter
+from tests.tasks.color_segmenter import ColorSegmenter
 
 RED, BLUE = 'Image regions that show "red".', "blue circle"
 LONG = " ".join(["red circles and blue squares"] * 20)
@@ -49,7 +49,7 @@ def loaded(folder: Path, **settings: object) -> HeatMaps:
 
 
 def ask(simulator: HeatMaps, catalog: Catalog, *questions: SimulationRequest) -> list[Prediction]:
-    return simulator.simulate(questions, catalog, Calls())
+    return simulator.simulate(questions, catalog, CallOptions())
 
 
 def every(catalog: Catalog, *explanations: str) -> list[SimulationRequest]:
@@ -187,7 +187,7 @@ def test_a_map_is_laid_over_the_tokens_by_where_they_look():
 
 @dataclass(frozen=True)
 class Pictures:
-    """A source whose images are of one colour each; a file that is not there cannot be read."""
+    """A source whose images are of one color each; a file that is not there cannot be read."""
 
     def open_image(self, image: str) -> OpenedImage:
         if image == "gone":
@@ -208,20 +208,20 @@ THUMBNAIL = Region(0, 1, 1, 0, 0, 40, 20)
 SECOND = Region(1, 2, 1, 0, 0, 40, 20)
 
 
-def by_colour(catalog: Catalog, *questions: SimulationRequest) -> list[Prediction]:
-    simulator = HeatMaps(ColourSegmenter(), "clipseg", batch_size=2, features_gb=0.5)  # type: ignore[arg-type]
+def by_color(catalog: Catalog, *questions: SimulationRequest) -> list[Prediction]:
+    simulator = HeatMaps(ColorSegmenter(), "clipseg", batch_size=2, features_gb=0.5)  # type: ignore[arg-type]
     return ask(simulator, catalog, *questions)
 
 
 def test_every_image_of_a_sample_is_asked_and_its_tokens_stand_in_the_order_of_the_regions():
     catalog = pictured(two=(("red", "blue"), (WHOLE, SECOND, THUMBNAIL)))
-    red, blue = by_colour(catalog, SimulationRequest("red", 0), SimulationRequest("blue", 0))
+    red, blue = by_color(catalog, SimulationRequest("red", 0), SimulationRequest("blue", 0))
     assert red.visual.tolist() == pytest.approx([1, 1, 0, 0, 1], abs=1e-3)
     assert blue.visual.tolist() == pytest.approx([0, 0, 1, 1, 0], abs=1e-3)
 
 
 def test_a_sample_without_images_has_a_prediction_of_no_tokens():
-    (nothing,) = by_colour(pictured(wordy=((), ())), SimulationRequest("red", 0))
+    (nothing,) = by_color(pictured(wordy=((), ())), SimulationRequest("red", 0))
     assert (len(nothing.visual), nothing.text, nothing.status) == (0, None, "ok")
 
 
@@ -231,7 +231,7 @@ def test_an_image_that_cannot_be_read_fails_its_own_questions_alone():
         half=(("red", "gone"), (WHOLE, SECOND)),
         lost=(("gone",), (WHOLE,)),
     )
-    answers = by_colour(catalog, *(SimulationRequest("red", number) for number in (2, 0, 1, 0)))
+    answers = by_color(catalog, *(SimulationRequest("red", number) for number in (2, 0, 1, 0)))
     assert [answer.status for answer in answers] == ["failed", "ok", "failed", "ok"]
     assert {answer.reason for answer in answers} == {"", "gone is not there"}
     assert answers[1].visual.tolist() == pytest.approx([1, 1], abs=1e-3)

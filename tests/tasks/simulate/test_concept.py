@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
-from neuron_atlas.tasks.explain.dissect import Match, sentence
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.explain.dissect import ConceptMatch, explanation_sentence
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.concept import ConceptSimulator, read_terms
 from neuron_atlas.tasks.simulate.simulator import Prediction, SimulationRequest
@@ -24,7 +24,7 @@ def showing(catalog: Catalog, concept: str) -> list[int]:
 
 def simulate(catalog: Catalog, explanation: str, sample_id: int) -> Prediction:
     (prediction,) = ConceptSimulator().simulate(
-        [SimulationRequest(explanation, sample_id)], catalog, Calls()
+        [SimulationRequest(explanation, sample_id)], catalog, CallOptions()
     )
     assert (prediction.status, prediction.estimator) == ("ok", "presence")
     assert len(prediction.visual) == catalog[sample_id].n_visual
@@ -84,13 +84,13 @@ def test_a_claim_is_read_clause_by_clause_for_the_role_it_speaks_of(explanation,
 @pytest.mark.parametrize(
     ("visual", "text"),
     [
-        (Match("red", 0.83), None),
-        (None, Match("circle", 0.5)),
-        (Match("top left", 0.9), Match("don't", 0.1)),
+        (ConceptMatch("red", 0.83), None),
+        (None, ConceptMatch("circle", 0.5)),
+        (ConceptMatch("top left", 0.9), ConceptMatch("don't", 0.1)),
     ],
 )
 def test_what_dissect_says_is_read_back_as_it_was_meant(visual, text):
-    terms = read_terms(sentence(visual, text, 25))
+    terms = read_terms(explanation_sentence(visual, text, 25))
     assert set(terms.visual) == ({visual.concept} if visual else set())
     assert set(terms.text) == ({text.concept} if text else set())
 
@@ -189,7 +189,7 @@ def test_predictions_come_in_the_order_of_the_questions(catalog):
     questions = [
         SimulationRequest(said[place % 3], number) for place, number in enumerate((5, 2, 9, 5, 5))
     ]
-    together = ConceptSimulator().simulate(questions, catalog, Calls())
+    together = ConceptSimulator().simulate(questions, catalog, CallOptions())
     for prediction, asked in zip(together, questions, strict=True):
         alone = simulate(catalog, asked.explanation, asked.sample_id)
         assert prediction.visual.tolist() == alone.visual.tolist()

@@ -12,9 +12,13 @@ import pytest
 from neuron_atlas.tasks.artifacts.scored import SIMULATION_STATUSES
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.answer import Answer, read_completion
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import ClientSettings, ProviderError
-from neuron_atlas.tasks.models.logprobs import KeepPrompt, Odds, read_odds
+from neuron_atlas.tasks.models.logprobs import (
+    ExtractPromptLogprobs,
+    TokenLogprobs,
+    read_token_logprobs,
+)
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request_file import RequestFile
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
@@ -23,13 +27,13 @@ from neuron_atlas.tasks.simulate.simulator import Prediction, SimulationRequest
 from neuron_atlas.tasks.simulate.token_list import (
     Scale,
     count_numbers,
-    list_tokens,
     read_scale,
+    simulation_messages,
 )
 from tests.loopback.fixture import Loopback
 from tests.loopback.listing import TOKENIZERS
 
-KEEP = KeepPrompt("\t", Scale().numbers)
+EXTRACT = ExtractPromptLogprobs("\t", Scale().numbers)
 PRICES = {name: Price(0, 0, date="2026-11-23") for name in (*TOKENIZERS, "gpt-4o")}
 TOKENS = ("A", " red", " cir", "cle", " of", " 10", " cm", ".\n", "So\t", " it", " is", ".")
 CIRCLE = 'The word "circle" in the text.'
@@ -58,7 +62,7 @@ def lister(provider: Loopback, model: str = "digits-8b", **changes: Any) -> Prom
 def simulate(
     provider: Loopback, *questions: SimulationRequest, samples: Catalog = TWO, **settings: Any
 ) -> list[Prediction]:
-    return lister(provider, **settings).simulate(questions, samples, Calls())
+    return lister(provider, **settings).simulate(questions, samples, CallOptions())
 
 
 def listings(provider: Loopback) -> list[dict[str, Any]]:
@@ -80,14 +84,14 @@ def test_the_expected_value_at_every_token_is_read_off_one_pass(provider, model,
 def test_what_the_tokenizer_does_to_numbers_decides_the_scale_and_what_stands_for_them(provider):
     """Of digits-8b "10" is two tokens; numbers-8b puts a tab together with letters behind it."""
     digits, numbers = (lister(provider, model) for model in list(TOKENIZERS)[:2])
-    probed = [digits.probe(Calls()), numbers.probe(Calls())]
+    probed = [digits.probe(CallOptions()), numbers.probe(CallOptions())]
     assert [found.estimator for found in probed] == [
         "expected 0-9, unknown where not told",
         "expected 0-10, ? where not told",
     ]
     provider.forget()
     for lists, found, top in ((digits, probed[0], 9), (numbers, probed[1], 10)):
-        (said,) = lists.simulate([SimulationRequest(CIRCLE, 0)], TWO, Calls(), found)
+        (said,) = lists.simulate([SimulationRequest(CIRCLE, 0)], TWO, CallOptions(), found)
         assert said.estimator == found.estimator
         told = provider.requests()[-1]["body"]["messages"]
         assert f"to {top} (as active" in told[0]["content"]
@@ -98,7 +102,7 @@ def test_a_tokenizer_that_joins_a_number_with_its_tab_is_refused_in_words(provid
     with pytest.raises(
         ProviderError, match=r"'joined-8b' merges a tab with the number.*simulate=chat"
     ):
-        lister(provider, "joined-8b").probe(Calls())
+        lister(provider, "joined-8b").probe(CallOptions())
 
 
 def test_tokens_of_any_kind_have_their_own_place(provider):
@@ -145,24 +149,24 @@ def test_the_last_message_is_one_that_the_model_has_begun(provider):
 def test_a_server_that_tells_nothing_of_its_prompts_is_refused_in_words(provider):
     provider.misbehave("without_prompt_logprobs")
     with pytest.raises(ProviderError, match=r"does not return the log probabilities of its prompt"):
-        lister(provider).probe(Calls())
+        lister(provider).probe(CallOptions())
     with pytest.raises(
         ProviderError, match=r"Unrecognized request argument supplied: .*simulate=chat"
     ):
-        lister(provider, "gpt-4o").probe(Calls())
+        lister(provider, "gpt-4o").probe(CallOptions())
 
 
 @pytest.mark.parametrize("fault", ["409", "429"])
 def test_a_server_that_fails_for_now_is_not_refused(provider, fault):
     provider.misbehave(fault, times=-1)
-    assert lister(provider).probe(Calls()) is None
+    assert lister(provider).probe(CallOptions()) is None
 
 
 def test_where_nothing_is_sent_every_question_is_one_request(provider, tmp_path):
-    calls = Calls(file=RequestFile(tmp_path / "spool.jsonl", 1.0))
+    calls = CallOptions(file=RequestFile(tmp_path / "spool.jsonl", 1.0))
     questions = [SimulationRequest(said, 0) for said in (CIRCLE, "", "other")]
     lists = lister(provider)
-    rehearsed = lists.simulate(questions, TWO, calls, lists.assumed())
+    rehearsed = lists.simulate(questions, TWO, calls, lists.assumed_capabilities())
     assert {one.status for one in rehearsed} == {"pending"}
     assert len((tmp_path / "spool.jsonl").read_text().splitlines()) == 3
     assert provider.requests() == []
@@ -177,10 +181,10 @@ def test_more_alternatives_than_the_server_tells_of_fail_with_what_it_says(provi
 @pytest.mark.parametrize("fault", ["500", "without_prompt_logprobs"])
 def test_a_reply_that_cannot_be_used_is_a_row_with_its_reason(provider, fault):
     lists = lister(provider)
-    found = lists.probe(Calls())
+    found = lists.probe(CallOptions())
     provider.misbehave(fault, times=2, match="circle")
     failed, fine = lists.simulate(
-        [SimulationRequest(CIRCLE, 0), SimulationRequest("", 0)], TWO, Calls(), found
+        [SimulationRequest(CIRCLE, 0), SimulationRequest("", 0)], TWO, CallOptions(), found
     )
     assert failed.status in SIMULATION_STATUSES
     assert (failed.status == "ok", failed.reason == "", fine.status) == (False, False, "ok")
@@ -197,7 +201,7 @@ def test_a_place_at_which_no_number_is_seen_makes_the_row_malformed_and_no_zero(
 def test_what_is_read_off_a_prompt_is_journaled_and_asked_once(provider, tmp_path):
     account = LocalAccount(tmp_path / "journal.sqlite", "simulate")
     first, again = (
-        lister(provider).simulate([SimulationRequest(CIRCLE, 0)], TWO, Calls(account))
+        lister(provider).simulate([SimulationRequest(CIRCLE, 0)], TWO, CallOptions(account))
         for _ in range(2)
     )
     assert first[0].text.tolist() == again[0].text.tolist()
@@ -210,10 +214,10 @@ alternatives the likeliest and the numbers."""
 
 
 def test_a_reply_of_vllm_itself_is_read():
-    answer = read_completion(REPLY, KEEP)
+    answer = read_completion(REPLY, EXTRACT)
     assert isinstance(answer, Answer)
     assert (answer.status, answer.model) == ("truncated", "s")  # One token, which nobody reads.
-    first, second = read_odds(answer.kept)
+    first, second = read_token_logprobs(answer.kept)
     assert (first.token, second.token) == ("u", "u")  # Of "unknown", in its vocabulary of scenes.
     assert {text for text, _ in first.options} == {"3", "6", "7"}
     chances = {6: math.exp(-10.5827), 7: math.exp(-10.9261), 3: math.exp(-10.981)}
@@ -223,46 +227,48 @@ def test_a_reply_of_vllm_itself_is_read():
 
 def test_a_reply_without_the_prompts_tokens_is_not_guessed_at():
     for name in ("prompt_logprobs", "prompt_token_ids"):
-        answer = read_completion(json.dumps(json.loads(REPLY) | {name: None}), KEEP)
+        answer = read_completion(json.dumps(json.loads(REPLY) | {name: None}), EXTRACT)
         assert isinstance(answer, Answer)
         assert answer.kept is None
 
 
-def odds(token: str, **chances: float) -> Odds:
+def logprobs(token: str, **chances: float) -> TokenLogprobs:
     options = {name.removeprefix("n"): chance for name, chance in chances.items()}
-    return Odds(0, token, tuple((text, math.log(p)) for text, p in options.items()))
+    return TokenLogprobs(0, token, tuple((text, math.log(p)) for text, p in options.items()))
 
 
-def kept(*places: Odds) -> list[Any]:
+def kept(*places: TokenLogprobs) -> list[Any]:
     return [[one.start, one.token, [list(option) for option in one.options]] for one in places]
 
 
 def test_the_expected_value_is_over_the_numbers_that_are_seen_as_bills_and_others_have_it():
     """By hand: 0.1 of 0, 0.3 of 4 and 0.1 of 10 are (1.2 + 1) / 0.5; the likeliest is 4, and the
     mean of all that is told, with what is no number as 0, would be 2.2."""
-    place = odds("unknown", unknown=0.5, n0=0.1, n4=0.3, n10=0.1)
+    place = logprobs("unknown", unknown=0.5, n0=0.1, n4=0.3, n10=0.1)
     assert read_values(kept(place), 1, 1, Scale()) == pytest.approx([4.4])
 
 
 def test_on_a_scale_that_ends_with_nine_a_ten_is_no_number():
-    place = odds("unknown", n9=0.2, n10=0.6, n3=0.2)
+    place = logprobs("unknown", n9=0.2, n10=0.6, n3=0.2)
     assert read_values(kept(place), 1, 1, Scale(9)) == pytest.approx([6.0])
 
 
 def test_two_tokens_of_one_number_are_one_number():
     options = ((" 5", math.log(0.25)), ("5", math.log(0.25)), ("1", math.log(0.5)))
-    assert read_values(kept(Odds(0, "?", options)), 1, 1, Scale(10, "?")) == pytest.approx([3.0])
+    assert read_values(kept(TokenLogprobs(0, "?", options)), 1, 1, Scale(10, "?")) == pytest.approx(
+        [3.0]
+    )
 
 
 def test_places_that_are_not_those_of_the_list_are_told_instead_of_shifted():
-    one = odds("unknown", n1=1.0)
+    one = logprobs("unknown", n1=1.0)
     assert "2 positions for a number instead of 3" in read_values(kept(one, one), 1, 3, Scale())
-    said = read_values(kept(one, odds("7", n1=1.0)), 2, 2, Scale())
+    said = read_values(kept(one, logprobs("7", n1=1.0)), 2, 2, Scale())
     assert said == "at token 2 the prompt has '7' for a placeholder"
 
 
-def digits(*more: str) -> list[Odds]:
-    return [Odds(0, token, ()) for token in (*map(str, range(10)), *more)]
+def digits(*more: str) -> list[TokenLogprobs]:
+    return [TokenLogprobs(0, token, ()) for token in (*map(str, range(10)), *more)]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +290,7 @@ def test_the_scale_is_read_from_how_numbers_are_cut(behind_tabs, scale):
 
 def test_the_places_of_a_prompt_are_those_of_the_examples_and_of_the_tokens():
     for examples in (0, 1, 2):
-        messages = list_tokens(TOKENS, CIRCLE, Scale(), examples)
+        messages = simulation_messages(TOKENS, CIRCLE, Scale(), examples)
         tabs = sum(message["content"].count("\t") for message in messages)
         assert tabs == count_numbers(TOKENS, examples)
         assert len(messages) == 3 + 2 * examples

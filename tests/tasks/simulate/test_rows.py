@@ -7,7 +7,7 @@ import pytest
 
 from neuron_atlas.tasks.artifacts import SIMULATIONS, write_table
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.control import ExplainedNeuron
 from neuron_atlas.tasks.simulate.rows import simulate_neurons
@@ -40,7 +40,7 @@ class Echo(Simulator):
         self,
         requests: Sequence[SimulationRequest],
         catalog: Catalog,
-        calls: Calls,
+        calls: CallOptions,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
         self.asked += requests
@@ -82,7 +82,7 @@ def rows(
         {key: own} if own else {},
         {key: other} if other else {},
         Catalog({}),
-        Calls(),
+        CallOptions(),
     )
     assert table.schema.equals(SIMULATIONS.schema)
     return table.to_pylist()
@@ -124,7 +124,7 @@ def test_no_question_is_asked_twice_and_all_come_at_once():
     echo = Echo()
     seen = [evidence([4, 1], [9, 6], neuron=number) for number in (5, 6, 7)]
     same = {(2, number): OWN for number in (5, 6)} | {(2, 7): OTHER}
-    table = simulate_neurons(echo, "dissect", seen, [], same, {}, Catalog({}), Calls())
+    table = simulate_neurons(echo, "dissect", seen, [], same, {}, Catalog({}), CallOptions())
     assert len(echo.asked) == len(set(echo.asked)) == 3 * 4
     empty = [row for row in table.to_pylist() if row["claim"] == "empty"]
     assert len(empty) == 3 * 4
@@ -188,7 +188,7 @@ def test_a_neuron_without_a_control_is_simulated_and_says_so():
 def test_neurons_follow_each_other_in_the_order_of_the_evidence():
     seen = [evidence([1], [7], neuron=6), evidence([2], [7], neuron=5)]
     said = {(2, 5): OWN, (2, 6): OTHER}
-    table = simulate_neurons(Echo(), "dissect", seen, [], said, {}, Catalog({}), Calls())
+    table = simulate_neurons(Echo(), "dissect", seen, [], said, {}, Catalog({}), CallOptions())
     assert list(dict.fromkeys(table["neuron"].to_pylist())) == [6, 5]
 
 

@@ -11,7 +11,7 @@ from neuron_atlas.tasks.subject.encode import (
     TEMPLATE,
     TEXT,
     VISUAL,
-    Encoded,
+    EncodedSample,
     encode,
     question_prompt,
 )
@@ -35,7 +35,7 @@ TEXTS = [
 ]
 
 
-def decoded(subject: Subject, encoded: Encoded, role: int) -> str:
+def decoded(subject: Subject, encoded: EncodedSample, role: int) -> str:
     ids = encoded.input_ids[encoded.roles == role]
     return subject.processor.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from neuron_atlas.tasks.subject.geometry import image_view
+from neuron_atlas.tasks.subject.geometry import visible_box
 from neuron_atlas.tasks.subject.load import Subject
 
 PATCH = 16
@@ -54,7 +54,7 @@ def looked_at(settings: dict, width: int, height: int) -> tuple[np.ndarray, np.n
 )
 def test_the_view_is_what_the_processor_shows_the_model(settings, shape):
     seen, inside = looked_at(settings, *shape)
-    view = image_view(CLIPImageProcessorPil(**settings), *shape)
+    view = visible_box(CLIPImageProcessorPil(**settings), *shape)
     left, top, right, bottom = view
     rows, columns = inside.shape
     x = left + (np.arange(columns) + 0.5) / columns * (right - left)
@@ -65,21 +65,21 @@ def test_the_view_is_what_the_processor_shows_the_model(settings, shape):
 
 
 def test_resizing_to_a_square_shows_the_whole_image():
-    assert image_view(CLIPImageProcessorPil(**SQUARE), *PORTRAIT) == (0, 0, 480, 640)
+    assert visible_box(CLIPImageProcessorPil(**SQUARE), *PORTRAIT) == (0, 0, 480, 640)
 
 
 def test_shortest_edge_and_centre_crop_show_the_middle_square():
     processor = CLIPImageProcessorPil(**CLIP_336)
-    assert image_view(processor, *PORTRAIT) == pytest.approx((0, 80, 480, 560))
-    assert image_view(processor, *LANDSCAPE) == pytest.approx((200, 0, 700, 500))
+    assert visible_box(processor, *PORTRAIT) == pytest.approx((0, 80, 480, 560))
+    assert visible_box(processor, *LANDSCAPE) == pytest.approx((200, 0, 700, 500))
 
 
 def test_a_crop_larger_than_the_image_looks_beyond_its_edges():
     processor = CLIPImageProcessorPil(**CROP_LARGER_THAN_IMAGE)
-    assert image_view(processor, *EVEN) == pytest.approx((-62.5, -62.5, 462.5, 462.5))
+    assert visible_box(processor, *EVEN) == pytest.approx((-62.5, -62.5, 462.5, 462.5))
 
 
 def test_the_bundled_subject_sees_all_of_an_image_of_any_shape(subject: Subject):
     for shape in (PORTRAIT, LANDSCAPE, EVEN):
-        view = image_view(subject.processor.image_processor, *shape)
+        view = visible_box(subject.processor.image_processor, *shape)
         assert view == (0, 0, *shape)

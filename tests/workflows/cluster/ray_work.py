@@ -77,23 +77,23 @@ def hold(placement: Placement) -> str:
     return f"{os.getpid()} {placement.device} {placement.threads} {placement.n_processes}"
 
 
-def write(folder: str, held: str, item: Item, count: Count) -> str:
+def write(folder: str, loaded: str, item: Item, count: Count) -> str:
     with open(f"{folder}/{item.number}-{os.getpid()}", "w", encoding="utf-8"):
         time.sleep(item.seconds)
     count(item.units)
-    return held
+    return loaded
 
 
-def count_slowly(folder: str, held: str, item: Item, count: Count) -> None:
+def count_slowly(folder: str, loaded: str, item: Item, count: Count) -> None:
     for _ in range(item.units):
         time.sleep(item.seconds)
         count(1)
 
 
-def write_after_counting(folder: str, held: str, item: Item, count: Count) -> None:
+def write_after_counting(folder: str, loaded: str, item: Item, count: Count) -> None:
     count(1)
     time.sleep(2.0)
-    write(folder, held, item, count)
+    write(folder, loaded, item, count)
 
 
 def hold_folder(folder: str, placement: Placement) -> str:
@@ -111,11 +111,11 @@ def work_until_ended(folder: str, item: Item, count: Count) -> None:
     open(f"{folder}/{item.number} stopped", "w", encoding="utf-8").close()
 
 
-def raise_an_error(folder: str, held: str, item: Item, count: Count) -> None:
+def raise_an_error(folder: str, loaded: str, item: Item, count: Count) -> None:
     raise TheirOwn(f"at {item.number}")
 
 
-def freeze_once(folder: str, held: str, item: Item, count: Count) -> None:
+def freeze_once(folder: str, loaded: str, item: Item, count: Count) -> None:
     """The first process stops answering, as if its node were gone."""
     try:
         open(f"{folder}/frozen-{os.getpid()}", "x", encoding="utf-8").close()
@@ -124,11 +124,11 @@ def freeze_once(folder: str, held: str, item: Item, count: Count) -> None:
         is_first = False
     if is_first:
         os.kill(os.getpid(), signal.SIGSTOP)
-    write(folder, held, item, count)
+    write(folder, loaded, item, count)
 
 
-def die_once(folder: str, held: str, item: Item, count: Count) -> None:
+def die_once(folder: str, loaded: str, item: Item, count: Count) -> None:
     begun = len(os.listdir(folder))
-    write(folder, held, item, count)
+    write(folder, loaded, item, count)
     if begun == 2:
         os.kill(os.getpid(), signal.SIGKILL)

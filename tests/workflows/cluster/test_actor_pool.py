@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from neuron_atlas.workflows.cluster import actor_pool
-from neuron_atlas.workflows.cluster.actor_pool import ActorPool, Holding, actor_count
+from neuron_atlas.workflows.cluster.actor_pool import ActorPool, ActorResource, actor_count
 from neuron_atlas.workflows.cluster.signals import stop_on_signals
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from tests.workflows.cluster.ray_work import (
@@ -64,7 +64,7 @@ def pool_of(ray_of_two_cores: None) -> Iterator[OpenPool]:
     opened: list[ActorPool] = []
 
     def open_pool(actors: int) -> ActorPool:
-        opened.append(ActorPool(Holding("subject", hold), ClusterSettings(actors=actors)))
+        opened.append(ActorPool(ActorResource("subject", hold), ClusterSettings(actors=actors)))
         return opened[-1]
 
     yield open_pool
@@ -124,7 +124,7 @@ def test_an_actor_for_which_there_is_no_room_holds_up_nothing(pool_of, tmp_path)
 
 
 def test_waiting_for_a_place_in_the_cluster_is_said(pool_of, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(actor_pool, "_SAY_EVERY_S", 0.2)
+    monkeypatch.setattr(actor_pool, "_PRINT_EVERY_S", 0.2)
     others = [occupy.remote(3) for _ in range(2)]
     while ray.available_resources().get("CPU", 0) >= 1:
         time.sleep(0.05)
@@ -162,8 +162,8 @@ def test_items_that_are_abandoned_at_a_signal_end_with_what_their_actor_holds(
     ray_of_two_cores, tmp_path, as_if_called
 ):
     stop_on_signals()
-    holding = Holding("simulate", partial(hold_folder, str(tmp_path)), unload=mark_ended)
-    pool = ActorPool(holding, ClusterSettings(actors=1))
+    resource = ActorResource("simulate", partial(hold_folder, str(tmp_path)), unload=mark_ended)
+    pool = ActorPool(resource, ClusterSettings(actors=1))
     with pytest.raises(KeyboardInterrupt):
         stop_once_begun(pool, work_until_ended, abandon_on_signal=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0 stopped", "ended"]

@@ -16,7 +16,7 @@ import ray
 from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
 from neuron_atlas.workflows.cluster import connect
 from neuron_atlas.workflows.cluster.connect import cluster
-from neuron_atlas.workflows.cluster.spread import result, spread
+from neuron_atlas.workflows.cluster.cpu_tasks import get_result, run_on_cpus
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.models.server_process import free_port
 from neuron_atlas.workflows.run.errors import ConfigError, RunError
@@ -32,11 +32,11 @@ from tests.workflows.cluster.ray_work import (
 
 
 def test_every_item_is_done_once_and_comes_with_its_result(ray_of_two_cores):
-    assert sorted(spread(range(20), double.remote)) == [(n, 2 * n) for n in range(20)]
+    assert sorted(run_on_cpus(range(20), double.remote)) == [(n, 2 * n) for n in range(20)]
 
 
 def test_nothing_to_do_is_done_at_once(ray_of_two_cores):
-    assert list(spread([], double.remote)) == []
+    assert list(run_on_cpus([], double.remote)) == []
 
 
 def test_only_a_few_items_are_under_way_at_a_time(ray_of_two_cores):
@@ -46,20 +46,20 @@ def test_only_a_few_items_are_under_way_at_a_time(ray_of_two_cores):
         submitted.append(number)
         return double.remote(number)
 
-    for finished, _ in enumerate(spread(range(30), submit)):
+    for finished, _ in enumerate(run_on_cpus(range(30), submit)):
         assert len(submitted) - finished <= 4  # Twice the cores of the cluster.
     assert submitted == list(range(30))
 
 
 def test_a_line_for_people_is_told_as_it_is_even_if_the_work_only_passed_it_on(ray_of_two_cores):
     with pytest.raises(DiskFullError) as caught:
-        list(spread(range(2), ask_another.remote))
+        list(run_on_cpus(range(2), ask_another.remote))
     assert str(caught.value) == "the disk is full"
 
 
 def test_the_exception_of_the_work_itself_is_raised(ray_of_two_cores):
     with pytest.raises(TheirOwn, match="at 3"):
-        list(spread(range(9), lambda n: fail.remote(n) if n == 3 else double.remote(n)))
+        list(run_on_cpus(range(9), lambda n: fail.remote(n) if n == 3 else double.remote(n)))
 
 
 def test_a_failure_leaves_the_rest_undone(ray_of_two_cores):
@@ -70,7 +70,7 @@ def test_a_failure_leaves_the_rest_undone(ray_of_two_cores):
         return fail.remote(number)
 
     with pytest.raises(TheirOwn):
-        list(spread(range(100), submit))
+        list(run_on_cpus(range(100), submit))
     assert len(submitted) <= 8
 
 
@@ -81,15 +81,15 @@ def test_work_that_is_stopped_gets_the_time_to_end(ray_of_two_cores, tmp_path):
         return end_slowly.remote(str(tmp_path), number)
 
     with pytest.raises(TheirOwn):
-        list(spread(range(3), submit, ending_s=20))
+        list(run_on_cpus(range(3), submit, ending_s=20))
     assert {path.name for path in tmp_path.iterdir()} >= {"0 ended", "1 ended"}
 
 
 def test_of_many_failures_only_the_first_is_told(ray_of_two_cores, caplog):
-    list(spread(range(8), double.remote))  # So that there are processes to fail at once.
+    list(run_on_cpus(range(8), double.remote))  # So that there are processes to fail at once.
     for _ in range(3):
         with suppress(TheirOwn):
-            list(spread(range(30), fail.remote))
+            list(run_on_cpus(range(30), fail.remote))
     time.sleep(0.5)  # Until all have failed,
     gc.collect()  # and Ray learns that nobody will ask for their errors.
     time.sleep(0.5)
@@ -98,7 +98,7 @@ def test_of_many_failures_only_the_first_is_told(ray_of_two_cores, caplog):
 
 def test_work_whose_process_dies_is_a_failed_run(ray_of_two_cores):
     with pytest.raises(RunError, match="Ray could not finish the work"):
-        result(die.remote(1))
+        get_result(die.remote(1))
 
 
 def test_a_cluster_that_is_running_is_left_running(ray_of_two_cores):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from neuron_atlas.workflows.cluster import progress as progress_module
-from neuron_atlas.workflows.cluster.progress import progress, say
+from neuron_atlas.workflows.cluster.progress import print_line, progress
 
 
 class Terminal(io.StringIO):
@@ -95,5 +95,5 @@ def test_at_a_terminal_there_is_a_bar_with_counts_and_rate(monkeypatch):
 
 
 def test_what_is_said_goes_to_stderr(capsys):
-    say("a word")
+    print_line("a word")
     assert lines(capsys) == ["a word"]

@@ -105,7 +105,7 @@ def unnamed(settings: Any, config: Mapping[str, Any]) -> list[str]:
     absent = []
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if field.name == "further":
+        if field.name == "other_explainers":
             continue
         if field.name in FLAT:
             absent += unnamed(value, config)

@@ -255,27 +255,34 @@ def several(*overrides: str) -> Settings:
 def test_several_explainers_are_read_in_order_each_by_its_own_name():
     explain = several("explain.explainers.mini.client.model=gpt-4o-mini").explain
     assert explain.names == ("gpt4o", "mini", "dissect")
-    assert [type(one.explainer).__name__ for one in explain.each] == ["Chat", "Chat", "Dissect"]
-    assert [one.explainer.client.model for one in explain.each[:2]] == ["gpt-4o", "gpt-4o-mini"]
-    assert [one.neurons.count for one in explain.each] == [100, 100, None]
-    assert all(one.further == () for one in explain.each)
+    assert [type(one.explainer).__name__ for one in explain.each_explainer] == [
+        "Chat",
+        "Chat",
+        "Dissect",
+    ]
+    assert [one.explainer.client.model for one in explain.each_explainer[:2]] == [
+        "gpt-4o",
+        "gpt-4o-mini",
+    ]
+    assert [one.neurons.count for one in explain.each_explainer] == [100, 100, None]
+    assert all(one.other_explainers == () for one in explain.each_explainer)
 
 
 def test_one_explainer_of_several_is_read_as_it_is_alone():
     alone = read_settings(composed("explain=gpt4o")).explain
-    assert several().explain.each[0] == alone == alone.each[0]
+    assert several().explain.each_explainer[0] == alone == alone.each_explainer[0]
 
 
 def test_a_setting_for_all_explainers_goes_to_those_that_have_it():
     explain = several("explain.neurons.count=7", "explain.client.timeout_s=9").explain
-    assert [one.neurons.count for one in explain.each] == [7, 7, 7]
-    assert [one.neurons.types for one in explain.each] == [explain.neurons.types] * 3
-    assert [one.explainer.client.timeout_s for one in explain.each[:2]] == [9, 9]
+    assert [one.neurons.count for one in explain.each_explainer] == [7, 7, 7]
+    assert [one.neurons.types for one in explain.each_explainer] == [explain.neurons.types] * 3
+    assert [one.explainer.client.timeout_s for one in explain.each_explainer[:2]] == [9, 9]
 
 
 def test_an_experiments_setting_goes_to_all_explainers_too():
     explain = several("experiment=gpt4o").explain
-    assert [one.neurons.count for one in explain.each] == [30, 30, 30]
+    assert [one.neurons.count for one in explain.each_explainer] == [30, 30, 30]
 
 
 def test_what_every_explainer_needs_is_asked_of_all(monkeypatch):

@@ -23,10 +23,10 @@ def test_vllm_is_in_the_checkout_or_where_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("VLLM_PYTHON", raising=False)
-    assert settings(*VLLM).simulate.servers.words[0].endswith("/.venv-vllm/bin/python")
+    assert settings(*VLLM).simulate.servers.command_line[0].endswith("/.venv-vllm/bin/python")
     monkeypatch.setenv("VLLM_PYTHON", sys.executable)
     found = settings(*VLLM)
-    assert found.simulate.servers.words[0] == sys.executable
+    assert found.simulate.servers.command_line[0] == sys.executable
     found.check()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.workflows.config.settings_help import meanings_in
+from neuron_atlas.workflows.config.settings_help import setting_comments
 
 _SETTING = re.compile(r"^  (?P<path>[\w.-]+)=(?P<rest>.*)$")
 
@@ -81,7 +81,7 @@ def test_comments_are_found_by_path() -> None:
         "  silent: 3\n"
         "after: 4 # back at the left\n"
     )
-    assert meanings_in(text) == {
+    assert setting_comments(text) == {
         "": "What the file is for.",
         "plain": "of a line",
         "above": "Above a setting.",

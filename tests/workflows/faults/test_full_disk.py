@@ -15,7 +15,7 @@ import pytest
 
 from neuron_atlas.tasks.artifacts import location as location_module
 from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
-from neuron_atlas.tasks.artifacts.location import whole_folders, writing, writing_folder
+from neuron_atlas.tasks.artifacts.location import atomic_file, atomic_folder, complete_folders
 from tests.infra.clusters import running
 from tests.workflows.faults.faults import atlas
 
@@ -83,15 +83,15 @@ def test_the_rows_are_those_of_a_run_with_room(story, strange_tables):
 def fill(folder: Path) -> None:
     """Two files, of which the second finds the disk full."""
     for name, size in (("first", 300_000), ("second", 900_000)):
-        with writing(folder / name) as path:
+        with atomic_file(folder / name) as path:
             path.write_bytes(b"1" * size)
 
 
 def test_a_shard_that_did_not_fit_is_not_taken_for_one(tmp_path):
     with small_disk(tmp_path / "disk", "1m") as disk:
-        with pytest.raises(DiskFullError), writing_folder(disk / "shard") as folder:
+        with pytest.raises(DiskFullError), atomic_folder(disk / "shard") as folder:
             fill(folder)
-        assert whole_folders(disk, ["shard"]) == set()
+        assert complete_folders(disk, ["shard"]) == set()
         assert shutil.disk_usage(disk).used == 0
 
 
@@ -102,9 +102,9 @@ def test_control_without_the_protection_half_a_shard_is_taken_for_a_whole_one(
     def unprotected(folder: Path) -> Iterator[Path]:
         yield folder
 
-    monkeypatch.setattr(location_module, "writing_folder", unprotected)
+    monkeypatch.setattr(location_module, "atomic_folder", unprotected)
     with small_disk(tmp_path / "disk", "1m") as disk:
-        with pytest.raises(DiskFullError), location_module.writing_folder(disk / "shard") as folder:
+        with pytest.raises(DiskFullError), location_module.atomic_folder(disk / "shard") as folder:
             fill(folder)
-        assert whole_folders(disk, ["shard"]) == {"shard"}
+        assert complete_folders(disk, ["shard"]) == {"shard"}
         assert [path.name for path in (disk / "shard").iterdir()] == ["first"]

@@ -123,7 +123,7 @@ def test_a_first_signal_lets_a_long_shard_finish(tmp_path):
 
 def test_control_without_the_protection_the_shard_is_lost(tmp_path):
     out = tmp_path / "out"
-    with running(atlas(out, *LONG, without="finishing"), tmp_path / "log") as run:
+    with running(atlas(out, *LONG, without="defer_signals"), tmp_path / "log") as run:
         begin_shard(run, out)
         run.process.terminate()
         assert run.end() == 130, run.said()

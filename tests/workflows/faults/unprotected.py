@@ -31,7 +31,7 @@ def without_resume() -> None:
     shutil.rmtree(out / "artifacts", ignore_errors=True)
 
 
-def without_finishing() -> None:
+def without_defer_signals() -> None:
     """A first signal interrupts whatever is under way."""
     from neuron_atlas.workflows.cluster import signals
 
@@ -41,7 +41,11 @@ def without_finishing() -> None:
     signals._request_stop = interrupt
 
 
-WITHOUT = {"retries": without_retries, "resume": without_resume, "finishing": without_finishing}
+WITHOUT = {
+    "retries": without_retries,
+    "resume": without_resume,
+    "defer_signals": without_defer_signals,
+}
 
 if __name__ == "__main__":
     WITHOUT[sys.argv.pop(1)]()

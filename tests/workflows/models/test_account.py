@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 import ray
 
-from neuron_atlas.tasks.models.account.messages import Permit, Result, Stored, Usage, Want
+from neuron_atlas.tasks.models.account.messages import (
+    CallResult,
+    LeaseRequest,
+    Permit,
+    StoredAnswer,
+    Usage,
+)
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
 from neuron_atlas.workflows.models.account import RemoteAccount, limits_name, open_account
 from tests.workflows.runs import ROOT
@@ -41,10 +47,10 @@ def account(
         yield opened
 
 
-async def lease(account: RemoteAccount, owner: str, request: str) -> Permit | Stored:
+async def lease(account: RemoteAccount, owner: str, request: str) -> Permit | StoredAnswer:
     while True:
-        (reply,), wait_s = await account.exchange(owner, [Want(request, "gpt-4o", 1, 0.0)])
-        if isinstance(reply, Permit | Stored):
+        (reply,), wait_s = await account.exchange(owner, [LeaseRequest(request, "gpt-4o", 1, 0.0)])
+        if isinstance(reply, Permit | StoredAnswer):
             return reply
         await asyncio.sleep(wait_s)
 
@@ -117,7 +123,7 @@ def test_what_was_not_sent_can_be_leased_again(ray_of_two_cores: None, tmp_path:
         for number in range(5):
             permit = await asyncio.wait_for(lease(account, "me", f"{number}"), 60)
             assert isinstance(permit, Permit)
-            unsent = Result(permit.call, "stopped", usage=Usage(sent=False))
+            unsent = CallResult(permit.call, "stopped", usage=Usage(sent=False))
             await account.exchange("me", [unsent])
 
     with open_account(tmp_path / "journal.sqlite", "explain", None, one_at_a_time, {}) as account:
@@ -129,9 +135,9 @@ def test_an_account_that_is_killed_goes_on_with_what_was_leased(account: RemoteA
         permit = await lease(account, "me", "a")
         ray.kill(account.actor, no_restart=False)
         assert isinstance(permit, Permit)
-        answer = Result(permit.call, "ok", answer='"red"', usd=0.5)
+        answer = CallResult(permit.call, "ok", answer='"red"', usd=0.5)
         await asyncio.wait_for(account.exchange("me", [answer]), 120)
-        assert await lease(account, "they", "a") == Stored('"red"')
+        assert await lease(account, "they", "a") == StoredAnswer('"red"')
 
     asyncio.run(work())
     assert (account.tally().lost, account.tally().spent_usd) == (0, 0.5)

@@ -15,13 +15,13 @@ class Provider(OpenCalls):
     """Answers what is handed in by the next round."""
 
     def __init__(self) -> None:
-        self.__dict__ |= {"account": self, "handed_in": [], "answered": set()}
+        self.__dict__ |= {"account": self, "submitted": [], "answered": set()}
 
-    def collecting(self, path: Path) -> Any:
+    def batch_calls(self, path: Path) -> Any:
         return path
 
-    def hand_in(self, collected: list[Path]) -> None:
-        self.handed_in.append([path.stem for path in collected])
+    def submit(self, collected: list[Path]) -> None:
+        self.submitted.append([path.stem for path in collected])
         self.answered.update(path.stem for path in collected)
 
     def _wait_for_batches(self) -> None:
@@ -50,6 +50,6 @@ def test_requests_of_some_items_at_a_time_lie_on_the_disk_until_all_are_answered
             after_chunk()
 
     provider.work_by_batch(spools, work)
-    assert [len(names) for names in provider.handed_in] == [3, 3, 3, 1]
+    assert [len(names) for names in provider.submitted] == [3, 3, 3, 1]
     assert done == {item.key for item in items}
     assert not spools.exists()

@@ -35,9 +35,9 @@ def test_the_limits_of_an_account_change_only_for_those_who_call(
     client = ClientSettings(limits=LimitSettings(requests_per_minute=500))
     use = ModelUse("explain", "explain", client, {})
     calls = OpenCalls(use, account)  # type: ignore[arg-type]
-    calls.collecting(tmp_path / "requests.jsonl")
+    calls.batch_calls(tmp_path / "requests.jsonl")
     assert account.times == 0
-    calls.live()
+    calls.live_calls()
     assert account.times == 1
     assert "500 requests a minute, 512 at once; before, 60 requests" in capsys.readouterr().err
 

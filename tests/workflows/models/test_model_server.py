@@ -69,7 +69,7 @@ def test_calls_wait_for_a_server_that_is_started_again(
     with running(tiny(), log) as server:
         asyncio.run(server.ready())
         kill(log)
-        assert server.unreachable(server.choose(""))
+        assert server.mark_unreachable(server.choose(""))
         asyncio.run(server.ready())
         assert get(server)
         first, second = said(log)
@@ -83,7 +83,7 @@ def test_calls_wait_for_a_restart_no_longer_than_start_s(tmp_path: Path) -> None
         asyncio.run(server.ready())
         server._settings = tiny(start_s=0.05)
         os.kill(said(tmp_path / "log")[-1], signal.SIGSTOP)
-        server.unreachable(server.choose(""))
+        server.mark_unreachable(server.choose(""))
         with pytest.raises(
             ProviderStoppedError, match=r"^server 0 did not answer within 0\.05 s; its log "
         ):
@@ -116,18 +116,18 @@ def test_a_busy_server_is_left_alone_and_one_without_progress_is_killed(tmp_path
     with running(tiny(), log) as server:
         asyncio.run(server.ready())
         address = server.choose("")
-        server.timed_out(address, timeout_s=3600)  # It answered within that time.
+        server.mark_timed_out(address, timeout_s=3600)  # It answered within that time.
         time.sleep(0.1)
         os.utime(log)  # It writes to its log.
-        server.timed_out(address, timeout_s=0.1)
+        server.mark_timed_out(address, timeout_s=0.1)
         assert len(said(log)) == 1
         assert get(server)
         os.utime(log, (0, 0))
-        server.answered(address)  # It answers other requests.
-        server.timed_out(address, timeout_s=5)
+        server.mark_answered(address)  # It answers other requests.
+        server.mark_timed_out(address, timeout_s=5)
         assert get(server)
         time.sleep(0.1)
-        server.timed_out(address, timeout_s=0.1)
+        server.mark_timed_out(address, timeout_s=0.1)
         wait_until(lambda: len(said(log)) == 2)
         asyncio.run(server.ready())
         assert get(server)

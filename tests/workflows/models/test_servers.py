@@ -21,7 +21,7 @@ from neuron_atlas.workflows.cluster.actor_pool import ActorPool
 from neuron_atlas.workflows.config.servers import ServersSettings
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.models.model_server import ModelServer
-from neuron_atlas.workflows.models.servers import served_by_actors, server_count
+from neuron_atlas.workflows.models.servers import server_count, server_resource
 from neuron_atlas.workflows.run.errors import ConfigError
 from tests.workflows.models.test_server_process import TINY, gone, said, wait_until
 
@@ -33,7 +33,7 @@ def tiny(*words: str, **settings: Any) -> ServersSettings:
 
 @contextmanager
 def pool(servers: ServersSettings, logs: Path) -> Iterator[ActorPool]:
-    opened = ActorPool(served_by_actors(servers, logs), ClusterSettings())
+    opened = ActorPool(server_resource(servers, logs), ClusterSettings())
     try:
         yield opened
     finally:

@@ -10,7 +10,7 @@ import ray
 
 from neuron_atlas.tasks.samples.source import SourceError
 from neuron_atlas.workflows.run.errors import RunError
-from neuron_atlas.workflows.run.exit_status import outcome
+from neuron_atlas.workflows.run.exit_status import exit_status_of
 from neuron_atlas.workflows.run.items import ItemRunner, chunks, reopen_items, unfinished_items
 from neuron_atlas.workflows.run.stage import Item, Step, Worker
 
@@ -127,7 +127,7 @@ def test_a_defect_ends_in_one_line_that_names_the_log_with_its_traceback(
     with pytest.raises(RunError) as caught:
         runner_of(fail, tmp_path).run([Item("part-7", 1, ())])
     path = tmp_path / "logs" / "part-7.log"
-    status, message = outcome(caught.value)
+    status, message = exit_status_of(caught.value)
     assert status == 1
     assert message.splitlines() == [
         "unexpected error: ZeroDivisionError: a defect",
@@ -142,7 +142,7 @@ def test_a_defect_ends_in_one_line_that_names_the_log_with_its_traceback(
 def test_an_error_for_users_keeps_its_kind_and_names_the_log(ray_of_two_cores, tmp_path):
     with pytest.raises(SourceError) as caught:
         runner_of(fail_plainly, tmp_path).run([Item("part-7", 1, ())])
-    status, message = outcome(caught.value)
+    status, message = exit_status_of(caught.value)
     assert status == 2
     assert message.splitlines() == [
         "data.path: no such folder",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from neuron_atlas.tasks.artifacts.location import location
+from neuron_atlas.tasks.artifacts.location import parse_location
 from neuron_atlas.workflows.run import object_lock
 from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.lock import locked
@@ -22,9 +22,9 @@ from tests.loopback.object_store import BUCKET, object_store
 LOCK = "a run/.lock"
 HOLDER = """
 import sys
-from neuron_atlas.tasks.artifacts.location import location
+from neuron_atlas.tasks.artifacts.location import parse_location
 from neuron_atlas.workflows.run.lock import locked
-with locked(location(sys.argv[1])):
+with locked(parse_location(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -32,7 +32,7 @@ with locked(location(sys.argv[1])):
 
 @pytest.fixture
 def out(store) -> Path:
-    return location(f"s3://{BUCKET}/a run")
+    return parse_location(f"s3://{BUCKET}/a run")
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def test_a_wrong_call_of_unlock_ends_with_2_and_a_line(place, message, capsys):
 
 
 def test_a_bucket_that_is_not_there_is_said_in_a_line(out):
-    missing = location("s3://no-such-bucket/a run")
+    missing = parse_location("s3://no-such-bucket/a run")
     with pytest.raises(ConfigError, match=re.escape("there is no such bucket")), locked(missing):
         pass
 
@@ -164,9 +164,9 @@ def test_wrong_keys_are_said_in_a_line_that_does_not_show_them(tmp_path, monkeyp
     with object_store(tmp_path / "log", asks_for_keys=True) as guarded:
         for name, value in guarded.environment.items():
             monkeypatch.setenv(name, value)
-        place = location(f"s3://{BUCKET}/a run")
+        place = parse_location(f"s3://{BUCKET}/a run")
         place.fs.clear_instance_cache()
-        with pytest.raises(ConfigError) as caught, locked(location(str(place))):
+        with pytest.raises(ConfigError) as caught, locked(parse_location(str(place))):
             pass
     said = str(caught.value)
     assert said.startswith("out: cannot write below 's3://neurons/a run': ")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
@@ -25,7 +25,7 @@ NOBODY = ClientSettings(base_url="http://127.0.0.1:1/v1", max_attempts=1)
 
 def probe(simulator: Simulator, folder: Path) -> list[str]:
     """Probe as a work item; returns the lines for the user."""
-    return simulate._probe(Worker(folder, calls=Calls()), simulator)
+    return simulate._probe(Worker(folder, calls=CallOptions()), simulator)
 
 
 @pytest.mark.parametrize("kind", [ChatSimulator, PromptLogprobs])
@@ -45,4 +45,4 @@ def test_every_part_gets_what_the_probe_found(tmp_path: Path, provider: Loopback
     assert probe(simulator, tmp_path) == ["simulate   estimator: expected"]
     written = json.loads((tmp_path / "capabilities.json").read_text())
     assert written["details"] == {"estimator": "expected", "top_logprobs": 20, "top": 10}
-    assert simulate._read_capabilities(tmp_path) == simulator.probe(Calls())
+    assert simulate._read_capabilities(tmp_path) == simulator.probe(CallOptions())

@@ -37,7 +37,7 @@ class Stage:
         self.clusters += 1
         yield
 
-    def capture_ahead(self, settings: Any) -> Any:
+    def run_through_capture(self, settings: Any) -> Any:
         self.captured.append(settings.capture.layers)
         if self.capture_fails is not None:
             raise self.capture_fails
@@ -77,7 +77,7 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_mlflow: Path) -> Stage:
     stood_in = Stage(tmp_path)
-    for name in ("cluster", "capture_ahead", "run_atlas"):
+    for name in ("cluster", "run_through_capture", "run_atlas"):
         monkeypatch.setattr(sweep_run, name, getattr(stood_in, name))
     return stood_in
 

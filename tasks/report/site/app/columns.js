@@ -2,7 +2,7 @@
 /* Columns of all neurons as typed arrays, and their rows, filtered and sorted. */
 (() => {
   const FAILS_LAYER = 1, FAILS_SCORE = 2, FAILS_TYPE = 4, FAILS_OTHER = 8;
-  const columns = { accounts: new Map(), words: new Map() };
+  const columns = { scores: new Map(), words: new Map() };
   Atlas.columns = columns;
 
   /** Load the columns that do not depend on an explainer. */
@@ -41,32 +41,32 @@
   };
 
   /** Load the columns of one pair of explainer and simulator. */
-  columns.account = (number) => {
-    if (!columns.accounts.has(number)) {
-      const loading = loadAccount(number).catch((error) => { columns.accounts.delete(number); throw error; });
-      columns.accounts.set(number, loading);
+  columns.loadScores = (number) => {
+    if (!columns.scores.has(number)) {
+      const loading = readScores(number).catch((error) => { columns.scores.delete(number); throw error; });
+      columns.scores.set(number, loading);
     }
-    return columns.accounts.get(number);
+    return columns.scores.get(number);
   };
 
-  const loadAccount = async (number) => {
+  const readScores = async (number) => {
     await columns.open();
-    const account = {};
+    const scores = {};
     const measures = ["correlation", "ci_low", "ci_high", "control_other", "margin"];
-    for (const name of measures) account[name] = new Float32Array(columns.total);
-    for (const name of ["outcome", "beats"]) account[name] = new Uint8Array(columns.total);
+    for (const name of measures) scores[name] = new Float32Array(columns.total);
+    for (const name of ["outcome", "beats"]) scores[name] = new Uint8Array(columns.total);
     const { steps, no_number: none } = Atlas.index;
     await Promise.all(Atlas.index.layers.map(async (layer, place) => {
-      const loaded = await Atlas.load(`accounts/${number}/${layer.layer}`);
+      const loaded = await Atlas.load(`scores/${number}/${layer.layer}`);
       const from = columns.starts[place];
       for (const name of measures) {
         const stored = new Int16Array(Atlas.bytes(loaded[name]).buffer);
-        const column = account[name];
+        const column = scores[name];
         for (let row = 0; row < stored.length; row += 1) column[from + row] = stored[row] === none ? NaN : stored[row] / steps;
       }
-      for (const name of ["outcome", "beats"]) account[name].set(Atlas.bytes(loaded[name]), from);
+      for (const name of ["outcome", "beats"]) scores[name].set(Atlas.bytes(loaded[name]), from);
     }));
-    return account;
+    return scores;
   };
 
   /** Load the explanations of one layer, as lines. Lower case is added by the first search. */
@@ -104,23 +104,23 @@
       progress(done, total) is called while explanations load for a search or sort. */
   columns.select = async (state, progress = () => {}) => {
     await columns.open();
-    const account = await columns.account(state.account);
+    const scores = await columns.loadScores(state.pair);
     const fails = new Uint8Array(columns.total);
-    markPlain(fails, state, account);
+    markPlain(fails, state, scores);
     const terms = termsOf(state.words);
-    const explainer = Atlas.explainerOf(state.account);
+    const explainer = Atlas.explainerOf(state.pair);
     if (terms.length || state.sort === "words") await loadAll(explainer, state, progress);
     const unsearched = terms.length ? markWords(fails, terms, explainer) : new Set();
     let count = 0;
     for (let row = 0; row < fails.length; row += 1) if (!fails[row]) count += 1;
     const rows = new Uint32Array(count);
     for (let row = 0, at = 0; row < fails.length; row += 1) if (!fails[row]) rows[at++] = row;
-    return { rows: sorted(rows, state, account, explainer), fails, account, unsearched };
+    return { rows: sorted(rows, state, scores, explainer), fails, scores, unsearched };
   };
 
   columns.FAILS = { layer: FAILS_LAYER, score: FAILS_SCORE, type: FAILS_TYPE };
 
-  const markPlain = (fails, state, account) => {
+  const markPlain = (fails, state, scores) => {
     const { layer } = columns;
     const kind = state.rule === "tested" ? columns.tested : columns.type;
     const names = state.rule === "tested" ? Atlas.index.tested_types : Atlas.index.types;
@@ -133,10 +133,10 @@
     for (let row = 0; row < fails.length; row += 1) {
       let failed = 0;
       if (layer[row] < first || layer[row] > last) failed |= FAILS_LAYER;
-      if (bounded && !(account.correlation[row] >= low && account.correlation[row] <= high)) failed |= FAILS_SCORE;
+      if (bounded && !(scores.correlation[row] >= low && scores.correlation[row] <= high)) failed |= FAILS_SCORE;
       if (!allowed[kind[row]]) failed |= FAILS_TYPE;
-      if (outcome >= 0 && account.outcome[row] !== outcome) failed |= FAILS_OTHER;
-      if (state.beats && !account.beats[row]) failed |= FAILS_OTHER;
+      if (outcome >= 0 && scores.outcome[row] !== outcome) failed |= FAILS_OTHER;
+      if (state.beats && !scores.beats[row]) failed |= FAILS_OTHER;
       fails[row] = failed;
     }
   };
@@ -182,15 +182,15 @@
   /* Orders. Numbers go by radix, which keeps rows that are equal as they were: by layer and neuron.
      What has no number comes last either way. */
 
-  const sorted = (rows, state, account, explainer) => {
+  const sorted = (rows, state, scores, explainer) => {
     const { sort, down } = state;
     if (sort === "neuron") return down ? rows.reverse() : rows;
     if (sort === "words") return byWords(rows, down, explainer);
     const value = {
       type: (row) => (state.rule === "tested" ? columns.tested : columns.type)[row],
-      score: (row) => account.correlation[row],
-      control: (row) => account.control_other[row],
-      margin: (row) => account.margin[row],
+      score: (row) => scores.correlation[row],
+      control: (row) => scores.control_other[row],
+      margin: (row) => scores.margin[row],
       peak: (row) => columns.scale[row],
       share: (row) => (columns.type[row] < 4 ? columns.shares[row * 4 + columns.type[row]] : NaN),
     }[sort];

@@ -78,17 +78,17 @@
       (value) => { Object.assign(state, { rule: value, types: [] }); chips.fill(); update(); }) : null;
     const status = select([["", "any"], ...Atlas.index.outcomes.filter((one) => Atlas.index.seen_outcomes.includes(one)).map((one) => [one, Atlas.plain(one)])],
       state.status, (value) => { state.status = value; update(); });
-    const account = Atlas.index.accounts.length > 1 ? select(
-      Atlas.index.accounts.map((pair, number) => [String(number), pair.filter(Boolean).join(", ")]), String(state.account),
-      (value) => { state.account = Number(value); update(); }) : null;
+    const pair = Atlas.index.pairs.length > 1 ? select(
+      Atlas.index.pairs.map((names, number) => [String(number), names.filter(Boolean).join(", ")]), String(state.pair),
+      (value) => { state.pair = Number(value); update(); }) : null;
     const beats = Atlas.index.level === null ? null : h("input", {
       type: "checkbox", checked: state.beats, onchange: () => { state.beats = beats.checked; update(); },
     });
     const clear = h("button", {
       type: "button", class: "clear",
       onclick: () => {
-        const { account: sameAccount, rule: sameRule, sort, down } = state;
-        Object.assign(state, Atlas.route.nothing(), { account: sameAccount, rule: sameRule, sort, down });
+        const { pair: samePair, rule: sameRule, sort, down } = state;
+        Object.assign(state, Atlas.route.nothing(), { pair: samePair, rule: sameRule, sort, down });
         sync();
         update();
         search.focus();
@@ -109,14 +109,14 @@
       chips.fill();
     };
 
-    const draw = ({ fails, account: columns, unsearched }) => {
+    const draw = ({ fails, scores, unsearched }) => {
       const names = [...(state.rule === "tested" ? Atlas.index.tested_types : Atlas.index.types), "unknown", "unknown"];
       const byLayer = Atlas.countLayers(fails, state, unsearched);
       const sums = byLayer.filter(Boolean).map((column) => column.reduce((sum, one) => sum + one, 0));
       const unread = unsearched.size ? `, ${unsearched.size} of ${layers.length} layers not searched` : "";
       const range = state.layers && [layers.findIndex((one) => one >= state.layers[0]), layers.findLastIndex((one) => one <= state.layers[1])];
       layerStrip.draw(byLayer, names, range, `${Math.min(...sums)} to ${Math.max(...sums)} per layer${unread}`);
-      const byScore = Atlas.countScores(fails, columns, state);
+      const byScore = Atlas.countScores(fails, scores, state);
       const scored = byScore.reduce((sum, column) => sum + column.reduce((all, one) => all + one, 0), 0);
       const bounds = state.low === null && state.high === null ? null
         : [Atlas.columnOfScore(state.low ?? -1), Atlas.columnOfScore(state.high ?? 1) - 1];
@@ -131,7 +131,7 @@
         h("fieldset", {}, h("legend", {}, "Score"), scoreStrip, h("div", { class: "ends" }, low, h("span", { class: "quiet" }, "to"), high)),
         h("div", { class: "choices" },
           chips.row,
-          h("div", { class: "selects" }, rule ? field("Typed by", rule) : null, field("Status", status), account ? field("Explained by", account) : null,
+          h("div", { class: "selects" }, rule ? field("Typed by", rule) : null, field("Status", status), pair ? field("Explained by", pair) : null,
             beats ? h("label", { class: "check" }, beats, " beats its controls") : null))));
     const element = h("form", { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
       h("label", { class: "search" }, h("span", { class: "unseen" }, "Words in the explanation"), search, h("kbd", { "aria-hidden": "true" }, "/")), more);

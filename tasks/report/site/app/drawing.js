@@ -7,10 +7,10 @@
   Atlas.heatMap = (bytes, rows, columns, what) => {
     const canvas = h("canvas", { class: "heat", width: columns, height: rows, role: "img" });
     const pixels = new ImageData(columns, rows);
-    const colours = Atlas.heatColours ||= new Uint8ClampedArray(Atlas.index.heat.flat());
+    const colors = Atlas.heatColors ||= new Uint8ClampedArray(Atlas.index.heat.flat());
     let strongest = 0;
     for (let at = 0; at < bytes.length; at += 1) {
-      pixels.data.set(colours.subarray(bytes[at] * 4, bytes[at] * 4 + 4), at * 4);
+      pixels.data.set(colors.subarray(bytes[at] * 4, bytes[at] * 4 + 4), at * 4);
       if (bytes[at] > bytes[strongest]) strongest = at;
     }
     canvas.getContext("2d").putImageData(pixels, 0, 0);
@@ -57,7 +57,7 @@
       const rise = (share) => (share > 0 ? Math.max(1.5, (1 + Math.log10(Math.max(share, FLOOR)) / 6) * TALL) : 0);
       counts.slice(0, last + 1).forEach((count, bin) => {
         if (!count) return;
-        const above = bin ? `from ${Atlas.digits3(edges[bin - 1])}` : `below ${Atlas.digits3(edges[0])}, silent among them`;
+        const above = bin ? `from ${Atlas.threeDigits(edges[bin - 1])}` : `below ${Atlas.threeDigits(edges[0])}, silent among them`;
         drawn.push(svg("rect", {
           class: `bar-${role}`, x: LEFT + bin * step + 0.5, width: Math.max(step - 1, 1), y: base - rise(count / total), height: rise(count / total),
         }, svg("title", {}, `${Atlas.count(count)} ${role} tokens ${above}`)));
@@ -77,7 +77,7 @@
     const silent = roles.map(({ role, counts, total }) => `${Atlas.percent(counts[0] / total)} of ${role} tokens below ${Atlas.short(edges[0])}`);
     return svg("svg", {
       class: "histogram", viewBox: `0 0 ${WIDTH} ${foot + 18}`, role: "img",
-      "aria-label": `Histogram of activations by role: ${silent.join(", ")}; highest ${Atlas.digits3(details.scale)}`,
+      "aria-label": `Histogram of activations by role: ${silent.join(", ")}; highest ${Atlas.threeDigits(details.scale)}`,
     }, drawn);
   };
 

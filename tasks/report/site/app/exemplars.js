@@ -45,7 +45,7 @@
       // The subject never saw the end of a truncated text.
       const level = place < bytes.length ? bytes[place] : 0;
       const title = place >= bytes.length ? null
-        : scale === null ? `${(level / 25.5).toFixed(1)} of 10` : `${Atlas.digits3((level / 255) * scale)} (${(level / 25.5).toFixed(1)} of 10)`;
+        : scale === null ? `${(level / 25.5).toFixed(1)} of 10` : `${Atlas.threeDigits((level / 255) * scale)} (${(level / 25.5).toFixed(1)} of 10)`;
       shown.push(h("span", { title, vars: level >= 5 ? { "--a": (level / 255).toFixed(3) } : {} }, word || piece));
     }
     return shown;
@@ -105,7 +105,7 @@
     return h("figure", { class: "exemplar" },
       Atlas.view(sample, heat, { frame: role === 0 && peak > 0 }),
       h("figcaption", {}, problem(sample),
-        label(rank + 1, sample.id, ["peak ", h("b", {}, Atlas.digits3(peak)), where]),
+        label(rank + 1, sample.id, ["peak ", h("b", {}, Atlas.threeDigits(peak)), where]),
         sample.tokens.length ? tokenText(sample, bytes, scale, part) : null,
         wholeText(sample, [[bytes, scale]], part[1] - part[0] < sample.tokens.length)));
   });
@@ -114,7 +114,7 @@
   Atlas.thumbnail = ([id, peak, role], rank) => later(id, (sample) => h("figure", { class: "exemplar small" },
     Atlas.view(sample, new Uint8Array(0)),
     h("figcaption", {}, problem(sample),
-      label(rank + 1, "", `${Atlas.digits3(peak)} ${role === 0 ? "image" : "text"}`))));
+      label(rank + 1, "", `${Atlas.threeDigits(peak)} ${role === 0 ? "image" : "text"}`))));
 
   /** Show real and simulated activations on one held-out sample. */
   Atlas.heldOutSample = ([id, draw, realImage, realText, peak], simulated, scale) => later(id, (sample) => {
@@ -129,7 +129,7 @@
         h("div", {}, h("p", { class: "side" }, "Simulated"), Atlas.view(sample, predicted, { what: "Simulated activation" }))) : null,
       h("figcaption", {}, problem(sample),
         label(draw === "exemplar" ? "Exemplar" : "Random", sample.id,
-          [`r `, h("b", {}, Atlas.signed(simulated?.[2])), `, peak ${Atlas.digits3(peak)}`]),
+          [`r `, h("b", {}, Atlas.signed(simulated?.[2])), `, peak ${Atlas.threeDigits(peak)}`]),
         sample.tokens.length ? h("div", { class: "rows" },
           tokenText(sample, text, scale, part, "real"), tokenText(sample, predictedText, null, part, "simulated")) : null,
         wholeText(sample, [[text, scale, "real"], [predictedText, null, "simulated"]], cut)));

@@ -91,12 +91,12 @@
   };
 
   /** Count rows by score (BINS columns from -1 to 1) and type under all filters except the score filter. */
-  Atlas.countScores = (fails, account, state) => {
+  Atlas.countScores = (fails, scores, state) => {
     const { type, tested } = Atlas.columns;
     const kind = state.rule === "tested" ? tested : type;
     const counts = Array.from({ length: BINS }, () => new Array(6).fill(0));
     for (let row = 0; row < fails.length; row += 1) {
-      const score = account.correlation[row];
+      const score = scores.correlation[row];
       if (fails[row] & ~Atlas.columns.FAILS.score || Number.isNaN(score)) continue;
       counts[Math.min(BINS - 1, Math.max(0, Math.floor(((score + 1) / 2) * BINS)))][Math.min(kind[row], 5)] += 1;
     }

@@ -32,8 +32,8 @@
   const facts = (details) => {
     const rows = ["visual", "text", "template"].map((role) => {
       const [count, mean, deviation, highest, positive] = details.moments[role];
-      return count ? h("tr", {}, h("th", { scope: "row" }, role), h("td", {}, Atlas.digits3(highest)),
-        h("td", {}, Atlas.digits3(mean)), h("td", {}, Atlas.digits3(deviation)), h("td", {}, Atlas.percent(positive))) : null;
+      return count ? h("tr", {}, h("th", { scope: "row" }, role), h("td", {}, Atlas.threeDigits(highest)),
+        h("td", {}, Atlas.threeDigits(mean)), h("td", {}, Atlas.threeDigits(deviation)), h("td", {}, Atlas.percent(positive))) : null;
     });
     return h("section", { class: "whole", "aria-labelledby": "whole-title" },
       h("h2", { id: "whole-title" }, "Over the whole dataset"),
@@ -50,7 +50,7 @@
   const tested = (details) => (details.tested ? h("p", { class: "quiet tested" }, "By tests over all tokens: ",
     h("b", {}, Atlas.swatch(details.tested.type), details.tested.type),
     `, high at ${Atlas.percent(details.tested.rate_visual)} of visual and ${Atlas.percent(details.tested.rate_text)} of text tokens`,
-    Atlas.known(details.tested.q_block) ? `, q ${Atlas.digits3(details.tested.q_block)}` : null) : null);
+    Atlas.known(details.tested.q_block) ? `, q ${Atlas.threeDigits(details.tested.q_block)}` : null) : null);
 
   const strongest = (details) => {
     const weaker = details.weaker.length ? h("details", { class: "weaker" }, h("summary", {}, `${details.weaker.length} weaker exemplars`)) : null;
@@ -131,31 +131,31 @@
       return keys;
     }
     if (!isCurrent()) return keys;
-    const panel = h("div", { class: "accounts", id: "account" });
+    const panel = h("div", { class: "explanations", id: "explanation" });
     const below = h("div", {});
-    const accounts = details.accounts;
-    const wanted = Math.max(0, accounts.findIndex((one) => one.explainer === Atlas.index.accounts[route.state.account]?.[0]));
+    const explanations = details.explanations;
+    const wanted = Math.max(0, explanations.findIndex((one) => one.explainer === Atlas.index.pairs[route.state.pair]?.[0]));
     const show = (number) => {
-      panel.replaceChildren(Atlas.account(accounts[number]));
-      below.replaceChildren(heldOut(details, accounts[number].explainer) || "");
-      const mine = Atlas.index.accounts[route.state.account]?.[0];
-      if (mine !== accounts[number].explainer) {
-        route.state.account = Math.max(0, Atlas.index.accounts.findIndex((one) => one[0] === accounts[number].explainer));
+      panel.replaceChildren(Atlas.explanation(explanations[number]));
+      below.replaceChildren(heldOut(details, explanations[number].explainer) || "");
+      const mine = Atlas.index.pairs[route.state.pair]?.[0];
+      if (mine !== explanations[number].explainer) {
+        route.state.pair = Math.max(0, Atlas.index.pairs.findIndex((one) => one[0] === explanations[number].explainer));
         Atlas.route.replace(Atlas.route.toNeuron(route.layer, route.neuron, route.state));
         back.href = Atlas.route.toTable(route.state);
         positionOf(route).then((found) => { if (isCurrent()) fill(found); });
       }
     };
     let tabs = null;
-    if (accounts.length > 1) tabs = Atlas.tabs("Explainer", accounts.map((one) => one.explainer), wanted, panel, show);
-    else if (accounts.length) show(0);
+    if (explanations.length > 1) tabs = Atlas.tabs("Explainer", explanations.map((one) => one.explainer), wanted, panel, show);
+    else if (explanations.length) show(0);
     else panel.append(h("p", { class: "empty" }, "This neuron was not explained."));
     const byTests = details.tested && route.state.rule === "tested" ? `, by tests ${details.tested.type}` : "";
     main.replaceChildren(bar, h("article", { class: "one", "aria-labelledby": "one-title" },
       h("header", { class: "neuron-head" },
         h("h1", { id: "one-title", tabindex: "-1" }, h("span", {}, `Layer ${details.layer ?? route.layer}`), " ", `Neuron ${Atlas.count(details.neuron)}`),
         h("p", { class: "kind-line" }, h("span", { class: `chip type-${details.type}` }, details.type),
-          h("span", { class: "quiet" }, Atlas.index.meanings[details.type], " Its highest activation is ", h("b", {}, Atlas.digits3(details.scale)), "."))),
+          h("span", { class: "quiet" }, Atlas.index.meanings[details.type], " Its highest activation is ", h("b", {}, Atlas.threeDigits(details.scale)), "."))),
       h("div", { class: "neuron-body" },
         h("div", { class: "neuron-text" }, tabs, panel, tested(details)),
         h("aside", { class: "aside" }, shares(details), facts(details))),

@@ -14,7 +14,7 @@
     return share > 0 && share < 0.005 ? "<1\u00a0%" : `${(share * 100).toFixed(0)}\u00a0%`;
   };
   Atlas.count = (value) => grouped.format(value);
-  Atlas.digits3 = (value) => {
+  Atlas.threeDigits = (value) => {
     if (!known(value)) return MISSING;
     const size = Math.abs(value);
     let text;

@@ -6,11 +6,11 @@
 (() => {
   const SORTS = ["neuron", "type", "words", "score", "control", "margin", "peak", "share"];
   Atlas.SORTS = SORTS;
-  Atlas.explainerOf = (account) => Atlas.index.explainers.indexOf(Atlas.index.accounts[account]?.[0]);
+  Atlas.explainerOf = (number) => Atlas.index.explainers.indexOf(Atlas.index.pairs[number]?.[0]);
 
   const nothing = () => ({
     layers: null, types: [], status: "", low: null, high: null, words: "", beats: false,
-    account: 0, rule: "paper", sort: "neuron", down: false,
+    pair: 0, rule: "paper", sort: "neuron", down: false,
   });
 
   const number = (text) => (text === "" || !Number.isFinite(Number(text)) ? null : Number(text));
@@ -30,8 +30,8 @@
     state.words = given.get("words") || "";
     state.beats = given.get("beats") === "1";
     const by = given.get("by");
-    const account = Atlas.index.accounts.findIndex((pair) => pair.join("/") === by);
-    state.account = Math.max(0, account);
+    const found = Atlas.index.pairs.findIndex((pair) => pair.join("/") === by);
+    state.pair = Math.max(0, found);
     const sort = given.get("sort") || "";
     if (SORTS.includes(sort.replace(/^-/, ""))) {
       state.sort = sort.replace(/^-/, "");
@@ -49,7 +49,7 @@
     if (state.status) query.set("status", state.status);
     if (state.beats) query.set("beats", "1");
     if (state.words) query.set("words", state.words);
-    if (state.account) query.set("by", Atlas.index.accounts[state.account].join("/"));
+    if (state.pair) query.set("by", Atlas.index.pairs[state.pair].join("/"));
     if (state.sort !== "neuron" || state.down) query.set("sort", (state.down ? "-" : "") + state.sort);
     const text = query.toString().replace(/%2C/g, ",").replace(/%2F/g, "/");
     return text ? `?${text}` : "";

@@ -10,28 +10,28 @@
   const LONG = { score: "score, with its 95 % interval", control: "score of another neuron\u2019s explanation", margin: "score minus the best control, or minus 0 if that is higher", share: "share of exemplars of its type", peak: "highest activation" };
   const lastView = { top: 0, hash: "" };
 
-  const scoreCell = (account, row) => {
-    const score = account.correlation[row];
+  const scoreCell = (scores, row) => {
+    const score = scores.correlation[row];
     if (Number.isNaN(score)) return h("span", { class: "cell score-cell none", role: "cell" }, h("span", { class: "quiet" }, "\u2013"));
     const along = (value) => `${((Math.min(1, Math.max(-1, value)) + 1) / 2) * 100}%`;
-    const [low, high, control] = [account.ci_low[row], account.ci_high[row], account.control_other[row]];
+    const [low, high, control] = [scores.ci_low[row], scores.ci_high[row], scores.control_other[row]];
     const marks = [h("i", { class: "zero" })];
     if (!Number.isNaN(low) && !Number.isNaN(high)) {
       marks.push(h("i", { class: "range", vars: { left: along(low), width: `calc(${along(high)} - ${along(low)})` } }));
     }
     if (!Number.isNaN(control)) marks.push(h("i", { class: "other", vars: { left: along(control) } }));
     marks.push(h("i", { class: "dot", vars: { left: along(score) } }));
-    return h("span", { class: "cell score-cell", role: "cell" }, h("b", { class: account.beats[row] ? "beats" : null }, Atlas.signed(score)),
+    return h("span", { class: "cell score-cell", role: "cell" }, h("b", { class: scores.beats[row] ? "beats" : null }, Atlas.signed(score)),
       h("span", { class: "mini", "aria-hidden": "true" }, marks));
   };
 
   const makeRow = (shown, position, active) => {
-    const { state, account, rows } = shown;
+    const { state, scores, rows } = shown;
     const row = rows[position];
     const { layer, neuron, type, tested, shares, scale } = Atlas.columns;
     const kind = state.rule === "tested" ? Atlas.index.tested_types[tested[row]] : Atlas.index.types[type[row]];
-    const words = Atlas.columns.wordsOf(row, Atlas.explainerOf(state.account));
-    const outcome = Atlas.index.outcomes[account.outcome[row]] || "";
+    const words = Atlas.columns.wordsOf(row, Atlas.explainerOf(state.pair));
+    const outcome = Atlas.index.outcomes[scores.outcome[row]] || "";
     const explanation = h("span", { class: "cell words", role: "cell", dir: "auto" });
     if (words) explanation.textContent = words;
     else if (words === null) explanation.append(h("span", { class: "quiet" }, "\u2026"));
@@ -42,12 +42,12 @@
         "aria-label": `Layer ${layer[row]}, neuron ${neuron[row]}`,
       }, h("span", { class: "quiet" }, `${layer[row]}:`), String(neuron[row]))),
       h("span", { class: "cell type-cell", role: "cell" }, kind ? [Atlas.swatch(kind), kind] : "\u2013"), explanation,
-      scoreCell(account, row),
-      h("span", { class: "cell number", role: "cell" }, Atlas.signed(account.control_other[row])),
-      h("span", { class: "cell number", role: "cell" }, Atlas.difference(account.margin[row])),
+      scoreCell(scores, row),
+      h("span", { class: "cell number", role: "cell" }, Atlas.signed(scores.control_other[row])),
+      h("span", { class: "cell number", role: "cell" }, Atlas.difference(scores.margin[row])),
       h("span", { class: "cell bar", role: "cell" }, h("span", { class: "share-bar", role: "img", "aria-label": Atlas.index.types.map((name, code) => `${name} ${Math.round(shares[row * 4 + code] / 2.55)} %`).join(", ") },
         Atlas.index.types.map((name, code) => (shares[row * 4 + code] ? h("span", { class: `type-${name}`, vars: { "flex-grow": shares[row * 4 + code] } }) : null)))),
-      h("span", { class: "cell number", role: "cell" }, Atlas.digits3(scale[row])));
+      h("span", { class: "cell number", role: "cell" }, Atlas.threeDigits(scale[row])));
   };
 
   /** Draw the visible rows of a scrolling box. Arrow keys move the active row. */
@@ -89,7 +89,7 @@
       loadWords(places);
     };
     const loadWords = (places) => {
-      const explainer = Atlas.explainerOf(shown.state.account);
+      const explainer = Atlas.explainerOf(shown.state.pair);
       if (explainer < 0) return;
       for (const place of places) {
         if (Atlas.columns.words.has(`${explainer}/${Atlas.index.layers[place].layer}`)) continue;

@@ -13,11 +13,11 @@ from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
 from neuron_atlas.tasks.models.account.account import LocalAccount
 from neuron_atlas.tasks.models.account.messages import (
     LEASE_S,
+    CallResult,
+    LeaseRequest,
     Permit,
     Refusal,
-    Result,
-    Stored,
-    Want,
+    StoredAnswer,
 )
 from tests.tasks.models.account.ledgers import answer, answered, exchange, lease, look_up, settle
 
@@ -48,7 +48,7 @@ def test_an_answer_is_there_for_whoever_opens_the_file_next(tmp_path):
     first.close()
     second = opened(tmp_path)
     assert look_up(second, "a", "b") == ['{"text": "red"}', None]
-    assert lease(second, "a", 1.0) == Stored('{"text": "red"}')
+    assert lease(second, "a", 1.0) == StoredAnswer('{"text": "red"}')
 
 
 def test_a_call_counts_as_lost_until_it_is_answered_or_known_to_be_unbilled(tmp_path):
@@ -56,7 +56,7 @@ def test_a_call_counts_as_lost_until_it_is_answered_or_known_to_be_unbilled(tmp_
     lease(first, "lost", 2.0)
     settle(first, "me", answered(lease(first, "answered", 2.0), usd=0.5))
     refused = lease(first, "turned down", 2.0)
-    settle(first, "me", Result(refused.call, "rate_limited/HTTP 429"))
+    settle(first, "me", CallResult(refused.call, "rate_limited/HTTP 429"))
     assert first.tally().lost == 0  # It is under way.
     first.close()
     second = opened(tmp_path)
@@ -73,7 +73,7 @@ def test_the_same_request_is_sent_by_one_of_two_who_want_it_at_the_same_moment(t
     permit = lease(account, "a", owner="me")
     assert lease(account, "a", owner="they") == "busy"
     settle(account, "me", answered(permit, '"red"'))
-    assert lease(account, "a", owner="they") == Stored('"red"')
+    assert lease(account, "a", owner="they") == StoredAnswer('"red"')
 
 
 def test_the_leases_of_the_dead_expire_and_count_as_spent(tmp_path):
@@ -114,7 +114,7 @@ def test_the_budget_is_never_exceeded_however_many_ask_at_once(tmp_path):
     account = opened(tmp_path, budget_usd=1.0)
 
     async def ask(number: int) -> str:
-        want, owner = Want(f"{number}", "gpt-4o", 1, 0.3), f"{number}"
+        want, owner = LeaseRequest(f"{number}", "gpt-4o", 1, 0.3), f"{number}"
         while True:
             (reply,), wait_s = await account.exchange(owner, [want])
             tally = account.tally()
@@ -150,7 +150,7 @@ def test_money_that_the_dead_had_reserved_does_not_hold_up_the_living(tmp_path):
 
 def test_a_call_that_has_ended_is_not_taken_for_one_under_way_by_a_restarted_account(tmp_path):
     first = opened(tmp_path)
-    timed_out = Result(lease(first, "a", 1.0).call, "timed_out/no answer", maybe_billed=True)
+    timed_out = CallResult(lease(first, "a", 1.0).call, "timed_out/no answer", maybe_billed=True)
     settle(first, "me", timed_out)
     first.close()
     second = opened(tmp_path, has_callers=True)
@@ -175,7 +175,7 @@ def test_the_budget_holds_over_all_runs_and_for_its_purpose_only(tmp_path):
 
 def test_a_stopped_account_leases_nothing_more(tmp_path):
     account = opened(tmp_path)
-    unusable = Result(lease(account, "a").call, "unusable", stop="no quota left")
+    unusable = CallResult(lease(account, "a").call, "unusable", stop="no quota left")
     settle(account, "me", unusable)
     assert lease(account, "b") == Refusal("stopped", "no quota left")
 
@@ -197,7 +197,7 @@ def test_the_tally_counts_this_run_and_its_latencies(tmp_path):
     for number in range(10):
         permit = lease(account, f"{number}", 0.1)
         settle(account, "me", answered(permit, usd=0.1, seconds=float(number)))
-    failed = Result(lease(account, "failed", 0.1).call, "rate_limited/HTTP 429")
+    failed = CallResult(lease(account, "failed", 0.1).call, "rate_limited/HTTP 429")
     settle(account, "me", failed)
     look_up(account, "0")
     tally = account.tally()
@@ -211,7 +211,7 @@ def test_the_tally_counts_this_run_and_its_latencies(tmp_path):
 def test_an_answer_to_nothing_is_a_mistake_that_harms_nobody_else(tmp_path):
     account = opened(tmp_path)
     with pytest.raises(KeyError):
-        settle(account, "me", Result(17, "ok", answer="{}"))
+        settle(account, "me", CallResult(17, "ok", answer="{}"))
     answer(account, "a")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.messages import Result
+from neuron_atlas.tasks.models.account.messages import CallResult
 from neuron_atlas.tasks.models.account.tables import merge, snapshot
 from neuron_atlas.tasks.models.account.tally import Tally
 from tests.tasks.models.account.ledgers import lease, settle
@@ -17,7 +17,7 @@ from tests.tasks.models.account.ledgers import lease, settle
 def ask(account: LocalAccount, request: str, *, usd: float, answered: bool = True) -> None:
     permit = lease(account, request, 2 * usd)
     if answered:
-        result = Result(permit.call, "ok", answer=f'"{request}"', usd=usd)
+        result = CallResult(permit.call, "ok", answer=f'"{request}"', usd=usd)
         settle(account, "me", result)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.messages import LEASE_S, Permit, Result, Stored
+from neuron_atlas.tasks.models.account.messages import LEASE_S, CallResult, Permit, StoredAnswer
 from neuron_atlas.tasks.models.account.received import received_folder, store_received
 from tests.loopback.fixture import Loopback
 from tests.tasks.models.account.ledgers import lease, look_up
@@ -25,11 +25,11 @@ def permit_of(account: LocalAccount, request: str, owner: str = "me") -> Permit:
     return permit
 
 
-def paid(call: int, request: str, text: str = "red") -> Result:
-    return Result(call, "ok", request, text, False, 0.25, 100, 10, 1.5)
+def paid(call: int, request: str, text: str = "red") -> CallResult:
+    return CallResult(call, "ok", request, text, False, 0.25, 100, 10, 1.5)
 
 
-def receive(path: Path, result: Result, owner: str = "me") -> None:
+def receive(path: Path, result: CallResult, owner: str = "me") -> None:
     folder = received_folder(path, "explain")
     assert folder is not None
     store_received(folder / f"{owner}.jsonl", result)
@@ -45,23 +45,23 @@ def test_an_answer_that_was_received_outlives_the_process_that_asked(
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
-from neuron_atlas.tasks.models.calls import Calls
+from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import ClientSettings, connect
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.messages import Result
+from neuron_atlas.tasks.models.account.messages import CallResult
 
 path = Path({str(path)!r})
 
 class Dying(LocalAccount):
     async def exchange(self, owner, items):
-        if any(isinstance(item, Result) for item in items):
+        if any(isinstance(item, CallResult) for item in items):
             os.kill(os.getpid(), signal.SIGKILL)
         return await super().exchange(owner, items)
 
 async def work():
-    calls = Calls(Dying(path))
+    calls = CallOptions(Dying(path))
     settings = ClientSettings(base_url={provider.base_url!r})
     prices = {{"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-05")}}
     async with connect(settings, calls, prices) as connection:
@@ -77,7 +77,7 @@ asyncio.run(work())
     (sent,) = provider.requests()
     account = LocalAccount(path)
     tally = account.tally()
-    assert isinstance(lease(account, sent["client_request_id"]), Stored)
+    assert isinstance(lease(account, sent["client_request_id"]), StoredAnswer)
     assert (tally.lost, tally.answered) == (0, 0)
     assert 0 < tally.spent_usd < 0.01
     account.close()
@@ -91,7 +91,7 @@ def test_what_the_dead_had_received_is_read_before_their_claims_lapse(path: Path
     receive(path, paid(granted.call, "a", "red"))
     assert lease(account, "a", 1.0, "alive") == "busy"
     now += 2 * LEASE_S
-    assert lease(account, "a", 1.0, "alive") == Stored("red")
+    assert lease(account, "a", 1.0, "alive") == StoredAnswer("red")
     tally = account.tally()
     assert (tally.lost, tally.spent_usd, tally.held_usd) == (0, 0.25, 0)
 
@@ -102,7 +102,7 @@ def test_one_whose_driver_died_tells_the_next_run_what_it_received_meanwhile(pat
     first.close()
     second = LocalAccount(path)
     receive(path, paid(granted.call, "a", "red"))
-    assert lease(second, "a", 1.0, "other") == Stored("red")
+    assert lease(second, "a", 1.0, "other") == StoredAnswer("red")
 
 
 def test_what_is_no_answer_to_a_call_of_this_journal_is_passed_over(path: Path) -> None:

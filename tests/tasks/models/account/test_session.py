@@ -7,14 +7,21 @@ from pathlib import Path
 import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
-from neuron_atlas.tasks.models.account.messages import Item, Permit, Reply, Result, Stored, Want
+from neuron_atlas.tasks.models.account.messages import (
+    AccountMessage,
+    AccountReply,
+    CallResult,
+    LeaseRequest,
+    Permit,
+    StoredAnswer,
+)
 from neuron_atlas.tasks.models.account.session import AccountSession
 from neuron_atlas.tasks.models.settings import LimitSettings
 from tests.tasks.models.account.ledgers import exchange
 
 
-def want(request: str, tokens: int = 1) -> Want:
-    return Want(request, "gpt-4o", tokens, 0.0)
+def want(request: str, tokens: int = 1) -> LeaseRequest:
+    return LeaseRequest(request, "gpt-4o", tokens, 0.0)
 
 
 def test_of_one_program_whoever_has_asked_for_the_longest_is_served_first():
@@ -27,7 +34,7 @@ def test_of_one_program_whoever_has_asked_for_the_longest_is_served_first():
             assert isinstance(permit, Permit)
             served.append(owner)
             await asyncio.sleep(0.05)
-            await session.settle(Result(permit.call, "ok"))
+            await session.settle(CallResult(permit.call, "ok"))
 
         async def hold(owner: str) -> None:
             async with AccountSession(account, owner) as session:
@@ -50,7 +57,9 @@ def test_a_process_asks_for_a_group_of_calls_at_once(tmp_path: Path):
     class Counting(LocalAccount):
         exchanges = 0
 
-        async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+        async def exchange(
+            self, owner: str, items: Sequence[AccountMessage]
+        ) -> tuple[list[AccountReply], float]:
             self.exchanges += 1
             return await super().exchange(owner, items)
 
@@ -59,7 +68,7 @@ def test_a_process_asks_for_a_group_of_calls_at_once(tmp_path: Path):
         async with AccountSession(account, "me") as session:
             permits = await asyncio.gather(*(session.lease(want(f"{n}")) for n in range(100)))
             calls = [reply.call for reply in permits if isinstance(reply, Permit)]
-            await asyncio.gather(*(session.settle(Result(call, "ok")) for call in calls))
+            await asyncio.gather(*(session.settle(CallResult(call, "ok")) for call in calls))
         return len(set(calls)), account.exchanges
 
     calls, exchanges = asyncio.run(work())
@@ -99,10 +108,10 @@ def test_a_permit_that_nobody_waits_for_any_more_is_given_back():
             await asyncio.sleep(0.1)
             waiting.cancel()
             assert isinstance(first, Permit)
-            await session.settle(Result(first.call, "ok"))
+            await session.settle(CallResult(first.call, "ok"))
             again = await asyncio.wait_for(session.lease(want("again")), 5)
             assert isinstance(again, Permit)
-            await session.settle(Result(again.call, "ok"))
+            await session.settle(CallResult(again.call, "ok"))
         return account.tally().held_usd
 
     assert asyncio.run(work()) == 0
@@ -124,12 +133,14 @@ def test_a_request_that_is_busy_does_not_hold_up_those_after_it():
 
 def test_an_account_that_fails_hangs_nobody():
     class Failing(LocalAccount):
-        async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+        async def exchange(
+            self, owner: str, items: Sequence[AccountMessage]
+        ) -> tuple[list[AccountReply], float]:
             raise ConnectionError("the account is not there")
 
     async def work() -> None:
         async with AccountSession(Failing(), "me") as session:
-            asked = (session.lease(want("a")), session.settle(Result(1, "ok")))
+            asked = (session.lease(want("a")), session.settle(CallResult(1, "ok")))
             for one in asked:
                 with pytest.raises(ConnectionError, match="not there"):
                     await asyncio.wait_for(one, 5)
@@ -139,7 +150,7 @@ def test_an_account_that_fails_hangs_nobody():
 
 def test_limits_that_fail_hang_nobody():
     class Broken(LocalAccount):
-        async def deal(self, *_: object) -> tuple[list[int], float]:
+        async def exchange_permits(self, *_: object) -> tuple[list[int], float]:
             raise ConnectionError("the limits are not there")
 
     async def work() -> None:
@@ -152,7 +163,9 @@ def test_limits_that_fail_hang_nobody():
 
 def test_an_answer_is_stored_even_if_its_caller_is_cancelled_while_it_is_written():
     class Slow(LocalAccount):
-        async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
+        async def exchange(
+            self, owner: str, items: Sequence[AccountMessage]
+        ) -> tuple[list[AccountReply], float]:
             await asyncio.sleep(0.1)
             return await super().exchange(owner, items)
 
@@ -163,7 +176,7 @@ def test_an_answer_is_stored_even_if_its_caller_is_cancelled_while_it_is_written
             request = f"{seconds}"
             permit = await session.lease(want(request))
             assert isinstance(permit, Permit)
-            answer = Result(permit.call, "ok", answer='"paid"')
+            answer = CallResult(permit.call, "ok", answer='"paid"')
             settling = asyncio.ensure_future(session.settle(answer))
             await asyncio.sleep(seconds)
             settling.cancel()
@@ -180,8 +193,10 @@ def test_an_owner_that_leaves_reserves_nothing_more():
 
     async def work() -> None:
         async with AccountSession(account, "me") as session:
-            assert isinstance(await session.lease(Want("sent", "gpt-4o", 1, 1.0)), Permit)
-            waiting = asyncio.ensure_future(session.lease(Want("not sent", "gpt-4o", 1, 1.0)))
+            assert isinstance(await session.lease(LeaseRequest("sent", "gpt-4o", 1, 1.0)), Permit)
+            waiting = asyncio.ensure_future(
+                session.lease(LeaseRequest("not sent", "gpt-4o", 1, 1.0))
+            )
             await asyncio.sleep(0)
             waiting.cancel()
 
@@ -199,7 +214,7 @@ def test_one_that_delivered_everything_leaves_no_file(tmp_path: Path):
         async with AccountSession(account, "me") as session:
             permit = await session.lease(want("a"))
             assert isinstance(permit, Permit)
-            await session.settle(Result(permit.call, "ok", "a", answer='"red"'))
+            await session.settle(CallResult(permit.call, "ok", "a", answer='"red"'))
             assert len(list(folder.iterdir())) == 1
 
     asyncio.run(work())
@@ -208,8 +223,10 @@ def test_one_that_delivered_everything_leaves_no_file(tmp_path: Path):
 
 def test_one_that_could_not_deliver_leaves_its_answers_to_the_next_run(tmp_path: Path):
     class Failing(LocalAccount):
-        async def exchange(self, owner: str, items: Sequence[Item]) -> tuple[list[Reply], float]:
-            if any(isinstance(item, Result) for item in items):
+        async def exchange(
+            self, owner: str, items: Sequence[AccountMessage]
+        ) -> tuple[list[AccountReply], float]:
+            if any(isinstance(item, CallResult) for item in items):
                 raise ConnectionError("the account is not there")
             return await super().exchange(owner, items)
 
@@ -219,7 +236,7 @@ def test_one_that_could_not_deliver_leaves_its_answers_to_the_next_run(tmp_path:
             permit = await session.lease(want("a"))
             assert isinstance(permit, Permit)
             with pytest.raises(ConnectionError):
-                await session.settle(Result(permit.call, "ok", "a", answer='"red"'))
+                await session.settle(CallResult(permit.call, "ok", "a", answer='"red"'))
 
     asyncio.run(work())
-    assert exchange(LocalAccount(tmp_path / "journal.db"), "me", "a") == [Stored('"red"')]
+    assert exchange(LocalAccount(tmp_path / "journal.db"), "me", "a") == [StoredAnswer('"red"')]

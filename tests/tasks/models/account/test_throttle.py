@@ -7,7 +7,7 @@ import pytest
 
 from neuron_atlas.tasks.models.account.messages import LEASE_S, Usage
 from neuron_atlas.tasks.models.account.throttle import Throttle
-from neuron_atlas.tasks.models.headers import Hint
+from neuron_atlas.tasks.models.headers import RateLimitHint
 from neuron_atlas.tasks.models.settings import LimitSettings
 
 
@@ -164,7 +164,7 @@ def test_a_lower_limit_that_the_provider_tells_is_obeyed():
     limits, clock = throttle(requests=None)
     permit = limits.grant("me", 1)
     assert permit
-    limits.settle(permit, Usage(hint=Hint(limit_requests=2, left_requests=1)))
+    limits.settle(permit, Usage(hint=RateLimitHint(limit_requests=2, remaining_requests=1)))
     clock.now += 59
     assert limits.grant("me", 1)
     assert limits.grant("me", 1) is None
@@ -175,7 +175,7 @@ def test_what_others_use_of_the_account_is_left_to_them():
     permit = limits.grant("me", 1)
     assert permit
     # One of ours, and 89 of somebody else.
-    limits.settle(permit, Usage(hint=Hint(limit_requests=100, left_requests=10)))
+    limits.settle(permit, Usage(hint=RateLimitHint(limit_requests=100, remaining_requests=10)))
     granted = 0
     for _ in range(200):
         clock.now += 0.2
@@ -186,7 +186,7 @@ def test_what_others_use_of_the_account_is_left_to_them():
 def test_limits_can_be_changed_while_calls_are_under_way():
     limits, clock = throttle(requests=1)
     assert limits.grant("me", 1)
-    limits.change(LimitSettings(requests_per_minute=3))
+    limits.set_limits(LimitSettings(requests_per_minute=3))
     clock.now += 60
     assert limits.grant("me", 1)
     clock.now += 20
@@ -195,13 +195,13 @@ def test_limits_can_be_changed_while_calls_are_under_way():
 
 def test_programs_are_served_in_turn():
     limits, clock = throttle(requests=60)
-    limits.deal("a", [], [1])
+    limits.exchange_permits("a", [], [1])
     clock.now += 60  # A burst of five, then one a second.
     served = ""
     for _ in range(400):
         clock.now += 0.05
         for program in "ab":
-            permits, _ = limits.deal(program, [], [1])
+            permits, _ = limits.exchange_permits(program, [], [1])
             served += program * len(permits)
     assert abs(served.count("a") - served.count("b")) <= 1
     assert len(served) >= 20
@@ -209,19 +209,19 @@ def test_programs_are_served_in_turn():
 
 def test_a_program_with_a_large_call_is_not_starved_by_one_with_small_ones():
     limits, clock = throttle(tokens=6_000)
-    limits.deal("small", [], [6_000])
+    limits.exchange_permits("small", [], [6_000])
     clock.now += 59
     for _ in range(4_000):
         clock.now += 0.05
-        if limits.deal("large", [], [5_000])[0]:
+        if limits.exchange_permits("large", [], [5_000])[0]:
             return
-        limits.deal("small", [], [50])
+        limits.exchange_permits("small", [], [50])
     raise AssertionError("the large call never went out")
 
 
 def test_a_program_that_ends_while_it_waits_holds_up_no_other():
     limits, clock = throttle(requests=60)
-    limits.deal("a", [], [1])
-    assert limits.deal("gone", [], [1])[0] == []
+    limits.exchange_permits("a", [], [1])
+    assert limits.exchange_permits("gone", [], [1])[0] == []
     clock.now += 2
-    assert limits.deal("a", [], [1])[0]
+    assert limits.exchange_permits("a", [], [1])[0]

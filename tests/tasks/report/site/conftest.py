@@ -1,13 +1,13 @@
 import pytest
 
-from bench.made_up.atlas import make_up
-from bench.made_up.sizes import Sizes
+from bench.synthetic.atlas import write_synthetic_atlas
+from bench.synthetic.sizes import Sizes
 from tests.tasks.report.site.reading import write
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    return make_up(tmp_path_factory.mktemp("tables"), Sizes())
+    return write_synthetic_atlas(tmp_path_factory.mktemp("tables"), Sizes())
 
 
 @pytest.fixture(scope="session")

@@ -7,33 +7,33 @@ from typing import Any
 
 import numpy as np
 
-from bench.made_up.atlas import MadeUp
+from bench.synthetic.atlas import SyntheticAtlas
 from neuron_atlas.tasks.report.settings import About, SiteSettings
-from neuron_atlas.tasks.report.site.columns import list_accounts, write_columns
+from neuron_atlas.tasks.report.site.columns import list_score_pairs, write_columns
 from neuron_atlas.tasks.report.site.index import write_index
-from neuron_atlas.tasks.report.site.layout import cut_layer
+from neuron_atlas.tasks.report.site.layout import split_layer
 from neuron_atlas.tasks.report.site.neurons import write_neurons
-from neuron_atlas.tasks.report.site.samples import cut_samples, write_samples
+from neuron_atlas.tasks.report.site.samples import split_samples, write_samples
 
 ABOUT = About(subject="llava", dataset="painted", fingerprint="9f2c01", facts=())
 
 
-def write(made: MadeUp, site: Path, title: str = "Painted", **settings: int) -> Path:
+def write(made: SyntheticAtlas, site: Path, title: str = "Painted", **settings: int) -> Path:
     """Write a whole site, step by step as the report stage spreads it over many."""
     asked = SiteSettings(**settings)
-    accounts = list_accounts(
+    pairs = list_score_pairs(
         [path for files in made.layers for path in files["explanations"]],
         [path for files in made.layers for path in files["scores"]],
         made.aggregates,
     )
-    rows = [write_columns(site, files, accounts) for files in made.layers]
+    rows = [write_columns(site, files, pairs) for files in made.layers]
     shown: set[int] = set()
     for files in made.layers:
-        for part in cut_layer(files):
+        for part in split_layer(files):
             shown |= write_neurons(site, part, files, made.samples, asked, made.top_n)
-    for batch in cut_samples(shown):
+    for batch in split_samples(shown):
         write_samples(site, batch, made.samples, asked)
-    write_index(site, rows, accounts, ABOUT, title)
+    write_index(site, rows, pairs, ABOUT, title)
     return site
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.made_up.atlas import make_up
-from bench.made_up.sizes import Sizes
+from bench.synthetic.atlas import write_synthetic_atlas
+from bench.synthetic.sizes import Sizes
 from neuron_atlas.tasks.artifacts import NEURON_TYPES, read_table
 from tests.tasks.report.site.browsing import Visit, chromium, served
 from tests.tasks.report.site.reading import neuron, numbers, value, write
@@ -134,8 +134,8 @@ def test_a_phrase_is_found_only_as_it_stands(folder_visit, site):
     assert visit.page.get_by_text("No neuron is left by these filters.").is_visible()
 
 
-def _scores(site, account, layer):
-    kept = numbers(value(site, f"accounts/{account}/{layer}")["correlation"], "<i2")
+def _scores(site, pair, layer):
+    kept = numbers(value(site, f"scores/{pair}/{layer}")["correlation"], "<i2")
     return [None if number == -32768 else number / 10_000 for number in kept]
 
 
@@ -173,7 +173,7 @@ def test_a_neuron_shows_what_is_known_and_next_follows_the_filter(visit, site):
     details = neuron(site, layer, index)
     page = visit.page
     assert page.locator("h1").inner_text() == f"Layer {layer} Neuron {index}"
-    assert page.locator("blockquote").inner_text() == details["accounts"][0]["text"]
+    assert page.locator("blockquote").inner_text() == details["explanations"][0]["text"]
     page.wait_for_selector(".exemplars canvas.heat")
     visit.until_filled()
     assert page.locator(".exemplars > figure").count() == len(details["exemplars"])
@@ -203,7 +203,7 @@ def test_the_heat_map_and_the_frame_are_where_the_activation_is(folder_visit, si
     assert pixels[:2] == [4, 4]
     drawn = [pixels[2 + at * 4 : 6 + at * 4] for at in range(16)]
     for pixel, byte in zip(drawn, bytes_, strict=True):
-        # A canvas keeps colours multiplied by their opacity, so a step or two is lost.
+        # A canvas keeps colors multiplied by their opacity, so a step or two is lost.
         assert pixel == pytest.approx(heat[byte], abs=3)
     label = visit.page.locator(".exemplars canvas").first.get_attribute("aria-label")
     row, column = divmod(int(bytes_.argmax()), 4)
@@ -214,7 +214,7 @@ def test_explainers_take_turns_by_mouse_and_by_arrow_keys(visit, site):
     details = neuron(site, 0, 9)
     visit.open("#/neuron/0:9")
     page = visit.page
-    said = [account["text"] for account in details["accounts"]]
+    said = [one["text"] for one in details["explanations"]]
     assert page.get_by_role("tab", selected=True).inner_text() == "gpt4o"
     assert page.locator("blockquote").inner_text() == said[0]
     page.get_by_role("tab", name="dissect").click()
@@ -316,7 +316,9 @@ def test_nothing_is_wider_than_the_window(browser, root, width):
 def test_text_of_models_and_datasets_stays_text(browser, tmp_path):
     tokens = list(ATTACK)
     sizes = Sizes(layers=(0,), neurons=8, samples=6)
-    made = make_up(tmp_path, sizes, [ATTACK, "gpt4o"], lambda _: ATTACK + " x" * 60_000, tokens)
+    made = write_synthetic_atlas(
+        tmp_path, sizes, [ATTACK, "gpt4o"], lambda _: ATTACK + " x" * 60_000, tokens
+    )
     site = write(made, tmp_path / "report" / "site", title=ATTACK)
     visit = Visit(browser, f"{site.parent.as_uri()}/")
     page = visit.page

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from bench.made_up.atlas import make_up
-from bench.made_up.sizes import Sizes
+from bench.synthetic.atlas import write_synthetic_atlas
+from bench.synthetic.sizes import Sizes
 from neuron_atlas.tasks.artifacts import (
     EXPLANATIONS,
     NEURON_TYPES,
@@ -28,14 +28,14 @@ def test_a_layers_columns_are_its_types_in_the_order_of_neurons(made, site):
 
 def test_scores_stand_by_explainer_and_what_is_undefined_is_no_number(made, site):
     index = value(site, "index")
-    assert index["accounts"] == [["gpt4o", "chat"], ["dissect", "chat"]]
+    assert index["pairs"] == [["gpt4o", "chat"], ["dissect", "chat"]]
     assert index["level"] == 0.05
     rows = {
         row["neuron"]: row
         for row in read_table(made.layers[0]["scores"], SCORES).to_pylist()
         if row["explainer"] == "gpt4o"
     }
-    kept = numbers(value(site, "accounts/0/0")["correlation"], "<i2")
+    kept = numbers(value(site, "scores/0/0")["correlation"], "<i2")
     for neuron, number in enumerate(kept):
         known = rows.get(neuron, {}).get("correlation")
         if known is None:
@@ -48,7 +48,7 @@ def test_scores_stand_by_explainer_and_what_is_undefined_is_no_number(made, site
 
 def test_an_outcome_says_why_there_is_no_score(made, site):
     names = value(site, "index")["outcomes"]
-    outcomes = [names[code] for code in numbers(value(site, "accounts/1/0")["outcome"], "u1")]
+    outcomes = [names[code] for code in numbers(value(site, "scores/1/0")["outcome"], "u1")]
     said = {
         row["neuron"]: row["status"]
         for row in read_table(made.layers[0]["explanations"], EXPLANATIONS).to_pylist()
@@ -70,7 +70,7 @@ def test_an_outcome_says_why_there_is_no_score(made, site):
 
 
 def test_a_neuron_beats_its_controls_where_its_q_is_at_most_the_level(made, site):
-    beats = numbers(value(site, "accounts/0/0")["beats"], "u1")
+    beats = numbers(value(site, "scores/0/0")["beats"], "u1")
     for row in read_table(made.layers[0]["scores"], SCORES).to_pylist():
         if row["explainer"] == "gpt4o":
             assert beats[row["neuron"]] == (row["q"] is not None and row["q"] <= 0.05)
@@ -79,7 +79,7 @@ def test_a_neuron_beats_its_controls_where_its_q_is_at_most_the_level(made, site
 
 def test_explanations_are_a_line_each_however_they_are_written(tmp_path):
     texts = iter(["one\ntwo\u2028three", "x" * 5000] + ["y"] * 200)
-    made = make_up(
+    made = write_synthetic_atlas(
         tmp_path, Sizes(layers=(0,), neurons=8, samples=4), ["gpt4o"], lambda _: next(texts)
     )
     lines = value(write(made, tmp_path / "site"), "words/0/0").split("\n")
@@ -101,7 +101,7 @@ def test_the_index_counts_what_there_is(site):
 
 def test_an_atlas_in_which_nothing_was_explained_has_a_table_all_the_same(tmp_path):
     sizes = Sizes(layers=(2,), neurons=8, samples=4, unexplained=1)
-    site = write(make_up(tmp_path, sizes, []), tmp_path / "site")
-    assert value(site, "index")["accounts"] == [["", ""]]
-    assert set(numbers(value(site, "accounts/0/2")["correlation"], "<i2")) == {NO_NUMBER}
+    site = write(write_synthetic_atlas(tmp_path, sizes, []), tmp_path / "site")
+    assert value(site, "index")["pairs"] == [["", ""]]
+    assert set(numbers(value(site, "scores/0/2")["correlation"], "<i2")) == {NO_NUMBER}
     assert value(site, "index")["seen_outcomes"] == ["not explained"]

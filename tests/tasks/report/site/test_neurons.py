@@ -3,21 +3,21 @@ import json
 import numpy as np
 import pytest
 
-from bench.made_up.atlas import make_up
-from bench.made_up.sizes import Sizes
+from bench.synthetic.atlas import write_synthetic_atlas
+from bench.synthetic.sizes import Sizes
 from neuron_atlas.tasks.artifacts import (
     HISTOGRAMS,
     NEURON_TYPES,
     SIMULATIONS,
     TRACES,
-    exemplars,
+    exemplars_spec,
     read_table,
 )
 from neuron_atlas.tasks.artifacts.histogram import BINS
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord
 from neuron_atlas.tasks.report.site.held_out import choose_held_out
-from neuron_atlas.tasks.report.site.layout import cut_layer
-from neuron_atlas.tasks.report.site.traces import drawn_bytes
+from neuron_atlas.tasks.report.site.layout import split_layer
+from neuron_atlas.tasks.report.site.traces import encode_trace
 from neuron_atlas.tasks.samples.catalog import Catalog
 from tests.tasks.report.site.reading import neuron, numbers, value, write
 from tests.tasks.report.synthetic import catalog, sample
@@ -37,15 +37,17 @@ def test_activations_are_bytes_of_which_255_is_the_neurons_highest(made, site):
 
 def test_what_is_negative_or_no_number_is_silent():
     seen = ActivationRecord(0, np.zeros(0, np.float32), np.array([-1, np.nan, 0.5, 2], np.float32))
-    assert numbers(drawn_bytes(seen, 1.0, Catalog({}))[1], "u1").tolist() == [0, 0, 128, 255]
-    assert numbers(drawn_bytes(seen, 0.0, Catalog({}))[1], "u1").tolist() == [0, 0, 0, 0]
+    assert numbers(encode_trace(seen, 1.0, Catalog({}))[1], "u1").tolist() == [0, 0, 128, 255]
+    assert numbers(encode_trace(seen, 0.0, Catalog({}))[1], "u1").tolist() == [0, 0, 0, 0]
 
 
 def test_a_heat_map_is_left_out_where_the_sample_has_changed():
     layout = catalog(sample(0, grid=(2, 2)))
     seen = ActivationRecord(0, np.ones(9, np.float32), np.ones(1, np.float32))
-    assert drawn_bytes(seen, 1.0, layout)[0] == ""
-    assert drawn_bytes(ActivationRecord(0, np.ones(4, np.float32), seen.text), 1.0, layout)[0] != ""
+    assert encode_trace(seen, 1.0, layout)[0] == ""
+    assert (
+        encode_trace(ActivationRecord(0, np.ones(4, np.float32), seen.text), 1.0, layout)[0] != ""
+    )
 
 
 def test_settings_bound_what_is_shown_of_a_neuron(made, tmp_path):
@@ -55,11 +57,11 @@ def test_settings_bound_what_is_shown_of_a_neuron(made, tmp_path):
     assert [len(other[part]) for part in ("exemplars", "weaker")] == [1, 3]
     assert len(explained["held_out"]["samples"]) == 2
     assert other["held_out"] == {"samples": [], "simulated": []}
-    assert other["accounts"] == []
+    assert other["explanations"] == []
 
 
 def test_exemplars_are_those_of_the_table_strongest_first(made, site):
-    table = read_table(made.layers[1]["exemplars"], exemplars(6)).to_pylist()[5]
+    table = read_table(made.layers[1]["exemplars"], exemplars_spec(6)).to_pylist()[5]
     details = neuron(site, 1, 5)
     shown = [*details["exemplars"], *details["weaker"]]
     assert [one[0] for one in shown] == table["sample_id"]
@@ -126,7 +128,7 @@ def test_every_neuron_has_its_place_in_its_chunk(site):
 
 def test_parts_that_are_written_apart_give_the_same_files(made, site, tmp_path, monkeypatch):
     monkeypatch.setattr("neuron_atlas.tasks.report.site.layout.PART", 32)
-    assert len(cut_layer(made.layers[0])) == 2
+    assert len(split_layer(made.layers[0])) == 2
     again = write(made, tmp_path / "site")
 
     def content(folder):
@@ -140,7 +142,7 @@ def test_parts_that_are_written_apart_give_the_same_files(made, site, tmp_path, 
 
 
 def test_several_layers_without_a_first_neuron_are_found(tmp_path):
-    made = make_up(tmp_path, Sizes(layers=(5, 31), neurons=40, samples=6), ["gpt4o"])
+    made = write_synthetic_atlas(tmp_path, Sizes(layers=(5, 31), neurons=40, samples=6), ["gpt4o"])
     site = write(made, tmp_path / "site")
     assert [layer["layer"] for layer in value(site, "index")["layers"]] == [5, 31]
     assert neuron(site, 31, 39)["neuron"] == 39

@@ -2,14 +2,14 @@ from dataclasses import replace
 
 from PIL import Image
 
-from bench.made_up.samples import Painted
+from bench.synthetic.samples import SingleColorSource
 from neuron_atlas.tasks.report.settings import SiteSettings
-from neuron_atlas.tasks.report.site.samples import BATCH, cut_samples, write_samples
+from neuron_atlas.tasks.report.site.samples import BATCH, split_samples, write_samples
 from tests.tasks.report.site.reading import value
 
 
 def test_every_image_is_written_once_however_many_samples_have_it(made, tmp_path):
-    class Same(Painted):
+    class Same(SingleColorSource):
         def open_image(self, image):
             return super().open_image("#336699")
 
@@ -43,5 +43,5 @@ def test_a_sample_without_its_image_keeps_its_text_and_says_why(made, tmp_path):
 
 
 def test_the_samples_of_a_file_are_of_one_work_item():
-    batches = cut_samples([5, BATCH, 3, BATCH * 2 - 1, 3])
+    batches = split_samples([5, BATCH, 3, BATCH * 2 - 1, 3])
     assert batches == [(3, 5), (BATCH, BATCH * 2 - 1)]

@@ -3,7 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from neuron_atlas.tasks.report.site.script import packed, script_text, short, write_script
+from neuron_atlas.tasks.report.site.script import (
+    round_significant,
+    script_text,
+    to_base64,
+    write_script,
+)
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -30,13 +35,16 @@ def test_a_text_comes_out_as_it_went_in_and_cannot_end_a_script(text):
 def test_a_number_that_json_has_not_is_refused_and_short_makes_it_none():
     with pytest.raises(ValueError, match="not JSON compliant"):
         script_text("key", float("nan"))
-    assert [short(number) for number in (None, float("nan"), float("inf"), 0.123456)] == [
+    numbers = (None, float("nan"), float("inf"), 0.123456)
+    assert [round_significant(number) for number in numbers] == [
         None, None, None, 0.1235,
     ]  # fmt: skip
 
 
 def test_arrays_are_little_endian_bytes():
-    assert packed(np.array([1, 256], ">u2")) == packed(np.array([1, 256], "<u2")) == "AQAAAQ=="
+    assert (
+        to_base64(np.array([1, 256], ">u2")) == to_base64(np.array([1, 256], "<u2")) == "AQAAAQ=="
+    )
 
 
 def test_a_file_is_whole_or_absent(tmp_path):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from neuron_atlas.tasks.artifacts.regions import Region, count_tokens, token_boxes
 from neuron_atlas.tasks.subject.batch import PER_TOKEN
-from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded, encode
+from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, EncodedSample, encode
 from neuron_atlas.tasks.subject.families import FAMILIES
 from neuron_atlas.tasks.subject.load import Subject, load_subject
 from neuron_atlas.tasks.subject.settings import SubjectSettings
@@ -19,11 +19,11 @@ from tests.families.pictures import PICTURES, SEVERAL, SIZES, TEXT_SAID
 WITH_NEWLINES = ("llava_next", "llava_onevision")
 
 
-def placeholders(subject: Subject, encoded: Encoded) -> torch.Tensor:
+def placeholders(subject: Subject, encoded: EncodedSample) -> torch.Tensor:
     return encoded.input_ids == subject.image_token_id
 
 
-def model_features(subject: Subject, encoded: Encoded) -> int:
+def model_features(subject: Subject, encoded: EncodedSample) -> int:
     """How many features the model itself makes of a sample's images."""
     given = {name: part for name, part in encoded.inputs.items() if name not in PER_TOKEN}
     with torch.inference_mode():

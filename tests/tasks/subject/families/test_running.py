@@ -13,7 +13,7 @@ from neuron_atlas.tasks.artifacts import (
     RANDOM_TRACES,
     TRACES,
     TableSpec,
-    exemplars,
+    exemplars_spec,
     layer_file,
     list_rows,
     read_table,
@@ -21,7 +21,7 @@ from neuron_atlas.tasks.artifacts import (
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
 from neuron_atlas.tasks.subject.describe import describe_samples, generate_descriptions
-from neuron_atlas.tasks.subject.encode import Encoded, encode, question_prompt
+from neuron_atlas.tasks.subject.encode import EncodedSample, encode, question_prompt
 from neuron_atlas.tasks.subject.hook_points import (
     check_layers,
     decoder_layers,
@@ -36,7 +36,7 @@ from tests.one_process import capture, describe
 GIVEN = DescribeSettings(text="given")
 
 
-def gate_of(subject: Subject, samples: list[Encoded], length: int) -> torch.Tensor:
+def gate_of(subject: Subject, samples: list[EncodedSample], length: int) -> torch.Tensor:
     """Gate activations of the last layer [samples, length, neurons]."""
     last = len(decoder_layers(subject)) - 1
     seen: list[torch.Tensor] = []
@@ -141,7 +141,9 @@ def test_a_record_is_the_same_for_any_batch_size(subject, tmp_path):
         for size in (1, 4)
     )
     for layer in (0, 1):
-        mine, other = (read(folder, "exemplars", exemplars(5), layer) for folder in (one, four))
+        mine, other = (
+            read(folder, "exemplars", exemplars_spec(5), layer) for folder in (one, four)
+        )
         for column in ("sample_id", "peak_role", "peak_token"):
             assert mine[column].equals(other[column])
         for name, spec in (("traces", TRACES), ("random_traces", RANDOM_TRACES)):

@@ -15,9 +15,9 @@ from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from neuron_atlas.workflows.cluster.progress import say
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.config.composition import plain_config
-from neuron_atlas.workflows.run.exit_status import outcome
+from neuron_atlas.workflows.run.exit_status import exit_status_of
 
 
 class OneCluster(Launcher):
@@ -43,8 +43,8 @@ class OneCluster(Launcher):
         try:
             status = run_sweep(job_overrides, configs)
         except (Exception, KeyboardInterrupt) as error:
-            status, line = outcome(error)
-            say(f"neuron-atlas: {line}")
+            status, line = exit_status_of(error)
+            print_line(f"neuron-atlas: {line}")
         if status:
             sys.exit(status)
         return []

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from bench.made_up.sizes import Sizes
+from bench.synthetic.sizes import Sizes
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, SAMPLES, write_table
 from neuron_atlas.tasks.report.inputs import SampleFiles
-from neuron_atlas.tasks.samples.source import Concept, OpenedImage, Record, SampleError
+from neuron_atlas.tasks.samples.source import Concept, OpenedImage, SampleError, SampleRecord
 
 
 @dataclass(frozen=True)
-class Painted:
+class SingleColorSource:
     """Source of single-color images. A reference is a color; "missing" cannot be opened."""
 
     side: int = 96
@@ -27,7 +27,7 @@ class Painted:
         """See Source."""
         return "painted"
 
-    def records(self) -> Iterable[Record]:
+    def records(self) -> Iterable[SampleRecord]:
         """List no records: the tables are written directly."""
         return ()
 
@@ -46,7 +46,7 @@ class Painted:
         return OpenedImage(Image.new("RGB", (self.side, self.side), image), image)
 
 
-def write_made_up_samples(folder: Path, sizes: Sizes, tokens: Sequence[str]) -> SampleFiles:
+def write_synthetic_samples(folder: Path, sizes: Sizes, tokens: Sequence[str]) -> SampleFiles:
     """Write `samples` and `descriptions`; every text consists of all `tokens`."""
     rng = np.random.default_rng(7)
     listed, described = [], []
@@ -70,4 +70,4 @@ def write_made_up_samples(folder: Path, sizes: Sizes, tokens: Sequence[str]) -> 
     for spec, rows in ((SAMPLES, listed), (DESCRIPTIONS, described)):
         paths[spec.name] = folder / f"{spec.name}.parquet"
         write_table(pa.Table.from_pylist(rows, spec.schema), spec, paths[spec.name])
-    return SampleFiles((paths["samples"],), (paths["descriptions"],), Painted())
+    return SampleFiles((paths["samples"],), (paths["descriptions"],), SingleColorSource())

@@ -14,7 +14,7 @@ from neuron_atlas.tasks.classify.tested import TESTS
 from neuron_atlas.tasks.statistics.false_discovery import q_values
 
 
-def conclude(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Path]) -> None:
+def decide_types(rule: RuleWithTests, tested: Sequence[Path], written: Sequence[Path]) -> None:
     """Add q-values and types to the `tested` files, one per layer, and write them to `written`.
 
     Holds only the p-values of all layers in memory: 24 bytes per neuron. Raises DiskFullError.

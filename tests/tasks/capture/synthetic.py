@@ -15,18 +15,18 @@ from neuron_atlas.tasks.capture.batch import Batch, collate, padded_length
 from neuron_atlas.tasks.capture.observe import observe
 from neuron_atlas.tasks.capture.record import LayerRecord, Layout, empty_record
 from neuron_atlas.tasks.capture.record_tables import TokenCounts, layer_tables
-from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, Encoded
+from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, EncodedSample
 
 NEURONS = 6
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class MadeUp:
+class SyntheticSample:
     """One sample: what it is to the subject, and what the neurons do, float32 [tokens, neurons]."""
 
     sample_id: int
-    encoded: Encoded
+    encoded: EncodedSample
     activations: np.ndarray
 
     @property
@@ -45,7 +45,7 @@ class MadeUp:
         return np.concatenate([self.visual, self.text]).max(0)
 
 
-def make_up(sample_id: int, values: int = 30, silent: bool = False) -> MadeUp:
+def make_sample(sample_id: int, values: int = 30, silent: bool = False) -> SyntheticSample:
     """A sample of 4 or 6 visual tokens and 1 to 6 text tokens, or none; its id decides all else.
 
     Activations are one of a few values, so that peaks of different samples are often equal, and
@@ -57,18 +57,18 @@ def make_up(sample_id: int, values: int = 30, silent: bool = False) -> MadeUp:
     roles = [TEMPLATE] * 2 + [VISUAL] * (grid[0] * grid[1]) + [TEMPLATE] + [TEXT] * n_text
     activations = rng.integers(-values, values, (len(roles), NEURONS)).astype(np.float32) / 8
     activations[np.array(roles) == TEMPLATE] += values
-    encoded = Encoded(
+    encoded = EncodedSample(
         input_ids=torch.from_numpy(rng.integers(5, 99, len(roles))),
         roles=torch.tensor(roles, dtype=torch.int8),
         inputs={"pixel_values": torch.zeros(1, 3, 2, 2)},
         pieces=("x",) * n_text,
         regions=(Region(0, *grid, 0, 0, 1, 1),),
     )
-    return MadeUp(sample_id, encoded, activations)
+    return SyntheticSample(sample_id, encoded, activations)
 
 
 def record(
-    samples: Sequence[MadeUp],
+    samples: Sequence[SyntheticSample],
     top_n: int,
     random_ids: Sequence[int],
     batch_size: int,
@@ -82,7 +82,9 @@ def record(
     return mine
 
 
-def batched(samples: Sequence[MadeUp], batch_size: int) -> Iterator[tuple[torch.Tensor, Batch]]:
+def batched(
+    samples: Sequence[SyntheticSample], batch_size: int
+) -> Iterator[tuple[torch.Tensor, Batch]]:
     """The samples' activations in batches of one padded length; padding is as excited as can be."""
     for length in sorted({padded_length(sample.encoded) for sample in samples}):
         same = [sample for sample in samples if padded_length(sample.encoded) == length]
@@ -94,14 +96,16 @@ def batched(samples: Sequence[MadeUp], batch_size: int) -> Iterator[tuple[torch.
             yield values, collate([s.sample_id for s in group], [s.encoded for s in group])
 
 
-def counts(samples: Sequence[MadeUp]) -> dict[int, TokenCounts]:
+def counts(samples: Sequence[SyntheticSample]) -> dict[int, TokenCounts]:
     """The tokens of the samples."""
     return {
         sample.sample_id: TokenCounts(len(sample.visual), len(sample.text)) for sample in samples
     }
 
 
-def shard(folder: Path, samples: Sequence[MadeUp], top_n: int, random_ids: Sequence[int]) -> Path:
+def shard(
+    folder: Path, samples: Sequence[SyntheticSample], top_n: int, random_ids: Sequence[int]
+) -> Path:
     """Record the samples and write them as a shard of layer 4."""
     mine = record(samples, top_n, random_ids, batch_size=3)
     for spec, table in layer_tables(4, mine, counts(samples)):
@@ -109,6 +113,6 @@ def shard(folder: Path, samples: Sequence[MadeUp], top_n: int, random_ids: Seque
     return folder
 
 
-def ranked(samples: Sequence[MadeUp], neuron: int, top_n: int) -> list[MadeUp]:
+def ranked(samples: Sequence[SyntheticSample], neuron: int, top_n: int) -> list[SyntheticSample]:
     """The samples that excite a neuron most: equal peaks by sample_id."""
     return sorted(samples, key=lambda s: (-s.peak[neuron], s.sample_id))[:top_n]

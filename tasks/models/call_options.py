@@ -10,7 +10,7 @@ from neuron_atlas.tasks.models.servers import Servers
 
 
 @dataclass(frozen=True)
-class Calls:
+class CallOptions:
     """How calls to a model are sent. Picklable if its parts are.
 
     account: limits, budget and answers; None for an account of the connection's own, in memory,

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from bench.made_up.accounts import make_accounts
-from bench.made_up.sizes import Sizes
-from bench.made_up.words import THINGS
+from bench.synthetic.explanations import make_explanations
+from bench.synthetic.sizes import Sizes
+from bench.synthetic.words import THINGS
 from neuron_atlas.tasks.artifacts import (
     EXPLANATIONS,
     HISTOGRAMS,
@@ -26,7 +26,7 @@ from neuron_atlas.tasks.artifacts import (
     TRACES,
     TYPES,
     TableSpec,
-    exemplars,
+    exemplars_spec,
     layer_file,
     write_table,
 )
@@ -75,7 +75,7 @@ def write_layer(
     strength = np.sort(rng.uniform(0.5, 1, (count, sizes.top_n)), axis=1)[:, ::-1]
     peaks = (strength * scale[:, None]).astype(np.float32)
     ranked = {"sample_id": ids, "peak": peaks, "peak_role": ids % 2, "peak_token": ids % 3}
-    spec = exemplars(sizes.top_n)
+    spec = exemplars_spec(sizes.top_n)
     slots = {
         name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), sizes.top_n)
         for name, values in ranked.items()
@@ -87,7 +87,7 @@ def write_layer(
     write(RANDOM_TRACES, _traces(rng, layer, random, weak, sizes, text_tokens))
     write(HISTOGRAMS, _histograms(rng, neuron_columns, count))
     write(MOMENTS, make_moments(rng, neuron_columns, count))
-    explanations, scores, simulations = make_accounts(
+    explanations, scores, simulations = make_explanations(
         rng, layer, sizes, explainers, word, code, ids, text_tokens
     )
     write(NEURON_TYPES, types)

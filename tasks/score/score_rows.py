@@ -36,7 +36,7 @@ class ScoreCounts:
     left_out: np.ndarray
 
 
-def outcomes(
+def score_rows(
     groups: pl.DataFrame,
     types: Sequence[str],
     rows: pl.DataFrame,

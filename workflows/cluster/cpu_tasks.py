@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import ray
 
-from neuron_atlas.workflows.cluster.progress import say
-from neuron_atlas.workflows.cluster.signals import finishing
+from neuron_atlas.workflows.cluster.progress import print_line
+from neuron_atlas.workflows.cluster.signals import defer_signals
 from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunError
 
 Item = TypeVar("Item")
@@ -18,7 +18,7 @@ _QUIET_S = 2.0
 """Time to wait for work to end before a message is printed."""
 
 
-def spread(
+def run_on_cpus(
     items: Iterable[Item],
     call: Callable[[Item], ray.ObjectRef],
     ending_s: float = 0.0,
@@ -32,7 +32,7 @@ def spread(
     limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = iter(items)
     running: dict[ray.ObjectRef, Item] = {}
-    with finishing() as is_stopping:
+    with defer_signals() as is_stopping:
         try:
             while not (is_stopping() and ending_s):
                 while (
@@ -45,7 +45,7 @@ def spread(
                     return
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_EVERY_S)
                 for reference in ready:
-                    yield running.pop(reference), result(reference)
+                    yield running.pop(reference), get_result(reference)
         finally:
             for reference in running:
                 ray.cancel(reference)
@@ -58,10 +58,10 @@ def _wait_for_end(cancelled: list[ray.ObjectRef], ending_s: float) -> None:
         if cancelled and wait_s > 0:
             _, cancelled = ray.wait(cancelled, num_returns=len(cancelled), timeout=wait_s)
         if cancelled and wait_s == patience_s and wait_s < ending_s:
-            say(f"stopping   once the running work has ended, in {ending_s:.0f} s at most")
+            print_line(f"stopping   once the running work has ended, in {ending_s:.0f} s at most")
 
 
-def result(reference: ray.ObjectRef) -> Any:
+def get_result(reference: ray.ObjectRef) -> Any:
     """Return the value of a reference. Raises the work's own exception, or RunError for one of
     Ray's."""
     try:

@@ -1,4 +1,4 @@
-"""Gray pictures with one coloured patch each, and neurons that like a colour, a word, or both."""
+"""Gray pictures with one colored patch each, and neurons that like a color, a word, or both."""
 
 from dataclasses import dataclass, field
 
@@ -12,14 +12,14 @@ from neuron_atlas.tasks.samples.source import OpenedImage, SampleError
 
 GRID = 6
 SIDE = 120
-COLOURS = {"red": (214, 36, 36), "blue": (40, 70, 215), "green": (40, 150, 60)}
-TOKENS = ("A", " {colour}", " circle", " on", " gray", ".")
+COLORS = {"red": (214, 36, 36), "blue": (40, 70, 215), "green": (40, 150, 60)}
+TOKENS = ("A", " {color}", " circle", " on", " gray", ".")
 SCALE = 4.0
 
 
 @dataclass
 class Album:
-    """A source of gray pictures, each with one coloured patch that moves from one to the next."""
+    """A source of gray pictures, each with one colored patch that moves from one to the next."""
 
     lost: set[str] = field(default_factory=set)
     opened: int = 0
@@ -28,11 +28,11 @@ class Album:
         if image in self.lost:
             raise SampleError("missing", f"no such file: {image}")
         self.opened += 1
-        number, colour = image.split()
+        number, color = image.split()
         picture = Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
         side = SIDE // GRID
         top, left = (side * place for place in patch_of(int(number)))
-        picture.paste(COLOURS[colour], (left, top, left + side, top + side))
+        picture.paste(COLORS[color], (left, top, left + side, top + side))
         return OpenedImage(picture, "")
 
 
@@ -45,12 +45,12 @@ def catalog(
 ) -> Catalog:
     samples = {}
     for number in range(count):
-        colour = list(COLOURS)[number % len(COLOURS)]
-        words = tuple(token.format(colour=colour) for token in tokens)
+        color = list(COLORS)[number % len(COLORS)]
+        words = tuple(token.format(color=color) for token in tokens)
         samples[number] = Sample(
             sample_id=number,
             source_id=str(number),
-            images=(f"{number} {colour}",),
+            images=(f"{number} {color}",),
             text="".join(words),
             tokens=words,
             regions=(Region(0, GRID, GRID, 0.0, 0.0, float(SIDE), float(SIDE)),),
@@ -60,11 +60,11 @@ def catalog(
     return Catalog(samples, source=source or Album())  # type: ignore[arg-type]
 
 
-def likes(kind: str, colour: str = "red", neuron: int = 0) -> Evidence:
-    """A neuron that fires on the patch of a colour, on the word "circle", or on both."""
+def likes(kind: str, color: str = "red", neuron: int = 0) -> Evidence:
+    """A neuron that fires on the patch of a color, on the word "circle", or on both."""
     seen = []
-    first = list(COLOURS).index(colour)
-    for number in range(first, 10, len(COLOURS)):
+    first = list(COLORS).index(color)
+    for number in range(first, 10, len(COLORS)):
         visual = np.zeros((GRID, GRID), dtype=np.float32)
         text = np.full(len(TOKENS), -0.2, dtype=np.float32)
         if kind in ("visual", "multi-modal"):

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from bench.made_up.layer import write_layer
-from bench.made_up.samples import write_made_up_samples
-from bench.made_up.sizes import Sizes
-from bench.made_up.words import THINGS, random_explanation
+from bench.synthetic.layer import write_layer
+from bench.synthetic.samples import write_synthetic_samples
+from bench.synthetic.sizes import Sizes
+from bench.synthetic.words import THINGS, random_explanation
 from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, write_table
 from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles
 
@@ -20,7 +20,7 @@ _SMALL = Sizes()
 
 
 @dataclass(frozen=True)
-class MadeUp:
+class SyntheticAtlas:
     """Files of a synthetic atlas, in the form that the site writer reads."""
 
     layers: tuple[LayerFiles, ...]
@@ -29,20 +29,20 @@ class MadeUp:
     top_n: int
 
 
-def make_up(
+def write_synthetic_atlas(
     folder: Path,
     sizes: Sizes = _SMALL,
     explainers: Sequence[str] = ("gpt4o", "dissect"),
     word: Callable[[np.random.Generator], str] = random_explanation,
     tokens: Sequence[str] = (),
     seed: int = 0,
-) -> MadeUp:
+) -> SyntheticAtlas:
     """Write the tables of a synthetic atlas.
 
     word: returns an explanation. tokens: the tokens of every text; by default some THINGS.
     """
     text_tokens = tuple(tokens) or tuple(f" {thing}" for thing in THINGS[: sizes.text_tokens])
-    samples = write_made_up_samples(folder, sizes, text_tokens)
+    samples = write_synthetic_samples(folder, sizes, text_tokens)
     layers = tuple(
         write_layer(folder, layer, sizes, explainers, word, len(text_tokens), seed + layer)
         for layer in sizes.layers
@@ -52,4 +52,4 @@ def make_up(
     row |= {"explainer": explainers[0] if explainers else "", "simulator": "chat", "level": 0.05}
     row |= {"measure": "beats_control", "tokens": "all", "by": "all", "group": ""}
     write_table(pa.Table.from_pylist([row], SCORE_AGGREGATES.schema), SCORE_AGGREGATES, aggregates)
-    return MadeUp(layers, samples, (aggregates,), sizes.top_n)
+    return SyntheticAtlas(layers, samples, (aggregates,), sizes.top_n)

@@ -15,7 +15,7 @@ _IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Lessons(IterableDataset):
+class TrainingBatches(IterableDataset):
     """Dataset of training batches: the scenes in order; a smaller last batch is dropped.
 
     The loss covers all tokens of the answer, including the EOS, and no other tokens.

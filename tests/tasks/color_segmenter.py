@@ -1,4 +1,4 @@
-"""In the place of a segmentation model: a map is bright where an image has the colour named.
+"""In the place of a segmentation model: a map is bright where an image has the color named.
 
 It has the model's seam (see Segmenter), and what comes of it can be worked out by hand."""
 
@@ -16,7 +16,7 @@ _CELLS = 32
 _NEAR = 30.0
 
 
-class ColourSegmenter:
+class ColorSegmenter:
     longest_text = 77
 
     def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
@@ -30,7 +30,7 @@ class ColourSegmenter:
         return (0.0, 0.0, float(image.width), float(image.height))
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
-        """The colour that each text names [texts, 3]; one that is nowhere if it names none."""
+        """The color that each text names [texts, 3]; one that is nowhere if it names none."""
         told = [
             next((np.array(rgb) / 255 for name, rgb in COLORS.items() if name in text), [9, 9, 9])
             for text in texts

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from bench.made_up.sizes import Sizes
+from bench.synthetic.sizes import Sizes
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, SCORES, SIMULATIONS, TYPES, TableSpec
 
 
-def make_accounts(
+def make_explanations(
     rng: np.random.Generator,
     layer: int,
     sizes: Sizes,

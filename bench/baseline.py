@@ -20,7 +20,7 @@ from neuron_atlas.tasks.subject.hook_points import decoder_layers, observing
 from neuron_atlas.tasks.subject.load import Subject
 
 
-def usual_way(
+def capture_baseline(
     subject: Subject, samples: Samples, top_n: int
 ) -> dict[tuple[int, int, int], np.ndarray]:
     """Return the traces of every neuron's `top_n` strongest samples, by (layer, neuron,

@@ -5,15 +5,15 @@
 
   const paragraph = (name, text) => (text ? h("div", {}, h("dt", {}, name), foreign("dd", {}, text)) : null);
 
-  const words = (account) => {
-    if (account.status !== "ok") {
-      return h("p", { class: "failed" }, h("b", {}, "No explanation:"), " ", h("span", {}, Atlas.plain(account.status)),
-        account.reason ? [" ", foreign("span", {}, account.reason)] : null);
+  const words = (explanation) => {
+    if (explanation.status !== "ok") {
+      return h("p", { class: "failed" }, h("b", {}, "No explanation:"), " ", h("span", {}, Atlas.plain(explanation.status)),
+        explanation.reason ? [" ", foreign("span", {}, explanation.reason)] : null);
     }
     return [
-      h("blockquote", { dir: "auto" }, h("p", {}, account.text)),
-      account.evidence_for || account.evidence_against ? h("dl", { class: "evidence" },
-        paragraph("for", account.evidence_for), paragraph("against", account.evidence_against)) : null,
+      h("blockquote", { dir: "auto" }, h("p", {}, explanation.text)),
+      explanation.evidence_for || explanation.evidence_against ? h("dl", { class: "evidence" },
+        paragraph("for", explanation.evidence_for), paragraph("against", explanation.evidence_against)) : null,
     ];
   };
 
@@ -53,13 +53,13 @@
   };
 
   /** Return one explainer's explanation with its scores. */
-  Atlas.account = (account) => {
-    const whole = account.scores.filter((score) => score.tokens === "all");
-    return h("div", { class: "account" }, words(account),
-      h("p", { class: "by" }, foreign("bdi", {}, account.explainer), account.model ? [", ", foreign("bdi", {}, account.model)] : null,
-        Atlas.known(account.confidence) ? `, ${Atlas.percent(account.confidence)} sure` : null),
+  Atlas.explanation = (explanation) => {
+    const whole = explanation.scores.filter((score) => score.tokens === "all");
+    return h("div", { class: "explanation" }, words(explanation),
+      h("p", { class: "by" }, foreign("bdi", {}, explanation.explainer), explanation.model ? [", ", foreign("bdi", {}, explanation.model)] : null,
+        Atlas.known(explanation.confidence) ? `, ${Atlas.percent(explanation.confidence)} sure` : null),
       whole.length ? whole.map((score) => scoreLine(score,
-        account.scores.filter((part) => part.tokens !== "all" && part.simulator === score.simulator)))
+        explanation.scores.filter((part) => part.tokens !== "all" && part.simulator === score.simulator)))
         : h("p", { class: "score quiet" }, "Not scored."));
   };
 
