@@ -228,8 +228,8 @@ async def open_batch_sender(
     ledger: Ledger,
     group: str = "explain",
 ) -> AsyncIterator[BatchSender]:
-    """Open a sender for the running event loop; group: see `Calls`. Raises ProviderError if the key
-    is missing or malformed."""
+    """Open a sender for the running event loop; group: see `CallOptions`. Raises ProviderError
+    if the key is missing or malformed."""
     key = read_key(settings.api_key_env, group)
     async with open_client(settings, key) as client:
         yield BatchSender(settings, prices, ledger, client, key, group)

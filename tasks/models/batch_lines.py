@@ -51,7 +51,7 @@ def read_line(
     key: str,
     group: str,
 ) -> Answer | Failure | ProviderError:
-    """Return the outcome of a call from its line of the output or error file; group: see `Calls`.
+    """Return the outcome of a call from its output or error line; group: see `CallOptions`.
 
     An answer without token counts costs the amount that was reserved for it.
     """

@@ -29,7 +29,7 @@ class TransientError(Exception):
 class BatchProvider:
     """Client of a provider's file and batch endpoints. All methods raise ProviderError, or
     TransientError if a retry may succeed. key: masked in the provider's messages. group: see
-    `Calls`."""
+    `CallOptions`."""
 
     def __init__(
         self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str, group: str

@@ -48,7 +48,7 @@ class Failure:
 def from_status(
     error: openai.APIStatusError, model: str, api_key_env: str, group: str
 ) -> Failure | ProviderError:
-    """Classify an HTTP status of 4xx or 5xx; group: see `Calls`.
+    """Classify an HTTP status of 4xx or 5xx; group: see `CallOptions`.
 
     Returns an `ProviderError` instead of raising it: raised while `error` is handled, it would be
     chained to the request, which holds the key.

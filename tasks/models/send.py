@@ -48,7 +48,7 @@ SendResult = Answer | Failure | ProviderError
 class Sender:
     """Sends attempts to `servers` and masks their key in error messages.
 
-    open_client: returns the openai client for an address. group: see `Calls`.
+    open_client: returns the openai client for an address. group: see `CallOptions`.
     """
 
     def __init__(

@@ -166,8 +166,8 @@ class ClientSettings:
 
 
 def read_key(api_key_env: str, group: str) -> str:
-    """Return the key in an environment variable; group: see `Calls`. Raises ProviderError if it is
-    missing or malformed; the message does not contain it."""
+    """Return the key in an environment variable; group: see `CallOptions`. Raises ProviderError
+    if it is missing or malformed; the message does not contain it."""
     key = os.environ.get(api_key_env, "").strip()
     if not key:
         raise ProviderError(
