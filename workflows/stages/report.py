@@ -231,7 +231,7 @@ def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
 
 STAGE = Stage(
     "report",
-    3,
+    4,
     ("samples", "describe", "capture", "classify", "analyse", "explain", "simulate", "score"),
     _parameters,
     (
