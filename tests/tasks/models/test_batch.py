@@ -346,7 +346,7 @@ if {moment!r} == "begun":
 elif {moment!r} == "uploaded":
     openai.resources.AsyncBatches.create = killed
 else:
-    batch.note_id = killed
+    batch.store_batch_id = killed
 
 async def work():
     settings = ClientSettings(base_url={provider.base_url!r})
