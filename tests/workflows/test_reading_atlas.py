@@ -80,11 +80,11 @@ def test_its_picture_shows_all_of_that_and_needs_nothing_else(explained):
 
 def test_words_of_models_and_datasets_are_no_markup(explained):
     record = explained.record
-    (account, *_) = record.accounts
+    (scored, *_) = record.explanations
     attack = replace(
-        account, explanation={**account.explanation, "text": "<script>alert(1)</script>"}
+        scored, explanation={**scored.explanation, "text": "<script>alert(1)</script>"}
     )
-    shown = neuron_html(replace(record, accounts=(attack,), exemplars=record.exemplars[:1]))
+    shown = neuron_html(replace(record, explanations=(attack,), exemplars=record.exemplars[:1]))
     assert "&lt;script&gt;alert(1)" in shown
     assert "<script" not in shown
 

@@ -25,7 +25,7 @@ def test_the_table_and_a_neuron_give_the_verdict_of_its_record(made, site):
 def _verdicts(one, explainer):
     """Word and numbers of a record's, or of the site's, only score by this explainer."""
     if isinstance(one, NeuronRecord):
-        mine = [part for part in one.accounts if part.explanation["explainer"] == explainer]
+        mine = [part for part in one.explanations if part.explanation["explainer"] == explainer]
         found = [part.verdict(score) for part in mine for score in part.scores]
         return next(([verdict.word, verdict.numbers] for verdict in found if verdict), None)
     mine = [part for part in one["accounts"] if part["explainer"] == explainer]
