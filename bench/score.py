@@ -212,10 +212,10 @@ def draw_part(first: int, count: int, size: Size) -> Part:
                 rows += [
                     key
                     | {
-                        "claim": claim,
+                        "explanation": claim,
                         "sample_id": sample_id,
                         "purpose": purpose,
-                        "draw": "exemplar" if index < number // 2 else "random",
+                        "stratum": "exemplar" if index < number // 2 else "random",
                     }
                     for index, sample_id in enumerate(ids.tolist())
                 ]
@@ -230,9 +230,9 @@ def _simulations(rows: list[dict], predicted: np.ndarray, size: Size) -> pa.Tabl
     constants = {
         "explainer": "made-up",
         "simulator": "made-up",
-        "claim_layer": -1,
-        "claim_neuron": -1,
-        "detected": None,
+        "explanation_layer": -1,
+        "explanation_neuron": -1,
+        "sample_prediction": None,
         "estimator": "",
         "status": "ok",
         "reason": "",

@@ -40,7 +40,7 @@ def expected_bytes(shape: Shape, settings: SiteSettings) -> dict[str, int]:
     they have on average."""
     trace = (shape.visual + shape.text) * _BASE64
     others = shape.neurons - shape.explained
-    with_heat = shape.explained * settings.exemplars + others * settings.exemplars_of_others
+    with_heat = shape.explained * settings.exemplars + others * settings.exemplars_of_unexplained
     held_out = shape.explained * settings.held_out * (1 + shape.explainers)
     said = shape.explained * shape.explainers
     kinds = {

@@ -108,7 +108,9 @@ def _read(subject: Subject, layer: int) -> _Tokens:
     coverage: dict[str | None, list[torch.Tensor]] = {concept: [] for concept in concepts}
     words: list[str] = []
     with TemporaryDirectory() as folder, torch.inference_mode():
-        described = describe(subject, FITTED_ON, Path(folder), DescribeSettings(text="given"))
+        described = describe(
+            subject, FITTED_ON, Path(folder), DescribeSettings(text_source="given")
+        )
         catalog = described.catalog()
         for sample_id, sample in catalog.samples.items():
             encoded = encode(subject, catalog.open_images(sample_id), sample.text)

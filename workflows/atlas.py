@@ -89,7 +89,7 @@ def run_atlas(config: Mapping[str, Any], membership: SweepMembership | None = No
     the models (ProviderError, ModelError, SubjectError).
     """
     settings = read_settings(config)
-    with opened_store(settings.out, settings.local) as store:
+    with opened_store(settings.out, settings.local_dir) as store:
         context = Context(settings, store)
         tracker = Tracker(settings, store.local, config, membership)
         stages = stages_of(settings)
@@ -113,7 +113,7 @@ def run_atlas(config: Mapping[str, Any], membership: SweepMembership | None = No
 def run_through_capture(settings: Settings) -> Context:
     """Run the stages up to capture, so that later runs skip them."""
     stages = BEFORE_EXPLAINING[: BEFORE_EXPLAINING.index(capture.STAGE) + 1]
-    with opened_store(settings.out, settings.local) as store:
+    with opened_store(settings.out, settings.local_dir) as store:
         context = Context(settings, store)
         with Runner(context, stages, lambda metrics, step: None) as runner:
             for stage in stages:

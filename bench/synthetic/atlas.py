@@ -49,7 +49,7 @@ def write_synthetic_atlas(
     )
     aggregates = folder / "score_aggregates.parquet"
     row = dict.fromkeys(SCORE_AGGREGATES.schema.names)
-    row |= {"explainer": explainers[0] if explainers else "", "simulator": "chat", "level": 0.05}
+    row |= {"explainer": explainers[0] if explainers else "", "simulator": "chat", "max_q": 0.05}
     row |= {"measure": "beats_control", "tokens": "all", "by": "all", "group": ""}
     write_table(pa.Table.from_pylist([row], SCORE_AGGREGATES.schema), SCORE_AGGREGATES, aggregates)
     return SyntheticAtlas(layers, samples, (aggregates,), sizes.top_n)

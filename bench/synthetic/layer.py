@@ -67,7 +67,7 @@ def write_layer(
     scale = rng.lognormal(0.5, 0.8, count).astype(np.float32)
     types = pa.table(
         neuron_columns
-        | {f"p_{name}": shares[:, index] for index, name in enumerate(_SHARES)}
+        | {f"share_{name}": shares[:, index] for index, name in enumerate(_SHARES)}
         | {"type": pa.array(TYPES).take(pa.array(code)), "scale": scale}
         | {"n_exemplars": np.full(count, sizes.top_n, np.int16)}
     )
@@ -162,6 +162,4 @@ def _responses(rng: np.random.Generator, neuron_columns: dict, count: int) -> pa
     columns: dict = dict.fromkeys(RESPONSES.schema.names, pa.nulls(count)) | neuron_columns
     words = [[THINGS[index]] for index in rng.integers(len(THINGS), size=count)]
     shares = pa.array([[0.5]] * count, pa.list_(pa.float64()))
-    return pa.table(
-        columns | {"favourites": words, "favourite_shares": shares, "seen_words": words}
-    )
+    return pa.table(columns | {"top_words": words, "top_word_shares": shares, "image_words": words})

@@ -42,9 +42,9 @@ def type_kappa(agreement: pa.Table) -> pa.Table:
         return TYPE_KAPPA.schema.empty_table()
     agreed = counts.trace() / total
     by_chance = float(counts.sum(0) @ counts.sum(1)) / total**2
-    row = {"rule": "tested", "n": int(total), "agreed": agreed, "by_chance": by_chance}
+    row = {"rule": "tested", "n": int(total), "agreement": agreed, "expected_agreement": by_chance}
     if by_chance < 1:
         kappa = (agreed - by_chance) / (1 - by_chance)
         half = _Z * np.sqrt(agreed * (1 - agreed) / total) / (1 - by_chance)
-        row |= {"kappa": kappa, "low": kappa - half, "high": min(kappa + half, 1.0)}
+        row |= {"kappa": kappa, "ci_low": kappa - half, "ci_high": min(kappa + half, 1.0)}
     return pa.Table.from_pylist([row], schema=TYPE_KAPPA.schema)

@@ -1,11 +1,11 @@
 """Compute each neuron's responses: how often it is active, how concentrated, and at which words.
 
-A neuron's *favourites* are the words at which its text exemplars peak. Its *seen words* are words
+A neuron's *top words* are the words at which its text exemplars peak. Its *image words* are words
 that most texts of its visual exemplars contain, and far more often than all texts do. They show
 what these images have in common, as far as their texts mention it. An exemplar is visual or text by
 the role of its peak, never both: otherwise, a word that text exemplars share would also count as
 seen. A neuron has the same concept in both roles if most text exemplars peak at one word, and this
-word is a seen word. The method misses synonyms, and concepts that no text mentions.
+word is an image word. The method misses synonyms, and concepts that no text mentions.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ def responses(
     peaks = read_peaks(traces)
     order = np.argsort(neurons)
     row = order[np.searchsorted(neurons, peaks.neuron, sorter=order)]
-    strong = settings.strong * _scale(moments)[row]
+    strong = settings.strong_share * _scale(moments)[row]
     is_visual = (peaks.visual >= peaks.text) & (peaks.visual >= strong)
     is_text = (peaks.text > peaks.visual) & (peaks.text >= strong)
     n_visual, n_text = (
         np.bincount(row[kind], minlength=len(neurons)) for kind in (is_visual, is_text)
     )
-    favourites, shares = _favourites(row, peaks, is_text, lexicon, n_text, settings)
-    seen = _seen_words(row, peaks, is_visual, lexicon, n_visual, settings)
+    top_words, shares = _top_words(row, peaks, is_text, lexicon, n_text, settings)
+    seen = _image_words(row, peaks, is_visual, lexicon, n_visual, settings)
     has_both = np.minimum(n_visual, n_text) >= settings.min_exemplars
     same = [
-        bool(share[0] >= settings.min_share) and words[0] in seen_words if enough else None
-        for words, share, seen_words, enough in zip(favourites, shares, seen, has_both, strict=True)
+        bool(share[0] >= settings.min_share) and words[0] in image_words if enough else None
+        for words, share, image_words, enough in zip(top_words, shares, seen, has_both, strict=True)
     ]
     columns = {
         "layer": moments["layer"],
         "neuron": moments["neuron"],
-        "active_visual": pa.array(_active(moments, "visual"), from_pandas=True),
-        "active_text": pa.array(_active(moments, "text"), from_pandas=True),
+        "positive_visual": pa.array(_active(moments, "visual"), from_pandas=True),
+        "positive_text": pa.array(_active(moments, "text"), from_pandas=True),
         "concentration": pa.array(
             _mean_concentration(row, peaks, peaks.visual >= strong, len(neurons)),
             from_pandas=True,
         ),
-        "n_visual": n_visual,
-        "n_text": n_text,
-        "favourites": favourites,
-        "favourite_shares": shares,
-        "seen_words": seen,
+        "n_visual_exemplars": n_visual,
+        "n_text_exemplars": n_text,
+        "top_words": top_words,
+        "top_word_shares": shares,
+        "image_words": seen,
         "same_concept": pa.array(same, pa.bool_()),
     }
     return pa.table(columns).cast(RESPONSES.schema)
@@ -84,7 +84,7 @@ def _mean_concentration(
     return np.divide(total, count, out=np.full(neurons, np.nan), where=count > 0)
 
 
-def _favourites(
+def _top_words(
     row: np.ndarray,
     peaks: Peaks,
     chosen: np.ndarray,
@@ -99,13 +99,13 @@ def _favourites(
         (np.ones(chosen.sum(), dtype=np.int64), (row[chosen], lexicon.tokens[token])),
         shape=(len(n_exemplars), len(lexicon.words)),
     ).tocsr()
-    rows, words, n_peaks = _ranked(counts, counts.data, settings.favourites)
+    rows, words, n_peaks = _ranked(counts, counts.data, settings.top_words)
     shares = n_peaks / n_exemplars[rows]
     bounds = list(pairwise(np.searchsorted(rows, np.arange(len(n_exemplars) + 1))))
     return [lexicon.words[words[a:b]].tolist() for a, b in bounds], [shares[a:b] for a, b in bounds]
 
 
-def _seen_words(
+def _image_words(
     row: np.ndarray,
     peaks: Peaks,
     chosen: np.ndarray,
@@ -126,10 +126,10 @@ def _seen_words(
     rows = np.repeat(np.arange(len(n_exemplars)), np.diff(counts.indptr))
     share = counts.data / n_exemplars[rows]
     lift = share * len(lexicon.samples) / lexicon.contains.sum(axis=0)[counts.indices]
-    is_seen = (share >= settings.min_share) & (lift >= settings.min_lift)
-    is_seen &= n_exemplars[rows] >= settings.min_exemplars
-    weights = np.where(is_seen, share * np.log2(lift), 0.0)
-    rows, words, _ = _ranked(counts, weights, settings.favourites)
+    is_image_word = (share >= settings.min_share) & (lift >= settings.min_lift)
+    is_image_word &= n_exemplars[rows] >= settings.min_exemplars
+    weights = np.where(is_image_word, share * np.log2(lift), 0.0)
+    rows, words, _ = _ranked(counts, weights, settings.top_words)
     bounds = pairwise(np.searchsorted(rows, np.arange(len(n_exemplars) + 1)))
     return [lexicon.words[words[start:stop]].tolist() for start, stop in bounds]
 

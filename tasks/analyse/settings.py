@@ -14,14 +14,14 @@ from neuron_atlas.tasks.settings import AtLeastOne
 class AnalyseSettings:
     """Settings of the `analyse` stage.
 
-    strong: a token is strong from this share of the neuron's maximum. min_exemplars: a role with
-    fewer strong exemplars has no concept. min_share: share of a role's strong exemplars that must
-    share a word. min_lift: for a seen word, its share in the visual exemplars' texts must be this
-    many times its share in all texts. favourites: words stored per neuron and per type.
+    strong_share: a token is strong from this share of the neuron's maximum. min_exemplars: a role
+    with fewer strong exemplars has no concept. min_share: share of a role's strong exemplars that
+    must share a word. min_lift: for an image word, its share in the visual exemplars' texts must be
+    this many times its share in all texts. top_words: words stored per neuron and per type.
     """
 
-    strong: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    strong_share: Annotated[float, Interval(gt=0, le=1)] = 0.5
     min_exemplars: AtLeastOne = 5
     min_share: Annotated[float, Interval(gt=0, le=1)] = 0.5
     min_lift: Annotated[float, Ge(1)] = 2.0
-    favourites: AtLeastOne = 10
+    top_words: AtLeastOne = 10

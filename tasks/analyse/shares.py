@@ -38,7 +38,7 @@ def type_shares(typed: pl.DataFrame) -> pa.Table:
     type."""
     all_layers = typed.with_columns(pl.lit(ALL_LAYERS, typed.schema["layer"]).alias("layer"))
     found_counts = pl.concat([all_layers, typed]).group_by("rule", "layer", "type").len("n")
-    layers = pl.concat([all_layers, typed]).group_by("rule", "layer").len("of")
+    layers = pl.concat([all_layers, typed]).group_by("rule", "layer").len("total")
     combinations = layers.join(_types_of_rules(), on="rule")
     counts = combinations.join(found_counts, on=["rule", "layer", "type"], how="left").with_columns(
         pl.col("n").fill_null(0)
@@ -51,11 +51,11 @@ def type_concepts(typed: pl.DataFrame) -> pa.Table:
     same_concept."""
     found_counts = typed.group_by("rule", "type").agg(
         pl.col("same_concept").sum().cast(pl.Int64).alias("n"),
-        pl.col("same_concept").count().cast(pl.Int64).alias("of"),
+        pl.col("same_concept").count().cast(pl.Int64).alias("total"),
     )
     combinations = _types_of_rules().join(typed.select("rule").unique(), on="rule")
     counts = combinations.join(found_counts, on=["rule", "type"], how="left").with_columns(
-        pl.col("n", "of").fill_null(0)
+        pl.col("n", "total").fill_null(0)
     )
     return _with_interval(counts.sort("rule", "order"), TYPE_CONCEPTS.schema)
 
@@ -70,10 +70,10 @@ def _types_of_rules() -> pl.DataFrame:
 
 
 def _with_interval(counts: pl.DataFrame, schema: pa.Schema) -> pa.Table:
-    n, of = counts["n"].to_numpy().astype(float), counts["of"].to_numpy().astype(float)
+    n, of = counts["n"].to_numpy().astype(float), counts["total"].to_numpy().astype(float)
     low, high = wilson_interval(n, of)
     share = np.divide(n, of, out=np.full(len(n), np.nan), where=of > 0)
-    numbers = {"share": share, "low": low, "high": high}
+    numbers = {"share": share, "ci_low": low, "ci_high": high}
     table = counts.with_columns(
         pl.Series(name, values).fill_nan(None) for name, values in numbers.items()
     )

@@ -10,25 +10,25 @@ from neuron_atlas.tasks.analyse.shares import TYPES_BY_RULE, type_concepts, type
 from neuron_atlas.tasks.artifacts import (
     TYPE_AGREEMENT,
     TYPE_CONCEPTS,
-    TYPE_FAVOURITES,
     TYPE_KAPPA,
     TYPE_RESPONSES,
     TYPE_SHARES,
+    TYPE_TOP_WORDS,
     TableSpec,
 )
 
-MEASURES = ("active_visual", "active_text", "concentration")
+MEASURES = ("positive_visual", "positive_text", "concentration")
 _QUANTILES = (5, 25, 50, 75, 95)
 _KEY = ["layer", "neuron"]
 _ORDER = {kind: order for kinds in TYPES_BY_RULE.values() for order, kind in enumerate(kinds)}
 
 
 def summarize_types(
-    types: pa.Table, tested: pa.Table | None, responses: pa.Table, favourites: int
+    types: pa.Table, tested: pa.Table | None, responses: pa.Table, top_words: int
 ) -> list[tuple[TableSpec, pa.Table]]:
     """Return the TYPE_SUMMARIES tables, from the complete `types`, `tested_types` and `responses`.
 
-    tested: None if the run's rule does not test. favourites: words stored per type.
+    tested: None if the run's rule does not test. top_words: words stored per type.
     """
     paper = pl.DataFrame(types.select([*_KEY, "type"]))
     typings = [paper.with_columns(pl.lit("paper").alias("rule"))]
@@ -39,7 +39,7 @@ def summarize_types(
         renamed = by_tests.rename({"type_tested": "type"})
         typings.append(renamed.with_columns(pl.lit("tested").alias("rule")))
     typed = pl.concat(typings).join(
-        pl.DataFrame(responses.select([*_KEY, *MEASURES, "favourites", "same_concept"])), on=_KEY
+        pl.DataFrame(responses.select([*_KEY, *MEASURES, "top_words", "same_concept"])), on=_KEY
     )
     agreement = TYPE_AGREEMENT.schema.empty_table() if tested is None else type_agreement(both)
     return [
@@ -48,7 +48,7 @@ def summarize_types(
         (TYPE_KAPPA, type_kappa(agreement)),
         (TYPE_RESPONSES, _type_responses(typed)),
         (TYPE_CONCEPTS, type_concepts(typed)),
-        (TYPE_FAVOURITES, _type_favourites(typed, favourites)),
+        (TYPE_TOP_WORDS, _type_top_words(typed, top_words)),
     ]
 
 
@@ -71,9 +71,9 @@ def _type_responses(typed: pl.DataFrame) -> pa.Table:
     return summary.to_arrow().cast(TYPE_RESPONSES.schema)
 
 
-def _type_favourites(typed: pl.DataFrame, limit: int) -> pa.Table:
+def _type_top_words(typed: pl.DataFrame, limit: int) -> pa.Table:
     counted = (
-        typed.with_columns(pl.col("favourites").list.first().alias("word"))
+        typed.with_columns(pl.col("top_words").list.first().alias("word"))
         .drop_nulls("word")
         .group_by("rule", "type", "word")
         .agg(pl.len().cast(pl.Int64).alias("n"))
@@ -81,4 +81,4 @@ def _type_favourites(typed: pl.DataFrame, limit: int) -> pa.Table:
         .group_by("rule", "type", maintain_order=True)
         .head(limit)
     )
-    return counted.select(TYPE_FAVOURITES.schema.names).to_arrow().cast(TYPE_FAVOURITES.schema)
+    return counted.select(TYPE_TOP_WORDS.schema.names).to_arrow().cast(TYPE_TOP_WORDS.schema)

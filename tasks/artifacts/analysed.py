@@ -27,33 +27,35 @@ RESPONSES = TableSpec(
     pa.schema(
         [
             *NEURON,
-            column("active_visual", pa.float64(), "share of visual tokens above 0; null if none"),
-            column("active_text", pa.float64(), "share of text tokens above 0; null if none"),
+            column("positive_visual", pa.float64(), "share of visual tokens above 0; null if none"),
+            column("positive_text", pa.float64(), "share of text tokens above 0; null if none"),
             column(
                 "concentration",
                 pa.float64(),
                 "0 if the activation is even over the image, 1 if it is at a single token; mean "
                 "over the exemplars with a strong visual token, null if there are none",
             ),
-            column("n_visual", pa.int16(), "strong exemplars that peak at a visual token"),
-            column("n_text", pa.int16(), "strong exemplars that peak at a text token"),
             column(
-                "favourites",
+                "n_visual_exemplars", pa.int16(), "strong exemplars that peak at a visual token"
+            ),
+            column("n_text_exemplars", pa.int16(), "strong exemplars that peak at a text token"),
+            column(
+                "top_words",
                 pa.list_(pa.string()),
                 "words at which the text exemplars peak, most frequent first",
             ),
             column(
-                "favourite_shares", pa.list_(pa.float64()), "share of text exemplars at each word"
+                "top_word_shares", pa.list_(pa.float64()), "share of text exemplars at each word"
             ),
             column(
-                "seen_words",
+                "image_words",
                 pa.list_(pa.string()),
                 "words that are far more frequent in the visual exemplars' texts than in all texts",
             ),
             column(
                 "same_concept",
                 pa.bool_(),
-                "whether one word is both the text favourite and a seen word; null if a role "
+                "whether one word is both the top word and an image word; null if a role "
                 "has too few exemplars",
             ),
         ]
@@ -66,9 +68,9 @@ TYPED = [
     column("type", pa.string(), "type of the neurons"),
 ]
 INTERVAL = [
-    column("share", pa.float64(), "n / of"),
-    column("low", pa.float64(), "lower 95 % bound (Wilson)"),
-    column("high", pa.float64(), "upper 95 % bound (Wilson)"),
+    column("share", pa.float64(), "n / total"),
+    column("ci_low", pa.float64(), "lower 95 % bound (Wilson)"),
+    column("ci_high", pa.float64(), "upper 95 % bound (Wilson)"),
 ]
 ALL_LAYERS = -1
 
@@ -80,7 +82,7 @@ TYPE_SHARES = TableSpec(
             column("layer", pa.int16(), "decoder layer, from 0; -1 for all layers"),
             TYPED[1],
             column("n", pa.int64(), "neurons of this type", "neurons"),
-            column("of", pa.int64(), "neurons of this layer", "neurons"),
+            column("total", pa.int64(), "neurons of this layer", "neurons"),
             *INTERVAL,
         ]
     ),
@@ -106,11 +108,11 @@ TYPE_KAPPA = TableSpec(
         [
             column("rule", pa.string(), "the rule compared with the paper's"),
             column("n", pa.int64(), "neurons typed by both rules", "neurons"),
-            column("agreed", pa.float64(), "share on which both rules agree"),
-            column("by_chance", pa.float64(), "share of agreement expected by chance"),
-            column("kappa", pa.float64(), "Cohen's kappa; null if by_chance is 1"),
-            column("low", pa.float64(), "lower 95 % bound of kappa"),
-            column("high", pa.float64(), "upper 95 % bound of kappa"),
+            column("agreement", pa.float64(), "share on which both rules agree"),
+            column("expected_agreement", pa.float64(), "share of agreement expected by chance"),
+            column("kappa", pa.float64(), "Cohen's kappa; null if expected_agreement is 1"),
+            column("ci_low", pa.float64(), "lower 95 % bound of kappa"),
+            column("ci_high", pa.float64(), "upper 95 % bound of kappa"),
         ]
     ),
     key=("rule",),
@@ -122,7 +124,7 @@ TYPE_RESPONSES = TableSpec(
     pa.schema(
         [
             *TYPED,
-            column("measure", pa.string(), "active_visual, active_text or concentration"),
+            column("measure", pa.string(), "positive_visual, positive_text or concentration"),
             column("n", pa.int64(), "neurons where the measure is defined", "neurons"),
             column("mean", pa.float64(), "mean over these neurons"),
             *(
@@ -140,20 +142,20 @@ TYPE_CONCEPTS = TableSpec(
         [
             *TYPED,
             column("n", pa.int64(), "neurons with the same concept in image and text", "neurons"),
-            column("of", pa.int64(), "neurons where same_concept is not null", "neurons"),
+            column("total", pa.int64(), "neurons where same_concept is not null", "neurons"),
             *INTERVAL,
         ]
     ),
     key=("rule", "type"),
 )
 
-TYPE_FAVOURITES = TableSpec(
-    "type_favourites",
+TYPE_TOP_WORDS = TableSpec(
+    "type_top_words",
     pa.schema(
         [
             *TYPED,
             column("word", pa.string(), "a word"),
-            column("n", pa.int64(), "neurons whose first favourite is this word", "neurons"),
+            column("n", pa.int64(), "neurons whose first top word is this word", "neurons"),
         ]
     ),
     key=("rule", "type", "word"),
@@ -165,6 +167,6 @@ TYPE_SUMMARIES = (
     TYPE_KAPPA,
     TYPE_RESPONSES,
     TYPE_CONCEPTS,
-    TYPE_FAVOURITES,
+    TYPE_TOP_WORDS,
 )
 """The tables that summarize all neurons of a type."""

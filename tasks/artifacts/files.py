@@ -20,6 +20,10 @@ ROW_GROUP = 16_384
 read their whole layer."""
 
 
+class OldTableError(ValueError):
+    """A table lacks columns, because another version of neuron-atlas wrote it."""
+
+
 def layer_file(artifact: str, layer: int) -> str:
     """Return the name of the file that holds one layer of an artifact."""
     return f"{artifact}-layer-{layer:03d}.parquet"
@@ -53,7 +57,7 @@ def read_table(
     """Read the files of one artifact, in the given order, into one table.
 
     columns: names from `spec`; all by default. sample_ids: read only the rows of these samples,
-    and only the row groups that may hold them.
+    and only the row groups that may hold them. Raises OldTableError.
     """
     paths = list(paths) if isinstance(paths, Sequence) else [paths]
     names = list(columns) if columns is not None else spec.schema.names
@@ -67,9 +71,29 @@ def read_table(
 
 
 def read_parquet(path: Path, **options: Any) -> pa.Table:
-    """Read one local or remote file. options: those of pyarrow.parquet.read_table."""
+    """Read one local or remote file. options: those of pyarrow.parquet.read_table.
+
+    Raises OldTableError if the file lacks one of options["columns"].
+    """
     with open_for_arrow(path) as file:
-        return pq.read_table(file, partitioning=None, **options)
+        try:
+            return pq.read_table(file, partitioning=None, **options)
+        except pa.ArrowInvalid:
+            _check_columns(path, options.get("columns") or (), pq.read_schema(file).names)
+            raise
+
+
+def _check_columns(path: Path, expected: Iterable[str], found: Collection[str]) -> None:
+    if missing := [name for name in expected if name not in found]:
+        raise OldTableError(f"{path}: {old_table_message(missing)}")
+
+
+def old_table_message(missing: Collection[str]) -> str:
+    """Return what is wrong with a table that lacks columns, and what to do."""
+    return (
+        f"no column {', '.join(missing)}: another version of neuron-atlas wrote this table. "
+        "Run the same command again to write it with this version"
+    )
 
 
 def rows_with(column: str, values: Collection[int]) -> list[tuple[str, str, Any]]:
@@ -89,8 +113,9 @@ def row_count(path: Path) -> int:
 
 
 def read_batches(path: Path, spec: TableSpec) -> Iterator[pa.Table]:
-    """Yield one file as tables of one row group each, read lazily."""
+    """Yield one file as tables of one row group each, read lazily. Raises OldTableError."""
     with open_for_arrow(path) as source, pq.ParquetFile(source) as file:
+        _check_columns(path, spec.schema.names, file.schema_arrow.names)
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, columns=spec.schema.names).cast(spec.schema)
 

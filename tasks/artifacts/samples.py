@@ -14,7 +14,7 @@ SAMPLE_STATUSES = (
     "missing",
     "unreadable",
     "oversized",
-    "outside",
+    "outside_folder",
     "empty_text",
     "duplicate_id",
 )

@@ -41,15 +41,15 @@ SIMULATIONS = TableSpec(
             column("explainer", pa.string(), "author of the explanation"),
             column("simulator", pa.string(), "author of the prediction"),
             column(
-                "claim",
+                "explanation",
                 pa.string(),
                 "own: this neuron's explanation; other: another neuron's, as a control; empty: an "
                 "explanation without words",
             ),
-            column("claim_layer", pa.int16(), "layer of the explained neuron; -1 if none"),
-            column("claim_neuron", pa.int32(), "index of the explained neuron; -1 if none"),
+            column("explanation_layer", pa.int16(), "layer of the explained neuron; -1 if none"),
+            column("explanation_neuron", pa.int32(), "index of the explained neuron; -1 if none"),
             SAMPLE_ID,
-            column("draw", pa.string(), "how the sample was drawn: exemplar or random"),
+            column("stratum", pa.string(), "how the sample was drawn: exemplar or random"),
             column("purpose", pa.string(), "scorer, or calibration (claim `own` only)"),
             *(
                 column(
@@ -61,7 +61,7 @@ SIMULATIONS = TableSpec(
                 for role in ("visual", "text")
             ),
             column(
-                "detected",
+                "sample_prediction",
                 pa.float32(),
                 "prediction of the activation on the whole sample, in any unit; null if the "
                 "simulator gives none",
@@ -70,7 +70,7 @@ SIMULATIONS = TableSpec(
             *OUTCOME,
         ]
     ),
-    key=("layer", "neuron", "explainer", "simulator", "claim", "sample_id"),
+    key=("layer", "neuron", "explainer", "simulator", "explanation", "sample_id"),
     statuses=SIMULATION_STATUSES,
 )
 
@@ -114,13 +114,13 @@ SCORES = TableSpec(
                 "samples; at most 1",
             ),
             column(
-                "explained_variance_uncentred",
+                "explained_variance_uncentered",
                 pa.float32(),
                 "the same about 0, as in Bills et al. (2023)",
             ),
-            column("detection_auc", pa.float32(), "AUROC of exemplars against random samples"),
+            column("detection_auroc", pa.float32(), "AUROC of exemplars against random samples"),
             column(
-                "detection_auc_other", pa.float32(), "the same for another neuron's explanation"
+                "detection_auroc_other", pa.float32(), "the same for another neuron's explanation"
             ),
             column(
                 "balanced_accuracy",
@@ -155,7 +155,7 @@ SCORE_AGGREGATES = TableSpec(
             column("ci_low", pa.float64(), "2.5 % bootstrap bound of the mean, over neurons"),
             column("ci_high", pa.float64(), "97.5 % bootstrap bound of the mean, over neurons"),
             column("median", pa.float64(), "median over the neurons; null if undefined"),
-            column("level", pa.float64(), "largest q that counts as beats_control"),
+            column("max_q", pa.float64(), "largest q that counts as beats_control"),
         ]
     ),
     key=("explainer", "simulator", "tokens", "by", "group", "measure"),

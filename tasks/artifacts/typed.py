@@ -7,10 +7,10 @@ import pyarrow as pa
 from neuron_atlas.tasks.artifacts.columns import NEURON, TableSpec, column
 
 TYPE_COLUMNS = {
-    "visual": "p_visual",
-    "text": "p_text",
-    "multi-modal": "p_multimodal",
-    "unknown": "p_unknown",
+    "visual": "share_visual",
+    "text": "share_text",
+    "multi-modal": "share_multimodal",
+    "unknown": "share_unknown",
 }
 """For each type, the column of `types` that holds its share of the exemplars."""
 TYPES = tuple(TYPE_COLUMNS)
@@ -22,8 +22,8 @@ NEURON_TYPES = TableSpec(
         [
             *NEURON,
             *(
-                column(share, pa.float32(), f"share of exemplars that are {share[2:]}")
-                for share in TYPE_COLUMNS.values()
+                column(share, pa.float32(), f"share of exemplars that are {name}")
+                for name, share in TYPE_COLUMNS.items()
             ),
             column("type", pa.string(), "visual, text, multi-modal or unknown"),
             column("n_exemplars", pa.int16(), "exemplars counted"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
@@ -14,6 +15,8 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 from upath import UPath
 
+from neuron_atlas.tasks import artifacts
+from neuron_atlas.tasks.artifacts import old_table_message
 from neuron_atlas.tasks.artifacts.location import is_local, parse_location
 from neuron_atlas.tasks.atlas.neuron import Neuron, NeuronNotFoundError, read_neuron
 from neuron_atlas.tasks.atlas.runs import Run, find_run, list_runs
@@ -22,6 +25,8 @@ from neuron_atlas.tasks.settings import recorded_module
 
 _NO_TABLES = {"report", "site"}
 _SOURCES = "tasks.samples."
+_SPECS = [spec for spec in vars(artifacts).values() if isinstance(spec, artifacts.TableSpec)]
+_COLUMNS = {spec.name: spec.schema.names for spec in [*_SPECS, artifacts.exemplars_spec(1)]}
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,17 @@ class Atlas:
         return tuple(layers)
 
     def table(self, name: str) -> pl.LazyFrame:
-        """Return a table by its name. Raises AttributeError if the run has no such table."""
+        """Return a table by its name. Raises AttributeError if the run has no such table.
+
+        Warns if another version of this program wrote the table, with other columns.
+        """
         if name not in self.tables:
             raise AttributeError(f"this run has no table {name!r}; it has {', '.join(self.tables)}")
-        return _scan(self.run.paths(name))
+        frame = _scan(self.run.paths(name))
+        columns = frame.collect_schema().names()
+        if missing := [column for column in _COLUMNS.get(name, ()) if column not in columns]:
+            warnings.warn(f"{name}: {old_table_message(missing)}", stacklevel=2)
+        return frame
 
     def neuron(self, layer: int, index: int) -> Neuron:
         """Return one neuron with all that the run stores about it. Raises NeuronNotFoundError."""

@@ -15,9 +15,15 @@ from typing import NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TESTS, NEURON_TYPES, SCORES, TableSpec
+from neuron_atlas.tasks.artifacts import (
+    EXPLANATIONS,
+    NEURON_TESTS,
+    NEURON_TYPES,
+    SCORES,
+    TableSpec,
+    read_batches,
+)
 from neuron_atlas.tasks.artifacts.full_disk import DiskFullError, raise_if_disk_full
-from neuron_atlas.tasks.artifacts.location import open_for_arrow
 from neuron_atlas.tasks.atlas.atlas import Atlas
 from neuron_atlas.tasks.atlas.card import Exported, write_card
 from neuron_atlas.tasks.atlas.runs import RunNotFoundError
@@ -87,11 +93,10 @@ def _write(atlas: Atlas, name: str, spec: TableSpec, folder: Path) -> Exported:
     rows = size = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for source in atlas.run.paths(name):
-            with open_for_arrow(source) as opened:
-                for batch in pq.ParquetFile(opened).iter_batches(columns=schema.names):
-                    table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-                    writer.write_table(table)
-                    rows, size = rows + table.num_rows, size + table.nbytes
+            for group in read_batches(source, spec):
+                table = group.cast(schema)
+                writer.write_table(table)
+                rows, size = rows + table.num_rows, size + table.nbytes
     return Exported(name, spec, schema, path, rows, size)
 
 

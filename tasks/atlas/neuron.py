@@ -101,4 +101,4 @@ def read_neuron(atlas: Atlas, layer: int, index: int) -> Neuron:
 def _level(atlas: Atlas) -> float | None:
     name = SCORE_AGGREGATES.name
     paths = atlas.run.paths(name) if name in atlas.tables else []
-    return false_discovery_level(read_table(paths, SCORE_AGGREGATES, ["level"]))
+    return false_discovery_level(read_table(paths, SCORE_AGGREGATES, ["max_q"]))

@@ -18,7 +18,7 @@ from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.subject.encode import ROLE_INDEX, EncodedSample, encode
 from neuron_atlas.tasks.subject.load import Subject
 
-_DECODERS_WITH_GPU = 4
+_IMAGE_THREADS_WITH_GPU = 4
 
 _log = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ def _encoded(
     def length(sample_id: int) -> int:
         return catalog[sample_id].n_visual + len(catalog[sample_id].tokens)
 
-    threads = shard.settings.decoders
+    threads = shard.settings.image_threads
     if threads is None:
-        threads = _DECODERS_WITH_GPU if subject.device.type == "cuda" else 0
+        threads = _IMAGE_THREADS_WITH_GPU if subject.device.type == "cuda" else 0
     longest_first = sorted(shard.sample_ids, key=length, reverse=True)
     return prefetch(longest_first, prepare, threads, 2 * shard.settings.batch_size)

@@ -9,12 +9,13 @@ tokens among its visual and among its text tokens. There are two kinds of tests:
   n_visual n_text / (n_visual + n_text).
 - Do both roles activate the neuron? A missing difference is no evidence of that, and over millions
   of tokens nearly every neuron differs a little, so this is a separate test. Each role's rate must
-  exceed `background` times the other role's rate: rate_visual > background * rate_text and
-  rate_text > background * rate_visual. These are two one-sided tests for equivalence of the rates
-  within a factor (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987), written as contrasts because
-  rates may be 0. Both must hold, so p is the larger of the two and needs no correction (Berger and
-  Hsu, Statistical Science 11, 1996). The factor is wide: a role's rate depends on how often the
-  neuron's concept is seen or named, so a neuron that responds to both roles rarely has equal rates.
+  exceed `min_rate_ratio` times the other role's rate: rate_visual > min_rate_ratio * rate_text and
+  rate_text > min_rate_ratio * rate_visual. These are two one-sided tests for equivalence of the
+  rates within a factor (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987), written as contrasts
+  because rates may be 0. Both must hold, so p is the larger of the two and needs no correction
+  (Berger and Hsu, Statistical Science 11, 1996). The factor is wide: a role's rate depends on how
+  often the neuron's concept is seen or named, so a neuron that responds to both roles rarely has
+  equal rates.
 
 The types, by q-values over all neurons of all layers (false_discovery.py):
 
@@ -51,19 +52,19 @@ class RateRule(RuleWithTests):
     """Rule that types neurons by tests of the rates of their high tokens.
 
     paper: the rule for the `types` table. threshold: how to choose a neuron's threshold for high
-    tokens, from the histogram of its visual and text tokens: Otsu's method or a quantile.
-    quantile: the quantile, if threshold is `quantile`. min_high: with fewer high tokens a neuron is
-    silent. background: a neuron is multi-modal if the weaker role's rate exceeds this share of the
-    stronger role's rate. decides: the test of the difference that decides the type. max_q: largest
-    q of a significant test.
+    tokens, from the histogram of its visual and text tokens: Otsu's method or a quantile. quantile:
+    the quantile, if threshold is `quantile`. min_high: with fewer high tokens a neuron is silent.
+    min_rate_ratio: a neuron is multi-modal if the weaker role's rate exceeds this share of the
+    stronger role's rate. deciding_test: the test of the difference that decides the type. max_q:
+    largest q of a significant test.
     """
 
     paper: PaperRule = field(default_factory=PaperRule)
     threshold: Literal["otsu", "quantile"] = "otsu"
     quantile: _BetweenZeroAndOne = 0.95
     min_high: AtLeastOne = 5
-    background: _BetweenZeroAndOne = 0.2
-    decides: Literal["block", "exact"] = "block"
+    min_rate_ratio: _BetweenZeroAndOne = 0.2
+    deciding_test: Literal["block", "exact"] = "block"
     max_q: _BetweenZeroAndOne = 0.05
 
     @property
@@ -93,7 +94,7 @@ class RateRule(RuleWithTests):
         p["block"][tested], p["both"][tested] = _block_tests(
             [counts[tested] for counts in high],
             [counts[tested] for counts in tokens],
-            self.background,
+            self.min_rate_ratio,
         )
         columns = {
             "layer": histograms["layer"],
@@ -113,7 +114,7 @@ class RateRule(RuleWithTests):
     def decide(self, tested: pa.Table) -> pa.Table:
         """Return `tested_types` rows with type_tested filled in; their q-values must be set."""
         differs, both = (
-            tested[f"q_{name}"].to_numpy() <= self.max_q for name in (self.decides, "both")
+            tested[f"q_{name}"].to_numpy() <= self.max_q for name in (self.deciding_test, "both")
         )
         visual = tested["difference"].to_numpy() > 0
         high = tested["high_visual"].to_numpy() + tested["high_text"].to_numpy()
@@ -143,7 +144,7 @@ def _count_from(counts: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def _block_tests(
-    high: list[np.ndarray], tokens: list[np.ndarray], background: float
+    high: list[np.ndarray], tokens: list[np.ndarray], min_rate_ratio: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the p-values of the difference and of both roles, float64 [neurons] each.
 
@@ -156,8 +157,8 @@ def _block_tests(
     )
     weight = n_visual * (n_text / np.maximum(n_visual + n_text, 1))
     both = [
-        upper_p(weight * (visual - background * text)),
-        upper_p(weight * (text - background * visual)),
+        upper_p(weight * (visual - min_rate_ratio * text)),
+        upper_p(weight * (text - min_rate_ratio * visual)),
     ]
     return two_sided_p(weight * (visual - text)), np.maximum(*both)
 

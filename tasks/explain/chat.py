@@ -47,9 +47,10 @@ class Chat(Explainer):
     exemplars, lower_share, contrasts: see `choose_examples`. render: how activations are drawn over
     a picture (`tasks.explain.draw`). image_size: largest width and height (px) of a drawn picture;
     at detail "low" the model sees 512 px, at "high" 512 px make one tile. detail: low, high or
-    auto; it sets the price of a picture. max_tokens: limit on the answer. temperature, seed,
-    max_tokens: None uses the provider's default. structured: request the answer by JSON schema,
-    unless the provider has none. prices: by model name; a model without a price is refused.
+    auto; it sets the price of a picture. max_tokens: limit on the answer. temperature,
+    request_seed, max_tokens: None uses the provider's default. structured: request the answer by
+    JSON schema, unless the provider has none. prices: by model name; a model without a price is
+    refused.
     """
 
     name: str = "gpt4o"
@@ -61,7 +62,7 @@ class Chat(Explainer):
     image_size: Annotated[int, Ge(MIN_VIEW_PX)] = 512
     detail: Literal["low", "high", "auto"] = "low"
     temperature: float | None = 0.0
-    seed: int | None = 0
+    request_seed: int | None = 0
     max_tokens: AtLeastOne | None = 400
     structured: bool = True
     prices: dict[str, Price] = not_hashed(default_factory=dict)
@@ -132,7 +133,7 @@ class _ExplainCalls:
             return Explanation("", "failed", str(error), seconds=time.monotonic() - started)
         parameters = {
             "temperature": settings.temperature,
-            "seed": settings.seed,
+            "seed": settings.request_seed,
             "max_completion_tokens": settings.max_tokens,
         }
         outcome = await self._dialogue.ask(

@@ -29,8 +29,8 @@ _PROMPTS = {
     .read_text("utf-8")
     .strip()
     for name in (
-        *("system", "again", "shown-text", "shown-contrast", *TYPES),
-        *(f"shown-{render}" for render in _RENDERS),
+        *("system", "retry", "format-text", "format-contrast", *TYPES),
+        *(f"format-{render}" for render in _RENDERS),
     )
 }
 _WHERE = {"heat": "under the heat", "mask": "in the bright patches", "crop": "inside the frames"}
@@ -89,8 +89,8 @@ class ParsedAnswer:
 def prompt_hash(render: Render, contrasts: bool) -> str:
     """Return a hash of the prompt files used with these settings, the answer's schema and the
     layout of samples."""
-    unused = {f"shown-{other}" for other in _RENDERS if other != render}
-    unused |= set() if contrasts else {"shown-contrast"}
+    unused = {f"format-{other}" for other in _RENDERS if other != render}
+    unused |= set() if contrasts else {"format-contrast"}
     prompts = {name: text for name, text in _PROMPTS.items() if name not in unused}
     decisive = json.dumps([LAYOUT, render, _WHERE[render], prompts, ANSWER_FORMAT], sort_keys=True)
     return hashlib.sha256(decisive.encode()).hexdigest()[:16]
@@ -121,17 +121,17 @@ def first_messages(
 
 def _system(neuron_type: str, render: Render, contrasts: bool) -> str:
     """Return the system prompt, with only the parts that samples of this type need."""
-    names = [f"shown-{render}"] if neuron_type != "text" else []
-    names += ["shown-text"] if neuron_type != "visual" else []
-    names += ["shown-contrast"] if contrasts else []
+    names = [f"format-{render}"] if neuron_type != "text" else []
+    names += ["format-text"] if neuron_type != "visual" else []
+    names += ["format-contrast"] if contrasts else []
     return Template(_PROMPTS["system"]).substitute(
-        shown="\n".join(_PROMPTS[name] for name in names)
+        sample_format="\n".join(_PROMPTS[name] for name in names)
     )
 
 
 def retry_message(error: str) -> str:
     """Return the message that asks again after an answer that could not be parsed."""
-    return Template(_PROMPTS["again"]).substitute(error=error)
+    return Template(_PROMPTS["retry"]).substitute(error=error)
 
 
 def read_answer(text: str) -> ParsedAnswer:

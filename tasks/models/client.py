@@ -87,7 +87,7 @@ class _Model:
             return answer
         reason = (
             f"answered by the model {answer.model!r} instead of {self.settings.model!r}; if that "
-            f"is another name of it, set {self.group}.client.served_as"
+            f"is another name of it, set {self.group}.client.reply_model_prefix"
         )
         return replace(answer, status="failed", text="", reason=reason)
 

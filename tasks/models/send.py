@@ -127,12 +127,12 @@ class Sender:
         if not failure.transient or attempt == settings.max_attempts:
             return None
         # Seeded by the request too, so that calls that fail together are not retried together.
-        jitter = random.Random(f"{settings.seed} {request_hash} {attempt}").random()
+        jitter = random.Random(f"{settings.jitter_seed} {request_hash} {attempt}").random()
         if failure.wait_s is not None:
-            if failure.wait_s > settings.max_wait_s:
+            if failure.wait_s > settings.max_backoff_s:
                 return None  # Any earlier attempt would be rejected too.
-            return failure.wait_s + jitter * settings.first_wait_s
-        longest = min(settings.first_wait_s * 2 ** (attempt - 1), settings.max_wait_s)
+            return failure.wait_s + jitter * settings.backoff_s
+        longest = min(settings.backoff_s * 2 ** (attempt - 1), settings.max_backoff_s)
         return longest * (1 + jitter) / 2
 
     def _client(self, base_url: str) -> openai.AsyncOpenAI:
@@ -164,7 +164,7 @@ class Sender:
         age_s = took_s - _ARRIVES_WITHIN_S if worked_s is None else min(worked_s, took_s)
         usage = Usage(age_s=max(age_s, 0.0), hint=read_hint(headers))
         if isinstance(outcome, Answer) and outcome.tokens_in:
-            is_asked = self._settings.limits.counted == "asked"
+            is_asked = self._settings.limits.counted_tokens == "requested"
             out = prepared.bound.tokens_out if is_asked else outcome.tokens_out
             return replace(usage, tokens=outcome.tokens_in + out)
         if isinstance(outcome, Failure) and not outcome.reached:

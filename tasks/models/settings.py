@@ -27,16 +27,16 @@ class LimitSettings:
     """Limits of a provider's account, shared by all workers and programs that use it.
 
     requests_per_minute, tokens_per_minute: as on the provider's page of limits, None for no limit.
-    concurrency: calls in flight at a time. counted: the tokens of a call that count per minute:
-    asked (its prompt, and the longest answer it allows), as at OpenAI, or used (the tokens it
-    used, once known). account: programs with the same name share the limits; None is the provider
-    and the model.
+    concurrency: calls in flight at a time. counted_tokens: the tokens of a call that count per
+    minute: requested (its prompt, and the longest answer it allows), as at OpenAI, or used (the
+    tokens it used, once known). account: programs with the same name share the limits; None is the
+    provider and the model.
     """
 
     requests_per_minute: AtLeastOne | None = not_hashed(None)
     tokens_per_minute: AtLeastOne | None = not_hashed(None)
     concurrency: AtLeastOne = not_hashed(512)
-    counted: Literal["asked", "used"] = not_hashed("asked")
+    counted_tokens: Literal["requested", "used"] = not_hashed("requested")
     account: str | None = not_hashed(None)
 
     def hours(self, requests: int, tokens: int) -> float:
@@ -82,21 +82,22 @@ class ClientSettings:
 
     base_url: address of an OpenAI-compatible API; None is OpenAI. azure: an Azure deployment,
     instead of base_url. provider: part of a request's hash. None is the host (and port) of
-    base_url; set it if the same model is served from changing addresses. served_as: required prefix
-    of the model name in a reply, else the answer counts as failed. None requires `model` or a dated
-    version of it (gpt-4o-2024-08-06), and nothing on Azure; "" allows every name. api_key_env: the
-    environment variable with the key. image_tokens: most tokens of an image, for a model whose rule
-    is unknown. concurrency: calls in flight at a time in one process. timeout_s: of one attempt,
-    from connecting to the last byte. max_attempts: attempts of one request. The wait between
-    attempts doubles from first_wait_s to max_wait_s (s), with jitter drawn from `seed`. A wait that
-    the provider requests is used instead; if it exceeds max_wait_s, the request fails.
+    base_url; set it if the same model is served from changing addresses. reply_model_prefix:
+    required prefix of the model name in a reply, else the answer counts as failed. None requires
+    `model` or a dated version of it (gpt-4o-2024-08-06), and nothing on Azure; "" allows every
+    name. api_key_env: the environment variable with the key. image_tokens: most tokens of an image,
+    for a model whose rule is unknown. concurrency: calls in flight at a time in one process.
+    timeout_s: of one attempt, from connecting to the last byte. max_attempts: attempts of one
+    request. The wait between attempts doubles from backoff_s to max_backoff_s (s), with jitter
+    drawn from `jitter_seed`. A wait that the provider requests is used instead; if it exceeds
+    max_backoff_s, the request fails.
     """
 
     model: str = "gpt-4o"
     base_url: str | None = None
     provider: str | None = None
     azure: AzureSettings | None = None
-    served_as: str | None = not_hashed(None)
+    reply_model_prefix: str | None = not_hashed(None)
     api_key_env: str = not_hashed("OPENAI_API_KEY")
     limits: LimitSettings = not_hashed(LimitSettings())
     batch: BatchSettings = not_hashed(BatchSettings())
@@ -104,9 +105,9 @@ class ClientSettings:
     concurrency: AtLeastOne = not_hashed(16)
     timeout_s: _Seconds = not_hashed(120.0)
     max_attempts: AtLeastOne = not_hashed(6)
-    first_wait_s: _Wait = not_hashed(0.5)
-    max_wait_s: _Wait = not_hashed(60.0)
-    seed: int = not_hashed(0)
+    backoff_s: _Wait = not_hashed(0.5)
+    max_backoff_s: _Wait = not_hashed(60.0)
+    jitter_seed: int = not_hashed(0)
 
     def __post_init__(self) -> None:
         if self.base_url is not None and self.azure is not None:
@@ -158,10 +159,10 @@ class ClientSettings:
 
     def is_served_by(self, model: str) -> bool:
         """Return whether `model`, a model name in a reply, is the configured model."""
-        if not model or (self.served_as is None and self.azure):
+        if not model or (self.reply_model_prefix is None and self.azure):
             return True
-        if self.served_as is not None:
-            return model.startswith(self.served_as)
+        if self.reply_model_prefix is not None:
+            return model.startswith(self.reply_model_prefix)
         return re.fullmatch(re.escape(self.model) + r"(-\d.*)?", model) is not None
 
 

@@ -16,10 +16,10 @@ from neuron_atlas.tasks.artifacts import (
     TESTED_TYPES,
     TYPE_AGREEMENT,
     TYPE_CONCEPTS,
-    TYPE_FAVOURITES,
     TYPE_KAPPA,
     TYPE_RESPONSES,
     TYPE_SHARES,
+    TYPE_TOP_WORDS,
     TYPES,
     TableSpec,
     read_table,
@@ -27,14 +27,14 @@ from neuron_atlas.tasks.artifacts import (
 
 TYPES_BY_RULE = {"paper": TYPES, "tested": TESTED_TYPES}
 """The types of each rule."""
-_DENSITIES = ("active_visual", "active_text")
+_DENSITIES = ("positive_visual", "positive_text")
 _TABLES = {
     "shares": TYPE_SHARES,
     "agreement": TYPE_AGREEMENT,
     "kappa": TYPE_KAPPA,
     "responses": TYPE_RESPONSES,
     "concepts": TYPE_CONCEPTS,
-    "favourites": TYPE_FAVOURITES,
+    "top_words": TYPE_TOP_WORDS,
 }
 
 
@@ -43,7 +43,7 @@ class Analysis:
     """Tables of the analysis.
 
     densities: for every neuron, the shares of visual and text tokens at which it is active
-    (active_visual, active_text) and its type, by tests if the run has them.
+    (positive_visual, positive_text) and its type, by tests if the run has them.
     """
 
     shares: pl.DataFrame
@@ -51,7 +51,7 @@ class Analysis:
     kappa: pl.DataFrame
     responses: pl.DataFrame
     concepts: pl.DataFrame
-    favourites: pl.DataFrame
+    top_words: pl.DataFrame
     densities: pl.DataFrame
 
     @property
@@ -67,7 +67,7 @@ class Analysis:
             mine = (pl.col("rule") == row["rule"]) & (pl.col("type") == row["type"])
             medians = dict(self.responses.filter(mine).select("measure", "p50").rows())
             (concept,) = self.concepts.filter(mine).to_dicts()
-            words = self.favourites.filter(mine)["word"].to_list()
+            words = self.top_words.filter(mine)["word"].to_list()
             rows.append({**row, "medians": medians, "concept": concept, "words": words})
         return rows
 

@@ -32,8 +32,8 @@ _RULE_WORDS = {
     "tested": "by tests, undecided in the color of unknown",
 }
 _MEASURES = {
-    "active_visual": "share of visual tokens that a neuron is active at",
-    "active_text": "share of text tokens that it is active at",
+    "positive_visual": "share of visual tokens with an activation above 0",
+    "positive_text": "share of text tokens with an activation above 0",
     "concentration": "how concentrated an image excites it: 0 evenly, 1 at one token",
 }
 _LEAST_DENSITY = 1e-4
@@ -97,7 +97,7 @@ def draw_agreement(analysis: Analysis, title: str) -> Figure:
     (agreed,) = analysis.kappa.to_dicts()
     words = "not defined"
     if agreed["kappa"] is not None:
-        words = f"{agreed['kappa']:.2f} (95 %: {agreed['low']:.2f} to {agreed['high']:.2f})"
+        words = f"{agreed['kappa']:.2f} (95 %: {agreed['ci_low']:.2f} to {agreed['ci_high']:.2f})"
     figure.text(
         0.02,
         1 - 0.42 / HEIGHT,
@@ -122,7 +122,7 @@ def draw_densities(analysis: Analysis, title: str) -> Figure:
     margins = {"left": 0.55, "right": 0.3, "head": 0.62, "foot": 0.36, "gap": 0.5}
     for axes, role in zip(panels(figure, 2, **margins), ("visual", "text"), strict=True):
         for name, color in colors.items():
-            mine = analysis.densities.filter(type=name)[f"active_{role}"].drop_nulls().to_numpy()
+            mine = analysis.densities.filter(type=name)[f"positive_{role}"].drop_nulls().to_numpy()
             _draw_density(axes, mine, color)
         axes.set_xlim(_DENSITY_BINS[0], 0)
         axes.set_ylim(bottom=0)
@@ -175,7 +175,7 @@ def _draw_intervals(axes: Axes, rows: pl.DataFrame, colors: Mapping[str, str]) -
         mine = rows.filter(type=name).sort("layer")
         if not mine["n"].sum():
             continue
-        low, high = mine["low"].to_numpy(), mine["high"].to_numpy()
+        low, high = mine["ci_low"].to_numpy(), mine["ci_high"].to_numpy()
         axes.fill_between(positions, low, high, color=color, alpha=0.28, linewidth=0)
         axes.vlines(positions, low, high, color=color, linewidth=1.0)
         axes.plot(positions, mine["share"], color=color, linewidth=1.2, marker="o", markersize=3)

@@ -54,7 +54,7 @@ def _compare_one(job: JobTables) -> pl.DataFrame:
         pl.when(layer == ALL_LAYERS).then(None).otherwise(layer).alias("layer")
     )
     types = shares.group_by("layer").agg(
-        pl.col("of").first().cast(pl.Int64).alias("neurons"),
+        pl.col("total").first().cast(pl.Int64).alias("neurons"),
         *(
             pl.col("share").filter(pl.col("type") == name).first().alias(f"{name}_share")
             for name in TYPES

@@ -34,8 +34,8 @@ GLOSSARY = {
     "controls; small is good.",
     "calibration": "Samples, apart from the scored ones, on which predictions are put on the "
     "neuron's scale and thresholds are chosen.",
-    "detection AUC": "Chance that an exemplar gets a higher prediction than a random sample: 1 is "
-    "perfect, 0.5 is chance.",
+    "detection AUROC": "Chance that an exemplar gets a higher prediction than a random sample: "
+    "1 is perfect, 0.5 is chance.",
     "concentration": "How unevenly an image activates the neuron: 0 for evenly, 1 for a single "
     "patch.",
     "verdict": "How far a score shows that the explanation works: clear, weak or none.",

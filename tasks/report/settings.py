@@ -17,16 +17,16 @@ class SiteSettings:
     """Settings of the site. They limit its size.
 
     write: whether to write a site. exemplars: exemplars with heat maps, for an explained neuron.
-    exemplars_of_others: the same for a neuron that was not explained. listed: exemplars per neuron
-    in total; those without a heat map show their image and peak. held_out: samples per neuron that
-    show real and simulated activations, half of them exemplars. image_px: longest side of an image
-    in pixels. image_quality: quality of its WebP file, 1 to 100.
+    exemplars_of_unexplained: the same for a neuron that was not explained. total_exemplars:
+    exemplars per neuron in total; those without a heat map show their image and peak. held_out:
+    samples per neuron that show real and simulated activations, half of them exemplars. image_px:
+    longest side of an image in pixels. image_quality: quality of its WebP file, 1 to 100.
     """
 
     write: bool = True
     exemplars: _Count = 8
-    exemplars_of_others: _Count = 2
-    listed: _Count = 20
+    exemplars_of_unexplained: _Count = 2
+    total_exemplars: _Count = 20
     held_out: _Count = 6
     image_px: Annotated[int, Interval(ge=16, le=4096)] = 336
     image_quality: Annotated[int, Interval(ge=1, le=100)] = 82

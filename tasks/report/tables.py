@@ -117,7 +117,7 @@ def summarize_run(
         mean_margin=_mean(scored["margin"]),
         n_tested=int(tests["n"].sum()),
         n_beat_control=round((tests["n"] * tests["mean"].fill_null(0)).sum()),
-        level=tests["level"][0] if len(tests) else None,
+        level=tests["max_q"][0] if len(tests) else None,
         by_explainer=_by_explainer(scored, tests),
         failures={(row["table"], row["status"]): row["count"] for row in failures.to_dicts()},
     )

@@ -1,4 +1,4 @@
-"""Draw figures of the neurons' types: shares by layer, and p_visual against p_text."""
+"""Draw figures of the neurons' types: shares by layer, and visual against text shares."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def draw_types_by_layer(types: pa.Table, title: str) -> Figure:
 
 
 def draw_visual_against_text(types: pa.Table, title: str) -> Figure:
-    """Draw all neurons by (p_visual, p_text), with one square for neurons at the same position."""
+    """Draw all neurons by share_visual and share_text; a square holds those at one position."""
     figure = blank_sheet(title)
     types = types.filter(pc.field("n_exemplars") > 0)
     if not types.num_rows:
@@ -78,8 +78,8 @@ def draw_visual_against_text(types: pa.Table, title: str) -> Figure:
     axes.plot([0, 1], [1, 0], color=LIGHT["hairline"], linewidth=0.7, zorder=0)
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
     axes.set(xlim=(-edge, 1 + edge), ylim=(-edge, 1 + edge), xticks=ticks, yticks=ticks)
-    axes.set_xlabel("share of exemplars that are visual, p_visual")
-    axes.set_ylabel("share that are text, p_text")
+    axes.set_xlabel("share of exemplars that are visual")
+    axes.set_ylabel("share that are text, share_text")
     for bare, limits in ((above, axes.get_xlim()), (right, axes.get_ylim())):
         bare.spines[["left", "bottom"]].set_visible(False)
         bare.set_xticks([])
@@ -123,11 +123,11 @@ def _lattice_steps(types: pa.Table) -> int:
 def _count_cells(types: pa.Table, steps: int) -> pl.DataFrame:
     """Count the neurons of each type at each point (visual, text) of the lattice."""
     position = {
-        axis: (pl.col(f"p_{axis}").fill_nan(0) * steps).round().cast(pl.Int64)
+        axis: (pl.col(f"share_{axis}").fill_nan(0) * steps).round().cast(pl.Int64)
         for axis in ("visual", "text")
     }
     return (
-        pl.DataFrame(types.select(["p_visual", "p_text", "type"]))
+        pl.DataFrame(types.select(["share_visual", "share_text", "type"]))
         .with_columns(**position)
         .group_by("visual", "text", "type")
         .len("n")

@@ -13,7 +13,7 @@ from neuron_atlas.tasks.report.wording import signed
 VERDICTS = ("clear", "weak", "none")
 MEANINGS = {
     "clear": "The explanation beats its controls at the configured false discovery rate "
-    "(score.q), and the lower end of the margin's 95 % interval is above 0.",
+    "(score.max_q), and the lower end of the margin's 95 % interval is above 0.",
     "weak": "The margin is above 0, but the score does not meet both conditions of clear.",
     "none": "The margin is not above 0: a control, or chance, predicts the neuron as well.",
 }
@@ -63,7 +63,7 @@ def verdict_word(score: Mapping[str, Any], level: float | None) -> str | None:
 
 def false_discovery_level(aggregates: pa.Table) -> float | None:
     """Return the false discovery rate of a run from its `score_aggregates`; None without scores."""
-    levels = aggregates["level"].drop_null().to_pylist()
+    levels = aggregates["max_q"].drop_null().to_pylist()
     return levels[0] if levels else None
 
 

@@ -205,7 +205,7 @@ def _read(path: str, folder: Path | None) -> bytes:
     if not path:
         raise SampleError("missing", "the row has no image")
     if "://" in path:
-        raise SampleError("outside", f"{path!r} is a URL; only downloaded images are read")
+        raise SampleError("outside_folder", f"{path!r} is a URL; only downloaded images are read")
     if folder is not None and not os.path.isabs(path):
         return read_file_inside(folder, path)
     refusal = SampleError("missing", f"{path!r} was not downloaded with the dataset")
@@ -217,7 +217,7 @@ def _read(path: str, folder: Path | None) -> bytes:
         try:
             return read_file_inside(root, path)
         except SampleError as bad:
-            if bad.status != "outside":
+            if bad.status != "outside_folder":
                 raise
             refusal = bad
     raise refusal

@@ -28,8 +28,8 @@ def open_encoded(encoded: bytes, max_pixels: int) -> OpenedImage:
 def read_file_inside(root: Path, name: str) -> bytes:
     """Read the file at `name`, relative to `root`; reject files outside `root`.
 
-    Resolves `..` and symbolic links before the check. Raises SampleError "missing", "outside" or
-    "unreadable", and SourceError if `root` does not exist.
+    Resolves `..` and symbolic links before the check. Raises SampleError "missing",
+    "outside_folder" or "unreadable", and SourceError if `root` does not exist.
     """
     # Messages give the dataset's name of the file, because `root` differs between machines.
     if not name:
@@ -42,7 +42,7 @@ def read_file_inside(root: Path, name: str) -> bytes:
         raise SampleError("missing", f"{name!r} is not a path ({type(error).__name__})") from error
     if not is_inside:
         raise SampleError(
-            "outside",
+            "outside_folder",
             f"{name!r} is outside the dataset's folder; copy the file into it, or choose a folder "
             "that contains all files",
         )

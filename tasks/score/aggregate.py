@@ -19,13 +19,13 @@ MEASURES = (
     "spearman",
     "auroc",
     "explained_variance",
-    "explained_variance_uncentred",
-    "detection_auc",
-    "detection_auc_other",
+    "explained_variance_uncentered",
+    "detection_auroc",
+    "detection_auroc_other",
     "balanced_accuracy",
 )
 BEATS_CONTROL = "beats_control"
-"""Measure: share of tested neurons whose q is at most the level `score.q`."""
+"""Measure: share of tested neurons whose q is at most `score.max_q`."""
 _FAMILY = ["explainer", "simulator", "tokens"]
 
 
@@ -79,8 +79,8 @@ def _gather(part: pl.DataFrame, settings: ScoreSettings) -> list[dict]:
         "measure": BEATS_CONTROL,
         "n": len(tested),
         "undefined": len(part) - len(tested),
-        "mean": float((tested <= settings.q).mean()) if len(tested) else None,  # type: ignore[arg-type]
-        "level": settings.q,
+        "mean": float((tested <= settings.max_q).mean()) if len(tested) else None,  # type: ignore[arg-type]
+        "max_q": settings.max_q,
     }
     return [*rows, beats]
 

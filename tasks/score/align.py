@@ -102,7 +102,7 @@ def align(
     visual, text = (np.concatenate([np.empty(0, np.float32), *trace]) for trace in traces)
     return Aligned(
         group=group,
-        exemplar=(chosen["draw"] == "exemplar").to_numpy(),
+        exemplar=(chosen["stratum"] == "exemplar").to_numpy(),
         excitations=excitations,
         visual=visual,
         text=text,
@@ -117,13 +117,13 @@ def align(
 
 
 def _of_claim(rows: pl.DataFrame, claim: str) -> pl.DataFrame:
-    return rows.filter(pl.col("claim") == claim)
+    return rows.filter(pl.col("explanation") == claim)
 
 
 def _balanced_samples(chosen: pl.DataFrame) -> tuple[pl.DataFrame, tuple[np.ndarray, np.ndarray]]:
     """Return the samples that count, and `Aligned.unpaired`."""
-    kind = ["group", "draw"]
-    is_exemplar = pl.col("draw") == "exemplar"
+    kind = ["group", "stratum"]
+    is_exemplar = pl.col("stratum") == "exemplar"
     count = pl.min_horizontal(is_exemplar.sum().over("group"), (~is_exemplar).sum().over("group"))
     index, n_of_kind = pl.int_range(pl.len()).over(kind), pl.len().over(kind).cast(pl.Int64)
     steps = [end * count.cast(pl.Int64) // n_of_kind for end in (index, index + 1)]
@@ -175,7 +175,7 @@ def _predictions(
     """Return the predictions in `rows` of `simulations`; 0 where a row is null."""
     is_made = rows.is_not_null().to_numpy()
     indices = pa.array(rows.drop_nulls().to_numpy())
-    chosen = simulations.select(["visual", "text", "detected"]).take(indices)
+    chosen = simulations.select(["visual", "text", "sample_prediction"]).take(indices)
     sides = []
     for name, bounds, is_out in zip(_ROLES, offsets, left_out, strict=True):
         column = chosen[name].combine_chunks()
@@ -192,5 +192,5 @@ def _predictions(
             values = padded
         sides.append(values)
     detected = np.full(len(is_made), np.nan)
-    detected[is_made] = chosen["detected"].to_numpy()
+    detected[is_made] = chosen["sample_prediction"].to_numpy()
     return Predicted(sides[0], sides[1], detected, is_made)

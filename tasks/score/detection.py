@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def detection_auc(strength: np.ndarray, exemplar: np.ndarray) -> np.ndarray:
+def detection_auroc(strength: np.ndarray, exemplar: np.ndarray) -> np.ndarray:
     """Return the probability [neurons] that an exemplar has a higher strength than a random sample.
 
     strength, exemplar: float and bool [neurons, samples]. Ties count half; 0.5 is chance level.

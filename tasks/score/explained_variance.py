@@ -26,10 +26,11 @@ def calibrate(real: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def explained_variance(
     real: np.ndarray, cross: np.ndarray, intercept: np.ndarray, slope: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the centred and uncentred explained variance [...] of intercept + slope x prediction.
+    """Return the centered and uncentered explained variance [...] of intercept + slope x
+    prediction.
 
-    Centred: 1 - sum (x - p)^2 / sum (x - mean x)^2, the coefficient of determination; it is 0 if
-    all predictions are the mean. Uncentred: 1 - mean (x - p)^2 / mean x^2, as Bills et al. (2023)
+    Centered: 1 - sum (x - p)^2 / sum (x - mean x)^2, the coefficient of determination; it is 0 if
+    all predictions are the mean. Uncentered: 1 - mean (x - p)^2 / mean x^2, as Bills et al. (2023)
     report it; it is 0 if all predictions are 0, and above 0 for the mean. Both are at most 1, and
     negative for worse predictions than these. NaN if the activations are constant or calibration
     was undefined.
@@ -45,7 +46,7 @@ def explained_variance(
         + 2 * intercept * slope * y
     )
     with np.errstate(invalid="ignore", divide="ignore"):
-        centred = 1 - residual / (xx - x * x / n)
-        uncentred = 1 - residual / xx
+        centered = 1 - residual / (xx - x * x / n)
+        uncentered = 1 - residual / xx
     defined = has_variance(n, x, xx)
-    return np.where(defined, centred, np.nan), np.where(defined, uncentred, np.nan)
+    return np.where(defined, centered, np.nan), np.where(defined, uncentered, np.nan)

@@ -15,7 +15,7 @@ from neuron_atlas.tasks.score.align import GROUP, Aligned, align
 from neuron_atlas.tasks.score.blind import NumberedTokens, number_tokens, predict_blindly
 from neuron_atlas.tasks.score.bootstrap import bootstrap
 from neuron_atlas.tasks.score.correlation import cross_sums, has_variance, pearson, real_sums
-from neuron_atlas.tasks.score.detection import balanced_accuracy, detection_auc, find_threshold
+from neuron_atlas.tasks.score.detection import balanced_accuracy, detection_auroc, find_threshold
 from neuron_atlas.tasks.score.explained_variance import calibrate, explained_variance
 from neuron_atlas.tasks.score.ranks import rank_scores
 from neuron_atlas.tasks.score.score_rows import ScoreCounts, score_rows
@@ -41,7 +41,7 @@ def score_neurons(
     seen: sample_ids that the explainer saw, by (layer, neuron, explainer). Raises ValueError if a
     scored sample was seen by the explainer, or also serves the blind control or the calibration.
     """
-    columns = [*GROUP, "claim", "draw", "purpose", "sample_id", "status", "reason"]
+    columns = [*GROUP, "explanation", "stratum", "purpose", "sample_id", "status", "reason"]
     rows = pl.DataFrame(simulations.select(columns)).with_row_index("row")
     groups = rows.group_by(GROUP, maintain_order=True).agg().with_row_index("group")
     rows = rows.join(groups, on=GROUP, how="left", maintain_order="left")
@@ -235,7 +235,7 @@ def _orders(
         order = rank_scores(
             (real[0].astype(np.float16), real[1].astype(np.float16)),
             (own.visual[visual], own.text[text]),
-            (real[0] > settings.active_visual * unit, real[1] > settings.active_text * unit),
+            (real[0] > settings.t_visual * unit, real[1] > settings.t_text * unit),
         )
         found[:, :, group] = order.spearman, order.auroc, order.n_active
     return {"spearman": found[0], "auroc": found[1], "n_active": found[2]}
@@ -252,15 +252,17 @@ def _variances(
         sums.append(np.stack([real_sums(x, offsets), cross_sums(x, y, offsets)]))
     fitted = [_by_tokens(_pool(side, calibration.group, groups)) for side in np.stack(sums, axis=2)]
     scored = [_by_tokens(_pool(side, group, groups)) for side in (real, cross[_OWN])]
-    centred, uncentred = explained_variance(scored[0], scored[1], *calibrate(fitted[0], fitted[1]))
-    return {"explained_variance": centred, "explained_variance_uncentred": uncentred}
+    centered, uncentered = explained_variance(
+        scored[0], scored[1], *calibrate(fitted[0], fitted[1])
+    )
+    return {"explained_variance": centered, "explained_variance_uncentered": uncentered}
 
 
 def _detections(held_out: Aligned, calibration: Aligned, groups: int) -> dict[str, np.ndarray]:
     """Return detection measures [3 tokens, groups]."""
     strengths = {claim: _strengths(held_out, claim) for claim in CLAIMS[: _OTHER + 1]}
     fit_strengths = _strengths(calibration, CLAIMS[_OWN])
-    names = ("detection_auc", "detection_auc_other", "balanced_accuracy")
+    names = ("detection_auroc", "detection_auroc_other", "balanced_accuracy")
     found = {name: np.full((len(TOKENS), groups), np.nan) for name in names}
     sizes = np.stack([np.bincount(one.group, minlength=groups) for one in (held_out, calibration)])
     starts = [np.searchsorted(one.group, np.arange(groups)) for one in (held_out, calibration)]
@@ -272,8 +274,8 @@ def _detections(held_out: Aligned, calibration: Aligned, groups: int) -> dict[st
             own, other = (strength[tokens][samples] for strength in strengths.values())
             exemplar = held_out.exemplar[samples]
             threshold = find_threshold(fit_strengths[tokens][fitted], calibration.exemplar[fitted])
-            found["detection_auc"][tokens, chosen] = detection_auc(own, exemplar)
-            found["detection_auc_other"][tokens, chosen] = detection_auc(other, exemplar)
+            found["detection_auroc"][tokens, chosen] = detection_auroc(own, exemplar)
+            found["detection_auroc_other"][tokens, chosen] = detection_auroc(other, exemplar)
             found["balanced_accuracy"][tokens, chosen] = balanced_accuracy(own, exemplar, threshold)
     return found
 

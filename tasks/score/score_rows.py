@@ -157,7 +157,7 @@ def _remarks(
         ~uncalibrated & unexplained,
         "no explained variance: the prediction does not vary over the calibration samples",
     )
-    no_auc, no_accuracy = missing["detection_auc"], missing["balanced_accuracy"]
+    no_auc, no_accuracy = missing["detection_auroc"], missing["balanced_accuracy"]
     yield no_auc, "no detection: no exemplar, or no random sample, has such tokens"
     yield (
         ~no_auc & no_accuracy,
@@ -167,7 +167,7 @@ def _remarks(
 
 def _first_failure(rows: pl.DataFrame, claim: str) -> dict[int, tuple[str, str]]:
     """Return, by group, status and reason of the first sample on which a claim failed."""
-    failed = rows.filter(pl.col("claim") == claim, pl.col("status") != "ok")
+    failed = rows.filter(pl.col("explanation") == claim, pl.col("status") != "ok")
     first = failed.group_by("group", maintain_order=True).first()
     return {
         group: (status, reason)

@@ -13,8 +13,8 @@ class ScoreSettings:
     """Settings for computing scores.
 
     resamples: bootstrap draws for the intervals. seed: of those draws. min_samples, min_tokens:
-    with fewer held-out samples, or fewer tokens in them, a score is undefined. active_visual,
-    active_text: a visual or text token is active above this value, on a scale where the neuron's
+    with fewer held-out samples, or fewer tokens in them, a score is undefined. t_visual,
+    t_text: a visual or text token is active above this value, on a scale where the neuron's
     maximum over the dataset is 10; the defaults are the thresholds of Xu et al. for types. q: false
     discovery rate for "beats its controls".
     """
@@ -23,6 +23,6 @@ class ScoreSettings:
     seed: int = 0
     min_samples: Annotated[int, Ge(2)] = 4
     min_tokens: Annotated[int, Ge(2)] = 10
-    active_visual: Annotated[float, Interval(ge=0, lt=10)] = 2.0
-    active_text: Annotated[float, Interval(ge=0, lt=10)] = 3.0
-    q: Annotated[float, Interval(gt=0, lt=1)] = 0.05
+    t_visual: Annotated[float, Interval(ge=0, lt=10)] = 2.0
+    t_text: Annotated[float, Interval(ge=0, lt=10)] = 3.0
+    max_q: Annotated[float, Interval(gt=0, lt=1)] = 0.05

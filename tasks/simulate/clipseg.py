@@ -36,8 +36,9 @@ class ClipSeg(Simulator):
     is 0).
 
     model: a folder or a Hugging Face id. revision: a commit or tag of a Hugging Face model. dtype:
-    of the weights. batch_size: maps computed together, halved when memory runs out. features_gb:
-    image features (10^9 bytes) that each copy of the model caches for all its parts.
+    of the weights. batch_size: maps computed together, halved when memory runs out.
+    feature_cache_gb: image features (10^9 bytes) that each copy of the model caches for all its
+    parts.
     """
 
     loads_model: ClassVar[bool] = True
@@ -47,7 +48,7 @@ class ClipSeg(Simulator):
     revision: str | None = not_hashed(None)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: AtLeastOne = not_hashed(64)
-    features_gb: Annotated[float, Ge(0)] = not_hashed(0.5)
+    feature_cache_gb: Annotated[float, Ge(0)] = not_hashed(0.5)
 
     def check(self) -> None:
         """See `Simulator`. Raises ModelError if the model is missing or is not a CLIPSeg."""
@@ -67,7 +68,7 @@ class ClipSeg(Simulator):
             self.model, self.revision, self.dtype, device, threads, setting=_SETTING
         )
         return HeatMaps(
-            segmenter, self.name, batch_size=self.batch_size, features_gb=self.features_gb
+            segmenter, self.name, batch_size=self.batch_size, feature_cache_gb=self.feature_cache_gb
         )
 
     def simulate(

@@ -51,16 +51,16 @@ class _Features:
 class HeatMaps(Simulator):
     """Simulator with its model in memory and a cache of image features.
 
-    batch_size, features_gb: see `ClipSeg`.
+    batch_size, feature_cache_gb: see `ClipSeg`.
     """
 
     def __init__(
-        self, segmenter: Segmenter, name: str, *, batch_size: int, features_gb: float
+        self, segmenter: Segmenter, name: str, *, batch_size: int, feature_cache_gb: float
     ) -> None:
         self.name = name
         self._segmenter = segmenter
         self._batch_size = batch_size
-        self._free_bytes = features_gb * 1e9
+        self._free_bytes = feature_cache_gb * 1e9
         self._cache: dict[str, _Features] = {}
 
     def simulate(
@@ -181,8 +181,8 @@ class HeatMaps(Simulator):
     def _halve(self, size: int, error: RuntimeError) -> None:
         if size == 1:
             raise ModelError(
-                "simulate: out of memory with one heat map; lower simulate.features_gb or use a "
-                "smaller model"
+                "simulate: out of memory with one heat map; lower "
+                "simulate.feature_cache_gb or use a smaller model"
             ) from error
         self._batch_size = size // 2
         _log.warning("out of memory: simulate continues with batches of %d", self._batch_size)

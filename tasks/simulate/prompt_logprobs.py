@@ -61,7 +61,7 @@ class PromptLogprobs(Simulator):
     placeholder, from the log probabilities of the prompt (vLLM's `prompt_logprobs`). This takes one
     forward pass and no generation. Visual tokens are not predicted.
 
-    alternatives: log probabilities to request at each placeholder. Numbers not among them have
+    top_logprobs: log probabilities to request at each placeholder. Numbers not among them have
     probability 0; a placeholder without any number makes the row malformed. A server returns at
     most --max-logprobs of them (default 20). examples: number of few-shot neurons in the prompt.
     prices: by model name; a model without a price is refused.
@@ -71,7 +71,7 @@ class PromptLogprobs(Simulator):
 
     name: str = "prompt_logprobs"
     client: ClientSettings = field(default_factory=ClientSettings)
-    alternatives: AtLeastOne = 20
+    top_logprobs: AtLeastOne = 20
     examples: Annotated[int, Interval(ge=0, le=MOST_EXAMPLES)] = MOST_EXAMPLES
     prices: dict[str, Price] = not_hashed(default_factory=dict)
 
@@ -136,7 +136,7 @@ class PromptLogprobs(Simulator):
         if not tokens:
             return replace(nothing, visual=None)
         messages = simulation_messages(tokens, explanation, scale, self.examples)
-        answer = await connection.ask(self._request(messages, self.alternatives))
+        answer = await connection.ask(self._request(messages, self.top_logprobs))
         if answer.kept is None:
             status, reason = _failure(answer)
             return replace(nothing, status=status, reason=reason)
@@ -195,7 +195,7 @@ def read_values(kept: Any, n_tokens: int, n_numbers: int, scale: Scale) -> np.nd
         if value is None:
             return (
                 f"no number is among the alternatives at token {number}: raise "
-                "simulate.alternatives and the server's --max-logprobs"
+                "simulate.top_logprobs and the server's --max-logprobs"
             )
         values.append(value)
     return np.array(values, dtype=np.float32)

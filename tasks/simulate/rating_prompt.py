@@ -21,7 +21,7 @@ _PROMPTS = {
     .joinpath("prompts", f"{name}.txt")
     .read_text("utf-8")
     .strip()
-    for name in ("system", "told", "empty", "again", "probe")
+    for name in ("system", "explained", "empty", "retry", "probe")
 }
 
 
@@ -56,7 +56,7 @@ def rating_messages(
     sample: from `sample_parts`. An empty explanation gets its own prompt for an unknown
     neuron.
     """
-    template = Template(_PROMPTS["told" if explanation.strip() else "empty"])
+    template = Template(_PROMPTS["explained" if explanation.strip() else "empty"])
     question = template.substitute(explanation=escape(explanation), fields=sheet.list_fields())
     system = Template(_PROMPTS["system"]).substitute(per_line=PER_LINE, top=sheet.top)
     return [
@@ -67,7 +67,7 @@ def rating_messages(
 
 def retry_message(error: str, sheet: RatingSheet) -> str:
     """Return the message that asks again after an answer that could not be parsed."""
-    return Template(_PROMPTS["again"]).substitute(error=error, fields=sheet.list_fields())
+    return Template(_PROMPTS["retry"]).substitute(error=error, fields=sheet.list_fields())
 
 
 def probe_messages() -> list[dict[str, Any]]:

@@ -90,14 +90,14 @@ def _plan(
     common: dict, claim: str, explained: ExplainedNeuron | None, evidence: Evidence, purpose: str
 ) -> list[_PlannedRow]:
     columns = common | {
-        "claim": claim,
-        "claim_layer": explained.layer if explained else -1,
-        "claim_neuron": explained.neuron if explained else -1,
+        "explanation": claim,
+        "explanation_layer": explained.layer if explained else -1,
+        "explanation_neuron": explained.neuron if explained else -1,
         "purpose": purpose,
     }
     text = explained.text if explained else EMPTY_EXPLANATION
     return [
-        (columns | {"sample_id": real.sample_id, "draw": draw}, text, real)
+        (columns | {"sample_id": real.sample_id, "stratum": draw}, text, real)
         for draw, real in balanced_samples(evidence)
     ]
 
@@ -129,7 +129,13 @@ def _checked(prediction: Prediction, real: ActivationRecord) -> Prediction:
 
 
 def _absent(common: dict, claim: str, status: str, reason: str) -> dict:
-    no_sample = {"claim": claim, "claim_layer": -1, "claim_neuron": -1, "sample_id": -1, "draw": ""}
+    no_sample = {
+        "explanation": claim,
+        "explanation_layer": -1,
+        "explanation_neuron": -1,
+        "sample_id": -1,
+        "stratum": "",
+    }
     outcome = {"purpose": "scorer", "status": status, "reason": reason}
     return common | no_sample | _trace(NO_PREDICTION) | outcome
 
@@ -138,7 +144,7 @@ def _trace(prediction: Prediction) -> dict:
     return {
         "visual": _half(prediction.visual),
         "text": _half(prediction.text),
-        "detected": prediction.detected,
+        "sample_prediction": prediction.detected,
         "estimator": prediction.estimator,
         "status": prediction.status,
         "reason": prediction.reason,

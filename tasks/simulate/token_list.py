@@ -25,14 +25,14 @@ _PROMPTS = {
     .joinpath("prompts", f"list-{name}.txt")
     .read_text("utf-8")
     .strip()
-    for name in ("system", "told", "empty")
+    for name in ("system", "explained", "empty")
 }
 
 
 @dataclass(frozen=True)
 class _Example:
-    """Few-shot example: a neuron whose activations are given from token `told_from` on, and unknown
-    before it. So the model learns that a number may follow any run of placeholders.
+    """Few-shot example: a neuron whose activations are given from token `first_known` on, and
+    unknown before it. So the model learns that a number may follow any run of placeholders.
 
     tens: activations, 0 to 10. The names of fields enter `prompt_hash`.
     """
@@ -40,7 +40,7 @@ class _Example:
     explanation: str
     tokens: tuple[str, ...]
     tens: tuple[int, ...]
-    told_from: int
+    first_known: int
 
 
 _EXAMPLES = (
@@ -48,13 +48,13 @@ _EXAMPLES = (
         "words for animals, dogs above all",
         ("The", " old", " dog", " sleeps", ";", " a", " bird", " and", " two", " dogs", " wake"),
         (0, 0, 10, 1, 0, 0, 6, 0, 0, 10, 0),
-        told_from=3,
+        first_known=3,
     ),
     _Example(
         "the end of a sentence",
         (" It", " rains", ".", " We", " stay", " in", ",", " all", " day", "."),
         (0, 0, 9, 0, 0, 0, 2, 0, 0, 10),
-        told_from=1,
+        first_known=1,
     ),
 )
 MOST_EXAMPLES = len(_EXAMPLES)
@@ -75,7 +75,7 @@ class Scale:
     @property
     def label(self) -> str:
         """The estimator's name in rows."""
-        return f"expected 0-{self.top}, {self.placeholder} where not told"
+        return f"expected 0-{self.top}, {self.placeholder} as placeholder"
 
 
 def prompt_hash() -> str:
@@ -96,7 +96,7 @@ def simulation_messages(
     messages = [_system(scale)]
     for number, example in enumerate(_EXAMPLES[:examples], start=1):
         numbers = [
-            str(round(ten * scale.top / MAX_RATING)) if index >= example.told_from else None
+            str(round(ten * scale.top / MAX_RATING)) if index >= example.first_known else None
             for index, ten in enumerate(example.tens)
         ]
         listed = _list(example.tokens, numbers, scale)
@@ -153,7 +153,7 @@ def _system(scale: Scale) -> dict[str, Any]:
 
 
 def _turns(number: int, explanation: str, listed: str) -> list[dict[str, Any]]:
-    template = Template(_PROMPTS["told" if explanation.strip() else "empty"])
+    template = Template(_PROMPTS["explained" if explanation.strip() else "empty"])
     question = template.substitute(number=number, explanation=escape(explanation))
     return [{"role": "user", "content": question}, {"role": "assistant", "content": listed}]
 

@@ -52,7 +52,7 @@ def describe_samples(
 
     Raises SubjectError if a sample cannot be encoded.
     """
-    generated = settings.text == "generated"
+    generated = settings.text_source == "generated"
     if generated:
         answers = generate_descriptions(subject, images, settings.max_new_tokens)
     else:

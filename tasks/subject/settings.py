@@ -32,12 +32,12 @@ class SubjectSettings:
 class DescribeSettings:
     """Source of the texts.
 
-    text: `generated` by the subject (greedily), or `given` by the dataset. max_new_tokens: maximum
-    length of a generated answer. batch_size: samples per batch. max_failed_share: the run fails if
-    a larger share of samples has no text.
+    text_source: `generated` by the subject (greedily), or `given` by the dataset. max_new_tokens:
+    maximum length of a generated answer. batch_size: samples per batch. max_failed_share: the run
+    fails if a larger share of samples has no text.
     """
 
-    text: TextSource = "generated"
+    text_source: TextSource = "generated"
     max_new_tokens: AtLeastOne = 512
     batch_size: AtLeastOne = not_hashed(16)
     max_failed_share: Share = not_hashed(0.05)

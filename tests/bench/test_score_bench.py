@@ -33,7 +33,7 @@ def test_the_scores_are_those_of_numpy_over_the_same_traces() -> None:
                 [
                     [*one["visual"], *one["text"]]
                     for one in predicted
-                    if (one["neuron"], one["claim"], one["purpose"])
+                    if (one["neuron"], one["explanation"], one["purpose"])
                     == (neuron.neuron, claim, "scorer")
                 ]
             ).astype(np.float64)

@@ -179,7 +179,7 @@ def test_the_entrypoint_of_the_rayjob_is_a_call_that_the_program_takes():
     settings = read_settings(composed(*overrides))
     assert settings.out.startswith("/")
     workers = read(INFRA / "kuberay/rayjob.yaml")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-    assert settings.cluster.gpus == sum(group["replicas"] for group in workers)
+    assert settings.cluster.autoscale_gpus == sum(group["replicas"] for group in workers)
 
 
 def compose_problems(config: Any) -> list[str]:

@@ -24,4 +24,6 @@ def subject(subject_folder: Path) -> Subject:
 def scenes(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Described:
     """Twenty-four drawn scenes with their true descriptions."""
     folder = tmp_path_factory.mktemp("scenes")
-    return describe(subject, Scenes(count=24, seed=31), folder, DescribeSettings(text="given"))
+    return describe(
+        subject, Scenes(count=24, seed=31), folder, DescribeSettings(text_source="given")
+    )

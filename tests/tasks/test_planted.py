@@ -153,7 +153,7 @@ def planted(neurons: dict[str, int], planted_folder: Path) -> Subject:
 @pytest.fixture(scope="module")
 def captured(planted: Subject, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Catalog]:
     folder = tmp_path_factory.mktemp("captured")
-    described = describe(planted, SCENES, folder, DescribeSettings(text="given"))
+    described = describe(planted, SCENES, folder, DescribeSettings(text_source="given"))
     return capture(planted, described, [LAYER], CAPTURE, folder), described.catalog()
 
 
@@ -250,8 +250,8 @@ def test_the_tests_type_it_the_same_with_evidence(atlas, name):
 def test_its_favourite_word_and_what_is_seen_are_those_of_its_function(atlas):
     for name, function in PLANTS.items():
         row = atlas.responses[name]
-        assert row["favourites"][:1] == ([function.word] if function.word else [])
-        assert row["seen_words"][:1] == ([function.patches] if function.patches else [])
+        assert row["top_words"][:1] == ([function.word] if function.word else [])
+        assert row["image_words"][:1] == ([function.patches] if function.patches else [])
         both = function.patches and function.word
         assert row["same_concept"] is (True if both else None)
 
@@ -265,17 +265,19 @@ def test_patches_of_one_color_are_few_and_so_its_excitement_is_concentrated(atla
 @pytest.mark.parametrize("name", FIRING)
 def test_its_type_is_that_of_most_of_its_exemplars_and_never_of_the_wrong_role(atlas, name):
     row = atlas.types[name]
-    share = f"p_{row['type'].replace('-', '')}"
+    share = f"share_{row['type'].replace('-', '')}"
     assert row[share] > 0.5
     # What is left are exemplars too small to excite four patches.
-    impossible = {"visual": "p_text", "text": "p_visual", "multi-modal": "p_unknown"}[row["type"]]
+    impossible = {"visual": "share_text", "text": "share_visual", "multi-modal": "share_unknown"}[
+        row["type"]
+    ]
     assert row[impossible] <= 0.1
 
 
 def test_a_neuron_that_never_fires_has_no_scale_and_only_unknown_exemplars(
     atlas, captured, neurons
 ):
-    assert (atlas.types["never"]["scale"], atlas.types["never"]["p_unknown"]) == (0, 1)
+    assert (atlas.types["never"]["scale"], atlas.types["never"]["share_unknown"]) == (0, 1)
     moments = read_table(captured[0] / layer_file("moments", LAYER), MOMENTS).to_pylist()
     never = next(row for row in moments if row["neuron"] == neurons["never"])
     assert never["positive_visual"] == never["positive_text"] == 0
@@ -314,7 +316,7 @@ def test_so_do_its_other_measures(atlas, name):
     row = atlas.scores[name]
     assert row["auroc"] > 0.95
     assert row["explained_variance"] > 0.6
-    assert row["detection_auc"] > 0.75 > 0.6 > row["detection_auc_other"]
+    assert row["detection_auroc"] > 0.75 > 0.6 > row["detection_auroc_other"]
     assert row["balanced_accuracy"] > 0.75
 
 
@@ -385,7 +387,7 @@ def test_of_shuffled_explanations_no_larger_share_than_q_beats_its_controls(shuf
     for rows in shuffled:
         tested = [row["q"] for row in rows if row["q"] is not None]
         assert len(tested) > CROWD / 3
-        assert np.mean(np.array(tested) <= ScoreSettings().q) <= ScoreSettings().q
+        assert np.mean(np.array(tested) <= ScoreSettings().max_q) <= ScoreSettings().max_q
 
 
 @pytest.mark.parametrize("name", FIRING)

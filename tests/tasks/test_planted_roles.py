@@ -101,7 +101,7 @@ class Score:
 
 
 def test_a_map_of_the_colour_itself_scores_as_the_truth_does(score):
-    colors = HeatMaps(ColorSegmenter(), "clipseg", batch_size=64, features_gb=0.5)  # type: ignore[arg-type]
+    colors = HeatMaps(ColorSegmenter(), "clipseg", batch_size=64, feature_cache_gb=0.5)  # type: ignore[arg-type]
     right = score(colors, "visual")
     for name in SEEING:
         assert right[name]["correlation"] > 0.8

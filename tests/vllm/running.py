@@ -41,7 +41,7 @@ def served(folder: Path) -> list[str]:
         f"simulate.servers.command.0={PYTHON}",
         f"simulate.servers.arguments=[{listed}]",
         *(f"+simulate.servers.environment.{name}='{value}'" for name, value in environment.items()),
-        "simulate.servers.start_s=600",
+        "simulate.servers.start_timeout_s=600",
         "simulate.client.timeout_s=300",
         "simulate.client.concurrency=8",
         "simulate.grid=2",

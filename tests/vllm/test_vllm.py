@@ -135,7 +135,7 @@ def test_all_text_tokens_are_read_off_one_pass(server: ModelServer, model: Path)
     so all of its vocabulary has to be told of."""
     client = simulator(model).client
     lister = PromptLogprobs(
-        client=client, alternatives=VOCABULARY, examples=1, prices=simulator(model).prices
+        client=client, top_logprobs=VOCABULARY, examples=1, prices=simulator(model).prices
     )
     found = lister.probe(at(server))
     assert found is not None
@@ -148,6 +148,6 @@ def test_all_text_tokens_are_read_off_one_pass(server: ModelServer, model: Path)
         assert prediction.visual is None
         assert prediction.text.shape == (6,)
         assert 0 < prediction.text.min() < prediction.text.max() < 9
-    (few,) = replace(lister, alternatives=20).simulate(questions[:1], catalog(), at(server))
+    (few,) = replace(lister, top_logprobs=20).simulate(questions[:1], catalog(), at(server))
     assert few.status == "malformed"
     assert few.reason.startswith("no number is among the alternatives")

@@ -70,7 +70,7 @@ SPECS = {
         artifacts.TYPE_KAPPA,
         artifacts.TYPE_RESPONSES,
         artifacts.TYPE_CONCEPTS,
-        artifacts.TYPE_FAVOURITES,
+        artifacts.TYPE_TOP_WORDS,
         artifacts.EXPLANATIONS,
         artifacts.SIMULATIONS,
         artifacts.SCORES,

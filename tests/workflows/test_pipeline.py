@@ -84,12 +84,12 @@ def test_what_is_explained_is_simulated_and_scored(atlas):
 
 
 def test_every_claim_is_simulated_on_the_same_exemplars_and_as_many_random_samples(atlas):
-    used = atlas.table("simulations", ["purpose", "draw", "status"])
+    used = atlas.table("simulations", ["purpose", "stratum", "status"])
     used = used.filter(pc.equal(used["status"], "ok")).to_pylist()
     drawn: dict[tuple, dict[str, set]] = {}
     for row in used:
         part = drawn.setdefault((row["layer"], row["neuron"], row["purpose"]), {})
-        part.setdefault(row["claim"], set()).add((row["draw"], row["sample_id"]))
+        part.setdefault(row["explanation"], set()).add((row["stratum"], row["sample_id"]))
     for (_, _, purpose), claims in drawn.items():
         assert set(claims) == (set(CLAIMS) if purpose == "scorer" else {"own"})
         assert all(samples == claims["own"] for samples in claims.values())
@@ -164,9 +164,9 @@ def test_another_threshold_redoes_the_types_and_what_rests_on_them(first_run, at
     context = small_run(atlas.out, "classify.paper.t_visual=5")
     assert context.stats.skipped == ["samples", "describe", "capture"]
     assert context.done["classify"].fingerprint != first_run.done["classify"].fingerprint
-    visual = pc.sum(atlas.table("types", ["p_visual"])["p_visual"]).as_py()
+    visual = pc.sum(atlas.table("types", ["share_visual"])["share_visual"]).as_py()
     small_run(atlas.out)  # Back, and nothing is lost.
-    assert pc.sum(atlas.table("types", ["p_visual"])["p_visual"]).as_py() > visual
+    assert pc.sum(atlas.table("types", ["share_visual"])["share_visual"]).as_py() > visual
 
 
 def test_by_the_papers_rule_alone_the_types_are_the_same_and_nothing_is_tested(
@@ -280,5 +280,5 @@ def test_shards_batches_and_actors_change_no_exemplar_and_no_type(
         atol=1e-5,
     )
     assert other.table("types", ["type"]).equals(atlas.table("types", ["type"]))
-    for share in ("p_visual", "p_text", "p_multimodal", "p_unknown"):
+    for share in ("share_visual", "share_text", "share_multimodal", "share_unknown"):
         assert other.table("types", [share]).equals(atlas.table("types", [share]))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
-from neuron_atlas.tasks.atlas import Atlas, NeuronNotFoundError, RunNotFoundError
+from neuron_atlas.tasks.atlas import Atlas, NeuronNotFoundError, OldTableError, RunNotFoundError
 from neuron_atlas.tasks.report.neuron_view import neuron_html
 from neuron_atlas.workflows.run.store import Manifest, Store
 from tests.loopback.object_store import BUCKET
@@ -112,6 +114,24 @@ def test_a_neuron_that_is_not_there_is_refused(opened, layer, index, said):
 def test_a_table_that_is_not_there_is_refused_with_those_that_are(opened):
     with pytest.raises(AttributeError, match=r"no table 'typos'; it has concepts, "):
         _ = opened.typos
+
+
+def test_a_run_of_another_version_is_read_with_a_warning_and_refused_where_it_cannot(
+    opened, explained, tmp_path
+):
+    copied = shutil.copytree(opened.run.out, tmp_path / "old")
+    for path in Atlas.open(copied).run.paths("types"):
+        table = pq.read_table(path)
+        names = [name.replace("share_", "p_") for name in table.column_names]
+        pq.write_table(table.rename_columns(names), path)
+    old = Atlas.open(copied)
+    with pytest.warns(UserWarning, match=r"^types: no column share_visual, .*: another version of"):
+        assert "p_visual" in old.types.collect().columns
+    with pytest.raises(
+        OldTableError, match=r"no column share_visual, .*Run the same command again"
+    ):
+        old.neuron(explained.layer, explained.index)
+    assert old.scores.collect().equals(opened.scores.collect())
 
 
 def test_a_manifest_names_a_dataset_and_no_other_code(opened, monkeypatch):

@@ -78,7 +78,7 @@ def earlier(undisturbed: Path, tmp_path: Path) -> Path:
 def _simulations(out: Path) -> pa.Table:
     parts = sorted(out.glob("artifacts/simulate/*/simulations-*.parquet"))
     table = pa.concat_tables(pq.read_table(part) for part in parts)
-    keys = ("layer", "neuron", "claim", "sample_id", "purpose")
+    keys = ("layer", "neuron", "explanation", "sample_id", "purpose")
     return table.sort_by([(key, "ascending") for key in keys])
 
 
@@ -94,7 +94,7 @@ def test_every_row_says_how_it_was_estimated(undisturbed: Path) -> None:
     assert set(rows["status"].to_pylist()) == {"ok"}
     assert set(asked["estimator"].to_pylist()) == {"expected"}
     assert set(asked["simulator"].to_pylist()) == {"chat"}
-    assert {"own", "other", "empty"} == set(asked["claim"].to_pylist())
+    assert {"own", "other", "empty"} == set(asked["explanation"].to_pylist())
     assert {purpose for purpose, *_ in _calls(undisturbed)} == {"simulate"}
 
 

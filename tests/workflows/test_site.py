@@ -10,7 +10,7 @@ from neuron_atlas.tasks.atlas import Atlas as Opened
 from neuron_atlas.workflows.stages.report import PARTS
 from tests.workflows.runs import LAYERS, Atlas, runs_in, small_run
 
-SITE = ("report.site.write=true", "report.site.exemplars=2", "report.site.listed=3")
+SITE = ("report.site.write=true", "report.site.exemplars=2", "report.site.total_exemplars=3")
 
 
 @pytest.fixture(scope="module")

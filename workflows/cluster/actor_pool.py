@@ -54,8 +54,8 @@ def actor_count(
         each = settings.gpus_per_actor if gpus_per_actor is None else gpus_per_actor
         return settings.actors or max(1, gpus // each), {"num_gpus": each, "num_cpus": 1}
     cores = int(resources.get("CPU", 1))
-    count = settings.actors or max(1, cores // settings.threads)
-    return count, {"num_cpus": min(settings.threads, max(1, cores // count))}
+    count = settings.actors or max(1, cores // settings.threads_per_actor)
+    return count, {"num_cpus": min(settings.threads_per_actor, max(1, cores // count))}
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class ActorPool:
         return {actor.units_done.remote(): actor for actor in self._actors}
 
     def _new_actor(self, number: int) -> Any:
-        placement = Placement(self._cluster.threads, self._per_machine, number)
+        placement = Placement(self._cluster.threads_per_actor, self._per_machine, number)
         return _RemoteActor.options(**self._options).remote(self._resource, placement)
 
     def _replace(self, lost: Any) -> Any:

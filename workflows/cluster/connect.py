@@ -47,7 +47,7 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     with preserve_sigterm():
         if address:
             _attach(address)
-            _wait_for_gpus(settings.gpus or 0)
+            _wait_for_gpus(settings.autoscale_gpus or 0)
         else:
             _start(settings)
     try:
@@ -113,6 +113,7 @@ def _wait_for_gpus(wanted: int) -> None:
         if time.monotonic() - last_line_at >= _SECONDS_BETWEEN_LINES:
             last_line_at = time.monotonic()
             print_line(
-                f"cluster    {n_gpus} of {wanted} GPUs available (cluster.gpus); waiting for more"
+                f"cluster    {n_gpus} of {wanted} GPUs available "
+                "(cluster.autoscale_gpus); waiting for more"
             )
         time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from neuron_atlas.tasks.artifacts.location import is_uri
 from neuron_atlas.workflows.config.reader import unknown_key
+from neuron_atlas.workflows.config.renamed import renamed_group_message, renamed_message
 from neuron_atlas.workflows.config.settings_help import settings_help
 from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.store import local_folder
@@ -36,7 +37,7 @@ SEVERAL = "several"
 _EXPLAINERS = re.compile(r"^explain=\[([\w\s,:-]*)\]$")
 _PATHS = (
     "out",
-    "local",
+    "local_dir",
     "data.annotations",
     "data.images",
     "data.path",
@@ -47,10 +48,11 @@ _PATHS = (
 
 
 def register_resolvers() -> None:
-    """Register the resolvers ${project_root:}, ${local_folder:out,local} and ${settings_help:}."""
+    """Register the resolvers ${project_root:}, ${local_folder:out,local_dir} and
+    ${settings_help:}."""
     OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
     OmegaConf.register_new_resolver(
-        "local_folder", lambda out, local: str(local_folder(out, local)), replace=True
+        "local_folder", lambda out, local_dir: str(local_folder(out, local_dir)), replace=True
     )
     OmegaConf.register_new_resolver("settings_help", _settings_help, replace=True)
 
@@ -101,7 +103,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         value = OmegaConf.select(config, path)
         if not isinstance(value, str) or is_uri(value):
             continue
-        if path in ("out", "local") or Path(value).expanduser().exists():
+        if path in ("out", "local_dir") or Path(value).expanduser().exists():
             OmegaConf.update(config, path, str(Path(value).expanduser().resolve()))
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
@@ -112,12 +114,15 @@ def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> ConfigErr
     """Return a Hydra error as one line: which setting is wrong, and what is allowed."""
     message = str(error)
     if isinstance(error, MissingConfigException):
-        return _wrong_choice(message)
+        return _wrong_choice(message, error.missing_cfg_file)
     if isinstance(error, OverrideParseException):
         first = message.strip().splitlines()[0]
         return ConfigError(f"{error.override}: cannot be read ({first}); write setting=value")
     if unknown := re.search(r"Could not override '([^']+)'", message):
         return _wrong_key(unknown[1], overrides)
+    unknown_group = re.search(r"config group '([^']+)' does not exist", message)
+    if unknown_group and (renamed := renamed_group_message(unknown_group[1])):
+        return ConfigError(renamed)
     line = " ".join(line.strip() for line in message.splitlines() if line.strip())
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return ConfigError(f"{error.full_key}: {line.split(' full_key: ')[0]}")
@@ -130,11 +135,12 @@ HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """Errors of composing a config. ValueError: a group's choice is not a name."""
 
 
-def _wrong_choice(message: str) -> ConfigError:
-    named = re.search(r"'([^']+)/([^'/]+)'", message)
-    if named is None:
+def _wrong_choice(message: str, missing: str | Sequence[str] | None) -> ConfigError:
+    if not isinstance(missing, str) or "/" not in missing:
         return ConfigError(message.splitlines()[0])
-    group, choice = named.groups()
+    group, _, choice = missing.rpartition("/")
+    if renamed := renamed_group_message(group):
+        return ConfigError(renamed)
     return ConfigError(f"{group}: {choice!r} is not one of {', '.join(_choices(group))}")
 
 
@@ -144,6 +150,8 @@ def _choices(group: str) -> list[str]:
 
 def _wrong_key(key: str, overrides: Sequence[str]) -> ConfigError:
     """Compose again with group choices only, to list the settings of the unknown key's group."""
+    if renamed := renamed_message(key) or renamed_group_message(key):
+        return ConfigError(renamed)
     groups = {text: text.split("=")[0].lstrip("+~").split("@")[0] for text in overrides}
     choices = [text for text, name in groups.items() if (CONF / name).is_dir() and name != key]
     GlobalHydra.instance().clear()

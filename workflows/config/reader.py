@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ValidationError
 
 from neuron_atlas.workflows.config.plug_in import field_names, import_class, validate
+from neuron_atlas.workflows.config.renamed import renamed_message
 from neuron_atlas.workflows.config.settings import (
     ClassifySettings,
     DataSettings,
@@ -67,8 +68,11 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
 
 
 def unknown_key(where: str, allowed: Iterable[str]) -> str:
-    """Return the message for a setting that does not exist."""
-    return f"{where}: no such setting; allowed here: {', '.join(sorted(allowed))}"
+    """Return the message for a setting that does not exist: its new name, or what is allowed."""
+    return (
+        renamed_message(where)
+        or f"{where}: no such setting; allowed here: {', '.join(sorted(allowed))}"
+    )
 
 
 def _list_explainers(config: dict[str, Any]) -> list[str]:

@@ -21,10 +21,11 @@ class ServersSettings:
     {number} in them are replaced by the address to listen on and the server's number (from 0).
     environment: variables to add to this program's, also with {number}; null removes a variable.
     count: number of servers; None starts one for each `gpus` GPUs of the cluster, or one in total
-    if it has no GPUs. gpus: GPUs of each server, on a cluster with GPUs. start_s: time (s) in which
-    a server must answer after a start or restart; calls wait that long. max_restarts: of one server
-    within an hour; one that has never answered is restarted once at most. stop_s: time (s) to exit
-    by itself before it is killed. Raises ValueError if the command lacks {port}.
+    if it has no GPUs. gpus: GPUs of each server, on a cluster with GPUs. start_timeout_s: time (s)
+    in which a server must answer after a start or restart; calls wait that long. max_restarts: of
+    one server within an hour; one that has never answered is restarted once at most.
+    stop_timeout_s: time (s) to exit by itself before it is killed. Raises ValueError if the command
+    lacks {port}.
     """
 
     command: tuple[str, ...]
@@ -32,9 +33,9 @@ class ServersSettings:
     environment: Mapping[str, str | None] = field(default_factory=dict)
     count: AtLeastOne | None = None
     gpus: Annotated[int, Ge(0)] = 1
-    start_s: Annotated[float, Gt(0)] = 900.0
+    start_timeout_s: Annotated[float, Gt(0)] = 900.0
     max_restarts: Annotated[int, Ge(0)] = 5
-    stop_s: Annotated[float, Gt(0)] = 10.0
+    stop_timeout_s: Annotated[float, Gt(0)] = 10.0
 
     def __post_init__(self) -> None:
         if not any("{port}" in word for word in self.command_line):

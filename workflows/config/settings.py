@@ -142,17 +142,17 @@ class ClusterSettings:
 
     address: of the cluster to connect to; None starts a local one. cpus: of the local cluster; None
     for all. actors: number of subject actors; None for one on each GPU, or on each CPU core without
-    GPUs. gpus_per_actor: GPUs over which one subject's layers are spread. threads: of each actor on
-    a CPU. gpus: on an autoscaling cluster, GPUs to wait for before the subject is placed; None uses
-    those that exist.
+    GPUs. gpus_per_actor: GPUs over which one subject's layers are spread. threads_per_actor: of
+    each actor on a CPU. autoscale_gpus: on an autoscaling cluster, GPUs to wait for before the
+    subject is placed; None uses those that exist.
     """
 
     address: str | None = None
     cpus: AtLeastOne | None = None
     actors: AtLeastOne | None = None
     gpus_per_actor: AtLeastOne = 1
-    threads: AtLeastOne = 1
-    gpus: AtLeastOne | None = None
+    threads_per_actor: AtLeastOne = 1
+    autoscale_gpus: AtLeastOne | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class TrackingSettings:
 class Settings:
     """Settings of one run.
 
-    out: output folder or S3 prefix. local: folder on the driver's machine for the journal and
+    out: output folder or S3 prefix. local_dir: folder on the driver's machine for the journal and
     MLflow's runs; None for the default (`workflows.run.output`). Raises ValueError if classify
     needs more exemplars than capture stores.
     """
@@ -185,7 +185,7 @@ class Settings:
     report: ReportSettings
     cluster: ClusterSettings
     tracking: TrackingSettings
-    local: str | None = None
+    local_dir: str | None = None
 
     def __post_init__(self) -> None:
         voting, captured = self.classify.rule.top_n, self.capture.top_n

@@ -49,13 +49,13 @@ class ModelServer:
         self._supervisor.start()
 
     async def ready(self) -> None:
-        """See `Servers`. Waits up to start_s."""
-        deadline = time.monotonic() + self._settings.start_s
+        """See `Servers`. Waits up to start_timeout_s."""
+        deadline = time.monotonic() + self._settings.start_timeout_s
         while not self._is_up:
             if self._stop_reason:
                 raise ProviderStoppedError(self._stop_reason)
             if time.monotonic() > deadline:
-                waited = f"did not answer within {self._settings.start_s:g} s"
+                waited = f"did not answer within {self._settings.start_timeout_s:g} s"
                 raise ProviderStoppedError(self._with_log(waited))
             await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -70,7 +70,7 @@ class ModelServer:
     def mark_unreachable(self, base_url: str) -> bool:
         """See `Servers`: calls wait until it answers again, after a restart if it has ended."""
         self._is_up = False
-        return time.monotonic() - self._answered_at < self._settings.start_s
+        return time.monotonic() - self._answered_at < self._settings.start_timeout_s
 
     def mark_timed_out(self, base_url: str, timeout_s: float) -> None:
         """See `Servers`: kill it if it made no progress for timeout_s."""
@@ -99,7 +99,7 @@ class ModelServer:
             [fill_in(word) for word in self._settings.command_line],
             environment | {_KEY_VARIABLE: self.key},
             self._log,
-            self._settings.stop_s,
+            self._settings.stop_timeout_s,
         )
 
     def _supervise(self) -> None:

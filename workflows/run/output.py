@@ -21,23 +21,23 @@ from neuron_atlas.workflows.run.store import Store, local_folder
 
 
 @contextmanager
-def opened_store(out: str, local: str | None) -> Iterator[Store]:
+def opened_store(out: str, local_dir: str | None) -> Iterator[Store]:
     """Open the store in `out` and lock it for this run.
 
-    local: a folder of this machine for the journal and MLflow's runs, locked too. None is `out`
+    local_dir: a folder of this machine for the journal and MLflow's runs, locked too. None is `out`
     itself or, if that is on an object store, a folder below ~/.cache/neuron-atlas.
 
     If the journal is outside `out`, the copy in `out` is first merged into it, so that answers
     from another machine are not paid for again. At the end it is copied to `out`, even after an
     error. Raises ConfigError if a folder is locked or not writable.
     """
-    store = _store(out, local)
+    store = _store(out, local_dir)
     with locked(store.out):
         if store.local_dir is None:
             yield store
             return
         # Two runs with one journal would each spend the whole budget.
-        with locked(store.local, "local"):
+        with locked(store.local, "local_dir"):
             print_line(f"local      the journal of calls and MLflow's runs are in {store.local}")
             _merge_copy(store)
             try:
@@ -60,13 +60,13 @@ def copy_journal(store: Store) -> None:
         )
 
 
-def _store(out: str, local: str | None) -> Store:
+def _store(out: str, local_dir: str | None) -> Store:
     try:
         place = parse_location(out)
     except ValueError as error:
         raise ConfigError(f"out: {error}") from error
-    folder = local_folder(str(place), local)
-    for name, written in (("out", place), ("local", folder)):
+    folder = local_folder(str(place), local_dir)
+    for name, written in (("out", place), ("local_dir", folder)):
         if is_local(written):
             _check_writable(name, written)
     return Store(place, None if folder == place else folder)

@@ -147,14 +147,14 @@ def count_rows(folder: Path, files: Mapping[str, Sequence[str]]) -> dict[str, in
     }
 
 
-def local_folder(out: str, local: str | None) -> Path:
+def local_folder(out: str, local_dir: str | None) -> Path:
     """Return the folder for files that must be on the driver's disk.
 
-    It is `local` if given, else `out`. For an object store it is a folder in the user's cache,
+    It is `local_dir` if given, else `out`. For an object store it is a folder in the user's cache,
     named by a hash of `out`.
     """
-    if local is not None:
-        return Path(local)
+    if local_dir is not None:
+        return Path(local_dir)
     if not is_uri(out):
         return Path(out)
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -68,7 +68,7 @@ def _all_layers(context: Context, folder: Path) -> list[Item]:
         context.paths("classify", "types"),
         context.paths("classify", "tested_types") if is_tested else None,
         [folder / layer_file("responses", layer) for layer in context.layers()],
-        context.settings.analyse.favourites,
+        context.settings.analyse.top_words,
     )
     return [Item("summary", 1, tuple(f"{spec.name}.parquet" for spec in TYPE_SUMMARIES), inputs)]
 
@@ -78,7 +78,7 @@ def _summarize(
     types: Sequence[Path],
     tested_types: Sequence[Path] | None,
     responses: Sequence[Path],
-    favourites: int,
+    top_words: int,
 ) -> None:
     from neuron_atlas.tasks.analyse.summary import summarize_types
 
@@ -86,7 +86,7 @@ def _summarize(
         read_table(types, NEURON_TYPES),
         None if tested_types is None else read_table(tested_types, NEURON_TESTS),
         read_table(responses, RESPONSES),
-        favourites,
+        top_words,
     )
     for spec, table in tables:
         write_table(table, spec, worker.folder / f"{spec.name}.parquet")
@@ -94,7 +94,7 @@ def _summarize(
 
 STAGE = Stage(
     "analyse",
-    1,
+    2,
     ("samples", "describe", "capture", "classify"),
     _parameters,
     (

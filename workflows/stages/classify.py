@@ -74,7 +74,7 @@ def _conclude(worker: Worker, rule: RuleWithTests) -> None:
 
 STAGE = Stage(
     "classify",
-    1,
+    2,
     ("capture",),
     _parameters,
     (

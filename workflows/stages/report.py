@@ -63,7 +63,7 @@ def _about(context: Context) -> About:
         fingerprint=context.identity("score")[:16],
         facts=(
             ("question", settings.subject.question),
-            ("texts", settings.describe.text),
+            ("texts", settings.describe.text_source),
             ("layers", ", ".join(map(str, context.layers()))),
             ("hook point", settings.capture.hook_point),
             ("exemplars a neuron", str(settings.capture.top_n)),

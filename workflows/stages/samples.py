@@ -24,7 +24,7 @@ from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
 
-_VERSION = 2
+_VERSION = 3
 
 
 def _check(context: Context) -> None:
@@ -49,7 +49,7 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 
 
 def _require_text(context: Context) -> bool:
-    return context.settings.describe.text == "given"
+    return context.settings.describe.text_source == "given"
 
 
 def _items(context: Context, folder: Path) -> list[Item]:

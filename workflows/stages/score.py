@@ -29,7 +29,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
     key = explainer if is_one_of_several else ""
     return Stage(
         "score",
-        3,
+        4,
         ("samples", "describe", "capture", "classify", "explain", "simulate"),
         _parameters,
         (

@@ -39,7 +39,15 @@ from neuron_atlas.workflows.run.store import read_json, write_json
 
 Key = tuple[int, int]
 _CAPABILITIES = "capabilities.json"
-_CONTENT_COLUMNS = ["layer", "neuron", "claim", "claim_layer", "claim_neuron", "sample_id", "draw"]
+_CONTENT_COLUMNS = [
+    "layer",
+    "neuron",
+    "explanation",
+    "explanation_layer",
+    "explanation_neuron",
+    "sample_id",
+    "stratum",
+]
 _CONTENT_COLUMNS += ["purpose", "estimator", "status"]
 """Columns without predictions that decide the artifact's content hash."""
 
@@ -53,7 +61,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
     needs = partial(_needs, f"simulate/{key}" if key else "simulate")
     return Stage(
         "simulate",
-        3,
+        4,
         ("samples", "describe", "capture", "classify", "explain"),
         _parameters,
         (
@@ -91,7 +99,7 @@ def _prepare(context: Context) -> None:
     if (servers := settings.own_servers) is not None:
         # No other output appears while a model is downloaded and loaded.
         logs = context.store.local / "servers"
-        print_line(f"servers    start within {servers.start_s:,.0f} s; their logs: {logs}")
+        print_line(f"servers    start within {servers.start_timeout_s:,.0f} s; their logs: {logs}")
 
 
 def _needs(title: str, context: Context) -> Needs:
@@ -255,7 +263,7 @@ def _content(paths: Sequence[Path]) -> str:
             lists = table[name].combine_chunks()
             for values in (lists.value_lengths(), lists.flatten()):
                 digest.update(_bytes(values))
-        digest.update(_bytes(table["detected"].combine_chunks().fill_null(-1)))
+        digest.update(_bytes(table["sample_prediction"].combine_chunks().fill_null(-1)))
     return digest.hexdigest()
 
 

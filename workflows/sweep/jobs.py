@@ -17,7 +17,7 @@ from neuron_atlas.workflows.run.errors import ConfigError
 
 LAYERS = "capture.layers"
 _LONGEST_NAME = 100
-_SAME_FOR_ALL = ("out", "local", "tracking.experiment", "cluster.address", "cluster.cpus")
+_SAME_FOR_ALL = ("out", "local_dir", "tracking.experiment", "cluster.address", "cluster.cpus")
 
 
 @dataclass(frozen=True)

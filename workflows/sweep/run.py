@@ -46,7 +46,7 @@ def run_sweep(overrides: Sequence[Sequence[str]], configs: Sequence[Mapping[str,
     jobs = read_jobs(overrides, configs)
     settings = jobs[0].settings
     folder = parse_location(settings.out) / FOLDER / folder_name(sweep_name(jobs))
-    record = SweepRecord(local_folder(settings.out, settings.local), jobs)
+    record = SweepRecord(local_folder(settings.out, settings.local_dir), jobs)
     results: list[JobResult] = []
     comparison = None
     try:

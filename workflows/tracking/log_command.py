@@ -30,11 +30,11 @@ def main() -> None:
     )
     parser.add_argument("out", help="output folder (out=... of the runs)")
     parser.add_argument(
-        "--local", help="local folder of the runs, if they were started with local=..."
+        "--local-dir", help="local folder of the runs, if they were started with local_dir=..."
     )
     options = parser.parse_args()
     out = options.out if is_uri(options.out) else str(Path(options.out).expanduser().resolve())
-    folder = local_folder(out, options.local)
+    folder = local_folder(out, options.local_dir)
     if not (folder / "mlflow.db").is_file():
         _end(2, f"{folder}: no runs are recorded here (no mlflow.db)")
     uri = server_uri(folder)

@@ -42,13 +42,13 @@ never saw: mean over neurons, 1 is perfect, 0 is chance | correlation, -1 to 1 |
 only worth its distance from this | correlation |
 | `score/margin_over_control` | that distance, mean over neurons | correlation |
 | `score/share_that_beat_control` | share of the tested neurons whose explanation beats its \
-controls (at the false discovery rate `score.q`) | 0 to 1 |
+controls (at the false discovery rate `score.max_q`) | 0 to 1 |
 | `score_by_layer/<explainer>/<simulator>/*` | scores and controls in one layer; **the step is the \
 layer** | as above |
 | `score_detail/<explainer>/<simulator>/<tokens>/*` | every measure over all, visual or text \
 tokens; `_low` and `_high` are the 95 % bounds of the mean, `_undefined` counts neurons without \
 a value | |
-| `responses/*`, `same_concept/*`, `typings_agree/*` | how neurons of a type respond (medians); \
+| `responses/*`, `same_concept/*`, `rule_agreement/*` | how neurons of a type respond (medians); \
 whether a multi-modal neuron responds to the same concept in image and text; agreement of the two \
 typings | |
 | `failed_rows/<table>/<status>` | number of failures | rows |
@@ -125,7 +125,7 @@ def sweep_metrics(jobs: int, ended: int, finished: int) -> Iterator[Value]:
         {
             "sweep/jobs_finished": finished,
             "sweep/jobs_failed": ended - finished,
-            "sweep/jobs_not_begun": jobs - ended,
+            "sweep/jobs_not_started": jobs - ended,
         }
     )
 
@@ -189,9 +189,9 @@ def analysis_metrics(context: Context) -> Iterator[Value]:
         if row["layer"] != ALL_LAYERS:
             yield f"types_by_layer/{row['rule']}/{row['type']}", row["share"], row["layer"]
     for row in agreements:
-        for name in ("agreed", "kappa"):
+        for name in ("agreement", "kappa"):
             if row[name] is not None:
-                yield f"typings_agree/{name}", row[name], 0
+                yield f"rule_agreement/{name}", row[name], 0
     for row in responses:
         yield f"responses/{row['rule']}/{row['type']}/{row['measure']}_median", row["p50"], 0
     for row in concepts:

@@ -93,7 +93,7 @@ def list_score_pairs(
         for explainer in explainers
         for simulator in scored.filter(explainer=explainer)["simulator"].to_list() or [""]
     ]
-    level = false_discovery_level(read_table(aggregates, SCORE_AGGREGATES, ["level"]))
+    level = false_discovery_level(read_table(aggregates, SCORE_AGGREGATES, ["max_q"]))
     return ScorePairs(tuple(explainers), tuple(pairs), level)
 
 

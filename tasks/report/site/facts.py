@@ -1,4 +1,4 @@
-"""Summarize a neuron over the whole dataset: moments, histogram, favourite words, tests."""
+"""Summarize a neuron over the whole dataset: moments, histogram, top words, tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuron_atlas.tasks.report.site.script import round_significant
 STATISTICS = (MOMENTS, HISTOGRAMS, RESPONSES, NEURON_TESTS)
 """Source tables of the facts. Runs without tests lack the last one."""
 
-_FAVOURITES = 6
+_MAX_WORDS = 6
 _TESTED = ("rate_visual", "rate_text", "q_exact", "q_block", "q_both")
 
 
@@ -23,7 +23,7 @@ def neuron_facts(record: NeuronRecord) -> dict[str, Any]:
     """Return the facts of a neuron that its tables hold.
 
     moments: by role, [tokens, mean, standard deviation, maximum, share above 0]. histogram: number
-    of tokens in each bin, by role. favourites, seen_words, concentration: responses. tested: type,
+    of tokens in each bin, by role. top_words, image_words, concentration: responses. tested: type,
     rates and q-values of the tests.
     """
     facts: dict[str, Any] = {}
@@ -56,9 +56,9 @@ def _moments(row: Mapping[str, Any], role: str) -> list[float | None]:
 
 
 def _responses(row: Mapping[str, Any]) -> dict[str, Any]:
-    words = zip(row["favourites"] or (), row["favourite_shares"] or (), strict=True)
+    words = zip(row["top_words"] or (), row["top_word_shares"] or (), strict=True)
     return {
-        "favourites": [[word, round_significant(share, 3)] for word, share in words][:_FAVOURITES],
-        "seen_words": (row["seen_words"] or [])[:_FAVOURITES],
+        "top_words": [[word, round_significant(share, 3)] for word, share in words][:_MAX_WORDS],
+        "image_words": (row["image_words"] or [])[:_MAX_WORDS],
         "concentration": round_significant(row["concentration"], 3),
     }

@@ -16,8 +16,8 @@ from neuron_atlas.tasks.report.site.script import round_significant
 from neuron_atlas.tasks.report.site.traces import encode_trace
 
 DRAWS = ("exemplar", "random")
-_COLUMNS = ("neuron", "explainer", "simulator", "sample_id", "draw", "visual", "text")
-_OWN = (("claim", "==", "own"), ("purpose", "==", "scorer"), ("status", "==", "ok"))
+_COLUMNS = ("neuron", "explainer", "simulator", "sample_id", "stratum", "visual", "text")
+_OWN = (("explanation", "==", "own"), ("purpose", "==", "scorer"), ("status", "==", "ok"))
 
 
 def read_held_out(
@@ -82,10 +82,10 @@ def choose_held_out(simulated: pa.Table, count: int) -> dict[int, dict[int, str]
     the evidence (exemplars strongest first).
     """
     pools: dict[int, dict[str, dict[int, None]]] = {}
-    rows = simulated.select(["neuron", "sample_id", "draw"]).to_pylist()
+    rows = simulated.select(["neuron", "sample_id", "stratum"]).to_pylist()
     for row in rows:
         pool = pools.setdefault(row["neuron"], {draw: {} for draw in DRAWS})
-        pool[row["draw"]][row["sample_id"]] = None
+        pool[row["stratum"]][row["sample_id"]] = None
     halves = dict(zip(DRAWS, ((count + 1) // 2, count // 2), strict=True))
     return {
         neuron: {

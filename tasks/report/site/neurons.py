@@ -52,7 +52,7 @@ def write_neurons(
         neurons,
         samples.open_layouts,
         settings.exemplars,
-        settings.exemplars_of_others,
+        settings.exemplars_of_unexplained,
         STATISTICS,
         level,
     )
@@ -61,8 +61,8 @@ def write_neurons(
     sample_ids: set[int] = set()
 
     def describe(record: NeuronRecord) -> dict[str, Any]:
-        drawn = settings.exemplars if record.explanations else settings.exemplars_of_others
-        slots = ranked[record.neuron][: max(drawn, settings.listed)]
+        drawn = settings.exemplars if record.explanations else settings.exemplars_of_unexplained
+        slots = ranked[record.neuron][: max(drawn, settings.total_exemplars)]
         held = held_out.get(record.neuron, _NOT_HELD_OUT)
         sample_ids.update(slot[0] for slot in (*slots, *held["samples"]))
         return _describe(record, slots[:drawn], slots[drawn:]) | {"held_out": held}

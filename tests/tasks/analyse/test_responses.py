@@ -82,68 +82,68 @@ def test_the_lexicon_keeps_the_order_of_the_tokens_and_which_texts_have_a_word()
 
 def test_a_neuron_that_fires_on_a_sight_and_on_its_word_names_one_concept(tmp_path):
     row = of([seen(3), seen(4), seen(5), *(said(n, " dog") for n in (6, 7, 8))], tmp_path)
-    assert (row["n_visual"], row["n_text"]) == (3, 3)
-    assert (row["favourites"], row["favourite_shares"]) == (["dog"], [1.0])
-    assert row["seen_words"] == ["big", "dog"]
+    assert (row["n_visual_exemplars"], row["n_text_exemplars"]) == (3, 3)
+    assert (row["top_words"], row["top_word_shares"]) == (["dog"], [1.0])
+    assert row["image_words"] == ["big", "dog"]
     assert row["same_concept"] is True
 
 
 def test_a_neuron_that_fires_on_a_sight_and_on_another_word_does_not(tmp_path):
     row = of([seen(0), seen(1), seen(2), *(said(n, " dog") for n in (6, 7, 8))], tmp_path)
-    assert row["favourites"] == ["dog"]
-    assert row["seen_words"] == ["cup", "red"]
+    assert row["top_words"] == ["dog"]
+    assert row["image_words"] == ["cup", "red"]
     assert row["same_concept"] is False
 
 
 def test_a_word_that_most_texts_have_is_not_seen_however_many_exemplars_have_it(tmp_path):
     row = of([seen(9), seen(10), seen(11)], tmp_path, min_lift=2.5)
-    assert row["seen_words"] == []  # Half of all texts say "sky".
-    assert of([seen(9), seen(10), seen(11)], tmp_path)["seen_words"] == ["sky"]
+    assert row["image_words"] == []  # Half of all texts say "sky".
+    assert of([seen(9), seen(10), seen(11)], tmp_path)["image_words"] == ["sky"]
 
 
-def test_a_word_that_few_exemplars_have_is_not_seen(tmp_path):
+def test_a_word_that_few_exemplars_have_is_no_image_word(tmp_path):
     row = of([seen(0), seen(9), seen(10), seen(11)], tmp_path)
-    assert "red" not in row["seen_words"]
-    assert "red" in of([seen(0), seen(1), seen(9), seen(10)], tmp_path)["seen_words"]
+    assert "red" not in row["image_words"]
+    assert "red" in of([seen(0), seen(1), seen(9), seen(10)], tmp_path)["image_words"]
 
 
-def test_a_favourite_of_few_texts_is_no_concept(tmp_path):
+def test_a_top_word_of_few_texts_is_no_concept(tmp_path):
     various = [said(3, " dog"), said(9, " sky"), said(0, " cup"), said(1, " red")]
     row = of([seen(6), seen(7), seen(8), said(4, " dog"), *various], tmp_path)
-    assert (row["favourites"][0], row["favourite_shares"][0]) == ("dog", 0.4)
-    assert row["favourites"][1:] == ["cup", "red", "sky"]
-    assert "dog" in row["seen_words"]
+    assert (row["top_words"][0], row["top_word_shares"][0]) == ("dog", 0.4)
+    assert row["top_words"][1:] == ["cup", "red", "sky"]
+    assert "dog" in row["image_words"]
     assert row["same_concept"] is False
     assert of([seen(6), seen(7), seen(8), said(4, " dog"), *various], tmp_path, min_share=0.4)[
         "same_concept"
     ]
 
 
-def test_words_of_samples_that_were_chosen_for_a_word_are_not_taken_for_seen(tmp_path):
+def test_words_of_samples_that_were_chosen_for_a_word_are_not_taken_for_image_words(tmp_path):
     loud_word = [(n, [6.0, 0, 0, 0], [9.0 * (t == " dog") for t in TEXTS[n]]) for n in (6, 7, 8)]
     row = of([*loud_word, seen(0), seen(1), seen(2)], tmp_path)
-    assert (row["n_visual"], row["n_text"]) == (3, 3)
-    assert "dog" not in row["seen_words"]
+    assert (row["n_visual_exemplars"], row["n_text_exemplars"]) == (3, 3)
+    assert "dog" not in row["image_words"]
 
 
 def test_an_exemplar_that_excites_by_both_counts_for_the_role_of_its_peak_alone(tmp_path):
     louder_image = [(n, IMAGE, [6.0 * (t == " dog") for t in TEXTS[n]]) for n in (6, 7, 8)]
     row = of(louder_image, tmp_path)
-    assert (row["n_visual"], row["n_text"], row["favourites"]) == (3, 0, [])
+    assert (row["n_visual_exemplars"], row["n_text_exemplars"], row["top_words"]) == (3, 0, [])
 
 
 def test_too_few_exemplars_of_a_role_name_nothing(tmp_path):
     row = of([seen(3), seen(4), *(said(n, " dog") for n in (6, 7, 8))], tmp_path)
-    assert row["seen_words"] == []
+    assert row["image_words"] == []
     assert row["same_concept"] is None
     assert of([seen(3), seen(4), seen(5), said(6, " dog")], tmp_path)["same_concept"] is None
 
 
 def test_weak_exemplars_do_not_count(tmp_path):
     exemplars = [seen(3), seen(4), *(said(n, " dog", 4.9) for n in (6, 7, 8))]
-    assert of(exemplars, tmp_path)["n_text"] == 0
-    assert of(exemplars, tmp_path, strong=0.48)["n_text"] == 3
-    assert of(exemplars, tmp_path, highest=20.0)["n_visual"] == 0
+    assert of(exemplars, tmp_path)["n_text_exemplars"] == 0
+    assert of(exemplars, tmp_path, strong_share=0.48)["n_text_exemplars"] == 3
+    assert of(exemplars, tmp_path, highest=20.0)["n_visual_exemplars"] == 0
 
 
 def test_concentration_is_over_the_images_that_excite_it_strongly(tmp_path):
@@ -158,12 +158,12 @@ def test_every_neuron_gets_its_own_row_in_the_order_of_the_moments(tmp_path):
     table = table_of(neurons, tmp_path)
     assert table.schema.equals(RESPONSES.schema)
     assert table["neuron"].to_pylist() == [7, 2, 5]
-    assert table["favourites"].to_pylist() == [[], ["sky"], []]
-    assert table["seen_words"].to_pylist() == [["big", "dog"], [], []]
-    assert table["active_visual"].to_pylist() == [0.25] * 3
+    assert table["top_words"].to_pylist() == [[], ["sky"], []]
+    assert table["image_words"].to_pylist() == [["big", "dog"], [], []]
+    assert table["positive_visual"].to_pylist() == [0.25] * 3
 
 
 def test_a_neuron_that_is_never_positive_responds_to_nothing(tmp_path):
     row = of([(3, [-1.0] * 4, [-1.0] * 4)] * 3, tmp_path, highest=-0.5)
-    assert (row["n_visual"], row["n_text"]) == (0, 0)
-    assert (row["concentration"], row["favourites"], row["same_concept"]) == (None, [], None)
+    assert (row["n_visual_exemplars"], row["n_text_exemplars"]) == (0, 0)
+    assert (row["concentration"], row["top_words"], row["same_concept"]) == (None, [], None)

@@ -13,7 +13,7 @@ from neuron_atlas.tasks.artifacts import ALL_LAYERS, NEURON_TESTS, RESPONSES, TE
 from tests.tasks.report.synthetic import neuron_types
 
 KINDS = [
-    # layer, neuron, type, type_tested, active_visual, favourites, same_concept
+    # layer, neuron, type, type_tested, active_visual, top_words, same_concept
     (0, 0, "visual", "visual", 0.1, [], None),
     (0, 1, "visual", "multi-modal", 0.3, ["cup"], True),
     (0, 2, "text", "text", 0.0, ["dog", "cup"], False),
@@ -24,12 +24,20 @@ KINDS = [
 
 
 def tables(tested: bool = True) -> dict[str, list[dict[str, Any]]]:
-    keys = ("layer", "neuron", "type", "type_tested", "active_visual", "favourites", "same_concept")
+    keys = (
+        "layer",
+        "neuron",
+        "type",
+        "type_tested",
+        "positive_visual",
+        "top_words",
+        "same_concept",
+    )
     rows = [dict(zip(keys, row, strict=True)) for row in KINDS]
     types = neuron_types(*({key: row[key] for key in keys[:3]} for row in rows))
     of_tests = pa.Table.from_pylist(rows, schema=NEURON_TESTS.schema) if tested else None
     responses = pa.Table.from_pylist(rows, schema=RESPONSES.schema)
-    found = summarize_types(types, of_tests, responses, favourites=1)
+    found = summarize_types(types, of_tests, responses, top_words=1)
     for spec, table in found:
         assert table.schema.equals(spec.schema)
         assert table.group_by(list(spec.key)).aggregate([]).num_rows == table.num_rows
@@ -48,11 +56,11 @@ def test_shares_are_of_each_layer_and_of_all_and_name_every_type():
     rows = {(r["rule"], r["layer"], r["type"]): r for r in tables()["type_shares"]}
     assert len(rows) == 3 * (len(TYPES) + len(TESTED_TYPES))
     row = rows["paper", 0, "text"]
-    assert (row["n"], row["of"], row["share"]) == (2, 4, 0.5)
-    assert 0 < row["low"] < 0.5 < row["high"] < 1
+    assert (row["n"], row["total"], row["share"]) == (2, 4, 0.5)
+    assert 0 < row["ci_low"] < 0.5 < row["ci_high"] < 1
     assert rows["tested", ALL_LAYERS, "text"]["share"] == 2 / 6
     assert rows["tested", 2, "visual"]["n"] == 0
-    assert rows["tested", 2, "visual"]["high"] > 0.3  # Two neurons say little.
+    assert rows["tested", 2, "visual"]["ci_high"] > 0.3  # Two neurons say little.
 
 
 def test_shares_of_a_rule_and_layer_add_up_to_1():
@@ -81,10 +89,10 @@ def test_kappa_of_a_worked_example():
     pairs = {("visual", "visual"): 20, ("visual", "text"): 5}
     pairs |= {("text", "visual"): 10, ("text", "text"): 15}
     row = kappa(pairs)
-    assert (row["n"], row["agreed"], row["by_chance"]) == (50, 0.7, 0.5)
+    assert (row["n"], row["agreement"], row["expected_agreement"]) == (50, 0.7, 0.5)
     assert row["kappa"] == pytest.approx(0.4)
     # The standard error is sqrt(0.7 * 0.3 / 50) / 0.5 = 0.1296.
-    assert (row["low"], row["high"]) == pytest.approx((0.4 - 0.2540, 0.4 + 0.2540), abs=1e-4)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((0.4 - 0.2540, 0.4 + 0.2540), abs=1e-4)
 
 
 def test_silent_and_undecided_agree_with_unknown():
@@ -100,27 +108,27 @@ def test_without_anything_to_agree_on_there_is_no_kappa():
 
 def test_responses_are_gathered_by_type_where_they_are_known():
     rows = {(r["rule"], r["type"], r["measure"]): r for r in tables()["type_responses"]}
-    visual = rows["paper", "visual", "active_visual"]
+    visual = rows["paper", "visual", "positive_visual"]
     assert (visual["n"], visual["mean"], visual["p50"]) == (
         2,
         pytest.approx(0.2),
         pytest.approx(0.2),
     )
     assert visual["p5"] < visual["p25"] < visual["p75"] < visual["p95"]
-    assert rows["paper", "unknown", "active_visual"]["n"] == 1  # The other's is null.
-    assert ("tested", "silent", "active_visual") not in rows
+    assert rows["paper", "unknown", "positive_visual"]["n"] == 1  # The other's is null.
+    assert ("tested", "silent", "positive_visual") not in rows
 
 
 def test_concepts_are_counted_where_both_roles_name_one():
     rows = {(r["rule"], r["type"]): r for r in tables()["type_concepts"]}
-    assert (rows["tested", "multi-modal"]["n"], rows["tested", "multi-modal"]["of"]) == (1, 1)
-    assert (rows["paper", "text"]["n"], rows["paper", "text"]["of"]) == (0, 1)
+    assert (rows["tested", "multi-modal"]["n"], rows["tested", "multi-modal"]["total"]) == (1, 1)
+    assert (rows["paper", "text"]["n"], rows["paper", "text"]["total"]) == (0, 1)
     nothing = rows["tested", "silent"]
-    assert (nothing["of"], nothing["share"], nothing["low"]) == (0, None, None)
+    assert (nothing["total"], nothing["share"], nothing["ci_low"]) == (0, None, None)
 
 
-def test_favourites_are_the_commonest_first_ones_of_each_type():
-    rows = [(r["rule"], r["type"], r["word"], r["n"]) for r in tables()["type_favourites"]]
+def test_top_words_are_the_commonest_first_ones_of_each_type():
+    rows = [(r["rule"], r["type"], r["word"], r["n"]) for r in tables()["type_top_words"]]
     assert ("paper", "text", "dog", 2) in rows
     assert ("tested", "multi-modal", "cup", 1) in rows
     assert len([row for row in rows if row[:2] == ("paper", "text")]) == 1

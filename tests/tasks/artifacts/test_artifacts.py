@@ -1,7 +1,9 @@
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from neuron_atlas.tasks import artifacts
@@ -10,6 +12,7 @@ from neuron_atlas.tasks.artifacts import (
     MOMENTS,
     SCORES,
     TRACES,
+    OldTableError,
     TableSpec,
     exemplars_spec,
     layer_file,
@@ -52,6 +55,23 @@ def test_files_are_read_as_one_table_in_the_order_given(tmp_path):
     read = read_table([tmp_path / "b", tmp_path / "a"], SPEC)
     assert read["sample_id"].to_pylist() == [0, 1, 2]
     assert read_table([tmp_path / "a"], SPEC, ["size"]).column_names == ["size"]
+
+
+def test_a_table_of_another_version_is_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "things.parquet"
+    pq.write_table(things(1).rename_columns(["sample_id", "state", "size"]), path)
+    said = (
+        f"{path}: no column status: another version of neuron-atlas wrote this table. "
+        "Run the same command again to write it with this version"
+    )
+    for read in (
+        lambda: read_table(path, SPEC),
+        lambda: read_table(path, SPEC, ["status"], sample_ids=[1]),
+        lambda: list(read_batches(path, SPEC)),
+    ):
+        with pytest.raises(OldTableError, match=f"^{re.escape(said)}$"):
+            read()
+    assert read_table(path, SPEC, ["size"]).num_rows == 1
 
 
 def test_no_files_are_an_empty_table():

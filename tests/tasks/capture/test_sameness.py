@@ -90,7 +90,9 @@ def assert_same_moments(first: pa.Table, second: pa.Table) -> None:
 @pytest.fixture(scope="module")
 def described(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Described:
     folder = tmp_path_factory.mktemp("talkative")
-    return describe(subject, Talkative(count=45, seed=6), folder, DescribeSettings(text="given"))
+    return describe(
+        subject, Talkative(count=45, seed=6), folder, DescribeSettings(text_source="given")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,7 @@ def test_the_order_of_the_samples_changes_nothing(subject, described, once, tmp_
 
 
 def test_images_that_are_opened_by_other_threads_change_nothing(captured, once):
-    assert_same(captured(replace(SETTINGS, decoders=3)), once)
+    assert_same(captured(replace(SETTINGS, image_threads=3)), once)
 
 
 def test_a_machine_without_the_compiler_records_the_same(captured, once, monkeypatch):

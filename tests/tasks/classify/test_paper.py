@@ -59,7 +59,7 @@ def typed(
 
 
 def shares(row: Mapping[str, Any]) -> list[float]:
-    return [row[f"p_{name}"] for name in ("visual", "text", "multimodal", "unknown")]
+    return [row[f"share_{name}"] for name in ("visual", "text", "multimodal", "unknown")]
 
 
 VISUAL: Trace = ([OVER_V] * 4, [0.0] * 5)

@@ -79,10 +79,10 @@ def test_no_difference_is_no_evidence_of_both(tmp_path):
 def test_both_roles_must_exceed_the_share_that_is_set(tmp_path):
     weak = even([(100, 1000, 3, 100)])  # Text at 0.3 of the visual rate.
     for background, kind in ((0.2, "multi-modal"), (0.25, "multi-modal"), (0.35, "visual")):
-        rule = RateRule(background=background)
+        rule = RateRule(min_rate_ratio=background)
         assert typed(weak, tmp_path, rule)[0]["type_tested"] == kind
     mirrored = even([(3, 100, 100, 1000)])
-    assert typed(mirrored, tmp_path, RateRule(background=0.35))[0]["type_tested"] == "text"
+    assert typed(mirrored, tmp_path, RateRule(min_rate_ratio=0.35))[0]["type_tested"] == "text"
 
 
 def test_the_test_that_decides_is_a_setting(tmp_path):
@@ -90,8 +90,10 @@ def test_the_test_that_decides_is_a_setting(tmp_path):
     burst = none.copy()
     burst[0, 7] = 500
     one_block = two_levels(burst, none + 1000, none, none + 100)
-    assert typed(one_block, tmp_path, RateRule(decides="block"))[0]["type_tested"] == "undecided"
-    assert typed(one_block, tmp_path, RateRule(decides="exact"))[0]["type_tested"] == "visual"
+    assert (
+        typed(one_block, tmp_path, RateRule(deciding_test="block"))[0]["type_tested"] == "undecided"
+    )
+    assert typed(one_block, tmp_path, RateRule(deciding_test="exact"))[0]["type_tested"] == "visual"
 
 
 def test_the_threshold_is_a_setting(tmp_path):
@@ -231,7 +233,9 @@ def test_by_blocks_a_true_difference_is_found_among_tokens_that_go_together():
 def test_a_neuron_at_its_background_is_seldom_called_multi_modal():
     rng = np.random.default_rng(5)
     samples = 40 * BLOCKS
-    rates = rng.beta(0.3, 2.0, (2, 2000, samples)) * np.array([1.0, RULE.background])[:, None, None]
+    rates = (
+        rng.beta(0.3, 2.0, (2, 2000, samples)) * np.array([1.0, RULE.min_rate_ratio])[:, None, None]
+    )
     visual = rng.binomial(36, rates[0]).reshape(2000, BLOCKS, -1).sum(2)
     text = rng.binomial(18, rates[1]).reshape(2000, BLOCKS, -1).sum(2)
     full = np.full((2000, BLOCKS), samples // BLOCKS)

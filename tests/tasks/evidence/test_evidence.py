@@ -99,7 +99,7 @@ def types(*neurons: int) -> pa.Table:
             "scale": neuron / 2,
             "n_exemplars": len(EXEMPLARS[neuron]),
         }
-        | dict.fromkeys(("p_visual", "p_text", "p_multimodal", "p_unknown"), 0.25)
+        | dict.fromkeys(("share_visual", "share_text", "share_multimodal", "share_unknown"), 0.25)
         for neuron in neurons
     ]
     return pa.Table.from_pylist(rows, schema=NEURON_TYPES.schema)

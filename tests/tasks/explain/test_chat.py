@@ -23,7 +23,7 @@ PRICES = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-01")}
 
 
 def chat(provider: Loopback, **changes: Any) -> Chat:
-    client = ClientSettings(base_url=provider.base_url, first_wait_s=0.01, max_attempts=2)
+    client = ClientSettings(base_url=provider.base_url, backoff_s=0.01, max_attempts=2)
     return replace(Chat(client=client, prices=PRICES), **changes)
 
 

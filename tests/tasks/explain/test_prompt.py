@@ -113,7 +113,7 @@ def test_the_wording_has_a_name_for_what_it_is_made_of():
 
 def test_another_prompt_file_is_another_wording_only_where_it_is_used(monkeypatch):
     before = {render: prompt_hash(render, False) for render in get_args(Render)}
-    monkeypatch.setitem(prompt._PROMPTS, "shown-mask", "another")
+    monkeypatch.setitem(prompt._PROMPTS, "format-mask", "another")
     after = {render: prompt_hash(render, False) for render in get_args(Render)}
     assert [render for render in before if before[render] != after[render]] == ["mask"]
     monkeypatch.setitem(prompt._PROMPTS, "visual", "another")

@@ -16,7 +16,7 @@ def types(*neurons: tuple[int, int, str, float, float]) -> pa.Table:
         named = dict(zip(("visual", "text", "multimodal", "unknown"), shares, strict=True))
         rows.append(
             {"layer": layer, "neuron": neuron, "type": kind, "scale": scale, "n_exemplars": 50}
-            | {f"p_{name}": value for name, value in named.items()}
+            | {f"share_{name}": value for name, value in named.items()}
         )
     return pa.Table.from_pylist(rows, schema=NEURON_TYPES.schema)
 

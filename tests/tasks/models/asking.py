@@ -15,7 +15,7 @@ QUESTION = Request([{"role": "user", "content": "What does the neuron like?"}], 
 
 
 def quick(loopback: Loopback, /, **changes: object) -> ClientSettings:
-    settings = ClientSettings(base_url=loopback.base_url, first_wait_s=0.01, timeout_s=5.0)
+    settings = ClientSettings(base_url=loopback.base_url, backoff_s=0.01, timeout_s=5.0)
     return replace(settings, **changes)  # type: ignore[arg-type]
 
 

@@ -105,7 +105,7 @@ def test_a_wait_that_is_too_long_for_the_request_holds_for_all_others(provider):
     provider.misbehave("429", retry_after="1.5")
 
     async def one_after_the_other() -> None:
-        async with connect(quick(provider, max_wait_s=0.2)) as connection:
+        async with connect(quick(provider, max_backoff_s=0.2)) as connection:
             assert (await connection.ask(QUESTION)).status == "rate_limited"
             assert (await connection.ask(words("And this?"))).status == "ok"
 
@@ -116,7 +116,7 @@ def test_a_wait_that_is_too_long_for_the_request_holds_for_all_others(provider):
 
 def test_waits_grow_up_to_the_limit(provider):
     provider.misbehave("429", times=9)
-    ask(quick(provider, first_wait_s=0.02, max_wait_s=0.08, max_attempts=10))
+    ask(quick(provider, backoff_s=0.02, max_backoff_s=0.08, max_attempts=10))
     times = [request["time"] for request in provider.requests()]
     waits = [later - earlier for earlier, later in pairwise(times)]
     for wait, longest in zip(waits, [0.02, 0.04, *[0.08] * 7], strict=True):

@@ -57,7 +57,7 @@ def test_a_key_in_the_place_of_its_variable_is_refused_without_repeating_it(wron
 )
 def test_a_model_is_served_by_itself_and_by_its_dated_versions_only(served, is_it):
     assert ClientSettings(model="gpt-4o").is_served_by(served) == is_it
-    assert ClientSettings(model="gpt-4o", served_as="gpt-4").is_served_by(served)
+    assert ClientSettings(model="gpt-4o", reply_model_prefix="gpt-4").is_served_by(served)
 
 
 def test_the_key_is_nowhere_but_in_the_request(provider, tmp_path, monkeypatch, caplog):

@@ -66,7 +66,7 @@ def test_an_answer_of_another_model_is_no_answer_but_is_paid_once(provider, tmp_
     assert (answer.status, answer.text) == ("failed", "")
     assert "answered by the model 'another-model-1' instead of 'gpt-4o'" in answer.reason
     # Once it is said that this is its name, what was paid for is used.
-    answer = ask(quick(provider, served_as="another"), account)
+    answer = ask(quick(provider, reply_model_prefix="another"), account)
     assert (answer.status, answer.replayed) == ("ok", True)
     assert len(provider.requests()) == 1
 

@@ -90,7 +90,7 @@ async def _ask(settings: ClientSettings, servers: Any, affinities: Sequence[str]
 
 
 def quick(**changes: Any) -> ClientSettings:
-    return ClientSettings(first_wait_s=0.01, timeout_s=5.0, **changes)
+    return ClientSettings(backoff_s=0.01, timeout_s=5.0, **changes)
 
 
 def first_of(servers: FixedServers, base_url: str) -> str:
@@ -155,7 +155,7 @@ def test_after_no_answer_in_time_the_next_attempts_go_to_another_server(provider
     with answers_nothing(connects=True) as nobody:
         both = FixedServers([nobody, provider.base_url], provider.key)
         affinity = first_of(both, nobody)
-        settings = ClientSettings(first_wait_s=0.01, timeout_s=0.5, max_attempts=2)
+        settings = ClientSettings(backoff_s=0.01, timeout_s=0.5, max_attempts=2)
         answers = asyncio.run(_ask(settings, both, [affinity, affinity]))
     assert [answer.status for answer in answers] == ["ok", "ok"]
     assert [answer.attempts for answer in answers] == [2, 1]

@@ -36,7 +36,7 @@ def neuron_types(*rows: Mapping[str, Any]) -> pa.Table:
     for row in rows:
         shares = row.get("shares", PURE[row["type"]])
         named = dict(zip(("visual", "text", "multimodal", "unknown"), shares, strict=True))
-        defaults = {f"p_{name}": share for name, share in named.items()}
+        defaults = {f"share_{name}": share for name, share in named.items()}
         defaults |= {"n_exemplars": 10, "scale": 2.0}
         whole.append(defaults | {key: row[key] for key in row if key != "shares"})
     return _table(whole, NEURON_TYPES)
@@ -77,12 +77,12 @@ def aggregates(*rows: Mapping[str, Any]) -> pa.Table:
     defaults = {
         "explainer": "dissect", "simulator": "concept", "tokens": "all", "by": "all", "group": "",
         "n": 8, "undefined": 2, "mean": 0.5, "ci_low": 0.4, "ci_high": 0.6, "median": 0.5,
-        "level": None,
+        "max_q": None,
     }  # fmt: skip
     whole = []
     for row in rows:
         for measure in (*MEASURES, BEATS_CONTROL):
-            of_test = {"level": 0.05, "ci_low": None, "ci_high": None}
+            of_test = {"max_q": 0.05, "ci_low": None, "ci_high": None}
             named = of_test if measure == BEATS_CONTROL else {}
             whole.append(defaults | {"measure": measure} | named | dict(row))
     return _table(whole, SCORE_AGGREGATES)

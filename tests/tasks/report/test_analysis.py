@@ -35,8 +35,8 @@ DRAWN = (draw_share_intervals, draw_agreement, draw_densities, draw_responses)
 def analysis_of(types: pa.Table, folder: Path, tested: bool = True) -> Analysis:
     rows = [
         {"layer": row["layer"], "neuron": row["neuron"], "type_tested": KINDS[row["neuron"]][1]}
-        | {"active_visual": 0.1 * row["neuron"], "active_text": 0.5, "concentration": 0.25}
-        | {"favourites": ["<b>dog", "cup"][: row["neuron"]], "same_concept": row["neuron"] == 2}
+        | {"positive_visual": 0.1 * row["neuron"], "positive_text": 0.5, "concentration": 0.25}
+        | {"top_words": ["<b>dog", "cup"][: row["neuron"]], "same_concept": row["neuron"] == 2}
         for row in types.select(["layer", "neuron"]).to_pylist()
     ]
     by_tests = pa.Table.from_pylist(rows, schema=NEURON_TESTS.schema) if tested else None
@@ -65,7 +65,7 @@ def test_densities_are_of_every_neuron_with_its_type_by_tests(analysis):
         "text",
         "visual",
     ]
-    assert analysis.densities.filter(type="multi-modal")["active_visual"].to_list() == [0.2, 0.2]
+    assert analysis.densities.filter(type="multi-modal")["positive_visual"].to_list() == [0.2, 0.2]
 
 
 def test_without_tests_the_types_are_the_papers_and_there_is_no_agreement_to_show(tmp_path):
@@ -86,7 +86,7 @@ def test_the_share_of_every_layer_is_drawn_with_its_interval(analysis):
     assert len(tested.lines) == 4
     (low, high) = paper.collections[1].get_segments()[0][:, 1]
     row = analysis.shares.filter(rule="paper", layer=0, type="visual").to_dicts()[0]
-    assert (low, high) == pytest.approx((row["low"], row["high"]))
+    assert (low, high) == pytest.approx((row["ci_low"], row["ci_high"]))
 
 
 def test_the_agreement_says_every_count_and_kappa(analysis):

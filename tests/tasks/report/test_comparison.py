@@ -21,7 +21,7 @@ def blank(schema: pa.Schema) -> dict[str, Any]:
 def shares(layer: int, *of_types: float) -> pa.Table:
     rows = [
         blank(TYPE_SHARES.schema)
-        | {"rule": rule, "layer": at, "type": kind, "share": share, "of": 100}
+        | {"rule": rule, "layer": at, "type": kind, "share": share, "total": 100}
         for rule, off in (("paper", 0.0), ("tested", 0.5))
         for at in (layer, ALL_LAYERS)
         for kind, share in zip(TYPES, [one + off for one in of_types], strict=True)
@@ -34,7 +34,7 @@ def aggregates(layer: int, correlation: float, control: float, explainer: str) -
         blank(SCORE_AGGREGATES.schema)
         | {"explainer": explainer, "simulator": "concept", "tokens": tokens}
         | {"by": by, "group": group, "measure": measure, "n": 30, "mean": mean + off}
-        | {"ci_low": mean - 0.1, "ci_high": mean + 0.1, "median": mean, "level": 0.05}
+        | {"ci_low": mean - 0.1, "ci_high": mean + 0.1, "median": mean, "max_q": 0.05}
         for tokens, off in (("all", 0.0), ("visual", 9.0))
         for by, group in (("all", ""), ("layer", str(layer)), ("type", "text"))
         for measure, mean in (("correlation", correlation), ("control_other", control))

@@ -15,7 +15,7 @@ APP = Path(__file__).parents[3] / "tasks" / "report" / "site" / "app"
 ROW = {"layer": 3, "neuron": 17, "correlation": 0.62, "control_other": 0.31, "margin_low": 0.22}
 WHOLE = ROW | {
     "margin_high": 0.4, "q": 0.003, "control_empty": 0.1, "control_blind": 0.2,
-    "spearman": 0.5, "detection_auc": 0.9,
+    "spearman": 0.5, "detection_auroc": 0.9,
 }  # fmt: skip
 CLEAR = (
     "clear: 0.62, 0.31 above the best control, another neuron\N{RIGHT SINGLE QUOTATION MARK}s "
@@ -23,8 +23,8 @@ CLEAR = (
 )
 RESPONSES = [
     {
-        "rule": "paper", "type": "visual", "n": 1, "share": 0.5, "low": 0.1, "high": 0.9,
-        "medians": {}, "concept": {"n": 0, "of": 0}, "words": [],
+        "rule": "paper", "type": "visual", "n": 1, "share": 0.5, "ci_low": 0.1, "ci_high": 0.9,
+        "medians": {}, "concept": {"n": 0, "total": 0}, "words": [],
     }
 ]  # fmt: skip
 

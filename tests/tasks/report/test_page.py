@@ -131,8 +131,8 @@ def test_a_score_stands_beside_all_its_controls_and_its_parts(render):
                 "spearman": 0.55,
                 "auroc": 0.91,
                 "explained_variance": 0.37,
-                "detection_auc": 0.88,
-                "detection_auc_other": 0.49,
+                "detection_auroc": 0.88,
+                "detection_auroc_other": 0.49,
                 "balanced_accuracy": 0.81,
             },
             row | {"tokens": "visual", "correlation": 0.71},
@@ -147,7 +147,7 @@ def test_a_score_stands_beside_all_its_controls_and_its_parts(render):
     ) in words
     assert "; visual tokens alone 0.71; text tokens alone no variance" in words
     assert "Spearman 0.55, AUROC of active tokens 0.91, explained variance 0.37" in words
-    assert "AUC 0.88 (control 0.49), balanced accuracy 0.81" in words
+    assert "AUROC 0.88 (control 0.49), balanced accuracy 0.81" in words
     assert len(outline.all("svg", "scale")) == 1
 
 

@@ -80,7 +80,7 @@ def test_the_overview_has_all_neurons_then_types_then_layers_of_each_explainer()
     ]
     assert rows[1]["margin"]["mean"] == 0.5
     assert rows[2]["correlation"]["mean"] == 0.7
-    assert rows[1]["beats_control"]["level"] == 0.05
+    assert rows[1]["beats_control"]["max_q"] == 0.05
 
 
 def test_failures_are_counted_by_reason_and_ok_rows_are_not_failures():

@@ -127,4 +127,4 @@ def test_verdicts_are_counted_for_each_explainer_and_simulator():
 def test_the_level_is_that_of_the_run():
     assert false_discovery_level(aggregates({})) == 0.05
     assert false_discovery_level(aggregates()) is None
-    assert false_discovery_level(pa.table({"level": pa.array([None], pa.float64())})) is None
+    assert false_discovery_level(pa.table({"max_q": pa.array([None], pa.float64())})) is None

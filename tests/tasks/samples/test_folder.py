@@ -115,14 +115,14 @@ def test_a_caption_without_its_image_is_listed_and_missing_when_opened(images):
     assert texts(folder)["zebra.png"] == "striped"
     assert status(folder, "zebra.png") == "missing"
     assert texts(folder)["../x.png"] == "elsewhere"
-    assert status(folder, "../x.png") == "outside"
+    assert status(folder, "../x.png") == "outside_folder"
 
 
 def test_a_linked_image_that_lies_elsewhere_is_listed_and_outside(images, tmp_path):
     Image.new("RGB", (1, 1)).save(tmp_path / "secret.png")
     (images / "link.png").symlink_to(tmp_path / "secret.png")
     assert "link.png" in texts(Folder(str(images)))
-    assert status(Folder(str(images)), "link.png") == "outside"
+    assert status(Folder(str(images)), "link.png") == "outside_folder"
 
 
 def test_a_linked_caption_that_lies_elsewhere_is_not_read(images, tmp_path):

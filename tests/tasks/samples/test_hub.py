@@ -229,7 +229,13 @@ def test_paths_in_the_table_are_read_below_the_dataset_only(tmp_path):
     assert source.open_image("0").sha256 == sha256("lime")
     (tmp_path / "caches" / "no.png").write_bytes(png("red"))
     statuses = [bad(source, str(number)).status for number in range(1, 6)]
-    assert statuses == ["outside", "outside", "outside", "missing", "outside"]
+    assert statuses == [
+        "outside_folder",
+        "outside_folder",
+        "outside_folder",
+        "missing",
+        "outside_folder",
+    ]
 
 
 def test_images_in_the_librarys_cache_are_read(tmp_path):

@@ -135,7 +135,7 @@ def test_paths_that_leave_the_folder_are_outside(source, images, tmp_path):
         "../nowhere.png",
     ):
         outside = bad(source([row()]), image)
-        assert outside.status == "outside", image
+        assert outside.status == "outside_folder", image
         assert str(tmp_path) not in outside.reason.replace(image, "")
 
 
@@ -150,7 +150,7 @@ def test_the_folder_itself_may_be_a_link(source, images, tmp_path):
     annotations = source([row()]).annotations
     linked = LlavaJson(annotations, str(tmp_path / "linked"))
     assert linked.open_image("a.png").pixels.size == (4, 3)
-    assert bad(linked, "../detail.json").status == "outside"
+    assert bad(linked, "../detail.json").status == "outside_folder"
 
 
 def test_a_loop_of_links_is_missing(source, images):

@@ -96,7 +96,7 @@ def test_a_sample_of_text_only_is_good_and_has_no_size():
     assert (row["width"], row["height"]) == (None, None)
 
 
-@pytest.mark.parametrize("status", ["missing", "unreadable", "oversized", "outside"])
+@pytest.mark.parametrize("status", ["missing", "unreadable", "oversized", "outside_folder"])
 def test_a_bad_image_is_a_row_with_its_reason_and_no_size(status):
     (row,) = rows([SampleRecord("a", (status,), "some text")])
     assert (row["status"], row["reason"]) == (status, f"it is {status}")
@@ -180,13 +180,13 @@ def test_the_bad_share_counts_whatever_is_not_ok():
 
 
 def test_the_first_bad_samples_are_told_in_a_line_each():
-    statuses = ["fine", "missing", "fine", "outside", "crash"]
+    statuses = ["fine", "missing", "fine", "outside_folder", "crash"]
     samples = scanned(
         [SampleRecord(f"id-{n}", (status,), "") for n, status in enumerate(statuses)]
     )[0]
     assert first_bad(samples, 2) == [
         "id-1: missing: it is missing",
-        "id-3: outside: it is outside",
+        "id-3: outside_folder: it is outside_folder",
     ]
     assert len(first_bad(samples)) == 3
 
@@ -216,9 +216,9 @@ def test_a_folder_with_every_kind_of_trouble_is_scanned_to_the_end(tmp_path):
         "fine.png": "ok",
         "large.png": "oversized",
         "broken.png": "unreadable",
-        "link.png": "outside",
+        "link.png": "outside_folder",
         "absent.png": "missing",
-        "../up.png": "outside",
+        "../up.png": "outside_folder",
         "bare.png": "empty_text",
     }
 

@@ -6,7 +6,7 @@ from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, SCORES, write_table
 from neuron_atlas.tasks.score.aggregate import MEASURES, aggregate_scores
 from neuron_atlas.tasks.score.settings import ScoreSettings
 
-SETTINGS = ScoreSettings(resamples=400, q=0.1)
+SETTINGS = ScoreSettings(resamples=400, max_q=0.1)
 
 
 def scores(**columns) -> pa.Table:
@@ -83,7 +83,7 @@ def test_one_neuron_has_no_interval():
 def test_the_share_that_beats_its_controls_is_of_those_tested_at_the_stated_q():
     table = scores(correlation=[0.5] * 4, q=[0.01, 0.1, 0.11, None])
     row = gathered(table, measure="beats_control")[""]
-    assert (row["n"], row["undefined"], row["level"]) == (3, 1, 0.1)
+    assert (row["n"], row["undefined"], row["max_q"]) == (3, 1, 0.1)
     assert row["mean"] == pytest.approx(2 / 3)
 
 

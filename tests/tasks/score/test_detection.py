@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from neuron_atlas.tasks.score.detection import balanced_accuracy, detection_auc, find_threshold
+from neuron_atlas.tasks.score.detection import balanced_accuracy, detection_auroc, find_threshold
 
 
 def one(strength, exemplar) -> tuple[np.ndarray, np.ndarray]:
@@ -11,7 +11,7 @@ def one(strength, exemplar) -> tuple[np.ndarray, np.ndarray]:
 
 def test_auc_is_the_share_of_pairs_in_which_the_exemplar_is_stronger():
     # Exemplars 3 and 1 against 1 and 0: won, won, drawn, won.
-    assert detection_auc(*one([3, 1, 1, 0], [1, 1, 0, 0])).tolist() == [3.5 / 4]
+    assert detection_auroc(*one([3, 1, 1, 0], [1, 1, 0, 0])).tolist() == [3.5 / 4]
 
 
 def test_auc_is_mann_whitneys_for_many_neurons_at_once():
@@ -22,7 +22,7 @@ def test_auc_is_mann_whitneys_for_many_neurons_at_once():
         mannwhitneyu(row[mark], row[~mark]).statistic / 48
         for row, mark in zip(strength, exemplar, strict=True)
     ]
-    assert detection_auc(strength, exemplar) == pytest.approx(expected)
+    assert detection_auroc(strength, exemplar) == pytest.approx(expected)
 
 
 def test_the_threshold_lies_half_way_where_the_calibration_samples_part():
@@ -41,13 +41,13 @@ def test_the_threshold_is_not_of_the_scored_samples():
     """A simulator whose level shifts between the two sets of samples is not helped."""
     threshold = find_threshold(*one([0, 1, 4, 5], [0, 0, 1, 1]))
     strength, exemplar = one([10, 11, 14, 15], [0, 0, 1, 1])
-    assert detection_auc(strength, exemplar) == 1
+    assert detection_auroc(strength, exemplar) == 1
     assert balanced_accuracy(strength, exemplar, threshold) == 0.5
 
 
 def test_who_says_the_same_of_all_is_at_chance():
     strength, exemplar = one([1, 1, 1, 1], [1, 1, 0, 0])
-    assert detection_auc(strength, exemplar) == 0.5
+    assert detection_auroc(strength, exemplar) == 0.5
     assert balanced_accuracy(strength, exemplar, find_threshold(strength, exemplar)) == 0.5
 
 
@@ -57,7 +57,7 @@ def test_who_says_the_same_of_all_is_at_chance():
 )
 def test_without_both_kinds_or_a_strength_it_is_undefined(strength, exemplar):
     given = one(strength, exemplar)
-    assert np.isnan(detection_auc(*given)).all()
+    assert np.isnan(detection_auroc(*given)).all()
     assert np.isnan(find_threshold(*given)).all()
     assert np.isnan(balanced_accuracy(*given, np.array([1.0]))).all()
 
@@ -65,7 +65,7 @@ def test_without_both_kinds_or_a_strength_it_is_undefined(strength, exemplar):
 def test_samples_without_a_strength_do_not_count():
     without = one([np.nan, 3, 5, np.nan, 1, 4], [1, 1, 1, 0, 0, 0])
     counting = one([3, 5, 1, 4], [1, 1, 0, 0])
-    assert detection_auc(*without) == detection_auc(*counting) == 3 / 4
+    assert detection_auroc(*without) == detection_auroc(*counting) == 3 / 4
     assert find_threshold(*without) == find_threshold(*counting) == 2
     threshold = np.array([2.0])
     assert (

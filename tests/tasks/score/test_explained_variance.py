@@ -16,30 +16,30 @@ def pooled(x, y):
 
 def explained(x, y, calibration_x, calibration_y) -> tuple[float, float]:
     line = calibrate(*pooled(calibration_x, calibration_y))
-    centred, uncentred = explained_variance(*pooled(x, y), *line)
-    return float(centred), float(uncentred)
+    centered, uncentered = explained_variance(*pooled(x, y), *line)
+    return float(centered), float(uncentered)
 
 
-def test_centred_and_uncentred_by_hand():
+def test_centered_and_uncentered_by_hand():
     """Calibrated on a line of slope 1 through 0, the squared errors are 0, 0, 1, 0, 1."""
-    centred, uncentred = explained(REAL, PREDICTED, [0, 1], [0, 1])
-    assert centred == pytest.approx(1 - 2 / 10)
-    assert uncentred == pytest.approx(1 - 2 / 55)
+    centered, uncentered = explained(REAL, PREDICTED, [0, 1], [0, 1])
+    assert centered == pytest.approx(1 - 2 / 10)
+    assert uncentered == pytest.approx(1 - 2 / 55)
 
 
 def test_whoever_predicts_the_mean_explains_nothing_about_it_but_much_about_zero():
     """A slope of nearly 0 leaves the calibration's mean, which here is that of the activations."""
-    centred, uncentred = explained(REAL, PREDICTED, [3, 3, 3], [0, 1, 2])
-    assert centred == pytest.approx(0)
-    assert uncentred == pytest.approx(1 - 10 / 55)
+    centered, uncentered = explained(REAL, PREDICTED, [3, 3, 3], [0, 1, 2])
+    assert centered == pytest.approx(0)
+    assert uncentered == pytest.approx(1 - 10 / 55)
 
 
 def test_whoever_is_off_by_a_level_is_worse_than_the_mean_and_still_looks_good_about_zero():
     """The calibration's mean is 4 where that of the activations is 3: to their squared deviations,
     10, it adds 5. R^2 is 1 - 15 / 10; the measure of Bills et al. is 1 - (15 / 5) / (55 / 5)."""
-    centred, uncentred = explained(REAL, PREDICTED, [4, 4, 4], [0, 1, 2])
-    assert centred == pytest.approx(-0.5)
-    assert uncentred == pytest.approx(1 - 3 / 11)
+    centered, uncentered = explained(REAL, PREDICTED, [4, 4, 4], [0, 1, 2])
+    assert centered == pytest.approx(-0.5)
+    assert uncentered == pytest.approx(1 - 3 / 11)
 
 
 def test_a_prediction_in_other_units_is_worth_as_much_once_calibrated():
@@ -61,8 +61,8 @@ def test_an_explanation_that_says_the_opposite_explains_nothing():
     """In-sample calibration would turn r = -1 into an explained variance of 1."""
     line = calibrate(*pooled(REAL, -REAL))
     assert [float(part) for part in line] == pytest.approx([3, 0])
-    centred, _ = explained(REAL, -REAL, REAL, -REAL)
-    assert centred == pytest.approx(0)
+    centered, _ = explained(REAL, -REAL, REAL, -REAL)
+    assert centered == pytest.approx(0)
 
 
 def test_the_line_is_that_of_least_squares():

@@ -58,14 +58,14 @@ def simulated(
                 "neuron": neuron,
                 "explainer": "dissect",
                 "simulator": "concept",
-                "claim": claim,
-                "claim_neuron": neuron,
+                "explanation": claim,
+                "explanation_neuron": neuron,
                 "sample_id": sample_id if ok else -1,
-                "draw": "random" if sample_id % 2 else "exemplar",
+                "stratum": "random" if sample_id % 2 else "exemplar",
                 "purpose": "scorer",
                 "visual": visual.astype(np.float16) if ok else [],
                 "text": text.astype(np.float16) if ok else [],
-                "detected": None,
+                "sample_prediction": None,
                 "estimator": "",
                 "status": status,
                 "reason": "" if ok else "because",
@@ -181,7 +181,7 @@ def test_explained_variance_is_calibrated_on_the_calibration_samples():
     slope, intercept = np.polyfit(*sides(aside)[::-1], 1)
     missed = np.square(x - intercept - slope * y).sum()
     assert row["explained_variance"] == pytest.approx(1 - missed / np.square(x - x.mean()).sum())
-    assert row["explained_variance_uncentred"] == pytest.approx(1 - missed / np.square(x).sum())
+    assert row["explained_variance_uncentered"] == pytest.approx(1 - missed / np.square(x).sum())
     assert row["n_calibration"] == len(ASIDE)
     in_sample = row["correlation"] ** 2
     assert row["explained_variance"] < in_sample
@@ -196,32 +196,32 @@ def test_detection_is_by_the_peak_of_the_predicted_trace():
         row["text"] = np.full(len(row["text"]), 9.0 * (row["sample_id"] in (1, 3, 4)), np.float16)
         row["visual"] = np.full(4, float(row["sample_id"] % 2 == 0), np.float16)
     whole, visual, text = scored([*own, *simulated("other")])
-    assert visual["detection_auc"] == 1
+    assert visual["detection_auroc"] == 1
     # Exemplars 0, 9, 0 against 9, 9, 0: one half of the ties, and 9 beats 0.
-    assert text["detection_auc"] == pytest.approx((2 * 0.5 + 1 + 2 * 0.5) / 9)
+    assert text["detection_auroc"] == pytest.approx((2 * 0.5 + 1 + 2 * 0.5) / 9)
     # Peaks 1, 9, 1 against 9, 9, 0.
-    assert whole["detection_auc"] == pytest.approx((1 + 2 * 0.5 + 1 + 1) / 9)
-    assert whole["detection_auc_other"] is not None
+    assert whole["detection_auroc"] == pytest.approx((1 + 2 * 0.5 + 1 + 1) / 9)
+    assert whole["detection_auroc_other"] is not None
 
 
 def test_a_simulators_own_answer_detects_instead_where_it_gives_one_for_every_sample():
     own = simulated("own")
     for row in own:
-        row["detected"] = float(row["sample_id"] % 2 == 0)
+        row["sample_prediction"] = float(row["sample_id"] % 2 == 0)
     whole, visual, _ = scored([*own, *simulated("other")])
-    assert whole["detection_auc"] == 1
-    assert visual["detection_auc"] < 1
-    own[3]["detected"] = None
-    assert over_all([*own, *simulated("other")])[0]["detection_auc"] < 1
+    assert whole["detection_auroc"] == 1
+    assert visual["detection_auroc"] < 1
+    own[3]["sample_prediction"] = None
+    assert over_all([*own, *simulated("other")])[0]["detection_auroc"] < 1
 
 
 def test_balanced_accuracy_is_by_a_threshold_of_the_calibration_samples():
     own, aside = simulated("own"), simulated("own", 1.0, ASIDE, purpose="calibration")
     for row in (*own, *aside):
-        row["detected"] = float(row["sample_id"] % 2 == 0)
+        row["sample_prediction"] = float(row["sample_id"] % 2 == 0)
     (row,) = over_all([*own, *simulated("other"), *aside])
     assert row["balanced_accuracy"] == 1
-    own[0]["detected"] = 0.1
+    own[0]["sample_prediction"] = 0.1
     (row,) = over_all([*own, *simulated("other"), *aside])
     assert row["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
 
@@ -380,14 +380,14 @@ def wordless(*ids: int) -> tuple[list[dict], Evidence]:
 def test_detection_is_over_the_samples_that_have_such_tokens():
     rows, neuron = wordless(2)
     _, visual, text = scored(rows, neuron)
-    assert visual["detection_auc"] is not None
+    assert visual["detection_auroc"] is not None
     peaks = {row["sample_id"]: max(row["text"]) for row in rows[:6] if len(row["text"])}
     pairs = [(peaks[one], peaks[other]) for one in (0, 4) for other in (1, 3, 5)]
-    assert text["detection_auc"] == pytest.approx(np.mean([one > other for one, other in pairs]))
+    assert text["detection_auroc"] == pytest.approx(np.mean([one > other for one, other in pairs]))
     rows, neuron = wordless(0, 2, 4)
     _, visual, text = scored(rows, neuron)
-    assert visual["detection_auc"] is not None
-    assert (text["status"], text["detection_auc"]) == ("ok", None)
+    assert visual["detection_auroc"] is not None
+    assert (text["status"], text["detection_auroc"]) == ("ok", None)
     assert "no detection: no exemplar, or no random sample, has such tokens" in text["reason"]
 
 
@@ -454,7 +454,7 @@ def test_a_simulator_that_leaves_out_tokens_that_no_sample_has_leaves_out_nothin
 
 
 def by_hand_visual(rows: list[dict]) -> float:
-    return by_hand([row for row in rows if row["claim"] == "own"], "visual")
+    return by_hand([row for row in rows if row["explanation"] == "own"], "visual")
 
 
 @pytest.mark.parametrize("claim", ["own", "other"])

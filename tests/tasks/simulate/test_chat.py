@@ -30,7 +30,7 @@ SHOWS_RED = (0, 3, 6, 9)
 
 
 def chat(provider: Loopback, **changes: Any) -> ChatSimulator:
-    client = ClientSettings(base_url=provider.base_url, first_wait_s=0.01, max_attempts=2)
+    client = ClientSettings(base_url=provider.base_url, backoff_s=0.01, max_attempts=2)
     return replace(ChatSimulator(client=client, prices=PRICES, grid="full"), **changes)
 
 

@@ -133,7 +133,7 @@ def test_batches_and_company_change_no_prediction(folder, catalog, batch_size):
 def test_an_image_is_looked_at_once_however_many_explanations_are_asked_of_it(
     folder, catalog, looked_at, batch_size
 ):
-    simulator = loaded(folder, batch_size=batch_size, features_gb=0.0)
+    simulator = loaded(folder, batch_size=batch_size, feature_cache_gb=0.0)
     ask(simulator, catalog, *every(catalog, RED, "", BLUE, LONG, "green"))
     assert sum(looked_at) == len(catalog.samples)
 
@@ -146,7 +146,7 @@ def test_what_was_seen_is_kept_for_later_parts_as_far_as_there_is_room(folder, c
     assert sum(looked_at) == len(catalog.samples)
     looked_at.clear()
     of_one = 3 * 65 * 32 * 4 / 1e9  # Layers, positions, width, bytes.
-    narrow = loaded(folder, features_gb=10.5 * of_one)
+    narrow = loaded(folder, feature_cache_gb=10.5 * of_one)
     close(ask(narrow, catalog, *questions), first)
     close(ask(narrow, catalog, *questions), first)
     assert sum(looked_at) == 2 * len(catalog.samples) - 10
@@ -209,7 +209,7 @@ SECOND = Region(1, 2, 1, 0, 0, 40, 20)
 
 
 def by_color(catalog: Catalog, *questions: SimulationRequest) -> list[Prediction]:
-    simulator = HeatMaps(ColorSegmenter(), "clipseg", batch_size=2, features_gb=0.5)  # type: ignore[arg-type]
+    simulator = HeatMaps(ColorSegmenter(), "clipseg", batch_size=2, feature_cache_gb=0.5)  # type: ignore[arg-type]
     return ask(simulator, catalog, *questions)
 
 

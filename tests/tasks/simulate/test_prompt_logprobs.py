@@ -53,9 +53,7 @@ TWO = catalog(circle=TOKENS, wordless=())
 
 
 def lister(provider: Loopback, model: str = "digits-8b", **changes: Any) -> PromptLogprobs:
-    client = ClientSettings(
-        model=model, base_url=provider.base_url, first_wait_s=0.01, max_attempts=2
-    )
+    client = ClientSettings(model=model, base_url=provider.base_url, backoff_s=0.01, max_attempts=2)
     return replace(PromptLogprobs(client=client, prices=PRICES), **changes)
 
 
@@ -86,8 +84,8 @@ def test_what_the_tokenizer_does_to_numbers_decides_the_scale_and_what_stands_fo
     digits, numbers = (lister(provider, model) for model in list(TOKENIZERS)[:2])
     probed = [digits.probe(CallOptions()), numbers.probe(CallOptions())]
     assert [found.estimator for found in probed] == [
-        "expected 0-9, unknown where not told",
-        "expected 0-10, ? where not told",
+        "expected 0-9, unknown as placeholder",
+        "expected 0-10, ? as placeholder",
     ]
     provider.forget()
     for lists, found, top in ((digits, probed[0], 9), (numbers, probed[1], 10)):
@@ -173,7 +171,7 @@ def test_where_nothing_is_sent_every_question_is_one_request(provider, tmp_path)
 
 
 def test_more_alternatives_than_the_server_tells_of_fail_with_what_it_says(provider):
-    (failed,) = simulate(provider, SimulationRequest(CIRCLE, 0), alternatives=21)
+    (failed,) = simulate(provider, SimulationRequest(CIRCLE, 0), top_logprobs=21)
     assert failed.status == "failed"
     assert "greater than max allowed: 20" in failed.reason
 
@@ -193,7 +191,7 @@ def test_a_reply_that_cannot_be_used_is_a_row_with_its_reason(provider, fault):
 
 def test_a_place_at_which_no_number_is_seen_makes_the_row_malformed_and_no_zero(provider):
     """The likeliest of all is another word, and one alternative is all that is told."""
-    (few,) = simulate(provider, SimulationRequest(CIRCLE, 0), alternatives=1)
+    (few,) = simulate(provider, SimulationRequest(CIRCLE, 0), top_logprobs=1)
     assert few.status == "malformed"
     assert few.reason.startswith("no number is among the alternatives at token 1: raise simulate.")
 

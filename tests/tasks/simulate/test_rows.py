@@ -90,29 +90,33 @@ def rows(
 
 def test_every_claim_is_simulated_on_the_same_samples():
     table = rows(evidence([4, 1], [9, 6]))
-    assert [(row["claim"], row["sample_id"], row["draw"]) for row in table] == [
+    assert [(row["explanation"], row["sample_id"], row["stratum"]) for row in table] == [
         (claim, *drawn)
         for claim in ("own", "other", "empty")
         for drawn in ((4, "exemplar"), (1, "exemplar"), (9, "random"), (6, "random"))
     ]
-    claims = {(row["claim"], row["claim_layer"], row["claim_neuron"]) for row in table}
+    claims = {
+        (row["explanation"], row["explanation_layer"], row["explanation_neuron"]) for row in table
+    }
     assert claims == {("own", 2, 5), ("other", 3, 8), ("empty", -1, -1)}
-    said = {claim: {r["text"][0] for r in table if r["claim"] == claim} for claim, _, _ in claims}
+    said = {
+        claim: {r["text"][0] for r in table if r["explanation"] == claim} for claim, _, _ in claims
+    }
     assert said == {"own": {len(OWN.text)}, "other": {len(OTHER.text)}, "empty": {0}}
     assert {row["purpose"] for row in table} == {"scorer"}
 
 
 def test_exemplars_and_random_samples_are_one_to_one():
     for exemplars, random in (([1, 2], [7, 8, 9, 10]), ([1, 2, 4, 5], [7, 8])):
-        own = [row for row in rows(evidence(exemplars, random)) if row["claim"] == "own"]
-        assert [row["draw"] for row in own] == ["exemplar", "exemplar", "random", "random"]
+        own = [row for row in rows(evidence(exemplars, random)) if row["explanation"] == "own"]
+        assert [row["stratum"] for row in own] == ["exemplar", "exemplar", "random", "random"]
 
 
 def test_the_own_claim_alone_is_simulated_on_the_calibration_samples_too():
     aside = [evidence([20], [21, 22]), evidence([24], [25], neuron=6)]
     table = rows(evidence([4], [9]), aside=aside)
     calibration = [row for row in table if row["purpose"] == "calibration"]
-    assert [(row["claim"], row["draw"]) for row in calibration] == [
+    assert [(row["explanation"], row["stratum"]) for row in calibration] == [
         ("own", "exemplar"),
         ("own", "random"),
     ]
@@ -126,7 +130,7 @@ def test_no_question_is_asked_twice_and_all_come_at_once():
     same = {(2, number): OWN for number in (5, 6)} | {(2, 7): OTHER}
     table = simulate_neurons(echo, "dissect", seen, [], same, {}, Catalog({}), CallOptions())
     assert len(echo.asked) == len(set(echo.asked)) == 3 * 4
-    empty = [row for row in table.to_pylist() if row["claim"] == "empty"]
+    empty = [row for row in table.to_pylist() if row["explanation"] == "empty"]
     assert len(empty) == 3 * 4
     assert all(row["status"] == "ok" for row in empty)
 
@@ -135,7 +139,7 @@ def test_predictions_are_kept_with_how_they_were_made(tmp_path):
     row = rows(evidence([4], [9]))[0]
     assert row["visual"] == [np.float16(4 / 7)] * 2
     assert (row["estimator"], row["status"], row["reason"]) == ("echoed", "ok", "")
-    assert row["detected"] == 4
+    assert row["sample_prediction"] == 4
     assert (row["explainer"], row["simulator"], row["layer"], row["neuron"]) == (
         "dissect",
         "echo",
@@ -172,16 +176,16 @@ def test_a_failed_prediction_is_a_row_with_its_reason_and_no_trace(sample_id, st
 )
 def test_a_neuron_that_cannot_be_simulated_is_one_row_that_says_why(seen, own, status, reason):
     (row,) = rows(seen, own=own)
-    assert (row["claim"], row["status"]) == ("own", status)
+    assert (row["explanation"], row["status"]) == ("own", status)
     assert row["reason"].startswith(reason)
-    assert (row["claim_layer"], row["claim_neuron"], row["sample_id"]) == (-1, -1, -1)
+    assert (row["explanation_layer"], row["explanation_neuron"], row["sample_id"]) == (-1, -1, -1)
     assert row["visual"] == row["text"] == []
 
 
 def test_a_neuron_without_a_control_is_simulated_and_says_so():
     table = rows(evidence([1], [2]), other=None)
     assert [row["status"] for row in table] == ["ok"] * 4 + ["no_control"]
-    assert table[-1]["claim"] == "other"
+    assert table[-1]["explanation"] == "other"
     assert table[-1]["reason"] == "no other neuron has a different explanation"
 
 
@@ -196,7 +200,7 @@ def test_a_role_that_a_simulator_says_nothing_of_is_no_list_of_zeros(monkeypatch
     monkeypatch.setitem(ODD, 4, {"text": None})
     table = rows(evidence([4], [6]))
     assert [row["status"] for row in table] == ["ok"] * len(table)
-    assert {row["sample_id"]: row["text"] for row in table if row["claim"] == "own"} == {
+    assert {row["sample_id"]: row["text"] for row in table if row["explanation"] == "own"} == {
         4: None,
         6: [len(OWN.text)],
     }

@@ -17,8 +17,8 @@ from neuron_atlas.tasks.subject.settings import DescribeSettings
 from tests.one_process import describe
 
 SCENES = Scenes(count=9, seed=77)
-GIVEN = DescribeSettings(text="given")
-GENERATED = DescribeSettings(text="generated", max_new_tokens=80)
+GIVEN = DescribeSettings(text_source="given")
+GENERATED = DescribeSettings(text_source="generated", max_new_tokens=80)
 PICTURE = Image.new("RGB", (40, 30), (0, 0, 255))
 
 
@@ -69,7 +69,7 @@ def test_the_subjects_own_answer_is_the_same_however_images_are_batched(subject)
 
 def test_an_answer_that_is_cut_says_so(subject):
     image = SCENES.open_image("77/0").pixels
-    settings = DescribeSettings(text="generated", max_new_tokens=5)
+    settings = DescribeSettings(text_source="generated", max_new_tokens=5)
     (row,) = describe_samples(subject, [{"sample_id": 3, "text": ""}], [[image]], settings)
     assert (row["sample_id"], row["status"], row["n_text"]) == (3, "truncated", 5)
     assert row["reason"] == "the answer reached describe.max_new_tokens"
@@ -78,7 +78,7 @@ def test_an_answer_that_is_cut_says_so(subject):
 def test_every_usable_sample_of_a_file_gets_a_row_and_progress_is_told(subject, tmp_path):
     described = describe(subject, SCENES, tmp_path, GENERATED)
     counted: list[int] = []
-    settings = DescribeSettings(text="generated", max_new_tokens=80, batch_size=4)
+    settings = DescribeSettings(text_source="generated", max_new_tokens=80, batch_size=4)
     describe_part(
         subject, tmp_path / "samples.parquet", SCENES, settings, tmp_path / "again", counted.append
     )

@@ -189,4 +189,7 @@ def test_a_cluster_that_grows_is_waited_for_until_it_has_its_gpus(no_ray, monkey
     with cluster(ClusterSettings(address="auto", gpus=2)):
         assert next(gpus, None) is None
     assert asked == [{"bundles": [{"GPU": 1}, {"GPU": 1}]}]
-    assert "cluster    0 of 2 GPUs available (cluster.gpus); waiting" in capsys.readouterr().err
+    assert (
+        "cluster    0 of 2 GPUs available (cluster.autoscale_gpus); waiting"
+        in capsys.readouterr().err
+    )

@@ -32,7 +32,7 @@ def _told_of_another_model() -> str:
     return model.check_answer(Answer("ok", model="another")).reason
 
 
-TOP = "analyse, capture, classify, cluster, data, describe, explain, local, out, report, score"
+TOP = "analyse, capture, classify, cluster, data, describe, explain, local_dir, out, report, score"
 
 
 def complaint(*overrides: str) -> str:
@@ -61,12 +61,16 @@ def complaints(*overrides: str) -> list[str]:
     [
         (["captur.layers=1"], "captur: no such setting", TOP),
         (["colour=red"], "colour: no such setting", TOP),
-        (["capture.layer=1"], "capture.layer: no such setting", "host_memory_gb, layers, peak"),
+        (
+            ["capture.layer=1"],
+            "capture.layer: no such setting",
+            "host_memory_gb, image_threads, layers",
+        ),
         (["data.path=x"], "data.path: no such setting", "count, max_bad_share, seed, size"),
         (["explain.neurons.number=3"], "explain.neurons.number: no such setting", "count, only"),
         (["capture.top_n.most=3"], "capture.top_n", "batch_size"),
         (["explain.client.model=x"], "explain.client: no such setting", "max_failed_share, min_s"),
-        (["+capture.colour=1"], "capture.colour: no such setting", "batch_size, decoders"),
+        (["+capture.colour=1"], "capture.colour: no such setting", "batch_size, device_memory_gb"),
         (["~capture.top_n", "capture.top_n=3"], "capture.top_n", "batch_size"),
         (["client=openai"], "client: no such setting", TOP),
     ],
@@ -307,7 +311,7 @@ def test_the_remedy_for_a_model_without_a_price_can_be_given_as_it_is_printed(mo
             str(from_reply(404, {}, "gpt-4o", "KEY", "explain")),
             "explain.client.base_url=http://127.0.0.1:1/v1",
         ),
-        (_told_of_another_model(), "explain.client.served_as=another"),
+        (_told_of_another_model(), "explain.client.reply_model_prefix=another"),
         (
             str(from_reply(404, {}, "gpt-4o", "KEY", "simulate")),
             "simulate.client.base_url=http://127.0.0.1:1/v1",

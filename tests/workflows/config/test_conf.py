@@ -21,7 +21,7 @@ from neuron_atlas.workflows.config.reader import read_settings
 from neuron_atlas.workflows.config.settings import Settings
 from tests.workflows.runs import composed
 
-SHARED = ("client", "common", "prices", "served", "servers")
+SHARED = ("client", "common", "prices", "self_hosted", "servers")
 """Groups that other files include."""
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}"
@@ -73,7 +73,7 @@ def test_the_paper_experiment_is_the_papers():
     settings = read_with_mandatory_values("experiment=paper")
     assert settings.subject.model == "llava-hf/llava-1.5-7b-hf"
     assert type(settings.data.source).__name__ == "LlavaJson"
-    assert settings.describe.text == "generated"
+    assert settings.describe.text_source == "generated"
     assert settings.capture.layers is None
     assert (settings.capture.top_n, settings.capture.hook_point) == (50, "gate")
     rule = settings.classify.rule

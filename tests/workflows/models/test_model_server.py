@@ -79,9 +79,9 @@ def test_calls_wait_for_a_server_that_is_started_again(
 
 
 def test_calls_wait_for_a_restart_no_longer_than_start_s(tmp_path: Path) -> None:
-    with running(tiny(start_s=30.0), tmp_path / "log") as server:
+    with running(tiny(start_timeout_s=30.0), tmp_path / "log") as server:
         asyncio.run(server.ready())
-        server._settings = tiny(start_s=0.05)
+        server._settings = tiny(start_timeout_s=0.05)
         os.kill(said(tmp_path / "log")[-1], signal.SIGSTOP)
         server.mark_unreachable(server.choose(""))
         with pytest.raises(
@@ -159,7 +159,7 @@ def test_a_server_whose_port_was_taken_in_the_meantime_is_started_again_at_anoth
     ("settings", "message"),
     [
         (tiny("--fail", "no such weights"), "server 0 ended with status 1 before it answered; "),
-        (tiny("--deaf", start_s=0.2), "server 0 did not answer within 0.2 s; its log "),
+        (tiny("--deaf", start_timeout_s=0.2), "server 0 did not answer within 0.2 s; its log "),
     ],
 )
 def test_a_server_that_never_answers_stops_the_run(
@@ -183,7 +183,7 @@ def test_a_server_gets_its_key_and_settings_by_its_environment_and_none_of_ours(
     monkeypatch.setenv("TAKEN", "away")
     command = (sys.executable, str(TINY), "{port}")
     environment = {"TAKEN": None, "CORE": "core-{number}"}
-    settings = ServersSettings(command, environment=environment, stop_s=0.3)
+    settings = ServersSettings(command, environment=environment, stop_timeout_s=0.3)
     with running(settings, tmp_path / "log") as server:
         asyncio.run(server.ready())
         url = server.choose("").replace("/v1", "/environment")

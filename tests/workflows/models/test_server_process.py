@@ -23,7 +23,7 @@ _PATIENCE_S = 60.0
 
 def tiny(*words: str, **settings: object) -> ServersSettings:
     command = (sys.executable, str(TINY), "{port}", *words)
-    return ServersSettings(command, stop_s=0.3, **settings)  # type: ignore[arg-type]
+    return ServersSettings(command, stop_timeout_s=0.3, **settings)  # type: ignore[arg-type]
 
 
 def launch(log: Path, port: int, *words: str) -> ServerProcess:

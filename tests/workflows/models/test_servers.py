@@ -28,7 +28,7 @@ from tests.workflows.models.test_server_process import TINY, gone, said, wait_un
 
 def tiny(*words: str, **settings: Any) -> ServersSettings:
     command = (sys.executable, str(TINY), "{port}", *words)
-    return ServersSettings(command, stop_s=1.0, **settings)
+    return ServersSettings(command, stop_timeout_s=1.0, **settings)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ MODEL = "gpt-4o"
 _PATIENCE_S = 120.0
 _TO_END_S = 150.0
 """Ray's processes wait a minute for a GCS that was killed to come back, before they end."""
-_STEADY = ["layer", "neuron", "claim", "sample_id", "purpose", "visual", "text", "status"]
+_STEADY = ["layer", "neuron", "explanation", "sample_id", "purpose", "visual", "text", "status"]
 
 
 def overrides(out: Path, logs: Path, *more: str) -> list[str]:

@@ -105,7 +105,9 @@ def test_a_second_program_with_the_same_local_folder_is_refused_in_a_line(tmp_pa
     local = str(tmp_path / "own")
     with (
         opened_store(str(tmp_path / "one"), local),
-        pytest.raises(ConfigError, match=r"^local: another run is writing to '.*own'; wait for it"),
+        pytest.raises(
+            ConfigError, match=r"^local_dir: another run is writing to '.*own'; wait for it"
+        ),
         opened_store(str(tmp_path / "two"), local),
     ):
         pass
@@ -119,7 +121,7 @@ def test_a_second_program_with_the_same_local_folder_is_refused_in_a_line(tmp_pa
         ("ssh://host/x", None, "out: ssh:// is not a supported object store"),
         ("s3://", None, "out: 's3://' has no bucket"),
         ("/proc/nothing", None, "out: cannot write below '/proc/nothing'"),
-        (".", "/proc/nothing", "local: cannot write below '/proc/nothing'"),
+        (".", "/proc/nothing", "local_dir: cannot write below '/proc/nothing'"),
     ],
 )
 def test_a_wrong_place_is_refused_in_a_line(tmp_path, monkeypatch, out, local, said):

@@ -153,7 +153,7 @@ def test_a_setting_of_one_explainer_leaves_the_other_as_it_was():
         "cluster.address=10.0.0.1:6379",
         "cluster.cpus=7",
         "cluster.actors=3",
-        "cluster.threads=2",
+        "cluster.threads_per_actor=2",
         "tracking.experiment=another",
         "tracking.run_name=another",
         "out=elsewhere",

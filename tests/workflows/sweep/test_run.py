@@ -187,7 +187,7 @@ def test_an_interruption_ends_the_sweep_and_keeps_what_was_finished(
     assert "sweep      1 of 4 jobs finished" in said
     parent, _ = logged(shared_mlflow, "interrupted")
     assert parent.info.status == "KILLED"
-    assert parent.data.metrics["sweep/jobs_not_begun"] == 2
+    assert parent.data.metrics["sweep/jobs_not_started"] == 2
 
 
 def test_where_the_shared_capture_fails_each_job_is_tried_by_itself(stage, sweep, capsys):

@@ -41,7 +41,7 @@
     const further = [
       measured("Spearman", score.spearman), measured("AUROC of active tokens", score.auroc),
       measured("explained variance", score.explained_variance),
-      measured("exemplars against random samples: AUC", score.detection_auc),
+      measured("exemplars against random samples: AUROC", score.detection_auroc),
       measured("balanced accuracy", score.balanced_accuracy),
     ].filter(Boolean);
     return h("div", { class: "score" }, Atlas.scoreScale(score), h("div", {}, verdict(score),

@@ -42,10 +42,10 @@
       Atlas.reading("histogram"),
       h("table", {}, h("thead", {}, h("tr", {}, ["Tokens", "Highest", "Mean", "Deviation", "Active"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, rows)),
-      details.favourites.length ? h("p", { class: "word-list" }, h("span", { class: "quiet" }, "Peaks at "),
-        details.favourites.map(([word, share], place) => [place ? ", " : "", foreign("bdi", {}, word), h("span", { class: "quiet" }, ` ${Atlas.percent(share)}`)])) : null,
-      details.seen_words.length ? h("p", { class: "word-list" }, h("span", { class: "quiet" }, "Its images\u2019 texts share "),
-        details.seen_words.map((word, place) => [place ? ", " : "", foreign("bdi", {}, word)])) : null);
+      details.top_words.length ? h("p", { class: "word-list" }, h("span", { class: "quiet" }, "Peaks at "),
+        details.top_words.map(([word, share], place) => [place ? ", " : "", foreign("bdi", {}, word), h("span", { class: "quiet" }, ` ${Atlas.percent(share)}`)])) : null,
+      details.image_words.length ? h("p", { class: "word-list" }, h("span", { class: "quiet" }, "Its images\u2019 texts share "),
+        details.image_words.map((word, place) => [place ? ", " : "", foreign("bdi", {}, word)])) : null);
   };
 
   const tested = (details) => (details.tested ? h("p", { class: "quiet tested" }, "By tests over all tokens: ",

@@ -22,7 +22,7 @@ def test_a_layers_columns_are_its_types_in_the_order_of_neurons(made, site):
     assert [TYPES[code] for code in numbers(table["type"], "u1")] == types["type"]
     assert numbers(table["scale"], "<f4").tolist() == pytest.approx(types["scale"])
     shares = numbers(table["shares"], "u1").reshape(-1, 4) / 255
-    assert shares[:, 2] == pytest.approx(np.array(types["p_multimodal"]), abs=0.003)
+    assert shares[:, 2] == pytest.approx(np.array(types["share_multimodal"]), abs=0.003)
     assert set(numbers(table["tested"], "u1")) <= set(range(len(TESTED_TYPES)))
 
 

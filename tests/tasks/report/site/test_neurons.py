@@ -51,7 +51,14 @@ def test_a_heat_map_is_left_out_where_the_sample_has_changed():
 
 
 def test_settings_bound_what_is_shown_of_a_neuron(made, tmp_path):
-    site = write(made, tmp_path / "site", exemplars=3, exemplars_of_others=1, listed=4, held_out=2)
+    site = write(
+        made,
+        tmp_path / "site",
+        exemplars=3,
+        exemplars_of_unexplained=1,
+        total_exemplars=4,
+        held_out=2,
+    )
     explained, other = neuron(site, 0, 9), neuron(site, 0, 8)
     assert [len(explained[part]) for part in ("exemplars", "weaker")] == [3, 1]
     assert [len(other[part]) for part in ("exemplars", "weaker")] == [1, 3]
@@ -96,7 +103,7 @@ def test_real_stands_beside_what_each_explainer_predicts(made, site):
 def test_held_out_samples_are_half_exemplars_spread_from_strong_to_weak(made):
     table = read_table(made.layers[0]["simulations"], SIMULATIONS)
     rows = [
-        {"neuron": 1, "sample_id": place, "draw": "exemplar" if place < 9 else "random"}
+        {"neuron": 1, "sample_id": place, "stratum": "exemplar" if place < 9 else "random"}
         for place in range(12)
     ]
     table = table.schema.empty_table().select([]).from_pylist(rows)

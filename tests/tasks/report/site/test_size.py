@@ -6,7 +6,7 @@ from tests.tasks.report.site.reading import value, write
 
 
 def test_what_heat_maps_take_is_worked_out_from_the_shape(made, tmp_path):
-    settings = {"exemplars": 6, "exemplars_of_others": 1, "held_out": 4}
+    settings = {"exemplars": 6, "exemplars_of_unexplained": 1, "held_out": 4}
     site = write(made, tmp_path / "site", **settings)
     drawn = 0
     for chunk in (0, 1):
@@ -29,6 +29,6 @@ def test_a_site_grows_by_what_is_explained_and_not_by_what_is_not_shown():
         expected_bytes(Shape(explained=count), SiteSettings()) for count in (1280, 352_256)
     )
     assert few["traces"] < all_["traces"] / 9
-    bare = expected_bytes(Shape(), SiteSettings(exemplars_of_others=0))
+    bare = expected_bytes(Shape(), SiteSettings(exemplars_of_unexplained=0))
     assert bare["traces"] < few["traces"] / 20
     assert few["all"] == sum(size for name, size in few.items() if name != "all")

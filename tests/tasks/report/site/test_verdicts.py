@@ -28,6 +28,6 @@ def _verdicts(one, explainer):
         mine = [part for part in one.explanations if part.explanation["explainer"] == explainer]
         found = [part.verdict(score) for part in mine for score in part.scores]
         return next(([verdict.word, verdict.numbers] for verdict in found if verdict), None)
-    mine = [part for part in one["accounts"] if part["explainer"] == explainer]
+    mine = [part for part in one["explanations"] if part["explainer"] == explainer]
     found = [score.get("verdict") for part in mine for score in part["scores"]]
     return next(filter(None, found), None)

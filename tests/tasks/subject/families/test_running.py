@@ -33,7 +33,7 @@ from neuron_atlas.tasks.subject.settings import DescribeSettings, HookPoint
 from tests.families.pictures import PICTURES, SEVERAL, TEXT_SAID, Pictures
 from tests.one_process import capture, describe
 
-GIVEN = DescribeSettings(text="given")
+GIVEN = DescribeSettings(text_source="given")
 
 
 def gate_of(subject: Subject, samples: list[EncodedSample], length: int) -> torch.Tensor:

@@ -61,4 +61,6 @@ class OneCluster(Launcher):
                 OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             )
         finally:
-            HydraConfig.instance().cfg = previous
+            # A multirun has none before. The job's stays, so that an error can name the YAML file.
+            if previous is not None:
+                HydraConfig.instance().cfg = previous
