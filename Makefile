@@ -28,7 +28,7 @@ demo: $(READY) ## Run the bundled subject over 1,000 drawn scenes, through every
 	$(BIN)/neuron-atlas experiment=demo out=$(OUT) $(CONFIG)
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES)
 
 test-slow: $(READY) ## Run the slow tests that need nothing special; ONLY=kill runs one kind of them
 	$(BIN)/python -m pytest -rs --timeout 10800 -m "$(or $(ONLY),slow or kill or cluster or faults)"

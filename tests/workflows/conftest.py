@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache, wraps
 from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from mlflow import MlflowClient
 
 from neuron_atlas.workflows.atlas import main
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.context import Context
+from neuron_atlas.workflows.tracking.local import LocalRuns
 from tests.loopback.provider import KEY
 from tests.workflows.runs import ROOT, Atlas, small_run
 
@@ -31,6 +35,35 @@ def nobody_elses_servers() -> Iterator[None]:
         # Of the programs that are started in other folders, and of Ray's workers.
         paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        yield
+
+
+@pytest.fixture(scope="session")
+def make_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Make an empty MLflow database at a path: by copying, because MLflow takes seconds."""
+
+    @cache
+    def empty() -> Path:
+        path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+        MlflowClient(f"sqlite:///{path}").search_experiments()
+        return path
+
+    return lambda path: Path(shutil.copy(empty(), path))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copied_databases(make_database: Callable[[Path], Path]) -> Iterator[None]:
+    """Give every run in this process that has no database a copied one."""
+    init = LocalRuns.__init__
+
+    @wraps(init)
+    def with_database(self: LocalRuns, folder: Path) -> None:
+        init(self, folder)
+        if self._file is not None and not (folder / "mlflow.db").exists():
+            make_database(folder / "mlflow.db")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalRuns, "__init__", with_database)
         yield
 
 
@@ -85,10 +118,14 @@ def atlas(first_run: Context) -> Atlas:
 
 @pytest.fixture
 def shared_mlflow(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory,
+    make_database: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """A database that exists already, for tests that do not look at it."""
     folder = tmp_path_factory.getbasetemp() / "shared-mlflow"
-    folder.mkdir(exist_ok=True)
+    if not folder.exists():
+        folder.mkdir()
+        make_database(folder / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
     return folder

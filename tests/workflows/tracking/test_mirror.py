@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from neuron_atlas.workflows.tracking import live_mirror, log_command, mirror
+from neuron_atlas.workflows.tracking.local import LocalRuns
 from neuron_atlas.workflows.tracking.mirror import Mirror
 from neuron_atlas.workflows.tracking.recorder import Recorder, RunRecord
 from tests.workflows.runs import runs_in
@@ -24,29 +24,23 @@ from tests.workflows.runs import runs_in
 NOWHERE = "http://127.0.0.1:9"
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Making a database takes seconds; copying one does not."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def out(tmp_path: Path, empty_database: Path) -> Path:
+def out(tmp_path: Path, make_database: Callable[[Path], Path]) -> Path:
     folder = tmp_path / "out"
     folder.mkdir()
-    shutil.copy(empty_database, folder / "mlflow.db")
+    make_database(folder / "mlflow.db")
     return folder
 
 
 @pytest.fixture
-def server(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def server(
+    tmp_path: Path, make_database: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """The database of a tracking server that is down until `comes_back`."""
     (tmp_path / "server").mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    return Path(shutil.copy(empty_database, tmp_path / "server" / "mlflow.db"))
+    return make_database(tmp_path / "server" / "mlflow.db")
 
 
 def comes_back(server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,7 +358,8 @@ def test_a_damaged_database_costs_a_line_and_not_the_run(out, log_later, monkeyp
     assert "neuron-atlas-log: not sent: " in capsys.readouterr().err
 
 
-def test_a_folder_that_is_not_there_yet_is_made(tmp_path):
+def test_a_folder_that_is_not_there_yet_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(LocalRuns, "__init__", LocalRuns.__init__.__wrapped__)  # Copies nothing.
     recorder = Recorder(tmp_path / "new" / "out")
     begun(recorder, "first").end("FINISHED")
     recorder.close()
