@@ -129,7 +129,7 @@ def _scaled(view: Image.Image, scale: float) -> Image.Image:
 
 
 def _scaled_boxes(boxes: np.ndarray, drawn: Image.Image, view: Image.Image) -> np.ndarray:
-    """Return boxes int [n, 4] in px of the drawn view; neighbours still share their edges."""
+    """Return boxes int [n, 4] in px of the drawn view; neighbors still share their edges."""
     across, down = drawn.width / view.width, drawn.height / view.height
     edges = np.rint(np.asarray(boxes, np.float64) * [across, down, across, down])
     return np.clip(edges, 0, [drawn.width, drawn.height] * 2).astype(int)

@@ -31,8 +31,8 @@ class Servers(Protocol):
         """Note that a server answered, with success or not."""
 
     def mark_unreachable(self, base_url: str) -> bool:
-        """Note that a server could not be reached. Returns whether the request can be sent again at
-        once, without counting an attempt."""
+        """Note that a server could not be reached. Returns whether the request can be sent again
+        immediately, without counting an attempt."""
 
     def mark_timed_out(self, base_url: str, timeout_s: float) -> None:
         """Note that a server did not answer a request in time."""
@@ -78,7 +78,9 @@ def complete_url(base_url: str) -> str:
     """Return an address with a path, /v1 by default. Raises ValueError if it is malformed."""
     address = urlsplit(base_url)
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise ValueError(f"{base_url!r} is no whole address, such as http://HOST:PORT/v1")
+        raise ValueError(f"{base_url!r} is not a complete address, such as http://HOST:PORT/v1")
     if address.query or address.fragment or "@" in address.netloc:
-        raise ValueError("an address must end with its path, and hold no password or key")
+        raise ValueError(
+            "an address must end with its path, and must not contain a password or key"
+        )
     return base_url.rstrip("/") if address.path.strip("/") else f"{base_url.rstrip('/')}/v1"

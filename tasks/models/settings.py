@@ -26,7 +26,8 @@ _Wait = Annotated[float, Ge(0)]
 class LimitSettings:
     """Limits of a provider's account, shared by all workers and programs that use it.
 
-    requests_per_minute, tokens_per_minute: as on the provider's page of limits, None for no limit.
+    requests_per_minute, tokens_per_minute: as the provider's page of limits shows; None for no
+    limit.
     concurrency: calls in flight at a time. counted_tokens: the tokens of a call that count per
     minute: requested (its prompt, and the longest answer it allows), as at OpenAI, or used (the
     tokens it used, once known). account: programs with the same name share the limits; None is the
@@ -60,7 +61,7 @@ class AzureSettings:
     def __post_init__(self) -> None:
         if not _host(self.endpoint):
             raise ValueError(
-                "endpoint: must be a whole address, such as https://NAME.openai.azure.com"
+                "endpoint: must be a complete address, such as https://NAME.openai.azure.com"
             )
 
 
@@ -85,8 +86,8 @@ class ClientSettings:
     base_url; set it if the same model is served from changing addresses. reply_model_prefix:
     required prefix of the model name in a reply, else the answer counts as failed. None requires
     `model` or a dated version of it (gpt-4o-2024-08-06), and nothing on Azure; "" allows every
-    name. api_key_env: the environment variable with the key. image_tokens: most tokens of an image,
-    for a model whose rule is unknown. concurrency: calls in flight at a time in one process.
+    name. api_key_env: the environment variable with the key. image_tokens: maximum tokens of an
+    image, for a model whose rule is unknown. concurrency: calls in flight at a time in one process.
     timeout_s: of one attempt, from connecting to the last byte. max_attempts: attempts of one
     request. The wait between attempts doubles from backoff_s to max_backoff_s (s), with jitter
     drawn from `jitter_seed`. A wait that the provider requests is used instead; if it exceeds
@@ -113,7 +114,7 @@ class ClientSettings:
         if self.base_url is not None and self.azure is not None:
             raise ValueError("azure: cannot be combined with base_url; remove one of them")
         if self.base_url is not None and not _host(self.base_url):
-            raise ValueError("base_url: must be a whole address, such as http://HOST:PORT/v1")
+            raise ValueError("base_url: must be a complete address, such as http://HOST:PORT/v1")
         # The message omits the value, which is probably the key itself.
         if not _VARIABLE.fullmatch(self.api_key_env):
             raise ValueError(

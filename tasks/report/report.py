@@ -92,7 +92,7 @@ def _read_chosen(
 ) -> list[NeuronRecord]:
     found = {}
     for layer in sorted({layer for layer, _, _ in chosen}):
-        neurons = [neuron for of, neuron, _ in chosen if of == layer]
+        neurons = [neuron for its_layer, neuron, _ in chosen if its_layer == layer]
         found[layer] = read_records(
             files.layers[layer], neurons, files.samples.open, exemplars, level=level
         )

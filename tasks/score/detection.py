@@ -27,7 +27,7 @@ def find_threshold(strength: np.ndarray, exemplar: np.ndarray) -> np.ndarray:
     """Return the strength [neurons] above which a sample is classified as an exemplar.
 
     strength, exemplar: float and bool [neurons, samples] of the calibration samples. The candidates
-    are the midpoints between neighbouring strengths that differ; the one with the highest balanced
+    are the midpoints between neighboring strengths that differ; the one with the highest balanced
     accuracy wins, on a tie the lowest. If all strengths are equal, it is their value. Samples
     without a strength (NaN) are ignored; NaN if a kind has no sample with a strength.
     """

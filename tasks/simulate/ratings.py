@@ -47,7 +47,7 @@ def read_ratings(text: str, sheet: RatingSheet) -> Ratings:
         raise MalformedAnswerError("it holds no JSON object")
     fields = dict(chosen.value)
     if len(fields) < len(chosen.value):
-        raise MalformedAnswerError("a field stands in it twice")
+        raise MalformedAnswerError("a field occurs twice")
     values: list[float] = []
     for name, count in sheet.fields:
         values += _numbers(name, count, fields, sheet.top)
@@ -57,10 +57,10 @@ def read_ratings(text: str, sheet: RatingSheet) -> Ratings:
 def expected_values(
     text: str, spans: Sequence[Span], logprobs: Sequence[TokenLogprobs], top: int = MAX_RATING
 ) -> list[float] | None:
-    """Return the expected value of each number; None if the odds of any are unknown.
+    """Return the expected value of each number; None if any has no log probabilities.
 
-    text: the answer. spans: position of each number in it. odds: in the order of the answer. See
-    `expected_value`.
+    text: the answer. spans: position of each number in it. logprobs: in the order of the answer.
+    See `expected_value`.
     """
     starts = [one.start for one in logprobs]
     values = []
@@ -80,11 +80,11 @@ def expected_value(
 ) -> float | None:
     """Return the expected value of a number from 0 to `top`; None if no number has a probability.
 
-    first, second: the odds at the number's first token and, if known, at the next token. As in
-    Bills et al. (2023, "Language models can explain neurons in language models"), the probabilities
-    of number tokens are scaled to sum to 1. A scale to 10 needs a tokenizer with the token "10"
-    (`tasks.simulate.scale`). If the model still writes "1" and "0", the probability of "1" is split
-    by that of "0" after it.
+    first, second: the log probabilities at the number's first token and, if known, at the next one.
+    As in Bills et al. (2023, "Language models can explain neurons in language models"), the
+    probabilities of number tokens are scaled to sum to 1. A scale to 10 needs a tokenizer with the
+    token "10" (`tasks.simulate.scale`). If the model still writes "1" and "0", the probability of
+    "1" is split by that of "0" after it.
     """
     chances = [0.0] * (top + 1)
     for text, logprob in first.options:
@@ -105,7 +105,7 @@ def expected_value(
 def first_token_logprobs(
     spans: Sequence[Span], logprobs: Sequence[TokenLogprobs]
 ) -> list[TokenLogprobs | None]:
-    """Return the odds at the first token of each number; None where they are unknown."""
+    """Return the log probabilities at each number's first token; None where unknown."""
     starts = [one.start for one in logprobs]
     return [_covering(logprobs, starts, start) for start, _ in spans]
 
@@ -160,7 +160,7 @@ def _spans(text: str, chosen: JsonObject, sheet: RatingSheet) -> tuple[Span, ...
 def _covering(
     logprobs: Sequence[TokenLogprobs], starts: Sequence[int], character: int
 ) -> TokenLogprobs | None:
-    """Return the odds of the token that contains a character."""
+    """Return the log probabilities of the token that contains a character."""
     index = bisect_right(starts, character) - 1
     if index < 0 or character >= logprobs[index].start + len(logprobs[index].token):
         return None

@@ -58,7 +58,9 @@ def _wait_for_end(cancelled: list[ray.ObjectRef], ending_s: float) -> None:
         if cancelled and wait_s > 0:
             _, cancelled = ray.wait(cancelled, num_returns=len(cancelled), timeout=wait_s)
         if cancelled and wait_s == patience_s and wait_s < ending_s:
-            print_line(f"stopping   once the running work has ended, in {ending_s:.0f} s at most")
+            print_line(
+                f"stopping   once the running work has ended, at most {ending_s:.0f} s from now"
+            )
 
 
 def get_result(reference: ray.ObjectRef) -> Any:

@@ -106,5 +106,5 @@ def test_azure_is_asked_by_deployment_with_its_own_key(provider, monkeypatch):
 
 
 def test_azure_settings_that_cannot_work_are_turned_down():
-    with pytest.raises(ValueError, match="endpoint: must be a whole address"):
+    with pytest.raises(ValueError, match="endpoint: must be a complete address"):
         AzureSettings("mine", "a", "2024-10-21")
