@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from bench.subjects import Samples
-from neuron_atlas.tasks.capture.batch import batches
 from neuron_atlas.tasks.subject.batch import forward_body
+from neuron_atlas.tasks.subject.batches import batches
 from neuron_atlas.tasks.subject.encode import TEMPLATE
 from neuron_atlas.tasks.subject.hook_points import decoder_layers, observing
 from neuron_atlas.tasks.subject.load import Subject

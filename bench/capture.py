@@ -21,13 +21,13 @@ import torch
 
 from bench.baseline import capture_baseline
 from bench.subjects import SHAPES, Samples, subject_and_samples
-from neuron_atlas.tasks.capture.batch import batches
 from neuron_atlas.tasks.capture.capture import RecordSpec, capture
 from neuron_atlas.tasks.capture.memory_plan import Demand, MemoryPlan, Pass
 from neuron_atlas.tasks.capture.observe import observe_backend
-from neuron_atlas.tasks.capture.random_samples import draw_random
 from neuron_atlas.tasks.capture.record import LayerRecord, Layout
+from neuron_atlas.tasks.samples.random_samples import draw_random
 from neuron_atlas.tasks.subject.batch import forward_body
+from neuron_atlas.tasks.subject.batches import batches
 from neuron_atlas.tasks.subject.hook_points import decoder_layers, neurons_per_layer
 from neuron_atlas.tasks.subject.load import Subject
 

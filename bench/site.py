@@ -115,9 +115,7 @@ def _write(site: Path, atlas: SyntheticAtlas) -> dict[str, Any]:
             sample_id
             for files in atlas.layers
             for part in split_layer(files)
-            for sample_id in write_neurons(
-                site, part, files, atlas.samples, _SETTINGS, atlas.top_n, pairs.level
-            )
+            for sample_id in write_neurons(site, part, files, atlas.samples, _SETTINGS, pairs.level)
         },
     )
     timed("samples", lambda: _write_samples(site, atlas, sample_ids))

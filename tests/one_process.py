@@ -12,8 +12,10 @@ from neuron_atlas.tasks.analyse.responses import responses
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.analyse.words import build_lexicon, list_words
 from neuron_atlas.tasks.artifacts import (
+    CHOSEN,
     CONCEPTS,
     DESCRIPTIONS,
+    EVIDENCE,
     HISTOGRAMS,
     MOMENTS,
     NEURON_TESTS,
@@ -29,8 +31,16 @@ from neuron_atlas.tasks.capture.shard import capture_shard
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
 from neuron_atlas.tasks.classify.decide import decide_types
 from neuron_atlas.tasks.classify.rule import Rule, RuleWithTests
-from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose, load_evidence
+from neuron_atlas.tasks.evidence.choose import choose_evidence, image_names
+from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose
+from neuron_atlas.tasks.evidence.gather import gather_layer
+from neuron_atlas.tasks.evidence.read import load_evidence
+from neuron_atlas.tasks.evidence.replay import replay
+from neuron_atlas.tasks.evidence.settings import EvidenceSettings
+from neuron_atlas.tasks.evidence.shards import plan_replay
+from neuron_atlas.tasks.evidence.wanted import Wanted
 from neuron_atlas.tasks.samples.catalog import Catalog, open_catalog
+from neuron_atlas.tasks.samples.random_samples import draw_random
 from neuron_atlas.tasks.samples.scan import list_records, scan_samples
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.subject.describe import describe_part
@@ -128,12 +138,46 @@ def respond(captured: Path, layer: int, catalog: Catalog) -> pa.Table:
     return responses(traces, moments, build_lexicon(list_words(catalog)), AnalyseSettings())
 
 
-def evidence(captured: Path, types: pa.Table, purpose: Purpose) -> list[Evidence]:
-    """The evidence of neurons of one layer, named by their rows of `types`; `samples` lies beside
-    what was captured."""
-    layer = types["layer"][0].as_py()
-    traces, random_traces = (
-        captured / layer_file(name, layer) for name in ("traces", "random_traces")
-    )
+def replay_evidence(
+    subject: Subject,
+    catalog: Catalog,
+    captured: Path,
+    layer: int,
+    wanted: Wanted,
+    settings: EvidenceSettings = EvidenceSettings(),  # noqa: B008
+    batch_size: int = 16,
+    shards: Sequence[Sequence[int]] | None = None,
+) -> Path:
+    """Replay the evidence of some neurons of one layer; its file, written beside what was captured.
+
+    `samples` lies there, too. shards: sample_ids of each shard; by default as in a run.
+    """
+    random_ids = draw_random(catalog.samples, settings.random_samples, settings.seed)
+    chosen = captured / "replay" / layer_file(CHOSEN, layer, wanted.digest)
     samples = [captured / "samples.parquet"]
-    return load_evidence(types, traces, random_traces, samples)[purpose]
+    ranked = captured / layer_file("exemplars", layer)
+    count, limit = len(catalog.samples), settings.exemplars
+    rows = choose_evidence(layer, wanted, ranked, samples, random_ids, count, limit)
+    write_table(rows, CHOSEN, chosen)
+    if shards is None:
+        trace_bytes = dict.fromkeys(rows["sample_id"].to_pylist(), 1000)
+        planned = plan_replay(trace_bytes, image_names(samples, trace_bytes))
+        shards = [shard.sample_ids for shard in planned]
+    paths = []
+    for number, ids in enumerate(shards):
+        mine = read_table(chosen, CHOSEN, sample_ids=ids)
+        table = replay(subject, mine, catalog, "gate", batch_size)
+        paths.append(chosen.with_name(f"shard-{number}-{wanted.digest}.arrow"))
+        write_table(table, EVIDENCE, paths[-1])
+    path = captured / layer_file(EVIDENCE, layer, wanted.digest)
+    gather_layer(layer, chosen, paths, path)
+    return path
+
+
+def evidence(
+    subject: Subject, catalog: Catalog, captured: Path, types: pa.Table
+) -> dict[Purpose, list[Evidence]]:
+    """The evidence of neurons of one layer, named by their rows of `types`, by purpose."""
+    wanted = Wanted(tuple(types["neuron"].to_pylist()))
+    layer = types["layer"][0].as_py()
+    return load_evidence(types, [replay_evidence(subject, catalog, captured, layer, wanted)])

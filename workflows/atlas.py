@@ -37,6 +37,7 @@ from neuron_atlas.workflows.stages import (
     capture,
     classify,
     describe,
+    evidence,
     explain,
     report,
     samples,
@@ -51,6 +52,7 @@ BEFORE_EXPLAINING = (
     capture.STAGE,
     classify.STAGE,
     analyse.STAGE,
+    evidence.STAGE,
 )
 
 

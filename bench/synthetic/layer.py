@@ -12,18 +12,17 @@ from bench.synthetic.explanations import make_explanations
 from bench.synthetic.sizes import Sizes
 from bench.synthetic.words import THINGS
 from neuron_atlas.tasks.artifacts import (
+    EVIDENCE,
     EXPLANATIONS,
     HISTOGRAMS,
     MOMENTS,
     NEURON_TESTS,
     NEURON_TYPES,
-    RANDOM_TRACES,
     RESPONSES,
     ROLES,
     SCORES,
     SIMULATIONS,
     TESTED_TYPES,
-    TRACES,
     TYPES,
     TableSpec,
     exemplars_spec,
@@ -56,7 +55,7 @@ def write_layer(
     files: dict[str, tuple[Path, ...]] = {}
 
     def write(spec: TableSpec, table: pa.Table) -> None:
-        path = folder / layer_file(spec.name, layer)
+        path = folder / layer_file(spec, layer)
         write_table(table.select(spec.schema.names).cast(spec.schema), spec, path)
         files[spec.name] = (path,)
 
@@ -81,10 +80,14 @@ def write_layer(
         for name, values in ranked.items()
     }
     write(spec, pa.table(neuron_columns | slots))
-    write(TRACES, _traces(rng, layer, ids, peaks, sizes, text_tokens))
     random = np.tile([2, 3], (sizes.with_held_out, 1))
     weak = peaks[: sizes.with_held_out, -2:] / 2
-    write(RANDOM_TRACES, _traces(rng, layer, random, weak, sizes, text_tokens))
+    rows = [
+        _evidence(rng, layer, ids, peaks, sizes, text_tokens),
+        _evidence(rng, layer, random, weak, sizes, text_tokens, is_random=True),
+    ]
+    order = [(name, "ascending") for name in ("purpose", "neuron", "stratum", "rank", "sample_id")]
+    write(EVIDENCE, pa.concat_tables(rows).sort_by(order))
     write(HISTOGRAMS, _histograms(rng, neuron_columns, count))
     write(MOMENTS, make_moments(rng, neuron_columns, count))
     explanations, scores, simulations = make_explanations(
@@ -99,15 +102,18 @@ def write_layer(
     return LayerFiles(layer, files)
 
 
-def _traces(
+def _evidence(
     rng: np.random.Generator,
     layer: int,
     ids: np.ndarray,
     peaks: np.ndarray,
     sizes: Sizes,
     text_tokens: int,
+    is_random: bool = False,
 ) -> pa.Table:
+    """Return the rows of some samples. Random samples and the weakest exemplars are scored."""
     neurons, ranks = ids.shape
+    stratum = "random" if is_random else "exemplar"
 
     def lists(tokens: int) -> pa.LargeListArray:
         values = rng.beta(0.4, 3, (neurons * ranks, tokens)) * peaks.reshape(-1, 1)
@@ -119,7 +125,13 @@ def _traces(
         {
             "layer": np.full(ids.size, layer, np.int16),
             "neuron": np.repeat(np.arange(neurons, dtype=np.int32), ranks),
-            "rank": np.tile(np.arange(ranks, dtype=np.int16), neurons),
+            "rank": np.tile(np.where(is_random, -1, np.arange(ranks)).astype(np.int16), neurons),
+            "purpose": [
+                "scorer" if is_random or rank >= ranks - 2 else "explainer" for rank in range(ranks)
+            ]
+            * neurons,
+            "stratum": [stratum] * ids.size,
+            "weight": np.ones(ids.size),
             "sample_id": ids.ravel().astype(np.int32),
             "visual": lists(sizes.grid**2),
             "text": lists(text_tokens),

@@ -29,18 +29,20 @@ from neuron_atlas.tasks.artifacts.captured import (
     exemplars_spec,
 )
 from neuron_atlas.tasks.artifacts.columns import NO_SAMPLE, ROLES, TableSpec
+from neuron_atlas.tasks.artifacts.evidence import CHOSEN, EVIDENCE, PURPOSES, STRATA
 from neuron_atlas.tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
 from neuron_atlas.tasks.artifacts.files import (
     ROW_GROUP,
     OldTableError,
+    artifact_of,
     layer_file,
+    layer_prefix,
     list_rows,
     old_table_message,
     read_batches,
-    read_parquet,
+    read_rows,
     read_table,
     row_count,
-    rows_with,
     write_table,
     write_table_parts,
 )
@@ -68,10 +70,12 @@ from neuron_atlas.tasks.artifacts.typed import (
 
 __all__ = [
     "ALL_LAYERS",
+    "CHOSEN",
     "CLAIMS",
     "CONCEPTS",
     "CONCEPT_GRID",
     "DESCRIPTIONS",
+    "EVIDENCE",
     "EXPLANATIONS",
     "EXPLANATION_STATUSES",
     "HISTOGRAMS",
@@ -79,6 +83,7 @@ __all__ = [
     "NEURON_TESTS",
     "NEURON_TYPES",
     "NO_SAMPLE",
+    "PURPOSES",
     "RANDOM_TRACES",
     "RESPONSES",
     "ROLES",
@@ -87,6 +92,7 @@ __all__ = [
     "SCORES",
     "SCORE_AGGREGATES",
     "SIMULATIONS",
+    "STRATA",
     "TESTED_TYPES",
     "TOKENS",
     "TRACES",
@@ -103,15 +109,16 @@ __all__ = [
     "WORDS",
     "OldTableError",
     "TableSpec",
+    "artifact_of",
     "exemplars_spec",
     "layer_file",
+    "layer_prefix",
     "list_rows",
     "old_table_message",
     "read_batches",
-    "read_parquet",
+    "read_rows",
     "read_table",
     "row_count",
-    "rows_with",
     "write_table",
     "write_table_parts",
 ]

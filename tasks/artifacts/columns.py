@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 
@@ -13,18 +14,24 @@ NO_SAMPLE = -1
 """The sample_id of an empty exemplar slot (the dataset has fewer than N samples)."""
 
 
+Format = Literal["parquet", "arrow"]
+"""Format of a table's files. parquet: small, opened by any tool. arrow: Arrow IPC without
+compression, for large tables of activations, which do not compress."""
+
+
 @dataclass(frozen=True)
 class TableSpec:
     """Specification of one table.
 
     key: the columns that identify a row. statuses: the values that `status` may take; empty if
-    the table has no such column.
+    the table has no such column. format: of its files, which have it as their suffix.
     """
 
     name: str
     schema: pa.Schema
     key: tuple[str, ...]
     statuses: tuple[str, ...] = ()
+    format: Format = "parquet"
 
 
 def column(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:

@@ -1,4 +1,4 @@
-"""Read and write tables as Parquet files. A file is either complete or absent."""
+"""Read and write tables as Parquet or Arrow files. A file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -12,25 +12,58 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from neuron_atlas.tasks.artifacts.arrow_files import (
+    SUFFIX,
+    arrow_batches,
+    arrow_row_count,
+    read_arrow,
+    write_arrow,
+)
 from neuron_atlas.tasks.artifacts.columns import TableSpec
+from neuron_atlas.tasks.artifacts.conditions import Condition, Range, may_hold, rows_with
 from neuron_atlas.tasks.artifacts.location import atomic_file, open_for_arrow
 
 ROW_GROUP = 16_384
-"""Rows per row group: the traces of a few hundred neurons, so that reading a few neurons does not
-read their whole layer."""
+"""Rows per row group of a Parquet file: the traces of a few hundred neurons, so that reading a few
+neurons does not read their whole layer."""
+
+_SUFFIXES = (".parquet", SUFFIX)
 
 
 class OldTableError(ValueError):
     """A table lacks columns, because another version of neuron-atlas wrote it."""
 
 
-def layer_file(artifact: str, layer: int) -> str:
-    """Return the name of the file that holds one layer of an artifact."""
-    return f"{artifact}-layer-{layer:03d}.parquet"
+def layer_file(artifact: str | TableSpec, layer: int, part: str = "") -> str:
+    """Return the name of the file that holds one layer of an artifact.
+
+    artifact: its spec, or the name of an artifact of Parquet files. part: name of the part of the
+    layer, if an artifact has several files per layer.
+    """
+    name, suffix = (
+        (artifact, "parquet") if isinstance(artifact, str) else (artifact.name, artifact.format)
+    )
+    return f"{layer_prefix(name, layer)}{f'-{part}' if part else ''}.{suffix}"
+
+
+def layer_prefix(artifact: str, layer: int) -> str:
+    """Return what the names of all files of one layer of an artifact start with."""
+    return f"{artifact}-layer-{layer:03d}"
+
+
+def artifact_of(file: str) -> str | None:
+    """Return the artifact that a table's file belongs to; None if the file is no table.
+
+    It is the file name up to the first "-".
+    """
+    name = file.rpartition("/")[2]
+    if not name.endswith(_SUFFIXES):
+        return None
+    return name.rpartition(".")[0].split("-")[0]
 
 
 def write_table(table: pa.Table, spec: TableSpec, path: Path) -> None:
-    """Write `table` as one Parquet file that is either complete or absent.
+    """Write `table` as one file, in the format of `spec`, that is either complete or absent.
 
     Raises ValueError if the columns or a status do not match `spec`, and DiskFullError.
     """
@@ -38,13 +71,15 @@ def write_table(table: pa.Table, spec: TableSpec, path: Path) -> None:
 
 
 def write_table_parts(tables: Iterable[pa.Table], spec: TableSpec, path: Path) -> None:
-    """Concatenate tables into one Parquet file; see `write_table`. Holds one table at a time."""
-    with (
-        atomic_file(path) as unfinished,
-        pq.ParquetWriter(unfinished, spec.schema, compression="zstd") as writer,
-    ):
-        for table in tables:
-            writer.write_table(_conform(table, spec), row_group_size=ROW_GROUP)
+    """Concatenate tables into one file; see `write_table`. Holds one table at a time."""
+    conforming = (_conform(table, spec) for table in tables)
+    with atomic_file(path) as unfinished:
+        if spec.format == "arrow":
+            write_arrow(conforming, spec.schema, spec.key, unfinished)
+            return
+        with pq.ParquetWriter(unfinished, spec.schema, compression="zstd") as writer:
+            for table in conforming:
+                writer.write_table(table, row_group_size=ROW_GROUP)
 
 
 def read_table(
@@ -53,34 +88,45 @@ def read_table(
     columns: Sequence[str] | None = None,
     *,
     sample_ids: Collection[int] | None = None,
+    neurons: Collection[int] | None = None,
+    only: Sequence[Condition] = (),
 ) -> pa.Table:
     """Read the files of one artifact, in the given order, into one table.
 
-    columns: names from `spec`; all by default. sample_ids: read only the rows of these samples,
-    and only the row groups that may hold them. Raises OldTableError.
+    columns: names from `spec`; all by default. sample_ids, neurons: read only their rows. only:
+    further conditions on rows (see `conditions`). Reads only the row groups or record batches that
+    may hold such rows. Raises OldTableError.
     """
     paths = list(paths) if isinstance(paths, Sequence) else [paths]
     names = list(columns) if columns is not None else spec.schema.names
     schema = pa.schema([spec.schema.field(name) for name in names])
-    if not paths:
-        return schema.empty_table()
-    filters = None if sample_ids is None else rows_with("sample_id", sample_ids)
-    return pa.concat_tables(
-        read_parquet(path, columns=names, filters=filters).cast(schema) for path in paths
-    )
+    conditions = list(only)
+    for column, values in (("neuron", neurons), ("sample_id", sample_ids)):
+        if values is not None:
+            if not values:
+                return schema.empty_table()
+            conditions += rows_with(column, values)
+    tables = [read_rows(path, names, conditions).cast(schema) for path in paths]
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 
-def read_parquet(path: Path, **options: Any) -> pa.Table:
-    """Read one local or remote file. options: those of pyarrow.parquet.read_table.
+def read_rows(path: Path, columns: Sequence[str], conditions: Sequence[Condition] = ()) -> pa.Table:
+    """Read columns of one local or remote file as they are stored; only rows that meet all
+    conditions.
 
-    Raises OldTableError if the file lacks one of options["columns"].
+    Raises OldTableError if the file lacks one of the columns.
     """
-    with open_for_arrow(path) as file:
-        try:
-            return pq.read_table(file, partitioning=None, **options)
-        except pa.ArrowInvalid:
-            _check_columns(path, options.get("columns") or (), pq.read_schema(file).names)
-            raise
+    if path.suffix == SUFFIX:
+        return read_arrow(path, columns, conditions)
+    with open_for_arrow(path) as source, pq.ParquetFile(source) as file:
+        _check_columns(path, columns, file.schema_arrow.names)
+        if conditions and not _may_hold(file.metadata, conditions):
+            names = [file.schema_arrow.field(name) for name in columns]
+            return pa.schema(names).empty_table()
+    with open_for_arrow(path) as source:
+        filters = list(conditions) or None
+        found = pq.read_table(source, partitioning=None, columns=list(columns), filters=filters)
+    return found.select(list(columns))
 
 
 def _check_columns(path: Path, expected: Iterable[str], found: Collection[str]) -> None:
@@ -96,28 +142,25 @@ def old_table_message(missing: Collection[str]) -> str:
     )
 
 
-def rows_with(column: str, values: Collection[int]) -> list[tuple[str, str, Any]]:
-    """Return `filters` for `read_parquet` that select the rows whose `column` is in `values`.
-
-    The filters include the range of `values`: the reader skips row groups by range, not by set.
-    """
-    if not values:
-        return [(column, "in", [])]
-    return [(column, ">=", min(values)), (column, "<=", max(values)), (column, "in", list(values))]
-
-
 def row_count(path: Path) -> int:
-    """Return the number of rows of a file. Reads only its footer."""
+    """Return the number of rows of a file. Reads only its footer or index."""
+    if path.suffix == SUFFIX:
+        return arrow_row_count(path)
     with open_for_arrow(path) as file:
         return pq.read_metadata(file).num_rows
 
 
 def read_batches(path: Path, spec: TableSpec) -> Iterator[pa.Table]:
-    """Yield one file as tables of one row group each, read lazily. Raises OldTableError."""
+    """Yield one file as tables of one row group or record batch each, read lazily. Raises
+    OldTableError."""
+    names = spec.schema.names
+    if path.suffix == SUFFIX:
+        yield from (table.cast(spec.schema) for table in arrow_batches(path, names))
+        return
     with open_for_arrow(path) as source, pq.ParquetFile(source) as file:
         _check_columns(path, spec.schema.names, file.schema_arrow.names)
         for group in range(file.num_row_groups):
-            yield file.read_row_group(group, columns=spec.schema.names).cast(spec.schema)
+            yield file.read_row_group(group, columns=names).cast(spec.schema)
 
 
 def list_rows(column: pa.ChunkedArray) -> list[np.ndarray]:
@@ -126,6 +169,25 @@ def list_rows(column: pa.ChunkedArray) -> list[np.ndarray]:
     offsets = array.offsets.to_numpy()
     values = array.values.to_numpy(zero_copy_only=False)
     return [values[start:stop] for start, stop in pairwise(offsets)]
+
+
+def _may_hold(metadata: Any, conditions: Sequence[Condition]) -> bool:
+    """Return whether a row group of a Parquet file may hold rows that meet all conditions."""
+    places = {metadata.schema.column(place).path: place for place in range(metadata.num_columns)}
+    wanted = {name: places[name] for name, _, _ in conditions if name in places}
+    return any(
+        may_hold(_ranges(metadata.row_group(group), wanted), conditions)
+        for group in range(metadata.num_row_groups)
+    )
+
+
+def _ranges(group: Any, places: dict[str, int]) -> dict[str, Range]:
+    found = {name: group.column(place).statistics for name, place in places.items()}
+    return {
+        name: (statistics.min, statistics.max)
+        for name, statistics in found.items()
+        if statistics is not None and statistics.has_min_max
+    }
 
 
 def _conform(table: pa.Table, spec: TableSpec) -> pa.Table:

@@ -4,7 +4,7 @@ from neuron_atlas.tasks.artifacts import OldTableError
 from neuron_atlas.tasks.atlas.atlas import Atlas
 from neuron_atlas.tasks.atlas.neuron import Neuron, NeuronNotFoundError
 from neuron_atlas.tasks.atlas.runs import Run, RunNotFoundError
-from neuron_atlas.tasks.report.record import Exemplar
+from neuron_atlas.tasks.report.record import Exemplar, TraceNotStoredError
 
 __all__ = [
     "Atlas",
@@ -14,4 +14,5 @@ __all__ = [
     "OldTableError",
     "Run",
     "RunNotFoundError",
+    "TraceNotStoredError",
 ]

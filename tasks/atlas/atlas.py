@@ -104,11 +104,16 @@ class Atlas:
 
 def _scan(paths: Sequence[Path]) -> pl.LazyFrame:
     """Return the rows of some files of one table as a lazy frame."""
+    is_arrow = bool(paths) and paths[0].suffix == ".arrow"
     if all(is_local(path) for path in paths):
+        if is_arrow:
+            return pl.scan_ipc(list(paths))
         return pl.scan_parquet(list(paths), missing_columns="raise")
     remote = [cast(UPath, path) for path in paths]
     files = pafs.PyFileSystem(pafs.FSSpecHandler(remote[0].fs))
-    return pl.scan_pyarrow_dataset(pads.dataset([path.path for path in remote], filesystem=files))
+    kind = "ipc" if is_arrow else "parquet"
+    names = [path.path for path in remote]
+    return pl.scan_pyarrow_dataset(pads.dataset(names, filesystem=files, format=kind))
 
 
 def _source(run: Run) -> Source | None:

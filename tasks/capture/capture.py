@@ -9,13 +9,13 @@ from functools import partial
 
 import torch
 
-from neuron_atlas.tasks.capture.batch import Batch, batches
 from neuron_atlas.tasks.capture.memory_plan import MemoryPlan, Pass
 from neuron_atlas.tasks.capture.observe import observe
 from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, empty_record
 from neuron_atlas.tasks.capture.replay import replay
 from neuron_atlas.tasks.models.out_of_memory import is_out_of_memory
 from neuron_atlas.tasks.subject.batch import forward_body
+from neuron_atlas.tasks.subject.batches import Batch, batches
 from neuron_atlas.tasks.subject.encode import EncodedSample
 from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer, observing
 from neuron_atlas.tasks.subject.load import Subject

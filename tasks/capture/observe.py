@@ -9,9 +9,9 @@ from importlib.util import find_spec
 import torch
 
 from neuron_atlas.tasks.capture import observe_torch
-from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.record import LayerRecord
 from neuron_atlas.tasks.capture.traces import store_random_traces
+from neuron_atlas.tasks.subject.batches import Batch
 
 _COMPILED = find_spec("numba") is not None
 """Without numba, capture on a CPU falls back to plain torch, which is slower."""

@@ -12,9 +12,9 @@ from numba import njit
 
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
-from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.record import LayerRecord
 from neuron_atlas.tasks.capture.traces import clip_to_float16
+from neuron_atlas.tasks.subject.batches import Batch
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
 
 _CHUNK_NEURONS = 512

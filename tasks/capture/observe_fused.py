@@ -8,9 +8,9 @@ import triton.language as tl
 
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
-from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.observe_torch import insert_exemplars
 from neuron_atlas.tasks.capture.record import LayerRecord
+from neuron_atlas.tasks.subject.batches import Batch
 
 _BLOCK_TOKENS = 32
 _BLOCK_NEURONS = 64

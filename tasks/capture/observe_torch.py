@@ -6,10 +6,10 @@ import torch
 
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
-from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, TokenStatistics
 from neuron_atlas.tasks.capture.top_n import EMPTY, insert, pack
 from neuron_atlas.tasks.capture.traces import store_traces
+from neuron_atlas.tasks.subject.batches import Batch
 from neuron_atlas.tasks.subject.encode import TEXT
 
 _CHUNK_ACTIVATIONS = 2**25

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.record import LayerRecord
 from neuron_atlas.tasks.capture.top_n import Entries
 from neuron_atlas.tasks.capture.traces import store_random_traces, store_traces
+from neuron_atlas.tasks.subject.batches import Batch
 
 
 def replay(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:

@@ -9,8 +9,8 @@ import torch
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BLOCKS
 from neuron_atlas.tasks.capture import observe_torch
-from neuron_atlas.tasks.capture.batch import PADDING, Batch
 from neuron_atlas.tasks.capture.record import LayerRecord, Layout, empty_record
+from neuron_atlas.tasks.subject.batches import PADDING, Batch
 
 _SAMPLES, _TOKENS, _NEURONS, _TOP_N = 5, 70, 100, 3
 _EXACT = ("tokens", "nonfinite", "positive", "maximum", "histogram")

@@ -10,13 +10,13 @@ from neuron_atlas.tasks.artifacts import layer_file, write_table
 from neuron_atlas.tasks.artifacts.location import atomic_folder
 from neuron_atlas.tasks.capture.capture import RecordSpec, capture
 from neuron_atlas.tasks.capture.demand import plan_shard_memory
-from neuron_atlas.tasks.capture.prefetch import prefetch
 from neuron_atlas.tasks.capture.record import Layout
 from neuron_atlas.tasks.capture.record_tables import TokenCounts, layer_tables
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.subject.encode import ROLE_INDEX, EncodedSample, encode
 from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.prefetch import prefetch
 
 _IMAGE_THREADS_WITH_GPU = 4
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import USABLE
-from neuron_atlas.tasks.capture.random_samples import draw_random
 from neuron_atlas.tasks.capture.settings import CaptureSettings
+from neuron_atlas.tasks.samples.random_samples import draw_random
 
 _SAMPLES_PER_SHARD = 256
 _TRACE_BYTES_PER_SAMPLE = 8 * 2**20

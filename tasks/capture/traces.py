@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from neuron_atlas.tasks.capture.batch import Batch
 from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout
 from neuron_atlas.tasks.capture.top_n import Entries
+from neuron_atlas.tasks.subject.batches import Batch
 
 FLOAT16_MAX = torch.finfo(torch.float16).max
 """Activations beyond the float16 range are clipped to this; infinity would spoil every sum."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from neuron_atlas.tasks.artifacts import (
     NEURON_TYPES,
+    NO_SAMPLE,
     TableSpec,
-    layer_file,
-    read_parquet,
+    layer_prefix,
+    read_rows,
     read_table,
-    rows_with,
 )
-from neuron_atlas.tasks.artifacts.location import open_for_arrow
+from neuron_atlas.tasks.artifacts.conditions import Condition, rows_with
 from neuron_atlas.tasks.samples.catalog import Catalog, open_catalog, open_layouts
 from neuron_atlas.tasks.samples.source import Source
 
@@ -28,7 +28,8 @@ class LayerFiles:
     """Files of one layer's tables, by the name of the table.
 
     Most tables have one file per layer. Explanations, simulations and scores have one file per work
-    item (some neurons of one explainer). A table that the run lacks has no files.
+    item (some neurons of one explainer), and evidence has one per run that added to it. A table
+    that the run lacks has no files.
     """
 
     layer: int
@@ -70,7 +71,7 @@ def files_of_layer(layer: int, tables: Mapping[str, Sequence[Path]]) -> LayerFil
     """Select one layer's files, by name, from the files of all tables."""
     found = {}
     for name, paths in tables.items():
-        start = layer_file(name, layer).removesuffix(".parquet")
+        start = layer_prefix(name, layer)
         found[name] = tuple(path for path in paths if path.name.startswith(start))
     return LayerFiles(layer, found)
 
@@ -85,24 +86,39 @@ def read_neurons(
     spec: TableSpec,
     neurons: Collection[int],
     columns: Sequence[str] | None = None,
-    only: Sequence[tuple[str, str, Any]] = (),
+    only: Sequence[Condition] = (),
 ) -> pa.Table:
     """Read the rows of some neurons from a table, in the order of its files.
 
-    columns: None for all. only: further conditions, as Parquet filters. Skips files and row groups
-    that hold none of the neurons.
+    columns: None for all. only: further conditions. Skips files and parts of files that hold none
+    of the neurons.
     """
-    names = list(columns) if columns is not None else spec.schema.names
-    schema = pa.schema([spec.schema.field(name) for name in names])
-    if not neurons:
-        return schema.empty_table()
-    filters = [*rows_with("neuron", neurons), *only]
-    tables = [
-        read_parquet(path, columns=names, filters=filters).select(names).cast(schema)
-        for path in files[spec.name]
-        if _may_hold(path, min(neurons), max(neurons))
-    ]
-    return pa.concat_tables([schema.empty_table(), *tables])
+    return read_table(files[spec.name], spec, columns, neurons=neurons, only=only)
+
+
+class Slot(NamedTuple):
+    """An exemplar as capture ranked it.
+
+    role: 0 for a peak in the image, 1 in the text. token: index of the peak within its role.
+    """
+
+    sample_id: int
+    peak: float
+    role: int
+    token: int
+
+
+def read_slots(files: LayerFiles, neurons: Collection[int]) -> dict[int, list[Slot]]:
+    """Return the captured exemplars of each neuron, strongest first."""
+    ranked: dict[int, list[Slot]] = {neuron: [] for neuron in neurons}
+    names = ["sample_id", "peak", "peak_role", "peak_token"]
+    for path in files["exemplars"] if neurons else ():
+        table = read_rows(path, ["neuron", *names], rows_with("neuron", neurons))
+        columns = [_slot_values(table[name], len(table)) for name in names]
+        for neuron, *slots in zip(table["neuron"].to_pylist(), *columns, strict=True):
+            found = (Slot(*slot) for slot in zip(*slots, strict=True))
+            ranked[neuron] = [slot for slot in found if slot.sample_id != NO_SAMPLE]
+    return ranked
 
 
 def by_neuron(table: pa.Table) -> dict[int, list[dict[str, Any]]]:
@@ -114,14 +130,6 @@ def by_neuron(table: pa.Table) -> dict[int, list[dict[str, Any]]]:
     return grouped
 
 
-def _may_hold(path: Path, first: int, last: int) -> bool:
-    """Return whether a file may hold neurons `first` to `last`. Reads only its footer."""
-    with open_for_arrow(path) as file:
-        metadata = pq.read_metadata(file)
-    # No list column precedes it, so its index among the leaf columns is the same.
-    position = metadata.schema.names.index("neuron")
-    for number in range(metadata.num_row_groups):
-        stats = metadata.row_group(number).column(position).statistics
-        if stats is None or not stats.has_min_max or (stats.min <= last and stats.max >= first):
-            return True
-    return False
+def _slot_values(column: pa.ChunkedArray, neurons: int) -> list[list[Any]]:
+    values: np.ndarray = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(neurons, -1).tolist() if neurons else []

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.regions import token_boxes
 from neuron_atlas.tasks.evidence.evidence import normalize_to_ten
 from neuron_atlas.tasks.report.pages import stylesheet, template_environment
@@ -20,6 +21,8 @@ _EXCERPT = 44
 _LONGEST_UNCUT = 66
 """Longest text shown in full, in tokens. Of a longer one, an excerpt around the strongest token."""
 _LONGEST_WORD = 8
+_VISUAL = ROLES.index("visual")
+_NO_TEXT = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,11 @@ def exemplar_data(exemplar: Exemplar, picture: Picture) -> dict[str, Any]:
     tokens: (leading space, word, activation 0-10, activation as text) of each token. excerpt: start
     and stop of the tokens shown at first. shape: proportions of the image, width and height. box:
     left, top, width, height of the strongest patch in percent, or None if the peak is in the text.
+    has_trace: whether activations are stored; without them there is no heat map.
     """
     tokens = _tokens(exemplar)
-    visual, text, heat = exemplar.visual, exemplar.text, exemplar.heat
-    in_image = bool(len(visual)) and (not len(text) or visual.max() >= text.max())
+    heat = None if exemplar.trace is None else exemplar.heat
+    in_image = exemplar.peak_role == _VISUAL
     return {
         "rank": exemplar.rank,
         "sample_id": exemplar.sample_id,
@@ -59,11 +63,10 @@ def exemplar_data(exemplar: Exemplar, picture: Picture) -> dict[str, Any]:
         "heat_words": "" if heat is None else _heat_words(heat),
         "peak": exemplar.peak,
         "place": "in the image" if in_image else f"at {_strongest_word(exemplar)}",
-        "box": _patch_box(exemplar)
-        if in_image and heat is not None and exemplar.peak > 0
-        else None,
+        "box": _patch_box(exemplar) if in_image and exemplar.peak > 0 else None,
+        "has_trace": exemplar.trace is not None,
         "tokens": tokens,
-        "excerpt": _strongest_stretch(tokens),
+        "excerpt": _strongest_stretch(tokens, exemplar),
     }
 
 
@@ -75,7 +78,8 @@ def _inline(exemplar: Exemplar) -> Picture:
 
 
 def _tokens(exemplar: Exemplar) -> list[tuple[str, str, float, str]]:
-    tens = normalize_to_ten(exemplar.text, exemplar.scale)
+    text = _NO_TEXT if exemplar.trace is None else exemplar.trace.text
+    tens = normalize_to_ten(text, exemplar.scale)
     rows = []
     for position, piece in enumerate(exemplar.tokens):
         word = piece.lstrip()
@@ -83,15 +87,19 @@ def _tokens(exemplar: Exemplar) -> list[tuple[str, str, float, str]]:
         # The subject never saw the end of a truncated text.
         known = position < len(tens)
         ten = round(min(float(tens[position]), 10.0), 2) if known else 0.0
-        activation = three_digits(float(exemplar.text[position])) if known else ""
+        activation = three_digits(float(text[position])) if known else ""
         rows.append((space, word or piece, ten, activation))
     return rows
 
 
-def _strongest_stretch(tokens: list[tuple[str, str, float, str]]) -> tuple[int, int]:
+def _strongest_stretch(
+    tokens: list[tuple[str, str, float, str]], exemplar: Exemplar
+) -> tuple[int, int]:
     if len(tokens) <= _LONGEST_UNCUT:
         return 0, len(tokens)
     strongest = max(range(len(tokens)), key=lambda position: tokens[position][2])
+    if exemplar.trace is None and exemplar.peak_role != _VISUAL:
+        strongest = min(exemplar.peak_token, len(tokens) - 1)
     start = min(max(strongest - _EXCERPT // 2, 0), len(tokens) - _EXCERPT)
     # Start at a whole word, if one starts nearby.
     near = (position for position in range(start, start - _LONGEST_WORD, -1) if position >= 0)
@@ -100,8 +108,7 @@ def _strongest_stretch(tokens: list[tuple[str, str, float, str]]) -> tuple[int, 
 
 
 def _strongest_word(exemplar: Exemplar) -> str:
-    position = int(exemplar.text.argmax()) if len(exemplar.text) else 0
-    tokens = exemplar.tokens
+    position, tokens = exemplar.peak_token, exemplar.tokens
     word = tokens[position].strip() if position < len(tokens) else f"token {position}"
     return f"\N{LEFT DOUBLE QUOTATION MARK}{word}\N{RIGHT DOUBLE QUOTATION MARK}"
 
@@ -115,11 +122,18 @@ def _heat_words(heat: np.ndarray) -> str:
     return f"{over}, strongest ({heat.max():.1f} of 10) in row {row + 1}, column {column + 1}"
 
 
-def _patch_box(exemplar: Exemplar) -> tuple[float, float, float, float]:
-    """Return left, top, width, height of the strongest token's patch, in percent of the view."""
-    assert exemplar.sample is not None
-    view = exemplar.sample.view
-    left, top, right, bottom = token_boxes(view.regions)[int(exemplar.visual.argmax())].tolist()
+def _patch_box(exemplar: Exemplar) -> tuple[float, float, float, float] | None:
+    """Return left, top, width, height of the strongest token's patch, in percent of the view.
+
+    None if the sample has other visual tokens than when it was captured.
+    """
+    sample, trace = exemplar.sample, exemplar.trace
+    if sample is None or exemplar.peak_token >= sample.n_visual:
+        return None
+    if trace is not None and len(trace.visual) != sample.n_visual:
+        return None
+    view = sample.view
+    left, top, right, bottom = token_boxes(view.regions)[exemplar.peak_token].tolist()
     across, down = 100 / view.width, 100 / view.height
     return left * across, top * down, (right - left) * across, (bottom - top) * down
 

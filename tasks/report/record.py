@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import (
+    EVIDENCE,
     EXPLANATIONS,
     NEURON_TYPES,
     SCORES,
-    TRACES,
     TYPE_COLUMNS,
     TableSpec,
 )
@@ -26,31 +25,70 @@ from neuron_atlas.tasks.evidence.evidence import (
     activation_records,
     normalize_to_ten,
 )
-from neuron_atlas.tasks.report.inputs import LayerFiles, by_neuron, read_neurons
+from neuron_atlas.tasks.report.inputs import (
+    LayerFiles,
+    Slot,
+    by_neuron,
+    read_neurons,
+    read_slots,
+)
 from neuron_atlas.tasks.report.pictures import open_scaled_view
 from neuron_atlas.tasks.report.verdict import Verdict, judge_score
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 
+HOW_TO_STORE = (
+    "Traces are stored of explained neurons, and of the strongest exemplars of other neurons. "
+    "Explain the neuron, raise report.site.exemplars_of_unexplained, or set evidence.traces=all. "
+    "Then run the same command again."
+)
+OLDER_RUN = (
+    "An older version of neuron-atlas wrote this run. Run its command again in the same folder; "
+    "the stage `evidence` then stores the traces."
+)
+
 _EXPLANATION_COLUMNS = ("text", "evidence_for", "evidence_against", "status", "reason", "model")
 
 
+class TraceNotStoredError(LookupError):
+    """An exemplar has no trace, and so no heat map; the message says how to get one."""
+
+
 @dataclass(frozen=True, repr=False)
-class Exemplar(ActivationRecord):
+class Exemplar:
     """One of a neuron's top-activating samples. Rank 0 is the strongest.
 
-    visual: float32 [n_visual], activation at each visual token. text: float32 [n_text], activation
-    at each token of `tokens`, which together form the text. scale: the neuron's highest activation
-    over the dataset, which maps to 10.
+    peak: highest activation. peak_role: 0 for a peak in the image, 1 in the text. peak_token: index
+    of the peak among the visual or text tokens. scale: the neuron's highest activation over the
+    dataset, which maps to 10. trace: None if it is not stored.
     """
 
+    sample_id: int
     rank: int
+    peak: float
+    peak_role: int
+    peak_token: int
     scale: float
     catalog: Catalog
+    trace: ActivationRecord | None = None
+    how_to_store: str = ""
 
     @property
-    def peak(self) -> float:
-        """Highest activation over all tokens of the sample."""
-        return float(max(self.visual.max(initial=-np.inf), self.text.max(initial=-np.inf)))
+    def visual(self) -> np.ndarray:
+        """Activation at each visual token: float32 [n_visual]. Raises TraceNotStoredError."""
+        return self._stored().visual
+
+    @property
+    def text(self) -> np.ndarray:
+        """Activation at each token of `tokens`: float32 [n_text]. Raises TraceNotStoredError."""
+        return self._stored().text
+
+    def _stored(self) -> ActivationRecord:
+        if self.trace is None:
+            raise TraceNotStoredError(
+                f"exemplar {self.rank} (sample {self.sample_id}) has no trace, so it has no heat "
+                f"map. {self.how_to_store}"
+            )
+        return self.trace
 
     @property
     def sample(self) -> Sample | None:
@@ -69,8 +107,11 @@ class Exemplar(ActivationRecord):
 
     @cached_property
     def heat(self) -> np.ndarray | None:
-        """Heat map over `image`: float32 [rows, columns], 0 to 10; None without an image."""
-        return sample_heat_map(self, self.scale, self.catalog)
+        """Heat map over `image`: float32 [rows, columns], 0 to 10; None without an image.
+
+        Raises TraceNotStoredError.
+        """
+        return sample_heat_map(self._stored(), self.scale, self.catalog)
 
     def __repr__(self) -> str:
         return f"<Exemplar {self.rank}: sample {self.sample_id}, peak {self.peak:.3g}>"
@@ -155,33 +196,55 @@ def read_records(
     tables = {spec.name: read_neurons(files, spec, neurons) for spec in specs}
     columns = ["neuron", "explainer", "confidence", *_EXPLANATION_COLUMNS]
     tables["explanations"] = read_neurons(files, EXPLANATIONS, neurons, columns)
-    traces = read_neurons(files, TRACES, neurons)
-    if exemplars is not None:
-        explained = pc.is_in(traces["neuron"], tables["explanations"]["neuron"].combine_chunks())
-        others = exemplars if of_others is None else of_others
-        traces = traces.filter(pc.less(traces["rank"], pc.if_else(explained, exemplars, others)))
-    tables["traces"] = traces
-    catalog = open_samples(set(traces["sample_id"].to_pylist()))
-    return gather_records(tables, catalog, level)
+    explained = set(tables["explanations"]["neuron"].to_pylist())
+    others = exemplars if of_others is None else of_others
+    slots = {
+        neuron: ranked[: exemplars if neuron in explained else others]
+        for neuron, ranked in read_slots(files, neurons).items()
+    }
+    only = [("rank", ">=", 0), ("rank", "<", max(map(len, slots.values()), default=0))]
+    columns = ["neuron", "rank", "sample_id", "visual", "text"]
+    tables["evidence"] = read_neurons(files, EVIDENCE, neurons, columns, only)
+    catalog = open_samples({slot.sample_id for ranked in slots.values() for slot in ranked})
+    how_to_store = HOW_TO_STORE if files["evidence"] else OLDER_RUN
+    return gather_records(tables, slots, catalog, level, how_to_store)
 
 
 def gather_records(
-    tables: Mapping[str, pa.Table], catalog: Catalog, level: float | None = None
+    tables: Mapping[str, pa.Table],
+    slots: Mapping[int, Sequence[Slot]],
+    catalog: Catalog,
+    level: float | None = None,
+    how_to_store: str = HOW_TO_STORE,
 ) -> dict[int, NeuronRecord]:
     """Combine the rows of one layer's neurons into records, by the neuron's index.
 
-    tables: `types`, `explanations`, `scores`, `traces` and tables of statistics, by name. level:
-    the run's false discovery rate, for verdicts.
+    tables: `types`, `explanations`, `scores`, `evidence` (the traces of exemplars that have one)
+    and tables of statistics, by name. slots: the exemplars of each neuron, strongest first. level:
+    the run's false discovery rate, for verdicts. how_to_store: what to do about a trace that is not
+    stored.
     """
-    rows = {name: by_neuron(table) for name, table in tables.items() if name != "traces"}
+    rows = {name: by_neuron(table) for name, table in tables.items() if name != "evidence"}
     types, explained, scored = (rows.pop(name) for name in ("types", "explanations", "scores"))
-    scales = {neuron: row["scale"] or 0.0 for neuron, (row,) in types.items()}
-    exemplars = _exemplars(tables["traces"], scales, catalog)
+    traces = _traces(tables["evidence"])
     return {
         neuron: NeuronRecord(
             row,
             _pair_up(explained.get(neuron, []), scored.get(neuron, []), level),
-            tuple(sorted(exemplars.get(neuron, []), key=lambda one: one.rank)),
+            tuple(
+                Exemplar(
+                    slot.sample_id,
+                    rank,
+                    slot.peak,
+                    slot.role,
+                    slot.token,
+                    row["scale"] or 0.0,
+                    catalog,
+                    traces.get((neuron, rank)),
+                    how_to_store,
+                )
+                for rank, slot in enumerate(slots.get(neuron, ()))
+            ),
             {name: found[neuron][0] for name, found in rows.items() if neuron in found},
         )
         for neuron, (row,) in sorted(types.items())
@@ -199,15 +262,10 @@ def sample_heat_map(trace: ActivationRecord, scale: float, catalog: Catalog) -> 
     return activation_map(sample.view, normalize_to_ten(trace.visual, scale))
 
 
-def _exemplars(
-    traces: pa.Table, scales: Mapping[int, float], catalog: Catalog
-) -> dict[int, list[Exemplar]]:
-    found: dict[int, list[Exemplar]] = {}
-    columns = (traces[name].to_pylist() for name in ("neuron", "rank"))
-    for neuron, rank, trace in zip(*columns, activation_records(traces), strict=True):
-        one = Exemplar(**vars(trace), rank=rank, scale=scales.get(neuron, 0.0), catalog=catalog)
-        found.setdefault(neuron, []).append(one)
-    return found
+def _traces(evidence: pa.Table) -> dict[tuple[int, int], ActivationRecord]:
+    """Return the traces of exemplars by neuron and rank."""
+    keys = zip(*(evidence[name].to_pylist() for name in ("neuron", "rank")), strict=True)
+    return dict(zip(keys, activation_records(evidence), strict=True))
 
 
 def _pair_up(

@@ -107,7 +107,7 @@ def _why_no_samples(neuron: Evidence) -> str:
         return "no exemplar was held out"
     return (
         "no random sample is left that is not an exemplar; use a larger dataset, a smaller "
-        "capture.top_n or more capture.random_samples"
+        "capture.top_n or more evidence.random_samples"
     )
 
 

@@ -21,7 +21,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)|<(?:img|a)\b[^>]*\b(?:src|href)=\"([^\"]+)\
 _CODE = re.compile(r"`([^`\n]+)`")
 _HEADING = re.compile(r"^#+ +(.+?) *#*$", re.MULTILINE)
 _FILE = re.compile(r"(?:bench|conf|docs|infra|tasks|tests|workflows)/[\w./-]*\w(?:/|\b)")
-_HEADS = "|".join((*GROUPS, "analyse", "score", "report", "cluster", "tracking"))
+_HEADS = "|".join((*GROUPS, "analyse", "evidence", "score", "report", "cluster", "tracking"))
 _SETTING = re.compile(rf"(?:{_HEADS})(?:\.[a-z0-9_]+)+")
 
 

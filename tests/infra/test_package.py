@@ -100,7 +100,7 @@ def test_modules_in_the_users_folder_change_nothing_for_rays_workers(from_checko
 
 
 def test_the_wheel_runs_the_whole_line_among_them(from_wheel, trapped):
-    settings = ("data.count=40", *SMALL, "capture.layers=[1]", "capture.random_samples=4")
+    settings = ("data.count=40", *SMALL, "capture.layers=[1]", "evidence.random_samples=4")
     assert "scores     mean" in from_wheel.run("neuron-atlas", *settings, "out=out", cwd=trapped)
     code = "from neuron_atlas import Atlas; print(*Atlas.open('out').tables)"
     assert "explanations" in from_wheel.run("python", "-c", code, cwd=trapped)

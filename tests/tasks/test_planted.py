@@ -104,6 +104,7 @@ class Atlas:
 
 ByPurpose = dict[Purpose, list[Evidence]]
 Claims = dict[tuple[int, int], ExplainedNeuron]
+Captured = tuple[Path, Catalog, Subject]
 
 
 def score_claims(
@@ -151,20 +152,21 @@ def planted(neurons: dict[str, int], planted_folder: Path) -> Subject:
 
 
 @pytest.fixture(scope="module")
-def captured(planted: Subject, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Catalog]:
+def captured(planted: Subject, tmp_path_factory: pytest.TempPathFactory) -> Captured:
     folder = tmp_path_factory.mktemp("captured")
     described = describe(planted, SCENES, folder, DescribeSettings(text_source="given"))
-    return capture(planted, described, [LAYER], CAPTURE, folder), described.catalog()
+    capture(planted, described, [LAYER], CAPTURE, folder)
+    return folder, described.catalog(), planted
 
 
 @pytest.fixture(scope="module")
-def atlas(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> Atlas:
+def atlas(captured: Captured, neurons: dict[str, int]) -> Atlas:
     return mapped(captured, neurons, Dissect())
 
 
 @pytest.fixture(scope="module", params=get_args(Render))
 def told_atlas(
-    captured: tuple[Path, Catalog],
+    captured: Captured,
     neurons: dict[str, int],
     loopback_process: Loopback,
     request: pytest.FixtureRequest,
@@ -178,14 +180,13 @@ def told_atlas(
         return mapped(captured, neurons, chat)
 
 
-def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: Explainer) -> Atlas:
-    folder, catalog = captured
+def mapped(captured: Captured, neurons: dict[str, int], explainer: Explainer) -> Atlas:
+    folder, catalog, subject = captured
     names = {neuron: name for name, neuron in neurons.items()}
     only = tuple(f"{LAYER}:{neuron}" for neuron in neurons.values())
     types = select_neurons_to_explain(classify(folder, LAYER, PaperRule()), NeuronChoice(only=only))
-    shown, held_out, aside = (
-        evidence(folder, types, purpose) for purpose in ("explainer", "scorer", "calibration")
-    )
+    by_purpose = evidence(subject, catalog, folder, types)
+    shown, held_out = by_purpose["explainer"], by_purpose["scorer"]
     explanations = explanation_rows(
         explainer.name, shown, explainer.explain(shown, catalog, CallOptions())
     ).to_pylist()
@@ -211,7 +212,6 @@ def mapped(captured: tuple[Path, Catalog], neurons: dict[str, int], explainer: E
         return {names[neuron.neuron]: set(neuron.sample_ids) for neuron in seen}
 
     def scored(claims: dict[tuple[int, int], ExplainedNeuron]) -> dict[str, dict]:
-        by_purpose: ByPurpose = {"explainer": shown, "scorer": held_out, "calibration": aside}
         return named(score_claims(explainer.name, by_purpose, claims, controls, catalog))
 
     return Atlas(
@@ -339,15 +339,13 @@ def test_the_interval_of_an_unrelated_explanation_covers_zero(atlas, name):
 
 
 @pytest.fixture(scope="module")
-def shuffled(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> list[list[dict]]:
+def shuffled(captured: Captured, neurons: dict[str, int]) -> list[list[dict]]:
     """Scores of a crowd of neurons, each with another's explanation for its own; several times, the
     last with the controls of `other_neurons`."""
-    folder, catalog = captured
+    folder, catalog, subject = captured
     whole = classify(folder, LAYER, PaperRule())
     types = select_neurons_to_explain(whole, NeuronChoice(types=TYPES_THAT_FIRE, count=CROWD))
-    by_purpose: ByPurpose = {
-        purpose: evidence(folder, types, purpose) for purpose in get_args(Purpose)
-    }
+    by_purpose = evidence(subject, catalog, folder, types)
     shown = by_purpose["explainer"]
     said = Dissect().explain(shown, catalog, CallOptions())
     crowd = [

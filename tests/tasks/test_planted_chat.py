@@ -5,19 +5,15 @@ tests/loopback/rating.py.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 
 from neuron_atlas.tasks.classify.paper import PaperRule
-from neuron_atlas.tasks.evidence.evidence import Purpose
 from neuron_atlas.tasks.explain.dissect import Dissect
 from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_explain
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import ClientSettings
-from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
 from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
@@ -33,6 +29,7 @@ from tests.tasks.test_planted import (
     WORDS,
     WRONG,
     ByPurpose,
+    Captured,
     Claims,
     captured,
     neurons,
@@ -58,17 +55,18 @@ def simulator(loopback_process: Loopback) -> Iterator[ChatSimulator]:
 
 
 @pytest.fixture(scope="module")
-def by_purpose(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> ByPurpose:
+def by_purpose(captured: Captured, neurons: dict[str, int]) -> ByPurpose:
     only = tuple(f"{LAYER}:{neuron}" for name, neuron in neurons.items() if name in FIRING)
     types = select_neurons_to_explain(
         classify(captured[0], LAYER, PaperRule()), NeuronChoice(only=only)
     )
-    return {purpose: evidence(captured[0], types, purpose) for purpose in get_args(Purpose)}
+    folder, catalog, subject = captured
+    return evidence(subject, catalog, folder, types)
 
 
 @pytest.fixture(scope="module")
 def scored(
-    captured: tuple[Path, Catalog],
+    captured: Captured,
     neurons: dict[str, int],
     by_purpose: ByPurpose,
     simulator: ChatSimulator,
@@ -131,13 +129,13 @@ def test_the_interval_of_an_unrelated_explanation_covers_zero(scored, name):
 
 
 @pytest.fixture(scope="module")
-def shuffled(captured: tuple[Path, Catalog], simulator: ChatSimulator) -> list[dict]:
+def shuffled(captured: Captured, simulator: ChatSimulator) -> list[dict]:
     """Scores of a crowd of neurons, each with another's explanation for its own."""
-    folder, catalog = captured
+    folder, catalog, subject = captured
     types = select_neurons_to_explain(
         classify(folder, LAYER, PaperRule()), NeuronChoice(types=TYPES_THAT_FIRE, count=CROWD)
     )
-    seen: ByPurpose = {purpose: evidence(folder, types, purpose) for purpose in get_args(Purpose)}
+    seen = evidence(subject, catalog, folder, types)
     said = Dissect().explain(seen["explainer"], catalog, CallOptions())
     crowd = [
         ExplainedNeuron(one.layer, one.neuron, one.type, explanation.text.split(" (r = ")[0])

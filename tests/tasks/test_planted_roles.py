@@ -5,13 +5,10 @@ tells of its prompts (see tests/loopback/listing.py).
 """
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from neuron_atlas.tasks.classify.paper import PaperRule
-from neuron_atlas.tasks.evidence.evidence import Purpose
 from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_explain
 from neuron_atlas.tasks.models.client import ClientSettings
 from neuron_atlas.tasks.models.prices import Price
@@ -30,6 +27,7 @@ from tests.tasks.test_planted import (
     TYPES,
     WRONG,
     ByPurpose,
+    Captured,
     Claims,
     captured,
     neurons,
@@ -46,12 +44,13 @@ READING = ("the word circle", "the word square", "red in both", "blue in both")
 
 
 @pytest.fixture(scope="module")
-def by_purpose(captured: tuple[Path, Catalog], neurons: dict[str, int]) -> ByPurpose:
+def by_purpose(captured: Captured, neurons: dict[str, int]) -> ByPurpose:
     only = tuple(f"{LAYER}:{neuron}" for name, neuron in neurons.items() if name in FIRING)
     types = select_neurons_to_explain(
         classify(captured[0], LAYER, PaperRule()), NeuronChoice(only=only)
     )
-    return {purpose: evidence(captured[0], types, purpose) for purpose in get_args(Purpose)}
+    folder, catalog, subject = captured
+    return evidence(subject, catalog, folder, types)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +63,7 @@ def lister(loopback_process: Loopback) -> Iterator[PromptLogprobs]:
 
 
 @pytest.fixture(scope="module")
-def score(
-    captured: tuple[Path, Catalog], neurons: dict[str, int], by_purpose: ByPurpose
-) -> "Score":
+def score(captured: Captured, neurons: dict[str, int], by_purpose: ByPurpose) -> "Score":
     return Score(captured[1], neurons, by_purpose)
 
 

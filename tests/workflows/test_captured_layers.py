@@ -19,8 +19,8 @@ def test_a_run_of_fewer_layers_finds_them_captured(first_run):
     fewer = captured(first_run, "capture.layers=[3]")
     assert fewer.stats.skipped == ["samples", "describe", "capture"]
     assert fewer.layers() == (3,)
-    (traces,) = fewer.paths("capture", "traces")
-    assert traces in first_run.paths("capture", "traces")
+    (ranked,) = fewer.paths("capture", "exemplars")
+    assert ranked in first_run.paths("capture", "exemplars")
     rows, before = fewer.done["capture"].rows, first_run.done["capture"].rows
     assert rows["moments"] == before["moments"] / 2 == 512
 

@@ -31,6 +31,8 @@ from tests.workflows.runs import (
     small_run,
 )
 
+KEY = ("layer", "neuron")
+
 
 def test_every_stage_ran_and_took_its_time(first_run):
     assert list(first_run.done) == NAMES
@@ -64,8 +66,15 @@ def test_there_is_a_row_for_every_sample_and_every_neuron(atlas):
     assert set(neurons["type"].to_pylist()) <= set(TYPES)
     for name in ("exemplars", "moments"):
         assert atlas.table(name, []).equals(neurons.select(["layer", "neuron"]))
-    traces = atlas.table("traces", [])
-    assert len(traces) == len(neurons) * TOP_N
+    evidence = atlas.table("evidence", ["stratum"])
+    explained = set(
+        zip(*(atlas.table("explanations", [])[key].to_pylist() for key in KEY), strict=True)
+    )
+    exemplars = evidence.filter(pc.equal(evidence["stratum"], "exemplar"))
+    counts = Counter(zip(*(exemplars[key].to_pylist() for key in KEY), strict=True))
+    assert {key: counts[key] for key in explained} == dict.fromkeys(explained, TOP_N)
+    # Without a site, only neurons on the page are shown in addition.
+    assert set(counts.values()) <= {TOP_N, 2}
 
 
 def test_what_is_explained_is_simulated_and_scored(atlas):
@@ -178,7 +187,7 @@ def test_by_the_papers_rule_alone_the_types_are_the_same_and_nothing_is_tested(
     assert atlas.table("types").equals(types)
     assert "tested_types" not in atlas.manifest["artifacts"]
     assert len(atlas.table("type_agreement")) == 0
-    assert context.stats.skipped == ["samples", "describe", "capture"]
+    assert context.stats.skipped == ["samples", "describe", "capture", "evidence"]
     small_run(atlas.out)  # Back, and nothing is lost.
     assert atlas.table("tested_types", ["type_tested"]).equals(tested)
 

@@ -12,7 +12,13 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from neuron_atlas.tasks.atlas import Atlas, NeuronNotFoundError, OldTableError, RunNotFoundError
+from neuron_atlas.tasks.atlas import (
+    Atlas,
+    NeuronNotFoundError,
+    OldTableError,
+    RunNotFoundError,
+    TraceNotStoredError,
+)
 from neuron_atlas.tasks.report.neuron_view import neuron_html
 from neuron_atlas.workflows.run.store import Manifest, Store
 from tests.loopback.object_store import BUCKET
@@ -32,7 +38,8 @@ def explained(opened):
 
 
 def test_tables_are_lazy_frames_of_what_the_run_left(opened, atlas):
-    for name in ("types", "tested_types", "explanations", "scores", "samples", "score_aggregates"):
+    names = ("types", "tested_types", "explanations", "scores", "samples", "score_aggregates")
+    for name in (*names, "evidence"):
         frame = getattr(opened, name)
         assert isinstance(frame, pl.LazyFrame)
         assert frame.select(pl.len()).collect().item() == atlas.table(name).num_rows
@@ -67,6 +74,36 @@ def test_its_exemplars_have_traces_images_and_heat(opened, explained, atlas):
     assert strongest.heat is not None
     assert strongest.heat.size == len(strongest.visual)
     assert 0 <= strongest.heat.min() <= strongest.heat.max() <= 10.001
+
+
+def test_an_exemplar_without_a_trace_is_listed_and_says_how_to_get_its_heat_map(opened, atlas):
+    evidence = atlas.table("evidence", [])
+    stored = set(zip(evidence["layer"].to_pylist(), evidence["neuron"].to_pylist(), strict=True))
+    types = atlas.table("types", []).to_pylist()
+    layer, index = next(
+        (row["layer"], row["neuron"])
+        for row in types
+        if (row["layer"], row["neuron"]) not in stored
+    )
+    neuron = opened.neuron(layer, index)
+    assert len(neuron.exemplars) == TOP_N
+    strongest = neuron.exemplars[0]
+    assert strongest.trace is None
+    assert strongest.peak >= neuron.exemplars[1].peak
+    assert strongest.image is not None
+    assert strongest.tokens
+    for name in ("heat", "visual", "text"):
+        with pytest.raises(TraceNotStoredError, match=r"has no heat map.*evidence\.traces=all"):
+            getattr(strongest, name)
+    assert neuron._repr_html_().count("the activations of this sample are not stored") == 6
+
+
+def test_a_run_of_an_older_version_says_what_to_do(opened, explained):
+    artifacts = {name: one for name, one in opened.run.artifacts.items() if name != "evidence"}
+    older = replace(opened, run=replace(opened.run, artifacts=artifacts))
+    strongest = older.neuron(explained.layer, explained.index).exemplars[0]
+    with pytest.raises(TraceNotStoredError, match=r"older version.*Run its command again"):
+        _ = strongest.heat
 
 
 def test_its_picture_shows_all_of_that_and_needs_nothing_else(explained):

@@ -17,7 +17,8 @@ SCENES = "data.count=120"
 SHARDS = 12
 PARTED = ("capture.layers=[1]", f"capture.shards={SHARDS}", "explain.neurons_per_task=1")
 OUR_LINES = re.compile(
-    r"$|(samples|describe|capture|merge|classify|analyse|explain|simulate|score|report) +"
+    r"$|(samples|describe|capture|merge|classify|analyse|evidence|gather|explain|simulate|score|"
+    r"report) +"
     r"(already done \(|weights |\d[\d,]*/\d)|"
     r"(neurons|scores|failures|seconds|page|artifacts|mlflow)  +"
 )
@@ -134,7 +135,7 @@ def test_a_neuron_that_was_explained_is_not_explained_again(story):
 def test_stages_that_were_complete_are_skipped(story):
     for stage in ("samples", "describe"):
         assert f"{stage:<10} already done" in story.said[1]
-    for stage in ("samples", "describe", "capture", "classify", "analyse", "explain"):
+    for stage in ("samples", "describe", "capture", "classify", "analyse", "evidence", "explain"):
         assert f"{stage:<10} already done" in story.said[3]
 
 

@@ -52,7 +52,7 @@ def context(made):
         settings=settings,
         layers=lambda: (0, 3),
         folder=lambda name: tables,
-        paths=lambda name, artifact: sorted(tables.glob(f"{artifact}*.parquet")),
+        paths=lambda name, artifact: sorted(tables.glob(f"{artifact}*")),
         done={"classify": SimpleNamespace(files={"types": [], "tested_types": []})},
     )
 

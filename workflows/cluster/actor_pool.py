@@ -122,6 +122,12 @@ class ActorPool:
     def __init__(self, resource: ActorResource, cluster: ClusterSettings) -> None:
         self._resource, self._cluster = resource, cluster
         self._actors: list[Any] = []
+        self._options: dict[str, Any] = {}
+
+    @property
+    def is_on_cpus(self) -> bool:
+        """Whether its actors run on CPUs alone."""
+        return "num_gpus" not in self._options
 
     def run(
         self,

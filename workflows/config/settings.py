@@ -11,6 +11,7 @@ from annotated_types import Ge
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.classify.rule import Rule
+from neuron_atlas.tasks.evidence.settings import EvidenceSettings
 from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.select import NeuronChoice
 from neuron_atlas.tasks.models.servers import complete_url
@@ -169,7 +170,7 @@ class Settings:
 
     out: output folder or S3 prefix. local_dir: folder on the driver's machine for the journal and
     MLflow's runs; None for the default (`workflows.run.output`). Raises ValueError if classify
-    needs more exemplars than capture stores.
+    or evidence needs more exemplars than capture stores.
     """
 
     out: str
@@ -178,6 +179,7 @@ class Settings:
     describe: DescribeSettings
     capture: CaptureSettings
     classify: ClassifySettings
+    evidence: EvidenceSettings
     analyse: AnalyseSettings
     explain: ExplainSettings
     simulate: SimulateSettings
@@ -192,6 +194,12 @@ class Settings:
         if voting is not None and voting > captured:
             raise ValueError(
                 f"classify: top_n ({voting}) exceeds capture.top_n ({captured}). "
+                "Raise capture.top_n; this reruns capture"
+            )
+        used = self.evidence.exemplars
+        if used is not None and used > captured:
+            raise ValueError(
+                f"evidence: exemplars ({used}) exceeds capture.top_n ({captured}). "
                 "Raise capture.top_n; this reruns capture"
             )
 

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, layer_file, read_table
+from neuron_atlas.tasks.artifacts import (
+    EVIDENCE,
+    EXPLANATIONS,
+    NEURON_TYPES,
+    layer_prefix,
+    read_table,
+)
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.workflows.run.context import Context
 
@@ -68,7 +74,7 @@ def explained_parts(context: Context, explainer: str) -> list[NeuronPart]:
 class EvidenceFiles:
     """The files with the evidence of neurons. Picklable."""
 
-    captured: Path
+    evidence: Sequence[Path]
     samples: Sequence[Path]
     descriptions: Sequence[Path]
     concepts: Sequence[Path]
@@ -78,23 +84,20 @@ class EvidenceFiles:
     def from_context(context: Context) -> EvidenceFiles:
         """Return the files of this run."""
         return EvidenceFiles(
-            captured=context.folder("capture"),
+            evidence=context.paths("evidence", "evidence"),
             samples=context.paths("samples", "samples"),
             descriptions=context.paths("describe", "descriptions"),
             concepts=context.paths("samples", "concepts"),
             source=context.settings.data.source,
         )
 
-    def load(self, part: NeuronPart) -> dict[Purpose, list[Evidence]]:
-        """Load the evidence of a part's neurons, by purpose."""
-        from neuron_atlas.tasks.evidence.evidence import load_evidence
+    def load(self, part: NeuronPart, *purposes: Purpose) -> dict[Purpose, list[Evidence]]:
+        """Load the evidence of a part's neurons, by purpose. Reads no other traces."""
+        from neuron_atlas.tasks.evidence.read import load_evidence
 
-        return load_evidence(
-            part.types.cast(NEURON_TYPES.schema),
-            self.captured / layer_file("traces", part.layer),
-            self.captured / layer_file("random_traces", part.layer),
-            self.samples,
-        )
+        start = layer_prefix(EVIDENCE.name, part.layer)
+        mine = [path for path in self.evidence if path.name.startswith(start)]
+        return load_evidence(part.types.cast(NEURON_TYPES.schema), mine, purposes)
 
     def catalog(self, evidence: Sequence[Evidence]) -> Catalog:
         """Open a catalog of the samples in some evidence."""

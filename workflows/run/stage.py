@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from neuron_atlas.tasks.artifacts import artifact_of
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.workflows.cluster.actor_pool import ActorResource
 from neuron_atlas.workflows.models.calls import ModelUse
@@ -96,14 +97,14 @@ class StageOutput:
 def tables_of(items: Sequence[Item]) -> dict[str, list[str]]:
     """Return the tables that items write for later stages, by artifact.
 
-    These are the Parquet files at the top of the stage's folder; all other files are internal to
-    the stage. The file name up to the first "-" is the artifact.
+    These are the tables at the top of the stage's folder; all other files are internal to the
+    stage. The file name up to the first "-" is the artifact.
     """
     files: dict[str, list[str]] = {}
     for item in items:
         for name in item.files:
-            if name.endswith(".parquet") and "/" not in name:
-                artifact = name.removesuffix(".parquet").split("-")[0]
+            artifact = artifact_of(name)
+            if artifact is not None and "/" not in name:
                 files.setdefault(artifact, []).append(name)
     return files
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.tasks.artifacts import row_count
+from neuron_atlas.tasks.artifacts import artifact_of, row_count
 from neuron_atlas.tasks.artifacts.location import atomic_file, existing_files, is_uri
 
 MANIFEST = "manifest.json"
@@ -139,11 +139,11 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def count_rows(folder: Path, files: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Count the rows of each artifact that consists of tables, from the footers of its files."""
+    """Count the rows of each artifact that consists of tables, without reading them."""
     return {
         artifact: sum(row_count(folder / name) for name in names)
         for artifact, names in files.items()
-        if all(name.endswith(".parquet") for name in names)
+        if all(artifact_of(name) for name in names)
     }
 
 

@@ -35,8 +35,8 @@ def make_stage(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run
     name = settings.explainer.name
     return Stage(
         "explain",
-        2,
-        ("samples", "describe", "capture", "classify"),
+        3,
+        ("samples", "describe", "classify", "evidence"),
         partial(_parameters, settings),
         (
             Step(
@@ -105,7 +105,7 @@ def _explain(worker: Worker, explainer: Explainer, part: NeuronPart, files: Evid
     """Write the explanations of a part, unless batch answers are pending."""
     from neuron_atlas.tasks.explain.rows import explanation_rows
 
-    evidence = files.load(part)["explainer"]
+    evidence = files.load(part, "explainer")["explainer"]
     explanations = explainer.explain(evidence, files.catalog(evidence), worker.calls)
     if not any(one.status == "pending" for one in explanations):
         (path,) = worker.paths

@@ -37,10 +37,8 @@ _SCORE_PAIRS = f"{PARTS}/pairs.json"
 _TABLES = (
     ("samples", "samples"),
     ("describe", "descriptions"),
-    *(
-        ("capture", name)
-        for name in ("traces", "random_traces", "exemplars", "histograms", "moments")
-    ),
+    *(("capture", name) for name in ("exemplars", "histograms", "moments")),
+    ("evidence", "evidence"),
     ("classify", "types"),
     ("classify", "tested_types"),  # Only where the rule tests.
     *(("analyse", name) for name in ("responses", *(spec.name for spec in TYPE_SUMMARIES))),
@@ -147,13 +145,12 @@ def _write_columns(worker: Worker, layer: LayerFiles) -> None:
 
 def _neurons(context: Context, folder: Path) -> list[Item]:
     samples, site = _files(context).samples, context.settings.report.site
-    top_n = context.settings.capture.top_n
     return [
         Item(
             key=f"neurons-{part.layer:03d}-{part.start:06d}",
             size=part.stop - part.start,
             files=(f"{PARTS}/{part.layer:03d}-{part.start:06d}.json",),
-            inputs=(part, layer, samples, site, top_n),
+            inputs=(part, layer, samples, site),
         )
         for layer in _layer_files(context)
         for part in split_layer(layer)
@@ -166,12 +163,11 @@ def _write_neurons(
     layer: LayerFiles,
     samples: SampleFiles,
     settings: SiteSettings,
-    top_n: int,
 ) -> None:
     from neuron_atlas.tasks.report.site.neurons import write_neurons
 
     level = ScorePairs.from_json(read_json(worker.folder / _SCORE_PAIRS)).level
-    shown = write_neurons(worker.folder / FOLDER, part, layer, samples, settings, top_n, level)
+    shown = write_neurons(worker.folder / FOLDER, part, layer, samples, settings, level)
     (mark,) = worker.paths
     write_json(mark, {"shown": sorted(shown)})
 
@@ -233,7 +229,17 @@ def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
 STAGE = Stage(
     "report",
     4,
-    ("samples", "describe", "capture", "classify", "analyse", "explain", "simulate", "score"),
+    (
+        "samples",
+        "describe",
+        "capture",
+        "classify",
+        "evidence",
+        "analyse",
+        "explain",
+        "simulate",
+        "score",
+    ),
     _parameters,
     (
         Step("report", "page", _page, _write_page),

@@ -30,7 +30,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
     return Stage(
         "score",
         4,
-        ("samples", "describe", "capture", "classify", "explain", "simulate"),
+        ("samples", "describe", "classify", "evidence", "explain", "simulate"),
         _parameters,
         (
             Step("score", "neurons", partial(_parts, key), _score),
@@ -83,7 +83,7 @@ def _score(
         (row["layer"], row["neuron"], row["explainer"]): frozenset(row["exemplar_ids"])
         for row in read_table(explanations, EXPLANATIONS, columns).to_pylist()
     }
-    evidence = files.load(part)
+    evidence = files.load(part, "explainer", "calibration", "scorer")
     with_texts = [*evidence["explainer"], *evidence["scorer"]]
     texts = {key: one.tokens for key, one in files.catalog(with_texts).samples.items()}
     simulated = read_table(simulations, SIMULATIONS)

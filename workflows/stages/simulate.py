@@ -62,7 +62,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
     return Stage(
         "simulate",
         4,
-        ("samples", "describe", "capture", "classify", "explain"),
+        ("samples", "describe", "classify", "evidence", "explain"),
         _parameters,
         (
             Step("simulate", "", _probe_item, _probe, needs, is_live=True),
@@ -218,7 +218,7 @@ def _simulate(
     from neuron_atlas.tasks.simulate.rows import simulate_neurons
 
     simulator, calls = _in_place(worker, simulator)
-    evidence = files.load(part)
+    evidence = files.load(part, "scorer", "calibration")
     held_out, calibration = evidence["scorer"], evidence["calibration"]
     rows = simulate_neurons(
         simulator,

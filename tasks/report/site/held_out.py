@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import RANDOM_TRACES, SIMULATIONS, TRACES
+from neuron_atlas.tasks.artifacts import EVIDENCE, SIMULATIONS
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, activation_records
 from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles, read_neurons
 from neuron_atlas.tasks.report.record import NeuronRecord
@@ -35,11 +35,9 @@ def read_held_out(
     simulated = read_neurons(files, SIMULATIONS, neurons, _COLUMNS, _OWN)
     chosen = choose_held_out(simulated, count)
     sample_ids = {sample_id for draws in chosen.values() for sample_id in draws}
-    only = [("sample_id", "in", list(sample_ids))]
-    # An exemplar can also be among the random samples.
-    real = _by(("neuron",), read_neurons(files, RANDOM_TRACES, chosen, only=only))
-    for key, by_sample in _by(("neuron",), read_neurons(files, TRACES, chosen, only=only)).items():
-        real.setdefault(key, {}).update(by_sample)
+    only = [("purpose", "==", "scorer"), ("sample_id", "in", sorted(sample_ids))]
+    columns = ["neuron", "sample_id", "visual", "text"]
+    real = _by(("neuron",), read_neurons(files, EVIDENCE, chosen, columns, only))
     catalog = samples.open_layouts(sample_ids)
     held_out: dict[int, dict[str, Any]] = {}
     for neuron, draws in chosen.items():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from neuron_atlas.tasks.artifacts import NO_SAMPLE, exemplars_spec
-from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles, read_neurons, read_types
+from neuron_atlas.tasks.report.inputs import (
+    LayerFiles,
+    SampleFiles,
+    Slot,
+    read_slots,
+    read_types,
+)
 from neuron_atlas.tasks.report.record import NeuronRecord, ScoredExplanation, read_records
 from neuron_atlas.tasks.report.settings import SiteSettings
 from neuron_atlas.tasks.report.site.facts import STATISTICS, neuron_facts
@@ -17,9 +20,6 @@ from neuron_atlas.tasks.report.site.held_out import read_held_out
 from neuron_atlas.tasks.report.site.layout import CHUNK, SitePart, data_file, neurons_key
 from neuron_atlas.tasks.report.site.script import round_significant, write_script
 from neuron_atlas.tasks.report.site.traces import encode_trace
-
-_Slot = tuple[int, float, int]
-"""An exemplar: sample id, peak, and 0 for a peak in the image or 1 for a peak in the text."""
 
 _NOT_HELD_OUT: Mapping[str, Any] = {"samples": [], "simulated": []}
 _EXPLANATION_COLUMNS = (
@@ -39,12 +39,11 @@ def write_neurons(
     files: LayerFiles,
     samples: SampleFiles,
     settings: SiteSettings,
-    top_n: int,
     level: float | None,
 ) -> set[int]:
     """Write the details of a part's neurons, `CHUNK` per file. Return the ids of their samples.
 
-    top_n: captured exemplars per neuron. level: the run's false discovery rate, for verdicts.
+    level: the run's false discovery rate, for verdicts.
     """
     neurons = read_types(files)["neuron"].slice(part.start, part.stop - part.start).to_pylist()
     records = read_records(
@@ -56,7 +55,7 @@ def write_neurons(
         STATISTICS,
         level,
     )
-    ranked = _ranked(files, neurons, top_n)
+    ranked = read_slots(files, neurons)
     held_out = read_held_out(files, records, samples, settings.held_out)
     sample_ids: set[int] = set()
 
@@ -64,7 +63,8 @@ def write_neurons(
         drawn = settings.exemplars if record.explanations else settings.exemplars_of_unexplained
         slots = ranked[record.neuron][: max(drawn, settings.total_exemplars)]
         held = held_out.get(record.neuron, _NOT_HELD_OUT)
-        sample_ids.update(slot[0] for slot in (*slots, *held["samples"]))
+        sample_ids.update(slot.sample_id for slot in slots)
+        sample_ids.update(row[0] for row in held["samples"])
         return _describe(record, slots[:drawn], slots[drawn:]) | {"held_out": held}
 
     _write_chunks(site, part, map(describe, records.values()))
@@ -72,13 +72,13 @@ def write_neurons(
 
 
 def _describe(
-    record: NeuronRecord, strong: Sequence[_Slot], weaker: Sequence[_Slot]
+    record: NeuronRecord, strong: Sequence[Slot], weaker: Sequence[Slot]
 ) -> dict[str, Any]:
-    traces = {one.sample_id: one for one in record.exemplars}
-
-    def heat(sample_id: int) -> Collection[str]:
-        one = traces.get(sample_id)
-        return ("", "") if one is None else encode_trace(one, one.scale, one.catalog)
+    drawn = {
+        one.sample_id: encode_trace(one.trace, one.scale, one.catalog)
+        for one in record.exemplars
+        if one.trace is not None
+    }
 
     return {
         "neuron": record.neuron,
@@ -88,9 +88,10 @@ def _describe(
         "scale": round_significant(record.row["scale"], 6),
         **neuron_facts(record),
         "exemplars": [
-            [one, round_significant(peak), role, *heat(one)] for one, peak, role in strong
+            [one, round_significant(peak), role, *drawn.get(one, ("", ""))]
+            for one, peak, role, _ in strong
         ],
-        "weaker": [[one, round_significant(peak), role] for one, peak, role in weaker],
+        "weaker": [[one, round_significant(peak), role] for one, peak, role, _ in weaker],
         "explanations": [_explanation(scored) for scored in record.explanations],
     }
 
@@ -127,20 +128,3 @@ def _write_chunks(site: Path, part: SitePart, details: Iterator[dict[str, Any]])
         key = neurons_key(part.layer, first)
         rows = [next(details) for _ in range(first, min(first + CHUNK, part.stop))]
         write_script(site / data_file(key), key, rows)
-
-
-def _ranked(files: LayerFiles, neurons: Sequence[int], top_n: int) -> dict[int, list[_Slot]]:
-    """Return the captured exemplars of each neuron, strongest first."""
-    table = read_neurons(files, exemplars_spec(top_n), neurons)
-    columns = [
-        _values(table[name]).reshape(-1, top_n).tolist()
-        for name in ("sample_id", "peak", "peak_role")
-    ]
-    ranked: dict[int, list[_Slot]] = {neuron: [] for neuron in neurons}
-    for neuron, *slots in zip(table["neuron"].to_pylist(), *columns, strict=True):
-        ranked[neuron] = [slot for slot in zip(*slots, strict=True) if slot[0] != NO_SAMPLE]
-    return ranked
-
-
-def _values(column: pa.ChunkedArray) -> Any:
-    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False)

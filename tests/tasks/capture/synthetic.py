@@ -11,10 +11,10 @@ import torch
 
 from neuron_atlas.tasks.artifacts import layer_file, write_table
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.capture.batch import Batch, collate, padded_length
 from neuron_atlas.tasks.capture.observe import observe
 from neuron_atlas.tasks.capture.record import LayerRecord, Layout, empty_record
 from neuron_atlas.tasks.capture.record_tables import TokenCounts, layer_tables
+from neuron_atlas.tasks.subject.batches import Batch, collate, padded_length
 from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, EncodedSample
 
 NEURONS = 6

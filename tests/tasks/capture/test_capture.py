@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from neuron_atlas.tasks.capture.batch import batches
 from neuron_atlas.tasks.capture.capture import RecordSpec, capture
 from neuron_atlas.tasks.capture.memory_plan import Demand, MemoryPlan, Pass
 from neuron_atlas.tasks.capture.record import Layout
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.tasks.subject.batch import forward_body
+from neuron_atlas.tasks.subject.batches import batches
 from neuron_atlas.tasks.subject.encode import TEMPLATE, encode
 from neuron_atlas.tasks.subject.hook_points import observing
 from neuron_atlas.tasks.subject.load import load_subject

@@ -8,12 +8,18 @@ import torch
 from neuron_atlas.tasks.artifacts import TRACES
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges, block_of
 from neuron_atlas.tasks.capture import observe_compiled, observe_torch
-from neuron_atlas.tasks.capture.batch import PADDING, PADDING_STEP, batches, collate, padded_length
 from neuron_atlas.tasks.capture.observe import observe
 from neuron_atlas.tasks.capture.record import Layout, empty_record
 from neuron_atlas.tasks.capture.record_tables import layer_tables
 from neuron_atlas.tasks.capture.replay import replay
 from neuron_atlas.tasks.capture.traces import store_random_traces
+from neuron_atlas.tasks.subject.batches import (
+    PADDING,
+    PADDING_STEP,
+    batches,
+    collate,
+    padded_length,
+)
 from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL
 from tests.tasks.capture.synthetic import CPU, NEURONS, batched, counts, make_sample, ranked, record
 

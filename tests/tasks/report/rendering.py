@@ -20,6 +20,7 @@ from tests.tasks.report.synthetic import (
     neuron_types,
     sample,
     scores,
+    slots,
     trace,
     traces,
 )
@@ -111,7 +112,8 @@ def inputs(**changes) -> PageInputs:
 
 def _of_layer(tables, layer: int, samples) -> dict[int, NeuronRecord]:
     mine = {name: table.filter(pc.field("layer") == layer) for name, table in tables.items()}
-    return gather_records(mine, samples, LEVEL)
+    mine["evidence"] = mine.pop("traces")
+    return gather_records(mine, slots(mine["evidence"]), samples, LEVEL)
 
 
 def squeeze(words: str) -> str:

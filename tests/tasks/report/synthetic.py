@@ -9,15 +9,16 @@ import pyarrow as pa
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import (
+    EVIDENCE,
     EXPLANATIONS,
     NEURON_TYPES,
     SCORE_AGGREGATES,
     SCORES,
-    TRACES,
     TYPES,
     TableSpec,
 )
 from neuron_atlas.tasks.artifacts.regions import Region
+from neuron_atlas.tasks.report.inputs import Slot
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.source import Concept, OpenedImage, SampleError, SampleRecord
 from neuron_atlas.tasks.score.aggregate import BEATS_CONTROL, MEASURES
@@ -97,15 +98,29 @@ def trace(
     rank: int = 0,
     sample_id: int = 0,
 ) -> dict[str, Any]:
-    """A row for `traces`; visual has the shape of the sample's only grid."""
+    """A row of `evidence`, an exemplar; visual has the shape of the sample's only grid."""
     return {
         "layer": layer, "neuron": neuron, "rank": rank, "sample_id": sample_id,
+        "purpose": "show", "stratum": "exemplar", "weight": 1.0,
         "visual": np.asarray(visual, np.float16).ravel(), "text": np.asarray(text, np.float16),
     }  # fmt: skip
 
 
 def traces(*rows: Mapping[str, Any]) -> pa.Table:
-    return _table(rows, TRACES)
+    return _table(rows, EVIDENCE)
+
+
+def slots(table: pa.Table) -> dict[int, list[Slot]]:
+    """The exemplars of each neuron, as capture would have ranked those with these traces."""
+    ranked: dict[int, list[Slot]] = {}
+    for row in sorted(table.to_pylist(), key=lambda row: row["rank"]):
+        tokens = [list(row["visual"]), list(row["text"])]
+        peaks = [max(values, default=-np.inf) for values in tokens]
+        role = int(peaks[1] > peaks[0])
+        token = tokens[role].index(peaks[role]) if tokens[role] else 0
+        slot = Slot(row["sample_id"], float(peaks[role]), role, token)
+        ranked.setdefault(row["neuron"], []).append(slot)
+    return ranked
 
 
 def every_type(per_type: int = 3, layers: int = 2) -> pa.Table:

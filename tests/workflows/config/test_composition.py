@@ -32,7 +32,10 @@ def _told_of_another_model() -> str:
     return model.check_answer(Answer("ok", model="another")).reason
 
 
-TOP = "analyse, capture, classify, cluster, data, describe, explain, local_dir, out, report, score"
+TOP = (
+    "analyse, capture, classify, cluster, data, describe, evidence, explain, local_dir, out, "
+    "report, score"
+)
 
 
 def complaint(*overrides: str) -> str:

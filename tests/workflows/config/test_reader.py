@@ -184,6 +184,14 @@ def test_more_exemplars_cannot_vote_than_are_captured(rule):
         read_settings(composed(*rule))
 
 
+def test_evidence_of_more_exemplars_than_are_captured_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"^evidence: exemplars \(60\) exceeds capture\.top_n \(50\)"
+    ):
+        read_settings(composed("evidence.exemplars=60"))
+    assert read_settings(composed("evidence.exemplars=50")).evidence.exemplars == 50
+
+
 def test_a_wrong_value_within_a_list_or_a_table_is_told_with_its_place():
     assert complaint("capture.layers", [0, "one"]).startswith("capture.layers[1]: ")
     assert complaint("explain.neurons.types", ["visual", "loud"]) == (

@@ -23,6 +23,8 @@ FINISHED = {
     "merge": "capture/*/exemplars-layer-*.parquet",
     "classify": "classify/*/types-layer-*.parquet",
     "analyse": "analyse/*/words.parquet",
+    "evidence": "evidence/*/replay/*/shard-*",
+    "gather": "evidence/*/evidence-layer-*.arrow",
     "explain": "explain/*/explanations-*.parquet",
     "simulate": "simulate/*/simulations-*.parquet",
     "score": "score/*/scores-*.parquet",

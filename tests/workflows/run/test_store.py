@@ -85,10 +85,10 @@ def test_a_fingerprint_does_not_depend_on_the_order_of_settings():
 
 
 class _AllDone(Store):
-    """A store in which every stage is complete, and all layers are captured."""
+    """A store in which every stage is complete, with all layers and all evidence."""
 
     def find(self, stage: str, fingerprint: str) -> Manifest:
-        about = {"layers": [0, 1, 2, 3], "layers_in_all": 4}
+        about = {"layers": [0, 1, 2, 3], "layers_in_all": 4, "holds": {}}
         return manifest(fingerprint, stage=stage, files={}, rows={}, about=about)
 
 
@@ -96,6 +96,9 @@ class _AllDone(Store):
 def files_that_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "neuron_atlas.workflows.stages.capture.count_rows", lambda folder, files: {}
+    )
+    monkeypatch.setattr(
+        "neuron_atlas.workflows.stages.evidence.wanted_evidence", lambda context: {}
     )
 
 
@@ -165,7 +168,7 @@ def test_how_and_where_a_run_is_done_redoes_nothing(override):
 
 def test_another_analysis_redoes_itself_and_the_report():
     assert changed("analyse.min_lift=3") == ["analyse", "report"]
-    assert changed("classify.max_q=0.01", since=("classify=tested",)) == NAMES[3:]
+    assert changed("classify.max_q=0.01", since=("classify=tested",)) == _but_evidence(NAMES[3:])
 
 
 @pytest.mark.parametrize(
@@ -194,9 +197,9 @@ def test_how_a_model_is_called_redoes_nothing(override):
         ("capture.top_n=9", "capture"),
         ("capture.random_samples=9", "capture"),
         ("capture.seed=1", "capture"),
-        ("classify.t_visual=5", "classify"),
-        ("classify.include_template=true", "classify"),
-        ("classify=tested", "classify"),
+        ("evidence.random_samples=9", "evidence"),
+        ("evidence.seed=1", "evidence"),
+        ("evidence.exemplars=9", "evidence"),
         ("explain.min_samples=3", "explain"),
         ("explain.neurons.count=9", "explain"),
         ("explain=gpt4o", "explain"),
@@ -207,6 +210,24 @@ def test_how_a_model_is_called_redoes_nothing(override):
 )
 def test_a_setting_that_decides_a_result_redoes_its_stage_and_all_that_follow(override, first):
     assert changed(override) == NAMES[NAMES.index(first) :]
+
+
+@pytest.mark.parametrize(
+    "override", ["classify.t_visual=5", "classify.include_template=true", "classify=tested"]
+)
+def test_another_rule_redoes_all_that_follows_but_the_evidence_of_neurons(override):
+    assert changed(override) == _but_evidence(NAMES[NAMES.index("classify") :])
+
+
+@pytest.mark.parametrize(
+    "override", ["evidence.traces=all", "report.site.exemplars_of_unexplained=5"]
+)
+def test_how_many_traces_are_stored_does_not_name_the_evidence(override):
+    assert "evidence" not in changed(override)
+
+
+def _but_evidence(names: list[str]) -> list[str]:
+    return [name for name in names if name != "evidence"]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_it_leaves_only_its_output_folder(sweep):
     assert not (sweep.out / "tracking").exists()
 
 
-@pytest.mark.parametrize("artifact", ["exemplars", "traces", "moments", "types", "explanations"])
+@pytest.mark.parametrize("artifact", ["exemplars", "evidence", "moments", "types", "explanations"])
 def test_a_job_has_the_rows_of_a_run_by_itself(sweep, ray_of_two_cores, tmp_path_factory, artifact):
     alone = tmp_path_factory.getbasetemp() / "alone"
     if not alone.exists():

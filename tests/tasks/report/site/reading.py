@@ -30,7 +30,7 @@ def write(made: SyntheticAtlas, site: Path, title: str = "Painted", **settings: 
     shown: set[int] = set()
     for files in made.layers:
         for part in split_layer(files):
-            shown |= write_neurons(site, part, files, made.samples, asked, made.top_n, pairs.level)
+            shown |= write_neurons(site, part, files, made.samples, asked, pairs.level)
     for batch in split_samples(shown):
         write_samples(site, batch, made.samples, asked)
     write_index(site, rows, pairs, ABOUT, title)

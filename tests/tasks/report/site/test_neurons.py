@@ -6,10 +6,10 @@ import pytest
 from bench.synthetic.atlas import write_synthetic_atlas
 from bench.synthetic.sizes import Sizes
 from neuron_atlas.tasks.artifacts import (
+    EVIDENCE,
     HISTOGRAMS,
     NEURON_TYPES,
     SIMULATIONS,
-    TRACES,
     exemplars_spec,
     read_table,
 )
@@ -25,7 +25,7 @@ from tests.tasks.report.synthetic import catalog, sample
 
 def test_activations_are_bytes_of_which_255_is_the_neurons_highest(made, site):
     row = read_table(made.layers[0]["types"], NEURON_TYPES).to_pylist()[9]
-    traces = read_table(made.layers[0]["traces"], TRACES).to_pylist()
+    traces = read_table(made.layers[0]["evidence"], EVIDENCE).to_pylist()
     first = next(one for one in traces if one["neuron"] == 9 and one["rank"] == 0)
     sample_id, peak, _, image, text = neuron(site, 0, 9)["exemplars"][0]
     assert sample_id == first["sample_id"]
@@ -157,13 +157,5 @@ def test_several_layers_without_a_first_neuron_are_found(tmp_path):
 
 
 def _true_traces(made, wanted):
-    files = made.layers[0]
-    rows = read_table(files["traces"], TRACES).drop_columns("rank").to_pylist()
-    rows += read_table(files["random_traces"], _without_rank()).to_pylist()
+    rows = read_table(made.layers[0]["evidence"], EVIDENCE).to_pylist()
     return [row for row in rows if row["neuron"] == wanted]
-
-
-def _without_rank():
-    from neuron_atlas.tasks.artifacts import RANDOM_TRACES
-
-    return RANDOM_TRACES

@@ -30,6 +30,7 @@ from neuron_atlas.tasks.subject.hook_points import (
 )
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import DescribeSettings, HookPoint
+from neuron_atlas.tasks.subject.truncate import truncated
 from tests.families.pictures import PICTURES, SEVERAL, TEXT_SAID, Pictures
 from tests.one_process import capture, describe
 
@@ -117,6 +118,25 @@ def test_hook_points_are_the_ffns_activations(subject, hook_point: HookPoint):
         expected = acted if hook_point == "gate" else acted * (read[layer] @ mlp.up_proj.weight.T)
         torch.testing.assert_close(seen[layer], expected, rtol=1e-4, atol=1e-6)
         assert seen[layer].shape == (1, len(encoded.input_ids), neurons_per_layer(subject))
+
+
+def test_a_truncated_subject_gives_the_same_activations_and_is_whole_again(subject):
+    encoded = encode(subject, [PICTURES["odd"]], TEXT_SAID)
+    inputs = batch_inputs([encoded], len(encoded.input_ids))
+    count = len(decoder_layers(subject))
+    seen: list[torch.Tensor] = []
+    with (
+        observing(subject, [0], "gate", lambda _, values: seen.append(values)),
+        torch.inference_mode(),
+    ):
+        with truncated(subject, 0):
+            assert len(decoder_layers(subject)) == 1
+            forward_body(subject, inputs)
+        forward_body(subject, inputs)
+    assert torch.equal(*seen)
+    with pytest.raises(RuntimeError, match="lost"), truncated(subject, 0):
+        raise RuntimeError("lost")
+    assert len(decoder_layers(subject)) == count > 1
 
 
 def test_the_subjects_answer_is_the_same_however_samples_are_batched(subject):

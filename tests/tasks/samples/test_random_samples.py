@@ -1,6 +1,6 @@
 import random
 
-from neuron_atlas.tasks.capture.random_samples import draw_random
+from neuron_atlas.tasks.samples.random_samples import draw_random
 
 IDS = list(range(0, 3000, 3))
 

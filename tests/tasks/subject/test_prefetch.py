@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from neuron_atlas.tasks.capture.prefetch import prefetch
+from neuron_atlas.tasks.subject.prefetch import prefetch
 from tests.waiting import PATIENCE_S, wait_until
 
 
