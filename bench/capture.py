@@ -3,7 +3,7 @@
     python -m bench.capture [--shape bundled|llava-1.5-7b] [--samples 1024] [--rounds 5]
 
 Runs three methods over the same samples, interleaved in one process: the forward pass alone;
-capture, with peaks, moments, histograms and traces of all layers; and the usual implementation (see
+capture, with exemplars, moments and histograms of all layers; and the usual implementation (see
 bench/baseline.py). Needs only torch, transformers and pyarrow, so it runs on any GPU machine.
 """
 
@@ -22,17 +22,14 @@ import torch
 from bench.baseline import capture_baseline
 from bench.subjects import SHAPES, Samples, subject_and_samples
 from neuron_atlas.tasks.capture.capture import RecordSpec, capture
-from neuron_atlas.tasks.capture.memory_plan import Demand, MemoryPlan, Pass
 from neuron_atlas.tasks.capture.observe import observe_backend
-from neuron_atlas.tasks.capture.record import LayerRecord, Layout
-from neuron_atlas.tasks.samples.random_samples import draw_random
+from neuron_atlas.tasks.capture.record import LayerRecord
 from neuron_atlas.tasks.subject.batch import forward_body
 from neuron_atlas.tasks.subject.batches import batches
 from neuron_atlas.tasks.subject.hook_points import decoder_layers, neurons_per_layer
 from neuron_atlas.tasks.subject.load import Subject
 
 TOP_N = 50
-RANDOM_SAMPLES = 32
 BASELINE_SHARE = 64
 """The usual implementation is slow, so it gets one in this many samples."""
 
@@ -77,14 +74,9 @@ def main() -> None:
 def capture_all(
     subject: Subject, samples: Samples, batch_size: int, top_n: int = TOP_N
 ) -> dict[int, LayerRecord]:
-    """Capture all layers, with all traces on the model's device."""
+    """Capture all layers."""
     layers = tuple(range(len(decoder_layers(subject))))
-    visual = max(encoded.n_visual for _, encoded in samples)
-    text = max(encoded.n_text for _, encoded in samples)
-    random_ids = draw_random([sample_id for sample_id, _ in samples], RANDOM_SAMPLES, seed=0)
-    recording = RecordSpec(layers, "gate", top_n, Layout(visual, text), random_ids)
-    plan = MemoryPlan((Pass(layers, ()),), Demand(0, 0, 0, {}), batch_size)
-    return dict(capture(subject, lambda: samples, recording, plan))
+    return capture(subject, lambda: samples, RecordSpec(layers, "gate", top_n), batch_size)
 
 
 def _bare(subject: Subject, samples: Samples, batch_size: int) -> None:

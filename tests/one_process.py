@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from neuron_atlas.tasks.analyse.responses import responses
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
@@ -20,7 +21,7 @@ from neuron_atlas.tasks.artifacts import (
     MOMENTS,
     NEURON_TESTS,
     SAMPLES,
-    TRACES,
+    exemplars_spec,
     layer_file,
     read_table,
     write_table,
@@ -113,9 +114,15 @@ def merge(shards: Sequence[Path], layers: Sequence[int], top_n: int, folder: Pat
 
 def classify(captured: Path, layer: int, rule: Rule) -> pa.Table:
     """The `types` of one layer."""
-    traces = read_table(captured / layer_file("traces", layer), TRACES)
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
-    return rule.types(traces, moments)
+    return rule.types(read_exemplars(captured, layer), moments)
+
+
+def read_exemplars(captured: Path, layer: int) -> pa.Table:
+    """The `exemplars_spec` of one layer, whatever their number."""
+    path = captured / layer_file("exemplars", layer)
+    top_n = pq.read_schema(path).field("peak").type.list_size
+    return read_table(path, exemplars_spec(top_n))
 
 
 def types_by_tests(
@@ -134,8 +141,12 @@ def types_by_tests(
 def respond(captured: Path, layer: int, catalog: Catalog) -> pa.Table:
     """The `responses` of one layer."""
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
-    traces = captured / layer_file("traces", layer)
-    return responses(traces, moments, build_lexicon(list_words(catalog)), AnalyseSettings())
+    return responses(
+        read_exemplars(captured, layer),
+        moments,
+        build_lexicon(list_words(catalog)),
+        AnalyseSettings(),
+    )
 
 
 def replay_evidence(

@@ -74,12 +74,20 @@ def write_layer(
     strength = np.sort(rng.uniform(0.5, 1, (count, sizes.top_n)), axis=1)[:, ::-1]
     peaks = (strength * scale[:, None]).astype(np.float32)
     ranked = {"sample_id": ids, "peak": peaks, "peak_role": ids % 2, "peak_token": ids % 3}
+    ranked |= {
+        "text_peak_token": ids % 3,
+        "visual_active": ids % 5,
+        "text_active": ids % 4,
+        "visual_sum": 2 * peaks,
+        "visual_sum_sq": peaks**2,
+    }
     spec = exemplars_spec(sizes.top_n)
     slots = {
         name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), sizes.top_n)
         for name, values in ranked.items()
     }
-    write(spec, pa.table(neuron_columns | slots))
+    top = pa.array(peaks[:, :, None].repeat(8, 2).reshape(count, -1).tolist())
+    write(spec, pa.table(neuron_columns | slots | {"visual_top": top, "text_top": top}))
     random = np.tile([2, 3], (sizes.with_held_out, 1))
     weak = peaks[: sizes.with_held_out, -2:] / 2
     rows = [

@@ -1,101 +1,64 @@
-"""Reduce a layer's traces to the peaks and the visual concentration of each exemplar."""
+"""Reduce a layer's exemplars to their peaks by role and their visual concentration."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from neuron_atlas.tasks.artifacts.location import open_for_arrow
+from neuron_atlas.tasks.artifacts import NO_SAMPLE, slot_values
 
 
 @dataclass(frozen=True)
 class Peaks:
     """Peaks of a layer's exemplars; all arrays are [exemplars].
 
-    visual, text: highest activation by role, -inf if the sample has no such tokens. text_token:
-    index of the text peak among the text tokens. concentration: see `concentration`.
+    row: row of the neuron in `exemplars`. visual, text: highest activation by role, -inf if the
+    sample has no such tokens. text_token: index of the text peak among the text tokens; -1 without
+    one. visual_sum, visual_sum_sq: sums of the positive visual activations and of their squares.
     """
 
-    neuron: np.ndarray
+    row: np.ndarray
     sample_id: np.ndarray
     visual: np.ndarray
     text: np.ndarray
     text_token: np.ndarray
-    concentration: np.ndarray
+    visual_sum: np.ndarray
+    visual_sum_sq: np.ndarray
 
 
-def read_peaks(traces: Path) -> Peaks:
-    """Read the peaks from one layer's `traces` file, one row group at a time."""
-    columns = ["neuron", "sample_id", "visual", "text"]
-    with open_for_arrow(traces) as opened:
-        file = pq.ParquetFile(opened)
-        groups = (file.read_row_group(index, columns) for index in range(file.num_row_groups))
-        parts = [_reduce(group) for group in groups]
-        parts = parts or [_reduce(file.schema_arrow.empty_table().select(columns))]
+def peaks_of(exemplars: pa.Table) -> Peaks:
+    """Return the peaks of all filled slots of an `exemplars` table, neuron by neuron."""
+    sample_id = slot_values(exemplars, "sample_id")
+    filled = sample_id != NO_SAMPLE
+
+    def highest(role: str) -> np.ndarray:
+        top = slot_values(exemplars, f"{role}_top")[:, :, 0][filled]
+        return np.where(np.isnan(top), -np.inf, top)
+
     return Peaks(
-        *(np.concatenate([getattr(part, spec.name) for part in parts]) for spec in fields(Peaks))
+        row=np.nonzero(filled)[0],
+        sample_id=sample_id[filled],
+        visual=highest("visual"),
+        text=highest("text"),
+        text_token=slot_values(exemplars, "text_peak_token")[filled],
+        visual_sum=slot_values(exemplars, "visual_sum")[filled],
+        visual_sum_sq=slot_values(exemplars, "visual_sum_sq")[filled],
     )
 
 
-def concentration(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the concentration of each row's activations, float64 [rows]: 0 if even, 1 if all are
-    at a single token.
+def concentration(total: np.ndarray, squares: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return the concentration of activations, float64 [rows]: 0 if even, 1 if all are at a single
+    token.
 
-    values: the rows, concatenated; negative values count as 0. lengths: int [rows]. NaN if a row
-    has no positive value or less than two tokens. The measure is (1 - mean(r)^2 / mean(r^2)) /
-    (1 - 1 / n) (Vinje and Gallant, Science 287, 2000, after Treves and Rolls).
+    total, squares: sums of the positive activations and of their squares. tokens: number of tokens,
+    int [rows]. NaN if a row has no positive activation or less than two tokens. The measure is
+    (1 - mean(r)^2 / mean(r^2)) / (1 - 1 / n) (Vinje and Gallant, Science 287, 2000, after Treves
+    and Rolls).
     """
-    positive = np.clip(values, 0, None).astype(np.float64)
-    total, square = _sums(positive, lengths), _sums(positive**2, lengths)
-    defined = (lengths > 1) & (square > 0)
-    undefined = np.full(len(lengths), np.nan)
-    evenness = np.divide(total**2, lengths * square, out=undefined, where=defined)
-    return (1 - evenness) / (1 - 1 / np.maximum(lengths, 2))
-
-
-def _reduce(traces: pa.Table) -> Peaks:
-    visual, visual_lengths = _flat(traces["visual"])
-    text, text_lengths = _flat(traces["text"])
-    text_peak = _maxima(text, text_lengths)
-    positions = np.arange(len(text)) - np.repeat(
-        np.cumsum(text_lengths) - text_lengths, text_lengths
-    )
-    at_peak = text == np.repeat(text_peak, text_lengths)
-    # The first of equal peaks: the maximum of the negative positions.
-    first = -_maxima(np.where(at_peak, -positions, -np.inf), text_lengths)
-    return Peaks(
-        neuron=traces["neuron"].to_numpy(),
-        sample_id=traces["sample_id"].to_numpy(),
-        visual=_maxima(visual, visual_lengths),
-        text=text_peak,
-        text_token=np.where(text_lengths > 0, first, 0).astype(np.int64),
-        concentration=concentration(visual, visual_lengths),
-    )
-
-
-def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the concatenated rows of a list column, float32, and their lengths."""
-    rows = column.combine_chunks()
-    lengths = np.diff(rows.offsets.to_numpy())
-    return rows.flatten().to_numpy(zero_copy_only=False).astype(np.float32), lengths
-
-
-def _maxima(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the maximum of each row; -inf for an empty row."""
-    return _reduced(np.maximum, values, lengths, -np.inf)
-
-
-def _sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    return _reduced(np.add, values, lengths, 0.0)
-
-
-def _reduced(by: np.ufunc, values: np.ndarray, lengths: np.ndarray, empty: float) -> np.ndarray:
-    results = np.full(len(lengths), empty)
-    filled = np.flatnonzero(lengths)  # reduceat gives an empty row its neighbor's value.
-    if len(filled):
-        results[filled] = by.reduceat(values, (np.cumsum(lengths) - lengths)[filled])
-    return results
+    total, squares = total.astype(np.float64), squares.astype(np.float64)
+    defined = (tokens > 1) & (squares > 0)
+    undefined = np.full(len(tokens), np.nan)
+    evenness = np.divide(total**2, tokens * squares, out=undefined, where=defined)
+    return (1 - evenness) / (1 - 1 / np.maximum(tokens, 2))

@@ -11,26 +11,27 @@ word is an image word. The method misses synonyms, and concepts that no text men
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from neuron_atlas.tasks.analyse.peaks import Peaks, read_peaks
+from neuron_atlas.tasks.analyse.peaks import Peaks, concentration, peaks_of
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.analyse.words import Lexicon
 from neuron_atlas.tasks.artifacts import RESPONSES
 
 
 def responses(
-    traces: Path, moments: pa.Table, lexicon: Lexicon, settings: AnalyseSettings
+    exemplars: pa.Table, moments: pa.Table, lexicon: Lexicon, settings: AnalyseSettings
 ) -> pa.Table:
-    """Return the `responses` rows of one layer's neurons (the neurons in `moments`)."""
+    """Return the `responses` rows of one layer's neurons (the neurons in `moments`), from their
+    rows of `exemplars`."""
     neurons = moments["neuron"].to_numpy()
-    peaks = read_peaks(traces)
+    peaks = peaks_of(exemplars)
     order = np.argsort(neurons)
-    row = order[np.searchsorted(neurons, peaks.neuron, sorter=order)]
+    row_of_exemplars = np.searchsorted(neurons, exemplars["neuron"].to_numpy(), sorter=order)
+    row = order[row_of_exemplars][peaks.row]
     strong = settings.strong_share * _scale(moments)[row]
     is_visual = (peaks.visual >= peaks.text) & (peaks.visual >= strong)
     is_text = (peaks.text > peaks.visual) & (peaks.text >= strong)
@@ -50,7 +51,7 @@ def responses(
         "positive_visual": pa.array(_active(moments, "visual"), from_pandas=True),
         "positive_text": pa.array(_active(moments, "text"), from_pandas=True),
         "concentration": pa.array(
-            _mean_concentration(row, peaks, peaks.visual >= strong, len(neurons)),
+            _mean_concentration(row, peaks, peaks.visual >= strong, lexicon, len(neurons)),
             from_pandas=True,
         ),
         "n_visual_exemplars": n_visual,
@@ -76,11 +77,13 @@ def _active(moments: pa.Table, role: str) -> np.ndarray:
 
 
 def _mean_concentration(
-    row: np.ndarray, peaks: Peaks, chosen: np.ndarray, neurons: int
+    row: np.ndarray, peaks: Peaks, chosen: np.ndarray, lexicon: Lexicon, neurons: int
 ) -> np.ndarray:
-    chosen = chosen & ~np.isnan(peaks.concentration)
+    n_visual = lexicon.n_visual[lexicon.rows(peaks.sample_id)]
+    concentrated = concentration(peaks.visual_sum, peaks.visual_sum_sq, n_visual)
+    chosen = chosen & ~np.isnan(concentrated)
     count = np.bincount(row[chosen], minlength=neurons)
-    total = np.bincount(row[chosen], peaks.concentration[chosen], minlength=neurons)
+    total = np.bincount(row[chosen], concentrated[chosen], minlength=neurons)
     return np.divide(total, count, out=np.full(neurons, np.nan), where=count > 0)
 
 

@@ -17,15 +17,17 @@ from neuron_atlas.tasks.samples.catalog import Catalog
 class Lexicon:
     """Index of the words of all texts.
 
-    words: str [words], sorted. samples: int [texts], ascending sample_ids. tokens: int [all
-    tokens], the word index of each token, texts concatenated. offsets: int [texts + 1], start of
-    each text in tokens. contains: sparse int32 [texts, words], 1 if the text contains the word.
+    words: str [words], sorted. samples: int [texts], ascending sample_ids. n_visual: int [texts],
+    visual tokens of each sample. tokens: int [all tokens], the word index of each token, texts
+    concatenated. offsets: int [texts + 1], start of each text in tokens. contains: sparse int32
+    [texts, words], 1 if the text contains the word.
     """
 
     words: np.ndarray
     samples: np.ndarray
     tokens: np.ndarray
     offsets: np.ndarray
+    n_visual: np.ndarray
     contains: sparse.csr_array
 
     def rows(self, sample_ids: np.ndarray) -> np.ndarray:
@@ -38,6 +40,7 @@ def list_words(catalog: Catalog) -> pa.Table:
     rows = [
         {
             "sample_id": sample_id,
+            "n_visual": sample.n_visual,
             "words": [
                 word or token.strip()
                 for word, token in zip(token_words(sample), sample.tokens, strict=True)
@@ -65,4 +68,11 @@ def build_lexicon(words: pa.Table) -> Lexicon:
     )
     contains.sum_duplicates()
     contains.data[:] = 1
-    return Lexicon(distinct[order], words["sample_id"].to_numpy(), tokens, offsets, contains)
+    return Lexicon(
+        words=distinct[order],
+        samples=words["sample_id"].to_numpy(),
+        tokens=tokens,
+        offsets=offsets,
+        n_visual=words["n_visual"].to_numpy(),
+        contains=contains,
+    )

@@ -24,9 +24,9 @@ from neuron_atlas.tasks.artifacts.analysed import (
 from neuron_atlas.tasks.artifacts.captured import (
     HISTOGRAMS,
     MOMENTS,
-    RANDOM_TRACES,
-    TRACES,
     exemplars_spec,
+    in_shard,
+    slot_values,
 )
 from neuron_atlas.tasks.artifacts.columns import NO_SAMPLE, ROLES, TableSpec
 from neuron_atlas.tasks.artifacts.evidence import CHOSEN, EVIDENCE, PURPOSES, STRATA
@@ -84,7 +84,6 @@ __all__ = [
     "NEURON_TYPES",
     "NO_SAMPLE",
     "PURPOSES",
-    "RANDOM_TRACES",
     "RESPONSES",
     "ROLES",
     "ROW_GROUP",
@@ -95,7 +94,6 @@ __all__ = [
     "STRATA",
     "TESTED_TYPES",
     "TOKENS",
-    "TRACES",
     "TYPES",
     "TYPE_AGREEMENT",
     "TYPE_COLUMNS",
@@ -111,6 +109,7 @@ __all__ = [
     "TableSpec",
     "artifact_of",
     "exemplars_spec",
+    "in_shard",
     "layer_file",
     "layer_prefix",
     "list_rows",
@@ -119,6 +118,7 @@ __all__ = [
     "read_rows",
     "read_table",
     "row_count",
+    "slot_values",
     "write_table",
     "write_table_parts",
 ]

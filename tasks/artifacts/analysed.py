@@ -11,6 +11,7 @@ WORDS = TableSpec(
     pa.schema(
         [
             SAMPLE_ID,
+            column("n_visual", pa.int32(), "visual tokens of the sample", "tokens"),
             column(
                 "words",
                 pa.list_(pa.string()),

@@ -36,12 +36,17 @@ class _Index:
 
 
 def write_arrow(
-    tables: Iterable[pa.Table], schema: pa.Schema, key: Sequence[str], path: Path
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    key: Sequence[str],
+    path: Path,
+    compression: str | None = None,
 ) -> None:
     """Write tables of this schema into one file. key: the columns of the index."""
+    options = pa.ipc.IpcWriteOptions(compression=compression)
     rows: list[int] = []
     ranges: list[Mapping[str, Range]] = []
-    with pa.ipc.new_file(str(path), schema) as writer:
+    with pa.ipc.new_file(str(path), schema, options=options) as writer:
         for table in tables:
             for batch in table.combine_chunks().to_batches(max_chunksize=BATCH_ROWS):
                 if batch.num_rows:

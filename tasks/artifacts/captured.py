@@ -1,15 +1,21 @@
-"""Tables of the `capture` stage: exemplars, activation statistics and traces of every neuron."""
+"""Tables of the `capture` stage: exemplars and activation statistics of every neuron."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts.columns import NEURON, ROLES, SAMPLE_ID, TRACE, TableSpec, column
+from neuron_atlas.tasks.artifacts.columns import NEURON, ROLES, TableSpec, column
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 
 
 def exemplars_spec(top_n: int) -> TableSpec:
-    """Return the spec of the `exemplars` table: `top_n` slots per neuron, strongest first."""
+    """Return the spec of the `exemplars` table: `top_n` slots per neuron, strongest first.
+
+    Infinite and NaN activations count nowhere.
+    """
     return TableSpec(
         "exemplars",
         pa.schema(
@@ -27,6 +33,43 @@ def exemplars_spec(top_n: int) -> TableSpec:
                     "peak_token",
                     pa.list_(pa.int32(), top_n),
                     "index of the peak within the tokens of its role; -1 if empty",
+                ),
+                *(
+                    column(
+                        f"{role}_top",
+                        # Its length depends on capture.top_activations.
+                        pa.list_(pa.float32()),
+                        f"highest {role} activations of each slot, descending, slot by slot: "
+                        "capture.top_activations per slot, padded with NaN",
+                        "activation",
+                    )
+                    for role in ("visual", "text")
+                ),
+                column(
+                    "text_peak_token",
+                    pa.list_(pa.int32(), top_n),
+                    "index of the first text token with the highest text activation; -1 if none",
+                ),
+                *(
+                    column(
+                        f"{role}_active",
+                        pa.list_(pa.int32(), top_n),
+                        f"{role} tokens with an activation above 0",
+                        "tokens",
+                    )
+                    for role in ("visual", "text")
+                ),
+                column(
+                    "visual_sum",
+                    pa.list_(pa.float32(), top_n),
+                    "sum of the visual activations above 0",
+                    "activation",
+                ),
+                column(
+                    "visual_sum_sq",
+                    pa.list_(pa.float32(), top_n),
+                    "sum of the squares of the visual activations above 0",
+                    "activation^2",
                 ),
             ]
         ),
@@ -76,23 +119,19 @@ HISTOGRAMS = TableSpec(
     key=("layer", "neuron"),
 )
 
-TRACES = TableSpec(
-    "traces",
-    pa.schema(
-        [
-            *NEURON,
-            column("rank", pa.int16(), "rank among the neuron's exemplars, from 0"),
-            SAMPLE_ID,
-            *TRACE,
-        ]
-    ),
-    key=("layer", "neuron", "rank"),
-)
 
-RANDOM_TRACES = TableSpec(
-    "random_traces",
-    TRACES.schema.remove(TRACES.schema.get_field_index("rank")),
-    key=("layer", "neuron", "sample_id"),
-)
-"""Traces of samples drawn at random, the same samples for every neuron. They show a neuron's
-activation on samples that were not selected for it."""
+def in_shard(spec: TableSpec) -> TableSpec:
+    """Return the spec of one of these tables in a shard, which the merge reads once: Arrow files
+    with light compression, which are much faster to write and read than Parquet."""
+    return replace(spec, format="arrow", compression="lz4")
+
+
+def slot_values(exemplars: pa.Table, name: str) -> np.ndarray:
+    """Return a column of `exemplars` as an array: [neurons, top_n], and for `visual_top` and
+    `text_top` [neurons, top_n, capture.top_activations]."""
+    column = exemplars[name]
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    if pa.types.is_fixed_size_list(column.type):
+        return values.reshape(len(exemplars), column.type.list_size)
+    slots = slot_values(exemplars, "peak")
+    return values.reshape(*slots.shape, len(values) // max(1, slots.size))

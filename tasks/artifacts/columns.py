@@ -25,6 +25,7 @@ class TableSpec:
 
     key: the columns that identify a row. statuses: the values that `status` may take; empty if
     the table has no such column. format: of its files, which have it as their suffix.
+    compression: of Arrow files; Parquet files always have zstd.
     """
 
     name: str
@@ -32,6 +33,7 @@ class TableSpec:
     key: tuple[str, ...]
     statuses: tuple[str, ...] = ()
     format: Format = "parquet"
+    compression: Literal["lz4"] | None = None
 
 
 def column(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:

@@ -75,7 +75,7 @@ def write_table_parts(tables: Iterable[pa.Table], spec: TableSpec, path: Path) -
     conforming = (_conform(table, spec) for table in tables)
     with atomic_file(path) as unfinished:
         if spec.format == "arrow":
-            write_arrow(conforming, spec.schema, spec.key, unfinished)
+            write_arrow(conforming, spec.schema, spec.key, unfinished, spec.compression)
             return
         with pq.ParquetWriter(unfinished, spec.schema, compression="zstd") as writer:
             for table in conforming:

@@ -1,4 +1,4 @@
-"""Estimate the memory needed to capture one shard, and plan its passes."""
+"""Estimate the memory needed to capture one shard."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from neuron_atlas.tasks.capture.memory_plan import (
     MemoryPlan,
     MemoryPlanError,
     plan_memory,
-    ranking_bytes,
-    trace_bytes,
+    record_bytes,
 )
+from neuron_atlas.tasks.capture.record import stored_dtype
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan
 from neuron_atlas.tasks.subject.batches import PADDING_STEP
 from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer
@@ -31,11 +31,9 @@ def plan_shard_memory(subject: Subject, shard: ShardPlan, n_processes: int = 1) 
     """
     settings = shard.settings
     devices = {layer: layer_device(subject, layer) for layer in shard.layers}
-    host = _bytes(settings.host_memory_gb) or free_host_bytes(n_processes)
-    on_gpu = subject.device.type == "cuda"
-    device_limit = _bytes(settings.device_memory_gb)
+    limit = settings.device_memory_gb
     free = {
-        str(device): device_limit or (free_device_bytes(device) if on_gpu else host)
+        str(device): int(limit * 1e9) if limit is not None else _free(device, n_processes)
         for device in {subject.device, *devices.values()}
     }
     try:
@@ -44,27 +42,33 @@ def plan_shard_memory(subject: Subject, shard: ShardPlan, n_processes: int = 1) 
             settings.batch_size,
             free,
             {layer: str(device) for layer, device in devices.items()},
-            host if on_gpu else 0,
         )
     except MemoryPlanError as error:
         raise SubjectError(f"capture: {error}") from error
 
 
-def _bytes(gigabytes: float | None) -> int | None:
-    return None if gigabytes is None else int(gigabytes * 1e9)
+def _free(device: torch.device, n_processes: int) -> int:
+    return free_device_bytes(device) if device.type == "cuda" else free_host_bytes(n_processes)
 
 
 def _demand(subject: Subject, shard: ShardPlan) -> Demand:
-    neurons = neurons_per_layer(subject)
     settings = shard.settings
-    traces = settings.top_n + len(shard.random_ids)
-    tokens = shard.max_visual + shard.max_text
+    tokens = shard.max_visual + shard.max_text + _TEMPLATE_TOKENS + PADDING_STEP
     return Demand(
         weights=sum(weight.nbytes for weight in subject.model.parameters()),
-        work=_work_bytes(subject, settings.batch_size, tokens + _TEMPLATE_TOKENS + PADDING_STEP),
-        ranking=ranking_bytes(neurons, settings.top_n),
-        traces={layer: trace_bytes(neurons, traces, tokens) for layer in shard.layers},
+        work=_work_bytes(subject, settings.batch_size, tokens),
+        record=record_bytes(
+            neurons_per_layer(subject),
+            settings.top_n,
+            settings.top_activations,
+            _activation_bytes(subject),
+        ),
+        layers=len(shard.layers),
     )
+
+
+def _activation_bytes(subject: Subject) -> int:
+    return stored_dtype(subject.device, subject.model.dtype).itemsize
 
 
 def _work_bytes(subject: Subject, batch_size: int, tokens: int) -> int:

@@ -10,7 +10,6 @@ import torch
 
 from neuron_atlas.tasks.capture import observe_torch
 from neuron_atlas.tasks.capture.record import LayerRecord
-from neuron_atlas.tasks.capture.traces import store_random_traces
 from neuron_atlas.tasks.subject.batches import Batch
 
 _COMPILED = find_spec("numba") is not None
@@ -38,8 +37,6 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
         observe_compiled.observe(record, activations, batch)
     else:
         observe_torch.observe(record, activations, batch)
-    if record.random_traces is not None:
-        store_random_traces(record, activations, batch)
 
 
 def observe_backend(device: torch.device, dtype: torch.dtype) -> str:

@@ -1,4 +1,8 @@
-"""Update a record in one compiled pass over a batch's activations, for CPUs."""
+"""Update a record in one compiled pass over a batch's activations, for CPUs.
+
+Neurons are processed in chunks. All work on one sample and one chunk is done while the sample's
+activations are in a core's L2 cache.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +16,41 @@ from numba import njit
 
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
+from neuron_atlas.tasks.capture.enter_compiled import describe_entered, enter, weakest_slots
 from neuron_atlas.tasks.capture.record import LayerRecord
-from neuron_atlas.tasks.capture.traces import clip_to_float16
+from neuron_atlas.tasks.capture.sample_sums import (
+    ABOVE,
+    CHUNK_NEURONS,
+    NONFINITE,
+    PEAK,
+    PEAK_TOKEN,
+    SQUARES,
+    SUM,
+    SUMS,
+)
 from neuron_atlas.tasks.subject.batches import Batch
-from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
-
-_CHUNK_NEURONS = 512
-"""Neurons per chunk: their running sums and bins fit into a core's L1 and L2 cache."""
 
 _MIN_NEURONS_PER_THREAD = 1024
 """With fewer neurons, starting a thread costs more than it saves."""
 
-_NO_SLOT = -1
+_ROLES = len(ROLES)
+_FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
+_DROPPED_BITS = np.int32(DROPPED_BITS)
+_CODE_OF_BIN_0 = np.int32(CODE_OF_BIN_0)
+_LAST_BIN = np.int32(BINS - 1)
+_MOST_COUNTED = 2**16 - 1
 
 
 def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
     """Update the record with a batch's activations; see `tasks.capture.observe.observe`."""
     values = activations.float().contiguous()
-    n_samples, _, neurons = values.shape
-    statistics = record.statistics
-    statistics.tokens += torch.bincount(batch.roles[batch.roles >= 0].long(), minlength=len(ROLES))
-    peaks = torch.full((len(ROLES), n_samples, neurons), -torch.inf)
-    tokens = torch.zeros(peaks.shape, dtype=torch.int32)
-    slots = torch.full((n_samples, neurons), _NO_SLOT, dtype=torch.int16)
-    inputs = _arrays(values, values.view(torch.int32), batch.roles, batch.blocks)
-    peak_arrays = _arrays(peaks, tokens)
+    statistics, slots = record.statistics, record.slots
+    statistics.tokens += torch.bincount(batch.roles[batch.roles >= 0].long(), minlength=_ROLES)
+    # Samples of one block come together, so that their bins are added to the histogram once.
+    order = batch.blocks.argsort(stable=True)
+    inputs = _arrays(
+        values, values.view(torch.int32), batch.roles, batch.blocks, batch.sample_ids, order
+    )
     sums = _arrays(
         statistics.total,
         statistics.squares,
@@ -45,39 +59,21 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
         statistics.maximum,
         statistics.histogram,
     )
-    ranking = _arrays(record.keys, record.peak_positions)
-    bits = peaks.view(torch.int32).numpy()
-    stored = traces = np.empty((0, 0, 0), np.int16)
-    if record.traces is not None:
-        traces = record.traces.view(torch.int16).numpy()
-        stored = clip_to_float16(values).view(torch.int16).numpy()
+    ranking = _arrays(
+        record.keys,
+        record.peak_positions,
+        slots.top,
+        slots.text_peak_token,
+        slots.active,
+        slots.visual_sum,
+        slots.visual_sum_sq,
+    )
+    peak_roles = np.array(record.peak_roles)
 
     def work(start: int, stop: int) -> None:
-        _accumulate(*inputs, start, stop, *peak_arrays, *sums)
-        _enter(
-            *peak_arrays,
-            bits,
-            np.array(record.peak_roles),
-            batch.roles.numpy(),
-            batch.sample_ids.numpy(),
-            record.layout.visual,
-            start,
-            stop,
-            *ranking,
-            slots.numpy(),
-        )
-        if record.traces is not None:
-            _store(
-                stored,
-                batch.roles.numpy(),
-                record.layout.visual,
-                slots.numpy(),
-                start,
-                stop,
-                traces,
-            )
+        _observe(start, stop, peak_roles, inputs, sums, ranking)
 
-    _over_neurons(neurons, work)
+    _over_neurons(values.shape[2], work)
 
 
 def _arrays(*tensors: torch.Tensor) -> tuple[np.ndarray, ...]:
@@ -90,8 +86,8 @@ def _over_neurons(neurons: int, work: Callable[[int, int], None]) -> None:
     edges = [neurons * part // threads for part in range(threads + 1)]
 
     def work_on(part: int) -> None:
-        for start in range(edges[part], edges[part + 1], _CHUNK_NEURONS):
-            work(start, min(start + _CHUNK_NEURONS, edges[part + 1]))
+        for start in range(edges[part], edges[part + 1], CHUNK_NEURONS):
+            work(start, min(start + CHUNK_NEURONS, edges[part + 1]))
 
     futures = [_threads(threads).submit(work_on, part) for part in range(1, threads)]
     work_on(0)
@@ -105,161 +101,118 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 @njit(nogil=True, cache=True)
-def _accumulate(
-    values: np.ndarray,
-    bits: np.ndarray,
-    roles: np.ndarray,
-    blocks: np.ndarray,
+def _observe(
     start: int,
     stop: int,
-    peaks: np.ndarray,
-    tokens: np.ndarray,
-    total: np.ndarray,
-    squares: np.ndarray,
-    positive: np.ndarray,
-    nonfinite: np.ndarray,
-    maximum: np.ndarray,
-    histogram: np.ndarray,
+    peak_roles: np.ndarray,
+    inputs: tuple[np.ndarray, ...],
+    statistics: tuple[np.ndarray, ...],
+    ranking: tuple[np.ndarray, ...],
 ) -> None:
-    """Add up sums, bins and peaks of the neurons from `start` to `stop`. The inner loops run over
-    neurons, which are contiguous in memory, so they compile to vector instructions."""
+    """Update the record of the neurons from `start` to `stop`, at most CHUNK_NEURONS."""
+    values, bits, roles, blocks, sample_ids, order = inputs
+    histogram = statistics[-1]
     width = stop - start
-    n_roles = len(peaks)
-    # Separate arrays: the compiler vectorizes only if it can prove that arrays do not alias.
-    sums = np.empty((n_roles, width), np.float32)
-    sums_of_squares = np.empty((n_roles, width), np.float32)
-    counts_above = np.empty((n_roles, width), np.int32)
-    counts_nonfinite = np.empty((n_roles, width), np.int32)
-    binned = np.empty((2, width * BINS), np.uint16)
-    cell = np.empty(width, np.int32)
-    for sample in range(values.shape[0]):
+    sums = np.empty((_ROLES, SUMS * CHUNK_NEURONS), np.float32)
+    # One more bin than the histogram: infinite and NaN activations are counted there and dropped.
+    binned = np.zeros((2, (BINS + 1) * CHUNK_NEURONS), np.uint16)
+    cell = np.empty(CHUNK_NEURONS, np.int32)
+    weakest, floor = weakest_slots(ranking[0], start, stop)
+    n_counted = 0
+    for index in range(len(order)):
+        sample = order[index]
         sums[:] = 0
-        sums_of_squares[:] = 0
-        counts_above[:] = 0
-        counts_nonfinite[:] = 0
-        binned[:] = 0
+        for role in range(_ROLES):
+            sums[role, PEAK * CHUNK_NEURONS : (PEAK + 1) * CHUNK_NEURONS] = -np.inf
         for token in range(values.shape[1]):
             role = roles[sample, token]
-            if role < 0:
-                continue
-            row = values[sample, token, start:stop]
-            row_bits = bits[sample, token, start:stop]
-            peak = peaks[role, sample, start:stop]
-            peak_token = tokens[role, sample, start:stop]
-            sum_1, sum_2 = sums[role], sums_of_squares[role]
-            above, nonfinite_count = counts_above[role], counts_nonfinite[role]
-            for n in range(width):
-                value = row[n]
-                finite = (row_bits[n] & np.int32(0x7FFFFFFF)) < np.int32(0x7F800000)
-                number = value if finite else np.float32(0)
-                sum_1[n] += number
-                sum_2[n] += number * number
-                above[n] += np.int32(number > 0)
-                nonfinite_count[n] += np.int32(not finite)
-                higher = finite & (value > peak[n])
-                peak[n] = value if higher else peak[n]
-                peak_token[n] = np.int32(token) if higher else peak_token[n]
-            if role in (VISUAL, TEXT):
-                for n in range(width):
-                    code = (row_bits[n] >> np.int32(DROPPED_BITS)) - np.int32(CODE_OF_BIN_0)
-                    code = min(max(code, np.int32(0)), np.int32(BINS - 1))
-                    cell[n] = code * np.int32(width) + np.int32(n)
-                role_bins = binned[role]
-                for n in range(width):
-                    finite = (row_bits[n] & np.int32(0x7FFFFFFF)) < np.int32(0x7F800000)
-                    role_bins[cell[n]] += np.uint16(finite)
-        for role in range(n_roles):
-            for n in range(width):
-                total[role, start + n] += sums[role, n]
-                squares[role, start + n] += sums_of_squares[role, n]
-                positive[role, start + n] += counts_above[role, n]
-                nonfinite[role, start + n] += counts_nonfinite[role, n]
-                sample_peak = peaks[role, sample, start + n]
-                maximum[role, start + n] = max(maximum[role, start + n], sample_peak)
-        first = blocks[sample] * BINS
-        for role in range(2):
-            for code in range(BINS):
-                for n in range(width):
-                    histogram[role, first + code, start + n] += binned[role, code * width + n]
+            if role >= 0:
+                _add(values[sample, token, start:stop], token, sums[role])
+                if role < 2:
+                    _count(bits[sample, token, start:stop], cell, binned[role])
+        n_counted += values.shape[1]
+        last = index == len(order) - 1 or blocks[order[index + 1]] != blocks[sample]
+        if last or n_counted + values.shape[1] > _MOST_COUNTED:
+            _add_bins(binned, histogram, blocks[sample] * BINS, start, width)
+            n_counted = 0
+        _add_sums(sums, statistics, start, width)
+        entered, entered_slots = enter(
+            sums,
+            roles[sample],
+            sample_ids[sample],
+            peak_roles,
+            start,
+            width,
+            weakest,
+            floor,
+            ranking,
+        )
+        describe_entered(
+            values[sample], roles[sample], sums, start, entered, entered_slots, ranking
+        )
 
 
 @njit(nogil=True, cache=True)
-def _enter(
-    peaks: np.ndarray,
-    tokens: np.ndarray,
-    peak_bits: np.ndarray,
-    peak_roles: np.ndarray,
-    roles: np.ndarray,
-    sample_ids: np.ndarray,
-    layout_visual: int,
-    start: int,
-    stop: int,
-    keys: np.ndarray,
-    peak_positions: np.ndarray,
-    slots: np.ndarray,
-) -> None:
-    """Insert every sample that beats a neuron's weakest exemplar, and write its slot to `slots`
-    [batch, neurons]. If two samples entered the same slot, the later one holds it."""
-    position = np.zeros(roles.shape, np.int32)
-    for sample in range(roles.shape[0]):
-        n_visual = n_text = 0
-        for token in range(roles.shape[1]):
-            if roles[sample, token] == VISUAL:
-                position[sample, token] = n_visual
-                n_visual += 1
-            elif roles[sample, token] == TEXT:
-                position[sample, token] = layout_visual + n_text
-                n_text += 1
-    for n in range(start, stop):
-        weakest = keys[n].argmin()
-        for sample in range(roles.shape[0]):
-            winner = peak_roles[0]
-            for role in peak_roles:
-                if peaks[role, sample, n] > peaks[winner, sample, n]:
-                    winner = role
-            if peaks[winner, sample, n] == -np.inf:  # No finite activation at these roles.
-                continue
-            code = np.int64(peak_bits[winner, sample, n])
-            if peaks[winner, sample, n] == 0:  # -0.0 counts as 0.0.
-                code = np.int64(0)
-            if code < 0:
-                code = code ^ np.int64(0x7FFFFFFF)
-            key = (code << 32) | (np.int64(0xFFFFFFFF) - sample_ids[sample])
-            if key > keys[n, weakest]:
-                keys[n, weakest] = key
-                peak_positions[n, weakest] = position[sample, tokens[winner, sample, n]]
-                slots[sample, n] = weakest
-                weakest = keys[n].argmin()
+def _add(row: np.ndarray, token: int, sums: np.ndarray) -> None:
+    """Add a token's activations to the sums of its sample and role (see sample_sums). The loop
+    over neurons compiles to vector instructions."""
+    number = np.float32(token)
+    for n in range(len(row)):
+        value = row[n]
+        finite = abs(value) <= _FLOAT32_MAX
+        known = value if finite else np.float32(0)
+        sums[SUM * CHUNK_NEURONS + n] += known
+        sums[SQUARES * CHUNK_NEURONS + n] += known * known
+        sums[ABOVE * CHUNK_NEURONS + n] += np.float32(1) if known > 0 else np.float32(0)
+        sums[NONFINITE * CHUNK_NEURONS + n] += np.float32(0) if finite else np.float32(1)
+        ranked = value if finite else np.float32(-np.inf)
+        peak = sums[PEAK * CHUNK_NEURONS + n]
+        # Tokens ascend, so the last one that raised the peak is the maximum of those that did.
+        # max() compiles to one instruction; a conditional store is slow on some processors.
+        raising = number if ranked > peak else np.float32(0)
+        sums[PEAK * CHUNK_NEURONS + n] = max(ranked, peak)
+        peak_token = sums[PEAK_TOKEN * CHUNK_NEURONS + n]
+        sums[PEAK_TOKEN * CHUNK_NEURONS + n] = max(raising, peak_token)
 
 
 @njit(nogil=True, cache=True)
-def _store(
-    stored: np.ndarray,
-    roles: np.ndarray,
-    layout_visual: int,
-    slots: np.ndarray,
-    start: int,
-    stop: int,
-    traces: np.ndarray,
+def _count(row: np.ndarray, cell: np.ndarray, binned: np.ndarray) -> None:
+    """Count a token's activations, given by their bits, into [bins, neurons]."""
+    for n in range(len(row)):
+        code = (row[n] >> _DROPPED_BITS) - _CODE_OF_BIN_0
+        code = min(max(code, np.int32(0)), _LAST_BIN)
+        finite = (row[n] & np.int32(0x7FFFFFFF)) < np.int32(0x7F800000)
+        code = code if finite else np.int32(BINS)
+        cell[n] = code * np.int32(CHUNK_NEURONS) + np.int32(n)
+    for n in range(len(row)):
+        binned[cell[n]] += np.uint16(1)
+
+
+@njit(nogil=True, cache=True)
+def _add_bins(
+    binned: np.ndarray, histogram: np.ndarray, first: int, start: int, width: int
 ) -> None:
-    """Write the traces of the samples that entered. float16 values are copied as integer bits."""
-    n_tokens = roles.shape[1]
-    source = np.empty(n_tokens, np.int64)
-    target = np.empty(n_tokens, np.int64)
-    for sample in range(roles.shape[0]):
-        n_visual = n_text = 0
-        for token in range(n_tokens):
-            role = roles[sample, token]
-            if role in (VISUAL, TEXT):
-                source[n_visual + n_text] = token
-                if role == VISUAL:
-                    target[n_visual + n_text] = n_visual
-                    n_visual += 1
-                else:
-                    target[n_visual + n_text] = layout_visual + n_text
-                    n_text += 1
-        for n in range(start, stop):
-            slot = slots[sample, n]
-            if slot >= 0:
-                for index in range(n_visual + n_text):
-                    traces[n, slot, target[index]] = stored[sample, source[index], n]
+    """Add the counts to the cells of the histogram from `first`, and clear them."""
+    for role in range(2):
+        for code in range(BINS):
+            counts = binned[role, code * CHUNK_NEURONS : code * CHUNK_NEURONS + width]
+            total = histogram[role, first + code, start : start + width]
+            for n in range(width):
+                total[n] += counts[n]
+    binned[:] = 0
+
+
+@njit(nogil=True, cache=True)
+def _add_sums(sums: np.ndarray, statistics: tuple[np.ndarray, ...], start: int, width: int) -> None:
+    """Add the sums of one sample to the statistics."""
+    total, squares, positive, nonfinite, maximum, _ = statistics
+    for role in range(_ROLES):
+        for n in range(width):
+            total[role, start + n] += sums[role, SUM * CHUNK_NEURONS + n]
+            squares[role, start + n] += sums[role, SQUARES * CHUNK_NEURONS + n]
+        for n in range(width):
+            positive[role, start + n] += np.int64(sums[role, ABOVE * CHUNK_NEURONS + n])
+            nonfinite[role, start + n] += np.int64(sums[role, NONFINITE * CHUNK_NEURONS + n])
+        for n in range(width):
+            peak = sums[role, PEAK * CHUNK_NEURONS + n]
+            maximum[role, start + n] = max(maximum[role, start + n], peak)

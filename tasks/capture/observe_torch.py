@@ -6,9 +6,9 @@ import torch
 
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
-from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, Layout, TokenStatistics
+from neuron_atlas.tasks.capture.record import EVIDENCE, FIRST_TEXT, LayerRecord, TokenStatistics
+from neuron_atlas.tasks.capture.slot_summaries import summarize
 from neuron_atlas.tasks.capture.top_n import EMPTY, insert, pack
-from neuron_atlas.tasks.capture.traces import store_traces
 from neuron_atlas.tasks.subject.batches import Batch
 from neuron_atlas.tasks.subject.encode import TEXT
 
@@ -46,10 +46,9 @@ def insert_exemplars(
     keys = keys.masked_fill(peak.isneginf(), EMPTY)
     entered = insert(record.keys, keys.T.contiguous())
     token = tokens[roles].gather(0, winner[None])[0][entered.sample, entered.neuron]
-    positions = _layout_positions(batch.roles, record.layout)
+    positions = _positions(batch.roles)
     record.peak_positions[entered.neuron, entered.slot] = positions[entered.sample, token]
-    if record.traces is not None:
-        store_traces(record.traces, record.layout, entered, activations, batch)
+    summarize(record.slots, entered, activations, batch.roles)
 
 
 def _peaks(
@@ -103,8 +102,8 @@ def _count_bins(
             flat.scatter_add_(0, cell.flatten(), counted.flatten())
 
 
-def _layout_positions(roles: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Return the position of every visual and text token in its sample's trace: int32 [batch,
-    tokens]."""
+def _positions(roles: torch.Tensor) -> torch.Tensor:
+    """Return every token's index among its role's tokens, plus FIRST_TEXT for text tokens: int32
+    [batch, tokens]."""
     visual, text = ((roles == role).cumsum(1, dtype=torch.int32) - 1 for role in EVIDENCE)
-    return torch.where(roles == TEXT, text + layout.visual, visual)
+    return torch.where(roles == TEXT, text + FIRST_TEXT, visual)

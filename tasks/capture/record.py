@@ -1,8 +1,7 @@
-"""Running record of one layer: top N, traces, moments and histograms."""
+"""Running record of one layer: top N, moments and histograms."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,20 +12,10 @@ from neuron_atlas.tasks.capture.top_n import EMPTY, unpack
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
 
 EVIDENCE = (VISUAL, TEXT)
-"""Roles whose tokens are evidence, in the order of a trace."""
+"""Roles whose tokens are evidence."""
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Layout of one trace: up to `visual` visual tokens, then up to `text` text tokens."""
-
-    visual: int
-    text: int
-
-    @property
-    def tokens(self) -> int:
-        """Total number of tokens."""
-        return self.visual + self.text
+FIRST_TEXT = 2**30
+"""Position of a sample's first text token; its visual tokens have the positions from 0."""
 
 
 @dataclass
@@ -58,37 +47,43 @@ class TokenStatistics:
 
 
 @dataclass
+class SlotSummaries:
+    """Summaries of the samples in a record's slots, on the layer's device.
+
+    top: [visual and text, neurons, N, K], the K highest finite activations of each role,
+    descending, then -inf. text_peak_token: int32 [neurons, N], index of the text peak among the
+    text tokens; -1 without a finite text activation. active: int32 [visual and text, neurons, N],
+    tokens above 0. visual_sum, visual_sum_sq: float32 [neurons, N], sums of the positive visual
+    activations and of their squares, added up in float64.
+    """
+
+    top: torch.Tensor
+    text_peak_token: torch.Tensor
+    active: torch.Tensor
+    visual_sum: torch.Tensor
+    visual_sum_sq: torch.Tensor
+
+
+@dataclass
 class LayerRecord:
     """Running record of one layer, on the layer's device.
 
     keys: int64 [neurons, N], packed peaks and sample_ids (see top_n). peak_positions: int32
-    [neurons, N], index of the peak within the trace's layout. peak_roles: the roles over which a
-    sample's peak is taken. traces: float16 [neurons, N, layout.tokens], on the layer's device or in
-    host memory; None if a later pass collects them. random_traces: float16 [neurons, random
-    samples, layout.tokens], on the same device as traces. random_slots: for each random sample, its
-    index in random_traces.
+    [neurons, N], index of the peak among its role's tokens, plus FIRST_TEXT for a text token.
+    peak_roles: the roles over which a sample's peak is taken. slots: what is stored of the sample
+    in each slot.
     """
 
-    layout: Layout
     peak_roles: tuple[int, ...]
     keys: torch.Tensor
     peak_positions: torch.Tensor
+    slots: SlotSummaries
     statistics: TokenStatistics
-    random_slots: dict[int, int]
-    traces: torch.Tensor | None = None
-    random_traces: torch.Tensor | None = None
 
     @property
     def neurons(self) -> int:
         """Number of neurons of the layer."""
         return len(self.keys)
-
-    def allocate_traces(self, device: torch.device) -> None:
-        """Allocate the trace buffers on `device`: the layer's device, or host memory."""
-        shape = (self.neurons, self.keys.shape[1], self.layout.tokens)
-        random = (self.neurons, len(self.random_slots), self.layout.tokens)
-        self.traces = torch.zeros(shape, dtype=torch.float16, device=device)
-        self.random_traces = torch.zeros(random, dtype=torch.float16, device=device)
 
     def slot_samples(self) -> torch.Tensor:
         """Return the sample_id of every slot: int64 [neurons, N], NO_SAMPLE if empty."""
@@ -98,22 +93,36 @@ class LayerRecord:
 def empty_record(
     neurons: int,
     top_n: int,
-    layout: Layout,
-    random_ids: Sequence[int],
     device: torch.device,
     peak_roles: tuple[int, ...] = EVIDENCE,
+    top_activations: int = 8,
+    dtype: torch.dtype = torch.float32,
 ) -> LayerRecord:
-    """Return an empty record without trace buffers."""
+    """Return an empty record.
+
+    top_activations: activations stored per slot and role, in the number format `dtype`.
+    """
     by_role = (len(ROLES), neurons)
 
     def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.zeros(shape, dtype=dtype, device=device)
 
     return LayerRecord(
-        layout=layout,
         peak_roles=peak_roles,
         keys=torch.full((neurons, top_n), EMPTY, dtype=torch.int64, device=device),
         peak_positions=torch.full((neurons, top_n), NO_SAMPLE, dtype=torch.int32, device=device),
+        slots=SlotSummaries(
+            top=torch.full(
+                (len(EVIDENCE), neurons, top_n, top_activations),
+                -torch.inf,
+                dtype=dtype,
+                device=device,
+            ),
+            text_peak_token=torch.full((neurons, top_n), -1, dtype=torch.int32, device=device),
+            active=zeros((len(EVIDENCE), neurons, top_n), torch.int32),
+            visual_sum=zeros((neurons, top_n), torch.float32),
+            visual_sum_sq=zeros((neurons, top_n), torch.float32),
+        ),
         statistics=TokenStatistics(
             tokens=zeros((len(ROLES),), torch.int64),
             nonfinite=zeros(by_role, torch.int64),
@@ -123,5 +132,13 @@ def empty_record(
             maximum=torch.full(by_role, -torch.inf, dtype=torch.float32, device=device),
             histogram=zeros((len(EVIDENCE), BLOCKS * BINS, neurons), torch.int32),
         ),
-        random_slots={sample_id: slot for slot, sample_id in enumerate(random_ids)},
     )
+
+
+def stored_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """Return the number format in which a record on `device` stores activations of `dtype`.
+
+    On a GPU it is the same format, which takes little memory. On a CPU it is float32, which the
+    compiled pass needs. Neither loses anything.
+    """
+    return torch.float32 if device.type == "cpu" else dtype

@@ -2,145 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
+import torch
 
 from neuron_atlas.tasks.artifacts import (
     HISTOGRAMS,
     MOMENTS,
     NO_SAMPLE,
-    RANDOM_TRACES,
     ROLES,
-    TRACES,
     TableSpec,
     exemplars_spec,
 )
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
-from neuron_atlas.tasks.capture.record import LayerRecord, Layout
+from neuron_atlas.tasks.capture.record import FIRST_TEXT, LayerRecord
 from neuron_atlas.tasks.capture.top_n import unpack
 
 
-@dataclass(frozen=True)
-class TokenCounts:
-    """Number of visual and text tokens of a sample."""
-
-    visual: int
-    text: int
-
-
-def layer_tables(
-    layer: int, record: LayerRecord, counts: Mapping[int, TokenCounts]
-) -> list[tuple[TableSpec, pa.Table]]:
-    """Return the exemplars, traces, random traces, moments and histograms of one layer.
-
-    counts: the token counts of all samples of the shard.
-    """
-    keys, order = record.keys.sort(dim=1, descending=True)
-    peaks, sample_ids = (values.cpu().numpy() for values in unpack(keys))
-    positions = record.peak_positions.gather(1, order).cpu().numpy()
-    spec = exemplars_spec(keys.shape[1])
-    # Rows of `traces` follow the filled exemplar slots: neuron by neuron, strongest first.
-    filled = sample_ids != NO_SAMPLE
-    neuron, rank = np.nonzero(filled)
-    slots = order.cpu().numpy()[filled]
-    assert record.traces is not None
-    traces = record.traces.cpu().numpy()[neuron, slots]
+def layer_tables(layer: int, record: LayerRecord) -> list[tuple[TableSpec, pa.Table]]:
+    """Return the exemplars, moments and histograms of one layer."""
+    spec = exemplars_spec(record.keys.shape[1])
     return [
-        (spec, _exemplar_table(layer, spec, sample_ids, peaks, positions, record.layout)),
-        (
-            TRACES,
-            traces_to_arrow(
-                TRACES, layer, neuron, sample_ids[filled], traces, counts, record.layout, rank
-            ),
-        ),
-        (RANDOM_TRACES, _random_table(layer, record, counts)),
+        (spec, _exemplar_table(layer, spec, record)),
         (MOMENTS, _moment_table(layer, record)),
         (HISTOGRAMS, _histogram_table(layer, record)),
     ]
 
 
-def traces_to_arrow(
-    spec: TableSpec,
-    layer: int,
-    neuron: np.ndarray,
-    sample_ids: np.ndarray,
-    traces: np.ndarray,
-    counts: Mapping[int, TokenCounts],
-    layout: Layout,
-    rank: np.ndarray | None = None,
-) -> pa.Table:
-    """Return traces [rows, layout.tokens] as rows of `spec`, cut to each sample's own tokens.
-
-    neuron, sample_ids, rank: int [rows].
-    """
-    distinct, inverse = np.unique(sample_ids, return_inverse=True)
-    per_sample = [counts[int(sample_id)] for sample_id in distinct]
-
-    def of_rows(values: Sequence[int], dtype: type) -> np.ndarray:
-        return np.asarray(values, dtype=dtype)[inverse]
-
-    n_visual = of_rows([count.visual for count in per_sample], np.int64)
-    n_text = of_rows([count.text for count in per_sample], np.int64)
-    columns = {
-        "layer": np.full(len(neuron), layer, dtype=np.int16),
-        "neuron": neuron.astype(np.int32),
-        "sample_id": sample_ids.astype(np.int32),
-        "visual": _ragged(traces[:, : layout.visual], n_visual),
-        "text": _ragged(traces[:, layout.visual :], n_text),
-    }
-    if rank is not None:
-        columns["rank"] = rank.astype(np.int16)
-    return pa.table(columns).select(spec.schema.names)
-
-
-def _ragged(padded: np.ndarray, lengths: np.ndarray) -> pa.LargeListArray:
-    is_token = np.arange(padded.shape[1]) < lengths[:, None]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    values = pa.array(padded[is_token], type=pa.float16())
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
-
-
-def _exemplar_table(
-    layer: int,
-    spec: TableSpec,
-    sample_ids: np.ndarray,
-    peaks: np.ndarray,
-    positions: np.ndarray,
-    layout: Layout,
-) -> pa.Table:
-    neurons, top_n = sample_ids.shape
+def _exemplar_table(layer: int, spec: TableSpec, record: LayerRecord) -> pa.Table:
+    keys, order = record.keys.sort(dim=1, descending=True)
+    peaks, sample_ids = unpack(keys)
+    positions = record.peak_positions.gather(1, order)
+    is_text = positions >= FIRST_TEXT
     empty = sample_ids == NO_SAMPLE
-    is_text = positions >= layout.visual
-    role = np.where(empty, -1, is_text).astype(np.int8)
-    token = np.where(empty, -1, positions - layout.visual * is_text).astype(np.int32)
+    role = is_text.to(torch.int8).masked_fill(empty, -1)
+    token = torch.where(is_text, positions - FIRST_TEXT, positions).masked_fill(empty, -1)
+    summaries = record.slots
 
-    def slots(values: np.ndarray) -> pa.Array:
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), top_n)
+    def slots(values: torch.Tensor) -> pa.Array:
+        flat = pa.array(values.cpu().numpy().ravel())
+        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
     return pa.table(
         {
-            "layer": np.full(neurons, layer, dtype=np.int16),
-            "neuron": np.arange(neurons, dtype=np.int32),
-            "sample_id": slots(sample_ids.astype(np.int32)),
+            **_neuron_columns(layer, record),
+            "sample_id": slots(sample_ids.int()),
             "peak": slots(peaks),
             "peak_role": slots(role),
             "peak_token": slots(token),
+            **{
+                f"{role}_top": _flattened_top(top, order)
+                for role, top in zip(("visual", "text"), summaries.top, strict=True)
+            },
+            "text_peak_token": slots(summaries.text_peak_token.gather(1, order)),
+            **{
+                f"{role}_active": slots(active.gather(1, order))
+                for role, active in zip(("visual", "text"), summaries.active, strict=True)
+            },
+            "visual_sum": slots(summaries.visual_sum.gather(1, order)),
+            "visual_sum_sq": slots(summaries.visual_sum_sq.gather(1, order)),
         },
     ).cast(spec.schema)
 
 
-def _random_table(layer: int, record: LayerRecord, counts: Mapping[int, TokenCounts]) -> pa.Table:
-    assert record.random_traces is not None
-    drawn = [sample_id for sample_id in record.random_slots if sample_id in counts]
-    slots = [record.random_slots[sample_id] for sample_id in drawn]
-    shape = (record.neurons * len(drawn), record.layout.tokens)
-    traces = record.random_traces[:, slots].cpu().numpy().reshape(shape)
-    neuron = np.repeat(np.arange(record.neurons), len(drawn))
-    sample_ids = np.tile(np.asarray(drawn, dtype=np.int64), record.neurons)
-    return traces_to_arrow(RANDOM_TRACES, layer, neuron, sample_ids, traces, counts, record.layout)
+def _flattened_top(top: torch.Tensor, order: torch.Tensor) -> pa.ListArray:
+    """Return the highest activations [neurons, N, K] in the order of the slots, NaN if missing."""
+    neurons, n_slots, _ = top.shape
+    # One index per slot: its activations are contiguous, and copied together.
+    first = torch.arange(neurons, device=order.device)[:, None] * n_slots
+    values = top.flatten(0, 1)[(order + first).flatten()].reshape(neurons, -1)
+    values = values.masked_fill_(values.isneginf(), torch.nan).float().cpu().numpy()
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
 
 
 def _moment_table(layer: int, record: LayerRecord) -> pa.Table:

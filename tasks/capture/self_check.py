@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 
 import torch
 
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BLOCKS
 from neuron_atlas.tasks.capture import observe_torch
-from neuron_atlas.tasks.capture.record import LayerRecord, Layout, empty_record
+from neuron_atlas.tasks.capture.record import LayerRecord, SlotSummaries, empty_record
 from neuron_atlas.tasks.subject.batches import PADDING, Batch
 
 _SAMPLES, _TOKENS, _NEURONS, _TOP_N = 5, 70, 100, 3
+_SUMMARIES = tuple(spec.name for spec in fields(SlotSummaries))
 _EXACT = ("tokens", "nonfinite", "positive", "maximum", "histogram")
 
 
@@ -29,8 +31,7 @@ def first_difference(
     activations = activations.to(dtype)
     records = []
     for backend in (observe, observe_torch.observe):
-        record = empty_record(_NEURONS, _TOP_N, Layout(_TOKENS, _TOKENS), [], device)
-        record.allocate_traces(device)
+        record = empty_record(_NEURONS, _TOP_N, device)
         backend(record, activations, batch)
         backend(record, activations * 0.5, batch)
         records.append(record)
@@ -42,9 +43,14 @@ def first_difference(
     order = [record.keys.sort(1, descending=True) for record in records]
     pairs["keys"] = (order[0].values, order[1].values)
     pairs["peak_positions"] = (
-        checked.peak_positions.gather(1, order[0].indices),
-        plain.peak_positions.gather(1, order[1].indices),
+        _by_rank(checked.peak_positions, order[0].indices),
+        _by_rank(plain.peak_positions, order[1].indices),
     )
+    for name in _SUMMARIES:
+        pairs[name] = (
+            _by_rank(getattr(checked.slots, name), order[0].indices),
+            _by_rank(getattr(plain.slots, name), order[1].indices),
+        )
     for name, (first, second) in pairs.items():
         if not torch.equal(first, second):
             return f"{name} differ from plain torch"
@@ -58,6 +64,14 @@ def first_difference(
     ).any():
         return "squares differ from plain torch"
     return ""
+
+
+def _by_rank(values: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Sort what is stored per slot, [neurons, N], by role [2, neurons, N] or with several
+    activations [2, neurons, N, K], by rank."""
+    neuron = torch.arange(len(order), device=order.device)[:, None]
+    # The indices are the axes of neurons and slots: the first two, or after the axis of roles.
+    return values[neuron, order] if values.ndim == 2 else values[:, neuron, order]
 
 
 def _synthetic_batch(device: torch.device) -> tuple[torch.Tensor, Batch]:

@@ -18,26 +18,23 @@ class CaptureSettings:
     """What to record of the subject's neurons.
 
     layers: decoder layers; None for all. hook_point: `gate` is act_fn(gate_proj x), as in the
-    paper; `gate_up` is the input of down_proj. top_n: exemplars per neuron. random_samples: number
-    of samples, drawn with `seed`, whose traces are stored for every neuron. peak_roles: the tokens
-    over which a sample's peak is taken: visual, text or both. batch_size: samples per forward pass.
-    shards: number of work items; None for one per 256 samples, or fewer if traces are large.
-    device_memory_gb: memory to use on each subject actor's device, next to the subject; None for
-    all that is free. host_memory_gb: the same for host memory. image_threads: threads that open
-    images while the device computes; None for four with a GPU, and none on a CPU, which needs its
-    cores.
+    paper; `gate_up` is the input of down_proj. top_n: exemplars per neuron.
+    top_activations: highest visual and text activations stored per exemplar. peak_roles: the
+    tokens over which a sample's peak is taken: visual, text or both. batch_size: samples per
+    forward pass. shards: number of work items; None for shards of about five minutes (see
+    shard_plan). device_memory_gb: memory to use on each subject actor's device, next to the
+    subject; None for all that is free. image_threads: threads that open images while the device
+    computes; None for four with a GPU, and none on a CPU, which needs its cores.
     """
 
     layers: tuple[int, ...] | None = None
     hook_point: HookPoint = "gate"
     top_n: AtLeastOne = 50
-    random_samples: Annotated[int, Ge(0)] = 32
-    seed: int = 0
+    top_activations: AtLeastOne = 8
     peak_roles: tuple[PeakRole, ...] = ("visual", "text")
     batch_size: AtLeastOne = not_hashed(16)
     shards: AtLeastOne | None = not_hashed(None)
     device_memory_gb: Annotated[float, Gt(0)] | None = not_hashed(None)
-    host_memory_gb: Annotated[float, Gt(0)] | None = not_hashed(None)
     image_threads: Annotated[int, Ge(0)] | None = not_hashed(None)
 
     def __post_init__(self) -> None:

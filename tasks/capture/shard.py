@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from neuron_atlas.tasks.artifacts import layer_file, write_table
+from neuron_atlas.tasks.artifacts import in_shard, layer_file, write_table
 from neuron_atlas.tasks.artifacts.location import atomic_folder
 from neuron_atlas.tasks.capture.capture import RecordSpec, capture
 from neuron_atlas.tasks.capture.demand import plan_shard_memory
-from neuron_atlas.tasks.capture.record import Layout
-from neuron_atlas.tasks.capture.record_tables import TokenCounts, layer_tables
+from neuron_atlas.tasks.capture.record import LayerRecord
+from neuron_atlas.tasks.capture.record_tables import layer_tables
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.subject.encode import ROLE_INDEX, EncodedSample, encode
@@ -19,8 +20,8 @@ from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.prefetch import prefetch
 
 _IMAGE_THREADS_WITH_GPU = 4
-
-_log = logging.getLogger(__name__)
+_MOST_WRITERS = 8
+"""Threads that write the layers of a shard. Each holds the tables of one layer."""
 
 
 def capture_shard(
@@ -41,23 +42,26 @@ def capture_shard(
         layers=shard.layers,
         hook_point=settings.hook_point,
         top_n=settings.top_n,
-        layout=Layout(shard.max_visual, shard.max_text),
-        random_ids=shard.random_ids,
+        top_activations=settings.top_activations,
         peak_roles=tuple(ROLE_INDEX[role] for role in settings.peak_roles),
     )
-    counts = {
-        sample_id: TokenCounts(catalog[sample_id].n_visual, len(catalog[sample_id].tokens))
-        for sample_id in shard.sample_ids
-    }
     plan = plan_shard_memory(subject, shard, n_processes)
-    if len(plan.passes) > 1:
-        _log.warning("%s: %s", shard.name, plan)
-    records = capture(subject, lambda: _encoded(subject, shard, catalog), recording, plan, on_batch)
-    with atomic_folder(folder) as unfinished:
-        for layer, record in records:
-            for spec, table in layer_tables(layer, record, counts):
-                write_table(table, spec, unfinished / layer_file(spec.name, layer))
-            del record, table  # The next pass needs their memory.
+    records = capture(
+        subject, lambda: _encoded(subject, shard, catalog), recording, plan.batch_size, on_batch
+    )
+    threads = max(1, min(_MOST_WRITERS, len(os.sched_getaffinity(0)) // n_processes))
+    with atomic_folder(folder) as unfinished, ThreadPoolExecutor(threads) as pool:
+        written = [
+            pool.submit(_write, layer, record, unfinished) for layer, record in records.items()
+        ]
+        for layer in written:
+            layer.result()
+
+
+def _write(layer: int, record: LayerRecord, folder: Path) -> None:
+    for table_spec, table in layer_tables(layer, record):
+        spec = in_shard(table_spec)
+        write_table(table, spec, folder / layer_file(spec, layer))
 
 
 def _encoded(

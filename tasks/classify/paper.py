@@ -5,20 +5,25 @@ Xu et al., "Deciphering Functions of Neurons in Vision-Language Models", arXiv 2
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from annotated_types import Interval
 
-from neuron_atlas.tasks.artifacts import NEURON_TYPES, TYPE_COLUMNS, TYPES
+from neuron_atlas.tasks.artifacts import (
+    NEURON_TYPES,
+    NO_SAMPLE,
+    TYPE_COLUMNS,
+    TYPES,
+    slot_values,
+)
 from neuron_atlas.tasks.classify.rule import Rule
 from neuron_atlas.tasks.settings import AtLeastOne
 
 Threshold = Annotated[float, Interval(ge=0, lt=10)]
-_CHUNK_ROWS = 2**15
 
 
 @dataclass(frozen=True)
@@ -39,23 +44,26 @@ class PaperRule(Rule):
     include_template: bool = False
     top_n: AtLeastOne | None = None
 
-    def types(self, traces: pa.Table, moments: pa.Table) -> pa.Table:
-        """Return the `types` rows of the neurons in `moments`, from their `traces`.
+    def activations_needed(self) -> Mapping[str, int]:
+        """See Rule."""
+        return {"n_visual": self.n_visual, "n_text": self.n_text}
+
+    def types(self, exemplars: pa.Table, moments: pa.Table) -> pa.Table:
+        """Return the `types` rows of the neurons in `moments`, from their `exemplars`.
 
         A neuron that is never positive has scale 0, and all its exemplars are unknown. So is a
-        neuron without exemplars.
+        neuron without exemplars. Raises ValueError if too few activations are stored.
         """
         scale = _scale(moments, self.include_template)
-        if self.top_n is not None:
-            traces = traces.filter(pc.less(traces["rank"], self.top_n))
-        row_neuron = _positions(traces, moments)
-        row_scale = scale[row_neuron]
-        is_visual = _count_above(traces["visual"], row_scale, self.t_visual) >= self.n_visual
-        is_text = _count_above(traces["text"], row_scale, self.t_text) >= self.n_text
+        columns_read = ["sample_id", "peak", "visual_top", "text_top"]
+        exemplars = exemplars.select(columns_read).take(pa.array(_rows(exemplars, moments)))
+        is_visual = _reaches(exemplars, "visual", self.n_visual, _limit(scale, self.t_visual))
+        is_text = _reaches(exemplars, "text", self.n_text, _limit(scale, self.t_text))
         # In the order of TYPES: visual, text, multi-modal, unknown.
         kind = np.select([is_visual & is_text, is_visual, is_text], [2, 0, 1], default=3)
-        votes = np.zeros((len(moments), len(TYPES)), dtype=np.int64)
-        np.add.at(votes, (row_neuron, kind), 1)
+        kind[slot_values(exemplars, "sample_id") == NO_SAMPLE] = -1
+        kind = kind[:, : self.top_n]
+        votes = np.stack([(kind == index).sum(1) for index in range(len(TYPES))], 1)
         n_votes = votes.sum(1)
         shares = votes / np.maximum(n_votes, 1)[:, None]
         shares[n_votes == 0, TYPES.index("unknown")] = 1.0
@@ -77,28 +85,32 @@ def _scale(moments: pa.Table, include_template: bool) -> np.ndarray:
     return np.nan_to_num(np.fmax.reduce(maxima), nan=0.0).clip(min=0.0).astype(np.float32)
 
 
-def _positions(traces: pa.Table, moments: pa.Table) -> np.ndarray:
-    """Return, for every trace, the row of `moments` with its neuron."""
+def _limit(scale: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the activation that is `threshold` when `scale` maps to 10: float32 [neurons]."""
+    return np.where(scale > 0, scale * (threshold / 10), np.inf).astype(np.float32)
+
+
+def _rows(exemplars: pa.Table, moments: pa.Table) -> np.ndarray:
+    """Return, for every neuron of `moments`, its row of `exemplars`."""
 
     def keys(table: pa.Table) -> np.ndarray:
         return table["layer"].to_numpy().astype(np.int64) << 32 | table["neuron"].to_numpy()
 
-    neuron_keys = keys(moments)
-    order = neuron_keys.argsort()
-    return order[np.searchsorted(neuron_keys, keys(traces), sorter=order)]
+    exemplar_keys = keys(exemplars)
+    order = exemplar_keys.argsort()
+    return order[np.searchsorted(exemplar_keys, keys(moments), sorter=order)]
 
 
-def _count_above(column: pa.ChunkedArray, scale: np.ndarray, threshold: float) -> np.ndarray:
-    """Count each row's activations that exceed `threshold` when `scale` maps to 10."""
-    limit = np.where(scale > 0, scale * (threshold / 10), np.inf).astype(np.float32)
-    counts = np.zeros(len(column), dtype=np.int64)
-    # In chunks, because a layer's activations take gigabytes in float32.
-    for first in range(0, len(column), _CHUNK_ROWS):
-        rows = column.slice(first, _CHUNK_ROWS).combine_chunks()
-        chunk = slice(first, first + len(rows))
-        offsets = rows.offsets.to_numpy()
-        values = rows.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
-        above = values.astype(np.float32) > np.repeat(limit[chunk], np.diff(offsets))
-        running = np.concatenate([[0], np.cumsum(above)])
-        counts[chunk] = running[offsets[1:] - offsets[0]] - running[offsets[:-1] - offsets[0]]
-    return counts
+def _reaches(exemplars: pa.Table, role: str, count: int, limit: np.ndarray) -> np.ndarray:
+    """Return whether at least `count` activations of each exemplar exceed its neuron's `limit`:
+    bool [neurons, top_n].
+
+    Reads only the count-th highest activation, so the answer is the same as from all of them.
+    """
+    top = slot_values(exemplars, f"{role}_top")
+    if top.shape[2] < count and len(top):
+        raise ValueError(
+            f"classify.n_{role} ({count}) exceeds the {top.shape[2]} activations that "
+            "capture.top_activations stores"
+        )
+    return top[:, :, count - 1] > limit[:, None]  # False for the NaN of a missing token.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
 
 class Rule(Protocol):
-    """Rule that types neurons by their traces and moments.
+    """Rule that types neurons by their exemplars and moments.
 
     Implementations subclass this class and are frozen dataclasses of their settings.
     """
@@ -17,7 +18,11 @@ class Rule(Protocol):
     def top_n(self) -> int | None:
         """Number of exemplars that vote; None for all captured ones."""
 
-    def types(self, traces: pa.Table, moments: pa.Table) -> pa.Table:
+    def activations_needed(self) -> Mapping[str, int]:
+        """Return how many of an exemplar's highest activations the rule reads, by setting."""
+        return {}
+
+    def types(self, exemplars: pa.Table, moments: pa.Table) -> pa.Table:
         """Return the `types` rows of one layer's neurons (the neurons in `moments`)."""
 
 

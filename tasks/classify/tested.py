@@ -27,6 +27,7 @@ The types, by q-values over all neurons of all layers (false_discovery.py):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -72,9 +73,14 @@ class RateRule(RuleWithTests):
         """Number of exemplars that vote for the paper's type; None for all captured ones."""
         return self.paper.top_n
 
-    def types(self, traces: pa.Table, moments: pa.Table) -> pa.Table:
+    def activations_needed(self) -> Mapping[str, int]:
+        """See Rule."""
+        needed = self.paper.activations_needed()
+        return {f"paper.{name}": count for name, count in needed.items()}
+
+    def types(self, exemplars: pa.Table, moments: pa.Table) -> pa.Table:
         """Return the `types` rows of the neurons in `moments`, by the paper's rule."""
-        return self.paper.types(traces, moments)
+        return self.paper.types(exemplars, moments)
 
     def test(self, histograms: pa.Table) -> pa.Table:
         """Return `tested_types` rows of the neurons in `histograms`; q and type_tested are null."""

@@ -23,7 +23,6 @@ SMALL = (
     "data.count=48",
     "describe=given",
     "capture.top_n=12",
-    "capture.random_samples=12",
     "evidence.random_samples=12",
     "explain.neurons.per_layer_and_type=2",
     "score.resamples=100",

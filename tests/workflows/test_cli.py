@@ -25,9 +25,8 @@ def test_a_wrong_key_is_one_line_and_status_2_and_leaves_nothing_behind(tmp_path
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert ended.stderr == (
-        "neuron-atlas: capture.layer: no such setting; allowed here: batch_size, "
-        "device_memory_gb, hook_point, host_memory_gb, image_threads, layers, peak_roles, "
-        "random_samples, seed, shards, top_n\n"
+        "neuron-atlas: capture.layer: no such setting; allowed here: batch_size, device_memory_gb, "
+        "hook_point, image_threads, layers, peak_roles, shards, top_activations, top_n\n"
     )
     assert list(tmp_path.iterdir()) == []
 

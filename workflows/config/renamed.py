@@ -1,7 +1,7 @@
 """Settings that have a new name. Their old names are refused with a message that gives the new one.
 
-`RENAMED` has the settings by their path without the name of an explainer; only the last part of a
-path changes. A path that begins with `client` is the same in explain and simulate.
+`RENAMED` has the settings by their path without the name of an explainer. A path that begins with
+`client` is the same in explain and simulate.
 `RENAMED_GROUPS` has the folders of conf/.
 """
 
@@ -18,6 +18,8 @@ RENAMED = {
     "analyse.favourites": "analyse.top_words",
     "analyse.strong": "analyse.strong_share",
     "capture.decoders": "capture.image_threads",
+    "capture.random_samples": "evidence.random_samples",
+    "capture.seed": "evidence.seed",
     "classify.background": "classify.min_rate_ratio",
     "classify.decides": "classify.deciding_test",
     "client.first_wait_s": "client.backoff_s",
@@ -52,8 +54,11 @@ def renamed_message(key: str) -> str | None:
     old = path if path in RENAMED else _CLIENT.sub("", path)
     if old not in RENAMED:
         return None
-    parent, dot, _ = key.rpartition(".")
-    new = f"{parent}{dot}{RENAMED[old].rpartition('.')[2]}"
+    old_parent, _, _ = old.rpartition(".")
+    new_parent, dot, name = RENAMED[old].rpartition(".")
+    if old_parent == new_parent:  # The setting may be one explainer's, or one of a client.
+        new_parent, dot, _ = key.rpartition(".")
+    new = f"{new_parent}{dot}{name}"
     return f"{key}: is now {new}; write the new name in {_where_set(key)}"
 
 

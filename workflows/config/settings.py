@@ -170,7 +170,7 @@ class Settings:
 
     out: output folder or S3 prefix. local_dir: folder on the driver's machine for the journal and
     MLflow's runs; None for the default (`workflows.run.output`). Raises ValueError if classify
-    or evidence needs more exemplars than capture stores.
+    or evidence needs more exemplars or activations than capture stores.
     """
 
     out: str
@@ -196,6 +196,13 @@ class Settings:
                 f"classify: top_n ({voting}) exceeds capture.top_n ({captured}). "
                 "Raise capture.top_n; this reruns capture"
             )
+        stored = self.capture.top_activations
+        for name, needed in self.classify.rule.activations_needed().items():
+            if needed > stored:
+                raise ValueError(
+                    f"classify: {name} ({needed}) exceeds capture.top_activations ({stored}). "
+                    "Raise capture.top_activations; this reruns capture"
+                )
         used = self.evidence.exemplars
         if used is not None and used > captured:
             raise ValueError(

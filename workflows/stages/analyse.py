@@ -14,6 +14,7 @@ from neuron_atlas.tasks.artifacts import (
     RESPONSES,
     TYPE_SUMMARIES,
     WORDS,
+    exemplars_spec,
     layer_file,
     read_table,
     write_table,
@@ -43,23 +44,29 @@ def _list_words(worker: Worker, samples: Sequence[Path], descriptions: Sequence[
 
 def _layers(context: Context, folder: Path) -> list[Item]:
     captured, settings = context.folder("capture"), context.settings.analyse
+    top_n = context.settings.capture.top_n
     return [
         Item(
-            f"layer-{layer:03d}", 1, (layer_file("responses", layer),), (captured, layer, settings)
+            f"layer-{layer:03d}",
+            1,
+            (layer_file("responses", layer),),
+            (captured, layer, top_n, settings),
         )
         for layer in context.layers()
     ]
 
 
-def _analyse(worker: Worker, captured: Path, layer: int, settings: AnalyseSettings) -> None:
+def _analyse(
+    worker: Worker, captured: Path, layer: int, top_n: int, settings: AnalyseSettings
+) -> None:
     from neuron_atlas.tasks.analyse.responses import responses
     from neuron_atlas.tasks.analyse.words import build_lexicon
 
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
-    traces = captured / layer_file("traces", layer)
+    ranked = read_table(captured / layer_file("exemplars", layer), exemplars_spec(top_n))
     words = build_lexicon(read_table(worker.folder / _WORDS, WORDS))
     (path,) = worker.paths
-    write_table(responses(traces, moments, words, settings), RESPONSES, path)
+    write_table(responses(ranked, moments, words, settings), RESPONSES, path)
 
 
 def _all_layers(context: Context, folder: Path) -> list[Item]:

@@ -12,7 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from neuron_atlas.tasks.artifacts import DESCRIPTIONS, layer_file, read_table
+from neuron_atlas.tasks.artifacts import (
+    DESCRIPTIONS,
+    HISTOGRAMS,
+    MOMENTS,
+    exemplars_spec,
+    in_shard,
+    layer_file,
+    read_table,
+)
 from neuron_atlas.tasks.artifacts.location import existing_files
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
 from neuron_atlas.tasks.samples.source import Source
@@ -31,7 +39,7 @@ from neuron_atlas.workflows.run.store import (
 )
 from neuron_atlas.workflows.run.subject import needs_subject
 
-TABLES = ("exemplars", "traces", "random_traces", "moments", "histograms")
+TABLES = ("exemplars", "moments", "histograms")
 
 _SHARDS = "shards"
 _EXTENT = "extent.json"
@@ -54,11 +62,12 @@ def _extent_items(context: Context, folder: Path) -> list[Item]:
 
 
 def _write_extent(worker: Worker) -> None:
-    """Write how many layers the subject has, and how many neurons each layer has."""
-    from neuron_atlas.tasks.subject.hook_points import decoder_layers, neurons_per_layer
+    """Write the subject's number of layers and of parameters."""
+    from neuron_atlas.tasks.subject.hook_points import decoder_layers
 
     subject = worker.loaded.subject
-    extent = {"layers": len(decoder_layers(subject)), "neurons": neurons_per_layer(subject)}
+    parameters = sum(weight.numel() for weight in subject.model.parameters())
+    extent = {"layers": len(decoder_layers(subject)), "parameters": parameters}
     write_json(worker.folder / _EXTENT, extent)
 
 
@@ -74,7 +83,7 @@ def _shard_items(context: Context, folder: Path) -> list[Item]:
         Item(
             key=plan.name,
             size=len(plan.sample_ids),
-            files=_tables(layers, f"{_SHARDS}/{plan.name}/"),
+            files=_shard_tables(layers, f"{_SHARDS}/{plan.name}/"),
             inputs=(plan, samples, descriptions, context.settings.data.source),
         )
         for plan in plans
@@ -91,12 +100,12 @@ def _plan_items(context: Context, folder: Path) -> list[Item]:
     if captured := _captured(folder):
         layers = _missing(context, folder)
         print_line(f"{'capture':<10} adds layers {_layer_list(layers)} to {_layer_list(captured)}")
-    largest = max(unfinished, key=lambda one: (one.max_visual + one.max_text, len(one.random_ids)))
+    largest = max(unfinished, key=lambda one: one.max_visual + one.max_text)
     return [Item("memory-plan", 1, (), (largest,))]
 
 
 def _plan_memory(worker: Worker, shard: ShardPlan) -> list[str]:
-    """Return a line on where the capture of a shard stores its peaks and traces.
+    """Return a line on the memory that the capture of a shard needs.
 
     Raises SubjectError if it does not fit, or if the subject does not have a layer.
     """
@@ -134,7 +143,7 @@ def _merge_items(context: Context, folder: Path) -> list[Item]:
         Item(
             key=f"{into.removeprefix(_SHARDS).strip('/') or 'merge'}-layer-{layer:03d}",
             size=1,
-            files=_tables([layer], into),
+            files=_shard_tables([layer], into) if into else _tables([layer]),
             inputs=(layer, tuple(group), into, top_n),
             level=level,
         )
@@ -148,7 +157,8 @@ def _merge(worker: Worker, layer: int, shards: Sequence[str], into: str, top_n: 
     from neuron_atlas.tasks.capture.merge import merge_layer
 
     folder = worker.folder
-    merge_layer([folder / name for name in shards], layer, top_n, folder / into)
+    sources = [folder / name for name in shards]
+    merge_layer(sources, layer, top_n, folder / into, is_shard=bool(into))
 
 
 def _merge_tree(shards: Sequence[str]) -> list[list[tuple[Sequence[str], str]]]:
@@ -194,14 +204,23 @@ def _select(context: Context, manifest: Manifest) -> Manifest | None:
     )
 
 
-def _tables(layers: Sequence[int], folder: str = "") -> tuple[str, ...]:
-    return tuple(f"{folder}{layer_file(name, layer)}" for layer in layers for name in TABLES)
+def _tables(layers: Sequence[int]) -> tuple[str, ...]:
+    return tuple(layer_file(name, layer) for layer in layers for name in TABLES)
+
+
+def _shard_tables(layers: Sequence[int], folder: str) -> tuple[str, ...]:
+    """Return the files of some layers of a shard, or of merged shards."""
+    return tuple(
+        f"{folder}{layer_file(in_shard(spec), layer)}"
+        for layer in layers
+        for spec in (exemplars_spec(1), MOMENTS, HISTOGRAMS)
+    )
 
 
 def _plans(context: Context, folder: Path, layers: Sequence[int]) -> list[ShardPlan]:
     columns = ["sample_id", "n_visual", "n_text", "status"]
     described = read_table(context.paths("describe", "descriptions"), DESCRIPTIONS, columns)
-    return plan_shards(described, layers, context.settings.capture, _extent(folder)["neurons"])
+    return plan_shards(described, layers, context.settings.capture, _extent(folder)["parameters"])
 
 
 def _run_layers(context: Context, folder: Path) -> list[int]:
@@ -233,7 +252,7 @@ def _layer_list(layers: Sequence[int]) -> str:
 
 STAGE = Stage(
     "capture",
-    3,
+    4,
     ("samples", "describe"),
     _parameters,
     (

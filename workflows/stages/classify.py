@@ -11,7 +11,7 @@ from neuron_atlas.tasks.artifacts import (
     MOMENTS,
     NEURON_TESTS,
     NEURON_TYPES,
-    TRACES,
+    exemplars_spec,
     layer_file,
     read_table,
     write_table,
@@ -37,7 +37,12 @@ def _layers(context: Context, folder: Path) -> list[Item]:
             key=f"layer-{layer:03d}",
             size=1,
             files=(layer_file("types", layer), *_tests(rule, layer)),
-            inputs=(rule, context.folder("capture"), layer),
+            inputs=(
+                rule,
+                context.folder("capture"),
+                layer,
+                context.settings.capture.top_n,
+            ),
         )
         for layer in context.layers()
     ]
@@ -48,14 +53,14 @@ def _tests(rule: Rule, layer: int) -> list[str]:
     return [f"{_WITHOUT_Q}/{layer_file('tested_types', layer)}"] if has_tests else []
 
 
-def _classify(worker: Worker, rule: Rule, captured: Path, layer: int) -> None:
+def _classify(worker: Worker, rule: Rule, captured: Path, layer: int, top_n: int) -> None:
     types, *tests = worker.paths
     if isinstance(rule, RuleWithTests):
         histograms = read_table(captured / layer_file("histograms", layer), HISTOGRAMS)
         write_table(rule.test(histograms), NEURON_TESTS, tests[0])
-    traces = read_table(captured / layer_file("traces", layer), TRACES)
+    ranked = read_table(captured / layer_file("exemplars", layer), exemplars_spec(top_n))
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
-    write_table(rule.types(traces, moments), NEURON_TYPES, types)
+    write_table(rule.types(ranked, moments), NEURON_TYPES, types)
 
 
 def _all_layers(context: Context, folder: Path) -> list[Item]:

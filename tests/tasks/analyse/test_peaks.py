@@ -1,16 +1,14 @@
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from neuron_atlas.tasks.analyse.peaks import concentration, read_peaks
-from neuron_atlas.tasks.artifacts import TRACES, write_table
+from neuron_atlas.tasks.analyse.peaks import concentration, peaks_of
+from tests.tasks.exemplars import exemplar_table
 
 
 def of(*rows: list[float]) -> list[float]:
-    values = np.array([value for row in rows for value in row])
-    return concentration(values, np.array([len(row) for row in rows])).tolist()
+    sums = [(np.clip(row, 0, None).sum(), np.square(np.clip(row, 0, None)).sum()) for row in rows]
+    total, squares = np.array(sums).T
+    return concentration(total, squares, np.array([len(row) for row in rows])).tolist()
 
 
 def test_an_even_image_is_not_concentrated_and_a_single_token_is():
@@ -33,26 +31,26 @@ def test_where_nothing_is_excited_or_there_is_no_image_concentration_is_unknown(
     assert of([1.0, 0.0], [], [1.0, 1.0])[::2] == pytest.approx([1, 0])
 
 
-def test_peaks_are_found_in_every_row_whatever_its_length(tmp_path: Path):
-    rows = [
-        {"neuron": 0, "sample_id": 5, "visual": [1, 3, 2], "text": [0.5]},
-        {"neuron": 0, "sample_id": 2, "visual": [], "text": [1, 4, 4, 0]},
-        {"neuron": 3, "sample_id": 9, "visual": [-2, -1], "text": []},
-        {"neuron": 4, "sample_id": 1, "visual": [], "text": []},
-        {"neuron": 4, "sample_id": 0, "visual": [7], "text": [-3, -2, -5]},
-    ]
-    table = pa.Table.from_pylist(
-        [row | {"layer": 0, "rank": rank} for rank, row in enumerate(rows)], schema=TRACES.schema
+def test_peaks_are_found_in_every_filled_slot():
+    table = exemplar_table(
+        {
+            0: [(5, [1, 3, 2], [0.5]), (2, [], [1, 4, 4, 0])],
+            3: [(9, [-2, -1], [])],
+            4: [(1, [7], [-3, -2, -5])],
+            6: [],
+        },
+        layer=0,
+        top_activations=2,
     )
-    write_table(table, TRACES, tmp_path / "traces.parquet")
-    peaks = read_peaks(tmp_path / "traces.parquet")
-    assert peaks.neuron.tolist() == [0, 0, 3, 4, 4]
-    assert peaks.sample_id.tolist() == [5, 2, 9, 1, 0]
-    assert peaks.visual.tolist() == [3, -np.inf, -1, -np.inf, 7]
-    assert peaks.text.tolist() == [0.5, 4, -np.inf, -np.inf, -2]
-    assert peaks.text_token.tolist() == [0, 1, 0, 0, 1]
+    peaks = peaks_of(table)
+    assert peaks.row.tolist() == [0, 0, 1, 2]
+    assert peaks.sample_id.tolist() == [5, 2, 9, 1]
+    assert peaks.visual.tolist() == [3, -np.inf, -1, 7]
+    assert peaks.text.tolist() == [0.5, 4, -np.inf, -2]
+    assert peaks.text_token.tolist() == [0, 1, -1, 1]
+    assert peaks.visual_sum.tolist() == [6, 0, 0, 7]
+    assert peaks.visual_sum_sq.tolist() == [14, 0, 0, 49]
 
 
-def test_a_layer_without_traces_has_no_peaks(tmp_path: Path):
-    write_table(TRACES.schema.empty_table(), TRACES, tmp_path / "traces.parquet")
-    assert len(read_peaks(tmp_path / "traces.parquet").neuron) == 0
+def test_a_layer_without_exemplars_has_no_peaks():
+    assert len(peaks_of(exemplar_table({0: [], 1: []}, layer=0)).row) == 0

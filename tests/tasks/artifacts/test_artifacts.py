@@ -9,9 +9,9 @@ import pytest
 from neuron_atlas.tasks import artifacts
 from neuron_atlas.tasks.artifacts import (
     DESCRIPTIONS,
+    EVIDENCE,
     MOMENTS,
     SCORES,
-    TRACES,
     OldTableError,
     TableSpec,
     exemplars_spec,
@@ -148,10 +148,10 @@ def test_every_table_says_what_its_columns_mean_and_what_names_a_row(spec):
 def test_activations_and_money_carry_their_units():
     units = {
         (spec.name, field.name): field.metadata.get(b"unit", b"").decode()
-        for spec in (MOMENTS, TRACES, DESCRIPTIONS, SCORES, artifacts.EXPLANATIONS)
+        for spec in (MOMENTS, EVIDENCE, DESCRIPTIONS, SCORES, artifacts.EXPLANATIONS)
         for field in spec.schema
     }
-    assert units["traces", "visual"] == units["moments", "max_text"] == "activation"
+    assert units["evidence", "visual"] == units["moments", "max_text"] == "activation"
     assert units["explanations", "cost"] == "USD"
     region = DESCRIPTIONS.schema.field("regions").type.value_type
     assert region.field("left").metadata[b"unit"] == b"px"

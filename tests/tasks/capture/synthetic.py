@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuron_atlas.tasks.artifacts import layer_file, write_table
+from neuron_atlas.tasks.artifacts import in_shard, layer_file, write_table
 from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.capture.observe import observe
-from neuron_atlas.tasks.capture.record import LayerRecord, Layout, empty_record
-from neuron_atlas.tasks.capture.record_tables import TokenCounts, layer_tables
+from neuron_atlas.tasks.capture.record import LayerRecord, empty_record
+from neuron_atlas.tasks.capture.record_tables import layer_tables
 from neuron_atlas.tasks.subject.batches import Batch, collate, padded_length
 from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL, EncodedSample
 
@@ -70,13 +70,12 @@ def make_sample(sample_id: int, values: int = 30, silent: bool = False) -> Synth
 def record(
     samples: Sequence[SyntheticSample],
     top_n: int,
-    random_ids: Sequence[int],
     batch_size: int,
     take_in: Callable[[LayerRecord, torch.Tensor, Batch], None] = observe,
+    top_activations: int = 8,
 ) -> LayerRecord:
     """Let a record observe the samples in batches."""
-    mine = empty_record(NEURONS, top_n, Layout(6, 6), random_ids, CPU)
-    mine.allocate_traces(CPU)
+    mine = empty_record(NEURONS, top_n, CPU, top_activations=top_activations)
     for activations, batch in batched(samples, batch_size):
         take_in(mine, activations, batch)
     return mine
@@ -96,20 +95,12 @@ def batched(
             yield values, collate([s.sample_id for s in group], [s.encoded for s in group])
 
 
-def counts(samples: Sequence[SyntheticSample]) -> dict[int, TokenCounts]:
-    """The tokens of the samples."""
-    return {
-        sample.sample_id: TokenCounts(len(sample.visual), len(sample.text)) for sample in samples
-    }
-
-
-def shard(
-    folder: Path, samples: Sequence[SyntheticSample], top_n: int, random_ids: Sequence[int]
-) -> Path:
+def shard(folder: Path, samples: Sequence[SyntheticSample], top_n: int) -> Path:
     """Record the samples and write them as a shard of layer 4."""
-    mine = record(samples, top_n, random_ids, batch_size=3)
-    for spec, table in layer_tables(4, mine, counts(samples)):
-        write_table(table, spec, folder / layer_file(spec.name, 4))
+    mine = record(samples, top_n, batch_size=3)
+    for table_spec, table in layer_tables(4, mine):
+        spec = in_shard(table_spec)
+        write_table(table, spec, folder / layer_file(spec, 4))
     return folder
 
 

@@ -8,17 +8,15 @@ import pytest
 from neuron_atlas.tasks.artifacts import (
     HISTOGRAMS,
     MOMENTS,
-    RANDOM_TRACES,
-    TRACES,
     exemplars_spec,
     layer_file,
     read_table,
 )
 from neuron_atlas.tasks.capture.merge import merge_layer
 from tests.tasks.capture.synthetic import NEURONS, make_sample, ranked, shard
+from tests.tasks.exemplars import exemplar_table
 
 SAMPLES = [make_sample(sample_id, values=6) for sample_id in range(24)]
-RANDOM_IDS = [1, 9, 22]
 TOP_N = 7
 CUTS = {
     "one": [range(24)],
@@ -30,7 +28,7 @@ CUTS = {
 
 def shards(folder: Path, cut: str, top_n: int = TOP_N) -> list[Path]:
     return [
-        shard(folder / f"{cut}-{number}", [SAMPLES[i] for i in part], top_n, RANDOM_IDS)
+        shard(folder / f"{cut}-{number}", [SAMPLES[i] for i in part], top_n)
         for number, part in enumerate(CUTS[cut])
     ]
 
@@ -38,12 +36,12 @@ def shards(folder: Path, cut: str, top_n: int = TOP_N) -> list[Path]:
 def merged(folders: list[Path], top_n: int = TOP_N) -> dict[str, pa.Table]:
     into = folders[0].parent / "-".join(["merged", *(folder.name for folder in folders)])
     merge_layer(folders, 4, top_n, into)
-    specs = (exemplars_spec(top_n), TRACES, RANDOM_TRACES, MOMENTS, HISTOGRAMS)
+    specs = (exemplars_spec(top_n), MOMENTS, HISTOGRAMS)
     return {spec.name: read_table(into / layer_file(spec.name, 4), spec) for spec in specs}
 
 
 def assert_same(first: dict[str, pa.Table], second: dict[str, pa.Table]) -> None:
-    for name in ("exemplars", "traces", "random_traces", "histograms"):
+    for name in ("exemplars", "histograms"):
         np.testing.assert_equal(first[name].to_pydict(), second[name].to_pydict(), name)
     for name in MOMENTS.schema.names:
         a, b = (tables["moments"][name].to_numpy() for tables in (first, second))
@@ -53,13 +51,6 @@ def assert_same(first: dict[str, pa.Table], second: dict[str, pa.Table]) -> None
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
     return merged(shards(tmp_path_factory.mktemp("whole"), "one"))
-
-
-@pytest.mark.parametrize("rows", [1, 2 * TOP_N, 7 * TOP_N])
-def test_a_layer_merged_some_neurons_at_a_time_is_the_same(whole, rows, tmp_path, monkeypatch):
-    for module in ("neuron_atlas.tasks.capture.merge", "neuron_atlas.tasks.artifacts.files"):
-        monkeypatch.setattr(f"{module}.ROW_GROUP", rows)
-    assert_same(merged(shards(tmp_path, "five")), whole)
 
 
 @pytest.mark.parametrize("cut", ["two", "uneven", "five"])
@@ -81,7 +72,7 @@ def test_merges_of_merges_are_the_merge_of_all(whole, tmp_path):
     folders = shards(tmp_path, "five")
     groups = [folders[:2], folders[2:4], folders[4:]]
     for number, group in enumerate(groups):
-        merge_layer(group, 4, TOP_N, tmp_path / f"group-{number}")
+        merge_layer(group, 4, TOP_N, tmp_path / f"group-{number}", is_shard=True)
     assert_same(merged([tmp_path / f"group-{number}" for number in range(3)]), whole)
 
 
@@ -94,16 +85,17 @@ def test_the_merged_exemplars_are_the_best_of_all_samples_ties_by_sample_id(tmp_
     assert any(ties)
 
 
-def test_every_exemplar_keeps_its_own_trace(tmp_path):
-    tables = merged(shards(tmp_path, "uneven"))
-    rows = tables["traces"].to_pylist()
-    keys = [(row["neuron"], row["rank"]) for row in rows]
-    assert keys == [(neuron, rank) for neuron in range(NEURONS) for rank in range(TOP_N)]
-    for row in rows:
-        sample = ranked(SAMPLES, row["neuron"], TOP_N)[row["rank"]]
-        assert row["sample_id"] == sample.sample_id
-        assert row["visual"] == sample.visual[:, row["neuron"]].tolist()
-        assert row["text"] == sample.text[:, row["neuron"]].tolist()
+@pytest.mark.parametrize("cut", ["one", "uneven"])
+def test_every_exemplar_keeps_what_is_stored_of_it(cut, tmp_path):
+    table = merged(shards(tmp_path, cut))["exemplars"]
+    of = {
+        neuron: [
+            (sample.sample_id, sample.visual[:, neuron], sample.text[:, neuron])
+            for sample in ranked(SAMPLES, neuron, TOP_N)
+        ]
+        for neuron in range(NEURONS)
+    }
+    np.testing.assert_equal(table.to_pydict(), exemplar_table(of, 4).to_pydict())
 
 
 def test_fewer_samples_than_slots_merge_without_inventing_any(tmp_path):
@@ -112,14 +104,13 @@ def test_fewer_samples_than_slots_merge_without_inventing_any(tmp_path):
     for ids in whole["exemplars"]["sample_id"].to_pylist():
         assert sorted(ids[:24]) == list(range(24))
         assert ids[24:] == [-1] * 6
-    assert len(whole["traces"]) == NEURONS * 24
 
 
 def test_a_role_that_one_shard_lacks_is_taken_from_the_others(tmp_path):
     silent = [make_sample(sample_id, silent=True) for sample_id in range(100, 104)]
     speaking = SAMPLES[:5]
     folders = [
-        shard(tmp_path / name, samples, TOP_N, RANDOM_IDS)
+        shard(tmp_path / name, samples, TOP_N)
         for name, samples in (("silent", silent), ("speaking", speaking))
     ]
     moments = merged(folders)["moments"]

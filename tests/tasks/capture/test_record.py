@@ -5,14 +5,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from neuron_atlas.tasks.artifacts import TRACES
+from neuron_atlas.tasks.artifacts import slot_values
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges, block_of
 from neuron_atlas.tasks.capture import observe_compiled, observe_torch
-from neuron_atlas.tasks.capture.observe import observe
-from neuron_atlas.tasks.capture.record import Layout, empty_record
+from neuron_atlas.tasks.capture.record import empty_record
 from neuron_atlas.tasks.capture.record_tables import layer_tables
-from neuron_atlas.tasks.capture.replay import replay
-from neuron_atlas.tasks.capture.traces import store_random_traces
 from neuron_atlas.tasks.subject.batches import (
     PADDING,
     PADDING_STEP,
@@ -21,10 +18,10 @@ from neuron_atlas.tasks.subject.batches import (
     padded_length,
 )
 from neuron_atlas.tasks.subject.encode import TEMPLATE, TEXT, VISUAL
-from tests.tasks.capture.synthetic import CPU, NEURONS, batched, counts, make_sample, ranked, record
+from tests.tasks.capture.synthetic import CPU, NEURONS, batched, make_sample, ranked, record
+from tests.tasks.exemplars import exemplar_table
 
 SAMPLES = [make_sample(sample_id) for sample_id in (40, 3, 17, 8, 25, 2, 31, 12, 60, 5, 33, 48)]
-RANDOM_IDS = [3, 25, 48]
 TOP_N = 5
 
 
@@ -32,17 +29,8 @@ OBSERVERS = {"compiled": observe_compiled.observe, "torch": observe_torch.observ
 
 
 def tables(batch_size: int, top_n: int = TOP_N, observer: str = "compiled") -> dict[str, pa.Table]:
-    take_in = with_random_traces(OBSERVERS[observer])
-    mine = record(SAMPLES, top_n, RANDOM_IDS, batch_size, take_in)
-    return {spec.name: table for spec, table in layer_tables(4, mine, counts(SAMPLES))}
-
-
-def with_random_traces(take_in):
-    def both(mine, activations, batch):
-        take_in(mine, activations, batch)
-        store_random_traces(mine, activations, batch)
-
-    return both
+    mine = record(SAMPLES, top_n, batch_size, OBSERVERS[observer])
+    return {spec.name: table for spec, table in layer_tables(4, mine)}
 
 
 @pytest.fixture(scope="module", params=["1 compiled", "2 torch", "12 compiled", "12 torch"])
@@ -74,27 +62,30 @@ def test_the_peaks_place_is_the_first_token_of_its_role_that_reaches_it(recorded
     assert roles == {VISUAL, TEXT}
 
 
-def test_the_traces_are_the_activations_of_every_exemplar_at_its_own_tokens(recorded):
-    by_id = {sample.sample_id: sample for sample in SAMPLES}
-    rows = recorded["traces"].to_pylist()
-    for row in rows:
-        sample = by_id[row["sample_id"]]
-        assert sample is ranked(SAMPLES, row["neuron"], TOP_N)[row["rank"]]
-        assert row["visual"] == sample.visual[:, row["neuron"]].tolist()
-        assert row["text"] == sample.text[:, row["neuron"]].tolist()
-    keys = [(row["neuron"], row["rank"]) for row in rows]
-    assert keys == [(neuron, rank) for neuron in range(NEURONS) for rank in range(TOP_N)]
-    assert recorded["traces"].schema.names == TRACES.schema.names
-
-
-def test_the_random_samples_are_kept_for_every_neuron_whatever_they_excite(recorded):
-    by_id = {sample.sample_id: sample for sample in SAMPLES}
-    rows = recorded["random_traces"].to_pylist()
-    expected = [(neuron, sample_id) for neuron in range(NEURONS) for sample_id in RANDOM_IDS]
-    assert [(row["neuron"], row["sample_id"]) for row in rows] == expected
-    for row in rows:
-        assert row["visual"] == by_id[row["sample_id"]].visual[:, row["neuron"]].tolist()
-        assert row["text"] == by_id[row["sample_id"]].text[:, row["neuron"]].tolist()
+@pytest.mark.parametrize("observer", OBSERVERS)
+@pytest.mark.parametrize("top_activations", [1, 3, 8])
+def test_a_slot_says_what_all_activations_of_its_sample_do(observer, top_activations):
+    """Fewer tokens than top_activations, ties, infinite and NaN activations included."""
+    samples = [make_sample(sample_id) for sample_id in range(30)]
+    samples += [make_sample(sample_id, silent=True) for sample_id in range(30, 34)]
+    rng = np.random.default_rng(3)
+    for sample in samples[::2]:
+        spoilt = rng.random(sample.activations.shape) < 0.2
+        wrong = np.float32([np.nan, np.inf, -np.inf])
+        sample.activations[spoilt] = rng.choice(wrong, spoilt.sum())
+    mine = record(samples, TOP_N, 3, OBSERVERS[observer], top_activations)
+    _, table = layer_tables(4, mine)[0]
+    by_id = {sample.sample_id: sample for sample in samples}
+    of = {
+        neuron: [
+            (sample_id, by_id[sample_id].visual[:, neuron], by_id[sample_id].text[:, neuron])
+            for sample_id in ids
+        ]
+        for neuron, ids in enumerate(table["sample_id"].to_pylist())
+    }
+    expected = exemplar_table(of, 4, top_activations)
+    np.testing.assert_equal(table.to_pydict(), expected.to_pydict())
+    assert np.isnan(slot_values(table, "text_top")).any()
 
 
 def test_moments_tell_the_roles_apart_and_leave_padding_out(recorded):
@@ -110,13 +101,12 @@ def test_moments_tell_the_roles_apart_and_leave_padding_out(recorded):
         np.testing.assert_allclose(moments[f"positive_{name}"], (values > 0).mean(0))
 
 
-def test_fewer_samples_than_slots_leave_empty_slots_and_no_traces():
+def test_fewer_samples_than_slots_leave_empty_slots():
     recorded = tables(batch_size=4, top_n=20)
     for row in recorded["exemplars"].to_pylist():
         assert row["sample_id"][12:] == [-1] * 8
         assert row["peak_role"][12:] == row["peak_token"][12:] == [-1] * 8
         assert np.isnan(row["peak"][12:]).all()
-    assert len(recorded["traces"]) == NEURONS * 12
 
 
 def test_every_visual_and_text_activation_is_counted_in_its_bin_and_block(recorded):
@@ -141,7 +131,7 @@ def test_bins_are_told_apart_to_the_last_bit(observer):
     encoded = replace(
         sample.encoded, input_ids=torch.ones(len(roles), dtype=torch.int64), roles=roles
     )
-    mine = empty_record(NEURONS, 1, Layout(0, len(values)), [], CPU)
+    mine = empty_record(NEURONS, 1, CPU)
     activations = torch.full((1, padded_length(encoded), NEURONS), 7.0)
     activations[0, : len(roles)] = torch.from_numpy(sample.activations)
     OBSERVERS[observer](mine, activations, collate([8], [encoded]))
@@ -158,8 +148,8 @@ def test_what_is_no_finite_number_is_left_out_and_counted(observer):
     for token, value in zip(visual[:3], (np.nan, np.inf, -np.inf), strict=True):
         broken.activations[token] = value
     left = broken.activations[[*visual[3:], *np.flatnonzero(broken.encoded.roles == TEXT)]]
-    mine = record([broken], 1, [], batch_size=1, take_in=OBSERVERS[observer])
-    (_, exemplars), _, _, (_, moments), _ = layer_tables(4, mine, counts([broken]))
+    mine = record([broken], 1, batch_size=1, take_in=OBSERVERS[observer])
+    (_, exemplars), (_, moments), _ = layer_tables(4, mine)
     assert np.ravel(exemplars["peak"].to_pylist()).tolist() == left.max(0).tolist()
     finite = broken.activations[visual[3:]].astype(np.float64)
     assert moments["nonfinite_visual"].to_pylist() == [3] * NEURONS
@@ -173,11 +163,10 @@ def test_what_is_no_finite_number_is_left_out_and_counted(observer):
 @pytest.mark.parametrize("observer", OBSERVERS)
 @pytest.mark.parametrize("role", [VISUAL, TEXT])
 def test_samples_can_be_ranked_by_their_tokens_of_one_role_alone(observer, role):
-    mine = empty_record(NEURONS, TOP_N, Layout(6, 6), [], CPU, peak_roles=(role,))
-    mine.allocate_traces(CPU)
+    mine = empty_record(NEURONS, TOP_N, CPU, peak_roles=(role,))
     for activations, batch in batched(SAMPLES, 4):
         OBSERVERS[observer](mine, activations, batch)
-    (_, exemplars), *_ = layer_tables(4, mine, counts(SAMPLES))
+    (_, exemplars), *_ = layer_tables(4, mine)
     for row in exemplars.to_pylist():
         peaks = {
             sample.sample_id: (sample.visual, sample.text)[role][:, row["neuron"]].max()
@@ -192,27 +181,11 @@ def test_samples_can_be_ranked_by_their_tokens_of_one_role_alone(observer, role)
 @pytest.mark.parametrize("observer", OBSERVERS)
 def test_a_sample_without_a_token_of_the_roles_is_no_exemplar(observer):
     mute = make_sample(1, silent=True)
-    mine = empty_record(NEURONS, TOP_N, Layout(6, 6), [], CPU, peak_roles=(TEXT,))
-    mine.allocate_traces(CPU)
+    mine = empty_record(NEURONS, TOP_N, CPU, peak_roles=(TEXT,))
     for activations, batch in batched([mute, *SAMPLES[:2]], 3):
         OBSERVERS[observer](mine, activations, batch)
     kept = {sample.sample_id for sample in SAMPLES[:2]}
     assert {*mine.slot_samples().flatten().tolist()} == {*kept, -1}
-
-
-def test_a_second_pass_writes_the_traces_that_one_pass_would_have():
-    both = record(SAMPLES, TOP_N, RANDOM_IDS, batch_size=4)
-    first = empty_record(NEURONS, TOP_N, Layout(6, 6), RANDOM_IDS, CPU)
-    for activations, batch in batched(SAMPLES, 4):
-        observe(first, activations, batch)
-    assert first.traces is None
-    first.allocate_traces(CPU)
-    for activations, batch in batched(SAMPLES, 7):
-        replay(first, activations, batch)
-    replayed, expected = (layer_tables(4, mine, counts(SAMPLES)) for mine in (first, both))
-    for (spec, table), (_, other) in zip(replayed, expected, strict=True):
-        assert table.equals(other) or spec.name == "exemplars"
-        np.testing.assert_equal(table.to_pydict(), other.to_pydict())
 
 
 def test_a_batch_is_padded_on_the_right_and_padding_has_no_role():
@@ -265,11 +238,9 @@ def test_samples_of_a_rare_length_do_not_wait_for_the_end():
     assert next(stream)[0] < 9
 
 
-def test_traces_are_kept_in_half_precision_and_peaks_in_full():
+def test_peaks_and_highest_activations_are_kept_in_full_precision():
     sample = make_sample(9)
     sample.activations[:] = 1 + 2**-20
-    mine = record([sample], 1, [], batch_size=1)
-    assert mine.traces.dtype == torch.float16
-    (_, exemplars), (_, traces), *_ = layer_tables(4, mine, counts([sample]))
+    (_, exemplars), *_ = layer_tables(4, record([sample], 1, batch_size=1))
     assert exemplars["peak"][0].as_py() == [1 + 2**-20]
-    assert traces["visual"][0].as_py()[0] == 1
+    assert exemplars["visual_top"][0].as_py()[0] == 1 + 2**-20

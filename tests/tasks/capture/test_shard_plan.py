@@ -4,7 +4,7 @@ import pytest
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
 
-NEURONS = 512
+PARAMETERS = 1_500_000
 
 
 def descriptions(statuses: dict[int, str]) -> pa.Table:
@@ -18,9 +18,11 @@ def descriptions(statuses: dict[int, str]) -> pa.Table:
     )
 
 
-def plans(samples: int, shards: int | None = None, **settings: int) -> list[ShardPlan]:
+def plans(
+    samples: int, shards: int | None = None, parameters: int = PARAMETERS, **settings: int
+) -> list[ShardPlan]:
     table = descriptions(dict.fromkeys(range(samples), "ok"))
-    return plan_shards(table, [0, 3], CaptureSettings(shards=shards, **settings), NEURONS)
+    return plan_shards(table, [0, 3], CaptureSettings(shards=shards, **settings), parameters)
 
 
 @pytest.mark.parametrize(("samples", "shards"), [(10, 1), (10, 3), (11, 5), (100, 7), (4, 4)])
@@ -36,37 +38,36 @@ def test_there_are_never_more_shards_than_samples():
     assert [plan.sample_ids for plan in plans(2, 50)] == [(0,), (1,)]
 
 
-@pytest.mark.parametrize(("samples", "shards"), [(1, 1), (256, 1), (257, 2), (1000, 4)])
-def test_by_default_a_shard_is_at_most_256_samples(samples, shards):
+@pytest.mark.parametrize(
+    ("samples", "shards"), [(1, 1), (99, 1), (100, 2), (200, 4), (400, 4), (30_000, 4)]
+)
+def test_a_small_dataset_has_two_shards_for_each_of_two_actors(samples, shards):
     assert len(plans(samples)) == shards
+
+
+@pytest.mark.parametrize(
+    ("samples", "parameters", "shards"),
+    [
+        # 77 tokens a sample: 2e12 tokens times parameters a shard on a CPU, 3e16 on a GPU.
+        (4_000, 70_000_000, 11),
+        (4_000, 7_000_000_000, 4),
+        (200_000, 7_000_000_000, 4),
+        (1_000_000, 7_000_000_000, 18),
+    ],
+)
+def test_a_shard_takes_about_five_minutes(samples, parameters, shards):
+    assert len(plans(samples, parameters=parameters)) == shards
 
 
 def test_only_samples_with_a_text_are_captured():
     statuses = {4: "ok", 1: "truncated", 2: "empty_text", 0: "ok"}
-    (plan,) = plan_shards(descriptions(statuses), [0], CaptureSettings(), NEURONS)
+    (plan,) = plan_shards(descriptions(statuses), [0], CaptureSettings(), PARAMETERS)
     assert plan.sample_ids == (0, 1, 4)
-    assert 2 not in plan.random_ids
     assert plan.max_text == 14
 
 
 def test_without_a_usable_sample_there_is_no_shard():
-    assert plan_shards(descriptions({0: "empty_text"}), [0], CaptureSettings(), NEURONS) == []
-
-
-@pytest.mark.parametrize(("top_n", "shards"), [(50, 4), (5_000, 4), (50_000, 2)])
-def test_fewer_shards_are_cut_where_each_would_write_large_traces(top_n, shards):
-    assert len(plans(1000, top_n=top_n)) == shards
-
-
-def test_the_random_samples_are_those_of_the_dataset_however_it_is_cut():
-    (whole,) = plans(60, 1)
-    assert len(whole.random_ids) == 32
-    for shards in (2, 4):
-        cut = plans(60, shards)
-        assert sorted(i for plan in cut for i in plan.random_ids) == list(whole.random_ids)
-        for plan in cut:
-            assert set(plan.random_ids) <= set(plan.sample_ids)
-    assert len(plans(60, 1, random_samples=5)[0].random_ids) == 5
+    assert plan_shards(descriptions({0: "empty_text"}), [0], CaptureSettings(), PARAMETERS) == []
 
 
 def test_a_shard_has_room_for_its_own_longest_sample():
@@ -81,7 +82,7 @@ def test_a_shards_name_tells_its_samples():
     assert len(set(names)) == 5
     assert names[0].startswith("shard-00000000-00000119-")
     without_one = descriptions({i: "ok" for i in range(120) if i != 60})
-    (other,) = plan_shards(without_one, [0], CaptureSettings(shards=1), NEURONS)
+    (other,) = plan_shards(without_one, [0], CaptureSettings(shards=1), PARAMETERS)
     assert other.name.startswith("shard-00000000-00000119-")
     assert other.name != names[0]
     assert [plan.name for plan in plans(600, 5)] == names
@@ -96,7 +97,7 @@ def test_layers_that_cannot_be_are_refused(layers):
 def test_a_shard_is_named_by_its_layers_too():
     table = descriptions(dict.fromkeys(range(10), "ok"))
     names = {
-        plan_shards(table, layers, CaptureSettings(), NEURONS)[0].name
+        plan_shards(table, layers, CaptureSettings(), PARAMETERS)[0].name
         for layers in ([0], [0, 1], [1])
     }
     assert len(names) == 3

@@ -5,8 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from neuron_atlas.tasks.artifacts import MOMENTS, NEURON_TYPES, TRACES
+from neuron_atlas.tasks.artifacts import MOMENTS, NEURON_TYPES
 from neuron_atlas.tasks.classify.paper import PaperRule
+from tests.tasks.exemplars import exemplar_table
 
 RULE = PaperRule()
 LAYER = 3
@@ -19,20 +20,12 @@ Trace = tuple[Sequence[float], Sequence[float]]
 """The activations at the visual and at the text tokens of one exemplar."""
 
 
-def traces(of: Mapping[int, Sequence[Trace]]) -> pa.Table:
-    rows = [
-        {
-            "layer": LAYER,
-            "neuron": neuron,
-            "rank": rank,
-            "sample_id": rank,
-            "visual": visual,
-            "text": text,
-        }
-        for neuron, exemplars in of.items()
-        for rank, (visual, text) in enumerate(exemplars)
-    ]
-    return pa.Table.from_pylist(rows, schema=TRACES.schema)
+def exemplars(of: Mapping[int, Sequence[Trace]], top_activations: int = 8) -> pa.Table:
+    seen = {
+        neuron: [(rank, visual, text) for rank, (visual, text) in enumerate(traces)]
+        for neuron, traces in of.items()
+    }
+    return exemplar_table(seen, LAYER, top_activations)
 
 
 def moments(maxima: Mapping[int, tuple[float, float, float]]) -> pa.Table:
@@ -49,12 +42,12 @@ def moments(maxima: Mapping[int, tuple[float, float, float]]) -> pa.Table:
 
 
 def typed(
-    exemplars: Sequence[Trace],
+    traces: Sequence[Trace],
     rule: PaperRule = RULE,
     maxima: tuple[float, float, float] = (10.0, 10.0, 10.0),
 ) -> dict[str, Any]:
     """The row of a neuron with these exemplars, in activations that are normalised already."""
-    (row,) = rule.types(traces({7: exemplars}), moments({7: maxima})).to_pylist()
+    (row,) = rule.types(exemplars({7: traces}), moments({7: maxima})).to_pylist()
     return row
 
 
@@ -123,12 +116,12 @@ def test_among_equal_shares_the_first_type_named_wins():
 
 
 def test_only_the_strongest_vote_where_a_smaller_number_is_asked_for():
-    exemplars = [VISUAL, VISUAL, TEXT, TEXT, TEXT]
-    assert typed(exemplars)["type"] == "text"
-    row = typed(exemplars, PaperRule(top_n=3))
+    traces = [VISUAL, VISUAL, TEXT, TEXT, TEXT]
+    assert typed(traces)["type"] == "text"
+    row = typed(traces, PaperRule(top_n=3))
     assert (row["type"], row["n_exemplars"]) == ("visual", 3)
     assert shares(row) == pytest.approx([2 / 3, 1 / 3, 0, 0])
-    assert typed(exemplars, PaperRule(top_n=9)) == typed(exemplars)
+    assert typed(traces, PaperRule(top_n=9)) == typed(traces)
 
 
 def test_fewer_exemplars_than_n_are_judged_by_those_there_are():
@@ -170,7 +163,7 @@ def test_a_neuron_without_exemplars_is_unknown():
 
 def test_every_neuron_of_the_moments_gets_its_own_row_in_their_order():
     of = {2: [TEXT], 9: [VISUAL], 4: [BOTH], 5: []}
-    table = RULE.types(traces(of), moments(dict.fromkeys([9, 5, 2, 4], (10.0, 10.0, 10.0))))
+    table = RULE.types(exemplars(of), moments(dict.fromkeys([9, 5, 2, 4], (10.0, 10.0, 10.0))))
     assert table["neuron"].to_pylist() == [9, 5, 2, 4]
     assert table["type"].to_pylist() == ["visual", "unknown", "text", "multi-modal"]
     assert set(table["layer"].to_pylist()) == {LAYER}
@@ -179,7 +172,59 @@ def test_every_neuron_of_the_moments_gets_its_own_row_in_their_order():
 
 def test_a_part_of_a_table_is_counted_like_a_whole_one():
     of = {1: [BOTH] * 3, 2: [VISUAL, ([OVER_V], [OVER_T] * 3)], 3: [TEXT]}
-    part = traces(of).slice(3, 2)
+    part = exemplars(of).slice(1, 1)
     assert RULE.types(part, moments({2: (10.0, 10.0, 10.0)})).to_pylist() == [
-        RULE.types(traces(of), moments(dict.fromkeys(of, (10.0, 10.0, 10.0)))).to_pylist()[1]
+        RULE.types(exemplars(of), moments(dict.fromkeys(of, (10.0, 10.0, 10.0)))).to_pylist()[1]
     ]
+
+
+def from_all_activations(
+    of: Mapping[int, Sequence[Trace]], scales: Mapping[int, np.float32], rule: PaperRule
+) -> list[str]:
+    """Types by counting the activations of every token, in float32."""
+    types = []
+    for neuron, traces in of.items():
+        limits = [np.float32(scales[neuron] * (t / 10)) for t in (rule.t_visual, rule.t_text)]
+        votes = [0, 0, 0, 0]
+        for trace in traces:
+            above = [
+                (np.isfinite(values) & (values > limit)).sum()
+                for values, limit in zip(trace, limits, strict=True)
+            ]
+            visual, text = above[0] >= rule.n_visual, above[1] >= rule.n_text
+            votes[2 if visual and text else 0 if visual else 1 if text else 3] += 1
+        types.append(("visual", "text", "multi-modal", "unknown")[int(np.argmax(votes))])
+    return types
+
+
+@pytest.mark.parametrize("top_activations", [4, 8, 40])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_highest_activations_type_as_all_activations_do(seed, top_activations):
+    rng = np.random.default_rng(seed)
+    of, scales = {}, {}
+    for neuron in range(60):
+        scales[neuron] = np.float32(rng.lognormal(0, 2))
+        limits = [np.float32(scales[neuron] * (t / 10)) for t in (2.0, 3.0)]
+        traces = []
+        for _ in range(9):
+            trace = []
+            for limit, most in zip(limits, (30, 9), strict=True):
+                values = rng.normal(0, 0.4, rng.integers(0, most)).astype(np.float32)
+                values *= scales[neuron]
+                # Many are a threshold itself, or the next number above or below it.
+                near = np.nextafter(limit, np.float32([-9e9, 9e9, limit]), dtype=np.float32)
+                values = np.where(rng.random(len(values)) < 0.3, rng.choice(near), values)
+                spoilt = np.float32([np.nan, np.inf, -np.inf])
+                values = np.where(rng.random(len(values)) < 0.03, rng.choice(spoilt), values)
+                trace.append(values.astype(np.float32))
+            traces.append(tuple(trace))
+        of[neuron] = traces
+    maxima = {neuron: (float(scale), -1.0, np.nan) for neuron, scale in scales.items()}
+    table = RULE.types(exemplars(of, top_activations), moments(maxima))
+    assert table["type"].to_pylist() == from_all_activations(of, scales, RULE)
+    assert len(set(table["type"].to_pylist())) >= 3
+
+
+def test_a_rule_that_needs_more_activations_than_are_stored_is_refused():
+    with pytest.raises(ValueError, match=r"classify\.n_visual \(4\) .* capture\.top_activations"):
+        RULE.types(exemplars({1: [VISUAL]}, top_activations=3), moments({1: (10.0, 1.0, 1.0)}))

@@ -13,7 +13,7 @@ from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.classify.tested import TESTS, RateRule
 from neuron_atlas.tasks.statistics.false_discovery import q_values
 from tests.tasks.classify.counted import LOUD, even, histograms, two_levels
-from tests.tasks.classify.test_paper import BOTH, TEXT, VISUAL, moments, traces
+from tests.tasks.classify.test_paper import BOTH, TEXT, VISUAL, exemplars, moments
 
 RULE = RateRule()
 GRID = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
@@ -165,8 +165,8 @@ def test_q_is_over_the_neurons_of_all_layers(tmp_path):
 
 
 def test_the_table_of_the_paper_is_the_papers():
-    exemplars = {3: [VISUAL, ([2.5] * 4, [0.0]), BOTH], 8: [TEXT]}
-    tables = traces(exemplars), moments(dict.fromkeys(exemplars, (10.0, 10.0, 10.0)))
+    of = {3: [VISUAL, ([2.5] * 4, [0.0]), BOTH], 8: [TEXT]}
+    tables = exemplars(of), moments(dict.fromkeys(of, (10.0, 10.0, 10.0)))
     for paper in (PaperRule(), PaperRule(t_visual=3.0)):
         assert RateRule(paper=paper).types(*tables).equals(paper.types(*tables))
     assert not PaperRule().types(*tables).equals(PaperRule(t_visual=3.0).types(*tables))

@@ -39,8 +39,8 @@ OpenPool = Callable[[int], ActorPool]
     ("resources", "settings", "gpus", "expected"),
     [
         ({"CPU": 8.0}, ClusterSettings(), 1, (8, {"num_cpus": 1})),
-        ({"CPU": 8.0}, ClusterSettings(threads=3), 1, (2, {"num_cpus": 3})),
-        ({"CPU": 2.0}, ClusterSettings(threads=4), 1, (1, {"num_cpus": 2})),
+        ({"CPU": 8.0}, ClusterSettings(threads_per_actor=3), 1, (2, {"num_cpus": 3})),
+        ({"CPU": 2.0}, ClusterSettings(threads_per_actor=4), 1, (1, {"num_cpus": 2})),
         ({"CPU": 8.0}, ClusterSettings(actors=3), 1, (3, {"num_cpus": 1})),
         ({"CPU": 8.0, "GPU": 2.0}, ClusterSettings(), 1, (2, {"num_gpus": 1, "num_cpus": 1})),
         ({"CPU": 8.0, "GPU": 4.0}, ClusterSettings(), 2, (2, {"num_gpus": 2, "num_cpus": 1})),

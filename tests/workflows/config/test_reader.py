@@ -76,7 +76,7 @@ def test_a_value_of_the_wrong_kind_is_told_with_the_right_one(path, value, allow
     ("path", "value", "allowed"),
     [
         ("capture.top_n", 0, "must be at least 1"),
-        ("capture.random_samples", -1, "must be at least 0"),
+        ("capture.top_activations", 0, "must be at least 1"),
         ("capture.shards", 0, "must be at least 1"),
         ("capture.layers", [-1], "give at least one layer, each 0 or above, or null for all"),
         ("capture.layers", [], "give at least one layer, each 0 or above, or null for all"),
@@ -182,6 +182,21 @@ def test_all_wrong_settings_are_told_at_once_each_in_a_line_of_its_own():
 def test_more_exemplars_cannot_vote_than_are_captured(rule):
     with pytest.raises(ConfigError, match=r"^classify: top_n \(60\) exceeds capture\.top_n \(50\)"):
         read_settings(composed(*rule))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "setting"),
+    [
+        (["classify.n_visual=9"], r"n_visual \(9\)"),
+        (["classify.n_text=9"], r"n_text \(9\)"),
+        (["classify=tested", "classify.paper.n_text=9"], r"paper\.n_text \(9\)"),
+    ],
+)
+def test_a_type_cannot_need_more_activations_than_are_captured(overrides, setting):
+    expected = rf"^classify: {setting} exceeds capture\.top_activations \(8\)\. Raise capture"
+    with pytest.raises(ConfigError, match=expected):
+        read_settings(composed(*overrides))
+    read_settings(composed(*overrides, "capture.top_activations=9"))
 
 
 def test_evidence_of_more_exemplars_than_are_captured_is_refused():

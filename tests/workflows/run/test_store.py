@@ -195,8 +195,7 @@ def test_how_a_model_is_called_redoes_nothing(override):
         ("capture.layers=[0]", "classify"),  # Of what is captured, another part is read.
         ("capture.hook_point=gate_up", "capture"),
         ("capture.top_n=9", "capture"),
-        ("capture.random_samples=9", "capture"),
-        ("capture.seed=1", "capture"),
+        ("capture.top_activations=9", "capture"),
         ("evidence.random_samples=9", "evidence"),
         ("evidence.seed=1", "evidence"),
         ("evidence.exemplars=9", "evidence"),
