@@ -96,7 +96,8 @@ def align(
     group = chosen["group"].to_numpy().astype(np.int64)
     rows_of = {claim: chosen["row" if claim == CLAIMS[0] else claim] for claim in claims}
     left_out = _left_out(simulations, rows_of.values(), excitations, group)
-    excitations = [_without(*one) for one in zip(excitations, *left_out.tolist(), strict=True)]
+    if left_out.any():
+        excitations = [_without(*one) for one in zip(excitations, *left_out.tolist(), strict=True)]
     traces = [[getattr(sample, role) for sample in excitations] for role in _ROLES]
     offsets = tuple(np.cumsum([0, *map(len, trace)]) for trace in traces)
     visual, text = (np.concatenate([np.empty(0, np.float32), *trace]) for trace in traces)

@@ -6,8 +6,10 @@ mean activation at each image position, and how its activation on text depends o
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain, count
 
 import numpy as np
 
@@ -27,15 +29,17 @@ def number_tokens(texts: Mapping[int, Sequence[str]]) -> NumberedTokens:
 
     texts: tokens by sample_id.
     """
-    numbers: dict[str, int] = {}
-    by_sample = {
-        sample_id: np.array(
-            [numbers.setdefault(token.strip().casefold(), len(numbers)) for token in tokens],
-            dtype=np.int64,
-        )
-        for sample_id, tokens in texts.items()
-    }
-    return NumberedTokens(by_sample, len(numbers))
+    numbers: dict[str, int] = defaultdict(count().__next__)
+
+    class ByToken(dict[str, int]):
+        def __missing__(self, token: str) -> int:
+            self[token] = numbers[token.strip().casefold()]
+            return self[token]
+
+    lengths = [len(tokens) for tokens in texts.values()]
+    every = chain.from_iterable(texts.values())
+    pooled = np.fromiter(map(ByToken().__getitem__, every), np.int64, sum(lengths))
+    return NumberedTokens(dict(zip(texts, _cut(pooled, lengths), strict=True)), len(numbers))
 
 
 def predict_blindly(
@@ -56,32 +60,33 @@ def predict_blindly(
             for kind in (explainer.exemplars, explainer.random)
         ]
     )
-    mean_maps = _mean_maps([one.visual for one in samples], weights)
-    line = _fit_frequency(samples, weights, tokens)
     scored = list(scored)
-    return (
-        [_map_of_length(mean_maps, len(one.visual)) for one in scored],
-        [line.predict(tokens, one) for one in scored],
-    )
+    lengths = [len(one.visual) for one in scored]
+    mean_maps = _mean_maps([one.visual for one in samples], weights, set(lengths))
+    line = _fit_frequency(samples, weights, tokens)
+    return [mean_maps[length] for length in lengths], line.predict(tokens, scored)
 
 
-def _mean_maps(maps: Sequence[np.ndarray], weights: np.ndarray) -> dict[int, np.ndarray]:
-    """Return the mean map by number of visual tokens; under key 0, the mean over all tokens."""
-    means: dict[int, np.ndarray] = {0: np.zeros(1, np.float32)}
-    total = np.array([one.sum(dtype=np.float64) for one in maps]) @ weights if len(maps) else 0.0
-    count = np.array([len(one) for one in maps]) @ weights if len(maps) else 0.0
-    if count > 0:
-        means[0] = np.array([total / count], np.float32)
-    for length in {len(one) for one in maps} - {0}:
-        chosen = [index for index, one in enumerate(maps) if len(one) == length]
-        share = (weights[chosen] / weights[chosen].sum()).astype(np.float32)
-        means[length] = share @ np.stack([maps[index] for index in chosen])
+def _mean_maps(
+    maps: Sequence[np.ndarray], weights: np.ndarray, lengths: set[int]
+) -> dict[int, np.ndarray]:
+    """Return the mean map by number of visual tokens, for all `lengths`; where no map has as many
+    tokens, the mean over all tokens."""
+    means: dict[int, np.ndarray] = {}
+    for length in lengths:
+        chosen = [index for index, one in enumerate(maps) if len(one) == length] if length else []
+        if chosen:
+            share = (weights[chosen] / weights[chosen].sum()).astype(np.float32)
+            means[length] = share @ np.stack([maps[index] for index in chosen])
+        else:
+            means[length] = np.full(length, _mean_activation(maps, weights), np.float32)
     return means
 
 
-def _map_of_length(mean_maps: Mapping[int, np.ndarray], n_tokens: int) -> np.ndarray:
-    is_known = n_tokens in mean_maps and n_tokens
-    return mean_maps[n_tokens] if is_known else mean_maps[0].repeat(n_tokens)
+def _mean_activation(maps: Sequence[np.ndarray], weights: np.ndarray) -> float:
+    total = np.array([one.sum(dtype=np.float64) for one in maps]) @ weights if len(maps) else 0.0
+    count = np.array([len(one) for one in maps]) @ weights if len(maps) else 0.0
+    return total / count if count > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -90,19 +95,24 @@ class _Line:
     slope: float
     log_frequency: np.ndarray
 
-    def predict(self, tokens: NumberedTokens, sample: ActivationRecord) -> np.ndarray:
-        numbers = tokens.by_sample[sample.sample_id][: len(sample.text)]
-        return (self.intercept + self.slope * self.log_frequency[numbers]).astype(np.float32)
+    def predict(
+        self, tokens: NumberedTokens, samples: Sequence[ActivationRecord]
+    ) -> list[np.ndarray]:
+        numbers = _numbers(tokens, samples)
+        pooled = np.concatenate([*numbers, np.empty(0, np.int64)])
+        predicted = self.intercept + self.slope * self.log_frequency[pooled]
+        return _cut(predicted.astype(np.float32), [len(one) for one in numbers])
 
 
 def _fit_frequency(
     samples: Sequence[ActivationRecord], weights: np.ndarray, tokens: NumberedTokens
 ) -> _Line:
-    # The subject did not see the end of a truncated text.
-    numbers = [tokens.by_sample[one.sample_id][: len(one.text)] for one in samples]
+    numbers = _numbers(tokens, samples)
     pooled = np.concatenate([*numbers, np.empty(0, np.int64)])
     counts = np.bincount(pooled, minlength=tokens.size)
-    log_frequency = np.log((1 + counts) / max(1, len(pooled) + tokens.size))
+    # Few counts are different, so there are few logarithms.
+    shares = (1 + np.arange(counts.max(initial=0) + 1)) / max(1, len(pooled) + tokens.size)
+    log_frequency = np.log(shares)[counts]
     if not len(pooled):
         return _Line(0.0, 0.0, log_frequency)
     weight = np.repeat(weights, [len(one) for one in numbers])
@@ -113,3 +123,15 @@ def _fit_frequency(
     variance = weight @ (x - mean_x) ** 2
     slope = (weight @ ((x - mean_x) * (y - mean_y))) / variance if variance > 1e-12 else 0.0
     return _Line(float(mean_y - slope * mean_x), float(slope), log_frequency)
+
+
+def _numbers(tokens: NumberedTokens, samples: Sequence[ActivationRecord]) -> list[np.ndarray]:
+    """Return the numbers of each sample's tokens without the end of a truncated text, which the
+    subject did not see."""
+    return [tokens.by_sample[one.sample_id][: len(one.text)] for one in samples]
+
+
+def _cut(values: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray]:
+    """Cut an array into parts of these lengths."""
+    stops = list(accumulate(lengths))
+    return [values[stop - length : stop] for stop, length in zip(stops, lengths, strict=True)]

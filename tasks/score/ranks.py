@@ -37,33 +37,49 @@ def rank_scores(
     AUROC = (R - a(a+1)/2) / (a (n-a)), where R is the sum of the ranks, by prediction, of the a
     active of n tokens (Mann and Whitney, 1947).
     """
-    ranks = list(zip(_ranks(*real), _ranks(*predicted), strict=True))
     positives = (np.concatenate(active), *active)
+    sides = zip(_ranks(*real), _ranks(*predicted), strict=True)
     spearman, auroc = np.full((2, len(TOKENS)), np.nan)
     n_active = np.zeros(len(TOKENS), dtype=np.int64)
-    for tokens, ((x, y), is_positive) in enumerate(zip(ranks, positives, strict=True)):
+    for tokens, ((x, y), is_positive) in enumerate(zip(sides, positives, strict=True)):
         spearman[tokens] = _correlation(x, y)
-        n_active[tokens] = n_positive = int(is_positive.sum())
-        if 0 < n_positive < len(y):
-            total = float(y[is_positive].sum()) - n_positive * (n_positive + 1) / 2
-            auroc[tokens] = total / (n_positive * (len(y) - n_positive))
+        n, n_positive = len(is_positive), int(np.count_nonzero(is_positive))
+        n_active[tokens] = n_positive
+        if 0 < n_positive < n:
+            total = float(y.of_tokens @ is_positive) - n_positive * (n_positive + 1) / 2
+            auroc[tokens] = total / (n_positive * (n - n_positive))
     return RankScores(spearman, auroc, n_active)
 
 
-def _ranks(visual: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean ranks, from 1, of all tokens among all, and of visual and text tokens among their
-    own."""
-    keys = [_ordered_keys(visual), _ordered_keys(text)]
-    least = min((int(key.min()) for key in keys if len(key)), default=0)
-    most = max((int(key.max()) for key in keys if len(key)), default=0)
-    keys = [key - np.uint16(least) for key in keys]
-    counts = [np.bincount(key, minlength=most - least + 1) for key in keys]
-    of_all = _mean_ranks(counts[0] + counts[1])
+@dataclass(frozen=True)
+class _Ranks:
+    """Mean ranks, from 1, of tokens. spread: sum of squares about their mean, (n + 1) / 2."""
+
+    of_tokens: np.ndarray
+    spread: float
+
+
+def _ranks(visual: np.ndarray, text: np.ndarray) -> tuple[_Ranks, _Ranks, _Ranks]:
+    """Return the ranks of all tokens among all, and of visual and text tokens among their own."""
+    keys = _ordered_keys(np.concatenate([visual, text]))
+    least = int(keys.min(initial=0xFFFF))
+    distinct = np.flatnonzero(np.bincount(keys))
+    codes = np.empty(0xFFFF - least + 1, dtype=np.intp)
+    codes[distinct - least] = np.arange(len(distinct))
+    of_all = codes.take(keys - np.uint16(least))
+    cut = len(visual)
     return (
-        np.concatenate([of_all.take(key) for key in keys]),
-        _mean_ranks(counts[0]).take(keys[0]),
-        _mean_ranks(counts[1]).take(keys[1]),
+        _mean_ranks(of_all, len(distinct)),
+        _mean_ranks(of_all[:cut], len(distinct)),
+        _mean_ranks(of_all[cut:], len(distinct)),
     )
+
+
+def _mean_ranks(codes: np.ndarray, size: int) -> _Ranks:
+    """Return the ranks of tokens by their codes, which are below `size` and in order."""
+    counts = np.bincount(codes, minlength=size)
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    return _Ranks(ranks.take(codes), float(counts @ np.square(ranks - (len(codes) + 1) / 2)))
 
 
 def _ordered_keys(values: np.ndarray) -> np.ndarray:
@@ -73,16 +89,11 @@ def _ordered_keys(values: np.ndarray) -> np.ndarray:
     return keys + (keys == 0x7FFF)  # -0 equals 0.
 
 
-def _mean_ranks(counts: np.ndarray) -> np.ndarray:
-    return np.cumsum(counts) - (counts - 1) / 2
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+def _correlation(x: _Ranks, y: _Ranks) -> float:
     """Return Pearson's correlation of ranks, whose mean is (n + 1) / 2; NaN if undefined."""
-    n = len(x)
-    if n < 2:
+    n = len(x.of_tokens)
+    spread = x.spread * y.spread
+    if n < 2 or spread <= 0:
         return float("nan")
-    middle = (n + 1) / 2
-    x, y = x - middle, y - middle
-    spread = float(x @ x) * float(y @ y)
-    return float(x @ y) / spread**0.5 if spread > 0 else float("nan")
+    # Ranks are multiples of 1/2, so these sums are exact.
+    return (float(x.of_tokens @ y.of_tokens) - n * ((n + 1) / 2) ** 2) / spread**0.5

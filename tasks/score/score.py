@@ -86,21 +86,33 @@ def score_neurons(
 
 
 def _check_unseen(rows: pl.DataFrame, seen: Mapping[tuple[int, int, str], frozenset[int]]) -> None:
-    used = rows.filter(pl.col("status") == "ok").select(
-        "layer", "neuron", "explainer", "sample_id", "purpose"
-    )
-    purposes: dict[tuple[int, int, int], str] = {}
-    for layer, neuron, explainer, sample_id, purpose in used.unique().rows():
-        if sample_id in seen.get((layer, neuron, explainer), frozenset()):
-            raise ValueError(
-                f"neuron {layer}:{neuron} would be scored on sample {sample_id}, "
-                "which its explainer saw"
-            )
-        if purposes.setdefault((layer, neuron, sample_id), purpose) != purpose:
-            raise ValueError(
-                f"neuron {layer}:{neuron} would be scored on sample {sample_id}, "
-                "which its predictions are calibrated on"
-            )
+    keys = ["layer", "neuron", "sample_id"]
+    used = rows.filter(pl.col("status") == "ok").select(*keys, "explainer", "purpose")
+    shown = pl.DataFrame(
+        [(*key, sorted(sample_ids)) for key, sample_ids in seen.items()],
+        {
+            "layer": pl.Int16,
+            "neuron": pl.Int32,
+            "explainer": pl.String,
+            "sample_id": pl.List(pl.Int32),
+        },
+        orient="row",
+    ).explode("sample_id")
+    for layer, neuron, sample_id in (
+        used.join(shown, on=[*keys, "explainer"], how="semi").select(keys).head(1).rows()
+    ):
+        raise ValueError(
+            f"neuron {layer}:{neuron} would be scored on sample {sample_id}, "
+            "which its explainer saw"
+        )
+    purposes = used.select(*keys, "purpose").unique()
+    for layer, neuron, sample_id in (
+        purposes.filter(pl.len().over(keys) > 1).select(keys).sort(keys).head(1).rows()
+    ):
+        raise ValueError(
+            f"neuron {layer}:{neuron} would be scored on sample {sample_id}, "
+            "which its predictions are calibrated on"
+        )
 
 
 def _blind(

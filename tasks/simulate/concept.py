@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
-from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
+from neuron_atlas.tasks.concepts.presence import index_words, patch_coverages, words_of
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample, TrueConcept
 from neuron_atlas.tasks.simulate.simulator import (
@@ -18,111 +17,7 @@ from neuron_atlas.tasks.simulate.simulator import (
     SimulationRequest,
     Simulator,
 )
-
-# A single quote inside a word, as in "isn't", is an apostrophe.
-_QUOTED = re.compile(
-    r"[\"\u201c\u00ab]([^\"\u201d\u00bb]+)[\"\u201d\u00bb]"
-    r"|(?<!\w)['\u2018]([^'\u2018\u2019]+)['\u2019](?!\w)"
-)
-_ABBREVIATIONS = re.compile(r"\b(?:e\.\s?g|i\.\s?e)\.,?", re.IGNORECASE)
-_NEGATED = re.compile(
-    r"\b(?:but\s+)?(?:not|never|rather than|except|excluding|without)\b[^,;.]*", re.IGNORECASE
-)
-_PARENTHESES = re.compile(r"\([^)]*\)")
-_CLAUSE = re.compile(r";|\.(?:\s|$)|,? and the (?=words?\b|tokens?\b|text\b)")
-_OF_TEXT = re.compile(r"\b(words?|tokens?|texts?|mentions?|phrases?|names?)\b", re.IGNORECASE)
-_OF_IMAGE = re.compile(
-    r"\b(images?|regions?|patch(?:es)?|pictures?|pixels?|areas?|shows?|visual(?:ly)?)\b",
-    re.IGNORECASE,
-)
-_STOP_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "containing",
-        "depicting",
-        "etc",
-        "for",
-        "from",
-        "has",
-        "have",
-        "image",
-        "images",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "like",
-        "mention",
-        "mentions",
-        "name",
-        "names",
-        "neuron",
-        "object",
-        "objects",
-        "of",
-        "on",
-        "or",
-        "part",
-        "parts",
-        "patch",
-        "patches",
-        "phrase",
-        "phrases",
-        "picture",
-        "pictures",
-        "pixel",
-        "pixels",
-        "region",
-        "regions",
-        "responds",
-        "respond",
-        "show",
-        "showing",
-        "shown",
-        "shows",
-        "such",
-        "text",
-        "texts",
-        "that",
-        "the",
-        "these",
-        "this",
-        "to",
-        "token",
-        "tokens",
-        "visual",
-        "when",
-        "where",
-        "which",
-        "with",
-        "word",
-        "words",
-        "fires",
-        "active",
-        "activates",
-        "especially",
-        "areas",
-        "area",
-        "strongly",
-    ]
-)
-
-
-@dataclass(frozen=True)
-class ExplanationTerms:
-    """Terms that an explanation names, for visual tokens and for text tokens."""
-
-    visual: frozenset[str]
-    text: frozenset[str]
+from neuron_atlas.tasks.simulate.terms import normalize_term, read_terms
 
 
 @dataclass(frozen=True)
@@ -142,73 +37,131 @@ class ConceptSimulator(Simulator):
         calls: CallOptions,
         capabilities: Capabilities | None = None,
     ) -> list[Prediction]:
-        """See Simulator. An explanation that names nothing predicts 0 everywhere."""
+        """See Simulator. An explanation that names nothing predicts 0 everywhere.
+
+        Explanations that name the same tokens of a sample share one Prediction.
+        """
         terms = {text: read_terms(text) for text in {one.explanation for one in requests}}
-        return [_predict(terms[one.explanation], one.sample_id, catalog) for one in requests]
+        words = {text: _words(its.text) for text, its in terms.items()}
+        sample_ids = list(dict.fromkeys(one.sample_id for one in requests))
+        shown = _describe_images(catalog, sample_ids)
+        said = _find_words(catalog, sample_ids, {word for its in words.values() for word in its})
+        named = [
+            (
+                one.sample_id,
+                _named_in_image(shown[one.sample_id], terms[one.explanation].visual),
+                tuple(word for word in words[one.explanation] if word in said[one.sample_id]),
+            )
+            for one in requests
+        ]
+        distinct = list(dict.fromkeys(named))
+        coverage = _cover(catalog, distinct)
+        predictions = {
+            (sample_id, in_image, in_text): Prediction(
+                _predict_visual(catalog[sample_id], in_image, coverage[sample_id]),
+                _predict_text(catalog[sample_id], [said[sample_id][word] for word in in_text]),
+                estimator="presence",
+            )
+            for sample_id, in_image, in_text in distinct
+        }
+        return [predictions[one] for one in named]
 
 
-def read_terms(explanation: str) -> ExplanationTerms:
-    """Extract the terms that an explanation names, by the role that each clause is about.
-
-    Quoted terms are used whole; a clause without quotes yields its words without stop words. A
-    clause that mentions neither images nor words counts for both roles. Negated parts ("but not
-    blue ones") and parentheses are ignored.
-
-    >>> terms = read_terms('Image regions that show "red"; the word "circle" in the text.')
-    >>> sorted(terms.visual), sorted(terms.text)
-    (['red'], ['circle'])
-    """
-    visual: set[str] = set()
-    text: set[str] = set()
-    stripped = _ABBREVIATIONS.sub("", _PARENTHESES.sub("", explanation))
-    for clause in _CLAUSE.split(_NEGATED.sub("", stripped)):
-        unquoted = _QUOTED.sub("", clause)
-        of_image = _OF_IMAGE.search(unquoted) is not None
-        of_text = _OF_TEXT.search(unquoted) is not None
-        terms = {_term(double or single) for double, single in _QUOTED.findall(clause)}
-        if not terms:
-            terms = {_term(word) for word in words_of(clause) if word not in _STOP_WORDS}
-        if of_image or not of_text:
-            visual |= terms
-        if of_text or not of_image:
-            text |= terms
-    return ExplanationTerms(frozenset(visual - {""}), frozenset(text - {""}))
+_InImage = tuple[TrueConcept, ...] | None
+"""The true concepts of a sample that an explanation names; None for the whole image."""
+_Named = tuple[int, _InImage, tuple[str, ...]]
+"""A sample_id, with the concepts of its image and the words of its text that are named."""
 
 
-def _predict(terms: ExplanationTerms, sample_id: int, catalog: Catalog) -> Prediction:
-    # A term with several words names the tokens of each of them.
-    words = frozenset(_term(word) for term in terms.text for word in term.split())
-    return Prediction(
-        visual=_visual(terms.visual, catalog[sample_id], catalog.concepts(sample_id)),
-        text=_text(words, catalog[sample_id]),
-        estimator="presence",
+def _words(terms: Collection[str]) -> tuple[str, ...]:
+    """Return the words of terms: a term with several words names the tokens of each of them."""
+    return tuple(sorted({normalize_term(word) for term in terms for word in term.split()}))
+
+
+def _describe_images(
+    catalog: Catalog, sample_ids: Sequence[int]
+) -> dict[int, str | dict[str, list[TrueConcept]]]:
+    """Return the true concepts of each image by the terms that name them; without ground truth the
+    normalized words of the text, between spaces."""
+    terms = cache(lambda name, words: frozenset(map(normalize_term, (name, *words))))
+    images: dict[int, str | dict[str, list[TrueConcept]]] = {}
+    for sample_id in sample_ids:
+        by_term: dict[str, list[TrueConcept]] = {}
+        for truth in catalog.concepts(sample_id):
+            for term in terms(truth.name, truth.words):
+                by_term.setdefault(term, []).append(truth)
+        if not by_term:
+            words = map(normalize_term, words_of(catalog[sample_id].text))
+            images[sample_id] = f" {' '.join(words)} "
+        else:
+            images[sample_id] = by_term
+    return images
+
+
+def _named_in_image(shown: str | dict[str, list[TrueConcept]], terms: frozenset[str]) -> _InImage:
+    if isinstance(shown, str):
+        return None if any(f" {term} " in shown for term in terms) else ()
+    return tuple(dict.fromkeys(truth for term in terms for truth in shown.get(term, ())))
+
+
+def _find_words(
+    catalog: Catalog, sample_ids: Sequence[int], words: set[str]
+) -> dict[int, dict[str, np.ndarray]]:
+    """Return which text tokens belong to each of the `words`, by sample_id and word."""
+    index = index_words([catalog[sample_id] for sample_id in sample_ids])
+    names = [normalize_term(name) for name in index.names]
+    is_wanted = np.array([*(name in words for name in names), False])
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    term = np.array([*(numbers[name] for name in names), -1])[index.tokens]
+    (tokens,) = np.nonzero(is_wanted[index.tokens])
+    samples = np.searchsorted(index.token_offsets, tokens, side="right") - 1
+    # Tokens of the same sample and word side by side.
+    tokens = tokens[np.lexsort((tokens, term[tokens], samples))]
+    samples = np.searchsorted(index.token_offsets, tokens, side="right") - 1
+    keys = samples * len(names) + term[tokens]
+    bounds = np.flatnonzero(np.diff(keys, prepend=-1, append=-1))
+    places = tokens - index.token_offsets[samples]
+    terms = list(numbers)
+    found: dict[int, dict[str, np.ndarray]] = {sample_id: {} for sample_id in sample_ids}
+    firsts = bounds[:-1]
+    for sample, number, first, stop in zip(
+        samples[firsts].tolist(),
+        term[tokens[firsts]].tolist(),
+        firsts.tolist(),
+        bounds[1:].tolist(),
+        strict=True,
+    ):
+        found[sample_ids[sample]][terms[number]] = places[first:stop]
+    return found
+
+
+def _cover(catalog: Catalog, named: Sequence[_Named]) -> dict[int, dict[TrueConcept, np.ndarray]]:
+    """Return the coverage of all named concepts, float32 [n_visual], by sample_id and concept."""
+    keys = list(
+        dict.fromkeys(
+            (sample_id, truth) for sample_id, truths, _ in named for truth in truths or ()
+        )
     )
+    coverage: dict[int, dict[TrueConcept, np.ndarray]] = {one[0]: {} for one in named}
+    for numbers, covered in patch_coverages([(truth, catalog[i]) for i, truth in keys]):
+        for number, one in zip(numbers.tolist(), covered, strict=True):
+            sample_id, truth = keys[number]
+            coverage[sample_id][truth] = one
+    return coverage
 
 
-@lru_cache(maxsize=65_536)
-def _term(words: str) -> str:
-    """Return a term without case, punctuation and the plural ending of its last word."""
-    term = " ".join(words_of(words))
-    if term.endswith(("sses", "xes", "ches", "shes")):
-        return term[:-2]
-    return term[:-1] if len(term) > 3 and term.endswith("s") and not term.endswith("ss") else term
+def _predict_visual(
+    sample: Sample, named: _InImage, coverage: Mapping[TrueConcept, np.ndarray]
+) -> np.ndarray:
+    if named is None:
+        return np.ones(sample.n_visual, dtype=np.float32)
+    if not named:
+        return np.zeros(sample.n_visual, dtype=np.float32)
+    return np.maximum.reduce([coverage[truth] for truth in named])
 
 
-def _visual(terms: frozenset[str], sample: Sample, truths: Sequence[TrueConcept]) -> np.ndarray:
-    predicted = np.zeros(sample.n_visual, dtype=np.float32)
-    if truths:
-        for truth in truths:
-            if terms & {_term(name) for name in (truth.name, *truth.words)}:
-                predicted = np.maximum(predicted, patch_coverage(truth, sample))
-    elif any(f" {term} " in f" {_normalized_text(sample)} " for term in terms):
-        predicted += 1
+def _predict_text(sample: Sample, tokens: Sequence[np.ndarray]) -> np.ndarray:
+    predicted = np.zeros(len(sample.tokens), dtype=np.float32)
+    for places in tokens:
+        predicted[places] = 1
     return predicted
-
-
-def _text(words: frozenset[str], sample: Sample) -> np.ndarray:
-    return np.array([_term(word) in words for word in token_words(sample)], dtype=np.float32)
-
-
-@lru_cache(maxsize=8192)
-def _normalized_text(sample: Sample) -> str:
-    return " ".join(_term(word) for word in words_of(sample.text))

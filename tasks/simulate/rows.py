@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import SIMULATIONS
-from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, balanced_samples
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Draw, Evidence, balanced_samples
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.control import ExplainedNeuron
@@ -24,8 +24,23 @@ from neuron_atlas.tasks.simulate.simulator import (
 EMPTY_EXPLANATION = ""
 """The empty explanation: a control, the same for all neurons."""
 _LARGEST = float(np.finfo(np.float16).max)
-_PlannedRow = tuple[dict, str, ActivationRecord]
-"""A row's columns without the prediction, the explanation, and the real activations."""
+_NO_SAMPLE = ActivationRecord(-1, np.empty(0, np.float32), np.empty(0, np.float32))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Consecutive rows: one claim about a neuron on some of its samples.
+
+    explained: whose explanation it is; None for the empty one. drawn: the samples. absent: the
+    outcome of a claim without samples, which is one row.
+    """
+
+    neuron: Evidence
+    claim: str
+    explained: ExplainedNeuron | None = None
+    purpose: str = "scorer"
+    drawn: Sequence[tuple[Draw, ActivationRecord]] = ()
+    absent: Prediction | None = None
 
 
 def simulate_neurons(
@@ -49,57 +64,70 @@ def simulate_neurons(
     explained, controls: by (layer, neuron); controls from `other_neurons`. capabilities: result of
     the simulator's probe. Raises ProviderError and ModelError as `Simulator.simulate` does.
     """
-    calibration_by_neuron = {(neuron.layer, neuron.neuron): neuron for neuron in calibration}
-    rows: list[dict] = []
-    planned: list[tuple[int, str, ActivationRecord]] = []
-    for neuron in held_out:
-        key = (neuron.layer, neuron.neuron)
-        common = {"layer": neuron.layer, "neuron": neuron.neuron, "explainer": explainer}
-        common |= {"simulator": simulator.name}
-        own, other = explained.get(key), controls.get(key)
-        if own is None:
-            reason = "the neuron has no explanation"
-            rows.append(_absent(common, "own", "no_explanation", reason))
-            continue
-        if not balanced_samples(neuron):
-            rows.append(_absent(common, "own", "no_samples", _why_no_samples(neuron)))
-            continue
-        plan = _plan(common, "own", own, neuron, "scorer")
-        if key in calibration_by_neuron:
-            plan += _plan(common, "own", own, calibration_by_neuron[key], "calibration")
-        if other is not None:
-            plan += _plan(common, "other", other, neuron, "scorer")
-        plan += _plan(common, "empty", None, neuron, "scorer")
-        for row, explanation, real in plan:
-            planned.append((len(rows), explanation, real))
-            rows.append(row)
-        if other is None:
-            reason = "no other neuron has a different explanation"
-            rows.append(_absent(common, "other", "no_control", reason))
+    blocks = _plan(held_out, calibration, explained, controls)
+    rows = [
+        (block.explained.text if block.explained else EMPTY_EXPLANATION, real)
+        for block in blocks
+        for _, real in block.drawn
+    ]
     # Neurons share samples and claims (above all the empty one), so requests are deduplicated.
-    requests = dict.fromkeys(SimulationRequest(text, real.sample_id) for _, text, real in planned)
-    predictions = simulator.simulate(list(requests), catalog, calls, capabilities)
-    by_request = dict(zip(requests, predictions, strict=True))
-    for row_number, text, real in planned:
-        request = SimulationRequest(text, real.sample_id)
-        rows[row_number] |= _trace(_checked(by_request[request], real))
-    return pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)
+    places: dict[tuple[str, int], int] = {}
+    of_request = [places.setdefault((text, real.sample_id), len(places)) for text, real in rows]
+    requests = [SimulationRequest(text, sample_id) for text, sample_id in places]
+    predictions = simulator.simulate(requests, catalog, calls, capabilities)
+    if len(predictions) != len(requests):
+        raise ValueError(f"{len(predictions)} predictions for {len(requests)} requests")
+    outcomes, of_row = _check(
+        predictions, np.array(of_request, np.int64), [real for _, real in rows]
+    )
+    is_absent = np.array([block.absent is not None for block in blocks], dtype=bool)
+    lengths = np.array([max(1, len(block.drawn)) for block in blocks], dtype=np.int64)
+    outcome = np.empty(lengths.sum(), np.int64)
+    row_is_absent = np.repeat(is_absent, lengths)
+    outcome[~row_is_absent] = of_row
+    outcome[row_is_absent] = len(outcomes) + np.arange(is_absent.sum())
+    outcomes += [block.absent for block in blocks if block.absent is not None]
+    columns = _block_columns(blocks, lengths, explainer, simulator.name)
+    columns |= _outcome_columns(outcomes, outcome)
+    arrays = [columns[field.name].cast(field.type) for field in SIMULATIONS.schema]
+    return pa.Table.from_arrays(arrays, schema=SIMULATIONS.schema)
 
 
 def _plan(
-    common: dict, claim: str, explained: ExplainedNeuron | None, evidence: Evidence, purpose: str
-) -> list[_PlannedRow]:
-    columns = common | {
-        "explanation": claim,
-        "explanation_layer": explained.layer if explained else -1,
-        "explanation_neuron": explained.neuron if explained else -1,
-        "purpose": purpose,
-    }
-    text = explained.text if explained else EMPTY_EXPLANATION
-    return [
-        (columns | {"sample_id": real.sample_id, "stratum": draw}, text, real)
-        for draw, real in balanced_samples(evidence)
-    ]
+    held_out: Sequence[Evidence],
+    calibration: Sequence[Evidence],
+    explained: Mapping[tuple[int, int], ExplainedNeuron],
+    controls: Mapping[tuple[int, int], ExplainedNeuron],
+) -> list[_Block]:
+    """Return all blocks of rows, in order."""
+    calibration_by_neuron = {(neuron.layer, neuron.neuron): neuron for neuron in calibration}
+    blocks = []
+    for neuron in held_out:
+        key = (neuron.layer, neuron.neuron)
+        own, other = explained.get(key), controls.get(key)
+        if own is None:
+            absent = replace(
+                NO_PREDICTION, status="no_explanation", reason="the neuron has no explanation"
+            )
+            blocks.append(_Block(neuron, "own", absent=absent))
+            continue
+        drawn = balanced_samples(neuron)
+        if not drawn:
+            absent = replace(NO_PREDICTION, status="no_samples", reason=_why_no_samples(neuron))
+            blocks.append(_Block(neuron, "own", absent=absent))
+            continue
+        blocks.append(_Block(neuron, "own", own, drawn=drawn))
+        aside = balanced_samples(calibration_by_neuron[key]) if key in calibration_by_neuron else []
+        if aside:
+            blocks.append(_Block(neuron, "own", own, "calibration", aside))
+        if other is not None:
+            blocks.append(_Block(neuron, "other", other, drawn=drawn))
+        blocks.append(_Block(neuron, "empty", drawn=drawn))
+        if other is None:
+            reason = "no other neuron has a different explanation"
+            absent = replace(NO_PREDICTION, status="no_control", reason=reason)
+            blocks.append(_Block(neuron, "other", absent=absent))
+    return blocks
 
 
 def _why_no_samples(neuron: Evidence) -> str:
@@ -109,6 +137,45 @@ def _why_no_samples(neuron: Evidence) -> str:
         "no random sample is left that is not an exemplar; use a larger dataset, a smaller "
         "capture.top_n or more evidence.random_samples"
     )
+
+
+def _check(
+    predictions: Sequence[Prediction], of_row: np.ndarray, real: Sequence[ActivationRecord]
+) -> tuple[list[Prediction], np.ndarray]:
+    """Return the outcomes, and the position of each row's outcome in them.
+
+    of_row: position of each row's prediction in `predictions`, int64. real: each row's activations.
+    A prediction that does not fit them gets the status `malformed`; one that failed is empty.
+    """
+    place: dict[int, int] = {}
+    distinct = [place.setdefault(id(one), len(place)) for one in predictions]
+    outcomes = list({id(one): one for one in predictions}.values())
+    of_row = np.array(distinct, np.int64)[of_row]
+    is_suspect = np.array([one.status != "ok" for one in outcomes], dtype=bool)
+    fits = np.ones(len(of_row), dtype=bool)
+    for role in ("visual", "text"):
+        values = [getattr(one, role) for one in outcomes]
+        lengths = np.array([-1 if one is None else len(one) for one in values], dtype=np.int64)
+        tokens = np.array([len(getattr(one, role)) for one in real], dtype=np.int64)
+        fits &= (lengths[of_row] < 0) | (lengths[of_row] == tokens)
+        is_suspect |= ~_are_storable(values)
+    for row in np.flatnonzero(is_suspect[of_row] | ~fits).tolist():
+        outcomes.append(_checked(outcomes[of_row[row]], real[row]))
+        of_row[row] = len(outcomes) - 1
+    for number in np.flatnonzero(is_suspect).tolist():
+        outcomes[number] = NO_PREDICTION  # No row has it any more.
+    return outcomes, of_row
+
+
+def _are_storable(values: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Return whether all numbers of each array are finite in float16; bool [arrays]."""
+    lengths = np.array([0 if one is None else len(one) for one in values], dtype=np.int64)
+    (filled,) = np.nonzero(lengths)
+    storable = np.ones(len(values), dtype=bool)
+    if len(filled):
+        fine = np.abs(np.concatenate([one for one in values if one is not None])) <= _LARGEST
+        storable[filled] = np.logical_and.reduceat(fine, (np.cumsum(lengths) - lengths)[filled])
+    return storable
 
 
 def _checked(prediction: Prediction, real: ActivationRecord) -> Prediction:
@@ -128,28 +195,51 @@ def _checked(prediction: Prediction, real: ActivationRecord) -> Prediction:
     return prediction
 
 
-def _absent(common: dict, claim: str, status: str, reason: str) -> dict:
-    no_sample = {
-        "explanation": claim,
-        "explanation_layer": -1,
-        "explanation_neuron": -1,
-        "sample_id": -1,
-        "stratum": "",
+def _block_columns(
+    blocks: Sequence[_Block], lengths: np.ndarray, explainer: str, simulator: str
+) -> dict[str, pa.Array]:
+    """Return the columns that say which claim was simulated on which sample."""
+    drawn = [block.drawn or ((("", _NO_SAMPLE),)) for block in blocks]
+    by_block = {
+        "layer": [block.neuron.layer for block in blocks],
+        "neuron": [block.neuron.neuron for block in blocks],
+        "explainer": [explainer] * len(blocks),
+        "simulator": [simulator] * len(blocks),
+        "explanation": [block.claim for block in blocks],
+        "explanation_layer": [block.explained.layer if block.explained else -1 for block in blocks],
+        "explanation_neuron": [
+            block.explained.neuron if block.explained else -1 for block in blocks
+        ],
+        "purpose": [block.purpose for block in blocks],
     }
-    outcome = {"purpose": "scorer", "status": status, "reason": reason}
-    return common | no_sample | _trace(NO_PREDICTION) | outcome
+    rows = pa.array(np.repeat(np.arange(len(blocks)), lengths))
+    types = {field.name: field.type for field in SIMULATIONS.schema}
+    columns = {name: pa.array(values, types[name]).take(rows) for name, values in by_block.items()}
+    columns["sample_id"] = pa.array([real.sample_id for one in drawn for _, real in one])
+    columns["stratum"] = pa.array([draw for one in drawn for draw, _ in one])
+    return columns
 
 
-def _trace(prediction: Prediction) -> dict:
-    return {
-        "visual": _half(prediction.visual),
-        "text": _half(prediction.text),
-        "sample_prediction": prediction.detected,
-        "estimator": prediction.estimator,
-        "status": prediction.status,
-        "reason": prediction.reason,
+def _outcome_columns(outcomes: Sequence[Prediction], of_row: np.ndarray) -> dict[str, pa.Array]:
+    """Return the columns of the outcomes, one row for each of `of_row`."""
+    rows = pa.array(of_row)
+    types = {field.name: field.type for field in SIMULATIONS.schema}
+    columns = {
+        name: pa.array([getattr(one, name) for one in outcomes], types[name]).take(rows)
+        for name in ("estimator", "status", "reason")
     }
+    strengths = pa.array([one.detected for one in outcomes], types["sample_prediction"])
+    columns["sample_prediction"] = strengths.take(rows)
+    for role in ("visual", "text"):
+        columns[role] = _lists([getattr(one, role) for one in outcomes]).take(rows)
+    return columns
 
 
-def _half(values: np.ndarray | None) -> np.ndarray | None:
-    return None if values is None else values.astype(np.float16)
+def _lists(values: Sequence[np.ndarray | None]) -> pa.LargeListArray:
+    """Return a list column of float16; None is null."""
+    offsets = np.cumsum([0, *(0 if one is None else len(one) for one in values)])
+    flat = np.concatenate([np.empty(0, np.float32), *(one for one in values if one is not None)])
+    is_null = pa.array([one is None for one in values], pa.bool_())
+    return pa.LargeListArray.from_arrays(
+        pa.array(offsets, pa.int64()), flat.astype(np.float16), mask=is_null
+    )
