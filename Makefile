@@ -13,7 +13,9 @@ OUT ?= out/demo# where runs are kept
 CONFIG ?=# further settings, such as CONFIG="explain=gpt4o capture.layers=[0,1]"
 LAYERS ?= 0,1,2,3# of a sweep
 NODES ?= 3# of a local cluster
-SHAPE ?= bundled# of bench-capture's subject; llava-1.5-7b wants a GPU
+SHAPE ?= bundled# of bench-capture's subject: bundled, wide, or llava-1.5-7b, which needs a GPU
+PROGRAM ?=# another checkout that bench-model measures
+COMPARE ?=# an earlier result of bench-model
 PORT ?= 5000# of the MLflow server
 NEEDS ?= browser# what the tests of test-with need
 ONLY ?=# a kind of slow test: slow, kill, cluster or faults
@@ -43,10 +45,13 @@ check: $(READY) ## Check format, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-capture bench-merge bench-score bench-clipseg bench-types bench-explain bench-site ## Run all benchmarks
+bench: bench-capture bench-model bench-merge bench-score bench-clipseg bench-types bench-explain bench-site ## Run all benchmarks
 
-bench-capture: $(READY) ## Measure capture beside the bare forward pass and the usual way
+bench-capture: $(READY) ## Measure the capture stage next to the bare forward pass; check its kernel and memory
 	$(BIN)/python -m bench.capture --shape $(SHAPE)
+
+bench-model: $(READY) ## Measure every stage on a model of 352,256 neurons (half an hour); COMPARE=OLD.json
+	$(BIN)/python -m bench.model $(if $(COMPARE),--compare $(COMPARE)) $(if $(PROGRAM),--program $(PROGRAM))
 
 bench-merge: $(READY) ## Measure merging beside reading and writing the same bytes
 	$(BIN)/python -m bench.merge

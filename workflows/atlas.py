@@ -28,6 +28,7 @@ from neuron_atlas.workflows.config.settings import Settings
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.exit_status import exit_status_of
+from neuron_atlas.workflows.run.neurons import image_cache
 from neuron_atlas.workflows.run.output import opened_store
 from neuron_atlas.workflows.run.runner import Runner
 from neuron_atlas.workflows.run.stage import Stage
@@ -106,6 +107,9 @@ def run_atlas(config: Mapping[str, Any], membership: SweepMembership | None = No
             is_killed = isinstance(error, KeyboardInterrupt)
             tracker.finish(context, "KILLED" if is_killed else "FAILED", str(error))
             raise
+        finally:
+            if samples.STAGE.key in context.done:
+                image_cache(context).clear()
         tracker.finish(context, "FINISHED")
     if is_complete:
         print_line(closing_summary(context, tracker.display_uri))

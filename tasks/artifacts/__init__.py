@@ -33,12 +33,10 @@ from neuron_atlas.tasks.artifacts.evidence import CHOSEN, EVIDENCE, PURPOSES, ST
 from neuron_atlas.tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
 from neuron_atlas.tasks.artifacts.files import (
     ROW_GROUP,
-    OldTableError,
     artifact_of,
     layer_file,
     layer_prefix,
     list_rows,
-    old_table_message,
     read_batches,
     read_rows,
     read_table,
@@ -46,6 +44,7 @@ from neuron_atlas.tasks.artifacts.files import (
     write_table,
     write_table_parts,
 )
+from neuron_atlas.tasks.artifacts.old_tables import OldTableError, old_table_message
 from neuron_atlas.tasks.artifacts.samples import (
     CONCEPT_GRID,
     CONCEPTS,

@@ -24,7 +24,8 @@ class TableSpec:
     """Specification of one table.
 
     key: the columns that identify a row. statuses: the values that `status` may take; empty if
-    the table has no such column. format: of its files, which have it as their suffix.
+    the table has no such column. row_group: rows per row group of Parquet files, which is the least
+    that is read; None for the default. format: of its files, which have it as their suffix.
     compression: of Arrow files; Parquet files always have zstd.
     """
 
@@ -32,6 +33,7 @@ class TableSpec:
     schema: pa.Schema
     key: tuple[str, ...]
     statuses: tuple[str, ...] = ()
+    row_group: int | None = None
     format: Format = "parquet"
     compression: Literal["lz4"] | None = None
 

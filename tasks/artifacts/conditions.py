@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 Condition = tuple[str, str, Any]
+Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 Range = tuple[Any, Any]
 """Lowest and highest value of a column."""
 
@@ -58,8 +59,8 @@ def may_hold(ranges: Mapping[str, Range], conditions: Sequence[Condition]) -> bo
     )
 
 
-def rows_that_meet(conditions: Sequence[Condition], batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the rows of `batch` that meet all conditions."""
+def rows_that_meet(conditions: Sequence[Condition], batch: Rows) -> Rows:
+    """Return the rows of a record batch or a table that meet all conditions."""
     for column, operator, value in conditions:
         batch = batch.filter(_MEETS[operator](batch[column], value))
     return batch

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,18 +19,16 @@ from neuron_atlas.tasks.artifacts.arrow_files import (
     write_arrow,
 )
 from neuron_atlas.tasks.artifacts.columns import TableSpec
-from neuron_atlas.tasks.artifacts.conditions import Condition, Range, may_hold, rows_with
+from neuron_atlas.tasks.artifacts.conditions import Condition, rows_with
 from neuron_atlas.tasks.artifacts.location import atomic_file, open_for_arrow
+from neuron_atlas.tasks.artifacts.old_tables import check_columns
+from neuron_atlas.tasks.artifacts.row_groups import read_row_groups
 
 ROW_GROUP = 16_384
 """Rows per row group of a Parquet file: the traces of a few hundred neurons, so that reading a few
 neurons does not read their whole layer."""
 
 _SUFFIXES = (".parquet", SUFFIX)
-
-
-class OldTableError(ValueError):
-    """A table lacks columns, because another version of neuron-atlas wrote it."""
 
 
 def layer_file(artifact: str | TableSpec, layer: int, part: str = "") -> str:
@@ -79,7 +76,7 @@ def write_table_parts(tables: Iterable[pa.Table], spec: TableSpec, path: Path) -
             return
         with pq.ParquetWriter(unfinished, spec.schema, compression="zstd") as writer:
             for table in conforming:
-                writer.write_table(table, row_group_size=ROW_GROUP)
+                writer.write_table(table, row_group_size=spec.row_group or ROW_GROUP)
 
 
 def read_table(
@@ -118,28 +115,7 @@ def read_rows(path: Path, columns: Sequence[str], conditions: Sequence[Condition
     """
     if path.suffix == SUFFIX:
         return read_arrow(path, columns, conditions)
-    with open_for_arrow(path) as source, pq.ParquetFile(source) as file:
-        _check_columns(path, columns, file.schema_arrow.names)
-        if conditions and not _may_hold(file.metadata, conditions):
-            names = [file.schema_arrow.field(name) for name in columns]
-            return pa.schema(names).empty_table()
-    with open_for_arrow(path) as source:
-        filters = list(conditions) or None
-        found = pq.read_table(source, partitioning=None, columns=list(columns), filters=filters)
-    return found.select(list(columns))
-
-
-def _check_columns(path: Path, expected: Iterable[str], found: Collection[str]) -> None:
-    if missing := [name for name in expected if name not in found]:
-        raise OldTableError(f"{path}: {old_table_message(missing)}")
-
-
-def old_table_message(missing: Collection[str]) -> str:
-    """Return what is wrong with a table that lacks columns, and what to do."""
-    return (
-        f"no column {', '.join(missing)}: another version of neuron-atlas wrote this table. "
-        "Run the same command again to write it with this version"
-    )
+    return read_row_groups(path, columns, conditions)
 
 
 def row_count(path: Path) -> int:
@@ -158,7 +134,7 @@ def read_batches(path: Path, spec: TableSpec) -> Iterator[pa.Table]:
         yield from (table.cast(spec.schema) for table in arrow_batches(path, names))
         return
     with open_for_arrow(path) as source, pq.ParquetFile(source) as file:
-        _check_columns(path, spec.schema.names, file.schema_arrow.names)
+        check_columns(path, spec.schema.names, file.schema_arrow.names)
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, columns=names).cast(spec.schema)
 
@@ -169,25 +145,6 @@ def list_rows(column: pa.ChunkedArray) -> list[np.ndarray]:
     offsets = array.offsets.to_numpy()
     values = array.values.to_numpy(zero_copy_only=False)
     return [values[start:stop] for start, stop in pairwise(offsets)]
-
-
-def _may_hold(metadata: Any, conditions: Sequence[Condition]) -> bool:
-    """Return whether a row group of a Parquet file may hold rows that meet all conditions."""
-    places = {metadata.schema.column(place).path: place for place in range(metadata.num_columns)}
-    wanted = {name: places[name] for name, _, _ in conditions if name in places}
-    return any(
-        may_hold(_ranges(metadata.row_group(group), wanted), conditions)
-        for group in range(metadata.num_row_groups)
-    )
-
-
-def _ranges(group: Any, places: dict[str, int]) -> dict[str, Range]:
-    found = {name: group.column(place).statistics for name, place in places.items()}
-    return {
-        name: (statistics.min, statistics.max)
-        for name, statistics in found.items()
-        if statistics is not None and statistics.has_min_max
-    }
 
 
 def _conform(table: pa.Table, spec: TableSpec) -> pa.Table:

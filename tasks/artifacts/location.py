@@ -17,11 +17,12 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, cast
-
-from upath import UPath
+from typing import IO, TYPE_CHECKING, cast
 
 from neuron_atlas.tasks.artifacts.full_disk import raise_if_disk_full
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 """Stores where an object appears only when it is complete. ssh and smb are not: mount those."""
@@ -50,6 +51,8 @@ def parse_location(text: str) -> Path:
         )
     if not rest.strip("/"):
         raise ValueError(f"{text!r} has no bucket; write {protocol}://BUCKET/PREFIX")
+    from upath import UPath  # Only object stores need this package.
+
     try:
         # No listing cache: files that other machines write later must be seen.
         path = UPath(text.rstrip("/"), use_listings_cache=False)
@@ -226,4 +229,4 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 
 
 def _remote(path: Path) -> UPath:
-    return cast(UPath, path)
+    return cast("UPath", path)

@@ -6,6 +6,10 @@ import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts.columns import OUTCOME, SAMPLE_ID, TableSpec, column
 
+ROW_GROUP_OF_SAMPLES = 64
+"""Rows per row group of the tables by sample. A work item reads scattered samples of a large
+dataset; with fewer rows, a file's footer would exceed the rows."""
+
 CONCEPT_GRID = 24
 """Rows, and columns, of a concept's coverage mask over the whole image."""
 
@@ -56,6 +60,7 @@ SAMPLES = TableSpec(
     ),
     key=("sample_id",),
     statuses=SAMPLE_STATUSES,
+    row_group=ROW_GROUP_OF_SAMPLES,
 )
 
 CONCEPTS = TableSpec(
@@ -75,6 +80,7 @@ CONCEPTS = TableSpec(
         ]
     ),
     key=("sample_id", "concept"),
+    row_group=ROW_GROUP_OF_SAMPLES,
 )
 
 DESCRIPTIONS = TableSpec(
@@ -99,4 +105,5 @@ DESCRIPTIONS = TableSpec(
     ),
     key=("sample_id",),
     statuses=DESCRIPTION_STATUSES,
+    row_group=ROW_GROUP_OF_SAMPLES,
 )

@@ -19,7 +19,7 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
 )
 from neuron_atlas.tasks.artifacts.conditions import Condition, rows_with
-from neuron_atlas.tasks.samples.catalog import Catalog, open_catalog, open_layouts
+from neuron_atlas.tasks.samples.catalog import Catalog, DecodedImages, open_catalog, open_layouts
 from neuron_atlas.tasks.samples.source import Source
 
 
@@ -41,16 +41,22 @@ class LayerFiles:
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """Files and dataset of the samples. source: None if the dataset is not available."""
+    """Files and dataset of the samples. source: None if the dataset is not available. images:
+    where decoded images are shared; None to decode them each time."""
 
     samples: tuple[Path, ...]
     descriptions: tuple[Path, ...]
     source: Source | None
+    images: DecodedImages | None = None
 
     def open(self, sample_ids: Collection[int]) -> Catalog:
         """Open samples with their texts and images."""
         return open_catalog(
-            self.samples, self.descriptions, sample_ids=sample_ids, source=self.source
+            self.samples,
+            self.descriptions,
+            sample_ids=sample_ids,
+            source=self.source,
+            images=self.images,
         )
 
     def open_layouts(self, sample_ids: Collection[int]) -> Catalog:

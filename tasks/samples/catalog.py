@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -62,6 +63,13 @@ class TrueConcept:
     mask: np.ndarray
 
 
+class DecodedImages(Protocol):
+    """Images of a dataset that are decoded once and then shared."""
+
+    def open(self, reference: str, decode: Callable[[], Image.Image]) -> Image.Image:
+        """Return the image, from `decode` if it was not decoded before."""
+
+
 @dataclass(frozen=True)
 class Catalog:
     """Usable samples and their ground-truth concepts, by sample_id."""
@@ -69,6 +77,8 @@ class Catalog:
     samples: dict[int, Sample]
     truths: dict[int, tuple[TrueConcept, ...]] = field(default_factory=dict)
     source: Source | None = None
+    images: DecodedImages | None = None
+    """Where decoded images are shared; None to decode them each time."""
 
     def __getitem__(self, sample_id: int) -> Sample:
         return self.samples[sample_id]
@@ -83,21 +93,30 @@ class Catalog:
         Raises SampleError, and ValueError if the catalog has no source.
         """
         view = self[sample_id].view
-        images = self.open_images(sample_id)
+        images = [self.open_image(image) for image in self[sample_id].images]
         picture = Image.new("RGB", (view.width, view.height))
         for image, box, left in view.panels:
             picture.paste(images[image].crop(box), (left, 0))
         return picture
 
     def open_images(self, sample_id: int) -> list[Image.Image]:
-        """Return a sample's whole, upright images, RGB. Raises as `open_image` does."""
-        return [self.open_image(image) for image in self[sample_id].images]
+        """Return a sample's whole, upright images, RGB. Raises as `open_image` does.
+
+        Decodes them: this is for stages that open each sample once.
+        """
+        return [self._decode(image) for image in self[sample_id].images]
 
     def open_image(self, reference: str) -> Image.Image:
         """Return one of a sample's `images`, whole and upright, RGB.
 
-        Raises SampleError, and ValueError if the catalog has no source.
+        Decodes it once if the catalog was opened with `images`. Raises SampleError, and ValueError
+        if the catalog has no source.
         """
+        if self.images is None or self.source is None:
+            return self._decode(reference)
+        return self.images.open(reference, lambda: self._decode(reference))
+
+    def _decode(self, reference: str) -> Image.Image:
         if self.source is None:
             raise ValueError("the catalog has no images: it was opened without a source")
         return self.source.open_image(reference).pixels
@@ -110,14 +129,16 @@ def open_catalog(
     *,
     sample_ids: Collection[int] | None = None,
     source: Source | None = None,
+    images: DecodedImages | None = None,
 ) -> Catalog:
     """Read the usable samples from their artifacts.
 
-    sample_ids: read only these samples, and only the row groups that may hold them; all by default.
+    sample_ids: read only these samples, and only the row groups that hold them; all by default.
+    images: where decoded images are shared, for a stage that opens an image more than once.
     """
     described = read_table(descriptions, DESCRIPTIONS, sample_ids=sample_ids)
     listed = read_table(samples, SAMPLES, sample_ids=described["sample_id"].to_pylist())
-    images = {
+    rows = {
         row["sample_id"]: row
         for row in listed.select(
             ["sample_id", "source_id", "images", "width", "height"]
@@ -127,18 +148,36 @@ def open_catalog(
     by_id = {
         row["sample_id"]: Sample(
             sample_id=row["sample_id"],
-            source_id=images[row["sample_id"]]["source_id"],
-            images=tuple(images[row["sample_id"]]["images"]),
+            source_id=rows[row["sample_id"]]["source_id"],
+            images=tuple(rows[row["sample_id"]]["images"]),
             text=row["text"],
             tokens=tuple(row["tokens"]),
             regions=read_regions(row["regions"]),
-            width=images[row["sample_id"]]["width"] or 0,
-            height=images[row["sample_id"]]["height"] or 0,
+            width=rows[row["sample_id"]]["width"] or 0,
+            height=rows[row["sample_id"]]["height"] or 0,
         )
         for row in usable.to_pylist()
     }
     truths = _truths(read_table(concepts, CONCEPTS, sample_ids=by_id))
-    return Catalog(by_id, truths, source)
+    return Catalog(by_id, truths, source, images)
+
+
+def open_texts(descriptions: Sequence[Path], sample_ids: Collection[int] | None = None) -> Catalog:
+    """Read no more of the usable samples than their text and its tokens.
+
+    The samples have no regions, image or source. sample_ids: read only these; all by default.
+    """
+    columns = ["sample_id", "text", "tokens", "status"]
+    described = read_table(descriptions, DESCRIPTIONS, columns, sample_ids=sample_ids)
+    usable = described.filter(pc.is_in(described["status"], value_set=pa.array(USABLE)))
+    return Catalog(
+        {
+            row["sample_id"]: Sample(
+                row["sample_id"], "", (), row["text"], tuple(row["tokens"]), (), 0, 0
+            )
+            for row in usable.to_pylist()
+        }
+    )
 
 
 def open_layouts(descriptions: Sequence[Path], sample_ids: Collection[int]) -> Catalog:

@@ -19,6 +19,7 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
 )
 from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.workflows.cluster.image_cache import ImageCache
 from neuron_atlas.workflows.run.context import Context
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class EvidenceFiles:
     descriptions: Sequence[Path]
     concepts: Sequence[Path]
     source: Source
+    images: ImageCache
 
     @staticmethod
     def from_context(context: Context) -> EvidenceFiles:
@@ -89,6 +91,7 @@ class EvidenceFiles:
             descriptions=context.paths("describe", "descriptions"),
             concepts=context.paths("samples", "concepts"),
             source=context.settings.data.source,
+            images=image_cache(context),
         )
 
     def load(self, part: NeuronPart, *purposes: Purpose) -> dict[Purpose, list[Evidence]]:
@@ -107,6 +110,22 @@ class EvidenceFiles:
             self.samples,
             self.descriptions,
             self.concepts,
-            sample_ids={sample_id for neuron in evidence for sample_id in neuron.sample_ids},
+            sample_ids=_sample_ids(evidence),
             source=self.source,
+            images=self.images,
         )
+
+    def texts(self, evidence: Sequence[Evidence]) -> Catalog:
+        """Open a catalog of the texts of the samples in some evidence; reads nothing else."""
+        from neuron_atlas.tasks.samples.catalog import open_texts
+
+        return open_texts(self.descriptions, _sample_ids(evidence))
+
+
+def _sample_ids(evidence: Sequence[Evidence]) -> set[int]:
+    return {sample_id for neuron in evidence for sample_id in neuron.sample_ids}
+
+
+def image_cache(context: Context) -> ImageCache:
+    """Return the decoded images of this run's samples, for the stages after describe."""
+    return ImageCache(str(context.folder("samples")))

@@ -17,13 +17,12 @@ from neuron_atlas.tasks.artifacts import (
     exemplars_spec,
     layer_file,
     read_table,
+    row_count,
     write_table,
 )
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
-
-_WORDS = "words.parquet"
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -31,42 +30,56 @@ def _parameters(context: Context) -> Mapping[str, Any]:
 
 
 def _texts(context: Context, folder: Path) -> list[Item]:
-    samples = context.paths("samples", "samples")
-    return [Item("words", 1, (_WORDS,), (samples, context.paths("describe", "descriptions")))]
+    """Return an item for each file of texts."""
+    return [
+        Item(path.stem, row_count(path), (_words_of(path),), (path,))
+        for path in context.paths("describe", "descriptions")
+    ]
 
 
-def _list_words(worker: Worker, samples: Sequence[Path], descriptions: Sequence[Path]) -> None:
+def _words_of(descriptions: Path) -> str:
+    return descriptions.name.replace("descriptions", "words", 1)
+
+
+def _list_words(worker: Worker, descriptions: Path) -> None:
     from neuron_atlas.tasks.analyse.words import list_words
-    from neuron_atlas.tasks.samples.catalog import open_catalog
+    from neuron_atlas.tasks.samples.catalog import open_texts
 
-    write_table(list_words(open_catalog(samples, descriptions)), WORDS, worker.folder / _WORDS)
+    (path,) = worker.paths
+    write_table(list_words(open_texts([descriptions])), WORDS, path)
 
 
 def _layers(context: Context, folder: Path) -> list[Item]:
     captured, settings = context.folder("capture"), context.settings.analyse
+    words = [folder / _words_of(path) for path in context.paths("describe", "descriptions")]
     top_n = context.settings.capture.top_n
     return [
         Item(
-            f"layer-{layer:03d}",
-            1,
-            (layer_file("responses", layer),),
-            (captured, layer, top_n, settings),
+            key=f"layer-{layer:03d}",
+            size=1,
+            files=(layer_file("responses", layer),),
+            inputs=(captured, words, layer, top_n, settings),
         )
         for layer in context.layers()
     ]
 
 
 def _analyse(
-    worker: Worker, captured: Path, layer: int, top_n: int, settings: AnalyseSettings
+    worker: Worker,
+    captured: Path,
+    words: Sequence[Path],
+    layer: int,
+    top_n: int,
+    settings: AnalyseSettings,
 ) -> None:
     from neuron_atlas.tasks.analyse.responses import responses
     from neuron_atlas.tasks.analyse.words import build_lexicon
 
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
     ranked = read_table(captured / layer_file("exemplars", layer), exemplars_spec(top_n))
-    words = build_lexicon(read_table(worker.folder / _WORDS, WORDS))
+    index = build_lexicon(read_table(words, WORDS))
     (path,) = worker.paths
-    write_table(responses(ranked, moments, words, settings), RESPONSES, path)
+    write_table(responses(ranked, moments, index, settings), RESPONSES, path)
 
 
 def _all_layers(context: Context, folder: Path) -> list[Item]:

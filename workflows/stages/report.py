@@ -27,6 +27,7 @@ from neuron_atlas.tasks.report.site.layout import (
 from neuron_atlas.tasks.report.site.samples import split_samples
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
+from neuron_atlas.workflows.run.neurons import image_cache
 from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
 from neuron_atlas.workflows.run.store import MANIFEST, read_json, write_json
 
@@ -91,7 +92,12 @@ def _files(context: Context) -> ReportFiles:
         for stage, name in _TABLES
         if name != "tested_types" or name in context.done[stage].files
     }
-    samples = SampleFiles(tables["samples"], tables["descriptions"], context.settings.data.source)
+    samples = SampleFiles(
+        tables["samples"],
+        tables["descriptions"],
+        context.settings.data.source,
+        image_cache(context),
+    )
     layers = {layer: files_of_layer(layer, tables) for layer in context.layers()}
     return ReportFiles(tables, layers, samples)
 

@@ -85,7 +85,7 @@ def _score(
     }
     evidence = files.load(part, "explainer", "calibration", "scorer")
     with_texts = [*evidence["explainer"], *evidence["scorer"]]
-    texts = {key: one.tokens for key, one in files.catalog(with_texts).samples.items()}
+    texts = {key: one.tokens for key, one in files.texts(with_texts).samples.items()}
     simulated = read_table(simulations, SIMULATIONS)
     (path,) = worker.paths
     write_table(score_neurons(simulated, evidence, texts, seen, settings), SCORES, path)

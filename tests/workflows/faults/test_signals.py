@@ -22,7 +22,7 @@ FINISHED = {
     "capture": "capture/*/shards/shard-*",
     "merge": "capture/*/exemplars-layer-*.parquet",
     "classify": "classify/*/types-layer-*.parquet",
-    "analyse": "analyse/*/words.parquet",
+    "analyse": "analyse/*/words-*.parquet",
     "evidence": "evidence/*/replay/*/shard-*",
     "gather": "evidence/*/evidence-layer-*.arrow",
     "explain": "explain/*/explanations-*.parquet",
