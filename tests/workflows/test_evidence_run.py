@@ -85,17 +85,6 @@ def test_more_neurons_add_files_and_replay_only_them(few, done, shared_mlflow):
     assert atlas.table("scores", ["correlation", "control_other"]).equals(scores)
 
 
-def test_a_lost_file_is_replayed_again_as_it_was(few, shared_mlflow):
-    _, atlas = few
-    path = atlas.files("evidence")[0]
-    before = path.read_bytes()
-    path.unlink()
-    context = small_run(atlas.out, FEW)
-    assert "evidence" not in context.stats.skipped
-    assert context.stats.skipped == [name for name in NAMES if name != "evidence"]
-    assert path.read_bytes() == before
-
-
 def test_after_a_kill_before_the_commit_nothing_is_replayed_again(few, done, shared_mlflow):
     context, atlas = few
     small_run(atlas.out, FEW)
@@ -105,6 +94,24 @@ def test_after_a_kill_before_the_commit_nothing_is_replayed_again(few, done, sha
     small_run(atlas.out, FEW)
     assert not any(item.key.startswith(("shard-", "gather-")) for item in done)
     assert stamps(atlas.files("evidence")).items() <= before.items()
+
+
+def test_a_lost_file_is_replayed_again_as_it_was(few, shared_mlflow):
+    context, atlas = few
+    small_run(atlas.out, FEW)
+    explained = keys(atlas, "explanations")
+
+    def rows() -> list[dict]:
+        found = atlas.table("evidence").to_pylist()
+        return [row for row in found if (row["layer"], row["neuron"]) in explained]
+
+    before = rows()
+    (context.folder("evidence") / context.done["evidence"].files["evidence"][0]).unlink()
+    again = small_run(atlas.out, FEW)
+    assert again.stats.skipped == [name for name in NAMES if name != "evidence"]
+    assert [row for row in rows() if row["purpose"] != "show"] == [
+        row for row in before if row["purpose"] != "show"
+    ]
 
 
 def test_actors_and_batches_change_no_row(few, tmp_path, shared_mlflow):

@@ -209,7 +209,7 @@ def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path):
 
 def test_it_reads_the_same_from_an_object_store(opened, explained, store):
     out: Path = opened.run.out
-    files = [path for path in out.rglob("*") if path.suffix in (".json", ".parquet")]
+    files = [path for path in out.rglob("*") if path.suffix in (".json", ".parquet", ".arrow")]
     store.client.put(
         [str(path) for path in files],
         [f"{BUCKET}/run/{path.relative_to(out).as_posix()}" for path in files],
@@ -224,6 +224,10 @@ def test_it_reads_the_same_from_an_object_store(opened, explained, store):
         .collect()
         .equals(opened.types.filter(some).sort(keys).collect())
     )
+    mine = (pl.col("layer") == explained.layer) & (pl.col("neuron") == explained.index)
+    rows = remote.evidence.filter(mine).collect()
+    assert len(rows) > TOP_N
+    assert rows.equals(opened.evidence.filter(mine).collect())
     same = remote.neuron(explained.layer, explained.index)
     assert same.explanations.equals(explained.explanations)
     assert same._repr_html_() == explained._repr_html_()

@@ -125,9 +125,11 @@ class ActorPool:
         self._options: dict[str, Any] = {}
 
     @property
-    def is_on_cpus(self) -> bool:
-        """Whether its actors run on CPUs alone."""
-        return "num_gpus" not in self._options
+    def blocks_cpus(self) -> bool:
+        """Whether work on CPUs cannot run well next to its actors: they run on CPUs themselves, or
+        take all of them."""
+        taken = self._options.get("num_cpus", 0) * len(self._actors)
+        return "num_gpus" not in self._options or taken >= ray.cluster_resources().get("CPU", 0)
 
     def run(
         self,

@@ -197,15 +197,15 @@ class Runner:
     def _close_pools(self, stage: Stage, later_steps: Sequence[Step]) -> None:
         """Close the pools that no later step or stage needs.
 
-        A pool without GPUs has all CPUs of the cluster. It is also closed before a step that does
-        not run on it, and starts again at the next step that does.
+        A pool that blocks the CPUs is also closed before a step that does not run on it, and starts
+        again at the next step that does.
         """
         later = self._stages[self._stages.index(stage) + 1 :]
         steps = [*later_steps, *(step for one in later for step in one.steps)]
         holdings = [step.needs(self._context).resource for step in steps]
         names = [None if resource is None else resource.name for resource in holdings]
         for name, pool in list(self._pools.items()):
-            if name not in names or (pool.is_on_cpus and name != names[0]):
+            if name not in names or (name != names[0] and pool.blocks_cpus):
                 self._pools.pop(name).close()
 
     def _start_cluster(self) -> None:

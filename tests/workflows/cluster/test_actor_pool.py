@@ -59,6 +59,24 @@ def test_there_is_an_actor_on_each_gpu_or_else_on_each_core(
     assert actor_count(settings, gpus) == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "actors", "blocks"),
+    [
+        ({"num_cpus": 1}, 1, True),
+        ({"num_gpus": 1, "num_cpus": 1}, 4, False),
+        ({"num_gpus": 1, "num_cpus": 1}, 8, True),
+    ],
+)
+def test_actors_block_the_cpus_that_they_run_on_or_take_all_of(
+    monkeypatch, options, actors, blocks
+):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 8.0})
+    pool = ActorPool(ActorResource("subject", hold), ClusterSettings())
+    monkeypatch.setattr(pool, "_options", options)
+    monkeypatch.setattr(pool, "_actors", [object()] * actors)
+    assert pool.blocks_cpus == blocks
+
+
 @pytest.fixture
 def pool_of(ray_of_two_cores: None) -> Iterator[OpenPool]:
     opened: list[ActorPool] = []
