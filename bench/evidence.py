@@ -93,7 +93,7 @@ def _described(subject: Subject, source: Scenes, folder: Path) -> Catalog:
     samples, _ = scan_samples(source, list_records(source), 0, require_text=False, duplicates=set())
     paths = [folder / "samples.parquet", folder / "descriptions.parquet"]
     pq.write_table(samples, paths[0])
-    describe_part(subject, paths[0], source, DescribeSettings(text="given"), paths[1])
+    describe_part(subject, paths[0], source, DescribeSettings(text_source="given"), paths[1])
     return open_catalog([paths[0]], [paths[1]], source=source)
 
 
