@@ -41,14 +41,16 @@ def write_arrow(
     key: Sequence[str],
     path: Path,
     compression: str | None = None,
+    batch_rows: int | None = None,
 ) -> None:
-    """Write tables of this schema into one file. key: the columns of the index."""
+    """Write tables of this schema into one file. key: the columns of the index. batch_rows: rows
+    per record batch; None for BATCH_ROWS."""
     options = pa.ipc.IpcWriteOptions(compression=compression)
     rows: list[int] = []
     ranges: list[Mapping[str, Range]] = []
     with pa.ipc.new_file(str(path), schema, options=options) as writer:
         for table in tables:
-            for batch in table.combine_chunks().to_batches(max_chunksize=BATCH_ROWS):
+            for batch in table.combine_chunks().to_batches(max_chunksize=batch_rows or BATCH_ROWS):
                 if batch.num_rows:
                     writer.write_batch(batch)
                     rows.append(batch.num_rows)

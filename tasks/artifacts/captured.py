@@ -74,6 +74,7 @@ def exemplars_spec(top_n: int) -> TableSpec:
             ]
         ),
         key=("layer", "neuron"),
+        dictionary=False,
     )
 
 
@@ -117,13 +118,14 @@ HISTOGRAMS = TableSpec(
         ]
     ),
     key=("layer", "neuron"),
+    dictionary=False,
 )
 
 
 def in_shard(spec: TableSpec) -> TableSpec:
     """Return the spec of one of these tables in a shard, which the merge reads once: Arrow files
     with light compression, which are much faster to write and read than Parquet."""
-    return replace(spec, format="arrow", compression="lz4")
+    return replace(spec, format="arrow", compression="lz4", batch_rows=4096)
 
 
 def slot_values(exemplars: pa.Table, name: str) -> np.ndarray:

@@ -26,7 +26,10 @@ class TableSpec:
     key: the columns that identify a row. statuses: the values that `status` may take; empty if
     the table has no such column. row_group: rows per row group of Parquet files, which is the least
     that is read; None for the default. format: of its files, which have it as their suffix.
-    compression: of Arrow files; Parquet files always have zstd.
+    compression: of Arrow files; Parquet files always have zstd. batch_rows: rows per record batch
+    of Arrow files; None for few, so that readers of a few rows load little. dictionary: whether
+    columns of Parquet files are dictionary-encoded, which is slow where numbers hardly repeat;
+    else the bytes of floats are split, which compresses them.
     """
 
     name: str
@@ -36,6 +39,8 @@ class TableSpec:
     row_group: int | None = None
     format: Format = "parquet"
     compression: Literal["lz4"] | None = None
+    batch_rows: int | None = None
+    dictionary: bool = True
 
 
 def column(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:

@@ -72,9 +72,17 @@ def write_table_parts(tables: Iterable[pa.Table], spec: TableSpec, path: Path) -
     conforming = (_conform(table, spec) for table in tables)
     with atomic_file(path) as unfinished:
         if spec.format == "arrow":
-            write_arrow(conforming, spec.schema, spec.key, unfinished, spec.compression)
+            write_arrow(
+                conforming, spec.schema, spec.key, unfinished, spec.compression, spec.batch_rows
+            )
             return
-        with pq.ParquetWriter(unfinished, spec.schema, compression="zstd") as writer:
+        with pq.ParquetWriter(
+            unfinished,
+            spec.schema,
+            compression="zstd",
+            use_dictionary=spec.dictionary,
+            use_byte_stream_split=False if spec.dictionary else _lists_of_floats(spec.schema),
+        ) as writer:
             for table in conforming:
                 writer.write_table(table, row_group_size=spec.row_group or ROW_GROUP)
 
@@ -145,6 +153,15 @@ def list_rows(column: pa.ChunkedArray) -> list[np.ndarray]:
     offsets = array.offsets.to_numpy()
     values = array.values.to_numpy(zero_copy_only=False)
     return [values[start:stop] for start, stop in pairwise(offsets)]
+
+
+def _lists_of_floats(schema: pa.Schema) -> list[str]:
+    """Return the Parquet paths of the columns that are lists of floats."""
+    return [
+        f"{field.name}.list.element"
+        for field in schema
+        if hasattr(field.type, "value_type") and pa.types.is_float32(field.type.value_type)
+    ]
 
 
 def _conform(table: pa.Table, spec: TableSpec) -> pa.Table:

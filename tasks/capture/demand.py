@@ -12,6 +12,7 @@ from neuron_atlas.tasks.capture.memory_plan import (
     plan_memory,
     record_bytes,
 )
+from neuron_atlas.tasks.capture.observe import observe_backend
 from neuron_atlas.tasks.capture.record import stored_dtype
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan
 from neuron_atlas.tasks.subject.batches import PADDING_STEP
@@ -21,6 +22,10 @@ from neuron_atlas.tasks.subject.settings import SubjectError
 
 _TEMPLATE_TOKENS = 128
 """Estimated tokens of the question and the turn markers, which a shard's plan does not count."""
+
+_RECORDING_BYTES = {"fused": 0, "compiled": 4, "torch": 24}
+"""Bytes per activation of one layer that a backend adds: none, a float32 copy, or values, squares,
+masks and bins."""
 
 
 def plan_shard_memory(subject: Subject, shard: ShardPlan, n_processes: int = 1) -> MemoryPlan:
@@ -73,11 +78,12 @@ def _activation_bytes(subject: Subject) -> int:
 
 def _work_bytes(subject: Subject, batch_size: int, tokens: int) -> int:
     """Estimate a batch's peak memory: one FFN's activations in the subject's format (gate, up and
-    their product) and in float32 while recording (values, squares, masks and bins), plus the
-    residual stream and its attention. The estimate is high, not measured; if it is too low, the
-    batch is halved when memory runs out."""
+    their product), what the backend adds while it records, and the residual stream and its
+    attention. The estimate is high, not measured; if it is too low, the batch is halved when memory
+    runs out."""
     text = subject.model.config.get_text_config()
-    width = torch.finfo(subject.model.dtype).bits // 8
-    ffn = text.intermediate_size * (3 * width + 24)
-    stream = text.hidden_size * 12 * width
-    return batch_size * tokens * (ffn + stream)
+    dtype = subject.model.dtype
+    ffn = text.intermediate_size * (3 * dtype.itemsize)
+    recording = text.intermediate_size * _RECORDING_BYTES[observe_backend(subject.device, dtype)]
+    stream = text.hidden_size * 12 * dtype.itemsize
+    return batch_size * tokens * (ffn + recording + stream)

@@ -71,7 +71,7 @@ def items(
             written = folder / stage.name
             written.mkdir()
             for step in stage.steps:
-                held = holding if step.needs(context).holding is not None else None
+                held = holding if step.needs(context).resource is not None else None
                 reads.append(Reads())  # Of listing the items.
                 for item in step.items(context, written):
                     paths = tuple(written / name for name in item.files)
