@@ -202,10 +202,8 @@ def _number_names(
     """Return all names, sorted, and the positions of two groups of names in them."""
     names = sorted({*first, *second})
     number = {name: position for position, name in enumerate(names)}
-    of_first, of_second = (
-        np.array([number[name] for name in group], np.int64) for group in (first, second)
-    )
-    return names, of_first, of_second
+    ids = [np.array([number[name] for name in group], np.int64) for group in (first, second)]
+    return names, ids[0], ids[1]
 
 
 def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_array:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import (
     NEURON_TYPES,
@@ -129,10 +130,14 @@ def read_slots(files: LayerFiles, neurons: Collection[int]) -> dict[int, list[Sl
 
 def by_neuron(table: pa.Table) -> dict[int, list[dict[str, Any]]]:
     """Group rows by neuron, as dicts of plain values, in their order. NaN becomes None."""
+    for position, field in enumerate(table.schema):
+        if pa.types.is_floating(field.type):
+            values = table.column(position)
+            plain = pc.if_else(pc.is_nan(values), None, values)
+            table = table.set_column(position, field, plain.cast(field.type))
     grouped: dict[int, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
-        plain = {name: None if value != value else value for name, value in row.items()}
-        grouped.setdefault(row["neuron"], []).append(plain)
+        grouped.setdefault(row["neuron"], []).append(row)
     return grouped
 
 

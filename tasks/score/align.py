@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import CLAIMS
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, Purpose
@@ -175,23 +174,24 @@ def _predictions(
 ) -> Predicted:
     """Return the predictions in `rows` of `simulations`; 0 where a row is null."""
     is_made = rows.is_not_null().to_numpy()
-    indices = pa.array(rows.drop_nulls().to_numpy())
-    chosen = simulations.select(["visual", "text", "sample_prediction"]).take(indices)
+    indices = rows.drop_nulls().to_numpy()
     sides = []
     for name, bounds, is_out in zip(_ROLES, offsets, left_out, strict=True):
-        column = chosen[name].combine_chunks()
-        if is_out.any():  # A null list counts as no tokens, like its sample.
-            column = pc.if_else(pa.array(is_out[is_made]), pa.scalar(None, column.type), column)
         lengths = np.diff(bounds)
-        predicted = pc.fill_null(column.value_lengths(), 0).to_numpy(zero_copy_only=False)
-        if not np.array_equal(predicted, lengths[is_made]):
+        # A null list has no values: it counts as no tokens, like its sample.
+        lists = simulations[name].combine_chunks()
+        starts, stops = (lists.offsets.to_numpy()[indices + end] for end in (0, 1))
+        stops = np.where(is_out[is_made], starts, stops)
+        if not np.array_equal(stops - starts, lengths[is_made]):
             raise ValueError(f"a simulation and its sample have different numbers of {name} tokens")
-        values = column.flatten().to_numpy(zero_copy_only=False)
+        flat = lists.values.to_numpy(zero_copy_only=False)
+        parts = [flat[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+        values = np.concatenate([np.empty(0, np.float16), *parts])
         if not is_made.all():
             padded = np.zeros(int(bounds[-1]), np.float16)
             padded[np.repeat(is_made, lengths)] = values
             values = padded
         sides.append(values)
     detected = np.full(len(is_made), np.nan)
-    detected[is_made] = chosen["sample_prediction"].to_numpy()
+    detected[is_made] = simulations["sample_prediction"].to_numpy()[indices]
     return Predicted(sides[0], sides[1], detected, is_made)

@@ -46,7 +46,7 @@ def rank_scores(
         n, n_positive = len(is_positive), int(np.count_nonzero(is_positive))
         n_active[tokens] = n_positive
         if 0 < n_positive < n:
-            total = float(y.of_tokens @ is_positive) - n_positive * (n_positive + 1) / 2
+            total = float(y.of_tokens[is_positive].sum()) - n_positive * (n_positive + 1) / 2
             auroc[tokens] = total / (n_positive * (n - n_positive))
     return RankScores(spearman, auroc, n_active)
 
@@ -66,18 +66,18 @@ def _ranks(visual: np.ndarray, text: np.ndarray) -> tuple[_Ranks, _Ranks, _Ranks
     distinct = np.flatnonzero(np.bincount(keys))
     codes = np.empty(0xFFFF - least + 1, dtype=np.intp)
     codes[distinct - least] = np.arange(len(distinct))
-    of_all = codes.take(keys - np.uint16(least))
-    cut = len(visual)
+    of_tokens = codes.take(keys - np.uint16(least))
+    sides = of_tokens[: len(visual)], of_tokens[len(visual) :]
+    counts = [np.bincount(side, minlength=len(distinct)) for side in sides]
     return (
-        _mean_ranks(of_all, len(distinct)),
-        _mean_ranks(of_all[:cut], len(distinct)),
-        _mean_ranks(of_all[cut:], len(distinct)),
+        _mean_ranks(of_tokens, counts[0] + counts[1]),
+        _mean_ranks(sides[0], counts[0]),
+        _mean_ranks(sides[1], counts[1]),
     )
 
 
-def _mean_ranks(codes: np.ndarray, size: int) -> _Ranks:
-    """Return the ranks of tokens by their codes, which are below `size` and in order."""
-    counts = np.bincount(codes, minlength=size)
+def _mean_ranks(codes: np.ndarray, counts: np.ndarray) -> _Ranks:
+    """Return the ranks of tokens by their codes. counts: tokens with each code, in order."""
     ranks = np.cumsum(counts) - (counts - 1) / 2
     return _Ranks(ranks.take(codes), float(counts @ np.square(ranks - (len(codes) + 1) / 2)))
 
@@ -95,5 +95,6 @@ def _correlation(x: _Ranks, y: _Ranks) -> float:
     spread = x.spread * y.spread
     if n < 2 or spread <= 0:
         return float("nan")
-    # Ranks are multiples of 1/2, so these sums are exact.
-    return (float(x.of_tokens @ y.of_tokens) - n * ((n + 1) / 2) ** 2) / spread**0.5
+    # Ranks are multiples of 1/2, so these sums are exact. No BLAS: it may start threads.
+    products = float(np.einsum("i,i", x.of_tokens, y.of_tokens))
+    return (products - n * ((n + 1) / 2) ** 2) / spread**0.5

@@ -20,6 +20,7 @@ from neuron_atlas.tasks.score.explained_variance import calibrate, explained_var
 from neuron_atlas.tasks.score.ranks import rank_scores
 from neuron_atlas.tasks.score.score_rows import ScoreCounts, score_rows
 from neuron_atlas.tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.score.unseen import check_unseen
 
 _OWN, _OTHER = 0, 1
 _PREDICTIONS = (*CLAIMS, "blind")
@@ -47,7 +48,7 @@ def score_neurons(
     rows = rows.join(groups, on=GROUP, how="left", maintain_order="left")
     if groups.is_empty():
         return SCORES.schema.empty_table()
-    _check_unseen(rows, seen)
+    check_unseen(rows, seen)
     held_out = align(simulations, rows, "scorer", CLAIMS, evidence["scorer"], settings.min_samples)
     calibration = align(
         simulations, rows, "calibration", CLAIMS[:1], evidence.get("calibration", ()), 0
@@ -83,36 +84,6 @@ def score_neurons(
         ),
     )
     return score_rows(groups, [neuron.type for neuron in scored], rows, measures, counts, settings)
-
-
-def _check_unseen(rows: pl.DataFrame, seen: Mapping[tuple[int, int, str], frozenset[int]]) -> None:
-    keys = ["layer", "neuron", "sample_id"]
-    used = rows.filter(pl.col("status") == "ok").select(*keys, "explainer", "purpose")
-    shown = pl.DataFrame(
-        [(*key, sorted(sample_ids)) for key, sample_ids in seen.items()],
-        {
-            "layer": pl.Int16,
-            "neuron": pl.Int32,
-            "explainer": pl.String,
-            "sample_id": pl.List(pl.Int32),
-        },
-        orient="row",
-    ).explode("sample_id")
-    for layer, neuron, sample_id in (
-        used.join(shown, on=[*keys, "explainer"], how="semi").select(keys).head(1).rows()
-    ):
-        raise ValueError(
-            f"neuron {layer}:{neuron} would be scored on sample {sample_id}, "
-            "which its explainer saw"
-        )
-    purposes = used.select(*keys, "purpose").unique()
-    for layer, neuron, sample_id in (
-        purposes.filter(pl.len().over(keys) > 1).select(keys).sort(keys).head(1).rows()
-    ):
-        raise ValueError(
-            f"neuron {layer}:{neuron} would be scored on sample {sample_id}, "
-            "which its predictions are calibrated on"
-        )
 
 
 def _blind(
@@ -184,8 +155,9 @@ def _correlate(real: np.ndarray, cross: np.ndarray) -> np.ndarray:
 
     The margin is over the highest control, or over 0 if all controls are negative.
     """
-    x = _by_tokens(real)
-    r = np.stack([pearson(x, _by_tokens(y)) for y in cross])
+    by_prediction = np.moveaxis(cross, 1, 0)
+    y = np.concatenate([by_prediction.sum(2, keepdims=True), by_prediction], axis=2)
+    r = pearson(_by_tokens(real), y)
     strongest = np.fmax(np.fmax.reduce(r[_OTHER:]), 0)
     return np.concatenate([r, (r[_OWN] - strongest)[None]])
 

@@ -47,8 +47,10 @@ _CONTENT_COLUMNS = [
     "explanation_neuron",
     "sample_id",
     "stratum",
+    "purpose",
+    "estimator",
+    "status",
 ]
-_CONTENT_COLUMNS += ["purpose", "estimator", "status"]
 """Columns without predictions that decide the artifact's content hash."""
 
 
@@ -256,9 +258,13 @@ def _content(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         table = read_table(path, SIMULATIONS)
-        digest.update(
-            json.dumps(table.select(_CONTENT_COLUMNS).to_pydict(), sort_keys=True).encode()
-        )
+        for name in _CONTENT_COLUMNS:
+            column = table[name].combine_chunks()
+            if pa.types.is_string(column.type):
+                encoded = column.dictionary_encode()
+                digest.update(json.dumps(encoded.dictionary.to_pylist()).encode())
+                column = encoded.indices
+            digest.update(_bytes(column))
         for name in ("visual", "text"):
             lists = table[name].combine_chunks()
             for values in (lists.value_lengths(), lists.flatten()):

@@ -13,7 +13,8 @@ from neuron_atlas.tasks.evidence.evidence import ActivationRecord, activation_re
 from neuron_atlas.tasks.report.inputs import LayerFiles, SampleFiles, read_neurons
 from neuron_atlas.tasks.report.record import NeuronRecord
 from neuron_atlas.tasks.report.site.script import round_significant
-from neuron_atlas.tasks.report.site.traces import encode_trace
+from neuron_atlas.tasks.report.site.traces import draw_traces
+from neuron_atlas.tasks.samples.catalog import Catalog
 
 DRAWS = ("exemplar", "random")
 _COLUMNS = ("neuron", "explainer", "simulator", "sample_id", "stratum", "visual", "text")
@@ -40,29 +41,39 @@ def read_held_out(
     real = _by(("neuron",), read_neurons(files, EVIDENCE, chosen, columns, only))
     catalog = samples.open_layouts(sample_ids)
     held_out: dict[int, dict[str, Any]] = {}
+    shown = {
+        (neuron, one): (real[neuron,][one], records[neuron].scale)
+        for neuron, draws in chosen.items()
+        for one in draws
+        if one in real.setdefault((neuron,), {})
+    }
+    drawn = _draw(shown, catalog)
     for neuron, draws in chosen.items():
-        by_sample, scale = real.setdefault((neuron,), {}), records[neuron].scale
         rows = [
-            [
-                one,
-                draw,
-                *encode_trace(by_sample[one], scale, catalog),
-                round_significant(_peak(by_sample[one])),
-            ]
+            [one, draw, *drawn[neuron, one], round_significant(_peak(real[neuron,][one]))]
             for one, draw in draws.items()
-            if one in by_sample
+            if (neuron, one) in drawn
         ]
         held_out[neuron] = {"samples": rows, "simulated": []}
     predicted = _by(("neuron", "explainer", "simulator"), simulated)
-    for neuron, explainer, simulator in sorted(predicted):
-        simulation, by_sample = predicted[neuron, explainer, simulator], real[neuron,]
-        highest = max(map(_peak, simulation.values()))
+    highest = {key: max(map(_peak, traces.values())) for key, traces in predicted.items()}
+    drawn_predictions = _draw(
+        {
+            (*key, one): (predicted[key][one], highest[key])
+            for key in predicted
+            for one, *_ in held_out[key[0]]["samples"]
+            if one in predicted[key]
+        },
+        catalog,
+    )
+    for key in sorted(predicted):
+        neuron, explainer, simulator = key
         traces = [
             [
-                *encode_trace(simulation[one], highest, catalog),
-                round_significant(_correlation(simulation[one], by_sample[one]), 3),
+                *drawn_predictions[*key, one],
+                round_significant(_correlation(predicted[key][one], real[neuron,][one]), 3),
             ]
-            if one in simulation
+            if one in predicted[key]
             else None
             for one, *_ in held_out[neuron]["samples"]
         ]
@@ -70,6 +81,14 @@ def read_held_out(
             {"explainer": explainer, "simulator": simulator, "traces": traces}
         )
     return held_out
+
+
+def _draw(
+    traces: Mapping[tuple[Any, ...], tuple[ActivationRecord, float]], catalog: Catalog
+) -> dict[tuple[Any, ...], tuple[str, str]]:
+    """Return `encode_trace` of traces with their scales, by the same keys."""
+    records, scales = [one for one, _ in traces.values()], [scale for _, scale in traces.values()]
+    return dict(zip(traces, draw_traces(records, scales, catalog), strict=True))
 
 
 def choose_held_out(simulated: pa.Table, count: int) -> dict[int, dict[int, str]]:
@@ -114,7 +133,8 @@ def _tokens(trace: ActivationRecord) -> np.ndarray:
 
 
 def _peak(trace: ActivationRecord) -> float:
-    return float(np.fmax.reduce(_tokens(trace), initial=0.0))
+    peaks = (np.fmax.reduce(values, initial=0) for values in (trace.visual, trace.text))
+    return float(max(peaks))
 
 
 def _correlation(one: ActivationRecord, other: ActivationRecord) -> float | None:

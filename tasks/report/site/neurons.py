@@ -19,7 +19,7 @@ from neuron_atlas.tasks.report.site.facts import STATISTICS, neuron_facts
 from neuron_atlas.tasks.report.site.held_out import read_held_out
 from neuron_atlas.tasks.report.site.layout import CHUNK, SitePart, data_file, neurons_key
 from neuron_atlas.tasks.report.site.script import round_significant, write_script
-from neuron_atlas.tasks.report.site.traces import encode_trace
+from neuron_atlas.tasks.report.site.traces import draw_traces
 
 _NOT_HELD_OUT: Mapping[str, Any] = {"samples": [], "simulated": []}
 _EXPLANATION_COLUMNS = (
@@ -57,6 +57,7 @@ def write_neurons(
     )
     ranked = read_slots(files, neurons)
     held_out = read_held_out(files, records, samples, settings.held_out)
+    heats = _draw(records)
     sample_ids: set[int] = set()
 
     def describe(record: NeuronRecord) -> dict[str, Any]:
@@ -65,21 +66,36 @@ def write_neurons(
         held = held_out.get(record.neuron, _NOT_HELD_OUT)
         sample_ids.update(slot.sample_id for slot in slots)
         sample_ids.update(row[0] for row in held["samples"])
-        return _describe(record, slots[:drawn], slots[drawn:]) | {"held_out": held}
+        return _describe(record, slots[:drawn], slots[drawn:], heats) | {"held_out": held}
 
     _write_chunks(site, part, map(describe, records.values()))
     return sample_ids
 
 
-def _describe(
-    record: NeuronRecord, strong: Sequence[Slot], weaker: Sequence[Slot]
-) -> dict[str, Any]:
-    drawn = {
-        one.sample_id: encode_trace(one.trace, one.scale, one.catalog)
+def _draw(records: Mapping[int, NeuronRecord]) -> dict[tuple[int, int], tuple[str, str]]:
+    """Return `encode_trace` of all exemplars, by neuron and sample id."""
+    stored = [
+        (record.neuron, one, one.trace)
+        for record in records.values()
         for one in record.exemplars
         if one.trace is not None
-    }
+    ]
+    if not stored:
+        return {}
+    catalog = stored[0][1].catalog
+    drawn = draw_traces(
+        [trace for _, _, trace in stored], [one.scale for _, one, _ in stored], catalog
+    )
+    keys = [(neuron, one.sample_id) for neuron, one, _ in stored]
+    return dict(zip(keys, drawn, strict=True))
 
+
+def _describe(
+    record: NeuronRecord,
+    strong: Sequence[Slot],
+    weaker: Sequence[Slot],
+    heats: Mapping[tuple[int, int], tuple[str, str]],
+) -> dict[str, Any]:
     return {
         "neuron": record.neuron,
         "type": record.type,
@@ -88,7 +104,7 @@ def _describe(
         "scale": round_significant(record.row["scale"], 6),
         **neuron_facts(record),
         "exemplars": [
-            [one, round_significant(peak), role, *drawn.get(one, ("", ""))]
+            [one, round_significant(peak), role, *heats.get((record.neuron, one), ("", ""))]
             for one, peak, role, _ in strong
         ],
         "weaker": [[one, round_significant(peak), role] for one, peak, role, _ in weaker],

@@ -3,7 +3,13 @@ import pytest
 
 from neuron_atlas.tasks.artifacts import CONCEPT_GRID
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words, words_of
+from neuron_atlas.tasks.concepts.presence import (
+    index_words,
+    patch_coverage,
+    patch_coverages,
+    token_words,
+    words_of,
+)
 from neuron_atlas.tasks.samples.catalog import Sample, TrueConcept
 from tests.one_process import Described
 
@@ -140,3 +146,34 @@ def test_words_are_casefolded_and_keep_their_apostrophes():
     assert words_of("The DOG's  Größe: 2.5 m!") == ["the", "dog's", "grösse", "2", "5", "m"]
     assert words_of("don\u2019t") == ["don\u2019t"]
     assert words_of(" -- ") == []
+
+
+def test_concepts_of_many_samples_are_covered_as_each_alone(scenes: Described):
+    catalog = scenes.catalog()
+    ids = sorted(catalog.samples)[:6]
+    pairs = [(truth, catalog[number]) for number in ids for truth in catalog.concepts(number)]
+    pairs += [(left_half(), sample(grid=(4, 6))), (left_half(), sample(grid=(7, 5)))] * 100
+    found = {}
+    for numbers, coverages in patch_coverages(pairs):
+        found |= dict(zip(numbers.tolist(), coverages, strict=True))
+    assert sorted(found) == list(range(len(pairs)))
+    for number, pair in enumerate(pairs):
+        np.testing.assert_array_equal(found[number], patch_coverage(*pair))
+
+
+def test_words_of_many_texts_are_those_of_each_alone():
+    pieces = [("A dog", "'s b", "one", "", ", n", "o."), (), ("' ' don", "\u2019t", "_x_", "\n")]
+    pieces += [("Gr\u00f6\u00dfe", " 2", ".5", " \u4e2d\u6587"), ("",), ("x", "", "y z")]
+    samples = [sample(tokens) for tokens in pieces]
+    index = index_words(samples)
+    names = [*index.names, ""]
+    for place, one in enumerate(samples):
+        words, tokens = (
+            [names[word] for word in values[bounds[place] : bounds[place + 1]].tolist()]
+            for values, bounds in (
+                (index.texts, index.text_offsets),
+                (index.tokens, index.token_offsets),
+            )
+        )
+        assert words == words_of(one.text)
+        assert tuple(tokens) == token_words(one)

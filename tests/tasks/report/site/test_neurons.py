@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
 )
 from neuron_atlas.tasks.artifacts.histogram import BINS
+from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord
 from neuron_atlas.tasks.report.site.held_out import choose_held_out
 from neuron_atlas.tasks.report.site.layout import split_layer
-from neuron_atlas.tasks.report.site.traces import encode_trace
+from neuron_atlas.tasks.report.site.traces import draw_traces, encode_trace
 from neuron_atlas.tasks.samples.catalog import Catalog
 from tests.tasks.report.site.reading import neuron, numbers, value, write
 from tests.tasks.report.synthetic import catalog, sample
@@ -48,6 +50,24 @@ def test_a_heat_map_is_left_out_where_the_sample_has_changed():
     assert (
         encode_trace(ActivationRecord(0, np.ones(4, np.float32), seen.text), 1.0, layout)[0] != ""
     )
+
+
+def test_many_traces_are_drawn_as_each_alone():
+    rng = np.random.default_rng(0)
+    tiles = replace(
+        sample(2, grid=(2, 2)),
+        regions=(*sample(2, grid=(2, 2)).regions, Region(0, 1, 1, 0, 0, 9, 9)),
+    )
+    layouts = catalog(sample(0, grid=(2, 2)), sample(1, grid=(3, 3)), tiles)
+    traces, scales = [], []
+    for number, visual in ((0, 4), (1, 9), (2, 5), (0, 3), (7, 4), (1, 0)):
+        drawn = [rng.normal(size=n).astype(np.float32) for n in (visual, number)]
+        drawn[0][:1] = np.nan
+        traces.append(ActivationRecord(number, *drawn))
+        scales.append(1.5 * number - 1)
+    expected = [encode_trace(*one, layouts) for one in zip(traces, scales, strict=True)]
+    assert draw_traces(traces, scales, layouts) == expected
+    assert draw_traces([], [], layouts) == []
 
 
 def test_settings_bound_what_is_shown_of_a_neuron(made, tmp_path):
