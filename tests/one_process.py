@@ -119,7 +119,7 @@ def classify(captured: Path, layer: int, rule: Rule) -> pa.Table:
 
 
 def read_exemplars(captured: Path, layer: int) -> pa.Table:
-    """The `exemplars_spec` of one layer, whatever their number."""
+    """The `exemplars` of one layer, whatever their number."""
     path = captured / layer_file("exemplars", layer)
     top_n = pq.read_schema(path).field("peak").type.list_size
     return read_table(path, exemplars_spec(top_n))

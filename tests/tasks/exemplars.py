@@ -1,4 +1,4 @@
-"""Rows of `exemplars_spec` worked out the slow way, from all activations of every exemplar."""
+"""Rows of `exemplars` worked out the slow way, from all activations of every exemplar."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def source() -> Captions:
 @pytest.fixture(scope="module")
 def catalog(subject: Subject, source: Captions, tmp_path_factory) -> Catalog:
     folder = tmp_path_factory.mktemp("captions")
-    return describe(subject, source, folder, DescribeSettings(text="given")).catalog()
+    return describe(subject, source, folder, DescribeSettings(text_source="given")).catalog()
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_activations_beyond_float16_are_clipped(subject, chosen, catalog):
 def test_evidence_is_the_same_for_any_shards_and_neurons(subject, tmp_path):
     """From capture to the gathered file, whatever else is replayed with a neuron."""
     described = describe(
-        subject, Scenes(count=40, seed=8), tmp_path, DescribeSettings(text="given")
+        subject, Scenes(count=40, seed=8), tmp_path, DescribeSettings(text_source="given")
     )
     settings = CaptureSettings(top_n=8, shards=1)
     folder, everything = capture(subject, described, [1], settings, tmp_path), described.catalog()

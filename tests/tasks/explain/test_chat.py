@@ -97,7 +97,7 @@ def test_a_picture_is_as_large_as_it_was_asked_for(provider):
 
 def test_the_settings_reach_the_provider_and_none_leaves_it_to_it(provider):
     explain(provider, likes("text"))
-    explain(provider, likes("text"), temperature=None, seed=None, max_tokens=None)
+    explain(provider, likes("text"), temperature=None, request_seed=None, max_tokens=None)
     first, second = (request["body"] for request in provider.requests())
     assert (first["temperature"], first["seed"], first["max_completion_tokens"]) == (0.0, 0, 400)
     assert not {"temperature", "seed", "max_completion_tokens"} & set(second)
