@@ -2,9 +2,9 @@
 
     python -m bench.merge [--shards 8] [--layers 32] [--neurons 11008] [--top-n 50]
 
-Uses synthetic shards of LLaVA-1.5-7B's 352,256 neurons, layer by layer. One process reads all files
-of a layer and writes as many bytes as the merged layer has; another process merges the layer. The
-peak resident memory of both is reported. All layers use the same synthetic shards.
+Uses synthetic shards of LLaVA-1.5-7B's 352,256 neurons. Some processes merge the layers, each one
+layer at a time, as capture does; before, as many processes read all files of a layer and write as
+many bytes as the merged layer has. All layers use the same synthetic shards.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import argparse
 import json
 import resource
 import shutil
-import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -51,41 +51,29 @@ def main() -> None:
     parser.add_argument("--neurons", type=int, default=11_008)
     parser.add_argument("--top-n", type=int, default=50)
     parser.add_argument("--top-activations", type=int, default=8)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("bench/merge.json"))
     options = parser.parse_args()
-    seconds: dict[str, list[float]] = {"read_and_write": [], "merge": []}
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        _one_process() as plain,
-        _one_process() as merging,
-    ):
+    with tempfile.TemporaryDirectory() as scratch:
         shards = [
             _write_shard(Path(scratch) / f"shard-{number}", number, options)
             for number in range(options.shards)
         ]
         shard_bytes = sum(path.stat().st_size for shard in shards for path in shard.iterdir())
-        for layer in range(options.layers):
-            arguments = (shards, options.top_n, Path(scratch) / f"merged-{layer}")
-            seconds["read_and_write"].append(plain.submit(_read_and_write, *arguments).result())
-            seconds["merge"].append(merging.submit(_merge, *arguments).result())
-            shutil.rmtree(arguments[2])
-        memory = {
-            name: round(process.submit(_peak_gigabytes).result(), 2)
-            for name, process in (("read_and_write", plain), ("merge", merging))
-        }
-    ratio = sum(seconds["merge"]) / sum(seconds["read_and_write"])
+        plain, merge = (
+            _measure(work, shards, Path(scratch) / work.__name__, options)
+            for work in (_read_and_write, _merge)
+        )
     result = {
         "shards": options.shards,
         "neurons": options.layers * options.neurons,
         "top_n": options.top_n,
-        "seconds": {name: round(sum(values), 1) for name, values in seconds.items()},
-        "median_seconds_per_layer": {
-            name: round(statistics.median(values), 3) for name, values in seconds.items()
-        },
-        "time_merge_over_read_and_write": round(ratio, 3),
-        "target_seconds": SECONDS_TARGET,
+        "processes": options.processes,
         "shard_gb": round(options.layers * shard_bytes / len(shards) / 1e9, 2),
-        "resident_gb": memory,
+        "seconds": {"read_and_write": plain.seconds, "merge": merge.seconds},
+        "target_seconds": SECONDS_TARGET,
+        "cpu_seconds": {"read_and_write": plain.cpu_seconds, "merge": merge.cpu_seconds},
+        "resident_gb_per_process": {"read_and_write": plain.gb, "merge": merge.gb},
         "target_resident_gb": MEMORY_TARGET_GB,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -93,32 +81,68 @@ def main() -> None:
     print(json.dumps(result, indent=2))
 
 
-def _one_process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+@dataclass(frozen=True)
+class _Measured:
+    """seconds, cpu_seconds: of all layers. gb: largest peak of resident memory of a process."""
+
+    seconds: float
+    cpu_seconds: float
+    gb: float
+
+
+def _measure(
+    work: Callable[[Sequence[Path], int, Path], None],
+    shards: Sequence[Path],
+    folder: Path,
+    options: argparse.Namespace,
+) -> _Measured:
+    """Do `work` for every layer, in processes that each take the next layer."""
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_nothing, range(options.processes)))  # Imports are not measured.
+        start = time.perf_counter()
+        tasks = [
+            pool.submit(_timed, work, shards, options.top_n, folder / str(layer))
+            for layer in range(options.layers)
+        ]
+        done = [task.result() for task in tasks]
+        seconds = time.perf_counter() - start
+    return _Measured(
+        round(seconds, 1), round(sum(cpu for cpu, _ in done), 1), max(gb for _, gb in done)
+    )
+
+
+def _nothing(number: int) -> None:
+    time.sleep(0.5)  # So that every process gets one.
+
+
+def _timed(
+    work: Callable[[Sequence[Path], int, Path], None],
+    shards: Sequence[Path],
+    top_n: int,
+    folder: Path,
+) -> tuple[float, float]:
+    """Return the CPU seconds of `work`, and the process's peak memory in GB so far."""
+    start = time.process_time()
+    work(shards, top_n, folder)
+    cpu = time.process_time() - start
+    shutil.rmtree(folder)
+    return cpu, round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
 def _specs(top_n: int) -> list[TableSpec]:
     return [exemplars_spec(top_n), HISTOGRAMS, MOMENTS]
 
 
-def _read_and_write(shards: Sequence[Path], top_n: int, folder: Path) -> float:
-    """Read all files of the layer, and write as many bytes as a merge does; return the seconds."""
-    start = time.perf_counter()
+def _read_and_write(shards: Sequence[Path], top_n: int, folder: Path) -> None:
+    """Read all files of the layer, and write as many bytes as a merge does."""
     for spec in _specs(top_n):
         for shard in shards:
             table = read_table(shard / layer_file(in_shard(spec), _LAYER), spec)
         write_table(table, spec, folder / layer_file(spec.name, _LAYER))
-    return time.perf_counter() - start
 
 
-def _merge(shards: Sequence[Path], top_n: int, folder: Path) -> float:
-    start = time.perf_counter()
+def _merge(shards: Sequence[Path], top_n: int, folder: Path) -> None:
     merge_layer(shards, _LAYER, top_n, folder)
-    return time.perf_counter() - start
-
-
-def _peak_gigabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _write_shard(folder: Path, number: int, options: argparse.Namespace) -> Path:

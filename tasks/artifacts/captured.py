@@ -125,7 +125,7 @@ HISTOGRAMS = TableSpec(
 def in_shard(spec: TableSpec) -> TableSpec:
     """Return the spec of one of these tables in a shard, which the merge reads once: Arrow files
     with light compression, which are much faster to write and read than Parquet."""
-    return replace(spec, format="arrow", compression="lz4", batch_rows=4096)
+    return replace(spec, format="arrow", compression="lz4", batch_rows=2**16)
 
 
 def slot_values(exemplars: pa.Table, name: str) -> np.ndarray:

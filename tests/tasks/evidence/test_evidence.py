@@ -385,8 +385,7 @@ def test_exemplars_and_random_samples_are_taken_one_to_one_evenly_from_the_more(
 ):
     nothing = np.empty(0, np.float32)
     kinds = [
-        tuple(ActivationRecord(n, nothing, nothing) for n in range(k))
-        for k in (exemplars, random)
+        tuple(ActivationRecord(n, nothing, nothing) for n in range(k)) for k in (exemplars, random)
     ]
     drawn = balanced_samples(Evidence(LAYER, 3, "text", 1.0, *kinds))
     found = {

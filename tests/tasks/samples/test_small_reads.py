@@ -10,8 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from neuron_atlas.tasks.artifacts import CONCEPTS, DESCRIPTIONS, SAMPLES, read_table, write_table
-from neuron_atlas.tasks.artifacts import OldTableError
+from neuron_atlas.tasks.artifacts import (
+    CONCEPTS,
+    DESCRIPTIONS,
+    SAMPLES,
+    OldTableError,
+    read_table,
+    write_table,
+)
 from neuron_atlas.tasks.artifacts.samples import ROW_GROUP_OF_SAMPLES
 from neuron_atlas.tasks.samples.catalog import Catalog, open_catalog, open_layouts
 from tests.tasks.samples.counted_reads import counted_reads
