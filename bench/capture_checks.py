@@ -25,7 +25,7 @@ from neuron_atlas.tasks.subject.load import Subject
 
 BATCH_SIZES = (1, 8, 32)
 _COMPARED_SAMPLES = 64
-"""Samples of which the rows of several batch sizes are compared."""
+"""Samples whose rows are compared between batch sizes."""
 _GB = 1e9
 
 

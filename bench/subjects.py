@@ -139,8 +139,8 @@ def _llava(sizes: LlavaSizes, layers: int, dtype: torch.dtype, device: torch.dev
 
 
 def _with_scenes(subject: Subject, scenes: Scenes, text_tokens: tuple[int, int]) -> Subjects:
-    """Return the subject with scenes as its samples. text_tokens: range of the number of tokens in
-    a text, of which each has a random one; (0, 0) for the scenes' own texts."""
+    """Return the subject with scenes as its samples. text_tokens: range from which the number of
+    tokens of each text is drawn; (0, 0) for the scenes' own texts."""
     rng = np.random.default_rng(0)
     sentences = [record.text for record in islice(scenes.records(), 64)]
     samples: dict[int, Sample] = {}

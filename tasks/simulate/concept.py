@@ -45,12 +45,12 @@ class ConceptSimulator(Simulator):
         words = {text: _words(its.text) for text, its in terms.items()}
         sample_ids = list(dict.fromkeys(one.sample_id for one in requests))
         shown = _describe_images(catalog, sample_ids)
-        said = _find_words(catalog, sample_ids, {word for its in words.values() for word in its})
+        found = _find_words(catalog, sample_ids, {word for its in words.values() for word in its})
         named = [
             (
                 one.sample_id,
                 _named_in_image(shown[one.sample_id], terms[one.explanation].visual),
-                tuple(word for word in words[one.explanation] if word in said[one.sample_id]),
+                tuple(word for word in words[one.explanation] if word in found[one.sample_id]),
             )
             for one in requests
         ]
@@ -59,7 +59,7 @@ class ConceptSimulator(Simulator):
         predictions = {
             (sample_id, in_image, in_text): Prediction(
                 _predict_visual(catalog[sample_id], in_image, coverage[sample_id]),
-                _predict_text(catalog[sample_id], [said[sample_id][word] for word in in_text]),
+                _predict_text(catalog[sample_id], [found[sample_id][word] for word in in_text]),
                 estimator="presence",
             )
             for sample_id, in_image, in_text in distinct

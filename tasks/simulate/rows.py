@@ -72,12 +72,14 @@ def simulate_neurons(
     ]
     # Neurons share samples and claims (above all the empty one), so requests are deduplicated.
     places: dict[tuple[str, int], int] = {}
-    asked = [places.setdefault((text, real.sample_id), len(places)) for text, real in rows]
+    request_of_row = [places.setdefault((text, real.sample_id), len(places)) for text, real in rows]
     requests = [SimulationRequest(text, sample_id) for text, sample_id in places]
     predictions = simulator.simulate(requests, catalog, calls, capabilities)
     if len(predictions) != len(requests):
         raise ValueError(f"{len(predictions)} predictions for {len(requests)} requests")
-    outcomes, of_row = _check(predictions, np.array(asked, np.int64), [real for _, real in rows])
+    outcomes, of_row = _check(
+        predictions, np.array(request_of_row, np.int64), [real for _, real in rows]
+    )
     is_absent = np.array([block.absent is not None for block in blocks], dtype=bool)
     lengths = np.array([max(1, len(block.drawn)) for block in blocks], dtype=np.int64)
     outcome = np.empty(lengths.sum(), np.int64)
