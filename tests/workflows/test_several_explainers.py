@@ -118,7 +118,7 @@ def test_the_page_and_the_closing_lines_hold_them_side_by_side(runs):
     page = (report / "index.html").read_text(encoding="utf-8")
     article = page[page.index("<article") :]
     article = article[: article.index("</article>")]
-    assert article.count('class="account"') == 2
+    assert article.count('class="explanation"') == 2
     assert article.index("gpt4o, gpt-4o") < article.index(">dissect<")
     assert "% sure" in article
     lines = [line for line in runs.said.splitlines() if line.startswith("scores")]

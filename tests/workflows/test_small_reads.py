@@ -143,9 +143,10 @@ def _watch(patch: pytest.MonkeyPatch) -> tuple[list[Reads], Counter[str]]:
     def counted_read(
         path: Path, columns: Sequence[str], conditions: Sequence[Condition] = ()
     ) -> pa.Table:
-        is_by_sample.append(any(column == "sample_id" for column, _, _ in conditions))
-        table = read(path, columns, conditions)
         name = path.stem.split("-")[0]
+        has_ids = any(column == "sample_id" for column, _, _ in conditions)
+        is_by_sample.append(has_ids and name in _BY_SAMPLE)
+        table = read(path, columns, conditions)
         if is_by_sample.pop():
             reads[-1].chosen += len(table)
         elif name in _BY_SAMPLE:

@@ -186,7 +186,7 @@ def test_a_cluster_that_grows_is_waited_for_until_it_has_its_gpus(no_ray, monkey
     monkeypatch.setattr(connect, "_SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr(connect, "request_resources", lambda **given: asked.append(given))
     monkeypatch.setattr(connect.ray, "cluster_resources", lambda: {"GPU": next(gpus)})
-    with cluster(ClusterSettings(address="auto", gpus=2)):
+    with cluster(ClusterSettings(address="auto", autoscale_gpus=2)):
         assert next(gpus, None) is None
     assert asked == [{"bundles": [{"GPU": 1}, {"GPU": 1}]}]
     assert (

@@ -64,7 +64,11 @@ def complaints(*overrides: str) -> list[str]:
     [
         (["captur.layers=1"], "captur: no such setting", TOP),
         (["colour=red"], "colour: no such setting", TOP),
-        (["capture.layer=1"], "capture.layer: no such setting", "hook_point, layers, peak"),
+        (
+            ["capture.layer=1"],
+            "capture.layer: no such setting",
+            "hook_point, image_threads, layers",
+        ),
         (["data.path=x"], "data.path: no such setting", "count, max_bad_share, seed, size"),
         (["explain.neurons.number=3"], "explain.neurons.number: no such setting", "count, only"),
         (["capture.top_n.most=3"], "capture.top_n", "batch_size"),

@@ -144,7 +144,7 @@ def test_a_value_out_of_range_is_told_with_the_range(path, value, allowed):
         ("simulate=prompt_logprobs", "simulate.examples=3", "must be at most 2"),
         ("simulate=vllm", "simulate.servers.count=0", "must be at least 1"),
         ("simulate=vllm", "+simulate.servers.unhealthy_s=60", "no such setting; allowed here: "),
-        ("simulate=vllm", "simulate.base_urls=['gpu-1:80']", "is not a complete address"),
+        ("simulate=vllm", "simulate.base_urls=['gpu-1:80']", "'gpu-1:80' is not a complete"),
         ("explain=gpt4o-azure", "explain.client.azure.deployment=''", "must be given"),
     ],
 )

@@ -94,7 +94,7 @@ def test_types_are_logged_by_layer_and_how_they_agree_and_respond(logged):
     metrics = run.data.metrics
     assert 0 < metrics["rule_agreement/kappa"] < metrics["rule_agreement/agreement"] < 1
     for rule in ("paper", "tested"):
-        assert 0 < metrics[f"responses/{rule}/text/active_text_median"] < 1
+        assert 0 < metrics[f"responses/{rule}/text/positive_text_median"] < 1
         assert 0 <= metrics[f"same_concept/{rule}/multi-modal"] <= 1
 
 
