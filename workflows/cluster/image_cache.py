@@ -98,10 +98,9 @@ def _read(path: Path) -> Image.Image | None:
     try:
         with path.open("rb") as stream:
             size = _HEADER.unpack(stream.read(_HEADER.size))
-            pixels = stream.read()
-    except OSError:
+            return Image.frombytes("RGB", size, stream.read()) if min(size) > 0 else None
+    except (OSError, ValueError, struct.error):  # Absent, or cut short by a crash of the machine.
         return None
-    return Image.frombytes("RGB", size, pixels)
 
 
 def _own_folder() -> Path | None:

@@ -150,3 +150,17 @@ def test_a_folder_that_others_may_use_is_not_used(machine, mode):
 
     assert source.decoded == ["a.png", "a.png"]
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("stored", [b"", b"short", b"\0" * 40])
+def test_a_stored_image_that_was_cut_short_is_decoded_again(machine, stored):
+    cache, source = ImageCache("a dataset"), Counting(machine / "log")
+
+    def opened() -> bytes:
+        return cache.open("one", lambda: source.open_image("one").pixels).tobytes()
+
+    whole = opened()
+    (file,) = (path for path in machine.glob("neuron-atlas-images-*/*") if "lock" not in path.name)
+    file.write_bytes(stored)
+    assert opened() == opened() == whole
+    assert source.decoded == ["one", "one"]
