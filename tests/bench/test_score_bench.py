@@ -61,7 +61,7 @@ def test_it_writes_seconds_and_memory_beside_what_others_have_measured(tmp_path,
     scoring = written["scoring"]
     assert (scoring["neurons"], scoring["tokens"], scoring["rows"]["scores"]) == (3, 25, 9)
     assert scoring["seconds"]["all"] > 0
-    assert 0.05 < scoring["max_rss_gb"]["all"] < 3
+    assert scoring["max_rss_gb"]["all"] > 0.05
 
 
 def test_a_target_that_is_missed_is_told():
