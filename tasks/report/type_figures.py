@@ -79,7 +79,7 @@ def draw_visual_against_text(types: pa.Table, title: str) -> Figure:
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
     axes.set(xlim=(-edge, 1 + edge), ylim=(-edge, 1 + edge), xticks=ticks, yticks=ticks)
     axes.set_xlabel("share of exemplars that are visual")
-    axes.set_ylabel("share that are text, share_text")
+    axes.set_ylabel("share of exemplars that are text")
     for bare, limits in ((above, axes.get_xlim()), (right, axes.get_ylim())):
         bare.spines[["left", "bottom"]].set_visible(False)
         bare.set_xticks([])

@@ -163,17 +163,24 @@ def open_catalog(
 
 
 def open_texts(descriptions: Sequence[Path], sample_ids: Collection[int] | None = None) -> Catalog:
-    """Read no more of the usable samples than their text and its tokens.
+    """Read no more of the usable samples than their text, its tokens and their regions.
 
-    The samples have no regions, image or source. sample_ids: read only these; all by default.
+    The samples have no image or source. sample_ids: read only these; all by default.
     """
-    columns = ["sample_id", "text", "tokens", "status"]
+    columns = ["sample_id", "text", "tokens", "regions", "status"]
     described = read_table(descriptions, DESCRIPTIONS, columns, sample_ids=sample_ids)
     usable = described.filter(pc.is_in(described["status"], value_set=pa.array(USABLE)))
     return Catalog(
         {
             row["sample_id"]: Sample(
-                row["sample_id"], "", (), row["text"], tuple(row["tokens"]), (), 0, 0
+                row["sample_id"],
+                "",
+                (),
+                row["text"],
+                tuple(row["tokens"]),
+                read_regions(row["regions"]),
+                0,
+                0,
             )
             for row in usable.to_pylist()
         }

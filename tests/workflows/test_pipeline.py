@@ -77,6 +77,24 @@ def test_there_is_a_row_for_every_sample_and_every_neuron(atlas):
     assert set(counts.values()) <= {TOP_N, 2}
 
 
+def test_words_know_the_visual_tokens_of_their_sample_and_responses_how_concentrated_they_are(
+    atlas,
+):
+    keys = ["sample_id", "n_visual"]
+    described = dict(
+        zip(*(atlas.table("descriptions")[key].to_pylist() for key in keys), strict=True)
+    )
+    words = dict(zip(*(atlas.table("words")[key].to_pylist() for key in keys), strict=True))
+    assert words
+    assert words == {sample_id: described[sample_id] for sample_id in words}
+    assert set(words.values()) != {0}
+    responses = atlas.table("responses")
+    measured = responses.filter(pc.greater(responses["n_visual_exemplars"], 0))["concentration"]
+    assert len(measured) > 0
+    assert measured.null_count == 0
+    assert 0 <= pc.min(measured).as_py() <= pc.max(measured).as_py() <= 1
+
+
 def test_what_is_explained_is_simulated_and_scored(atlas):
     explained = atlas.table("explanations", ["type"])
     keys = ["layer", "neuron"]
