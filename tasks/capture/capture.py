@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,18 +14,16 @@ from neuron_atlas.tasks.capture.record import (
     empty_record,
     stored_dtype,
 )
-from neuron_atlas.tasks.models.out_of_memory import is_out_of_memory
 from neuron_atlas.tasks.subject.batch import forward_body
 from neuron_atlas.tasks.subject.batches import Batch, batches
 from neuron_atlas.tasks.subject.encode import EncodedSample
+from neuron_atlas.tasks.subject.fit_batch import fit_batch
 from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer, observing
 from neuron_atlas.tasks.subject.load import Subject
-from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
+from neuron_atlas.tasks.subject.settings import HookPoint
 
 Samples = Callable[[], Iterable[tuple[int, EncodedSample]]]
 """Returns an iterator over (sample_id, encoded sample); every call starts at the first sample."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,49 +56,19 @@ def capture(
     """
     records: dict[int, LayerRecord] = {}
 
-    def attempt(size: int) -> None:
+    def attempt(size: int, count: Callable[[int], None]) -> None:
         records.clear()
         records.update(_empty_records(subject, recording))
-        n_done = 0
+        _stream(subject, samples(), records, recording.hook_point, size, count)
 
-        def count(n_samples: int) -> None:
-            nonlocal n_done
-            n_done += n_samples
-            on_batch(n_samples)
-
-        try:
-            _stream(subject, samples(), records, recording.hook_point, size, count)
-        except BaseException:
-            on_batch(-n_done)
-            raise
-
-    _fit_batch(batch_size, attempt)
+    fit_batch(
+        batch_size,
+        attempt,
+        on_batch,
+        "capture",
+        "lower capture.top_n, or capture fewer layers at a time",
+    )
     return records
-
-
-def _fit_batch(batch_size: int, attempt: Callable[[int], None]) -> None:
-    """Call `attempt(batch_size)`; halve the batch size while memory runs out.
-
-    Memory runs out in the middle of a forward pass, when only some layers are recorded. Each
-    attempt therefore starts at the first sample. This costs little if the longest samples come
-    first.
-    """
-    while True:
-        try:
-            attempt(batch_size)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if batch_size == 1:
-                raise SubjectError(
-                    "out of memory with a batch of one sample; lower capture.top_n, or capture "
-                    "fewer layers at a time"
-                ) from error
-        else:
-            return
-        batch_size //= 2
-        _log.warning("out of memory: capture continues with batches of %d", batch_size)
-        torch.cuda.empty_cache()
 
 
 def _empty_records(subject: Subject, recording: RecordSpec) -> dict[int, LayerRecord]:

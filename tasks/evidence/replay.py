@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -11,12 +10,12 @@ import pyarrow as pa
 import torch
 
 from neuron_atlas.tasks.artifacts import EVIDENCE
-from neuron_atlas.tasks.models.out_of_memory import is_out_of_memory
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.subject.batch import forward_body
 from neuron_atlas.tasks.subject.batches import Batch, batches
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL, EncodedSample
 from neuron_atlas.tasks.subject.encoded import encoded_samples
+from neuron_atlas.tasks.subject.fit_batch import fit_batch
 from neuron_atlas.tasks.subject.hook_points import observing
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
@@ -27,8 +26,6 @@ ORDER = ("layer", "purpose", "neuron", "stratum", "rank", "sample_id")
 
 _FLOAT16_MAX = torch.finfo(torch.float16).max
 """Activations beyond the float16 range are clipped to this; infinity would spoil every sum."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,9 +63,8 @@ def replay(
 
     Each sample runs through the subject once, up to the highest layer that is wanted. The traces do
     not depend on the batch size or on the other rows. threads: that open images in the background;
-    None for a few with a GPU. on_batch: called with the number of samples of each batch; if memory
-    runs out, with the negative total before the samples run again in smaller batches. Raises
-    SubjectError and SampleError.
+    None for a few with a GPU. on_batch: called with the number of samples of each batch; if the
+    pass fails, with the negative total. Raises SubjectError and SampleError.
     """
     chosen = chosen.sort_by([(name, "ascending") for name in ORDER])
     if not len(chosen):
@@ -82,7 +78,14 @@ def replay(
         _record(subject, _checked(samples, catalog), by_layer, traces, hook_point, size, count)
 
     with truncated(subject, max(by_layer)):
-        _fit_batch(batch_size, attempt, on_batch)
+        fit_batch(
+            batch_size,
+            attempt,
+            on_batch,
+            "evidence",
+            "explain fewer neurons at a time (explain.neurons.count), or use a device with more "
+            "memory",
+        )
     columns = {name: chosen[name] for name in chosen.schema.names}
     for name, role in (("visual", VISUAL), ("text", TEXT)):
         columns[name] = pa.LargeListArray.from_arrays(
@@ -184,32 +187,3 @@ def _checked(
                 "described: its image has changed. Restore the image, or use another folder in out="
             )
         yield sample_id, encoded
-
-
-def _fit_batch(
-    batch_size: int,
-    attempt: Callable[[int, Callable[[int], None]], None],
-    on_batch: Callable[[int], None],
-) -> None:
-    """Call `attempt(batch_size, count)`; halve the batch size while memory runs out."""
-    while True:
-        done: list[int] = []
-
-        def count(n_samples: int, done: list[int] = done) -> None:
-            done.append(n_samples)
-            on_batch(n_samples)
-
-        try:
-            return attempt(batch_size, count)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            on_batch(-sum(done))
-            if batch_size == 1:
-                raise SubjectError(
-                    "out of memory with a batch of one sample; explain fewer neurons at a time "
-                    "(explain.neurons.count), or use a device with more memory"
-                ) from error
-        batch_size //= 2
-        _log.warning("out of memory: evidence continues with batches of %d", batch_size)
-        torch.cuda.empty_cache()
