@@ -22,8 +22,9 @@ _LARGE = 1e9
 
 _LEAST_SHARDS = 4
 """A small dataset still has two shards for each of two actors..."""
-_LEAST_SAMPLES = 50
-"""...of at least this many samples, since every shard writes a record of every neuron."""
+_SAMPLES_PER_EXEMPLAR = 4
+"""...of at least this many samples for each of a neuron's exemplars: every shard writes its own top
+N, so shards of fewer samples would write nearly all they see."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def plan_shards(
     visual, text = usable["n_visual"].to_pylist(), usable["n_text"].to_pylist()
     count = min(
         len(sample_ids),
-        settings.shards or _shard_count(len(sample_ids), sum(visual) + sum(text), parameters),
+        settings.shards
+        or _shard_count(len(sample_ids), sum(visual) + sum(text), parameters, settings.top_n),
     )
     edges = [len(sample_ids) * shard // count for shard in range(count + 1)]
     return [
@@ -82,7 +84,7 @@ def plan_shards(
     ]
 
 
-def _shard_count(n_samples: int, tokens: int, parameters: int) -> int:
+def _shard_count(n_samples: int, tokens: int, parameters: int, top_n: int) -> int:
     work_per_shard = _WORK_ON_GPU if parameters >= _LARGE else _WORK_ON_CPU
     by_work = ceil(tokens * parameters / work_per_shard)
-    return max(1, by_work, min(_LEAST_SHARDS, n_samples // _LEAST_SAMPLES))
+    return max(1, by_work, min(_LEAST_SHARDS, n_samples // (_SAMPLES_PER_EXEMPLAR * top_n)))

@@ -39,10 +39,14 @@ def test_there_are_never_more_shards_than_samples():
 
 
 @pytest.mark.parametrize(
-    ("samples", "shards"), [(1, 1), (99, 1), (100, 2), (200, 4), (400, 4), (30_000, 4)]
+    ("samples", "shards"), [(1, 1), (399, 1), (400, 2), (800, 4), (1_000, 4), (30_000, 4)]
 )
 def test_a_small_dataset_has_two_shards_for_each_of_two_actors(samples, shards):
     assert len(plans(samples)) == shards
+
+
+def test_with_fewer_exemplars_a_shard_may_have_fewer_samples():
+    assert len(plans(400, top_n=12)) == 4
 
 
 @pytest.mark.parametrize(
