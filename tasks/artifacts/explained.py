@@ -33,6 +33,12 @@ EXPLANATIONS = TableSpec(
             *OUTCOME,
             column("model", pa.string(), "model that answered; empty if none"),
             column("prompt_hash", pa.string(), "hash of the prompt template; empty if none"),
+            column(
+                "omitted",
+                pa.string(),
+                "request fields left out because the model's server refuses them, such as "
+                "response_format; empty if none",
+            ),
             column("exemplar_ids", pa.list_(pa.int32()), "sample_ids that the explainer saw"),
             column("calibration_ids", pa.list_(pa.int32()), "sample_ids held out for calibration"),
             column("scorer_ids", pa.list_(pa.int32()), "sample_ids held out for the scorer"),

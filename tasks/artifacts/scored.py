@@ -67,6 +67,12 @@ SIMULATIONS = TableSpec(
                 "simulator gives none",
             ),
             column("estimator", pa.string(), "method of reading predictions from the simulator"),
+            column(
+                "omitted",
+                pa.string(),
+                "request fields left out because the model's server refuses them, such as "
+                "response_format; empty if none",
+            ),
             *OUTCOME,
         ]
     ),

@@ -35,6 +35,7 @@ from neuron_atlas.tasks.models.client import (
 from neuron_atlas.tasks.models.dialogue import Dialogue, DialogueResult
 from neuron_atlas.tasks.models.prices import Price, check_price, total_cost
 from neuron_atlas.tasks.models.request import Request
+from neuron_atlas.tasks.models.tokens import answer_limit
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import UnopenableError
 from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
@@ -47,10 +48,10 @@ class Chat(Explainer):
     exemplars, lower_share, contrasts: see `choose_examples`. render: how activations are drawn over
     a picture (`tasks.explain.draw`). image_size: largest width and height (px) of a drawn picture;
     at detail "low" the model sees 512 px, at "high" 512 px make one tile. detail: low, high or
-    auto; it sets the price of a picture. max_tokens: limit on the answer. temperature,
-    request_seed, max_tokens: None uses the provider's default. structured: request the answer by
-    JSON schema, unless the provider has none. prices: by model name; a model without a price is
-    refused.
+    auto; it sets the price of a picture. max_tokens: limit on the answer; a model that may reason
+    gets 4,000 more for its reasoning. temperature, request_seed, max_tokens: None uses the
+    provider's default. structured: request the answer by JSON schema, unless the provider has none.
+    prices: by model name; a model without a price is refused.
     """
 
     name: str = "gpt4o"
@@ -71,6 +72,13 @@ class Chat(Explainer):
     def prompt_hash(self) -> str:
         """See `Explainer`."""
         return prompt_hash(self.render, self.contrasts > 0)
+
+    @property
+    def answer_limit(self) -> int | None:
+        """Limit on the tokens of an answer with its reasoning; None for the provider's default."""
+        if self.max_tokens is None:
+            return None
+        return answer_limit(self.client.model, self.max_tokens)
 
     def check(self) -> None:
         """See `Explainer`. Raises ProviderError if the model's price or the API key is missing."""
@@ -134,7 +142,7 @@ class _ExplainCalls:
         parameters = {
             "temperature": settings.temperature,
             "seed": settings.request_seed,
-            "max_completion_tokens": settings.max_tokens,
+            "max_completion_tokens": settings.answer_limit,
         }
         outcome = await self._dialogue.ask(
             Request(messages, parameters, ANSWER_FORMAT),
@@ -165,4 +173,5 @@ class _ExplainCalls:
             cost=total_cost(self._settings.prices, model, answers),
             seconds=sum(answer.seconds for answer in answers),
             exemplar_ids=exemplar_ids,
+            omitted=answers[-1].omitted,
         )

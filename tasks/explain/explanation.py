@@ -20,6 +20,7 @@ class Explanation:
 
     evidence_for, evidence_against: for and against the explanation, in the explainer's words.
     confidence: 0 to 1; None if the explainer gives none. exemplar_ids: the samples it saw.
+    omitted: request fields that its model's server refuses.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Explanation:
     cost: float | None = 0.0
     seconds: float = 0.0
     exemplar_ids: tuple[int, ...] = ()
+    omitted: str = ""
 
 
 class Explainer(Protocol):

@@ -14,14 +14,19 @@ from typing import Any, get_args
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.explain.confidence import read_confidence
 from neuron_atlas.tasks.explain.draw import Render
 from neuron_atlas.tasks.models.content import data_url, image_part, printable, text_part
 from neuron_atlas.tasks.models.dialogue import MalformedAnswerError
-from neuron_atlas.tasks.models.json_answer import find_objects
+from neuron_atlas.tasks.models.json_answer import choose_last, find_objects
+from neuron_atlas.tasks.models.reasoning import answer_part
 
 LAYOUT = 2
 """Version of how samples are drawn and laid out; part of `prompt_hash`."""
 
+_LONGEST_EXPLANATION = 2000
+_LONGEST_EVIDENCE = 2000
+"""Characters. A longer answer was not what was asked for."""
 _RENDERS = get_args(Render)
 _PROMPTS = {
     name: files("neuron_atlas.tasks.explain")
@@ -136,55 +141,47 @@ def retry_message(error: str) -> str:
 
 def read_answer(text: str) -> ParsedAnswer:
     """Parse a model's answer: JSON, alone, in a fence or within prose, or lines such as
-    `Explanation: ...`.
+    `Explanation: ...`. Of several objects the last one counts. Reasoning is not read.
 
-    Raises MalformedAnswerError if the explanation is missing or the confidence is not a number from
-    0 to 1.
+    Raises MalformedAnswerError if the explanation is missing or too long, or if the confidence is
+    not clear.
     """
-    fields = _json_object(text)
-    if fields is None and "{" not in text:
+    start, end = answer_part(text)
+    chosen = choose_last(
+        find_objects(text, part=(start, end)), lambda one: _has_explanation(one.value)
+    )
+    fields = None if chosen is None else chosen.value
+    if fields is None and "{" not in text[start:end]:
         fields = {
             _FIELD_BY_LABEL[found[1].lower()]: found[2].strip("* ")
-            for found in _LINE.finditer(text)
+            for found in _LINE.finditer(text[start:end])
         }
     if not fields:
         raise MalformedAnswerError("it holds no JSON object")
     explanation = fields.get("explanation")
-    if not isinstance(explanation, str) or not printable(explanation):
+    if not _has_explanation(fields) or not _to_text(explanation):
         raise MalformedAnswerError('the field "explanation" is missing or holds no sentence')
+    if len(_to_text(explanation)) > _LONGEST_EXPLANATION:
+        raise MalformedAnswerError(
+            f'the field "explanation" has {len(_to_text(explanation)):,} characters instead of one '
+            "sentence"
+        )
     return ParsedAnswer(
-        explanation=printable(explanation),
-        evidence_for=_to_text(fields.get("evidence_for")),
-        evidence_against=_to_text(fields.get("evidence_against")),
-        confidence=_confidence(fields.get("confidence")),
+        explanation=_to_text(explanation),
+        evidence_for=_to_text(fields.get("evidence_for"))[:_LONGEST_EVIDENCE],
+        evidence_against=_to_text(fields.get("evidence_against"))[:_LONGEST_EVIDENCE],
+        confidence=read_confidence(fields.get("confidence")),
     )
 
 
-def _json_object(text: str) -> dict[str, Any] | None:
-    """Return the first object in the text with an explanation, else the first object."""
-    objects = [found.value for found in find_objects(text)]
-    return next((found for found in objects if "explanation" in found), None) or next(
-        iter(objects), None
-    )
+def _has_explanation(fields: dict[str, Any]) -> bool:
+    """Return whether an object has an explanation: text, or a list of texts."""
+    explanation = fields.get("explanation")
+    parts = explanation if isinstance(explanation, list) else [explanation]
+    return bool(parts) and all(isinstance(part, str) for part in parts)
 
 
 def _to_text(value: Any) -> str:
     """Return a field as text. It should be a string, but may be a list of strings or missing."""
     parts = value if isinstance(value, list) else [value]
-    return "; ".join(printable(str(part)) for part in parts if part)
-
-
-def _confidence(value: Any) -> float | None:
-    """Return the confidence; it may be written as text or in percent. Raises
-    MalformedAnswerError."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        number, is_percent = value.strip().removesuffix("%"), value.strip().endswith("%")
-        try:
-            value = float(number) / (100 if is_percent else 1)
-        except ValueError:
-            value = None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise MalformedAnswerError('the field "confidence" is not a number from 0 to 1')
-    return float(value)
+    return "; ".join(filter(None, (printable(str(part)) for part in parts if part)))

@@ -25,11 +25,13 @@ from neuron_atlas.tasks.models.account.batches import (
     store_batch_id,
 )
 from neuron_atlas.tasks.models.account.ledger import Ledger
-from neuron_atlas.tasks.models.account.messages import CallResult
+from neuron_atlas.tasks.models.account.messages import CallResult, FeatureReport
 from neuron_atlas.tasks.models.answer import Answer, to_json
 from neuron_atlas.tasks.models.batch_lines import parse_line, read_line, redact
 from neuron_atlas.tasks.models.batch_provider import TRIES, BatchProvider, TransientError
+from neuron_atlas.tasks.models.call_notices import notice_of
 from neuron_atlas.tasks.models.failures import Failure, ProviderError, ProviderStoppedError
+from neuron_atlas.tasks.models.negotiation import ALL_FEATURES, ServerFeatures, named_feature
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.request_file import FiledRequest, read_request_files
 from neuron_atlas.tasks.models.send import open_client
@@ -172,6 +174,7 @@ class BatchSender:
                 unusable = unusable or outcome
                 results[hashed] = CallResult(call.call, "unusable")
             elif isinstance(outcome, Answer):
+                notice, after = notice_of(outcome, self._settings.model, self._group)
                 results[hashed] = CallResult(
                     call.call,
                     outcome.status,
@@ -179,9 +182,13 @@ class BatchSender:
                     usd=outcome.usd,
                     tokens_in=outcome.tokens_in,
                     tokens_out=outcome.tokens_out,
+                    notice=notice,
+                    notice_after=after,
                 )
             else:
-                results[hashed] = CallResult(call.call, outcome.kind)
+                results[hashed] = CallResult(
+                    call.call, outcome.kind, maybe_billed=outcome.billed and outcome.number is None
+                )
                 if not outcome.transient:
                     final[hashed] = outcome
         if status != "completed" and "" not in torn:
@@ -189,6 +196,7 @@ class BatchSender:
             for hashed in batch.calls.keys() - results.keys() - torn:
                 results[hashed] = CallResult(batch.calls[hashed].call, f"failed/{status}")
         with self._ledger.transaction() as ledger:
+            final = self._without_refused_features(ledger, final)
             for result in results.values():
                 ledger.settle(result)
             end_batch(ledger, batch.name)
@@ -199,6 +207,23 @@ class BatchSender:
                 answer = Answer(failure.status, reason=failure.reason, attempts=tried)
                 ledger.set_final(hashed, to_json(answer))
         return unusable
+
+    def _without_refused_features(
+        self, ledger: Ledger, final: Mapping[str, Failure]
+    ) -> dict[str, Failure]:
+        """Store which features the server refuses; return the failures that are about none. The
+        other requests are written again without the features."""
+        about_none = {}
+        known = ledger.update_features(FeatureReport(self._provider_account, ServerFeatures()))
+        open_features = ALL_FEATURES - known.refused - known.works
+        for hashed, failure in final.items():
+            name = named_feature(failure, open_features)
+            if name is None:
+                about_none[hashed] = failure
+            else:
+                found = ServerFeatures(refused=frozenset({name}))
+                ledger.update_features(FeatureReport(self._provider_account, found))
+        return about_none
 
     def _given_up(self, batch: OpenBatch) -> dict[str, Failure]:
         """Return a failure for each request that max_attempts batches left unanswered."""

@@ -9,12 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from neuron_atlas.tasks.models.account.batches import BatchedCall
-from neuron_atlas.tasks.models.answer import Answer, one_line, read_message
-from neuron_atlas.tasks.models.failures import Failure, ProviderError, from_reply
+from neuron_atlas.tasks.models.answer import Answer, parse_reply, read_message
+from neuron_atlas.tasks.models.clean_text import mask_key, one_line
+from neuron_atlas.tasks.models.error_message import has_error
+from neuron_atlas.tasks.models.failures import FINAL_STATUSES, Failure, ProviderError, from_reply
 from neuron_atlas.tasks.models.logprobs import EXTRACT_NUMBERS
 from neuron_atlas.tasks.models.prices import Price, cost, price_of
 from neuron_atlas.tasks.models.request_file import FiledRequest
 from neuron_atlas.tasks.models.settings import ClientSettings
+from neuron_atlas.tasks.models.usage import is_absurd
 
 _KNOWN_AS = re.compile(rb'"custom_id"\s*:\s*"([0-9a-f]{64})"')
 
@@ -36,7 +39,7 @@ def parse_line(line: bytes) -> tuple[str, Mapping[str, Any] | None]:
     Returns the request hash, "" if it cannot be found, and the fields, None if the line is damaged.
     """
     try:
-        fields = json.loads(line)
+        fields = parse_reply(line.decode())
         return str(fields["custom_id"]), fields
     except (ValueError, LookupError, TypeError):
         found = _KNOWN_AS.search(line)
@@ -62,31 +65,29 @@ def read_line(
         reason = redact(f"batch {code}: {error.get('message', '')}", key)
         return Failure("timed_out" if code == "batch_expired" else "failed", reason, True)
     body = response.get("body")
-    if response.get("status_code") != 200:
-        rejection = body.get("error") if isinstance(body, Mapping) else None
+    number = None if response.get("status_code") == 200 else int(response.get("status_code") or 500)
+    if number is not None or has_error(body):
         outcome = from_reply(
-            int(response.get("status_code") or 500),
-            rejection if isinstance(rejection, Mapping) else {},
-            settings.model,
-            settings.api_key_env,
-            group,
+            number, {} if body is None else body, settings.model, settings.api_key_env, group, key
         )
         if isinstance(outcome, ProviderError):
             return outcome
         outcome = replace(outcome, reason=redact(outcome.reason, key))
-        if outcome.status == "filtered":
-            return Answer("filtered", reason=outcome.reason, attempts=1)
+        if outcome.status in FINAL_STATUSES:
+            return Answer(outcome.status, reason=outcome.reason, attempts=1)
         return outcome
     answer = read_message(body, EXTRACT_NUMBERS)
     if isinstance(answer, Failure):
-        return answer
+        return replace(answer, reason=redact(answer.reason, key))
     price = price_of(prices, settings.model)
     usd = cost(prices, settings.model, answer.tokens_in, answer.tokens_out)
     if usd is not None and price is not None:
-        usd = usd * price.batch if answer.tokens_in else call.usd
+        usd *= price.batch
+        if not answer.tokens_in or is_absurd(usd, call.usd):
+            usd = call.usd
     return replace(answer, usd=usd, attempts=1)
 
 
 def redact(text: str, key: str) -> str:
     """Return a provider's message on one line with the key masked: some gateways repeat it."""
-    return one_line(text.replace(key, "***"))
+    return one_line(mask_key(text, key))

@@ -104,7 +104,7 @@ class BatchProvider:
         try:
             return await call
         except openai.APIStatusError as error:
-            read = from_status(error, settings.model, settings.api_key_env, self._group)
+            read = from_status(error, settings.model, settings.api_key_env, self._group, self._key)
             if isinstance(read, ProviderError):
                 # Credit may run out after days of a run; the configuration is right then.
                 codes = (error.code, error.type)

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import ExitStack, asynccontextmanager, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
@@ -23,16 +23,19 @@ from neuron_atlas.tasks.models.account.messages import (
 )
 from neuron_atlas.tasks.models.account.session import AccountSession
 from neuron_atlas.tasks.models.answer import Answer, from_json, to_json
+from neuron_atlas.tasks.models.call_notices import notice_of
 from neuron_atlas.tasks.models.call_options import CallOptions
-from neuron_atlas.tasks.models.failures import ProviderError
+from neuron_atlas.tasks.models.called_model import CalledModel
+from neuron_atlas.tasks.models.failures import Failure, ProviderError
+from neuron_atlas.tasks.models.feature_trial import FeatureNegotiation, FeatureTrial
 from neuron_atlas.tasks.models.parallel import in_parallel
-from neuron_atlas.tasks.models.prices import Price, cost
-from neuron_atlas.tasks.models.request import Request, request_hash
+from neuron_atlas.tasks.models.prices import Price
+from neuron_atlas.tasks.models.request import Request
 from neuron_atlas.tasks.models.request_file import RequestWriter
 from neuron_atlas.tasks.models.send import PreparedRequest, Sender, SendResult, open_client
 from neuron_atlas.tasks.models.servers import FixedServers
 from neuron_atlas.tasks.models.settings import ClientSettings, read_key
-from neuron_atlas.tasks.models.tokens import load_encoding, token_bound
+from neuron_atlas.tasks.models.tokens import load_encoding
 
 __all__ = [
     "Answer",
@@ -51,63 +54,61 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ENCODING_WAIT_S = 15.0
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A model with its prices. group: see `CallOptions`."""
-
-    settings: ClientSettings
-    prices: Mapping[str, Price]
-    group: str
-
-    async def stored_or_prepared(
-        self, request: Request, session: AccountSession
-    ) -> Answer | PreparedRequest:
-        """Return the stored answer to a request; without one, return the request to send."""
-        body = request.body(self.settings.model)
-        hashed = request_hash(body, self.settings.provider_name)
-        stored = await session.look_up(hashed)
-        if stored is not None:
-            return self.check_answer(from_json(stored))
-        bound = token_bound(body, self.settings)
-        return PreparedRequest(hashed, body, bound, request.affinity, request.extract)
-
-    def usd(self, tokens_in: int, tokens_out: int) -> float | None:
-        """Return the price of a call in USD; None if the model has no price."""
-        return cost(self.prices, self.settings.model, tokens_in, tokens_out)
-
-    def max_usd(self, prepared: PreparedRequest) -> float:
-        """Return the most that a request can cost in USD; 0 if the model has no price."""
-        return self.usd(prepared.bound.tokens_in, prepared.bound.tokens_out) or 0.0
-
-    def check_answer(self, answer: Answer) -> Answer:
-        """Return the answer, marked as failed if the configured model did not give it."""
-        if self.settings.is_served_by(answer.model):
-            return answer
-        reason = (
-            f"answered by the model {answer.model!r} instead of {self.settings.model!r}; if that "
-            f"is another name of it, set {self.group}.client.reply_model_prefix"
-        )
-        return replace(answer, status="failed", text="", reason=reason)
+_NOT_SERVED = ("budget", "rate_limited", "timed_out", "failed", "malformed", "pending")
+"""Statuses that do not show that the server took all features of a request."""
 
 
 class Connection:
     """An open connection to one model; see `connect`."""
 
-    def __init__(self, model: _Model, session: AccountSession, sender: Sender) -> None:
+    def __init__(self, model: CalledModel, session: AccountSession, sender: Sender) -> None:
         self._model, self._session, self._sender = model, session, sender
+        self._features = FeatureNegotiation(model.settings.qualified_model, session)
         self._under_way: set[asyncio.Task[Any]] = set()
 
     async def ask(self, request: Request) -> Answer:
         """Return the stored answer to this request or, where there is none, ask the model.
 
-        Retries transient failures. Only answers are stored, not failures. Raises ProviderError if
-        no call can succeed.
+        Retries transient failures. A request whose server refuses an optional feature is sent again
+        without it. Only answers are stored, not failures. Raises ProviderError if no call can
+        succeed.
         """
-        prepared = await self._model.stored_or_prepared(request, self._session)
-        if isinstance(prepared, Answer):
-            return prepared
+        body = request.body(self._model.settings.model)
+        # Looked up with all features: an answer may be older than their refusal.
+        stored, _ = await asyncio.gather(
+            self._model.stored(body, self._session), self._features.load()
+        )
+        if stored is not None:
+            return stored
+        async with self._features.turn(body):
+            return await self._ask_fitted(request, body)
+
+    async def _ask_fitted(self, request: Request, body: Mapping[str, Any]) -> Answer:
+        """Ask with the features that the server takes; leave out one after another that it
+        refuses."""
+        trial = self._features.begin(body, request.required)
+        attempts, seconds = 0, 0.0
+        while True:
+            fitted = trial.body
+            answer, failure = None, None
+            if trial.omitted:
+                answer = await self._model.stored(fitted, self._session)
+            if answer is None:
+                prepared = self._model.prepared(request, fitted)
+                answer, failure = await self._attempts(prepared, trial)
+            attempts, seconds = attempts + answer.attempts, seconds + answer.seconds
+            if failure is not None and trial.leave_out(failure):
+                continue
+            if answer.status not in _NOT_SERVED:
+                await self._features.learn(trial)
+            if trial.n_refused and not answer.replayed:
+                answer = replace(answer, attempts=attempts, seconds=seconds)
+            return replace(answer, omitted=", ".join(sorted(trial.omitted)))
+
+    async def _attempts(
+        self, prepared: PreparedRequest, trial: FeatureTrial
+    ) -> tuple[Answer, Failure | None]:
+        """Send a request until it is answered, or fails for good; then also return the failure."""
         want = LeaseRequest(
             prepared.request_hash,
             self._model.settings.model,
@@ -120,26 +121,28 @@ class Connection:
             await self._sender.ready()
             lease = await self._session.lease(want)
             if isinstance(lease, StoredAnswer):
-                return self._model.check_answer(from_json(lease.answer))
+                return self._model.check_answer(from_json(lease.answer)), None
             if not isinstance(lease, Permit):
                 if lease.kind == "stopped":
                     raise ProviderError(lease.reason)
-                return Answer("budget", reason=lease.reason, attempts=attempt)
+                return Answer("budget", reason=lease.reason, attempts=attempt), None
             attempt += 1
-            outcome = await self._uncancelled(self._attempt(prepared, lease, attempt, begun))
+            outcome, wait_s = await self._uncancelled(
+                self._attempt(prepared, lease, attempt, begun, trial)
+            )
             if isinstance(outcome, Answer):
-                return self._model.check_answer(outcome)
+                return self._model.check_answer(outcome), None
             if isinstance(outcome, ProviderError):
                 raise outcome
             if outcome.not_counted:
                 attempt -= 1
                 continue
-            wait_s = self._sender.wait_s(outcome, prepared.request_hash, attempt)
             if wait_s is None:
                 seconds = time.monotonic() - begun
-                return Answer(
+                answer = Answer(
                     outcome.status, reason=outcome.reason, attempts=attempt, seconds=seconds
                 )
+                return answer, outcome
             await asyncio.sleep(wait_s)
 
     async def drain(self) -> None:
@@ -155,16 +158,24 @@ class Connection:
         return await asyncio.shield(task)
 
     async def _attempt(
-        self, prepared: PreparedRequest, permit: Permit, attempt: int, begun: float
-    ) -> SendResult:
-        """Send a request once, and settle the call."""
+        self,
+        prepared: PreparedRequest,
+        permit: Permit,
+        attempt: int,
+        begun: float,
+        trial: FeatureTrial,
+    ) -> tuple[SendResult, float | None]:
+        """Send a request once, and settle the call. Also returns the wait before the next attempt
+        (s), None if there is none."""
         sent_at = time.monotonic()
         outcome, usage = await self._sender.send(prepared)
+        wait_s = None
         result = CallResult(permit.call, "", prepared.request_hash, usage=usage)
         if isinstance(outcome, Answer):
             now = time.monotonic()
             usd = self._model.usd(outcome.tokens_in, outcome.tokens_out)
             outcome = replace(outcome, attempts=attempt, seconds=now - begun, usd=usd)
+            notice, after = notice_of(outcome, self._model.settings.model, self._model.group)
             result = replace(
                 result,
                 status=outcome.status,
@@ -173,26 +184,47 @@ class Connection:
                 tokens_in=outcome.tokens_in,
                 tokens_out=outcome.tokens_out,
                 seconds=now - sent_at,
+                notice=notice,
+                notice_after=after,
             )
         elif isinstance(outcome, ProviderError):
             result = replace(result, status="unusable", stop=str(outcome))
         else:
-            result = replace(result, status=outcome.kind, maybe_billed=outcome.billed)
+            if not trial.is_refused(outcome):
+                wait_s = self._sender.wait_s(outcome, prepared.request_hash, attempt)
+            result = replace(
+                result,
+                status=outcome.kind,
+                maybe_billed=outcome.billed,
+                wait_s=max(wait_s or 0.0, usage.pause_s or 0.0),
+                wait_reason=outcome.reason,
+            )
         await self._session.settle(result)
-        return outcome
+        return outcome, wait_s
 
 
 class Collection:
     """A connection that sends nothing: it writes unanswered requests to a file."""
 
-    def __init__(self, model: _Model, session: AccountSession, writer: RequestWriter) -> None:
+    def __init__(self, model: CalledModel, session: AccountSession, writer: RequestWriter) -> None:
         self._model, self._session, self._writer = model, session, writer
+        self._features = FeatureNegotiation(model.settings.qualified_model, session)
 
     async def ask(self, request: Request) -> Answer:
         """Return the stored answer to this request; without one, write it and return pending."""
-        prepared = await self._model.stored_or_prepared(request, self._session)
-        if isinstance(prepared, Answer):
-            return prepared
+        body = request.body(self._model.settings.model)
+        stored, _ = await asyncio.gather(
+            self._model.stored(body, self._session), self._features.load()
+        )
+        if stored is not None:
+            return stored
+        trial = self._features.begin(body, request.required)
+        omitted = ", ".join(sorted(trial.omitted))
+        if omitted:
+            stored = await self._model.stored(trial.body, self._session)
+            if stored is not None:
+                return replace(stored, omitted=omitted)
+        prepared = self._model.prepared(request, trial.body)
         return self._writer.add(
             prepared.request_hash, prepared.body, prepared.bound, self._model.max_usd(prepared)
         )
@@ -210,7 +242,7 @@ async def connect(
     anything is sent if the key is missing or malformed.
     """
     calls = calls or CallOptions()
-    model = _Model(settings, prices or {}, calls.group)
+    model = CalledModel(settings, prices or {}, calls.group)
     if calls.file is not None:
         load_encoding(settings.model, _ENCODING_WAIT_S)  # Users read the written counts.
         async with _session(calls, settings) as session:

@@ -31,8 +31,8 @@ class DialogueResult(Generic[R]):
 
 
 class Dialogue:
-    """Asks questions over one connection. structured: send the JSON schema of the answer; once the
-    provider rejects it, all later requests omit it."""
+    """Asks questions over one connection. structured: send the JSON schema of the answer, unless
+    the server refuses it (`negotiation`)."""
 
     def __init__(self, connection: Connection | Collection, structured: bool) -> None:
         self._connection = connection
@@ -60,19 +60,9 @@ class Dialogue:
         return DialogueResult(reading, status, complaint or last.reason, tuple(answers))
 
     async def ask_once(self, request: Request) -> Answer:
-        """Return the answer, unparsed. Omits the schema if the provider does not support it."""
-        bare = replace(request, response_format=None)
-        if not self._structured or request.response_format is None:
-            return await self._connection.ask(bare)
-        answer = await self._connection.ask(request)
-        if not _lacks_schema(answer):
-            return answer
-        self._structured = False
-        second = await self._connection.ask(bare)
-        return replace(
-            second,
-            attempts=answer.attempts + second.attempts,
-            seconds=answer.seconds + second.seconds,
+        """Return the answer, unparsed."""
+        return await self._connection.ask(
+            request if self._structured else replace(request, response_format=None)
         )
 
 
@@ -80,11 +70,6 @@ def _with_complaint(first: Messages, answer: str, again: str) -> list[Mapping[st
     """Return the same messages, then the malformed answer, then the second question."""
     answered = [{"role": "assistant", "content": answer}] if answer.strip() else []
     return [*first, *answered, {"role": "user", "content": again}]
-
-
-def _lacks_schema(answer: Answer) -> bool:
-    reason = answer.reason.lower()
-    return answer.status == "failed" and ("response_format" in reason or "json_schema" in reason)
 
 
 def _read(answer: Answer, read: Callable[[Answer], R]) -> tuple[R | None, str]:

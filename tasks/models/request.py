@@ -25,7 +25,8 @@ class Request:
     should go to one server in sequence, which then has their prefix in its cache; "" for none.
     keep: extracts from a reply's body (a chat completion) the small part, as JSON, to store with
     the answer's text (`Answer.kept`), such as a few log probabilities. Nothing else of the reply is
-    stored, so the same request must always have the same `extract`.
+    stored, so the same request must always have the same `extract`. required: features that are
+    never left out, though the server refuses them (see `negotiation`).
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -33,6 +34,7 @@ class Request:
     response_format: Mapping[str, Any] | None = None
     affinity: str = ""
     extract: Extract | None = None
+    required: frozenset[str] = frozenset()
 
     def body(self, model: str) -> dict[str, Any]:
         """Return the request's body for `model`, without fields that are None."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -13,15 +12,23 @@ from typing import Any
 import openai
 
 from neuron_atlas.tasks.models.account.messages import Usage
-from neuron_atlas.tasks.models.answer import Answer, one_line, read_completion
-from neuron_atlas.tasks.models.failures import Failure, ProviderError, from_connection, from_status
+from neuron_atlas.tasks.models.answer import Answer, no_completion, parse_reply, read_message
+from neuron_atlas.tasks.models.clean_text import mask_key, one_line
+from neuron_atlas.tasks.models.error_message import has_error
+from neuron_atlas.tasks.models.failures import (
+    FINAL_STATUSES,
+    Failure,
+    ProviderError,
+    from_connection,
+    from_reply,
+    from_status,
+)
 from neuron_atlas.tasks.models.headers import processing_s, read_hint
 from neuron_atlas.tasks.models.request import Extract
 from neuron_atlas.tasks.models.servers import Servers
 from neuron_atlas.tasks.models.settings import ClientSettings
 from neuron_atlas.tasks.models.tokens import TokenBound
-
-_log = logging.getLogger(__name__)
+from neuron_atlas.tasks.models.usage import is_absurd
 
 _ARRIVES_WITHIN_S = 2.0
 """Time after which a call has reached the provider, if its reply has no processing time."""
@@ -101,25 +108,36 @@ class Sender:
         except openai.APIStatusError as error:
             servers.mark_answered(server)
             headers = error.response.headers
-            outcome = from_status(error, settings.model, settings.api_key_env, self._group)
+            outcome = from_status(
+                error, settings.model, settings.api_key_env, self._group, servers.key
+            )
         except openai.APIConnectionError as error:
             outcome = from_connection(error)
         else:
             servers.mark_answered(server)
             headers = reply.headers
-            outcome = read_completion(reply.http_response.text, prepared.extract)
-            if isinstance(outcome, Answer) and not outcome.tokens_in:
-                # A gateway that reports no usage still charges: at most this.
-                bound = prepared.bound
-                outcome = replace(outcome, tokens_in=bound.tokens_in, tokens_out=bound.tokens_out)
+            outcome = self._read(reply.http_response.text, prepared)
         if isinstance(outcome, Failure):
             outcome = self._at(server, outcome)
-            # Some gateways put the request's own headers into their error messages.
-            outcome = replace(outcome, reason=one_line(outcome.reason.replace(servers.key, "***")))
+            outcome = replace(outcome, reason=one_line(mask_key(outcome.reason, servers.key)))
         usage = self._usage(prepared, outcome, headers, time.monotonic() - sent_at)
-        if isinstance(outcome, Failure) and outcome.status == "filtered":
-            outcome = Answer("filtered", reason=outcome.reason)
+        if isinstance(outcome, Failure) and outcome.status in FINAL_STATUSES:
+            outcome = Answer(outcome.status, reason=outcome.reason)
         return outcome, usage
+
+    def _read(self, text: str, prepared: PreparedRequest) -> SendResult:
+        """Read the body of a reply with status 200, which may hold an error."""
+        try:
+            body = parse_reply(text)
+        except ValueError:
+            return no_completion(mask_key(text, self._servers.key))
+        settings = self._settings
+        if has_error(body):
+            return from_reply(
+                None, body, settings.model, settings.api_key_env, self._group, self._servers.key
+            )
+        answer = read_message(body, prepared.extract)
+        return answer if isinstance(answer, Failure) else _with_usage(answer, prepared.bound)
 
     def wait_s(self, failure: Failure, request_hash: str, attempt: int) -> float | None:
         """Return the seconds until the next attempt, or None if there is none."""
@@ -173,9 +191,19 @@ class Sender:
             pause_s = self.wait_s(outcome, prepared.request_hash, 0)
             if pause_s is None:  # Too long for this request, but later requests wait.
                 pause_s = min(outcome.wait_s or 0.0, _LONGEST_PAUSE_S)
-                _log.warning("the provider asks for a pause of %.0f s; no call until then", pause_s)
             return replace(usage, pause_s=pause_s)
         return usage
+
+
+def _with_usage(answer: Answer, bound: TokenBound) -> Answer:
+    """Return an answer with plausible tokens: without any, it counts at the most that it can have
+    used, since a gateway that reports no usage still charges."""
+    tokens_in, tokens_out, note = answer.tokens_in, answer.tokens_out, answer.usage_note
+    if is_absurd(tokens_in, bound.tokens_in) or is_absurd(tokens_out, bound.tokens_out):
+        note = f"the reply states prompt_tokens {tokens_in}, completion_tokens {tokens_out}"
+    if tokens_in and not note and (tokens_out or not answer.text):
+        return answer
+    return replace(answer, tokens_in=bound.tokens_in, tokens_out=bound.tokens_out, usage_note=note)
 
 
 def open_client(

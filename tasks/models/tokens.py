@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import math
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,12 @@ _LONGEST_ANSWERS = {
 }
 """Most tokens of an answer if the request sets no limit, by prefix of the model's name. Source:
 OpenAI's model pages."""
+_REASONING_TOKENS = 4000
+"""Reasoning about a few samples takes some hundred to some thousand tokens."""
+_PLAIN_MODEL = re.compile(
+    r"(?:^|/)(?:gpt-(?:3|4)|chatgpt)|instruct|llava|pixtral|gemma-[123]|idefics|molmo|phi-3|llama-[23]"
+)
+"""Names of models that write no reasoning."""
 _LONGEST_OF_ALL = 131_072
 """Used for other models."""
 _SQUARE_PX, _SHORT_PX, _TILE_PX = 2048, 768, 512
@@ -102,6 +109,17 @@ def token_bound(body: Mapping[str, Any], settings: ClientSettings) -> TokenBound
     if not answer:
         answer = _of_family(settings.model, _LONGEST_ANSWERS) or _LONGEST_OF_ALL
     return TokenBound(count, int(answer))
+
+
+def answer_limit(model: str, tokens: int) -> int:
+    """Return the limit on the tokens of an answer of at most `tokens`: more for a model that may
+    reason first, since reasoning counts against the limit."""
+    return tokens + (_REASONING_TOKENS if may_reason(model) else 0)
+
+
+def may_reason(model: str) -> bool:
+    """Return whether a model may reason before it answers: any that is not known not to."""
+    return _PLAIN_MODEL.search(model.lower()) is None
 
 
 def text_tokens(model: str, text: str) -> int:

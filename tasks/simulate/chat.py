@@ -29,6 +29,7 @@ from neuron_atlas.tasks.models.dialogue import Dialogue
 from neuron_atlas.tasks.models.logprobs import EXTRACT_NUMBERS, read_token_logprobs
 from neuron_atlas.tasks.models.prices import Price, check_price
 from neuron_atlas.tasks.models.request import Request
+from neuron_atlas.tasks.models.tokens import answer_limit
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import UnopenableError, open_view
 from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
@@ -70,10 +71,10 @@ class ChatSimulator(Simulator):
     to 10.
 
     image_size: largest width and height (px) of a drawn picture. detail: low, high or auto; it sets
-    the price of a picture. max_tokens: limit on the answer; None allows for all ratings.
-    temperature, request_seed: None uses the provider's default. structured: request the answer by
-    JSON schema, unless the provider has none. prices: by model name; a model without a price is
-    refused.
+    the price of a picture. max_tokens: limit on the answer; None allows for all ratings. A model
+    that may reason gets 4,000 more for its reasoning. temperature, request_seed: None uses the
+    provider's default. structured: request the answer by JSON schema, unless the provider has none.
+    prices: by model name; a model without a price is refused.
     """
 
     name: str = "chat"
@@ -135,7 +136,9 @@ class ChatSimulator(Simulator):
     async def _probe(self, connection: Connection | Collection) -> ChatCapabilities | Answer:
         if self.estimator == "integers":
             return ChatCapabilities("integers")
-        found = await probe_estimator(connection, self.parameters(), self.structured)
+        found = await probe_estimator(
+            connection, self.parameters(), self.structured, self.client.model
+        )
         if self.estimator == "expected" and found == ChatCapabilities("integers"):
             raise ProviderError(
                 f"the server of {self.client.model!r} does not return the probabilities of the "
@@ -215,12 +218,13 @@ class _RatingCalls:
             lambda answer: read_ratings(answer.text, sheet),
             lambda error: retry_message(error, sheet),
         )
+        omitted = outcome.answers[-1].omitted
         if outcome.reading is None:
-            return self._failed(outcome.status, outcome.reason)
+            return self._failed(outcome.status, outcome.reason, omitted)
         values = self._expected(outcome.reading, outcome.answers[-1])
         if values is None and self._settings.estimator == "expected":
             return self._failed(
-                "malformed", "the answer has no usable log probabilities of its numbers"
+                "malformed", "the answer has no usable log probabilities of its numbers", omitted
             )
         cells, text, whole = sheet.split(outcome.reading.values if values is None else values)
         return Prediction(
@@ -228,6 +232,7 @@ class _RatingCalls:
             text=text,
             estimator=self._server.label_of("integers" if values is None else "expected"),
             detected=whole,
+            omitted=omitted,
         )
 
     def _request(self, prompt: _SamplePrompt, explanation: str) -> Request:
@@ -235,7 +240,9 @@ class _RatingCalls:
         parameters = {
             **settings.parameters(),
             **self._server.parameters(),
-            "max_completion_tokens": settings.max_tokens or _answer_tokens(prompt.sheet),
+            "max_completion_tokens": answer_limit(
+                settings.client.model, settings.max_tokens or _answer_tokens(prompt.sheet)
+            ),
         }
         return Request(
             rating_messages(prompt.parts, explanation, prompt.sheet),
@@ -272,8 +279,14 @@ class _RatingCalls:
             return None
         return expected_values(answer.text, ratings.spans, logprobs, self._server.top)
 
-    def _failed(self, status: str, reason: str) -> Prediction:
-        return replace(NO_PREDICTION, estimator=self._server.label, status=status, reason=reason)
+    def _failed(self, status: str, reason: str, omitted: str = "") -> Prediction:
+        return replace(
+            NO_PREDICTION,
+            estimator=self._server.label,
+            status=status,
+            reason=reason,
+            omitted=omitted,
+        )
 
 
 def _as_plain(server: ChatCapabilities) -> Capabilities:

@@ -10,7 +10,9 @@ from neuron_atlas.tasks.models.answer import Answer
 from neuron_atlas.tasks.models.client import Collection, Connection
 from neuron_atlas.tasks.models.dialogue import Dialogue
 from neuron_atlas.tasks.models.logprobs import EXTRACT_NUMBERS, read_token_logprobs
+from neuron_atlas.tasks.models.reasoning import answer_part
 from neuron_atlas.tasks.models.request import Request
+from neuron_atlas.tasks.models.tokens import answer_limit
 from neuron_atlas.tasks.simulate.capabilities import is_undecided
 from neuron_atlas.tasks.simulate.rating_prompt import probe_format, probe_messages
 from neuron_atlas.tasks.simulate.ratings import (
@@ -62,20 +64,29 @@ class ChatCapabilities:
 
 
 async def probe_estimator(
-    connection: Connection | Collection, parameters: Mapping[str, Any], structured: bool
+    connection: Connection | Collection,
+    parameters: Mapping[str, Any],
+    structured: bool,
+    model: str,
 ) -> ChatCapabilities | Answer:
     """Request a few numbers with their log probabilities, and return what the server can do.
 
-    parameters, structured: of the requests that will follow; see `Dialogue`. Returns the answer
-    itself if it is inconclusive (`is_undecided`).
+    parameters, structured, model: of the requests that will follow; see `Dialogue`. Returns the
+    answer itself if it is inconclusive (`is_undecided`).
     """
     dialogue = Dialogue(connection, structured)
     for top_logprobs in _TOP_LOGPROBS:
         requested = ChatCapabilities("expected", top_logprobs)
-        limit = {"max_completion_tokens": _ANSWER_TOKENS}
+        limit = {"max_completion_tokens": answer_limit(model, _ANSWER_TOKENS)}
         fields = {**parameters, **limit, **requested.parameters()}
         answer = await dialogue.ask_once(
-            Request(probe_messages(), fields, probe_format(), extract=EXTRACT_NUMBERS)
+            Request(
+                probe_messages(),
+                fields,
+                probe_format(),
+                extract=EXTRACT_NUMBERS,
+                required=frozenset({"logprobs"}),
+            )
         )
         if is_undecided(answer):
             return answer
@@ -95,7 +106,7 @@ def _readable_top(answer: Answer) -> int | None:
     An answer has none without alternatives at each number, or if numbers are too unlikely there.
     """
     logprobs = read_token_logprobs(answer.kept)
-    numbers = find_numbers(answer.text)
+    numbers = find_numbers(answer.text, answer_part(answer.text))
     if not logprobs or not numbers or max(len(one.options) for one in logprobs) < 2:
         return None
     at_numbers = first_token_logprobs(numbers, logprobs)

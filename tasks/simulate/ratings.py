@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuron_atlas.tasks.models.dialogue import MalformedAnswerError
-from neuron_atlas.tasks.models.json_answer import JsonObject, find_objects
+from neuron_atlas.tasks.models.json_answer import JsonObject, choose_last, find_objects
 from neuron_atlas.tasks.models.logprobs import TokenLogprobs
+from neuron_atlas.tasks.models.reasoning import answer_part
 from neuron_atlas.tasks.simulate.scale import MAX_RATING
 from neuron_atlas.tasks.simulate.sheet import SAMPLE, RatingSheet
 
@@ -25,7 +26,7 @@ Span = tuple[int, int]
 class Ratings:
     """Parsed ratings, in the order of the sheet's fields.
 
-    spans: position of each number in the answer; None if the JSON had to be repaired.
+    spans: position of each number in the answer; None if they are not all clear.
     """
 
     values: tuple[float, ...]
@@ -33,16 +34,14 @@ class Ratings:
 
 
 def read_ratings(text: str, sheet: RatingSheet) -> Ratings:
-    """Parse an answer to a sheet.
+    """Parse an answer to a sheet: its last object, after any reasoning.
 
     Raises MalformedAnswerError if numbers are missing, too many or off the scale, if a field occurs
     twice, or if there is no JSON object.
     """
     names = [name for name, _ in sheet.fields]
-    found = find_objects(text, pairs=list)
-    chosen = next((one for one in found if names[0] in dict(one.value)), None) or next(
-        iter(found), None
-    )
+    found = find_objects(text, pairs=list, part=answer_part(text))
+    chosen = choose_last(found, lambda one: names[0] in dict(one.value))
     if chosen is None:
         raise MalformedAnswerError("it holds no JSON object")
     fields = dict(chosen.value)
@@ -117,9 +116,9 @@ def number_probability(logprobs: TokenLogprobs) -> float:
     )
 
 
-def find_numbers(text: str) -> list[Span]:
-    """Return the positions of the integers in a text."""
-    return [found.span() for found in _INTEGER.finditer(text)]
+def find_numbers(text: str, part: Span) -> list[Span]:
+    """Return the positions of the integers in a part of a text."""
+    return [found.span() for found in _INTEGER.finditer(text, *part)]
 
 
 def _numbers(name: str, count: int, fields: dict[str, Any], top: int) -> list[float]:
@@ -144,8 +143,6 @@ def _numbers(name: str, count: int, fields: dict[str, Any], top: int) -> list[fl
 
 
 def _spans(text: str, chosen: JsonObject, sheet: RatingSheet) -> tuple[Span, ...] | None:
-    if chosen.start is None or chosen.end is None:
-        return None
     by_field: dict[str, list[Span]] = {}
     name = ""
     for part in _STRING_OR_NUMBER.finditer(text, chosen.start, chosen.end):

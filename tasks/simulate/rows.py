@@ -226,7 +226,7 @@ def _outcome_columns(outcomes: Sequence[Prediction], of_row: np.ndarray) -> dict
     types = {field.name: field.type for field in SIMULATIONS.schema}
     columns = {
         name: pa.array([getattr(one, name) for one in outcomes], types[name]).take(rows)
-        for name in ("estimator", "status", "reason")
+        for name in ("estimator", "omitted", "status", "reason")
     }
     strengths = pa.array([one.detected for one in outcomes], types["sample_prediction"])
     columns["sample_prediction"] = strengths.take(rows)

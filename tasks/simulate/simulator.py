@@ -23,6 +23,7 @@ class Prediction:
     visual: float32 [n_visual], in the order of the sample's regions. text: float32 [n_text]. Either
     is None if the simulator predicts no such tokens; that is not a prediction of 0.
     detected: how strongly the sample as a whole activates the neuron; None if it is not rated.
+    omitted: request fields that the model's server refuses.
     """
 
     visual: np.ndarray | None
@@ -31,6 +32,7 @@ class Prediction:
     status: str = "ok"
     reason: str = ""
     detected: float | None = None
+    omitted: str = ""
 
 
 NO_PREDICTION = Prediction(np.empty(0, np.float32), np.empty(0, np.float32))

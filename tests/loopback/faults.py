@@ -49,6 +49,9 @@ class Fault:
     retry_after: str | None = None
     retry_after_ms: str | None = None
     seconds: float = 0.0
+    status: int = 200
+    body: str = ""
+    field: str = ""
 
     def waits(self) -> dict[str, str]:
         """The headers that ask for a wait."""
@@ -71,6 +74,8 @@ class Faults:
         }
         for fault in self.orders:
             if fault.match not in text or spared.get(fault.kind, False):
+                continue
+            if fault.field and f'"{fault.field}"' not in text:
                 continue
             fault.times -= 1
             if fault.times == 0:

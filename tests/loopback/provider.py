@@ -9,7 +9,9 @@ POST to /control/faults a list of faults, each
     {"kind": "429", "times": 2, "match": "", "retry_after": "0.3", "retry_after_ms": null,
      "seconds": 0}
 
-The first whose `match` occurs in the request is used, and used up after `times` (-1: never).
+The first whose `match` occurs in the request is used, and used up after `times` (-1: never). The
+kind `body` answers with `status` and the text in `body`; with `field`, only requests that have a
+field of this name.
 DELETE /control/faults forgets them all. POST to /control/limits sets {"requests", "tokens",
 "window_s"}, and to /control/batches how batches go (see tests/loopback/batches.py).
 """
@@ -176,6 +178,11 @@ class Provider:
                 return await self._break_off(request, fault)
             if fault and fault.kind == "slow":
                 await asyncio.sleep(fault.seconds)
+            if fault and fault.kind == "body":
+                self._write(**line, status=fault.status, answered=fault.status == 200)
+                return web.Response(
+                    text=fault.body, status=fault.status, headers=headers | fault.waits()
+                )
             said = await self._say(body, text, fault)
         except Rejection as rejection:
             self._write(**line, status=rejection.status, answered=False)
@@ -211,6 +218,9 @@ class Provider:
         try:
             check_body(body, self._models)
             fault = self._faults.take(text, body)
+            if fault and fault.kind == "body":
+                self._write(**line, status=fault.status, answered=fault.status == 200)
+                return fault.status, json.loads(fault.body)
             _reject(fault, f"Bearer {self._key}")
             said = completion(body, text, fault.kind if fault else "", plain=False)
         except Rejection as rejection:

@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from neuron_atlas.tasks.artifacts.location import remove_folder
+from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.prices import Price, price_of
 from neuron_atlas.tasks.models.request_file import RequestFile
@@ -51,10 +52,12 @@ class ModelUse:
 
 @dataclass(frozen=True)
 class OpenCalls:
-    """The driver's side of the calls of one stage to one model."""
+    """The driver's side of the calls of one stage to one model. shown: the notices that were
+    printed."""
 
     use: ModelUse
     account: RemoteAccount
+    shown: set[str] = field(default_factory=set)
 
     @property
     def ending_s(self) -> float:
@@ -89,7 +92,16 @@ class OpenCalls:
 
     def show_spending(self, advance: Advance, log_live: LogLive) -> AbstractContextManager[None]:
         """Show and log the spending while open."""
-        return show_spending(advance, self.account.tally, log_live, self.use.title)
+        return show_spending(advance, self.tally, log_live, self.use.title)
+
+    def tally(self) -> Tally:
+        """Return the totals so far, and print the account's new notices."""
+        latest = self.account.tally()
+        for notice in latest.notices:
+            if notice not in self.shown:
+                self.shown.add(notice)
+                print_line(f"{self.use.stage:<10} {notice}")
+        return latest
 
     def work_by_batch(self, spools: Path, work: Callable[..., None]) -> None:
         """Collect unanswered requests, submit them and wait for answers, until every item is done.
@@ -123,7 +135,7 @@ class OpenCalls:
         while n_open := self.account.fetch():
             if time.monotonic() >= next_line:
                 next_line = time.monotonic() + _LINE_EVERY_S
-                spent = spending_note(self.account.tally())
+                spent = spending_note(self.tally())
                 print_line(
                     f"{self.use.stage:<10} {n_open:,} requests in {self.account.n_batches():,} "
                     f"batches, {spent}; the run can be stopped here, and the same command goes on "
@@ -147,8 +159,9 @@ def open_calls(use: ModelUse, local: Path) -> Iterator[OpenCalls]:
                 f"fetched; run with {use.stage}.mode=batch until they are, or their requests are "
                 "paid twice"
             )
-        yield OpenCalls(use, account)
-        if lost := account.tally().lost:
+        calls = OpenCalls(use, account)
+        yield calls
+        if lost := calls.tally().lost:
             print_line(
                 f"{use.stage:<10} {lost:,} calls have no result: they may have been billed, and "
                 "count as spent at the most that they can have cost"

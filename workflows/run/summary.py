@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from neuron_atlas.workflows.run.budget_end import budget_lines
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import MANIFEST
 from neuron_atlas.workflows.tracking.metrics import read_summary
@@ -18,6 +19,7 @@ def closing_summary(context: Context, tracking_uri: str) -> str:
         _neurons(summary),
         _scores(summary),
         _failures(summary),
+        *(f"budget     {line}" for line in budget_lines(summary["failures"], context.settings)),
         _seconds(context),
         *_nodes(context),
         f"page       {page}",

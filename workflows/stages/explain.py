@@ -35,7 +35,7 @@ def make_stage(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run
     name = settings.explainer.name
     return Stage(
         "explain",
-        3,
+        4,
         ("samples", "describe", "classify", "evidence"),
         partial(_parameters, settings),
         (

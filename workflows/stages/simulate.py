@@ -63,7 +63,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
     needs = partial(_needs, f"simulate/{key}" if key else "simulate")
     return Stage(
         "simulate",
-        4,
+        5,
         ("samples", "describe", "classify", "evidence", "explain"),
         _parameters,
         (

@@ -11,6 +11,7 @@ from typing import Any
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.config.settings import Settings
+from neuron_atlas.workflows.run.budget_end import budget_lines
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import MANIFEST
 from neuron_atlas.workflows.tracking.descriptions import (
@@ -102,6 +103,8 @@ class Tracker:
 
     def _log_report(self, context: Context, summary: Mapping[str, Any]) -> None:
         self._record.metrics(summary_metrics(summary))
+        if ended := budget_lines(summary["failures"], self._settings):
+            self._record.tags({"ended_by_budget": "; ".join(ended)})
         self._record.metrics(result_metrics(context))
         # The site next to the page may have thousands of files, so it is not copied.
         names = context.done["report"].files["report"]

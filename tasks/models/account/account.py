@@ -12,6 +12,7 @@ from neuron_atlas.tasks.models.account.messages import (
     AccountMessage,
     AccountReply,
     CallResult,
+    FeatureReport,
     LeaseRequest,
     StoredAnswer,
     Usage,
@@ -63,7 +64,7 @@ class LocalAccount(Ledger):
             for index, item in enumerate(items)
             if isinstance(item, LeaseRequest) and replies[index] == "free"
         ]
-        permits, wait_s = await self._permits(owner, [want.tokens for _, want in free])
+        permits, wait_s = await self._permits(owner, [want for _, want in free])
         if permits:
             with self.transaction():
                 for (index, want), permit in zip(free, permits, strict=False):
@@ -82,13 +83,15 @@ class LocalAccount(Ledger):
         if isinstance(item, CallResult):
             self.settle(item)
             return None
+        if isinstance(item, FeatureReport):
+            return self.update_features(item)
         answer = self.look_up(item)
         return None if answer is None else StoredAnswer(answer)
 
-    async def _permits(self, owner: str, wants: Sequence[int]) -> tuple[list[int], float]:
+    async def _permits(self, owner: str, wants: Sequence[LeaseRequest]) -> tuple[list[int], float]:
         """Return permits for the first calls of an owner, and the seconds to wait for the others.
 
-        wants: the most tokens of each call. Only the oldest waiting owner gets permits. With
+        Only the oldest waiting owner gets permits. With
         round-robin, owners that begin together would end together, and the last calls of all would
         leave the limits unused.
         """
@@ -99,7 +102,10 @@ class LocalAccount(Ledger):
         line = (one for one in list(self.heartbeats) if one == owner or one in self._in_line)
         is_next = next(line) == owner
         used, self.used = self.used, []
-        permits, wait_s = await self.exchange_permits(used, wants if is_next else [])
+        tokens = [want.tokens for want in wants] if is_next else []
+        permits, wait_s = await self.exchange_permits(used, tokens)
+        if tokens:
+            self.notices.add_limits(bool(permits), wait_s, f"{self.purpose}.client.limits")
         if len(permits) == len(wants):
             self._in_line.pop(owner, None)
         elif is_next:

@@ -7,23 +7,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from neuron_atlas.tasks.artifacts.full_disk import raise_if_disk_full
+from neuron_atlas.tasks.models.account.corrections import Corrections
+from neuron_atlas.tasks.models.account.features import update_features
+from neuron_atlas.tasks.models.account.lease import Lease
 from neuron_atlas.tasks.models.account.messages import (
     LEASE_S,
     CallResult,
+    FeatureReport,
     LeaseRequest,
     Permit,
     Refusal,
     StoredAnswer,
     Usage,
 )
+from neuron_atlas.tasks.models.account.notices import Notices
 from neuron_atlas.tasks.models.account.received import ReceivedFiles, received_folder
 from neuron_atlas.tasks.models.account.tables import open_database
 from neuron_atlas.tasks.models.account.tally import Tally
+from neuron_atlas.tasks.models.negotiation import ServerFeatures
 
 _ROUNDING_USD = 1e-9
 _LONGEST_CALL_S = 3600.0
@@ -54,8 +60,8 @@ class Ledger:
         self.purpose, self._path, self._clock = purpose, path or Path(":memory:"), clock
         self.used: list[tuple[int, Usage]] = []
         self._lock = threading.Lock()
-        self._leases: dict[int, _Lease] = {}
-        self._by_request: dict[str, _Lease] = {}
+        self._leases: dict[int, Lease] = {}
+        self._by_request: dict[str, Lease] = {}
         self.heartbeats: dict[str, float] = {}
         self._final: dict[str, str] = {}
         self._stop_reason = ""
@@ -63,11 +69,14 @@ class Ledger:
         self._received = ReceivedFiles(self.received_folder)
         self._budget_usd = float("inf") if budget_usd is None else budget_usd
         self._counts = Tally(budget_usd)
+        self.notices = Notices(self._clock)
         with raise_if_disk_full(self._path):
             self.database = open_database(self._path)
+        self.corrections = Corrections(self.database, purpose)
         # Cost of all calls, those without an outcome at their most, and the number of the latter.
+        # An earlier version believed providers that state negative costs.
         self._usd, self._n_open = self.database.execute(
-            "SELECT coalesce(sum(usd), 0.0), coalesce(sum(outcome IS NULL), 0)"
+            "SELECT coalesce(sum(max(usd, 0.0)), 0.0), coalesce(sum(outcome IS NULL), 0)"
             " FROM calls WHERE purpose = ?",
             (purpose,),
         ).fetchone()
@@ -126,11 +135,21 @@ class Ledger:
         self._counts.replayed += 1
         return row[0]
 
+    def update_features(self, report: FeatureReport) -> ServerFeatures:
+        """Store what a caller found out about a server; return all that is known of it."""
+        return update_features(self.database, report)
+
+    def corrected(self, want: LeaseRequest) -> LeaseRequest:
+        """Return a request with the most that it can cost, by what earlier calls cost."""
+        return self.corrections.apply(want)
+
     def decide(self, want: LeaseRequest) -> StoredAnswer | Refusal | Literal["free", "busy"]:
         """Return whether a request may be sent: its stored answer, a refusal, free or busy.
 
-        busy: its answer is on the way, or calls under way hold the budget that it needs.
+        busy: its answer is on the way, or calls under way hold the budget that it needs. The most
+        that the request can cost is corrected (see `corrected`).
         """
+        want = self.corrected(want)
         if self._stop_reason:
             return Refusal("stopped", self._stop_reason)
         if want.request_hash in self._by_request:
@@ -163,15 +182,24 @@ class Ledger:
                 self._read_received()  # It may have been answered before its caller died.
                 answer = self.look_up(want.request_hash)
             if answer is None:
-                return self._begin(want, owner, permit)
+                return self._begin(self.corrected(want), owner, permit)
             reply = StoredAnswer(answer)
         self.used.append((permit, Usage(sent=False)))
         return reply
 
-    def hold(self, call: int, request_hash: str, usd: float, owner: str, permit: int = 0) -> None:
-        """Treat a call as under way until its owner settles it or dies."""
+    def hold(
+        self,
+        call: int,
+        request_hash: str,
+        usd: float,
+        owner: str,
+        permit: int = 0,
+        factor: float = 1.0,
+    ) -> None:
+        """Treat a call as under way until its owner settles it or dies. factor: the correction of
+        its reservation."""
         if call not in self._leases:
-            lease = _Lease(call, request_hash, usd, owner, permit)
+            lease = Lease(call, request_hash, usd, owner, permit, factor)
             self._leases[call] = self._by_request[request_hash] = lease
 
     def settle(self, result: CallResult) -> None:
@@ -190,6 +218,7 @@ class Ledger:
         if outcome is not None:
             return
         self._counts.add(result)
+        self.notices.add_result(result, model)
         lease = self._leases.get(result.call)
         if result.answer is None and result.maybe_billed:
             if lease is not None:
@@ -197,7 +226,10 @@ class Ledger:
             return
         usd = 0.0
         if result.answer is not None:
-            usd = result.usd or 0.0
+            usd = max(result.usd or 0.0, 0.0)
+            factor = 1.0 if lease is None else lease.factor
+            if notice := self.corrections.learn(model, usd, max_usd, factor):
+                self.notices.add(notice)
             self.database.execute(
                 "INSERT INTO answers (request_hash, model, answer, settled_at) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (request_hash) DO NOTHING",
@@ -222,6 +254,7 @@ class Ledger:
             held_usd = self._held_usd()
             return replace(
                 copy.deepcopy(self._counts),
+                notices=list(self.notices.lines),
                 spent_usd=self._usd - held_usd,
                 held_usd=held_usd,
                 lost=self._n_open - len(self._leases),
@@ -237,7 +270,8 @@ class Ledger:
         self._usd += want.usd
         self._n_open += 1
         self._counts.requests += 1
-        self.hold(call, want.request_hash, want.usd, owner, permit)
+        factor = self.corrections.factor(want.model)
+        self.hold(call, want.request_hash, want.usd, owner, permit, factor)
         return Permit(call)
 
     def _held_usd(self) -> float:
@@ -258,26 +292,15 @@ class Ledger:
             if row == (result.request_hash,):  # Else it belongs to a deleted account file.
                 self.settle(result)
 
-    def _count_as_spent(self, lease: _Lease, usage: Usage) -> None:
+    def _count_as_spent(self, lease: Lease, usage: Usage) -> None:
         """End a call without a result: it may have been billed."""
         self.database.execute(
             "UPDATE calls SET ended_at = ? WHERE call = ?", (time.time(), lease.call)
         )
         self._release(lease, usage)
 
-    def _release(self, lease: _Lease, usage: Usage) -> None:
+    def _release(self, lease: Lease, usage: Usage) -> None:
         del self._leases[lease.call]
         if self._by_request.get(lease.request_hash) is lease:
             del self._by_request[lease.request_hash]
         self.used.append((lease.permit, usage))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Lease:
-    """A call that may be under way, and its reservation."""
-
-    call: int
-    request_hash: str
-    usd: float
-    owner: str
-    permit: int

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from neuron_atlas.tasks.models.headers import RateLimitHint
+from neuron_atlas.tasks.models.negotiation import ServerFeatures
 
 HEARTBEAT_S = 2.0
 LEASE_S = 15.0
@@ -55,6 +56,17 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class FeatureReport:
+    """What a caller found out about a model's server. The reply is all that is known of it.
+
+    server: name of the provider and the model.
+    """
+
+    server: str
+    found: ServerFeatures
+
+
+@dataclass(frozen=True)
 class Usage:
     """Share of the provider's limits that a call used.
 
@@ -76,6 +88,8 @@ class CallResult:
 
     answer: JSON; None for a failed call, which counts as spent only if `maybe_billed`. usd: None
     where the model has no price. seconds: of the call. stop: why no further call can succeed.
+    wait_s, wait_reason: how long the caller, or every caller, now waits, and for what. notice: a
+    line for the user, shown once so many calls had it (`notice_after`).
     """
 
     call: int
@@ -89,11 +103,16 @@ class CallResult:
     seconds: float = 0.0
     stop: str = ""
     usage: Usage = Usage()
+    wait_s: float = 0.0
+    wait_reason: str = ""
+    notice: str = ""
+    notice_after: int = 1
 
 
-AccountMessage = str | LeaseRequest | CallResult
-"""A request's hash to look up, a request to lease, or the end of a call to settle."""
-AccountReply = Permit | StoredAnswer | Refusal | Literal["free", "busy"] | None
+AccountMessage = str | LeaseRequest | CallResult | FeatureReport
+"""A request's hash to look up, a request to lease, the end of a call to settle, or what was found
+out about a server."""
+AccountReply = Permit | StoredAnswer | Refusal | ServerFeatures | Literal["free", "busy"] | None
 """None: a result is stored, or there is no stored answer. free, busy: a lease is undecided; ask for
 it again. free: the rate limits have no permit yet. busy: a call under way may bring its answer or
 holds the budget it needs."""

@@ -12,6 +12,7 @@ from neuron_atlas.tasks.models.account.messages import (
     AccountMessage,
     AccountReply,
     CallResult,
+    FeatureReport,
     LeaseRequest,
     Permit,
     Refusal,
@@ -19,6 +20,7 @@ from neuron_atlas.tasks.models.account.messages import (
     Usage,
 )
 from neuron_atlas.tasks.models.account.received import store_received
+from neuron_atlas.tasks.models.negotiation import ServerFeatures
 
 _WANTS = 64
 """Requests to lease in one message, at most."""
@@ -63,6 +65,12 @@ class AccountSession:
         """Return the stored answer (JSON) to a request, or None."""
         reply = await self._ask(request_hash)
         return reply.answer if isinstance(reply, StoredAnswer) else None
+
+    async def features(self, report: FeatureReport) -> ServerFeatures:
+        """Report what was found out about a server; return all that is known of it."""
+        reply = await self._ask(report)
+        assert isinstance(reply, ServerFeatures)
+        return reply
 
     async def lease(self, want: LeaseRequest) -> Permit | StoredAnswer | Refusal:
         """Wait for a permit to send a request, its stored answer, or a refusal."""

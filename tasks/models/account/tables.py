@@ -39,6 +39,18 @@ CREATE TABLE IF NOT EXISTS batched (
     call INTEGER NOT NULL,
     PRIMARY KEY (batch, request_hash)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS features (
+    server TEXT NOT NULL,           -- the provider and the model
+    feature TEXT NOT NULL,          -- an optional feature of a request
+    works INTEGER NOT NULL,         -- 1: it works, 0: the server refuses it
+    PRIMARY KEY (server, feature)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS corrections (
+    purpose TEXT NOT NULL,
+    model TEXT NOT NULL,
+    factor REAL NOT NULL,           -- calls cost up to so many times the computed worst case
+    PRIMARY KEY (purpose, model)
+) WITHOUT ROWID;
 """
 _SAME = "m.request_hash = c.request_hash AND m.purpose = c.purpose AND m.begun_at = c.begun_at"
 _ADD = f"""

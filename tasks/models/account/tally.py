@@ -16,7 +16,8 @@ class Tally:
 
     Of all runs: spent_usd, including the most that calls without a result can have cost, and lost,
     the number of those calls. held_usd: reserved for calls under way. Of this run: all other
-    fields. outcomes: calls by how they ended. latencies_s: of the latest answered calls.
+    fields. outcomes: calls by how they ended. latencies_s: of the latest answered calls. notices:
+    lines for the user, oldest first.
     """
 
     budget_usd: float | None = None
@@ -31,6 +32,7 @@ class Tally:
     run_usd: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=20_000))
+    notices: list[str] = field(default_factory=list)
 
     def add(self, result: CallResult) -> None:
         """Count a call of this run that ended."""

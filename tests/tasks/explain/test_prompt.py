@@ -41,9 +41,15 @@ def test_an_answer_is_read_leniently(said):
         ("Red things.", "no JSON object"),
         ("", "no JSON object"),
         ('{"explanation": ""}', "explanation"),
-        ('{"explanation": ["Red things."]}', "explanation"),
+        ('{"explanation": []}', "explanation"),
+        ('{"explanation": ["Red things.", {"more": 1}]}', "explanation"),
+        (f'{{"explanation": "{"red " * 600}"}}', "2,399 characters"),
+        ('<think>maybe {"explanation": "A draft."}', "no JSON object"),
+        ("<think>maybe</think>", "no JSON object"),
+        ('{"explanation": ' + "[" * 200_000, "no JSON object"),
         ('{"explanation": "Red things.", "confidence": 90}', "confidence"),
-        ('{"explanation": "Red things.", "confidence": "high"}', "confidence"),
+        ('{"explanation": "Red things.", "confidence": "blue"}', "confidence"),
+        ('{"explanation": "Red things.", "confidence": "high-blue"}', "confidence"),
         ('{"explanation": "Red things.", "confidence": NaN}', "confidence"),
         ('{"explanation": "Red thi', "no JSON object"),
     ],
@@ -51,6 +57,58 @@ def test_an_answer_is_read_leniently(said):
 def test_an_answer_without_an_explanation_says_what_it_lacks(said, why):
     with pytest.raises(MalformedAnswerError, match=why):
         read_answer(said)
+
+
+_DRAFT = 'maybe {"explanation": "WRONG DRAFT", "confidence": 0.1}'
+_FINAL = '{"explanation": "Red things.", "confidence": 0.9}'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"<think>{_DRAFT}</think>{_FINAL}",
+        f"{_DRAFT} </think>\n\n{_FINAL}",  # The opening tag is part of the model's template.
+        f"<thinking>\n{_DRAFT}\n</thinking>\n```json\n{_FINAL}\n```",
+        f"<think>{_DRAFT}</think>{_FINAL}<think>{_DRAFT}",
+        f"[THINK]{_DRAFT}[/THINK]{_FINAL}",
+        f"\u25c1think\u25b7{_DRAFT}\u25c1/think\u25b7{_FINAL}",
+        f"<|channel|>analysis<|message|>{_DRAFT}<|end|><|start|>assistant<|channel|>final<|message|>{_FINAL}",
+        f"<|START_THINKING|>{_DRAFT}<|END_THINKING|>{_FINAL}",
+        f"<unused94>thought {_DRAFT}<unused95>{_FINAL}",
+        f"<think>{_DRAFT}</think>Explanation: Red things.\nConfidence: 0.9",
+        f"First idea: {_DRAFT[6:]}. On reflection: {_FINAL}",
+        f'{{"answer": {_FINAL}}}',
+        f"[{_FINAL}]",
+        f'{_FINAL} as in the schema {{"type": "object"}}',
+    ],
+)
+def test_what_a_model_thinks_is_never_its_answer(said):
+    assert read_answer(said) == ParsedAnswer("Red things.", "", "", 0.9)
+
+
+def test_a_tag_that_an_explanation_names_is_a_part_of_it():
+    said = '<think>so</think>{"explanation": "The token </think> after <think>."}'
+    assert read_answer(said).explanation == "The token </think> after <think>."
+
+
+@pytest.mark.parametrize(
+    ("said", "confidence"),
+    [
+        ('"high"', 0.8),
+        ('"Very High"', 0.95),
+        ('"medium-high"', 0.65),
+        ('"low to medium"', 0.375),
+        ('"high confidence"', 0.8),
+        ('"8/10"', 0.8),
+        ('"80 %"', 0.8),
+        ('["0.8"]', 0.8),
+        ('""', None),
+    ],
+)
+def test_a_confidence_in_words_is_read_where_it_is_clear(said, confidence):
+    answer = read_answer(f'{{"explanation": ["Red things.", "circles"], "confidence": {said}}}')
+    assert answer.explanation == "Red things.; circles"
+    assert answer.confidence == (confidence if confidence is None else pytest.approx(confidence))
 
 
 def test_all_that_is_asked_for_is_read():

@@ -8,7 +8,12 @@ import pytest
 
 from neuron_atlas.tasks.models.dialogue import MalformedAnswerError
 from neuron_atlas.tasks.models.logprobs import TokenLogprobs
-from neuron_atlas.tasks.simulate.ratings import expected_value, expected_values, read_ratings
+from neuron_atlas.tasks.simulate.ratings import (
+    expected_value,
+    expected_values,
+    find_numbers,
+    read_ratings,
+)
 from neuron_atlas.tasks.simulate.scale import top_of_scale
 from neuron_atlas.tasks.simulate.sheet import RatingSheet
 
@@ -101,10 +106,22 @@ def test_numbers_that_were_not_asked_for_have_no_place():
     assert [int(said[a:b]) for a, b in ratings.spans] == list(ratings.values)
 
 
-def test_an_answer_that_had_to_be_repaired_has_values_and_no_places():
-    ratings = read_ratings(json.dumps(GOOD).replace("9}", "9,}"), SHEET)
+def test_an_answer_that_had_to_be_repaired_has_values_and_their_places():
+    said = json.dumps(GOOD).replace("9}", "9,}")
+    ratings = read_ratings(said, SHEET)
     assert ratings.values[-1] == 9
-    assert ratings.spans is None
+    assert ratings.spans is not None
+    assert [float(said[slice(*span)]) for span in ratings.spans] == list(ratings.values)
+
+
+def test_ratings_in_a_draft_are_not_the_answer():
+    draft = json.dumps(GOOD | {"sample": 3})
+    said = f"<think>maybe {draft}</think>{json.dumps(GOOD)}"
+    ratings = read_ratings(said, SHEET)
+    assert ratings.values[-1] == 9
+    assert ratings.spans is not None
+    assert ratings.spans[0][0] > len(draft)
+    assert find_numbers("<think>5</think> [1, 10]", (16, 24)) == [(18, 19), (21, 23)]
 
 
 @pytest.mark.parametrize(
