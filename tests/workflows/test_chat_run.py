@@ -131,8 +131,14 @@ def test_the_budget_ends_the_run_and_a_larger_one_lets_it_go_on(
     without_answers(undisturbed, out)
     price = _explanations_cost(undisturbed)
     stopped = _run(_command(provider, out, f"explain.budget_usd={price / 2:.4f}"))
-    assert stopped.returncode == 1
-    assert "budget: the budget of" in stopped.stderr.splitlines()[-1]
+    # It is a normal end: the page shows what was paid for, and the last lines say what was not.
+    assert stopped.returncode == 0, stopped.stderr
+    assert "budget     explain.budget_usd ($" in stopped.stderr
+    (page,) = out.glob("artifacts/report/*/index.html")
+    assert "budget" in page.read_text(encoding="utf-8")
+    _, (run,) = runs_in(out / "mlflow.db")
+    assert run.info.status == "FINISHED"
+    assert "explain.budget_usd" in run.data.tags["ended_by_budget"]
     assert 0 < _journaled_usd(out) <= price / 2
     first = len(provider.requests())
     finished = _run(_command(provider, out, "explain.budget_usd=100"))
@@ -140,6 +146,17 @@ def test_the_budget_ends_the_run_and_a_larger_one_lets_it_go_on(
     assert "of $100.00" in finished.stderr
     assert len(provider.requests()) == _NEURONS > first
     assert set(explanations(out)["status"].to_pylist()) == {"ok"}
+
+
+def test_without_any_money_there_is_a_page_all_the_same(
+    undisturbed: Path, provider: Loopback, tmp_path: Path
+) -> None:
+    out = tmp_path / "nothing"
+    without_answers(undisturbed, out)
+    run_here(*chat_overrides(provider, out, _NEURONS, "explain.budget_usd=0"))
+    assert set(explanations(out)["status"].to_pylist()) == {"budget"}
+    assert list(out.glob("artifacts/report/*/index.html"))
+    assert provider.requests() == []
 
 
 @pytest.mark.slow

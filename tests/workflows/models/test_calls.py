@@ -42,6 +42,17 @@ def test_the_limits_of_an_account_change_only_for_those_who_call(
     assert "500 requests a minute, 512 at once; before, 60 requests" in capsys.readouterr().err
 
 
+def test_what_calls_report_is_printed_once_with_the_stage(capsys):
+    use = ModelUse("explain", "explain", ClientSettings(), {})
+    tally = Tally(notices=["waits 3,600 s, until 12:00:00: HTTP 429"])
+    calls = OpenCalls(use, SimpleNamespace(tally=lambda: tally))  # type: ignore[arg-type]
+    calls.tally()
+    tally.notices.append("another")
+    assert calls.tally() is tally
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["explain    waits 3,600 s, until 12:00:00: HTTP 429", "explain    another"]
+
+
 def test_only_batches_to_its_own_model_keep_a_live_run_from_calling(monkeypatch, tmp_path):
     @contextmanager
     def account(path: Path, stage: str, budget: Any, client: Any, prices: Any) -> Iterator[Any]:
