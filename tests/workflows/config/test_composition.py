@@ -10,7 +10,8 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from neuron_atlas.tasks.models.client import Answer, ClientSettings, _Model
+from neuron_atlas.tasks.models.called_model import CalledModel
+from neuron_atlas.tasks.models.client import Answer, ClientSettings
 from neuron_atlas.tasks.models.failures import ProviderError, ProviderStoppedError, from_reply
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.workflows import atlas
@@ -28,7 +29,7 @@ from tests.workflows.runs import settings
 
 
 def _told_of_another_model() -> str:
-    model = _Model(ClientSettings(), {}, "explain")
+    model = CalledModel(ClientSettings(), {}, "explain")
     return model.check_answer(Answer("ok", model="another")).reason
 
 
