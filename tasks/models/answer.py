@@ -22,6 +22,9 @@ _MODEL_LENGTH = 200
 _TEXT_PARTS = ("text", "output_text")
 _REASONING_PARTS = ("thinking", "reasoning")
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
+_FILTERED = ("content_filter", "safety", "prohibited_content", "recitation", "blocklist")
+_TOO_LONG = ("length", "max_tokens", "max_output_tokens")
+"""Reasons why an answer ended, in the words of OpenAI and of gateways to other providers."""
 _NOT_STORED = ("replayed", "omitted", "usage_note")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -86,7 +89,7 @@ def read_message(body: Any, extract: Extract | None = None) -> Answer | Failure:
         message = choice["message"]
         text, refusal = join_parts(message.get("content"))
         refusal = refusal or message.get("refusal")
-        finish = choice.get("finish_reason")
+        finish = str(choice.get("finish_reason") or "").lower()
         kept = None if extract is None else extract(body)
         tokens_in, tokens_out, usage_note = read_usage(body.get("usage"))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -102,14 +105,15 @@ def read_message(body: Any, extract: Extract | None = None) -> Answer | Failure:
     )
     if refusal:
         return replace(answer, status="refused", reason=one_line(str(refusal)))
-    if finish == "content_filter":
+    if finish in _FILTERED:
         return replace(answer, status="filtered", reason="cut off by the provider's filter")
-    if finish == "length":
+    if finish in _TOO_LONG:
         is_reasoning = is_only_reasoning(text) or (not text.strip() and _has_reasoning(body))
         reason = REASONING_TOO_LONG if is_reasoning else "cut off at the limit on its length"
         return replace(answer, status="truncated", reason=reason)
     if not answer.text.strip():
-        return replace(answer, status="malformed", reason="the answer is empty")
+        only = ": the reply holds nothing but reasoning" if _has_reasoning(body) else ""
+        return replace(answer, status="malformed", reason=f"the answer is empty{only}")
     return answer
 
 

@@ -44,7 +44,7 @@ _ABOUT_INPUT = re.compile(
     r"safety (?:system|filter|polic)|usage polic|harmful|inappropriate|unsafe content|"
     r"responsible ai|"
     r"(?:input|prompt|image|content|message)s? (?:was|were|is|are|has been|have been) "
-    r"(?:blocked|rejected|refused|filtered|denied)"
+    r"(?:blocked|filtered)"
 )
 _ABOUT_KEY = re.compile(
     r"(?:invalid|incorrect|wrong|missing|expired|revoked|malformed|unknown|no|disabled|provide an?)"

@@ -164,7 +164,8 @@ class ClientSettings:
             return True
         if self.reply_model_prefix is not None:
             return model.startswith(self.reply_model_prefix)
-        return re.fullmatch(re.escape(self.model) + r"(-\d.*)?", model) is not None
+        named = re.escape(_plain_name(self.model)) + r"(-\d.*)?"
+        return re.fullmatch(named, _plain_name(model)) is not None
 
 
 def read_key(api_key_env: str, group: str) -> str:
@@ -182,6 +183,12 @@ def read_key(api_key_env: str, group: str) -> str:
             "breaks or special characters within"
         )
     return key
+
+
+def _plain_name(model: str) -> str:
+    """Return a model's name without what only some servers put before or after it, such as
+    models/gemini-2.5-pro and llava:latest."""
+    return model.rstrip("/").rpartition("/")[2].removesuffix(":latest").lower()
 
 
 def _host(url: str) -> str:

@@ -60,6 +60,21 @@ def test_a_model_is_served_by_itself_and_by_its_dated_versions_only(served, is_i
     assert ClientSettings(model="gpt-4o", reply_model_prefix="gpt-4").is_served_by(served)
 
 
+@pytest.mark.parametrize(
+    ("model", "served", "is_it"),
+    [
+        ("gpt-4o", "openai/gpt-4o-2024-08-06", True),
+        ("llava", "llava:latest", True),
+        ("gemini-2.5-pro", "models/gemini-2.5-pro", True),
+        ("accounts/x/models/Llava-1.5", "llava-1.5", True),
+        ("gpt-4o", "openai/gpt-4o-mini", False),
+        ("llava:7b", "llava:13b", False),
+    ],
+)
+def test_what_a_server_puts_before_or_after_a_name_is_no_other_model(model, served, is_it):
+    assert ClientSettings(model=model).is_served_by(served) == is_it
+
+
 def test_the_key_is_nowhere_but_in_the_request(provider, tmp_path, monkeypatch, caplog):
     secret = "sk-a-wrong-but-secret-key"
     monkeypatch.setenv("OPENAI_API_KEY", secret)

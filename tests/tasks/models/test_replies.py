@@ -263,5 +263,16 @@ def test_reasoning_is_told_from_an_answer_that_was_cut_off(provider, body, is_re
     assert (answer.reason == REASONING_TOO_LONG) == is_reasoning
 
 
+@pytest.mark.parametrize(
+    ("finish", "status"),
+    [("MAX_TOKENS", "truncated"), ("SAFETY", "filtered"), ("stop", "ok"), (None, "ok")],
+)
+def test_an_answer_ends_for_the_reasons_of_other_providers_too(provider, finish, status):
+    body = completion("red")
+    body["choices"][0]["finish_reason"] = finish
+    sends_body(provider, body)
+    assert ask(quick(provider)).status == status
+
+
 def test_a_stored_answer_ignores_what_it_does_not_know():
     assert from_json('{"status": "ok", "text": "red", "more": 1}').text == "red"
