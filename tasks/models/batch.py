@@ -58,7 +58,12 @@ class BatchSender:
         group: str,
     ) -> None:
         self._settings, self._prices, self._ledger = settings, prices, ledger
-        self._provider, self._key = BatchProvider(settings, client, key, group), key
+
+        def note_wait(wait_s: float, reason: str) -> None:
+            ledger.notices.add_wait(wait_s, settings.model, reason)
+
+        self._provider = BatchProvider(settings, client, key, group, note_wait)
+        self._key = key
         self._provider_account, self._group = settings.qualified_model, group
 
     async def submit(self, files: Sequence[Path]) -> int:

@@ -65,7 +65,8 @@ def read_line(
         reason = redact(f"batch {code}: {error.get('message', '')}", key)
         return Failure("timed_out" if code == "batch_expired" else "failed", reason, True)
     body = response.get("body")
-    number = None if response.get("status_code") == 200 else int(response.get("status_code") or 500)
+    status = response.get("status_code")
+    number = None if status == 200 else status if isinstance(status, int) else 500
     if number is not None or has_error(body):
         outcome = from_reply(
             number, {} if body is None else body, settings.model, settings.api_key_env, group, key
@@ -83,7 +84,10 @@ def read_line(
     usd = cost(prices, settings.model, answer.tokens_in, answer.tokens_out)
     if usd is not None and price is not None:
         usd *= price.batch
-        if not answer.tokens_in or is_absurd(usd, call.usd):
+        if is_absurd(usd, call.usd):
+            stated = f"prompt_tokens {answer.tokens_in}, completion_tokens {answer.tokens_out}"
+            answer = replace(answer, usage_note=f"the reply states {stated}")
+        if not answer.tokens_in or answer.usage_note:
             usd = call.usd
     return replace(answer, usd=usd, attempts=1)
 

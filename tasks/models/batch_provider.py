@@ -29,13 +29,18 @@ class TransientError(Exception):
 class BatchProvider:
     """Client of a provider's file and batch endpoints. All methods raise ProviderError, or
     TransientError if a retry may succeed. key: masked in the provider's messages. group: see
-    `CallOptions`."""
+    `CallOptions`. note_wait: called with the seconds of each wait, and its reason."""
 
     def __init__(
-        self, settings: ClientSettings, client: openai.AsyncOpenAI, key: str, group: str
+        self,
+        settings: ClientSettings,
+        client: openai.AsyncOpenAI,
+        key: str,
+        group: str,
+        note_wait: Callable[[float, str], None] = lambda wait_s, reason: None,
     ) -> None:
         self._settings, self._client, self._key = settings, client, key
-        self._group = group
+        self._group, self._note_wait = group, note_wait
 
     async def create(self, name: str, requests: Sequence[FiledRequest]) -> str:
         """Upload requests and create their batch, with retries; return the batch's id."""
@@ -92,9 +97,10 @@ class BatchProvider:
         for attempt in range(TRIES):
             try:
                 return await step(attempt)
-            except TransientError:
+            except TransientError as error:
                 if attempt == TRIES - 1:
                     raise
+                self._note_wait(self._settings.batch.poll_s, str(error))
                 await asyncio.sleep(self._settings.batch.poll_s)
         raise AssertionError("the last attempt returns or raises")
 

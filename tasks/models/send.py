@@ -23,7 +23,7 @@ from neuron_atlas.tasks.models.failures import (
     from_reply,
     from_status,
 )
-from neuron_atlas.tasks.models.headers import processing_s, read_hint
+from neuron_atlas.tasks.models.headers import processing_s, read_hint, retry_after
 from neuron_atlas.tasks.models.request import Extract
 from neuron_atlas.tasks.models.servers import Servers
 from neuron_atlas.tasks.models.settings import ClientSettings
@@ -117,6 +117,8 @@ class Sender:
             servers.mark_answered(server)
             headers = reply.headers
             outcome = self._read(reply.http_response.text, prepared)
+            if isinstance(outcome, Failure) and outcome.wait_s is None:
+                outcome = replace(outcome, wait_s=retry_after(headers))
         if isinstance(outcome, Failure):
             outcome = self._at(server, outcome)
             outcome = replace(outcome, reason=one_line(mask_key(outcome.reason, servers.key)))

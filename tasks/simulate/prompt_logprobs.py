@@ -137,6 +137,7 @@ class PromptLogprobs(Simulator):
             return replace(nothing, visual=None)
         messages = simulation_messages(tokens, explanation, scale, self.examples)
         answer = await connection.ask(self._request(messages, self.top_logprobs))
+        nothing = replace(nothing, omitted=answer.omitted)
         if answer.kept is None:
             status, reason = _failure(answer)
             return replace(nothing, status=status, reason=reason)
