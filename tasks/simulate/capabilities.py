@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from neuron_atlas.tasks.models.answer import Answer
+from neuron_atlas.tasks.models.answer import NO_COMPLETION, Answer
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import ClientSettings, Collection, Connection, connect
 from neuron_atlas.tasks.models.prices import Price
@@ -40,7 +40,13 @@ def probe_server(
 def is_undecided(answer: Answer) -> bool:
     """Return whether an answer leaves the server's capabilities open.
 
-    Such an answer waits for a batch or for budget, or its failure is transient.
+    Such an answer waits for a batch or for budget, or its failure is transient, or the reply held
+    none.
     """
     is_refused = _REFUSED.match(answer.reason) is not None
-    return answer.status in _UNDECIDED or (answer.status == "failed" and not is_refused)
+    is_no_answer = answer.reason.startswith(NO_COMPLETION)
+    return (
+        answer.status in _UNDECIDED
+        or (answer.status == "failed" and not is_refused)
+        or is_no_answer
+    )

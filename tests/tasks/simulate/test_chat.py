@@ -288,7 +288,7 @@ def test_one_answer_without_probabilities_is_taken_by_its_integers(provider):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["409", "500"])
+@pytest.mark.parametrize("fault", ["409", "500", "invalid_json"])
 def test_a_server_that_fails_for_now_has_decided_nothing(provider, fault):
     provider.misbehave(fault, times=-1)
     assert chat(provider).probe(CallOptions()) is None
