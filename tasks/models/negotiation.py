@@ -9,10 +9,11 @@ is found holds for all later requests to the model.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from neuron_atlas.tasks.models.content import text_part
 from neuron_atlas.tasks.models.failures import Failure
 
 _LIMITS = ("max_completion_tokens", "max_tokens")
@@ -33,6 +34,9 @@ _NAMED = {
         ),
     ),
     "detail": re.compile(r"\bdetail\b"),
+    "system": re.compile(
+        r"system (?:role|message|prompt|instruction)|developer instruction|roles must alternate"
+    ),
     "logprobs": re.compile(r"log_?prob"),
 }
 """Optional features of a request, and how errors name them (in lower case)."""
@@ -44,7 +48,8 @@ _UNSURE_STATUSES = (400, 422, 501)
 @dataclass(frozen=True)
 class ServerFeatures:
     """What is known of a model's server. works, refused: names of features, which are fields of a
-    request, or `detail` (of its images)."""
+    request, `detail` (of its images), or
+    `system` (the role)."""
 
     works: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
@@ -60,6 +65,8 @@ def present_features(body: Mapping[str, Any]) -> frozenset[str]:
     found = {name for name in _NAMED if name in body and body[name] is not False}
     if any("detail" in part["image_url"] for part in _image_parts(body)):
         found.add("detail")
+    if body["messages"][0].get("role") == "system" and len(body["messages"]) > 1:
+        found.add("system")
     return frozenset(found)
 
 
@@ -74,6 +81,8 @@ def without_features(body: Mapping[str, Any], refused: frozenset[str]) -> dict[s
             fitted[other] = body[name]
     if "detail" in refused and any(_image_parts(body)):
         fitted["messages"] = [_without_detail(message) for message in body["messages"]]
+    if "system" in refused:
+        fitted["messages"] = _without_system(fitted["messages"])
     return fitted
 
 
@@ -104,6 +113,16 @@ def named_feature(failure: Failure, features: frozenset[str]) -> str | None:
         return None
     words = failure.said.searched
     return next((name for name in _NAMED if name in features and _NAMED[name].search(words)), None)
+
+
+def _without_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return messages whose first user message begins with the text of the system message."""
+    if messages[0].get("role") != "system":
+        return list(messages)
+    (system, user), rest = messages[:2], messages[2:]
+    content = user["content"]
+    parts = [text_part(content)] if isinstance(content, str) else list(content)
+    return [{**user, "content": [text_part(system["content"]), *parts]}, *rest]
 
 
 def _image_parts(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -27,7 +27,7 @@ from neuron_atlas.tasks.models.account.messages import (
 )
 from neuron_atlas.tasks.models.account.notices import Notices
 from neuron_atlas.tasks.models.account.received import ReceivedFiles, received_folder
-from neuron_atlas.tasks.models.account.tables import open_database
+from neuron_atlas.tasks.models.account.tables import open_database, totals
 from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.tasks.models.negotiation import ServerFeatures
 
@@ -73,13 +73,7 @@ class Ledger:
         with raise_if_disk_full(self._path):
             self.database = open_database(self._path)
         self.corrections = Corrections(self.database, purpose)
-        # Cost of all calls, those without an outcome at their most, and the number of the latter.
-        # An earlier version believed providers that state negative costs.
-        self._usd, self._n_open = self.database.execute(
-            "SELECT coalesce(sum(max(usd, 0.0)), 0.0), coalesce(sum(outcome IS NULL), 0)"
-            " FROM calls WHERE purpose = ?",
-            (purpose,),
-        ).fetchone()
+        self._usd, self._n_open = totals(self.database, purpose)
 
     @contextmanager
     def transaction(self) -> Iterator[Ledger]:

@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 _BUSY_TIMEOUT_S = 30.0
+_MOST_USD = 10_000.0
+"""No call costs as much."""
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS answers (
     request_hash TEXT PRIMARY KEY,
@@ -88,6 +90,20 @@ def open_database(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA synchronous = FULL")
     database.executescript(_LAYOUT)
     return database
+
+
+def totals(database: sqlite3.Connection, purpose: str) -> tuple[float, int]:
+    """Return the cost of all calls of one purpose (USD), those without an outcome at their most,
+    and the number of the latter.
+
+    Impossible costs do not count: an earlier version believed providers that state them.
+    """
+    usd, n_open = database.execute(
+        "SELECT coalesce(sum(iif(usd BETWEEN 0 AND ?, usd, 0.0)), 0.0),"
+        " coalesce(sum(outcome IS NULL), 0) FROM calls WHERE purpose = ?",
+        (_MOST_USD, purpose),
+    ).fetchone()
+    return usd, n_open
 
 
 def snapshot(ledger: Path, copy: Path) -> None:

@@ -120,6 +120,15 @@ def test_a_field_that_a_server_refuses_is_left_out_once_and_for_all(provider, tm
     assert account.tally().lost == 0
 
 
+def test_a_model_without_a_system_role_gets_its_text_from_the_user(provider):
+    refuses(provider, "system", {"error": {"message": "System role not supported"}})
+    request = full()
+    asked = Request([{"role": "system", "content": "Be brief."}, *request.messages])
+    assert ask(quick(provider), request=asked).omitted == "system"
+    (message,) = provider.requests()[-1]["body"]["messages"]
+    assert [part.get("text") for part in message["content"]] == ["Be brief.", "What is it?", None]
+
+
 def test_the_limits_other_name_is_tried(provider):
     _, body = REFUSALS["the limit's name"]
     refuses(provider, "max_completion_tokens", body)

@@ -219,14 +219,15 @@ def test_calls_in_flight_together_do_not_correct_the_reservation_several_times(p
     assert len(account.tally().notices) == 1
 
 
-def test_an_old_journal_with_impossible_costs_gives_no_money_back(provider, tmp_path):
+@pytest.mark.parametrize("usd", [-2.5, 2.5e24, float("inf")])
+def test_an_old_journal_with_impossible_costs_changes_no_budget(provider, tmp_path, usd):
     account = account_in(tmp_path)
     ask(quick(provider), account)
     account.close()
     with sqlite3.connect(tmp_path / "journal.sqlite") as database:
-        database.execute("UPDATE calls SET usd = -2.5")
+        database.execute("UPDATE calls SET usd = ?", (usd,))
         (stored,) = database.execute("SELECT answer FROM answers").fetchone()
-        old = json.loads(stored) | {"tokens_in": 10**30, "usd": -2.5}
+        old = json.loads(stored) | {"tokens_in": 10**30, "usd": usd}
         database.execute("UPDATE answers SET answer = ?", (json.dumps(old),))
     later = account_in(tmp_path, budget_usd=1.0)
     assert later.tally().spent_usd == 0
