@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -251,6 +252,44 @@ def test_a_schema_is_not_asked_for_where_the_settings_say_so(provider):
     (said,) = explain(provider, likes("visual"), structured=False)
     assert said.text == "The neuron responds to red regions of a picture."
     assert "response_format" not in provider.requests()[0]["body"]
+
+
+REPLIES = Path(__file__).parents[1] / "models" / "replies"
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "confidence"),
+    [
+        ("think-draft", "red things", 0.9),
+        ("content-parts", "red things", 0.9),
+        ("negative-usage", "red things", 0.9),
+        ("confidence-in-words", "red things; circles", 0.8),
+    ],
+)
+def test_replies_of_real_servers_are_read_the_first_time(provider, reply, text, confidence):
+    body = (REPLIES / f"{reply}.json").read_text(encoding="utf-8")
+    provider.misbehave("body", body=body, times=-1)
+    (said,) = explain(provider, likes("visual"))
+    assert (said.status, said.text, said.attempts) == ("ok", text, 1)
+    assert said.confidence == pytest.approx(confidence)
+
+
+def test_a_field_that_the_server_refuses_is_named_in_every_row(provider):
+    refusal = {"error": {"message": "'temperature' does not support 0", "param": "temperature"}}
+    provider.misbehave("body", body=json.dumps(refusal), status=400, field="temperature", times=-1)
+    said = explain(provider, *(likes("visual", color) for color in COLORS))
+    assert [one.status for one in said] == ["ok"] * 3
+    assert [one.omitted for one in said] == ["temperature"] * 3
+    assert ["temperature" in r["body"] for r in provider.requests()] == [True] + [False] * 3
+
+
+def test_a_model_that_may_reason_gets_more_tokens(provider):
+    limits = [
+        chat(provider, client=ClientSettings(model=model)).answer_limit
+        for model in ("gpt-4o", "gpt-5", "o3-mini", "Qwen/Qwen2.5-VL-7B-Instruct", "qwen3-vl")
+    ]
+    assert limits == [400, 4400, 4400, 400, 4400]
+    assert chat(provider, max_tokens=None).answer_limit is None
 
 
 def test_an_explanation_is_one_line(provider):
