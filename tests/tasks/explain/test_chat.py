@@ -315,7 +315,8 @@ def test_nothing_answered_is_asked_again_in_a_later_run(provider, tmp_path):
 
 def test_no_more_calls_are_in_flight_than_allowed(provider):
     provider.misbehave("slow", times=-1, seconds=0.05)
-    neurons = [likes("text", color, neuron=n) for n, color in enumerate([*COLORS] * 4)]
+    kinds = ("text", "visual", "multi-modal", "unknown")
+    neurons = [likes(kind, color) for kind in kinds for color in COLORS]
     said = explain(
         provider,
         *neurons,
