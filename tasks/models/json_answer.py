@@ -34,7 +34,7 @@ def find_objects(
     start, end = part or (0, len(text))
     searched = text[:end]
     repaired = _COMMA.sub(r" \1", searched)  # As long as before, so that positions stay the same.
-    found = []
+    found: list[JsonObject] = []
     for number, opened in enumerate(re.compile(r"\{").finditer(searched, start)):
         if number == _MOST_BRACES:
             break
