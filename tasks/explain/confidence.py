@@ -28,6 +28,7 @@ _WORDS = {
     "absolute": 1.0,
 }
 _BETWEEN = re.compile(r"\s*(?:-|/|\bto\b|\bor\b)\s*")
+_ONE_NUMBER = re.compile(r"\D*?(\d*\.\d+|\d+(?= ?%)|[01](?![\d.]))( ?%)?\D*")
 _OF = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/|out of|of)\s*(\d+(?:\.\d+)?)")
 
 
@@ -58,6 +59,8 @@ def _from_text(text: str) -> float | None:
         pass
     if (found := _OF.fullmatch(text)) and float(found[2]):
         return float(found[1]) / float(found[2])
+    if found := _ONE_NUMBER.fullmatch(text):  # Such as "about 0.8" and "80% (high)".
+        return float(found[1]) / (100 if found[2] else 1)
     if text in _WORDS:
         return _WORDS[text]
     if text.replace("-", " ") in _WORDS:

@@ -148,9 +148,10 @@ def read_answer(text: str) -> ParsedAnswer:
     """
     start, end = answer_part(text)
     chosen = choose_last(
-        find_objects(text, part=(start, end)), lambda one: _has_explanation(one.value)
+        find_objects(text, part=(start, end)),
+        lambda one: _has_explanation(_with_plain_names(one.value)),
     )
-    fields = None if chosen is None else chosen.value
+    fields = None if chosen is None else _with_plain_names(chosen.value)
     if fields is None and "{" not in text[start:end]:
         fields = {
             _FIELD_BY_LABEL[found[1].lower()]: found[2].strip("* ")
@@ -172,6 +173,11 @@ def read_answer(text: str) -> ParsedAnswer:
         evidence_against=_to_text(fields.get("evidence_against"))[:_LONGEST_EVIDENCE],
         confidence=read_confidence(fields.get("confidence")),
     )
+
+
+def _with_plain_names(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields with names in lower case, joined by underscores, as they were asked for."""
+    return {re.sub(r"[\s-]+", "_", name.strip().lower()): part for name, part in fields.items()}
 
 
 def _has_explanation(fields: dict[str, Any]) -> bool:

@@ -134,6 +134,8 @@ def join_parts(content: Any) -> tuple[str, str]:
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             texts.append(part)
+        elif isinstance(part, Mapping) and not {"type", "text"}.intersection(part):
+            texts.append(json.dumps(part))  # The object that the text should hold.
         elif isinstance(part, Mapping) and part.get("type", "text") in _TEXT_PARTS:
             text = part.get("text")
             text = text.get("value") if isinstance(text, Mapping) else text

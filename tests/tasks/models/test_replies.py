@@ -52,6 +52,9 @@ def test_parts_of_a_text_are_joined(provider):
     ]
     sends_body(provider, completion(parts))
     assert ask(quick(provider), request=words("parts?")).text == "red things"
+    provider.behave()
+    sends_body(provider, completion({"explanation": "red things"}))
+    assert json.loads(ask(quick(provider), request=words("object?")).text)["explanation"]
 
 
 def test_a_refusal_as_a_part_is_a_refusal(provider):
