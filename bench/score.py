@@ -234,6 +234,7 @@ def _simulations(rows: list[dict], predicted: np.ndarray, size: Size) -> pa.Tabl
         "explanation_neuron": -1,
         "sample_prediction": None,
         "estimator": "",
+        "omitted": "",
         "status": "ok",
         "reason": "",
     }

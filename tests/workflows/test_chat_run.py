@@ -136,9 +136,10 @@ def test_the_budget_ends_the_run_and_a_larger_one_lets_it_go_on(
     assert "budget     explain.budget_usd ($" in stopped.stderr
     (page,) = out.glob("artifacts/report/*/index.html")
     assert "budget" in page.read_text(encoding="utf-8")
-    _, (run,) = runs_in(out / "mlflow.db")
-    assert run.info.status == "FINISHED"
-    assert "explain.budget_usd" in run.data.tags["ended_by_budget"]
+    _, runs = runs_in(out / "mlflow.db")
+    (ended,) = [run for run in runs if "ended_by_budget" in run.data.tags]
+    assert ended.info.status == "FINISHED"
+    assert "explain.budget_usd" in ended.data.tags["ended_by_budget"]
     assert 0 < _journaled_usd(out) <= price / 2
     first = len(provider.requests())
     finished = _run(_command(provider, out, "explain.budget_usd=100"))

@@ -48,7 +48,7 @@ def explanations(*rows: Mapping[str, Any]) -> pa.Table:
         "explainer": "dissect", "type": "visual", "text": "red things", "status": "ok",
         "reason": "", "model": "", "prompt_hash": "", "exemplar_ids": [], "attempts": 0,
         "evidence_for": "", "evidence_against": "", "confidence": None, "calibration_ids": [],
-        "scorer_ids": [],
+        "scorer_ids": [], "omitted": "",
         "tokens_in": 0, "tokens_out": 0, "cost": 0.0, "seconds": 0.1,
     }  # fmt: skip
     return _table([defaults | dict(row) for row in rows], EXPLANATIONS)
