@@ -36,8 +36,8 @@ def test_a_wait_of_more_than_ten_seconds_says_for_what_and_until_when():
 def test_the_same_wait_of_many_calls_is_said_once_and_a_longer_one_again():
     clock = Clock()
     notices = Notices(clock)
-    for _ in range(64):
-        notices.add_wait(30.0, "gpt-4o", "HTTP 429")
+    for number in range(64):
+        notices.add_wait(30.0, "gpt-4o", f"HTTP 429: request {number} is too early")
         clock.now += 0.1
     assert len(notices.lines) == 1
     notices.add_wait(3600.0, "gpt-4o", "HTTP 429")
