@@ -50,7 +50,7 @@ class FeatureTrial:
     def leave_out(self, failure: Failure) -> bool:
         """Leave out the feature that the server refuses; return whether there is one to try
         without."""
-        name = refused_feature(failure, self._features(), self.known)
+        name = refused_feature(failure, self._features(), self.known, self._required)
         if name is None:
             return False
         self.n_refused += 1

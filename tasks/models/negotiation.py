@@ -87,19 +87,22 @@ def without_features(body: Mapping[str, Any], refused: frozenset[str]) -> dict[s
 
 
 def refused_feature(
-    failure: Failure, features: frozenset[str], known: ServerFeatures
+    failure: Failure,
+    features: frozenset[str],
+    known: ServerFeatures,
+    required: frozenset[str] = frozenset(),
 ) -> str | None:
     """Return the feature to leave out after a failure; None if the failure is about something else.
 
-    features: those of the request that may be left out. An error that names none of them may be
-    about the response format, unless that is known to work.
+    features: those of the request that may be left out. required: those that may not. An error that
+    names none of either may be about the response format, unless that is known to work.
     """
     if (named := named_feature(failure, features)) is not None:
         return named
     is_unsure = (
         failure.status == "failed"
         and failure.number in _UNSURE_STATUSES
-        and named_feature(failure, ALL_FEATURES) is None
+        and named_feature(failure, required) is None
     )
     may_be_format = "response_format" in features - known.works
     return "response_format" if is_unsure and may_be_format else None
