@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+_MOST_ROWS = 2**15 - 1
+_MOST_IMAGES = 2**7 - 1
+"""Largest number of rows or columns, and largest index of an image, in the table `descriptions`."""
+
 
 @dataclass(frozen=True)
 class Region:
@@ -56,6 +60,22 @@ def read_regions(rows: Sequence[Mapping[str, Any]]) -> tuple[Region, ...]:
 def count_tokens(regions: Sequence[Region]) -> int:
     """Return the number of visual tokens of a sample."""
     return sum(region.tokens for region in regions)
+
+
+def why_not_shown(regions: Sequence[Region]) -> str:
+    """Return why an image of a sample cannot be shown with its visual tokens, or "" if all can."""
+    for region in regions:
+        if region.rows < 1 or region.columns < 1:
+            return (
+                f"image {region.image + 1} gives a grid of {region.rows} x {region.columns} visual "
+                "tokens: it is too narrow"
+            )
+        if max(region.rows, region.columns) > _MOST_ROWS or region.image > _MOST_IMAGES:
+            return f"more than {_MOST_IMAGES + 1} images, or more than {_MOST_ROWS} rows of tokens"
+    for image, (left, top, right, bottom), _ in view_of(tuple(regions)).panels:
+        if right <= left or bottom <= top:
+            return f"the subject sees less than a pixel of image {image + 1}: it is too narrow"
+    return ""
 
 
 def token_boxes(regions: Sequence[Region]) -> np.ndarray:

@@ -22,7 +22,7 @@ SAMPLE_STATUSES = (
     "empty_text",
     "duplicate_id",
 )
-DESCRIPTION_STATUSES = ("ok", "truncated", "empty_text")
+DESCRIPTION_STATUSES = ("ok", "truncated", "empty_text", "too_long", "not_encoded")
 USABLE = ("ok", "truncated")
 """Statuses of the descriptions that later stages use."""
 

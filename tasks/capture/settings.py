@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 
-from neuron_atlas.tasks.settings import AtLeastOne, not_hashed
+from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 from neuron_atlas.tasks.subject.settings import HookPoint
 
 PeakRole = Literal["visual", "text"]
@@ -25,6 +25,9 @@ class CaptureSettings:
     shard_plan). device_memory_gb: memory to use on each subject actor's device, next to the
     subject; None for all that is free. image_threads: threads that open images while the device
     computes; None for four with a GPU, and none on a CPU, which needs its cores.
+    max_exemplar_share: top_n is lowered to this share of the usable samples, so that samples remain
+    to score a neuron. max_nonfinite_share: the run fails if a larger share of a layer's visual and
+    text activations is infinite or NaN.
     """
 
     layers: tuple[int, ...] | None = None
@@ -36,6 +39,9 @@ class CaptureSettings:
     shards: AtLeastOne | None = not_hashed(None)
     device_memory_gb: Annotated[float, Gt(0)] | None = not_hashed(None)
     image_threads: Annotated[int, Ge(0)] | None = not_hashed(None)
+    # Not hashed: the lowered top_n is.
+    max_exemplar_share: Annotated[float, Interval(gt=0, le=1)] = not_hashed(0.5)
+    max_nonfinite_share: Share = not_hashed(0.001)
 
     def __post_init__(self) -> None:
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
@@ -44,3 +50,9 @@ class CaptureSettings:
             raise ValueError("layers: give each layer once")
         if not self.peak_roles or len(set(self.peak_roles)) < len(self.peak_roles):
             raise ValueError("peak_roles: give visual, text or both, each once")
+
+    def for_samples(self, n_samples: int) -> CaptureSettings:
+        """Return the settings for a dataset of `n_samples` usable samples, with top_n lowered to
+        max_exemplar_share of them."""
+        most = max(1, int(n_samples * self.max_exemplar_share))
+        return replace(self, top_n=min(self.top_n, most))

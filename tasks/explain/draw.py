@@ -197,6 +197,8 @@ def _with_legend(picture: Image.Image, colors: np.ndarray) -> Image.Image:
     font = ImageFont.load_default(13)
     edges = np.rint(np.linspace(0, picture.width, 12)).astype(int)
     for level, (left, right) in enumerate(pairwise(edges.tolist())):
+        if left == right:
+            continue  # A picture narrower than its legend.
         red, green, blue = np.rint(colors[level]).astype(int).tolist()
         box = (left, picture.height, right - 1, whole.height - 1)
         pen.rectangle(box, fill=(red, green, blue))

@@ -86,12 +86,12 @@ def check_kind(model: str, found: str | None, kind: str, setting: str) -> None:
 
 def why_not_loaded(model: str, setting: str, error: Exception) -> str:
     """Return one line on why transformers could not load a saved model."""
-    reason = first_line(error)
     folder = saved_folder(model, setting)
-    damaged = _damaged_file(folder)
+    damaged = None if folder is None else damaged_file(folder)
     if damaged is not None:
-        return f"{setting}: {damaged} is damaged ({reason}); save or download it again"
-    return f"{setting}: {str(folder or model)!r} cannot be loaded: {reason}"
+        path, reason = damaged
+        return f"{setting}: {path} is damaged ({reason}); save or download it again"
+    return f"{setting}: {str(folder or model)!r} cannot be loaded: {first_lines(error)}"
 
 
 def check_complete(model: str, setting: str, missing: Collection[str]) -> None:
@@ -108,6 +108,29 @@ def check_complete(model: str, setting: str, missing: Collection[str]) -> None:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def first_lines(error: Exception) -> str:
+    """Return the first two lines of an error's message as one line. Of the errors of transformers,
+    the second line often holds the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) or type(error).__name__
+
+
+def damaged_file(folder: Path) -> tuple[Path, str] | None:
+    """Return the first JSON or safetensors file of a folder that cannot be read, and why."""
+    from safetensors import safe_open
+
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text("utf-8"))
+            else:
+                with safe_open(path, "pt"):
+                    pass
+        except Exception as error:
+            return path, first_line(error)
+    return None
 
 
 def _folder_hash(folder: Path) -> str:
@@ -130,16 +153,3 @@ def _cached_commit(model: str, revision: str | None, setting: str) -> str:
             "cache, and the hub cannot be reached; download it first or name a folder"
         )
     return Path(config).parent.name
-
-
-def _damaged_file(folder: Path | None) -> Path | None:
-    """Return the first safetensors file of a folder that cannot be opened, or None."""
-    from safetensors import safe_open
-
-    for path in sorted(folder.glob("*.safetensors")) if folder else []:
-        try:
-            with safe_open(path, "pt"):
-                pass
-        except Exception:
-            return path
-    return None

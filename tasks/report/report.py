@@ -18,6 +18,7 @@ from neuron_atlas.tasks.artifacts import (
     SIMULATIONS,
     read_table,
 )
+from neuron_atlas.tasks.artifacts.nonfinite import nonfinite_outcomes
 from neuron_atlas.tasks.report.analysis import read_analysis, write_analysis
 from neuron_atlas.tasks.report.figures import draw_figures, write_figures
 from neuron_atlas.tasks.report.inputs import ReportFiles
@@ -50,6 +51,9 @@ def write_report(
     outcomes = {
         spec.name: read_table(files.tables[spec.name], spec, columns) for spec, columns in _OUTCOMES
     }
+    outcomes["activations"] = nonfinite_outcomes(
+        [(layer, files.layers[layer]["moments"]) for layer in sorted(files.layers)]
+    )
     # The aggregates count scores that are undefined over visual or text tokens alone.
     scores = outcomes["scores"] = over_all_tokens(outcomes["scores"])
     aggregates = read_table(files.tables["score_aggregates"], SCORE_AGGREGATES)

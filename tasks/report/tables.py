@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import TYPES
 
+_COUNTED = ["status", "reason", "count"]
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -75,7 +77,8 @@ def scores_overview(aggregates: pa.Table) -> list[dict[str, Any]]:
 def failures_by_reason(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
     """Count failures by table, status and reason: `count` of the table's `of` rows.
 
-    outcomes: tables by name; only their columns status and reason are needed.
+    outcomes: tables by name; only their columns status and reason are needed. A table with a column
+    count stands for as many rows.
     """
     words = dict.fromkeys(("table", "status", "reason"), pl.String)
     rows = [row for name, table in outcomes.items() for row in _count_outcomes(name, table)]
@@ -170,10 +173,15 @@ def _score_frame(scores: pa.Table) -> pl.DataFrame:
 
 def _count_outcomes(name: str, table: pa.Table) -> list[tuple[str, str, str, int, int]]:
     """Count in Arrow, because `simulations` has many rows per neuron."""
-    groups = table.select(["status", "reason"]).group_by(["status", "reason"])
+    if "count" in table.column_names:
+        counted = table.to_pylist()
+    else:
+        groups = table.select(["status", "reason"]).group_by(["status", "reason"])
+        counted = groups.aggregate([([], "count_all")]).rename_columns(_COUNTED).to_pylist()
+    total = sum(row["count"] for row in counted)
     rows = [
-        (name, row["status"], row["reason"] or "", row["count_all"], table.num_rows)
-        for row in groups.aggregate([([], "count_all")]).to_pylist()
+        (name, row["status"], row["reason"] or "", row["count"], total)
+        for row in counted
         if row["status"] != "ok"
     ]
     # Sort by the frequency of the status, then by that of the reason.

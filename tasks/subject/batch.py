@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from neuron_atlas.tasks.subject.encode import EncodedSample
-from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.subject import Subject
 
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
 """Inputs with one value per token that marks image tokens. Gemma 3's image tokens attend to each

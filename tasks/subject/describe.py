@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, SAMPLES, read_table, write_table
+from neuron_atlas.tasks.artifacts.regions import why_not_shown
+from neuron_atlas.tasks.models.pretrained import first_lines
 from neuron_atlas.tasks.samples.source import Source
-from neuron_atlas.tasks.subject.encode import adds_special_tokens, encode, question_prompt
+from neuron_atlas.tasks.subject.encode import EncodedSample, encode
+from neuron_atlas.tasks.subject.generate import Answer, answers, generate_descriptions
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import DescribeSettings
+
+__all__ = ["describe_part", "describe_samples", "generate_descriptions"]
 
 
 def describe_part(
@@ -29,7 +34,8 @@ def describe_part(
     """Describe the usable samples of one `samples` file and write `descriptions` to `written`.
 
     on_batch: called with the number of samples of each finished batch. Raises SampleError if an
-    image can no longer be opened, SubjectError if a sample cannot be encoded, and DiskFullError.
+    image can no longer be opened, SubjectError if memory runs out with one sample, and
+    DiskFullError.
     """
     listed = read_table(samples, SAMPLES)
     rows = listed.filter(pc.equal(listed["status"], "ok")).to_pylist()
@@ -50,70 +56,24 @@ def describe_samples(
 ) -> list[dict]:
     """Return the `descriptions` rows of `samples` (rows of the `samples` table) with `images`.
 
-    Raises SubjectError if a sample cannot be encoded.
+    A sample that the subject cannot take is a row with the reason. Raises SubjectError if memory
+    runs out with one sample.
     """
     generated = settings.text_source == "generated"
     if generated:
-        answers = generate_descriptions(subject, images, settings.max_new_tokens)
+        given = answers(subject, images, settings.max_new_tokens)
     else:
-        answers = [(row["text"].strip(), True) for row in samples]
+        given = [Answer(row["text"].strip()) for row in samples]
     return [
-        _description(subject, row, pictures, text, finished, generated)
-        for row, pictures, (text, finished) in zip(samples, images, answers, strict=True)
-    ]
-
-
-def generate_descriptions(
-    subject: Subject, images: Sequence[Sequence[Image.Image]], max_new_tokens: int
-) -> list[tuple[str, bool]]:
-    """Return the subject's greedy answer to the question about each sample's images, and whether
-    the answer is complete (it ended before `max_new_tokens`)."""
-    answers: dict[int, tuple[str, bool]] = {}
-    # In one call, a processor takes a list of images for every prompt or for none.
-    for has_images in (True, False):
-        chosen = [index for index, group in enumerate(images) if bool(group) == has_images]
-        if chosen:
-            groups = [list(images[index]) for index in chosen]
-            generated = _generate(subject, groups, has_images, max_new_tokens)
-            answers |= dict(zip(chosen, generated, strict=True))
-    return [answers[index] for index in range(len(images))]
-
-
-def _generate(
-    subject: Subject, images: Sequence[list[Image.Image]], has_images: bool, max_new_tokens: int
-) -> list[tuple[str, bool]]:
-    prompts = [question_prompt(subject, len(group)) for group in images]
-    inputs = subject.processor(
-        images=images if has_images else None,
-        text=prompts,
-        add_special_tokens=adds_special_tokens(subject, prompts[0]),
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-    ).to(subject.device, subject.model.dtype)
-    with torch.inference_mode():
-        generated = subject.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    answers = generated[:, inputs["input_ids"].shape[1] :]
-    ends = subject.model.generation_config.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [ends])
-    texts = subject.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return [
-        (text.strip(), not ends.isdisjoint(answer))
-        for text, answer in zip(texts, answers.tolist(), strict=True)
+        _description(subject, row, pictures, answer, generated)
+        for row, pictures, answer in zip(samples, images, given, strict=True)
     ]
 
 
 def _description(
-    subject: Subject,
-    row: dict,
-    images: Sequence[Image.Image],
-    text: str,
-    finished: bool,
-    generated: bool,
+    subject: Subject, row: dict, images: Sequence[Image.Image], answer: Answer, generated: bool
 ) -> dict:
-    for marker in subject.markers:
-        text = text.replace(marker, " ")
-    text = text.strip()
+    text, removed = _without_markers(subject, answer.text)
     described = {
         "sample_id": row["sample_id"],
         "text": text,
@@ -122,17 +82,54 @@ def _description(
         "n_visual": 0,
         "n_text": 0,
         "regions": [],
-        "status": "empty_text",
-        "reason": "the subject's answer is empty" if generated else "the dataset has no text",
+        "status": answer.status,
+        "reason": answer.reason,
     }
-    if not text:
+    if answer.status != "ok":
         return described
-    encoded = encode(subject, images, text)
+    if not text:
+        reason = "the subject's answer is empty" if generated else "the dataset has no text"
+        return described | {"status": "empty_text", "reason": reason}
+    try:
+        encoded = encode(subject, images, text)
+    except Exception as error:  # The processor's words say what is wrong with this sample.
+        return described | {"status": "not_encoded", "reason": first_lines(error)}
+    if problem := why_not_shown(encoded.regions):
+        return described | {"status": "not_encoded", "reason": problem}
+    if subject.context is not None and len(encoded.input_ids) > subject.context:
+        reason = (
+            f"the sample has {len(encoded.input_ids):,} tokens ({encoded.n_text:,} of them of the "
+            f"text), and the subject's context is {subject.context:,} (max_position_embeddings)"
+        )
+        return described | {"status": "too_long", "reason": reason}
+    status, reason = _outcome(subject, encoded, answer, removed)
     return described | {
         "tokens": list(encoded.pieces),
         "n_visual": encoded.n_visual,
         "n_text": encoded.n_text,
         "regions": [asdict(region) for region in encoded.regions],
-        "status": "ok" if finished else "truncated",
-        "reason": "" if finished else "the answer reached describe.max_new_tokens",
+        "status": status,
+        "reason": reason,
     }
+
+
+def _outcome(
+    subject: Subject, encoded: EncodedSample, answer: Answer, removed: Sequence[str]
+) -> tuple[str, str]:
+    """Return status and reason of a usable sample."""
+    if answer.finished:
+        spelled = ", ".join(map(repr, removed))
+        return "ok", f"control tokens left out of the text: {spelled}" if removed else ""
+    if subject.context is not None and len(encoded.input_ids) >= subject.context:
+        return (
+            "truncated",
+            f"the answer reached the subject's context of {subject.context:,} tokens",
+        )
+    return "truncated", "the answer reached describe.max_new_tokens"
+
+
+def _without_markers(subject: Subject, text: str) -> tuple[str, list[str]]:
+    """Return the text without the strings that the tokenizer reads as control tokens, and these."""
+    pattern = re.compile("|".join(map(re.escape, subject.markers)))
+    removed = list(dict.fromkeys(pattern.findall(text)))
+    return pattern.sub(" ", text).strip(), removed

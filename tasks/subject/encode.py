@@ -11,11 +11,15 @@ from PIL import Image
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.subject.families import FAMILIES, ProcessedSample, visual_mask
-from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import SubjectError
+from neuron_atlas.tasks.subject.subject import Subject
 
 VISUAL, TEXT, TEMPLATE = range(len(ROLES))
 ROLE_INDEX = {role: index for index, role in enumerate(ROLES)}
+
+
+class TokenCountError(SubjectError):
+    """The processor makes another number of visual tokens than the model."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encode
     """Encode the images, the question, and `text` as the subject's own answer.
 
     The description's tokens are the last ones, so they are located by counting characters from the
-    end. This holds however the processor expands the images in front of them. Raises SubjectError.
+    end. This holds however the processor expands the images in front of them. Raises SubjectError,
+    and any error of the processor.
     """
     prompt = _conversation(subject, text, len(images))
     inputs = dict(
@@ -77,6 +82,7 @@ def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encode
     )
     start = int(ends.max()) - len(text)
     is_text = ends > start
+    _check_ids(subject, input_ids, is_text)
     roles = torch.full_like(input_ids, TEMPLATE, dtype=torch.int8)
     roles[is_text] = TEXT
     roles[_visual(subject, input_ids, visual_mask(grids))] = VISUAL
@@ -119,19 +125,38 @@ def _conversation(subject: Subject, text: str, n_images: int) -> str:
             "the chat template changes the description, so it cannot be teacher-forced"
         )
     prompt = rendered[: start + len(text)]
-    if prompt.count(subject.image_token) != n_images:
+    count = prompt.count(subject.image_token)
+    if count != n_images:
+        remedy = (
+            f"remove {subject.image_token!r} from subject.question"
+            if count > n_images
+            else "the chat template leaves out images: name another one in subject.chat_template"
+        )
         raise SubjectError(
-            f"the prompt has {prompt.count(subject.image_token)} {subject.image_token!r} for "
-            f"{n_images} image(s); remove {subject.image_token!r} from subject.question"
+            f"the prompt has {count} {subject.image_token!r} for {n_images} image(s); {remedy}"
         )
     return prompt
+
+
+def _check_ids(subject: Subject, input_ids: torch.Tensor, is_text: torch.Tensor) -> None:
+    """Raise SubjectError if the text has a control token, or if the subject has no embedding for a
+    token."""
+    for one in sorted(set(input_ids[is_text].tolist()) & subject.control_ids):
+        token = subject.processor.tokenizer.convert_ids_to_tokens(one)
+        raise SubjectError(f"the tokenizer reads a part of the text as the control token {token!r}")
+    ids = input_ids[input_ids != subject.image_token_id]
+    if len(ids) and int(ids.max()) >= subject.vocabulary:
+        raise SubjectError(
+            f"a token has the id {int(ids.max())}, and the subject has embeddings for "
+            f"{subject.vocabulary} tokens"
+        )
 
 
 def _visual(subject: Subject, input_ids: torch.Tensor, is_visual: torch.Tensor) -> torch.Tensor:
     """Return the positions of the visual tokens; is_visual: bool, one per placeholder."""
     positions = torch.nonzero(input_ids == subject.image_token_id)[:, 0]
     if len(positions) != len(is_visual):
-        raise SubjectError(
+        raise TokenCountError(
             f"the processor makes {len(positions)} image tokens, but the grids of "
             f"{subject.family} have {len(is_visual)}; the configurations of processor and model "
             "do not match"

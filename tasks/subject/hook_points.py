@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
+from neuron_atlas.tasks.subject.subject import Subject
 
 Observe = Callable[[int, torch.Tensor], None]
 

@@ -4,51 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from neuron_atlas.tasks.models.pretrained import ModelError, check_complete, why_not_loaded
+from neuron_atlas.tasks.models.pretrained import ModelError, why_not_loaded
 from neuron_atlas.tasks.subject.families import FAMILIES
+from neuron_atlas.tasks.subject.folder import check_config, check_files, read_chat_template
+from neuron_atlas.tasks.subject.probe import check_processor
 from neuron_atlas.tasks.subject.processor import load_processor
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
+from neuron_atlas.tasks.subject.subject import Subject
+from neuron_atlas.tasks.subject.weights import check_weights
 
-
-@dataclass(frozen=True)
-class Subject:
-    """Loaded model in evaluation mode, with its processor.
-
-    device: the device of its input embeddings, and so of its inputs.
-    """
-
-    settings: SubjectSettings
-    model: Any
-    processor: Any
-    device: torch.device
-
-    @property
-    def family(self) -> str:
-        """Key of the model's adapter in `FAMILIES`."""
-        return str(self.model.config.model_type)
-
-    @property
-    def image_token_id(self) -> int:
-        """Token id of the placeholder in input_ids that one image feature replaces."""
-        return int(self.model.config.image_token_id)
-
-    @property
-    def image_token(self) -> str:
-        """Token that stands for a whole image in a prompt."""
-        return str(self.processor.image_token)
-
-    @property
-    def markers(self) -> tuple[str, ...]:
-        """Strings that a text must not contain: they would be read as an image or a video."""
-        placeholder = self.processor.tokenizer.convert_ids_to_tokens(self.image_token_id)
-        video = getattr(self.processor, "video_token", None)
-        return tuple(dict.fromkeys(filter(None, (self.image_token, placeholder, video))))
+__all__ = ["Subject", "load_subject"]
 
 
 def load_subject(
@@ -56,18 +26,23 @@ def load_subject(
 ) -> Subject:
     """Load weights from safetensors only, without remote code. Raises SubjectError.
 
-    device: "auto" spreads the layers over all visible GPUs. threads: CPU threads of torch in this
-    process; None does not change them.
+    The processor is tried on a small image. device: "auto" spreads the layers over all visible
+    GPUs. threads: CPU threads of torch in this process; None does not change them.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    name = str(model_folder(settings) or settings.model)
+    folder = model_folder(settings)
+    name = str(folder or settings.model)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
+        if folder is not None:
+            check_config(folder)
         config = AutoConfig.from_pretrained(
             name, revision=settings.revision, trust_remote_code=False
         )
         _check_family(name, config)
+        if folder is not None:
+            check_files(folder, needs_template=settings.chat_template is None)
         model, weights = AutoModelForImageTextToText.from_pretrained(
             name,
             revision=settings.revision,
@@ -76,10 +51,15 @@ def load_subject(
             trust_remote_code=False,
             device_map=_device_map(device),
             output_loading_info=True,
+            # Checked below, with the name of the field.
+            ignore_mismatched_sizes=True,
         )
-        check_complete(name, "subject.model", weights["missing_keys"])
+        check_weights(name, model, weights)
         _check_spread(name, getattr(model, "hf_device_map", {}))
         processor = load_processor(name, config, settings.revision)
+        template = read_chat_template(settings)
+        if template is not None:
+            processor.chat_template = template
     except SubjectError:
         raise
     except ModelError as error:
@@ -87,7 +67,9 @@ def load_subject(
     except Exception as error:
         raise SubjectError(why_not_loaded(settings.model, "subject.model", error)) from error
     first = next(iter(model.get_input_embeddings().parameters()))
-    return Subject(settings, model.eval(), processor, first.device)
+    subject = Subject(settings, model.eval(), processor, first.device)
+    check_processor(subject)
+    return subject
 
 
 def _check_spread(name: str, device_map: Mapping[str, Any]) -> None:

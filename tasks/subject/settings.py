@@ -20,12 +20,15 @@ class SubjectSettings:
 
     model: a folder, or a Hugging Face model id. revision: a commit or tag of a Hugging Face model.
     dtype: number format of weights and activations. question: the user's turn in every prompt.
+    chat_template: file with a Jinja chat template; None for the model's own. Its text, and not its
+    path, decides the result.
     """
 
     model: str = not_hashed("")
     revision: str | None = not_hashed(None)
     dtype: Dtype = "float32"
     question: str = "Could you describe the image?"
+    chat_template: str | None = not_hashed(None)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, write_table
@@ -92,6 +93,42 @@ def test_the_closing_lines_count_the_failures(completed):
     assert f"{MISSING} samples missing" in said
 
 
+def test_a_small_dataset_keeps_samples_to_score_and_says_so(completed, capsys):
+    """Of 12 usable samples, 12 exemplars would leave none."""
+    (table,) = completed.paths("capture", "exemplars")
+    assert pq.read_schema(table).field("peak").type.list_size == GOOD // 2
+    samples.STAGE.check(completed)
+    lowered, held_out = capsys.readouterr().err.splitlines()
+    assert lowered == (
+        "samples    12 usable samples: capture.top_n is lowered from 12 to 6 "
+        "(capture.max_exemplar_share is 0.5)"
+    )
+    assert held_out == (
+        "samples    each neuron has 6 exemplars and about 6 other samples; 2 and 3 of them are "
+        "held out to score it"
+    )
+    assert "ok" in Atlas(completed.store.out).table("scores", ["status"])["status"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remedy"),
+    [
+        (("score.min_samples=10",), "Use at least 36 samples, each with an image of its own"),
+        (("capture.max_exemplar_share=1.0",), "lower capture.max_exemplar_share"),
+        (("evidence.random_samples=0",), "Raise evidence.random_samples"),
+    ],
+)
+def test_too_few_samples_to_score_are_said_with_the_number_needed_before_the_run(
+    completed, capsys, overrides, remedy
+):
+    given = replace(settings(*overrides), data=completed.settings.data)
+    done = {"samples": completed.done["samples"]}
+    samples.STAGE.check(Context(given, completed.store, done))
+    *_, said = capsys.readouterr().err.splitlines()
+    assert said.startswith("samples    too few to score a neuron: ")
+    assert remedy in said
+
+
 def test_a_dataset_that_moved_is_read_again_and_nothing_else_is_redone(
     completed, photos, tmp_path, shared_mlflow
 ):
@@ -148,3 +185,27 @@ def test_too_many_samples_without_a_description_stop_the_run_before_capture(tmp_
         else (nullcontext())
     ):
         describe.STAGE.check(context)
+
+
+def test_samples_that_the_subject_cannot_take_are_named_with_their_reason(
+    completed, tmp_path, capsys
+):
+    described = replace(
+        completed.done["describe"], files={"descriptions": ["descriptions.parquet"]}
+    )
+    store = Store(tmp_path)
+    (path,) = store.paths(described, "descriptions")
+    rows = [
+        {"sample_id": one, "status": "not_encoded" if one == 3 else "ok", "reason": "too narrow"}
+        for one in range(GOOD)
+    ]
+    write_table(pa.Table.from_pylist(rows, schema=DESCRIPTIONS.schema), DESCRIPTIONS, path)
+    (listed,) = completed.paths("samples", "samples")
+    (copied,) = store.paths(completed.done["samples"], "samples")
+    copied.parent.mkdir(parents=True)
+    shutil.copy(listed, copied)
+    done = {"samples": completed.done["samples"], "describe": described}
+    describe.STAGE.check(Context(settings("describe.max_failed_share=0.1"), store, done))
+    assert "describe   not used: good-03.png: not_encoded: too narrow" in capsys.readouterr().err
+    with pytest.raises(RunError, match=r"(?s)8\.3% of 12 .*good-03\.png: not_encoded: too narrow"):
+        describe.STAGE.check(Context(settings("describe.max_failed_share=0.05"), store, done))

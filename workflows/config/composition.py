@@ -43,6 +43,7 @@ _PATHS = (
     "data.path",
     "data.dataset",
     "subject.model",
+    "subject.chat_template",
 )
 """Settings that may be paths. They become absolute, because workers run in other folders."""
 

@@ -8,7 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
+from neuron_atlas.tasks.artifacts import SAMPLES, read_table
+from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.settings import identity
+from neuron_atlas.tasks.subject.folder import chat_template_digest
 from neuron_atlas.tasks.subject.revision import subject_revision
 from neuron_atlas.workflows.config.settings import Settings
 from neuron_atlas.workflows.run.store import Manifest, Store
@@ -70,9 +75,25 @@ class Context:
             return [self.done[f"{stage}/{explainer}"]]
         return [manifest for manifest in self.done.values() if manifest.stage == stage]
 
+    @property
+    def capture(self) -> CaptureSettings:
+        """Settings of capture, with top_n lowered for a small dataset."""
+        settings = self.settings.capture
+        return settings.for_samples(self._n_samples) if "samples" in self.done else settings
+
+    @cached_property
+    def _n_samples(self) -> int:
+        """Number of usable samples."""
+        statuses = read_table(self.paths("samples", "samples"), SAMPLES, ["status"])["status"]
+        return pc.sum(pc.equal(statuses, "ok")).as_py() or 0
+
     def subject_identity(self) -> dict[str, Any]:
-        """Return what determines the activations: the subject's weights, dtype and question."""
-        return identity(self.settings.subject) | {"revision": self._revision}
+        """Return what determines the activations: the subject's weights, dtype, question and chat
+        template."""
+        subject = self.settings.subject
+        template = chat_template_digest(subject)
+        given = {} if template is None else {"chat_template": template}
+        return identity(subject) | {"revision": self._revision} | given
 
     @cached_property
     def _revision(self) -> str:

@@ -42,7 +42,8 @@ def _shown(
     """Return how many exemplars of each other neuron are shown: a few on the site, more on the
     page, or all of them."""
     settings, report = context.settings.evidence, context.settings.report
-    most = settings.exemplars or context.settings.capture.top_n
+    captured = context.capture.top_n
+    most = min(settings.exemplars or captured, captured)
     count = report.site.exemplars_of_unexplained if report.site.write else 0
     count = most if settings.traces == "all" else min(count, most)
     is_other = pa.array([key not in explained for key in _keys(types)], pa.bool_())

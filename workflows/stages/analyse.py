@@ -52,7 +52,7 @@ def _list_words(worker: Worker, descriptions: Path) -> None:
 def _layers(context: Context, folder: Path) -> list[Item]:
     captured, settings = context.folder("capture"), context.settings.analyse
     words = [folder / _words_of(path) for path in context.paths("describe", "descriptions")]
-    top_n = context.settings.capture.top_n
+    top_n = context.capture.top_n
     return [
         Item(
             key=f"layer-{layer:03d}",

@@ -22,6 +22,7 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
 )
 from neuron_atlas.tasks.artifacts.location import existing_files
+from neuron_atlas.tasks.artifacts.nonfinite import count_nonfinite
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
@@ -29,6 +30,7 @@ from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.items import unfinished_items
+from neuron_atlas.workflows.run.overflow import check_overflow
 from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
 from neuron_atlas.workflows.run.store import (
     Manifest,
@@ -48,7 +50,7 @@ _MERGED_TOGETHER = 8
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
-    settings = identity(context.settings.capture)
+    settings = identity(context.capture)
     del settings["layers"]
     return {"subject": context.subject_identity(), "capture": settings}
 
@@ -137,7 +139,7 @@ def _merge_items(context: Context, folder: Path) -> list[Item]:
     """Return the merges of every layer, level by level, and finished ones for earlier layers."""
     layers = _missing(context, folder)
     shards = [f"{_SHARDS}/{plan.name}/" for plan in _plans(context, folder, layers)]
-    top_n = context.settings.capture.top_n
+    top_n = context.capture.top_n
     earlier = [Item(f"merge-layer-{layer:03d}", 1, _tables([layer])) for layer in _captured(folder)]
     return earlier + [
         Item(
@@ -187,6 +189,22 @@ def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
     )
 
 
+def _check(context: Context) -> None:
+    """Show the layers whose activations overflow. Raise RunError if too many do."""
+    counts = {
+        layer: count_nonfinite(context.folder("capture") / layer_file("moments", layer))
+        for layer in context.layers()
+    }
+    for layer, (nonfinite, total) in counts.items():
+        if nonfinite:
+            print_line(
+                f"{'capture':<10} layer {layer}: {nonfinite:,} of {total:,} visual and text "
+                f"activations ({nonfinite / total:.3%}) are infinite or NaN, and count nowhere"
+            )
+    shares = {layer: nonfinite / max(1, total) for layer, (nonfinite, total) in counts.items()}
+    check_overflow(shares, context.settings.capture, context.settings.subject.dtype)
+
+
 def _select(context: Context, manifest: Manifest) -> Manifest | None:
     """Return the manifest with this run's layers only; None if one of them is missing."""
     choice = context.settings.capture.layers
@@ -220,7 +238,7 @@ def _shard_tables(layers: Sequence[int], folder: str) -> tuple[str, ...]:
 def _plans(context: Context, folder: Path, layers: Sequence[int]) -> list[ShardPlan]:
     columns = ["sample_id", "n_visual", "n_text", "status"]
     described = read_table(context.paths("describe", "descriptions"), DESCRIPTIONS, columns)
-    return plan_shards(described, layers, context.settings.capture, _extent(folder)["parameters"])
+    return plan_shards(described, layers, context.capture, _extent(folder)["parameters"])
 
 
 def _run_layers(context: Context, folder: Path) -> list[int]:
@@ -263,6 +281,7 @@ STAGE = Stage(
     ),
     _finish,
     prepare=_prepare,
+    check=_check,
     select=_select,
     temporary=(_SHARDS,),
 )

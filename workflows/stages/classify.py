@@ -41,7 +41,7 @@ def _layers(context: Context, folder: Path) -> list[Item]:
                 rule,
                 context.folder("capture"),
                 layer,
-                context.settings.capture.top_n,
+                context.capture.top_n,
             ),
         )
         for layer in context.layers()

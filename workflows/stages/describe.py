@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from neuron_atlas.tasks.artifacts import DESCRIPTIONS, read_table, row_count
+from neuron_atlas.tasks.artifacts import DESCRIPTIONS, SAMPLES, USABLE, read_table, row_count
+from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.subject.settings import DescribeSettings
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunError
+from neuron_atlas.workflows.run.overflow import check_overflow
 from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
 from neuron_atlas.workflows.run.subject import needs_subject
+
+_SHOWN = 3
+"""Failed samples that the terminal names."""
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -30,15 +37,23 @@ def _prepare(context: Context) -> None:
     context.settings.check()
 
 
-def _layer_check_items(context: Context, folder: Path) -> list[Item]:
-    return [Item("layers", 1, (), (context.settings.capture.layers or (),))]
+def _subject_check_items(context: Context, folder: Path) -> list[Item]:
+    settings = context.settings
+    return [Item("subject", 1, (), (settings.capture, settings.subject.dtype))]
 
 
-def _check_layers(worker: Worker, layers: Sequence[int]) -> None:
-    """Raise SubjectError for a layer that the subject does not have, before the descriptions."""
-    from neuron_atlas.tasks.subject.hook_points import check_layers
+def _check_subject(worker: Worker, settings: CaptureSettings, dtype: str) -> None:
+    """Try the subject on a small image before it describes all samples.
 
-    check_layers(worker.loaded.subject, layers)
+    Raises SubjectError for a layer that it does not have, and RunError if activations overflow.
+    """
+    from neuron_atlas.tasks.subject.hook_points import check_layers, decoder_layers
+    from neuron_atlas.tasks.subject.probe import nonfinite_shares
+
+    subject = worker.loaded.subject
+    layers = settings.layers or range(len(decoder_layers(subject)))
+    check_layers(subject, layers)
+    check_overflow(nonfinite_shares(subject, layers, settings.hook_point), settings, dtype)
 
 
 def _items(context: Context, folder: Path) -> list[Item]:
@@ -62,25 +77,46 @@ def _describe(worker: Worker, samples: Path, source: Source, settings: DescribeS
 
 
 def _check(context: Context) -> None:
-    """Raise RunError if too many samples have no text to capture."""
-    described = read_table(context.paths("describe", "descriptions"), DESCRIPTIONS, ["status"])
-    empty = pc.sum(pc.equal(described["status"], "empty_text")).as_py() or 0
-    share, limit = empty / max(1, len(described)), context.settings.describe.max_failed_share
+    """Show the samples that the subject cannot use. Raise RunError if they are too many."""
+    columns = ["sample_id", "status", "reason"]
+    described = read_table(context.paths("describe", "descriptions"), DESCRIPTIONS, columns)
+    failed = described.filter(pc.invert(pc.is_in(described["status"], value_set=pa.array(USABLE))))
+    share, limit = len(failed) / max(1, len(described)), context.settings.describe.max_failed_share
+    first = _named(context, failed.slice(0, _SHOWN))
     if share > limit:
+        listed = "\n  ".join(["", *first])
         raise RunError(
-            f"{share:.1%} of {len(described):,} samples have no text, and "
-            f"describe.max_failed_share is {limit:.1%}; try another subject.question or raise this "
-            "limit"
+            f"{share:.1%} of {len(described):,} samples have no text that the subject can be "
+            f"given, and describe.max_failed_share is {limit:.1%}; fix them, try another "
+            f"subject.question or raise this limit. The first:{listed}"
         )
+    for line in first:
+        print_line(f"{'describe':<10} not used: {line}")
+    if len(failed) > _SHOWN:
+        print_line(f"{'describe':<10} not used: {len(failed) - _SHOWN:,} more samples")
+
+
+def _named(context: Context, failed: pa.Table) -> list[str]:
+    """Return a line on each failed sample: its name in the dataset, its status and the reason."""
+    ids = failed["sample_id"].to_pylist()
+    names = dict(zip(ids, map(str, ids), strict=True))
+    if samples := context.paths("samples", "samples"):
+        listed = read_table(samples, SAMPLES, ["sample_id", "source_id"], sample_ids=ids)
+        names |= dict(
+            zip(listed["sample_id"].to_pylist(), listed["source_id"].to_pylist(), strict=True)
+        )
+    return [
+        f"{names[row['sample_id']]}: {row['status']}: {row['reason']}" for row in failed.to_pylist()
+    ]
 
 
 STAGE = Stage(
     "describe",
-    2,
+    3,
     ("samples",),
     _parameters,
     (
-        Step("describe", "", _layer_check_items, _check_layers, needs_subject),
+        Step("describe", "", _subject_check_items, _check_subject, needs_subject),
         Step("describe", "samples", _items, _describe, needs_subject),
     ),
     prepare=_prepare,

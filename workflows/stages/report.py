@@ -65,7 +65,7 @@ def _about(context: Context) -> About:
             ("texts", settings.describe.text_source),
             ("layers", ", ".join(map(str, context.layers()))),
             ("hook point", settings.capture.hook_point),
-            ("exemplars a neuron", str(settings.capture.top_n)),
+            ("exemplars a neuron", str(context.capture.top_n)),
             ("explainer", ", ".join(settings.explain.names)),
             ("simulator", settings.simulate.simulator.name),
         ),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import CONCEPTS, SAMPLES, read_table, write_table
 from neuron_atlas.tasks.samples.scan import (
@@ -20,8 +21,11 @@ from neuron_atlas.tasks.samples.scan import (
 )
 from neuron_atlas.tasks.samples.source import SampleRecord, Source
 from neuron_atlas.tasks.settings import identity
+from neuron_atlas.tasks.subject.folder import check_subject_folder
+from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunError
+from neuron_atlas.workflows.run.held_out import held_out_lines
 from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
 
 _VERSION = 3
@@ -37,6 +41,14 @@ def _check(context: Context) -> None:
             f"{share:.1%} of {len(samples):,} samples cannot be used, and data.max_bad_share is "
             f"{limit:.1%}; fix them or raise data.max_bad_share. The first:\n  {bad}"
         )
+    usable = samples.filter(pc.equal(samples["status"], "ok"))["sample_id"].to_pylist()
+    for line in held_out_lines(context, usable):
+        print_line(f"{'samples':<10} {line}")
+
+
+def _prepare(context: Context) -> None:
+    # A wrong model folder must show up before all images are opened.
+    check_subject_folder(context.settings.subject)
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -120,5 +132,6 @@ STAGE = Stage(
     _parameters,
     (Step("samples", "samples", _items, _scan),),
     _finish,
+    prepare=_prepare,
     check=_check,
 )

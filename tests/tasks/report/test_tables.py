@@ -102,6 +102,17 @@ def test_failures_are_counted_by_reason_and_ok_rows_are_not_failures():
     ]
 
 
+def test_a_table_of_counts_stands_for_as_many_rows():
+    counts = {
+        "status": ["nonfinite", "nonfinite", "ok"],
+        "reason": ["layer 1: infinite or NaN", "layer 2: infinite or NaN", ""],
+        "count": [10**10, 5, 10**11],
+    }
+    (row,) = failures_by_status({"activations": pa.table(counts)}).to_dicts()
+    assert (row["table"], row["status"], row["reasons"]) == ("activations", "nonfinite", 2)
+    assert (row["count"], row["of"]) == (10**10 + 5, 11 * 10**10 + 5)
+
+
 def test_many_reasons_are_gathered_under_their_status():
     rows = [("missing", f"{i}.jpg") for i in range(50)] + [("missing", "7.jpg")]
     table = failures_by_status(outcomes(samples=rows))

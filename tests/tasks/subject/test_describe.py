@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 
 import pytest
+import torch
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, read_table
@@ -12,14 +13,18 @@ from neuron_atlas.tasks.subject.describe import (
     describe_samples,
     generate_descriptions,
 )
+from neuron_atlas.tasks.subject.encode import encode
 from neuron_atlas.tasks.subject.load import Subject
-from neuron_atlas.tasks.subject.settings import DescribeSettings
+from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectError
 from tests.one_process import describe
 
 SCENES = Scenes(count=9, seed=77)
 GIVEN = DescribeSettings(text_source="given")
 GENERATED = DescribeSettings(text_source="generated", max_new_tokens=80)
 PICTURE = Image.new("RGB", (40, 30), (0, 0, 255))
+
+
+PLAIN = Image.new("RGB", (64, 48), (9, 200, 90))
 
 
 @dataclass(frozen=True)
@@ -95,3 +100,77 @@ def test_an_image_that_vanished_since_it_was_scanned_is_an_error_and_writes_noth
     with pytest.raises(SampleError, match="no such file"):
         describe_part(subject, tmp_path / "samples.parquet", Vanished(), GIVEN, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_text_beyond_the_subjects_context_is_a_row_with_the_numbers(subject):
+    rows = given(subject, "a blue circle " * 600, "Blue.")
+    assert [row["status"] for row in rows] == ["too_long", "ok"]
+    assert "the subject's context is 1,024 (max_position_embeddings)" in rows[0]["reason"]
+    assert rows[0]["tokens"] == rows[0]["regions"] == []
+
+
+def test_an_answer_ends_with_the_context_whatever_it_is_batched_with(subject, monkeypatch):
+    """The context of a subject whose prompt leaves three tokens for the answer."""
+    alone = [len(encode(subject, [PICTURE], "x").input_ids) - 1]
+    config = subject.model.config.get_text_config()
+    monkeypatch.setattr(config, "max_position_embeddings", alone[0] + 3)
+    samples = [{"sample_id": number, "text": ""} for number in range(2)]
+    rows = describe_samples(subject, samples, [[PICTURE], [PLAIN]], GENERATED)
+    assert [row["status"] for row in rows] == ["truncated", "truncated"]
+    assert [row["n_text"] for row in rows] == [3, 3]
+    assert all("the subject's context of" in row["reason"] for row in rows)
+    monkeypatch.setattr(config, "max_position_embeddings", alone[0])
+    rows = describe_samples(subject, samples, [[PICTURE], [PLAIN]], GENERATED)
+    assert [row["status"] for row in rows] == ["too_long", "too_long"]
+
+
+def test_control_tokens_that_a_text_spells_are_left_out_and_named(subject):
+    (row,) = given(subject, "a dog</s> and <s>a cat<pad>")
+    assert (row["status"], row["text"]) == ("ok", "a dog  and  a cat")
+    assert row["reason"] == "control tokens left out of the text: '</s>', '<s>', '<pad>'"
+
+
+def test_a_sample_that_the_processor_refuses_is_a_row_with_its_words(subject, monkeypatch):
+    """In both modes, and in the middle of a batch."""
+    real = type(subject.processor).__call__
+    refused = Image.new("RGB", (3, 900))
+
+    def refuse(self: object, *args: object, images: object = None, **options: object) -> object:
+        shown = [one for group in images or () for one in group]  # type: ignore[attr-defined]
+        if any(one.size == refused.size for one in shown):
+            raise ValueError("absolute aspect ratio must be smaller than 200, got 300.0")
+        return real(self, *args, images=images, **options)
+
+    monkeypatch.setattr(type(subject.processor), "__call__", refuse)
+    images = [[PICTURE], [PLAIN], [refused], [PICTURE]]
+    samples = [{"sample_id": number, "text": "Blue."} for number in range(4)]
+    for settings in (GIVEN, GENERATED):
+        rows = describe_samples(subject, samples, images, settings)
+        assert [row["status"] for row in rows] == ["ok", "ok", "not_encoded", "ok"]
+        assert rows[2]["reason"] == "absolute aspect ratio must be smaller than 200, got 300.0"
+
+
+def test_an_image_of_which_the_subject_sees_no_pixel_is_a_row(subject):
+    samples = [{"sample_id": 0, "text": "Blue."}]
+    (row,) = describe_samples(subject, samples, [[Image.new("RGB", (1, 3000))]], GIVEN)
+    assert row["status"] == "not_encoded"
+    assert "less than a pixel of image 1" in row["reason"]
+
+
+def test_memory_that_runs_out_halves_the_batch_and_with_one_sample_ends_the_run(
+    subject, monkeypatch
+):
+    real, most = subject.model.generate, [2]
+
+    def generate(**inputs: torch.Tensor) -> torch.Tensor:
+        if len(inputs["input_ids"]) > most[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(**inputs)
+
+    monkeypatch.setattr(subject.model, "generate", generate)
+    samples = [{"sample_id": number, "text": ""} for number in range(3)]
+    rows = describe_samples(subject, samples, [[PICTURE]] * 3, GENERATED)
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    most[0] = 0
+    with pytest.raises(SubjectError, match=r"lower describe\.max_new_tokens"):
+        describe_samples(subject, samples, [[PICTURE]] * 3, GENERATED)

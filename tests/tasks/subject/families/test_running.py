@@ -16,10 +16,11 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
     slot_values,
 )
+from neuron_atlas.tasks.artifacts.regions import activation_map, read_regions, view_of
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
 from neuron_atlas.tasks.subject.describe import describe_samples, generate_descriptions
-from neuron_atlas.tasks.subject.encode import EncodedSample, encode, question_prompt
+from neuron_atlas.tasks.subject.encode import TEXT, EncodedSample, encode, question_prompt
 from neuron_atlas.tasks.subject.hook_points import (
     check_layers,
     decoder_layers,
@@ -27,9 +28,9 @@ from neuron_atlas.tasks.subject.hook_points import (
     observing,
 )
 from neuron_atlas.tasks.subject.load import Subject
-from neuron_atlas.tasks.subject.settings import DescribeSettings, HookPoint
+from neuron_atlas.tasks.subject.settings import DescribeSettings, HookPoint, SubjectError
 from neuron_atlas.tasks.subject.truncate import truncated
-from tests.families.pictures import PICTURES, SEVERAL, TEXT_SAID, Pictures
+from tests.families.pictures import PICTURES, SEVERAL, TEXT_SAID, Pictures, drawn
 from tests.one_process import capture, describe
 
 GIVEN = DescribeSettings(text_source="given")
@@ -190,3 +191,44 @@ def test_a_text_that_spells_a_marker_of_the_family_is_freed_of_it(subject):
     assert row["status"] == "ok"
     assert row["n_visual"] == encode(subject, [PICTURES["even"]], "x").n_visual
     assert not any(marker in row["text"] for marker in subject.markers)
+
+
+@pytest.mark.parametrize("text_source", ["given", "generated"])
+def test_a_very_narrow_image_is_described_or_a_row_with_the_reason(subject, text_source):
+    """What is described can be drawn later: no grid of visual tokens is empty."""
+    samples = [{"sample_id": number, "text": TEXT_SAID} for number in range(3)]
+    narrow = drawn(10, 3000)
+    shown = [[PICTURES["even"]], [narrow], [PICTURES["odd"]]]
+    settings = DescribeSettings(text_source=text_source, max_new_tokens=3)
+    rows = describe_samples(subject, samples, shown, settings)
+    assert all(row["status"] in ("ok", "truncated", "empty_text") for row in (rows[0], rows[2]))
+    reason = {
+        "qwen2_5_vl": "absolute aspect ratio must be smaller than 200, got 300.0",
+        "llava_next": "image 1 gives a grid of 4 x 0 visual tokens: it is too narrow",
+        "llava_onevision": "image 1 gives a grid of 4 x 0 visual tokens: it is too narrow",
+    }.get(subject.family, "")
+    if reason:
+        assert (rows[1]["status"], rows[1]["reason"]) == ("not_encoded", reason)
+    elif rows[1]["status"] != "empty_text":
+        regions = read_regions(rows[1]["regions"])
+        view = view_of(regions)
+        assert activation_map(view, np.ones(rows[1]["n_visual"], np.float32)).min() >= 0
+        assert min(view.width, view.height) > 0
+
+
+def test_no_control_token_is_ever_text(subject):
+    """Each one that the tokenizer has, spelled in the middle of a caption."""
+    tokenizer = subject.processor.tokenizer
+    special = {one.content for one in tokenizer.added_tokens_decoder.values() if one.special}
+    spelled = " ".join(f"a dog{marker} and a cat" for marker in sorted(special))
+    assert len(special) >= 5
+    samples = [{"sample_id": 0, "text": spelled}]
+    (row,) = describe_samples(subject, samples, [[PICTURES["even"]]], GIVEN)
+    assert row["status"] == "ok"
+    assert row["text"].count("a dog") == len(special)
+    encoded = encode(subject, [PICTURES["even"]], row["text"])
+    text_ids = set(encoded.input_ids[encoded.roles == TEXT].tolist())
+    assert not text_ids & set(tokenizer.convert_tokens_to_ids(sorted(special)))
+    assert "".join(encoded.pieces) == row["text"]
+    with pytest.raises(SubjectError, match="control token"):
+        encode(subject, [PICTURES["even"]], f"a dog{tokenizer.eos_token} and a cat")
