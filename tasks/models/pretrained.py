@@ -8,6 +8,8 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+_LONGEST = 300
+"""Longest reason (characters) in a message."""
 _DECIDING = (".safetensors", ".json", ".jinja", ".model", ".txt")
 
 
@@ -111,21 +113,28 @@ def first_line(error: Exception) -> str:
 
 
 def first_lines(error: Exception) -> str:
-    """Return the first two lines of an error's message as one line. Of the errors of transformers,
-    the second line often holds the reason."""
+    """Return the first two lines of an error's message as one line, cut if it is long.
+
+    In errors of transformers, the second line often holds the reason.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) or type(error).__name__
+    message = " ".join(lines[:2])
+    if not message or isinstance(error, KeyError):
+        message = f"{type(error).__name__} {message}".strip()
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
 
 
 def damaged_file(folder: Path) -> tuple[Path, str] | None:
-    """Return the first JSON or safetensors file of a folder that cannot be read, and why."""
+    """Return the first JSON, Jinja or safetensors file of a folder that cannot be read, and why."""
     from safetensors import safe_open
 
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+    for path in sorted(folder.iterdir()):
         try:
             if path.suffix == ".json":
                 json.loads(path.read_text("utf-8"))
-            else:
+            elif path.suffix == ".jinja":
+                path.read_text("utf-8")
+            elif path.suffix == ".safetensors":
                 with safe_open(path, "pt"):
                     pass
         except Exception as error:

@@ -11,15 +11,11 @@ from PIL import Image
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.regions import Region
 from neuron_atlas.tasks.subject.families import FAMILIES, ProcessedSample, visual_mask
-from neuron_atlas.tasks.subject.settings import SubjectError
+from neuron_atlas.tasks.subject.settings import SubjectError, TokenCountError
 from neuron_atlas.tasks.subject.subject import Subject
 
 VISUAL, TEXT, TEMPLATE = range(len(ROLES))
 ROLE_INDEX = {role: index for index, role in enumerate(ROLES)}
-
-
-class TokenCountError(SubjectError):
-    """The processor makes another number of visual tokens than the model."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,8 @@ def _conversation(subject: Subject, text: str, n_images: int) -> str:
         remedy = (
             f"remove {subject.image_token!r} from subject.question"
             if count > n_images
-            else "the chat template leaves out images: name another one in subject.chat_template"
+            else "the chat template leaves out images, or the tokenizer is of another model: name "
+            "another template file in subject.chat_template"
         )
         raise SubjectError(
             f"the prompt has {count} {subject.image_token!r} for {n_images} image(s); {remedy}"

@@ -31,9 +31,12 @@ def check_subject_folder(settings: SubjectSettings) -> None:
         check_files(folder, needs_template=settings.chat_template is None)
 
 
-def check_config(folder: Path) -> None:
-    """Raise SubjectError if a folder's config.json is not that of a vision-language model, or if
-    the folder holds an adapter."""
+def check_config(folder: Path) -> str:
+    """Return the model_type in a folder's config.json.
+
+    Raises SubjectError if it is not that of a vision-language model, or if the folder holds an
+    adapter.
+    """
     for name in _ADAPTER_FILES:
         if (folder / name).exists():
             raise SubjectError(
@@ -56,6 +59,7 @@ def check_config(folder: Path) -> None:
     # Older configurations of Qwen2.5-VL have the language model's fields at the top.
     if not isinstance(config.get("text_config"), Mapping) and "hidden_size" not in config:
         _cannot_load(folder, "config.json has no text_config")
+    return str(config["model_type"])
 
 
 def check_files(folder: Path, *, needs_template: bool) -> None:
@@ -70,6 +74,9 @@ def check_files(folder: Path, *, needs_template: bool) -> None:
     _check_weights(folder)
     if not any((folder / name).exists() for name in _TOKENIZER_FILES):
         _cannot_load(folder, "it has no tokenizer (tokenizer.json); save or download it again")
+    tokenizer = folder / _TOKENIZER_FILES[0]
+    if tokenizer.exists() and not {"model", "added_tokens"} <= _read_json(tokenizer).keys():
+        _cannot_load(folder, "tokenizer.json has no model or added_tokens; download it again")
     processor = _read_json(folder / _PROCESSOR) if (folder / _PROCESSOR).exists() else {}
     if "image_processor" not in processor and not (folder / "preprocessor_config.json").exists():
         _cannot_load(

@@ -36,11 +36,12 @@ def load_subject(
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         if folder is not None:
-            check_config(folder)
+            _check_family(name, check_config(folder))
         config = AutoConfig.from_pretrained(
             name, revision=settings.revision, trust_remote_code=False
         )
-        _check_family(name, config)
+        _check_vision(name, config)
+        _check_family(name, config.model_type)
         if folder is not None:
             check_files(folder, needs_template=settings.chat_template is None)
         model, weights = AutoModelForImageTextToText.from_pretrained(
@@ -89,14 +90,17 @@ def _device_map(device: str | torch.device) -> Any:
     return {"": device} if torch.device(device).type != "cpu" else None
 
 
-def _check_family(name: str, config: Any) -> None:
+def _check_vision(name: str, config: Any) -> None:
     if not hasattr(config, "vision_config"):
         raise SubjectError(
             f"subject.model: {name!r} is a {config.model_type!r} model without a vision tower; "
             "neuron-atlas studies vision-language models"
         )
-    if config.model_type not in FAMILIES:
+
+
+def _check_family(name: str, model_type: str) -> None:
+    if model_type not in FAMILIES:
         raise SubjectError(
-            f"subject.model: no adapter for the model family {config.model_type!r} of {name!r}; "
-            f"supported families: {', '.join(FAMILIES)} (tasks/subject/families)"
+            f"subject.model: no adapter for the model family {model_type!r} of {name!r} "
+            f"(model_type in config.json); supported families: {', '.join(FAMILIES)} (tasks/subject/families)"
         )

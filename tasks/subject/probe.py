@@ -18,13 +18,12 @@ from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
 from neuron_atlas.tasks.subject.encode import (
     TEXT,
     VISUAL,
-    TokenCountError,
     encode,
     question_prompt,
 )
 from neuron_atlas.tasks.subject.folder import no_chat_template
 from neuron_atlas.tasks.subject.hook_points import observing
-from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
+from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError, TokenCountError
 from neuron_atlas.tasks.subject.subject import Subject
 
 _TEXT = "A cat."
@@ -80,8 +79,8 @@ def nonfinite_shares(
     except Exception as error:
         raise SubjectError(
             f"subject.model: {subject.settings.model!r} cannot process a small image "
-            f"({first_lines(error)}); its config.json, its weights and {_file(subject)} do not "
-            "match; save or download it again"
+            f"({first_lines(error)}): its config.json, its weights and its processor do not match; "
+            f"{_processor_fields(subject)}"
         ) from error
     return shares
 

@@ -50,6 +50,10 @@ class SubjectError(ModelError):
     """The subject cannot be loaded or hooked; the message gives the setting and the remedy."""
 
 
+class TokenCountError(SubjectError):
+    """The processor makes another number of visual tokens than the model."""
+
+
 def model_folder(settings: SubjectSettings) -> Path | None:
     """Return the folder that settings.model names, or None if it is a Hugging Face id.
 

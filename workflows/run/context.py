@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from neuron_atlas.tasks.artifacts import SAMPLES, read_table
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.tasks.subject.folder import chat_template_digest
+from neuron_atlas.tasks.subject.folder import chat_template_digest, check_subject_folder
 from neuron_atlas.tasks.subject.revision import subject_revision
 from neuron_atlas.workflows.config.settings import Settings
 from neuron_atlas.workflows.run.store import Manifest, Store
@@ -97,4 +97,5 @@ class Context:
 
     @cached_property
     def _revision(self) -> str:
+        check_subject_folder(self.settings.subject)  # Before a worker loads it.
         return subject_revision(self.settings.subject)

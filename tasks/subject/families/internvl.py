@@ -12,14 +12,14 @@ from neuron_atlas.tasks.subject.families.grid import (
     tile_grids,
     whole_image_grid,
 )
-from neuron_atlas.tasks.subject.settings import SubjectError
+from neuron_atlas.tasks.subject.settings import TokenCountError
 
 
 def lay_out(sample: ProcessedSample) -> list[Grid]:
     """Return the tiles of each image in row-major order and its thumbnail, or one grid over the
     whole image if it is not cut.
 
-    Raises SubjectError if the number of tiles does not match InternVL's rule.
+    Raises TokenCountError if the number of tiles does not match InternVL's rule.
     """
     grids = []
     tile_tokens = sample.config.image_seq_length
@@ -35,7 +35,7 @@ def lay_out(sample: ProcessedSample) -> list[Grid]:
                 settings.max_patches,
             )
             if rows * columns != n_tiles:
-                raise SubjectError(
+                raise TokenCountError(
                     f"the processor cuts an image of {size[0]} x {size[1]} px into {n_tiles} "
                     f"tiles, but InternVL's rule gives {rows} x {columns}"
                 )

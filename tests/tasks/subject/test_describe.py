@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from neuron_atlas.tasks.artifacts import DESCRIPTIONS, read_table
+from neuron_atlas.tasks.artifacts import DESCRIPTIONS, USABLE, read_table
 from neuron_atlas.tasks.artifacts.regions import Region, read_regions
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.tasks.samples.source import OpenedImage, SampleError
@@ -111,15 +111,16 @@ def test_a_text_beyond_the_subjects_context_is_a_row_with_the_numbers(subject):
 
 def test_an_answer_ends_with_the_context_whatever_it_is_batched_with(subject, monkeypatch):
     """The context of a subject whose prompt leaves three tokens for the answer."""
-    alone = [len(encode(subject, [PICTURE], "x").input_ids) - 1]
+    encoded = encode(subject, [PICTURE], "x")
+    prompt = len(encoded.input_ids) - encoded.n_text
     config = subject.model.config.get_text_config()
-    monkeypatch.setattr(config, "max_position_embeddings", alone[0] + 3)
+    monkeypatch.setattr(config, "max_position_embeddings", prompt + 3)
     samples = [{"sample_id": number, "text": ""} for number in range(2)]
     rows = describe_samples(subject, samples, [[PICTURE], [PLAIN]], GENERATED)
     assert [row["status"] for row in rows] == ["truncated", "truncated"]
     assert [row["n_text"] for row in rows] == [3, 3]
     assert all("the subject's context of" in row["reason"] for row in rows)
-    monkeypatch.setattr(config, "max_position_embeddings", alone[0])
+    monkeypatch.setattr(config, "max_position_embeddings", prompt)
     rows = describe_samples(subject, samples, [[PICTURE], [PLAIN]], GENERATED)
     assert [row["status"] for row in rows] == ["too_long", "too_long"]
 
@@ -146,15 +147,9 @@ def test_a_sample_that_the_processor_refuses_is_a_row_with_its_words(subject, mo
     samples = [{"sample_id": number, "text": "Blue."} for number in range(4)]
     for settings in (GIVEN, GENERATED):
         rows = describe_samples(subject, samples, images, settings)
-        assert [row["status"] for row in rows] == ["ok", "ok", "not_encoded", "ok"]
+        assert rows[2]["status"] == "not_encoded"
+        assert all(row["status"] in USABLE for row in (*rows[:2], rows[3]))
         assert rows[2]["reason"] == "absolute aspect ratio must be smaller than 200, got 300.0"
-
-
-def test_an_image_of_which_the_subject_sees_no_pixel_is_a_row(subject):
-    samples = [{"sample_id": 0, "text": "Blue."}]
-    (row,) = describe_samples(subject, samples, [[Image.new("RGB", (1, 3000))]], GIVEN)
-    assert row["status"] == "not_encoded"
-    assert "less than a pixel of image 1" in row["reason"]
 
 
 def test_memory_that_runs_out_halves_the_batch_and_with_one_sample_ends_the_run(
@@ -170,7 +165,7 @@ def test_memory_that_runs_out_halves_the_batch_and_with_one_sample_ends_the_run(
     monkeypatch.setattr(subject.model, "generate", generate)
     samples = [{"sample_id": number, "text": ""} for number in range(3)]
     rows = describe_samples(subject, samples, [[PICTURE]] * 3, GENERATED)
-    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert all(row["status"] in USABLE and row["text"] for row in rows)
     most[0] = 0
     with pytest.raises(SubjectError, match=r"lower describe\.max_new_tokens"):
         describe_samples(subject, samples, [[PICTURE]] * 3, GENERATED)

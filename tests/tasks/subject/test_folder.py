@@ -94,6 +94,11 @@ def complaint(call: Callable[[], object]) -> str:
         (edit("processor_config.json", image_processor=None), "nor image_processor in processor"),
         (write("processor_config.json", "oops"), "processor_config.json is damaged"),
         (remove("model.safetensors"), "no weights in safetensors (model.safetensors)"),
+        (write("tokenizer.json", '{"a": 1}'), "tokenizer.json has no model"),
+        (
+            lambda folder: (folder / "chat_template.jinja").write_bytes(b"\xff\xfe"),
+            "chat_template.jinja is damaged",
+        ),
         (cut, "model.safetensors is damaged"),
         (write("model.safetensors", ""), "model.safetensors is damaged"),
         (in_parts('{"weight_map": '), "model.safetensors.index.json is damaged"),
@@ -147,8 +152,8 @@ def lacks_part(folder: Path) -> None:
 
 def with_adapter_weights(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
-    name = "model.language_model.layers.0.mlp.gate_proj.lora_A.weight"
-    weights[name] = weights["model.language_model.norm.weight"].clone()
+    gate = next(name for name in weights if "layers.0.mlp.gate_proj" in name)
+    weights[gate.replace("gate_proj", "gate_proj.lora_A")] = weights[gate][:4].clone()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -169,7 +174,8 @@ def with_adapter_weights(folder: Path) -> None:
         (edit("config.json", text_config__hidden_size=64), "text_config.hidden_size 64"),
         (edit("config.json", text_config__hidden_size="x"), "hidden_size"),
         (edit("config.json", text_config__num_hidden_layers=1), "text_config.num_hidden_layers"),
-        (edit("config.json", model_type="nonsense"), "nonsense"),
+        (edit("config.json", model_type="nonsense"), "'nonsense' of"),
+        (edit("config.json", model_type="idefics3"), "Idefics3ForConditionalGeneration: they lack"),
         (lacks_part, "architectures LlavaLlamaForCausalLM"),
         (with_adapter_weights, "merge the adapter"),
         (write("chat_template.jinja", "{% for"), "name another template file in subject.chat_temp"),
@@ -194,8 +200,9 @@ def test_files_of_another_family_are_refused(models, model, names):
 def test_a_vocabulary_that_is_smaller_than_the_ids_is_refused(model):
     """As of a model whose embeddings were cut, and whose weights fit its config.json."""
     weights = load_file(model / "model.safetensors")
-    for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
-        weights[name] = weights[name][:60].clone()
+    for name in weights:
+        if "embed_tokens" in name or "lm_head" in name:
+            weights[name] = weights[name][:60].clone()
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     edit("config.json", text_config__vocab_size=60)(model)
     said = complaint(lambda: load_subject(SubjectSettings(model=str(model))))

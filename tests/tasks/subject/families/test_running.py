@@ -216,6 +216,19 @@ def test_a_very_narrow_image_is_described_or_a_row_with_the_reason(subject, text
         assert min(view.width, view.height) > 0
 
 
+def test_an_image_of_which_a_subject_sees_less_than_a_pixel_is_a_row(subject):
+    """LLaVA crops an image to its middle square."""
+    samples = [{"sample_id": 0, "text": TEXT_SAID}]
+    (row,) = describe_samples(subject, samples, [[drawn(1, 3000)]], GIVEN)
+    if subject.family == "llava":
+        assert (row["status"], row["reason"]) == (
+            "not_encoded",
+            "the subject sees less than a pixel of image 1: it is too narrow",
+        )
+    elif row["status"] == "ok":
+        assert view_of(read_regions(row["regions"])).width > 0
+
+
 def test_no_control_token_is_ever_text(subject):
     """Each one that the tokenizer has, spelled in the middle of a caption."""
     tokenizer = subject.processor.tokenizer
