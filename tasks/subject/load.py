@@ -102,5 +102,6 @@ def _check_family(name: str, model_type: str) -> None:
     if model_type not in FAMILIES:
         raise SubjectError(
             f"subject.model: no adapter for the model family {model_type!r} of {name!r} "
-            f"(model_type in config.json); supported families: {', '.join(FAMILIES)} (tasks/subject/families)"
+            "(model_type in config.json); supported families: "
+            f"{', '.join(FAMILIES)} (tasks/subject/families)"
         )

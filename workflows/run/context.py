@@ -78,8 +78,9 @@ class Context:
     @property
     def capture(self) -> CaptureSettings:
         """Settings of capture, with top_n lowered for a small dataset."""
-        settings = self.settings.capture
-        return settings.for_samples(self._n_samples) if "samples" in self.done else settings
+        settings, listed = self.settings.capture, self.done.get("samples")
+        has_samples = listed is not None and "samples" in listed.files
+        return settings.for_samples(self._n_samples) if has_samples else settings
 
     @cached_property
     def _n_samples(self) -> int:

@@ -111,7 +111,7 @@ def test_a_text_beyond_the_subjects_context_is_a_row_with_the_numbers(subject):
 
 def test_an_answer_ends_with_the_context_whatever_it_is_batched_with(subject, monkeypatch):
     """The context of a subject whose prompt leaves three tokens for the answer."""
-    encoded = encode(subject, [PICTURE], "x")
+    encoded = encode(subject, [PICTURE], "square")
     prompt = len(encoded.input_ids) - encoded.n_text
     config = subject.model.config.get_text_config()
     monkeypatch.setattr(config, "max_position_embeddings", prompt + 3)
