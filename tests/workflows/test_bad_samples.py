@@ -206,6 +206,8 @@ def test_samples_that_the_subject_cannot_take_are_named_with_their_reason(
     shutil.copy(listed, copied)
     done = {"samples": completed.done["samples"], "describe": described}
     describe.STAGE.check(Context(settings("describe.max_failed_share=0.1"), store, done))
-    assert "describe   not used: good-03.png: not_encoded: too narrow" in capsys.readouterr().err
-    with pytest.raises(RunError, match=r"(?s)8\.3% of 12 .*good-03\.png: not_encoded: too narrow"):
+    assert "describe   not used: broken-03.png: not_encoded: too narrow" in capsys.readouterr().err
+    with pytest.raises(
+        RunError, match=r"(?s)8\.3% of 12 .*broken-03\.png: not_encoded: too narrow"
+    ):
         describe.STAGE.check(Context(settings("describe.max_failed_share=0.05"), store, done))
