@@ -70,9 +70,7 @@ def run_cluster(settings: Sequence[str], nodes: int, address: str) -> int:
         remote = f"exec python -m neuron_atlas.workflows.atlas {shlex.join(settings)}"
         return _run_job(address, remote, _runtime_env())
     with local_cluster(nodes) as server:
-        print_line(
-            f"cluster    {nodes} Ray nodes on this machine; {server} needs the token of this run"
-        )
+        print_line(f"cluster    {nodes} Ray nodes on this machine")
         return _run_job(server, entrypoint, {})
 
 
@@ -121,7 +119,23 @@ def _run_job(address: str, entrypoint: str, runtime_env: Mapping[str, Any]) -> i
     logging.disable(logging.WARNING)  # Hide Ray's lines about uploads and requests.
     client, job = submit(address, entrypoint, runtime_env)
     print_line(f"job        {job}, at {client.get_address()}")
+    if line := dashboard_line(client.get_address(), os.environ):
+        print_line(line)
     return asyncio.run(follow(client, job))
+
+
+def dashboard_line(server: str, environment: Mapping[str, str]) -> str:
+    """Return a line on how to open Ray's dashboard; empty if the cluster has no token.
+
+    The dashboard asks for the token, which is never printed: the line names where it is.
+    """
+    if environment.get("RAY_AUTH_MODE") != "token":
+        return ""
+    # Ray prefers the variable to the file.
+    place = "RAY_AUTH_TOKEN"
+    if not environment.get("RAY_AUTH_TOKEN"):
+        place = environment.get("RAY_AUTH_TOKEN_PATH") or str(Path.home() / ".ray" / "auth_token")
+    return f"dashboard  {server} (paste the token, which is in {place})"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""`neuron-atlas-serve`: serve the page and the site of a run to a browser."""
+"""`neuron-atlas-serve`: serve the page and the site of the runs of a folder to a browser."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
+from urllib.parse import quote
 
 import uvicorn
+from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.routing import Mount
+from starlette.responses import HTMLResponse
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from neuron_atlas.tasks.artifacts.location import is_uri
+from neuron_atlas.tasks.atlas.runs import Run, RunNotFoundError, list_runs
+from neuron_atlas.tasks.report.pages import template_environment
+from neuron_atlas.tasks.report.palette import color_css
 from neuron_atlas.workflows.run.store import MANIFEST
 
 _LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
@@ -36,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the console script. Exit status 2 for a wrong call, 1 if the port is not available."""
     parser = argparse.ArgumentParser(
         prog="neuron-atlas-serve",
-        description="Serve the page and the site of a run, read-only.",
+        description="Serve the page and the site of a run, read-only. If the folder has several "
+        "runs, the first page lists them.",
     )
     parser.add_argument(
         "folder",
@@ -68,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         root = report_folder(Path(options.folder))
     except OSError as error:
         parser.error(str(error))
+    runs = served_runs(Path(options.folder))
+    several = len(runs) > 1
+    server = runs_server(runs, options.host) if several else report_server(root, options.host)
     try:
         listener = listen(options.host, options.port)
     except OSError as error:
@@ -78,9 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         sys.exit(1)
     host = f"[{options.host}]" if ":" in options.host else options.host
-    print(f"http://{host}:{listener.getsockname()[1]}/  ({root})", flush=True)
+    what = f"{len(runs)} runs in {options.folder}" if several else root
+    print(f"http://{host}:{listener.getsockname()[1]}/  ({what})", flush=True)
     with suppress(KeyboardInterrupt):
-        report_server(root, options.host).run([listener])
+        server.run([listener])
 
 
 def report_folder(folder: Path) -> Path:
@@ -114,11 +125,63 @@ def report_server(root: Path, host: str = "127.0.0.1") -> uvicorn.Server:
     On loopback it answers only requests to loopback host names. Otherwise a website could point its
     own host name at this machine and read the files (DNS rebinding).
     """
+    return _server([Mount("/", _Files(directory=root, html=True))], host)
+
+
+def served_runs(folder: Path) -> list[Run]:
+    """Return the runs of an output folder that have a page, last to first; none for a report."""
+    try:
+        found = list_runs(folder)
+    except RunNotFoundError:
+        return []
+    pages = {run.page: run for run in found if run.page is not None and run.page.is_file()}
+    return list(reversed(pages.values()))
+
+
+def runs_server(runs: Sequence[Run], host: str = "127.0.0.1") -> uvicorn.Server:
+    """Return a server of several runs: a list of them, and each report at its path below `out`.
+
+    Comparisons of sweeps are served too; their links to the reports are relative.
+    """
+    out = runs[0].out
+    comparisons = sorted(path.parent for path in (out / "sweep").glob("*/index.html"))
+    reports = [run.page.parent for run in runs if run.page is not None]
+    page = _list_of_runs(runs, comparisons)
+    mounts = [
+        Mount(f"/{folder.relative_to(out).as_posix()}", _Files(directory=folder, html=True))
+        for folder in [*reports, *comparisons]
+    ]
+    return _server([Route("/", lambda request: HTMLResponse(page)), *mounts], host)
+
+
+def _list_of_runs(runs: Sequence[Run], comparisons: Sequence[Path]) -> str:
+    out = runs[0].out
+    return (
+        template_environment()
+        .get_template("runs.html")
+        .render(
+            name=out.name,
+            colors=Markup(color_css()),
+            comparisons=[(path.name, _link(out, path)) for path in comparisons],
+            runs=[
+                (run, _link(out, run.page.parent), ", ".join(map(str, run.layers)))
+                for run in runs
+                if run.page is not None
+            ],
+        )
+    )
+
+
+def _link(out: Path, folder: Path) -> str:
+    return f"{quote(folder.relative_to(out).as_posix())}/"
+
+
+def _server(routes: Sequence[BaseRoute], host: str) -> uvicorn.Server:
     for suffix, kind in _TYPES.items():
         mimetypes.add_type(kind, suffix)
     allowed = _LOOPBACK if host in ("127.0.0.1", "::1", "localhost") else ("*",)
     app = Starlette(
-        routes=[Mount("/", _Files(directory=root, html=True))],
+        routes=list(routes),
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=allowed)],
     )
     return uvicorn.Server(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +30,7 @@ ROW_GROUP = 16_384
 neurons does not read their whole layer."""
 
 _SUFFIXES = (".parquet", SUFFIX)
+_LAYER = re.compile(r"-layer-(\d+)[-.]")
 
 
 def layer_file(artifact: str | TableSpec, layer: int, part: str = "") -> str:
@@ -46,6 +48,12 @@ def layer_file(artifact: str | TableSpec, layer: int, part: str = "") -> str:
 def layer_prefix(artifact: str, layer: int) -> str:
     """Return what the names of all files of one layer of an artifact start with."""
     return f"{artifact}-layer-{layer:03d}"
+
+
+def layer_of(file: str) -> int | None:
+    """Return the layer that a table's file holds; None if it is no table of one layer."""
+    found = _LAYER.search(file.rpartition("/")[2]) if artifact_of(file) else None
+    return int(found[1]) if found else None
 
 
 def artifact_of(file: str) -> str | None:

@@ -64,11 +64,11 @@ class Atlas:
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
-        """Captured layers."""
-        layers = self.run.stage_manifest("capture").get("about", {}).get("layers")
-        if layers is None:
-            layers = self.types.select(pl.col("layer").unique().sort()).collect()["layer"]
-        return tuple(layers)
+        """Layers of this run. Other runs of the folder may have others: see `Atlas.runs`."""
+        layers = self.run.layers
+        return layers or tuple(
+            self.types.select(pl.col("layer").unique().sort()).collect()["layer"]
+        )
 
     def table(self, name: str) -> pl.LazyFrame:
         """Return a table by its name. Raises AttributeError if the run has no such table.
@@ -87,8 +87,17 @@ class Atlas:
         """Return one neuron with all that the run stores about it. Raises NeuronNotFoundError."""
         if layer not in self.layers:
             known = ", ".join(map(str, self.layers))
-            raise NeuronNotFoundError(f"layer {layer}: this run captured the layers {known}")
+            raise NeuronNotFoundError(
+                f"layer {layer}: this run captured the layers {known}{self._elsewhere(layer)}"
+            )
         return read_neuron(self, layer, index)
+
+    def _elsewhere(self, layer: int) -> str:
+        """Name the last other run of the folder that has a layer; empty if none has it."""
+        runs = [run for run in list_runs(self.run.out) if layer in run.layers]
+        if not runs:
+            return ""
+        return f'. The run {runs[-1].name} has it: Atlas.open(..., run="{runs[-1].name}")'
 
     def __getattr__(self, name: str) -> pl.LazyFrame:
         if name.startswith("_"):

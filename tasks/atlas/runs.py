@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from neuron_atlas.tasks.artifacts.files import layer_of
 from neuron_atlas.tasks.artifacts.location import existing_files
 
 MANIFEST = "manifest.json"
@@ -34,15 +35,38 @@ class Run:
     artifacts: Mapping[str, Mapping[str, Any]]
 
     def __str__(self) -> str:
-        layers = ", ".join(
-            map(str, self.stage_manifest("capture").get("about", {}).get("layers", ()))
-        )
-        explainer = self.parameter("explain", "explainer").get("name", "?")
-        what = f"{self.subject} on {self.dataset}, layers {layers}, explained by {explainer}"
-        return f"{self.name}  {self.finished}  {what}"
+        return f"{self.name}  {self.finished}  {self.title}"
 
     def __repr__(self) -> str:
         return f"<Run {self}>"
+
+    @property
+    def title(self) -> str:
+        """What was run, in words: subject, dataset, layers and explainer."""
+        layers = ", ".join(map(str, self.layers))
+        words = f"layer{'s' if len(self.layers) != 1 else ''} {layers or '?'}"
+        explainer = self.parameter("explain", "explainer").get("name", "?")
+        return f"{self.subject} on {self.dataset}, {words}, explained by {explainer}"
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        """Layers of this run, ascending.
+
+        From the names of its own files. The manifest of the capture stage names all layers that any
+        run captured in the same folder.
+        """
+        for artifact in ("types", "exemplars"):
+            files = self.artifacts.get(artifact, {}).get("files", ())
+            found = {layer for layer in map(layer_of, files) if layer is not None}
+            if found:
+                return tuple(sorted(found))
+        return tuple(self.stage_manifest("capture").get("about", {}).get("layers", ()))
+
+    @property
+    def page(self) -> Path | None:
+        """The run's page; None if the run wrote none."""
+        names = self.artifacts.get("report", {}).get("files", ())
+        return next((self.out / name for name in names if name.endswith("/index.html")), None)
 
     def paths(self, artifact: str) -> list[Path]:
         """Return the files of an artifact. Raises KeyError."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import ALL_LAYERS, TYPES
+from neuron_atlas.tasks.report.controls import CONTROLS, strongest_control
 
 MEASURES = {
     "correlation": "correlation",
-    "control_other": "correlation_of_control",
+    "control_other": "correlation_of_other_explanation",
+    "control_empty": "correlation_of_empty_explanation",
+    "control_blind": "correlation_without_explanation",
     "margin": "margin_over_control",
     "beats_control": "share_that_beat_control",
 }
 """Compared measures of `score_aggregates`, with their names in the table."""
+_ENDS = ("", "_low", "_high")
 _RULE = "paper"
 
 
@@ -42,7 +47,9 @@ def compare_jobs(jobs: Sequence[JobTables]) -> pl.DataFrame:
 
     Columns: job, setting, layer, neurons, the share of each type by the paper's rule, explainer,
     simulator, scored (number of neurons), and for each of MEASURES its mean over neurons and the
-    bounds of the 95 % interval (_low, _high). Measures are null in layers without a score.
+    bounds of the 95 % interval (_low, _high). strongest_control: name of the control with the
+    highest mean; correlation_of_control: that mean, with its bounds. Measures are null in layers
+    without a score.
     """
     return pl.concat([_compare_one(job) for job in jobs])
 
@@ -75,7 +82,21 @@ def _scores(aggregates: pa.Table) -> pl.DataFrame:
     columns = []
     for measure, name in MEASURES.items():
         mine = pl.col("measure") == measure
-        for column, end in (("mean", ""), ("ci_low", "_low"), ("ci_high", "_high")):
+        for column, end in zip(("mean", "ci_low", "ci_high"), _ENDS, strict=True):
             columns.append(pl.col(column).filter(mine).first().alias(f"{name}{end}"))
     scored = pl.col("n").filter(pl.col("measure") == "correlation").first().alias("scored")
-    return frame.group_by("layer", "explainer", "simulator").agg(scored, *columns)
+    found = frame.group_by("layer", "explainer", "simulator").agg(scored, *columns)
+    rows = found.select(f"{MEASURES[name]}{end}" for name in CONTROLS for end in _ENDS).to_dicts()
+    strongest = [_strongest(row) for row in rows]
+    words = {"strongest_control": pl.String}
+    numbers = {f"correlation_of_control{end}": pl.Float64 for end in _ENDS}
+    return pl.concat([found, pl.DataFrame(strongest, words | numbers)], how="horizontal")
+
+
+def _strongest(row: Mapping[str, Any]) -> dict[str, Any]:
+    control = strongest_control({name: row[MEASURES[name]] for name in CONTROLS})
+    if control is None:
+        return {"strongest_control": None} | {f"correlation_of_control{end}": None for end in _ENDS}
+    column = MEASURES[control.name]
+    values = {f"correlation_of_control{end}": row[f"{column}{end}"] for end in _ENDS}
+    return {"strongest_control": control.words, **values}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,8 @@ from neuron_atlas.tasks.report.canvas import (
     type_legend,
     write_message,
 )
+from neuron_atlas.tasks.report.comparison import MEASURES
+from neuron_atlas.tasks.report.controls import CONTROLS
 from neuron_atlas.tasks.report.figures import ReportFigure
 from neuron_atlas.tasks.report.palette import LIGHT
 
@@ -25,6 +27,15 @@ _PANEL = 2.2
 """Height of a panel in inches."""
 _MARGINS = {"left": 0.55, "right": 0.15, "head": 0.28, "foot": 0.48, "gap": 0.62}
 """Inches around the panels."""
+_LEGEND_LINE = 0.19
+"""Height of a line of the legend in inches."""
+_SCORE_MARK = "o"
+_MARKS = {"control_other": "o", "control_empty": "^", "control_blind": "s"}
+_SYMBOLS = {
+    "control_other": "\N{WHITE CIRCLE}",
+    "control_empty": "\N{WHITE UP-POINTING TRIANGLE}",
+    "control_blind": "\N{WHITE SQUARE}",
+}
 
 
 def draw_comparison(compared: pl.DataFrame) -> list[ReportFigure]:
@@ -40,11 +51,11 @@ def draw_comparison(compared: pl.DataFrame) -> list[ReportFigure]:
         ),
         ReportFigure(
             "scores",
-            "Scores by layer, with their control",
+            "Scores by layer, with their controls",
             "Filled: how well explanations predict their neurons on samples that the explainer "
-            "never saw (mean correlation over the neurons of a layer). Open: the same for the "
-            "explanations of other neurons. Lines are 95 % intervals over neurons.",
-            "Look for filled marks whose lines stay above those of the open marks.",
+            "never saw (mean correlation over the neurons of a layer). Open: the controls, on the "
+            "same axis. Lines are 95 % intervals over neurons.",
+            "Look for filled marks whose lines stay above those of all open marks.",
             _draw(
                 "Scores by layer",
                 by_layer.filter(pl.col("correlation").is_not_null()),
@@ -67,15 +78,17 @@ def _draw(
         figure = blank_sheet(title)
         write_message(figure, "No job has a score.")
         return figure
-    height = 0.76 + _PANEL * len(kinds)
+    controls = [] if has_types else _controls_of(rows)
+    # Each control has a line in the legend; the first line is that of the score.
+    extra = _LEGEND_LINE * len(controls)
+    height = 0.76 + extra + _PANEL * len(kinds)
     figure = blank_sheet(title, height)
     if has_types:
         type_legend(figure)
     else:
-        _score_legend(figure, height)
-    for axes, (key, mine) in zip(
-        panels(figure, len(kinds), **_MARGINS), kinds.items(), strict=True
-    ):
+        _score_legend(figure, height, controls)
+    margins = _MARGINS | {"head": _MARGINS["head"] + extra}
+    for axes, (key, mine) in zip(panels(figure, len(kinds), **margins), kinds.items(), strict=True):
         # Two jobs can capture the same layer; show the first.
         mine = mine.unique("layer", keep="first").sort("layer")
         draw(axes, mine)
@@ -96,10 +109,12 @@ def _types(axes: Axes, rows: pl.DataFrame) -> None:
 def _scores(axes: Axes, rows: pl.DataFrame) -> None:
     positions = np.arange(len(rows))
     axes.axhline(0, color=LIGHT["hairline"], linewidth=0.7, zorder=0)
-    for name, color, is_filled, shift in (
-        ("correlation", LIGHT["score"], True, -0.08),
-        ("correlation_of_control", LIGHT["control"], False, 0.08),
-    ):
+    drawn = [("correlation", LIGHT["score"], _SCORE_MARK, -0.08)]
+    for number, control in enumerate(_controls_of(rows)):
+        shift = 0.08 * (number + 1)
+        drawn.append((MEASURES[control], LIGHT["control"], _MARKS[control], shift))
+    for name, color, mark, shift in drawn:
+        is_filled = name == "correlation"
         middle, low, high = (
             rows[f"{name}{end}"].cast(pl.Float64).fill_null(np.nan).to_numpy()
             for end in ("", "_low", "_high")
@@ -110,7 +125,7 @@ def _scores(axes: Axes, rows: pl.DataFrame) -> None:
             middle,
             color=color,
             linewidth=0.9 if is_filled else 0.6,
-            marker="o",
+            marker=mark,
             markersize=4,
             markerfacecolor=color if is_filled else LIGHT["paper"],
         )
@@ -118,16 +133,19 @@ def _scores(axes: Axes, rows: pl.DataFrame) -> None:
     axes.locator_params(axis="y", nbins=4)
 
 
-def _score_legend(figure: Figure, height: float) -> None:
-    left = 0.02
-    for words, mark, color in (
-        ("score", "\N{BLACK CIRCLE}", LIGHT["score"]),
-        ("control: another neuron's explanation", "\N{WHITE CIRCLE}", LIGHT["control"]),
-    ):
-        y = 1 - 0.5 / height
-        figure.text(left, y, mark, va="center_baseline", fontsize=9, color=color)
-        figure.text(left + 0.03, y, words, va="center_baseline", fontsize=8.8, color=LIGHT["ink"])
-        left += 0.16
+def _controls_of(rows: pl.DataFrame) -> list[str]:
+    """Return the controls that have a value in any row."""
+    return [name for name in CONTROLS if rows[MEASURES[name]].drop_nulls().len()]
+
+
+def _score_legend(figure: Figure, height: float, controls: Sequence[str]) -> None:
+    lines = [("score", "\N{BLACK CIRCLE}", LIGHT["score"])]
+    for name in controls:
+        lines.append((f"control: {CONTROLS[name]}", _SYMBOLS[name], LIGHT["control"]))
+    for number, (words, symbol, color) in enumerate(lines):
+        y = 1 - (0.5 + _LEGEND_LINE * number) / height
+        figure.text(0.02, y, symbol, va="center_baseline", fontsize=9, color=color)
+        figure.text(0.05, y, words, va="center_baseline", fontsize=8.8, color=LIGHT["ink"])
 
 
 def _panel_title(key: list[str]) -> str:

@@ -59,12 +59,12 @@ def draw_figures(
             "left purely text, and those at the lower left neither.",
         ),
         (
-            "scores", "Scores and their control", draw_scores, scores,
+            "scores", "Scores and their strongest control", draw_scores, scores,
             "How well explanations predict their neurons on samples that the explainer never saw, "
-            "and the same for the explanations of other neurons (control). Both are signed "
-            "correlations; lines mark the medians.",
-            "Look for scores to the right of the control: where the two overlap, an explanation "
-            "predicts no better than that of another neuron.",
+            "and the same for the strongest control, which the legend names: the control with the "
+            "highest mean. Both are signed correlations; lines mark the medians.",
+            "Look for scores to the right of the control: where the two overlap, explanations "
+            "predict no better than the control.",
         ),
     ]  # fmt: skip
     if analysis is not None:

@@ -22,8 +22,9 @@ GLOSSARY = {
     "activation at each token.",
     "score": "Signed correlation between a neuron's real activations and those predicted from its "
     "explanation, on samples that the explainer never saw: 1 is perfect, 0 is chance.",
-    "control": "The same score for a prediction that should not work, such as one from another "
-    "neuron's explanation.",
+    "control": "The same score for a prediction that should not work; an explanation has to beat "
+    "the strongest control, the one with the highest score.",
+    "other neuron": "A control: the score of another neuron's explanation.",
     "no words": "A control: the score of an explanation without words.",
     "no explanation": "A control: the score of a prediction from the neuron's mean activation at "
     "each position and the frequency of words.",
@@ -44,8 +45,8 @@ GLOSSARY = {
 """One sentence for each term."""
 
 READING = {
-    "score_scale": "Look for a dot (the score) to the right of the diamond (the control), with a "
-    "bar (the 95 % interval) that does not reach it.",
+    "score_scale": "Look for a dot (the score) right of the diamond (the strongest control), "
+    "with a bar (the 95 % interval) that does not reach it.",
     "exemplars": "Look for what the colored patches and words of all samples have in common, and "
     "whether the explanation names it.",
     "held_out": "Look for the same patches and words colored in both: the closer the two, the "

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from neuron_atlas.tasks.report import wording
+from neuron_atlas.tasks.report.controls import strongest_control
 from neuron_atlas.tasks.report.glossary import READING, term
 from neuron_atlas.tasks.report.palette import color_css
 
@@ -28,6 +29,7 @@ def template_environment(
         lstrip_blocks=True,
     )
     made.filters.update(wording.FILTERS)
+    made.filters["strongest_control"] = strongest_control
     made.globals.update(term=term, reading=READING)
     return made
 

@@ -1,4 +1,4 @@
-"""Draw the distribution of scores and of their controls, on the same bins."""
+"""Draw the distribution of scores and of their strongest control, on the same bins."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from neuron_atlas.tasks.report.canvas import HEIGHT, blank_sheet, panels, write_message
+from neuron_atlas.tasks.report.controls import CONTROLS, Control, strongest_control
 from neuron_atlas.tasks.report.palette import LIGHT
 
 _BINS = np.linspace(-1, 1, 41)
@@ -22,10 +23,11 @@ _PANEL = 2.4
 
 
 def draw_scores(scores: pa.Table, title: str) -> Figure:
-    """Draw correlations of ok scores and their controls, one panel per explainer and simulator."""
+    """Draw correlations of ok scores and of their strongest control, a panel per explainer and
+    simulator."""
     frame = pl.DataFrame(
-        scores.select(["explainer", "simulator", "correlation", "control_other", "status"])
-    ).with_columns(pl.col("correlation", "control_other").fill_nan(None))
+        scores.select(["explainer", "simulator", "correlation", *CONTROLS, "status"])
+    ).with_columns(pl.col("correlation", *CONTROLS).fill_nan(None))
     ok = frame.filter(pl.col("status") == "ok", pl.col("correlation").is_not_null())
     if ok.is_empty():
         figure = blank_sheet(title)
@@ -39,21 +41,22 @@ def draw_scores(scores: pa.Table, title: str) -> Figure:
     sheets = panels(figure, len(pairs), left=0.55, right=0.15, head=0.3, foot=0.48, gap=gap)
     for axes, (explainer, simulator) in zip(sheets, pairs, strict=True):
         chosen = ok.filter(explainer=explainer, simulator=simulator)
-        medians = _draw_pair(axes, chosen)
+        control = strongest_control(chosen.select(pl.col(*CONTROLS).mean()).row(0, named=True))
+        medians = _draw_pair(axes, chosen, control)
         number = f"{chosen.height:,} {'neuron' if chosen.height == 1 else 'neurons'}"
         words = f"{explainer}, simulated by {simulator}: {number}"
-        _write_legend(figure, axes.get_position().y1 * height, words, medians)
+        named = {"score": "score", "control": f"control: {control.words}" if control else ""}
+        _write_legend(figure, axes.get_position().y1 * height, words, medians, named)
         axes.set_ylabel("neurons")
     axes.set_xlabel("correlation")
     return figure
 
 
-def _draw_pair(axes: Axes, chosen: pl.DataFrame) -> dict[str, float]:
+def _draw_pair(axes: Axes, chosen: pl.DataFrame, control: Control | None) -> dict[str, float]:
     """Draw both distributions. Return their medians."""
-    values = {
-        "score": chosen["correlation"].to_numpy(),
-        "control": chosen["control_other"].drop_nulls().to_numpy(),
-    }
+    values = {"score": chosen["correlation"].to_numpy()}
+    if control is not None:
+        values["control"] = chosen[control.name].drop_nulls().to_numpy()
     values = {name: found for name, found in values.items() if len(found)}
     counts = {name: np.histogram(found, _BINS)[0] for name, found in values.items()}
     medians = {name: float(np.median(found)) for name, found in values.items()}
@@ -71,7 +74,9 @@ def _draw_pair(axes: Axes, chosen: pl.DataFrame) -> dict[str, float]:
     return medians
 
 
-def _write_legend(figure: Figure, above: float, title: str, medians: dict[str, float]) -> None:
+def _write_legend(
+    figure: Figure, above: float, title: str, medians: dict[str, float], named: dict[str, str]
+) -> None:
     """Write two lines above the axes. above: inches from the sheet's bottom to the axes' top."""
     width, height = figure.get_size_inches()
     style: dict[str, Any] = {"va": "center_baseline", "fontsize": 8.8}
@@ -98,11 +103,12 @@ def _write_legend(figure: Figure, above: float, title: str, medians: dict[str, f
             **look,
         )
         figure.add_artist(swatch)
-        words = f"{name}, median {median:.2f}".replace("-", "\N{MINUS SIGN}")
+        number = f"{median:.2f}".replace("-", "\N{MINUS SIGN}")
+        words = f"{named[name]}, median {number}"
         figure.text(
             (left + 0.15) / width, (above + 0.18) / height, words, color=LIGHT["ink"], **style
         )
-        left += 1.75
+        left += 1.45
 
 
 def _why_empty(frame: pl.DataFrame) -> str:

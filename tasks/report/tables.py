@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.report.controls import CONTROLS, strongest_control
 
 _COUNTED = ["status", "reason", "count"]
 
@@ -25,6 +26,11 @@ class Summary:
     n_scored: int
     mean_score: float | None
     mean_control: float | None
+    """Mean of the strongest control."""
+    strongest_control: str | None
+    """Name of the strongest control, one of CONTROLS."""
+    mean_controls: dict[str, float | None]
+    """Mean of each of CONTROLS."""
     mean_margin: float | None
     n_tested: int
     """Number of scores that could be tested against their controls."""
@@ -32,8 +38,8 @@ class Summary:
     """Number of scores that beat their controls at the false discovery rate `level`."""
     level: float | None
     by_explainer: list[dict[str, Any]]
-    """The same numbers for each explainer and simulator with a score: n, mean, control, margin,
-    tested, beat_control."""
+    """The same numbers for each explainer and simulator with a score: n, mean, control,
+    strongest_control, margin, tested, beat_control, and the mean of each of CONTROLS."""
     failures: dict[tuple[str, str], int]
     """Number of rows by (table, status), except ok, most frequent first."""
 
@@ -60,7 +66,7 @@ def scores_overview(aggregates: pa.Table) -> list[dict[str, Any]]:
     """Return scores over all tokens for all neurons, each type and each layer.
 
     There is one row per explainer, simulator and group. It holds the row of `score_aggregates` of
-    each measure, by the name of the measure.
+    each measure, by the name of the measure, and `strongest`, the strongest Control by its mean.
     """
     frame = pl.DataFrame(aggregates).filter(pl.col("tokens") == "all")
     order = pl.col("by").replace_strict({"all": 0, "type": 1, "layer": 2}, default=3)
@@ -71,6 +77,9 @@ def scores_overview(aggregates: pa.Table) -> list[dict[str, Any]]:
     for row in frame.sort("explainer", "simulator", order, within, number).to_dicts():
         key = tuple(row[name] for name in keys)
         rows.setdefault(key, dict(zip(keys, key, strict=True)))[row["measure"]] = row
+    for found in rows.values():
+        means = {name: found[name]["mean"] for name in CONTROLS if name in found}
+        found["strongest"] = strongest_control(means)
     return list(rows.values())
 
 
@@ -111,12 +120,16 @@ def summarize_run(
     tests = pl.DataFrame(aggregates).filter(
         pl.col("tokens") == "all", pl.col("by") == "all", pl.col("measure") == "beats_control"
     )
+    controls = {name: _mean(scored[name]) for name in CONTROLS}
+    strongest = strongest_control(controls)
     failures = failures_by_status(outcomes).sort("count", descending=True, maintain_order=True)
     return Summary(
         neurons={name: int((counts == name).sum()) for name in TYPES},
         n_scored=scored.height,
         mean_score=_mean(scored["correlation"]),
-        mean_control=_mean(scored["control_other"]),
+        mean_control=None if strongest is None else strongest.value,
+        strongest_control=None if strongest is None else strongest.name,
+        mean_controls=controls,
         mean_margin=_mean(scored["margin"]),
         n_tested=int(tests["n"].sum()),
         n_beat_control=round((tests["n"] * tests["mean"].fill_null(0)).sum()),
@@ -131,13 +144,22 @@ def _by_explainer(scored: pl.DataFrame, tests: pl.DataFrame) -> list[dict[str, A
     means = scored.group_by(keys).agg(
         pl.len().alias("n"),
         pl.col("correlation").mean().alias("mean"),
-        pl.col("control_other").mean().alias("control"),
         pl.col("margin").mean().alias("margin"),
+        pl.col(*CONTROLS).mean(),
     )
     beaten = (pl.col("n") * pl.col("mean").fill_null(0)).round().cast(pl.Int64)
     tested = tests.select(*keys, pl.col("n").alias("tested"), beaten.alias("beat_control"))
     counts = pl.col("tested", "beat_control").fill_null(0)
-    return means.join(tested, on=keys, how="left").with_columns(counts).sort(keys).to_dicts()
+    rows = means.join(tested, on=keys, how="left").with_columns(counts).sort(keys).to_dicts()
+    return [row | _strongest(row) for row in rows]
+
+
+def _strongest(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the strongest control of a row with the mean of each control."""
+    control = strongest_control(row)
+    if control is None:
+        return {"control": None, "strongest_control": None}
+    return {"control": control.value, "strongest_control": control.name}
 
 
 def write_tables(
@@ -162,7 +184,7 @@ _ORDER = {name: index for index, name in enumerate(TYPES)}
 
 def _score_frame(scores: pa.Table) -> pl.DataFrame:
     words = ("explainer", "simulator", "type", "status")
-    measures = ("correlation", "control_other", "margin")
+    measures = ("correlation", *CONTROLS, "margin")
     frame = pl.DataFrame(scores.select([*words, *measures]))
     # Compute means of float32 columns in float64.
     known = pl.col(measures).cast(pl.Float64).fill_nan(None)

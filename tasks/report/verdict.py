@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from neuron_atlas.tasks.report.controls import strongest_control
 from neuron_atlas.tasks.report.wording import signed
 
 VERDICTS = ("clear", "weak", "none")
@@ -20,12 +21,6 @@ MEANINGS = {
 """The rule, by verdict. A score that could not be computed has no verdict."""
 VERDICT_COLUMNS = ("status", "correlation", "margin", "margin_low", "q")
 """Columns of `scores` that decide a verdict."""
-
-_CONTROLS = {
-    "control_other": "another neuron\N{RIGHT SINGLE QUOTATION MARK}s explanation",
-    "control_empty": "an explanation without words",
-    "control_blind": "a prediction without an explanation",
-}
 
 
 @dataclass(frozen=True)
@@ -99,12 +94,10 @@ def _numbers(score: Mapping[str, Any]) -> str:
 
 def _baseline(score: Mapping[str, Any]) -> str:
     """Name what the margin is measured from: the best control, or 0."""
-    found = {words: _known(score[name]) for name, words in _CONTROLS.items()}
-    known = {words: value for words, value in found.items() if value is not None}
-    best = max(known, key=lambda words: known[words], default="")
-    if not best or known[best] <= 0:
+    best = strongest_control(score)
+    if best is None or best.value <= 0:
         return "0, which no control exceeds"
-    return f"the best control, {best}"
+    return f"the best control, {best.words}"
 
 
 def _known(value: float | None) -> float | None:

@@ -17,7 +17,13 @@ from ray.job_submission import JobStatus
 
 from neuron_atlas.infra import follow_job
 from neuron_atlas.infra.follow_job import follow, needs_no_token, submit
-from neuron_atlas.infra.run_cluster import check_output_path, main, refuse_secrets, run_cluster
+from neuron_atlas.infra.run_cluster import (
+    check_output_path,
+    dashboard_line,
+    main,
+    refuse_secrets,
+    run_cluster,
+)
 from neuron_atlas.workflows.models.server_process import free_port
 from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from tests.workflows.runs import ROOT
@@ -74,6 +80,25 @@ class Client:
             raise ConnectionError("Connection refused\nmore")
         self.stopped.append(job)
         return True
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({"RAY_AUTH_TOKEN_PATH": "/tmp/x/ray-token", "RAY_AUTH_TOKEN": ""}, "/tmp/x/ray-token)"),
+        ({"RAY_AUTH_TOKEN_PATH": "/tmp/x/ray-token", "RAY_AUTH_TOKEN": "abc"}, "RAY_AUTH_TOKEN)"),
+        ({}, "/.ray/auth_token)"),
+    ],
+)
+def test_the_dashboards_line_says_where_its_token_is_and_never_shows_it(environment, place):
+    line = dashboard_line("http://127.0.0.1:8265", {"RAY_AUTH_MODE": "token"} | environment)
+    assert line.startswith("dashboard  http://127.0.0.1:8265 (paste the token, which is in ")
+    assert line.endswith(place)
+    assert "abc" not in line
+
+
+def test_a_cluster_without_a_token_needs_no_line():
+    assert dashboard_line("http://127.0.0.1:8265", {}) == ""
 
 
 def followed(client: Client) -> int:

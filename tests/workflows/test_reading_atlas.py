@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,6 +13,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from neuron_atlas.tasks.artifacts import layer_of
 from neuron_atlas.tasks.atlas import (
     Atlas,
     NeuronNotFoundError,
@@ -193,6 +195,37 @@ def test_the_last_run_is_opened_unless_another_is_named(tmp_path):
     assert [run.artifacts["types"]["fingerprint"][0] for run in (first, last)] == ["b", "a"]
     assert Atlas.open(tmp_path, run=first.name[:6]).run.artifacts == first.artifacts
     assert "llava on scenes" in str(last)
+
+
+def test_each_run_knows_its_own_layers_whatever_its_folder_captured(opened, tmp_path):
+    """Runs of one folder share a capture, whose manifest names the layers of all of them."""
+    copied = shutil.copytree(opened.run.out, tmp_path / "runs")
+    for path in (copied / "runs").glob("*.json"):
+        path.unlink()
+    whole = json.loads((copied / "manifest.json").read_text(encoding="utf-8"))
+    for layer in LAYERS:
+        artifacts = {
+            name: entry | {"files": [file for file in entry["files"] if _is_of(file, layer)]}
+            for name, entry in whole["artifacts"].items()
+        }
+        run = whole | {"artifacts": artifacts, "run": f"{layer}a", "finished": f"2026-0{layer}"}
+        text = json.dumps(run)
+        (copied / "runs" / f"{layer}a.json").write_text(text, encoding="utf-8")
+        (copied / "manifest.json").write_text(text, encoding="utf-8")
+    first, last = Atlas.runs(copied)
+    assert (first.layers, last.layers) == ((1,), (3,))
+    assert "layer 1, explained by dissect" in str(first)
+    atlas = Atlas.open(copied)
+    assert atlas.layers == (3,)
+    assert atlas.neuron(3, 0).layer == 3
+    said = r'layer 1: this run captured the layers 3\. The run 1a has it: .*run="1a"'
+    with pytest.raises(NeuronNotFoundError, match=said):
+        atlas.neuron(1, 0)
+    assert Atlas.open(copied, run="1a").neuron(1, 0).layer == 1
+
+
+def _is_of(file: str, layer: int) -> bool:
+    return layer_of(file) in (None, layer)
 
 
 def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path):

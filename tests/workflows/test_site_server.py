@@ -1,11 +1,18 @@
 import http.client
 import json
+import re
 from urllib.parse import urlsplit
 
 import pytest
 
-from neuron_atlas.workflows.site_server import listen, main, report_folder
-from tests.tasks.report.site.browsing import served
+from neuron_atlas.workflows.site_server import (
+    listen,
+    main,
+    report_folder,
+    runs_server,
+    served_runs,
+)
+from tests.tasks.report.site.browsing import served, served_by
 from tests.waiting import PATIENCE_S
 
 
@@ -50,6 +57,46 @@ def test_pages_and_scripts_have_types_that_browsers_run(report):
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert body.startswith("atlas(")
         assert ask(address, "/image.webp")[1]["Content-Type"] == "image/webp"
+
+
+def test_a_folder_of_several_runs_offers_all_of_them_and_their_comparisons(report):
+    out = report.parents[2]
+    second = out / "artifacts" / "report" / "b#3"
+    second.mkdir()
+    (second / "index.html").write_text("<p>a second page</p>")
+    (out / "sweep" / "capture.layers=0,1").mkdir(parents=True)
+    (out / "sweep" / "capture.layers=0,1" / "index.html").write_text("<p>compared</p>")
+    (out / "runs").mkdir()
+    for name, folder, layer in (("one", report, 0), ("two", second, 1)):
+        files = {
+            "report": [(folder / "index.html").relative_to(out).as_posix()],
+            "types": [f"artifacts/classify/{name}/types-layer-{layer:03d}.parquet"],
+        }
+        artifacts = {
+            artifact: {"stage": artifact, "fingerprint": name, "files": names}
+            for artifact, names in files.items()
+        }
+        manifest = {"artifacts": artifacts, "run": name, "finished": f"2026-{name}"}
+        manifest["subject"] = "<llava>"
+        (out / "runs" / f"{name}.json").write_text(json.dumps(manifest))
+        (out / "manifest.json").write_text(json.dumps(manifest))
+    runs = served_runs(out)
+    assert [(run.name, run.layers) for run in runs] == [("two", (1,)), ("one", (0,))]
+    with served_by(runs_server(runs)) as address:
+        status, headers, body = ask(address, "/")
+        assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+        assert "&lt;llava&gt;" in body
+        links = re.findall(r'href="([^"]+)"', body)
+        said = [ask(address, f"/{link}")[2] for link in links]
+        assert said == ["<p>compared</p>", "<p>a second page</p>", "<p>a page</p>"]
+        assert ask(address, "/manifest.json")[0] == 404
+        assert ask(address, "/artifacts/report/9f2c/way-out.html")[0] == 404
+        assert ask(address, "/", Host="evil.example")[0] == 400
+
+
+def test_a_folder_of_one_run_or_of_a_report_has_no_list(report):
+    assert len(served_runs(report.parents[2])) == 1
+    assert served_runs(report) == []
 
 
 @pytest.mark.parametrize(

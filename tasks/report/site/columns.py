@@ -21,6 +21,7 @@ from neuron_atlas.tasks.artifacts import (
     TYPES,
     read_table,
 )
+from neuron_atlas.tasks.report.controls import CONTROLS, strongest_control
 from neuron_atlas.tasks.report.inputs import LayerFiles, read_types
 from neuron_atlas.tasks.report.site.layout import data_file, scores_key, table_key, words_key
 from neuron_atlas.tasks.report.site.script import to_base64, write_script
@@ -49,7 +50,7 @@ STEPS = 10_000
 LONGEST_WORDS = 600
 """Characters of an explanation for the table and its search. The neuron's view has all."""
 
-_MEASURES = ("correlation", "ci_low", "ci_high", "control_other", "margin")
+_MEASURES = ("correlation", "ci_low", "ci_high", "control", "margin")
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,14 @@ def _outcome(explained: pl.DataFrame, scored: pl.DataFrame) -> pl.Series:
 
 def _scored(scored: pl.DataFrame, outcome: pl.Series, level: float | None) -> dict[str, str]:
     beats = pl.col("q") <= (level if level is not None else -1.0)
+    strongest = [strongest_control(row) for row in scored.select(*CONTROLS).to_dicts()]
+    values = [None if control is None else control.value for control in strongest]
+    names = ["" if control is None else control.name for control in strongest]
+    scored = scored.with_columns(pl.Series("control", values, dtype=pl.Float64))
     verdicts = [verdict_word(row, level) or "" for row in scored.select(VERDICT_COLUMNS).to_dicts()]
     return {
         **{name: to_base64(_steps(scored[name])) for name in _MEASURES},
+        "strongest": _coded(pl.Series(names, dtype=pl.String), tuple(CONTROLS)),
         "outcome": _coded(outcome, OUTCOMES),
         "verdict": _coded(pl.Series(verdicts, dtype=pl.String), VERDICTS),
         "beats": to_base64(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuron_atlas.tasks.report.controls import strongest_control
 from neuron_atlas.tasks.report.inputs import (
     LayerFiles,
     SampleFiles,
@@ -115,7 +116,8 @@ def _describe(
 def _explanation(scored: ScoredExplanation) -> dict[str, Any]:
     """Return an explanation with its scores, without empty values.
 
-    verdict: its word and numbers, for a score over all tokens that has one.
+    verdict: its word and numbers, for a score over all tokens that has one. strongest: the
+    strongest control as its column, value and words.
     """
     row = scored.explanation
     omitted = ("layer", "neuron", "type", "explainer")
@@ -129,6 +131,7 @@ def _explanation(scored: ScoredExplanation) -> dict[str, Any]:
                 if name not in omitted and value is not None and value != ""
             }
             | _verdict(scored, score)
+            | _strongest(score)
             for score in scored.scores
         ],
     }
@@ -137,6 +140,13 @@ def _explanation(scored: ScoredExplanation) -> dict[str, Any]:
 def _verdict(scored: ScoredExplanation, score: Mapping[str, Any]) -> dict[str, Any]:
     verdict = scored.verdict(score) if score["tokens"] == "all" else None
     return {} if verdict is None else {"verdict": [verdict.word, verdict.numbers]}
+
+
+def _strongest(score: Mapping[str, Any]) -> dict[str, Any]:
+    control = strongest_control(score)
+    if control is None:
+        return {}
+    return {"strongest": [control.name, round_significant(control.value), control.words]}
 
 
 def _write_chunks(site: Path, part: SitePart, details: Iterator[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from neuron_atlas.tasks.artifacts import (
     TableSpec,
     exemplars_spec,
     layer_file,
+    layer_of,
     list_rows,
     read_batches,
     read_table,
@@ -155,6 +156,19 @@ def test_activations_and_money_carry_their_units():
     assert units["explanations", "cost"] == "USD"
     region = DESCRIPTIONS.schema.field("regions").type.value_type
     assert region.field("left").metadata[b"unit"] == b"px"
+
+
+@pytest.mark.parametrize(
+    ("file", "layer"),
+    [
+        ("artifacts/classify/ab/types-layer-007.parquet", 7),
+        ("evidence-layer-123-000512.arrow", 123),
+        ("types.parquet", None),
+        ("report/figures/types-layer-003.png", None),
+    ],
+)
+def test_the_layer_of_a_file_is_in_its_name(file, layer):
+    assert layer_of(file) == layer
 
 
 def test_layer_files_sort_by_layer():

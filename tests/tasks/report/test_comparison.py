@@ -54,6 +54,18 @@ def job(layer: int, correlation: float, setting: str = "", explainer: str = "dis
     )
 
 
+def with_blind(one: JobTables, mean: float) -> JobTables:
+    """Add the control without an explanation to a job."""
+    rows = one.aggregates.to_pylist()
+    rows += [
+        row | {"measure": "control_blind", "mean": mean, "ci_high": mean + 0.1}
+        for row in rows
+        if row["measure"] == "control_other" and row["tokens"] == "all"
+    ]
+    table = pa.Table.from_pylist(rows, schema=SCORE_AGGREGATES.schema)
+    return JobTables(**(vars(one) | {"aggregates": table}))
+
+
 def test_a_job_has_a_row_for_each_layer_and_one_for_all():
     rows = compare_jobs([job(0, 0.5), job(8, 0.25)]).to_dicts()
     assert [(row["job"], row["layer"]) for row in rows] == [
@@ -70,6 +82,28 @@ def test_a_job_has_a_row_for_each_layer_and_one_for_all():
     assert first["correlation_of_control"] == pytest.approx(0.05)
     assert first["share_that_beat_control"] is None
     assert rows[2]["correlation"] == 0.25
+
+
+def test_each_row_names_its_strongest_control():
+    rows = compare_jobs([with_blind(job(0, 0.3), 0.4), job(1, 0.3)]).to_dicts()
+    assert [row["strongest_control"] for row in rows[::2]] == [
+        "a prediction without an explanation",
+        "another neuron\N{RIGHT SINGLE QUOTATION MARK}s explanation",
+    ]
+    assert [row["correlation_of_control"] for row in rows[::2]] == pytest.approx([0.4, 0.05])
+    assert rows[0]["correlation_of_control_high"] == pytest.approx(0.5)
+    assert rows[0]["correlation_of_other_explanation"] == pytest.approx(0.05)
+    assert rows[0]["correlation_without_explanation"] == pytest.approx(0.4)
+
+
+def test_score_and_all_controls_share_one_axis_by_layer():
+    jobs = [with_blind(job(layer, 0.3), 0.4) for layer in (0, 4)]
+    _, scores = draw_comparison(compare_jobs(jobs))
+    (axes,) = scores.figure.axes
+    drawn = [list(line.get_ydata()) for line in axes.lines[1:]]
+    assert drawn == [pytest.approx([value] * 2) for value in (0.3, 0.05, 0.4)]
+    said = [text.get_text() for text in scores.figure.texts]
+    assert "control: a prediction without an explanation" in said
 
 
 def test_a_layer_without_scores_keeps_its_types():

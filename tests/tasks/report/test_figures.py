@@ -151,8 +151,24 @@ def test_scores_and_control_stand_on_the_same_bins_with_their_medians():
     assert score.sum() == control.sum() == 3
     assert score_bins.tolist() == control_bins.tolist()
     assert score_bins[[0, -1]].tolist() == [-1, 1]
-    assert {"score, median 0.52", "control, median \N{MINUS SIGN}0.11"} <= set(words(figure))
+    assert {
+        "score, median 0.52",
+        "control: another neuron\N{RIGHT SINGLE QUOTATION MARK}s explanation, median "
+        "\N{MINUS SIGN}0.11",
+    } <= set(words(figure))
     assert "dissect, simulated by concept: 3 neurons" in words(figure)
+
+
+def test_the_strongest_control_is_drawn_and_named():
+    table = scores(
+        {"layer": 0, "neuron": 0, "correlation": 0.3, "control_other": 0.0, "control_blind": 0.4},
+        {"layer": 0, "neuron": 1, "correlation": 0.3, "control_other": 0.1, "control_blind": 0.5},
+    )
+    figure = draw_scores(table, "T")
+    drawn = [step for step in figure.axes[0].patches if isinstance(step, StepPatch)]
+    _, (control, bins, _) = (step.get_data() for step in drawn)
+    assert [round(edge, 2) for edge in bins[:-1][control > 0]] == [0.4, 0.5]
+    assert "control: a prediction without an explanation, median 0.45" in words(figure)
 
 
 def test_every_pair_of_explainer_and_simulator_has_its_panel():

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 
+from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES
 from neuron_atlas.tasks.report.strongest import select_strongest_neurons
 from tests.tasks.report.rendering import inputs, squeeze
 from tests.tasks.report.synthetic import (
@@ -23,7 +25,11 @@ def test_a_neuron_is_shown_with_type_words_score_and_exemplars(render):
     words = squeeze(outline.words)
     assert "Layer 3 Neuron 17 visual 70 % text 10 % multi-modal 20 % unknown 0 % of 10" in words
     assert "red patches" in words
-    assert "score 0.62 95 % 0.52 to 0.72 control \N{MINUS SIGN}0.04 margin +0.66" in words
+    assert (
+        "score 0.62 95 % 0.52 to 0.72 strongest control \N{MINUS SIGN}0.04, another "
+        "neuron\N{RIGHT SINGLE QUOTATION MARK}s explanation other neuron \N{MINUS SIGN}0.04 "
+        "margin +0.66"
+    ) in words
     assert "simulated by concept, on 8 samples, 400 tokens" in words
     assert "peak 2.00 in the image" in words
     assert (
@@ -142,7 +148,8 @@ def test_a_score_stands_beside_all_its_controls_and_its_parts(render):
     _, outline = render(given)
     words = squeeze(outline.words)
     assert (
-        "control \N{MINUS SIGN}0.04 no words 0.05 no explanation 0.30 margin +0.32 "
+        "strongest control 0.30, a prediction without an explanation other neuron "
+        "\N{MINUS SIGN}0.04 no words 0.05 no explanation 0.30 margin +0.32 "
         "95 % +0.20 to +0.41 q 0.013"
     ) in words
     assert "; visual tokens alone 0.71; text tokens alone no variance" in words
@@ -169,7 +176,10 @@ def test_aggregates_are_shown_with_their_intervals_and_what_is_undefined(render)
         )
     )
     words = squeeze(outline.words)
-    assert "All dissect concept 1,500 12 0.31 0.25 to 0.37 0.31 0.31 0.31 +0.31" in words
+    assert (
+        "All dissect concept 1,500 12 0.31 0.25 to 0.37 0.31 0.31 0.31 another neuron\N{RIGHT SINGLE QUOTATION MARK}s explanation +0.31"
+        in words
+    )
     assert "31 % 1,500 0.31" in words
     assert "Text dissect concept 0 2 \N{EN DASH} " in words
     assert "Layer 7 dissect concept 8 2 0.50 0.40 to 0.60" in words
@@ -184,8 +194,29 @@ def test_the_scale_is_drawn_where_the_numbers_lie(render):
     assert outline.all("path", "control")[0]["d"].startswith("M96.0 ")
     assert outline.all("svg")[0]["aria-label"] == (
         "On a scale from \N{MINUS SIGN}1 to 1: score 0.62, 95 % interval 0.52 to 0.72, "
-        "control \N{MINUS SIGN}0.04"
+        "strongest control \N{MINUS SIGN}0.04, another "
+        "neuron\N{RIGHT SINGLE QUOTATION MARK}s explanation"
     )
+
+
+def test_the_strongest_control_is_marked_on_the_scale_and_named_above_the_figures(render):
+    row = {"layer": 3, "neuron": 17, "correlation": 0.29, "control_other": 0.02}
+    means = {"correlation": 0.293, "control_other": 0.023, "control_blind": 0.412}
+    table = aggregates({}).to_pylist()
+    for one in table:
+        one["mean"] = means.get(one["measure"], -0.12)
+    _, outline = render(
+        inputs(
+            scores=scores(row | {"control_blind": 0.41}),
+            aggregates=pa.Table.from_pylist(table, schema=SCORE_AGGREGATES.schema),
+        )
+    )
+    assert outline.all("path", "control")[0]["d"].startswith("M141.0 ")
+    words = squeeze(outline.words)
+    assert (
+        "dissect, scored with concept: mean score 0.29, strongest control 0.41 (a prediction "
+        "without an explanation), mean margin \N{MINUS SIGN}0.12"
+    ) in words
 
 
 def test_a_whole_run_goes_from_choice_to_page(render):

@@ -138,6 +138,7 @@ def test_the_closing_summary():
     assert summary.n_scored == 3
     assert summary.mean_score == pytest.approx(0.5)
     assert summary.mean_control == pytest.approx(0.2)
+    assert summary.strongest_control == "control_other"
     assert sum(row["n"] for row in summary.by_explainer) == 3
     names = [(row["explainer"], row["simulator"]) for row in summary.by_explainer]
     assert names == sorted(set(names))
@@ -147,6 +148,23 @@ def test_the_closing_summary():
         (("scores", "no_variance"), 2),
         (("samples", "missing"), 1),
     ]
+
+
+def test_the_control_of_a_summary_is_the_strongest_one_and_is_named():
+    scored = scores(
+        {"layer": 0, "neuron": 0, "correlation": 0.3, "control_other": 0.3, "control_blind": 0.4},
+        {"layer": 0, "neuron": 1, "correlation": 0.3, "control_other": 0.1, "control_blind": 0.5},
+        {"layer": 0, "neuron": 2, "correlation": 0.1, "control_other": 0.2, "explainer": "other"},
+    )
+    summary = summarize_run(neuron_types(), scored, aggregates(), {})
+    assert summary.strongest_control == "control_blind"
+    assert summary.mean_control == pytest.approx(0.45)
+    assert summary.mean_controls == pytest.approx(
+        {"control_other": 0.2, "control_empty": None, "control_blind": 0.45}
+    )
+    named = {row["explainer"]: row["strongest_control"] for row in summary.by_explainer}
+    assert named == {"dissect": "control_blind", "other": "control_other"}
+    assert [row["control"] for row in summary.by_explainer] == pytest.approx([0.45, 0.2])
 
 
 def test_an_empty_run_is_summarised_without_numbers():

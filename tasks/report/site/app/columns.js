@@ -52,9 +52,9 @@
   const readScores = async (number) => {
     await columns.open();
     const scores = {};
-    const measures = ["correlation", "ci_low", "ci_high", "control_other", "margin"];
+    const measures = ["correlation", "ci_low", "ci_high", "control", "margin"];
     for (const name of measures) scores[name] = new Float32Array(columns.total);
-    for (const name of ["outcome", "beats", "verdict"]) scores[name] = new Uint8Array(columns.total);
+    for (const name of ["outcome", "beats", "verdict", "strongest"]) scores[name] = new Uint8Array(columns.total);
     const { steps, no_number: none } = Atlas.index;
     await Promise.all(Atlas.index.layers.map(async (layer, place) => {
       const loaded = await Atlas.load(`scores/${number}/${layer.layer}`);
@@ -64,7 +64,7 @@
         const column = scores[name];
         for (let row = 0; row < stored.length; row += 1) column[from + row] = stored[row] === none ? NaN : stored[row] / steps;
       }
-      for (const name of ["outcome", "beats", "verdict"]) scores[name].set(Atlas.bytes(loaded[name]), from);
+      for (const name of ["outcome", "beats", "verdict", "strongest"]) scores[name].set(Atlas.bytes(loaded[name]), from);
     }));
     return scores;
   };
@@ -189,7 +189,7 @@
     const value = {
       type: (row) => (state.rule === "tested" ? columns.tested : columns.type)[row],
       score: (row) => scores.correlation[row],
-      control: (row) => scores.control_other[row],
+      control: (row) => scores.control[row],
       margin: (row) => scores.margin[row],
       peak: (row) => columns.scale[row],
       share: (row) => (columns.type[row] < 4 ? columns.shares[row * 4 + columns.type[row]] : NaN),

@@ -21,7 +21,7 @@
     return { canvas, strongest };
   };
 
-  /** Draw a correlation, its interval and its control on a scale from -1 to 1. */
+  /** Draw a correlation, its interval and its strongest control on a scale from -1 to 1. */
   Atlas.scoreScale = (score) => {
     const along = (value) => ((Math.min(1, Math.max(-1, value)) + 1) / 2) * 200;
     const parts = [svg("path", { class: "axis", d: "M0 10H200M0 6.5V13.5M100 6.5V13.5M200 6.5V13.5" })];
@@ -31,9 +31,10 @@
       parts.push(svg("rect", { class: "interval", x: along(score.ci_low), y: 7, height: 6, width, rx: 1 }));
       words += `, 95 % interval ${Atlas.signed(score.ci_low)} to ${Atlas.signed(score.ci_high)}`;
     }
-    if (Atlas.known(score.control_other)) {
-      parts.push(svg("path", { class: "control", d: `M${along(score.control_other)} 4.8l5.2 5.2-5.2 5.2-5.2-5.2z` }));
-      words += `, control ${Atlas.signed(score.control_other)}`;
+    if (score.strongest) {
+      const [, control, name] = score.strongest;
+      parts.push(svg("path", { class: "control", d: `M${along(control)} 4.8l5.2 5.2-5.2 5.2-5.2-5.2z` }));
+      words += `, strongest control ${Atlas.signed(control)}, ${name}`;
     }
     parts.push(svg("circle", { class: "point", cx: along(score.correlation), cy: 10, r: 4.6 }));
     for (const [x, text] of [[0, "\u22121"], [100, "0"], [200, "1"]]) parts.push(svg("text", { x, y: 27 }, text));

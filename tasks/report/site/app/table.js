@@ -14,7 +14,7 @@
     const score = scores.correlation[row];
     if (Number.isNaN(score)) return h("span", { class: "cell score-cell none", role: "cell" }, h("span", { class: "quiet" }, "\u2013"));
     const along = (value) => `${((Math.min(1, Math.max(-1, value)) + 1) / 2) * 100}%`;
-    const [low, high, control] = [scores.ci_low[row], scores.ci_high[row], scores.control_other[row]];
+    const [low, high, control] = [scores.ci_low[row], scores.ci_high[row], scores.control[row]];
     const word = Atlas.index.verdicts[scores.verdict[row]];
     const marks = [h("i", { class: "zero" })];
     if (!Number.isNaN(low) && !Number.isNaN(high)) {
@@ -45,7 +45,7 @@
       }, h("span", { class: "quiet" }, `${layer[row]}:`), String(neuron[row]))),
       h("span", { class: "cell type-cell", role: "cell" }, kind ? [Atlas.swatch(kind), kind] : "\u2013"), explanation,
       scoreCell(scores, row),
-      h("span", { class: "cell number", role: "cell" }, Atlas.signed(scores.control_other[row])),
+      h("span", { class: "cell number", role: "cell", title: Atlas.index.control_words[scores.strongest[row]] || null }, Atlas.signed(scores.control[row])),
       h("span", { class: "cell number", role: "cell" }, Atlas.difference(scores.margin[row])),
       h("span", { class: "cell bar", role: "cell" }, h("span", { class: "share-bar", role: "img", "aria-label": Atlas.index.types.map((name, code) => `${name} ${Math.round(shares[row * 4 + code] / 2.55)} %`).join(", ") },
         Atlas.index.types.map((name, code) => (shares[row * 4 + code] ? h("span", { class: `type-${name}`, vars: { "flex-grow": shares[row * 4 + code] } }) : null)))),

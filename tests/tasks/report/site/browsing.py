@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from neuron_atlas.workflows.site_server import listen, report_server
 from tests.waiting import PATIENCE_S
@@ -31,7 +32,14 @@ def chromium() -> Iterator:
 @contextmanager
 def served(root: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """The address of a server of these files."""
-    listener, server = listen(host), report_server(root, host)
+    with served_by(report_server(root, host), host) as address:
+        yield address
+
+
+@contextmanager
+def served_by(server: uvicorn.Server, host: str = "127.0.0.1") -> Iterator[str]:
+    """The address of a server, which runs meanwhile."""
+    listener = listen(host)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:

@@ -11,6 +11,7 @@ from neuron_atlas.tasks.artifacts import (
     TYPES,
     read_table,
 )
+from neuron_atlas.tasks.report.controls import CONTROLS
 from neuron_atlas.tasks.report.site.columns import LONGEST_WORDS, NO_NUMBER, STEPS
 from tests.tasks.report.site.reading import numbers, value, write
 
@@ -75,6 +76,22 @@ def test_a_neuron_beats_its_controls_where_its_q_is_at_most_the_level(made, site
         if row["explainer"] == "gpt4o":
             assert beats[row["neuron"]] == (row["q"] is not None and row["q"] <= 0.05)
     assert 0 < beats.sum() < len(beats)
+
+
+def test_the_control_of_a_neuron_is_its_strongest_and_has_a_name(made, site):
+    words = value(site, "index")["control_words"]
+    kept = value(site, "scores/0/0")
+    controls, names = numbers(kept["control"], "<i2"), numbers(kept["strongest"], "u1")
+    compared = 0
+    for row in read_table(made.layers[0]["scores"], SCORES).to_pylist():
+        known = [row[name] for name in CONTROLS if row[name] is not None]
+        if row["explainer"] == "gpt4o" and known:
+            best = max(known)
+            compared += 1
+            assert controls[row["neuron"]] / STEPS == pytest.approx(best, abs=1e-4)
+            named = words[names[row["neuron"]]]
+            assert named in {CONTROLS[name] for name in CONTROLS if row[name] == best}
+    assert compared > 40
 
 
 def test_explanations_are_a_line_each_however_they_are_written(tmp_path):
