@@ -77,9 +77,8 @@ bench-site: $(READY) ## Measure writing, opening and filtering a site of 352,256
 serve: $(READY) ## Serve the page and the site of the run in OUT, on loopback
 	$(BIN)/neuron-atlas-serve $(OUT)
 
-ui: $(READY) ## Open MLflow on the runs in OUT, on loopback
-	$(BIN)/mlflow server --backend-store-uri sqlite:///$(abspath $(OUT))/mlflow.db \
-	  --host 127.0.0.1 --port $(PORT) --workers 1
+ui: $(READY) ## Open MLflow on the runs in OUT, on loopback; its links lead to the last run
+	$(BIN)/python -m neuron_atlas.workflows.tracking.ui_command $(OUT) --port $(PORT)
 
 log: $(READY) ## Send to the server at MLFLOW_TRACKING_URI what it lacks of the runs in OUT
 	$(BIN)/python -m neuron_atlas.workflows.tracking.log_command $(OUT)

@@ -112,7 +112,7 @@ def run_atlas(config: Mapping[str, Any], membership: SweepMembership | None = No
                 image_cache(context).clear()
         tracker.finish(context, "FINISHED")
     if is_complete:
-        print_line(closing_summary(context, tracker.display_uri))
+        print_line(closing_summary(context, tracker.where()))
     return context
 
 

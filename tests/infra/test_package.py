@@ -85,6 +85,7 @@ def trapped(tmp_path) -> Path:
         (("neuron-atlas-export", "--help"), "usage: neuron-atlas-export"),
         (("neuron-atlas-log", "--help"), "usage: neuron-atlas-log"),
         (("neuron-atlas-serve", "--help"), "usage: neuron-atlas-serve"),
+        (("neuron-atlas-ui", "--help"), "usage: neuron-atlas-ui"),
         (("python", "-c", "from neuron_atlas import Atlas; print(Atlas)"), "neuron_atlas.tasks"),
         (("python", "-m", "neuron_atlas.infra.run_cluster", "--help"), "usage: run-cluster"),
     ],

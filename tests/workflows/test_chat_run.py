@@ -183,8 +183,13 @@ def test_the_run_in_mlflow_tells_what_it_cost_and_holds_the_explanations(undistu
     client, (run,) = runs_in(undisturbed / "mlflow.db")
     metrics = run.data.metrics
     assert metrics["explain/usd"] == pytest.approx(_explanations_cost(undisturbed))
-    assert metrics["explain/requests"] == metrics["explain/calls/ok"] == _NEURONS
-    assert 0 < metrics["explain/latency_p50_s"] <= metrics["explain/latency_p99_s"]
+    assert metrics["cost/usd"] == metrics["explain/usd"]
+    calls = Path(client.download_artifacts(run.info.run_id, "tables/calls.json"))
+    rows = dict(json.loads(calls.read_text(encoding="utf-8"))["data"])
+    assert metrics["explain/requests"] == rows["explain/calls/ok"] == _NEURONS
+    assert 0 < metrics["explain/latency_p50_s"] <= rows["explain/latency_p99_s"]
+    note = run.data.tags["mlflow.note.content"]
+    assert f"**Cost**: ${metrics['cost/usd']:,.2f} for {_NEURONS:,} requests" in note
     path = client.download_artifacts(run.info.run_id, "explanations.json")
     table = json.loads(Path(path).read_text(encoding="utf-8"))
     assert len(table["data"]) == _NEURONS

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from neuron_atlas.tasks.report.controls import CONTROLS
 from neuron_atlas.workflows.run.budget_end import budget_lines
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.store import MANIFEST
 from neuron_atlas.workflows.tracking.metrics import read_summary
 
 
-def closing_summary(context: Context, tracking_uri: str) -> str:
-    """Return neurons by type, scores with their control, failures, seconds, nodes and links."""
+def closing_summary(context: Context, where: str) -> str:
+    """Return neurons by type, scores with their strongest control, failures, seconds, nodes and
+    links. where: of the run in MLflow."""
     summary = read_summary(context)
     page = context.folder("report") / "index.html"
     lines = [
@@ -24,7 +26,7 @@ def closing_summary(context: Context, tracking_uri: str) -> str:
         *_nodes(context),
         f"page       {page}",
         f"artifacts  {context.store.out / MANIFEST}",
-        f"mlflow     {tracking_uri}",
+        f"mlflow     {where}",
     ]
     return "\n".join(lines)
 
@@ -44,9 +46,11 @@ def _scores(summary: dict[str, Any]) -> str:
 
 
 def _score_line(row: dict[str, Any], level: float | None, several: bool) -> str:
-    details = "no control" if row["control"] is None else f"control {row['control']:.3f}"
+    details = "no control"
+    if row["control"] is not None:
+        details = f"strongest control {row['control']:.3f}, {CONTROLS[row['strongest_control']]}"
     if row["margin"] is not None:
-        details += f", margin {row['margin']:.3f}"
+        details += f"; margin {row['margin']:.3f}"
     if row["tested"]:
         details += (
             f"; {row['beat_control']:,} of {row['tested']:,} tested beat their controls "

@@ -234,7 +234,7 @@ def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
 
 STAGE = Stage(
     "report",
-    4,
+    5,
     (
         "samples",
         "describe",

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.sweep.compare import SweepComparison
 from neuron_atlas.workflows.sweep.jobs import LAYERS, Job, JobResult, sweep_name
-from neuron_atlas.workflows.tracking.descriptions import run_tags
-from neuron_atlas.workflows.tracking.metrics import (
-    BY_LAYER,
-    METRICS_NOTE,
-    Value,
-    read_summary,
-    result_metrics,
-    sweep_metrics,
+from neuron_atlas.workflows.tracking.descriptions import (
+    run_tags,
+    score_in_words,
+    types_in_words,
 )
+from neuron_atlas.workflows.tracking.metrics import METRICS_NOTE, read_summary, sweep_metrics
 from neuron_atlas.workflows.tracking.recorder import Recorder, RunRecord
 from neuron_atlas.workflows.tracking.tracker import SweepMembership, flatten, log_inputs, log_stages
 
@@ -25,12 +21,11 @@ _BETWEEN = " | "
 
 
 class SweepRecord:
-    """Record of a sweep in MLflow. display_uri: address of MLflow for the user."""
+    """Record of a sweep in MLflow."""
 
     def __init__(self, local: Path, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
         self._recorder = Recorder(local)
-        self.display_uri = self._recorder.display_uri
         name = sweep_name(jobs)
         tracking = jobs[0].settings.tracking
         configs = [
@@ -47,7 +42,6 @@ class SweepRecord:
             | {"sweep": name, "jobs": str(len(jobs))},
             _joined_values(configs),
         )
-        self._logged: set[tuple[str, int]] = set()
         self._has_inputs = False
 
     def membership(self, job: Job) -> SweepMembership:
@@ -61,11 +55,14 @@ class SweepRecord:
         self._log_inputs(context)
 
     def job(self, result: JobResult) -> None:
-        """Log a job's results by layer, next to those of the other jobs."""
+        """Log the inputs of a job with results."""
         if result.has_results:
             assert result.context is not None
-            self._record.metrics(self._by_layer(result.job, result_metrics(result.context)))
             self._log_inputs(result.context)
+
+    def where(self) -> str:
+        """Return where the user finds the sweep in MLflow."""
+        return self._recorder.where(self._record)
 
     def finish(
         self,
@@ -83,6 +80,10 @@ class SweepRecord:
         if comparison is not None:
             self._record.files(comparison.folder, comparison.names, "comparison")
             self._record.table(comparison.columns, "comparison.json")
+            for name in comparison.names:
+                if name.endswith(".png"):
+                    chart = f"by_layer/{Path(name).stem}"
+                    self._record.picture(comparison.folder / name, chart)
         self._record.note(self._note(f"{finished} of {len(self._jobs)} jobs finished.", results))
         self._record.end(status)
         self._recorder.close()
@@ -93,38 +94,17 @@ class SweepRecord:
             self._has_inputs = True
             log_inputs(self._record, context)
 
-    def _by_layer(self, job: Job, values: Any) -> list[Value]:
-        """Return the metrics whose step is a layer; their names contain the job's other choices."""
-        suffix = "".join(
-            letter if letter.isalnum() or letter in "._- " else " " for letter in job.other_choices
-        )
-        found = []
-        for name, value, step in values:
-            group, _, rest = name.partition("/")
-            if group in BY_LAYER:
-                name = f"{group}/{suffix}/{rest}" if suffix else name
-                # If two jobs share a layer, the first one's value is logged.
-                if (name, step) not in self._logged:
-                    self._logged.add((name, step))
-                    found.append((name, value, step))
-        return found
-
     def _note(self, state: str, results: Sequence[JobResult]) -> str:
         about = f"**A sweep** over `{sweep_name(self._jobs)}`. Its jobs are the runs below. {state}"
-        rows = [_row(one) for one in results]
-        if not rows:
+        if not results:
             return about
-        table = (
-            "| job | neurons | visual | text | multi-modal | correlation | of control "
-            "| beat control |\n|---|--:|--:|--:|--:|--:|--:|--:|\n" + "\n".join(rows)
-        )
         return "\n\n".join(
             [
                 about,
-                table,
-                "**To compare**: *Artifacts*, `comparison/index.html` (page, figures and "
-                "`comparison.csv`); the *Model metrics* `types_by_layer/*` and `score_by_layer/*` "
-                "have the layer as step.",
+                "\n".join(_line(one) for one in results),
+                "**To compare**: *Model metrics* has types, and scores with their controls, by "
+                "layer. *Artifacts*, `comparison/index.html` has the page, `comparison.csv` all "
+                "numbers.",
                 "**How to read the metrics**",
                 METRICS_NOTE,
             ]
@@ -136,20 +116,19 @@ def short_setting_name(name: str) -> str:
     return name.replace(f"{LAYERS}=", "layers=")
 
 
-def _row(result: JobResult) -> str:
+def _line(result: JobResult) -> str:
+    """Return a job as an item of a list, with its types and its scores."""
     if not result.has_results:
-        return f"| {result.job.name} | {result.line or 'nothing to compare'} |||||||"
+        return f"- **{result.job.name}**: {result.line or 'nothing to compare'}"
     assert result.context is not None
     summary = read_summary(result.context)
-    neurons = summary["neurons"]
-    total = sum(neurons.values())
-    shares = [f"{neurons[name] / max(1, total):.1%}" for name in ("visual", "text", "multi-modal")]
     scores = [
-        "" if value is None else f"{value:.3f}"
-        for value in (summary["mean_score"], summary["mean_control"])
+        f"{row['explainer']}, simulated by {row['simulator']}: "
+        f"{score_in_words(row, summary['level'])}"
+        for row in summary["by_explainer"]
     ]
-    beat = f"{summary['n_beat_control']:,} of {summary['n_tested']:,}"
-    return f"| {' | '.join([result.job.name, f'{total:,}', *shares, *scores, beat])} |"
+    words = [types_in_words(summary["neurons"]), *(scores or ["no explanation could be scored"])]
+    return f"- **{result.job.name}**: {'. '.join(words)}"
 
 
 def _joined_values(settings: Sequence[Mapping[str, str]]) -> dict[str, str]:

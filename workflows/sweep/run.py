@@ -65,7 +65,7 @@ def run_sweep(overrides: Sequence[Sequence[str]], configs: Sequence[Mapping[str,
     print_line(f"\nsweep      {finished} of {len(jobs)} jobs finished")
     if comparison is not None:
         print_line(f"compared   {comparison.page}")
-    print_line(f"mlflow     {record.display_uri}")
+    print_line(f"mlflow     {record.where()}")
     return status
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuron_atlas.tasks.report.controls import CONTROLS
 from neuron_atlas.workflows.config.settings import Settings
-from neuron_atlas.workflows.tracking.metrics import METRICS_NOTE
+from neuron_atlas.workflows.tracking.metrics import METRICS_NOTE, cost_metrics
 
 EXPERIMENT_NOTE = (
     """\
@@ -15,13 +16,17 @@ Each run is an **atlas**: the FFN neurons of a vision-language model (the *subje
 that activate them, an explanation of each neuron in words, and a score that measures how far the \
 explanation can be trusted. A run with child runs is a **sweep**, and compares them.
 
-Useful columns: `score/correlation` next to `score/correlation_of_control`, \
-`neurons_share/visual`, `neurons_share/text`, `neurons_share/multi-modal`, and the tags `layers` \
-and `explainer`. Each run's page is among its artifacts: `report/index.html`.
+The view *Results of neuron-atlas* (at *Views*) shows the main columns. Each run's page is among \
+its artifacts: `report/index.html`.
+
+The metrics:
 
 """
     + METRICS_NOTE
 )
+
+
+_READING = "**How to read the metrics**"
 
 
 def layers_in_words(layers: Sequence[int] | None) -> str:
@@ -64,55 +69,83 @@ def run_tags(settings: Settings) -> dict[str, str]:
     }
 
 
-def run_note(settings: Settings, state: str, summary: Mapping[str, Any] | None) -> str:
-    """Return a run's description in Markdown.
+def run_note(
+    settings: Settings,
+    state: str,
+    summary: Mapping[str, Any] | None,
+    spending: Mapping[str, float],
+) -> str:
+    """Return a run's description in Markdown: the result first.
 
     state: a sentence on the run's state. summary: of the report; None before there is one.
+    spending: the last `spending_metrics` of each stage with model calls.
     """
     about = (
         f"**{settings.report.title}**: the neurons of {subject_name(settings)} "
         f"({layers_in_words(settings.capture.layers)}, hook point `{settings.capture.hook_point}`) "
         f"over {settings.data.source.title}, explained by {' and '.join(settings.explain.names)} "
         f"and simulated by {settings.simulate.simulator.name}. {state}"
-    )
+    ).rstrip()
     if summary is None:
         return about
-    return "\n\n".join(
-        [
-            about,
-            "**The page**: *Artifacts*, `report/index.html`; its figures are in `report/figures`.",
-            _types(summary["neurons"]),
-            _scores(summary),
-            "**How to read the metrics**",
-            METRICS_NOTE,
-        ]
+    results = [_types(summary["neurons"]), *_scores(summary), _cost(spending)]
+    page = (
+        "**The page**: *Artifacts*, `report/index.html`. Every explanation, the best margin first: "
+        "`explanations.json`. All scores, calls, rows and failures: `tables/`."
     )
+    return "\n\n".join(
+        ["\n".join(f"- {line}" for line in results), about, page, _READING, METRICS_NOTE]
+    )
+
+
+def score_in_words(row: Mapping[str, Any], level: float | None) -> str:
+    """Return a score with its strongest control, margin and the share that beat their controls.
+
+    row: of `by_explainer` of the report's summary.
+    """
+    words = f"{row['mean']:.3f} over {row['n']:,} explanations"
+    if row["control"] is None:
+        words += "; no control"
+    else:
+        name = CONTROLS[row["strongest_control"]]
+        words += f"; strongest control {row['control']:.3f}, {name}"
+    if row["margin"] is not None:
+        words += f"; margin {row['margin']:.3f}"
+    if row["tested"]:
+        share = row["beat_control"] / row["tested"]
+        words += (
+            f"; {row['beat_control']:,} of {row['tested']:,} tested ({share:.1%}) beat their "
+            f"controls at q {level:g}"
+        )
+    return words
+
+
+def types_in_words(neurons: Mapping[str, int]) -> str:
+    """Return the number and share of neurons of each type."""
+    total = sum(neurons.values())
+    shares = (f"{count:,} {name} ({count / max(1, total):.1%})" for name, count in neurons.items())
+    return f"{total:,} neurons: {', '.join(shares)}"
 
 
 def _types(neurons: Mapping[str, int]) -> str:
-    total = max(1, sum(neurons.values()))
-    rows = [f"| {name} | {count:,} | {count / total:.1%} |" for name, count in neurons.items()]
-    return "\n".join(["| type | neurons | share |", "|---|--:|--:|", *rows])
+    return f"**Types** of {types_in_words(neurons)}"
 
 
-def _scores(summary: Mapping[str, Any]) -> str:
+def _scores(summary: Mapping[str, Any]) -> list[str]:
     if not summary["by_explainer"]:
-        return "No explanation could be scored."
-    head = (
-        "| explainer | simulator | neurons | correlation | of control | margin | beat control |\n"
-        "|---|---|--:|--:|--:|--:|--:|"
-    )
-    rows = [
-        f"| {row['explainer']} | {row['simulator']} | {row['n']:,} | {_number(row['mean'])} | "
-        f"{_number(row['control'])} | {_number(row['margin'])} | {_beaten(row)} |"
+        return ["**Score**: no explanation could be scored"]
+    return [
+        f"**Score** of {row['explainer']}, simulated by {row['simulator']}: "
+        f"{score_in_words(row, summary['level'])}"
         for row in summary["by_explainer"]
     ]
-    return "\n".join([head, *rows])
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _beaten(row: Mapping[str, Any]) -> str:
-    return f"{row['beat_control']:,} of {row['tested']:,}" if row["tested"] else ""
+def _cost(spending: Mapping[str, float]) -> str:
+    cost = {name: value for name, value, _ in cost_metrics(spending)}
+    if not cost["cost/requests"]:
+        return "**Cost**: $0; this run called no model of a provider"
+    return (
+        f"**Cost**: ${cost['cost/usd']:,.2f} for {cost['cost/requests']:,.0f} requests "
+        f"({cost['cost/tokens_in']:,.0f} tokens in, {cost['cost/tokens_out']:,.0f} out)"
+    )

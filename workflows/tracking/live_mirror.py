@@ -37,6 +37,10 @@ class LiveMirror:
         self._unsent.insert(0, run_id)
         self._wake.set()
 
+    def copy_of(self, run_id: str) -> tuple[str, str] | None:
+        """Return `Mirror.copy_of`."""
+        return self._mirror.copy_of(run_id)
+
     def close(self) -> str:
         """Copy what is missing and stop; return why that failed, empty if the server has all."""
         self._is_closing = True

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ class LocalRuns:
 
     def __init__(self, folder: Path) -> None:
         self.uri = local_uri(folder)
+        self._database = folder / "mlflow.db"
         self._file = None
         self.is_alone = True
         with suppress(OSError):  # Not writable, or a file system without locks.
@@ -67,6 +69,26 @@ class LocalRuns:
             )
         )
 
+    def sort_metrics(self, run_id: str, position: Callable[[str], int]) -> None:
+        """Sort a run's metrics by position, and otherwise leave their order.
+
+        MLflow's page lists metrics in the order in which each was first logged, so those that are
+        logged while the run goes on would come before its results.
+        """
+        with closing(sqlite3.connect(self._database, timeout=60)) as database, database:
+            database.execute("BEGIN IMMEDIATE")
+            found = database.execute(
+                "SELECT * FROM latest_metrics WHERE run_uuid = ? ORDER BY rowid", [run_id]
+            )
+            names = [column[0] for column in found.description]
+            key = names.index("key")
+            rows = sorted(found.fetchall(), key=lambda row: position(row[key]))
+            database.execute("DELETE FROM latest_metrics WHERE run_uuid = ?", [run_id])
+            marks = ", ".join("?" * len(names))
+            database.executemany(
+                f"INSERT INTO latest_metrics ({', '.join(names)}) VALUES ({marks})", rows
+            )
+
     def end_killed(self) -> None:
         """End the runs whose program was killed. Call only if `is_alone`."""
         for run in self.runs():
@@ -84,9 +106,15 @@ class LocalRuns:
 
 
 def experiment_id(client: MlflowClient, uri: str, name: str, tags: Mapping[str, str]) -> str:
-    """Return the id of an experiment; create it with these tags if it does not exist."""
+    """Return the id of an experiment; create it with these tags if it does not exist.
+
+    An experiment that exists gets the tags that it lacks, if the server allows it.
+    """
     found = client.get_experiment_by_name(name)
     if found is not None:
+        with suppress(Exception):  # The run matters more than how its experiment looks.
+            for key in tags.keys() - found.tags.keys():
+                client.set_experiment_tag(found.experiment_id, key, tags[key])
         return str(found.experiment_id)
     return str(
         client.create_experiment(name, artifact_location=artifact_folder(uri), tags=dict(tags))

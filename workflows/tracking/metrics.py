@@ -1,24 +1,14 @@
-"""Compute the metrics that a run logs: name, value and step."""
+"""Describe the metrics that a run logs, and compute them: name, value and step.
+
+Everything else that a run measures is in its tables: see `workflows.tracking.tables`.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
-
-from neuron_atlas.tasks.artifacts import (
-    ALL_LAYERS,
-    SCORE_AGGREGATES,
-    TYPE_CONCEPTS,
-    TYPE_KAPPA,
-    TYPE_RESPONSES,
-    TYPE_SHARES,
-    read_table,
-)
 
 if TYPE_CHECKING:
     from neuron_atlas.tasks.models.account.tally import Tally
@@ -27,39 +17,87 @@ if TYPE_CHECKING:
 Value = tuple[str, float, int]
 """A metric's name, value and step; the step is 0 unless stated otherwise."""
 
-BY_LAYER = ("types_by_layer", "score_by_layer")
-"""Metric groups whose step is the layer."""
+METRICS: tuple[tuple[str, str], ...] = (
+    (
+        "score/correlation",
+        "score of the explanations: how well they predict their neurons on samples that the "
+        "explainer never saw, as a mean over neurons. 1 is perfect, 0 is chance",
+    ),
+    (
+        "score/correlation_of_control",
+        "the same mean for the strongest control, which the tag `strongest_control` names. A score "
+        "is worth only its distance from it",
+    ),
+    (
+        "score/margin_over_control",
+        "mean over neurons of the score minus the highest of the neuron's controls, or minus 0 if "
+        "all are lower",
+    ),
+    (
+        "score/share_that_beat_control",
+        "share of the tested neurons whose explanation beats its controls at the false discovery "
+        "rate `score.max_q`",
+    ),
+    ("score/correlation_of_other_explanation", "control: explanations of other neurons"),
+    ("score/correlation_of_empty_explanation", "control: an explanation without words"),
+    (
+        "score/correlation_without_explanation",
+        "control: a prediction from the neuron's mean activation, without an explanation",
+    ),
+    (
+        "score/neurons_scored, score/neurons_tested, score/neurons_that_beat_control",
+        "number of neurons with a score, with a test, and that beat their controls",
+    ),
+    (
+        "neurons/all, neurons/<type>, neurons_share/<type>",
+        "neurons of each type, and their share of all neurons (0 to 1). The type is the kind of "
+        "tokens that a neuron responds to: visual, text, both (multi-modal), or neither (unknown)",
+    ),
+    (
+        "cost/usd, cost/requests, cost/tokens_in, cost/tokens_out",
+        "cost of the model calls of this run, in US dollars, requests and tokens",
+    ),
+    ("failed_rows/all", "number of failed rows; the table `failures.json` counts them by status"),
+    ("seconds/<stage>", "time of each stage in seconds; absent if the stage was already done"),
+    ("sweep/jobs_finished, sweep/jobs_failed, sweep/jobs_not_started", "jobs of a sweep"),
+    (
+        "explain/*, simulate/*",
+        "model calls during the run: `usd`, `requests`, `without_result` (calls), `latency_p50_s`. "
+        "The step is seconds",
+    ),
+    (
+        "machine/*",
+        "load of the driver's machine every 10 s: CPU and memory (%, MB), disk and network (MB), "
+        "GPUs",
+    ),
+)
+"""Names of the metrics that a run logs, with their meaning, in the order of MLflow's page."""
 
-METRICS_NOTE = """\
-| metrics | meaning | unit |
-|---|---|---|
-| `neurons/*`, `neurons_share/*` | FFN neurons of each type: they respond most to visual tokens, \
-text tokens, both (multi-modal), or neither clearly (unknown) | neurons; share of all, 0 to 1 |
-| `types_by_layer/<rule>/*` | the same shares in one layer; **the step is the layer** | 0 to 1 |
-| `score/correlation` | how well explanations predict their neurons on samples that the explainer \
-never saw: mean over neurons, 1 is perfect, 0 is chance | correlation, -1 to 1 |
-| `score/correlation_of_control` | the same with explanations of *other* neurons: a score is \
-only worth its distance from this | correlation |
-| `score/margin_over_control` | that distance, mean over neurons | correlation |
-| `score/share_that_beat_control` | share of the tested neurons whose explanation beats its \
-controls (at the false discovery rate `score.max_q`) | 0 to 1 |
-| `score_by_layer/<explainer>/<simulator>/*` | scores and controls in one layer; **the step is the \
-layer** | as above |
-| `score_detail/<explainer>/<simulator>/<tokens>/*` | every measure over all, visual or text \
-tokens; `_low` and `_high` are the 95 % bounds of the mean, `_undefined` counts neurons without \
-a value | |
-| `responses/*`, `same_concept/*`, `rule_agreement/*` | how neurons of a type respond (medians); \
-whether a multi-modal neuron responds to the same concept in image and text; agreement of the two \
-typings | |
-| `failed_rows/<table>/<status>` | number of failures | rows |
-| `seconds/*`, `table_rows/*` | time of each stage, absent if the stage was already done; rows of \
-each table | s; rows |
-| `explain/*`, `simulate/*` | cost of the model calls over time; **the step is seconds** | USD, \
-calls, tokens, s |
-| `sweep/*` | jobs of a sweep that finished, failed, or did not start | jobs |
-| `system/*` | load of the driver's machine during the run | %, MB |
-"""
-"""Description of each metric group, for MLflow's pages."""
+METRICS_NOTE = "\n".join(
+    f"- {', '.join(f'`{name}`' for name in names.split(', '))}: {meaning}."
+    for names, meaning in METRICS
+)
+"""The same as a Markdown list, for MLflow's pages."""
+
+MACHINE = "machine/"
+"""Prefix of the metrics of the driver's machine."""
+
+_CONTROLS = {
+    "control_other": "score/correlation_of_other_explanation",
+    "control_empty": "score/correlation_of_empty_explanation",
+    "control_blind": "score/correlation_without_explanation",
+}
+_PATTERNS = [re.sub(r"<\w+>|\*", ".+", name) for names, _ in METRICS for name in names.split(", ")]
+_LIVE = ("usd", "requests", "without_result", "latency_p50_s")
+_COSTS = ("usd", "requests", "tokens_in", "tokens_out")
+
+
+def metric_position(name: str) -> int:
+    """Return the position of a metric in METRICS; after all others if it is none of them."""
+    for position, pattern in enumerate(_PATTERNS):
+        if re.fullmatch(pattern, name):
+            return position
+    return len(_PATTERNS)
 
 
 def read_summary(context: Context) -> dict[str, Any]:
@@ -84,23 +122,21 @@ def summary_metrics(summary: Mapping[str, Any]) -> Iterator[Value]:
     values: dict[str, float | None] = {
         # First, because MLflow's compare view opens with the first metric.
         "score/correlation": summary["mean_score"],
+        "score/correlation_of_control": summary["mean_control"],
+        "score/margin_over_control": summary["mean_margin"],
+        "score/share_that_beat_control": summary["n_beat_control"] / tested if tested else None,
+    }
+    values |= {_CONTROLS[name]: mean for name, mean in summary["mean_controls"].items()}
+    values |= {
+        "score/neurons_scored": summary["n_scored"],
+        "score/neurons_tested": tested,
+        "score/neurons_that_beat_control": summary["n_beat_control"],
         "neurons/all": total,
     }
     for name, count in neurons.items():
         values[f"neurons/{name}"] = count
         values[f"neurons_share/{name}"] = count / max(1, total)
-    values |= {
-        "score/correlation_of_control": summary["mean_control"],
-        "score/margin_over_control": summary["mean_margin"],
-        "score/neurons_scored": summary["n_scored"],
-        "score/neurons_tested": tested,
-        "score/neurons_that_beat_control": summary["n_beat_control"],
-        "score/share_that_beat_control": summary["n_beat_control"] / tested if tested else None,
-    }
-    values |= {
-        f"failed_rows/{failure['table']}/{failure['status']}": failure["count"]
-        for failure in summary["failures"]
-    }
+    values["failed_rows/all"] = sum(failure["count"] for failure in summary["failures"])
     yield from _measured(values)
 
 
@@ -109,14 +145,6 @@ def stage_metrics(context: Context) -> Iterator[Value]:
     yield from _measured(
         {f"seconds/{stage}": seconds for stage, seconds in context.stats.seconds.items()}
     )
-
-
-def row_metrics(context: Context) -> Iterator[Value]:
-    """Yield the rows of each table."""
-    rows: Counter[str] = Counter()
-    for manifest in context.done.values():
-        rows.update(manifest.rows)
-    yield from _measured({f"table_rows/{name}": count for name, count in rows.items()})
 
 
 def sweep_metrics(jobs: int, ended: int, finished: int) -> Iterator[Value]:
@@ -149,54 +177,18 @@ def spending_metrics(stage: str, tally: Tally) -> dict[str, float]:
     return {f"{stage}/{name}": value for name, value, _ in _measured(values)}
 
 
-def result_metrics(context: Context) -> Iterator[Value]:
-    """Yield the aggregates of the scores and the analysis of a finished run."""
-    paths = context.paths("score", "score_aggregates")
-    yield from score_metrics(read_table(paths, SCORE_AGGREGATES))
-    yield from analysis_metrics(context)
+def live_metrics(spending: Mapping[str, float]) -> dict[str, float]:
+    """Return those of `spending_metrics` that are logged during the run."""
+    return {name: value for name, value in spending.items() if name.rpartition("/")[2] in _LIVE}
 
 
-def score_metrics(aggregates: pa.Table) -> Iterator[Value]:
-    """Yield the score aggregates over all neurons and by layer.
-
-    Over all neurons: score_detail/<explainer>/<simulator>/<tokens>/<measure>, with its bounds
-    (_low, _high) and the number of neurons without a value (_undefined). By layer, with the layer
-    as step, over all tokens: score_by_layer/<explainer>/<simulator>/<measure>.
-    """
-    for row in aggregates.to_pylist():
-        kind = f"{row['explainer']}/{row['simulator']}"
-        if row["by"] == "all":
-            name = f"score_detail/{kind}/{row['tokens']}/{row['measure']}"
-            yield f"{name}_undefined", float(row["undefined"]), 0
-            for end, column in (("", "mean"), ("_low", "ci_low"), ("_high", "ci_high")):
-                if row[column] is not None:
-                    yield f"{name}{end}", row[column], 0
-        elif row["by"] == "layer" and row["tokens"] == "all" and row["mean"] is not None:
-            yield f"score_by_layer/{kind}/{row['measure']}", row["mean"], int(row["group"])
-
-
-def analysis_metrics(context: Context) -> Iterator[Value]:
-    """Yield the metrics of the analysis, without unknown values.
-
-    They are type shares by layer (the step), agreement of the two typings, median responses of
-    types, and shares of neurons with the same concept in image and text.
-    """
-    shares, agreements, responses, concepts = (
-        read_table(context.paths("analyse", spec.name), spec).to_pylist()
-        for spec in (TYPE_SHARES, TYPE_KAPPA, TYPE_RESPONSES, TYPE_CONCEPTS)
-    )
-    for row in shares:
-        if row["layer"] != ALL_LAYERS:
-            yield f"types_by_layer/{row['rule']}/{row['type']}", row["share"], row["layer"]
-    for row in agreements:
-        for name in ("agreement", "kappa"):
-            if row[name] is not None:
-                yield f"rule_agreement/{name}", row[name], 0
-    for row in responses:
-        yield f"responses/{row['rule']}/{row['type']}/{row['measure']}_median", row["p50"], 0
-    for row in concepts:
-        if row["share"] is not None:
-            yield f"same_concept/{row['rule']}/{row['type']}", row["share"], 0
+def cost_metrics(spending: Mapping[str, float]) -> Iterator[Value]:
+    """Yield the cost of a run from the last `spending_metrics` of all its stages."""
+    totals = dict.fromkeys(_COSTS, 0.0)
+    for name, value in spending.items():
+        if (measure := name.rpartition("/")[2]) in totals:
+            totals[measure] += value
+    yield from _measured({f"cost/{name}": total for name, total in totals.items()})
 
 
 def _measured(values: Mapping[str, float | None]) -> Iterator[Value]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.tracking.address import error_code, safe_first_line
 from neuron_atlas.workflows.tracking.local import experiment_id, log_subject
+from neuron_atlas.workflows.tracking.metrics import MACHINE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,6 +65,13 @@ class Mirror:
             self._copies.clear()  # The server lost the run: its database was replaced.
             return self._copy(run_id)
 
+    def copy_of(self, run_id: str) -> tuple[str, str] | None:
+        """Return the ids of the experiment and of the copy on the server; None without a copy."""
+        copy = self._copies.get(run_id)
+        if copy is None:
+            return None
+        return str(self._server.get_run(copy.run_id).info.experiment_id), copy.run_id
+
     def _copy(self, run_id: str) -> bool:
         run = self._local.get_run(run_id)
         has_ended, is_new = run.info.status != "RUNNING", run_id not in self._copies
@@ -74,7 +82,7 @@ class Mirror:
             return True
         if is_new or has_ended:
             self._send_texts(run, copy)
-        self._send_points(run, copy)
+        self._send_points(run, copy, has_ended)
         if has_ended:
             self._send_inputs(run, copy)
             self._send_files(run, copy)
@@ -129,9 +137,14 @@ class Mirror:
         with self._refusable("parameters", run):
             self._server.log_batch(copy.run_id, params=params, tags=tags)
 
-    def _send_points(self, run: Run, copy: _Copy) -> None:
-        history = _history(self._local, run)
-        missing = [metric for metric in history if _point(metric) not in copy.points]
+    def _send_points(self, run: Run, copy: _Copy, has_ended: bool) -> None:
+        """Send metrics; those of the machine last, because the server lists them in that order."""
+        missing = [
+            metric
+            for metric in _history(self._local, run)
+            if _point(metric) not in copy.points
+            and (has_ended or not metric.key.startswith(MACHINE))
+        ]
         for start in range(0, len(missing), _METRICS_PER_CALL):
             part = missing[start : start + _METRICS_PER_CALL]
             with self._refusable("metrics", run):

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import getpass
 import os
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuron_atlas.tasks.artifacts import EXPLANATIONS, read_table
 from neuron_atlas.tasks.artifacts.location import downloaded_files
 from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.tracking.address import (
@@ -25,9 +25,20 @@ from neuron_atlas.workflows.tracking.address import (
     without_password,
 )
 from neuron_atlas.workflows.tracking.descriptions import EXPERIMENT_NOTE
+from neuron_atlas.workflows.tracking.links import (
+    VIEW_TAGS,
+    local_server,
+    run_link,
+    ui_command,
+)
 from neuron_atlas.workflows.tracking.live_mirror import LiveMirror
 from neuron_atlas.workflows.tracking.local import LocalRuns, experiment_id, log_subject
-from neuron_atlas.workflows.tracking.metrics import Value, valid_name
+from neuron_atlas.workflows.tracking.metrics import (
+    MACHINE,
+    Value,
+    metric_position,
+    valid_name,
+)
 from neuron_atlas.workflows.tracking.mirror import Mirror
 
 if TYPE_CHECKING:
@@ -36,25 +47,20 @@ if TYPE_CHECKING:
 
 _LONGEST_PARAMETER = 500
 _LONGEST_TAG = 8000
-_LONGEST_TABLE = 20_000
-"""Maximum rows of a logged table, for MLflow's page. The Parquet files have all rows."""
 _NOTE = "mlflow.note.content"
 _EXPERIMENT_TAGS = {
     _NOTE: EXPERIMENT_NOTE,
     # Without this, MLflow's page asks each visitor for the kind of experiment.
     "mlflow.experimentKind": "custom_model_development",
+    **VIEW_TAGS,
 }
-_EXPLANATION_COLUMNS = [
-    *("layer", "neuron", "explainer", "type", "text", "status", "reason"),
-    *("model", "attempts", "tokens_in", "tokens_out", "cost"),
-]
 
 
 class Recorder:
     """Recorder of the runs of one call: an atlas, or a sweep with all its jobs.
 
     Runs are created in the background, because a new database takes seconds, in which the first
-    stage can already run. display_uri: address of MLflow for the user.
+    stage can already run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,7 +68,6 @@ class Recorder:
         self._folder = folder
         self.local = LocalRuns(folder)
         self._server = server_uri(folder)
-        self.display_uri = without_password(self._server or self.local.uri)
         self.mirror: LiveMirror | None = None
         self._reasons: set[str] = set()
         self.background = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
@@ -78,6 +83,27 @@ class Recorder:
             if reason not in self._reasons:
                 self._reasons.add(reason)
                 print_line(f"mlflow     will not log {what}: {reason}")
+
+    def where(self, run: RunRecord) -> str:
+        """Return where the user finds a run: a command with a link, or a link on the server.
+
+        For a server without pages, such as a database, its address. If the run is not on the server
+        yet, its experiments.
+        """
+        if self._server is None:
+            with suppress(Exception):
+                found = self.local.client.get_run(run.run_id).info
+                link = run_link(local_server(), str(found.experiment_id), run.run_id)
+                return f"{ui_command(self._folder)}  opens {link}"
+            return ui_command(self._folder)
+        server = without_password(self._server)
+        if not server.startswith("http"):
+            return server
+        with suppress(Exception):
+            copy = None if self.mirror is None else self.mirror.copy_of(run.run_id)
+            if copy is not None:
+                return run_link(server, *copy)
+        return server
 
     def close(self) -> None:
         """Wait until the server has everything; log if it cannot be reached."""
@@ -208,18 +234,24 @@ class RunRecord:
         with self.recorder.logging("a table"):
             self._client.log_table(self.run_id, dict(columns), name)
 
-    def explanations(self, paths: Iterable[Path]) -> None:
-        """Log tables of explanations as one table, at most `_LONGEST_TABLE` rows."""
-        with self.recorder.logging("explanations"):
-            table = read_table(list(paths), EXPLANATIONS, _EXPLANATION_COLUMNS)
-            rows = table.slice(0, _LONGEST_TABLE).to_pydict()
-            self._client.log_table(self.run_id, rows, "explanations.json")
+    def picture(self, path: Path, name: str) -> None:
+        """Log a PNG file as a chart of the run's page. name: of the chart."""
+        with (
+            self.recorder.logging("a picture"),
+            downloaded_files(path.parent, [path.name]) as local,
+        ):
+            from PIL import Image
+
+            with Image.open(local / path.name) as image:
+                self._client.log_image(self.run_id, image.convert("RGB"), key=name, step=0)
 
     def end(self, status: str) -> None:
         """End the run. status: FINISHED, FAILED or KILLED."""
         with self.recorder.logging("the end"):
             if self._monitor is not None:
                 self._monitor.finish()
+            with suppress(sqlite3.Error):
+                self.recorder.local.sort_metrics(self.run_id, metric_position)
             self._client.set_terminated(self.run_id, status)
 
 
@@ -230,6 +262,8 @@ def _monitor(run_id: str, uri: str) -> SystemMetricsMonitor | None:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor = SystemMetricsMonitor(run_id, tracking_uri=uri)
+    # MLflow's page lists metrics with its own prefix, system/, before all others.
+    monitor._metrics_prefix = MACHINE
     monitor.start()
     return monitor
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from neuron_atlas.tasks.report.controls import CONTROLS
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.config.settings import Settings
@@ -21,14 +22,23 @@ from neuron_atlas.workflows.tracking.descriptions import (
     subject_name,
 )
 from neuron_atlas.workflows.tracking.metrics import (
+    cost_metrics,
+    live_metrics,
     read_summary,
-    result_metrics,
-    row_metrics,
     stage_metrics,
     summary_metrics,
 )
 from neuron_atlas.workflows.tracking.recorder import Recorder, RunRecord
+from neuron_atlas.workflows.tracking.tables import (
+    call_table,
+    explanation_table,
+    failure_table,
+    row_table,
+    score_table,
+)
 
+_CHARTS = ("types_by_layer", "scores")
+"""Figures of the report that are charts of the run's page too."""
 _STATES = {"FINISHED": "", "FAILED": "**It failed.**", "KILLED": "**It was interrupted.**"}
 
 
@@ -45,8 +55,7 @@ class Tracker:
     """Record of one atlas in MLflow, from the first stage to the last.
 
     local: folder for MLflow's database. config: the settings as a plain config, logged as
-    parameters. membership: of the sweep that the run is a job of. display_uri: address of MLflow
-    for the user.
+    parameters. membership: of the sweep that the run is a job of.
     """
 
     def __init__(
@@ -60,21 +69,27 @@ class Tracker:
         self._own = Recorder(local) if membership is None else None
         recorder = membership.record.recorder if membership is not None else self._own
         assert recorder is not None
-        self.display_uri = recorder.display_uri
+        self._spending: dict[str, float] = {}
         name = settings.tracking.run_name or run_name(settings)
         self._record = RunRecord(
             recorder,
             settings.tracking.experiment,
             name if membership is None else membership.name,
-            run_note(settings, "It is running, or was killed.", None),
+            run_note(settings, "It is running, or was killed.", None, {}),
             run_tags(settings) | dict(membership.tags if membership else {}),
             {path: str(value) for path, value in sorted(flatten(config).items())},
             None if membership is None else membership.record,
         )
 
     def log_live(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics of a running stage."""
-        self._record.metrics((name, value, step) for name, value in metrics.items())
+        """Log the cost of a running stage. metrics: of `spending_metrics`."""
+        self._spending |= metrics
+        logged = live_metrics(metrics).items()
+        self._record.metrics((name, value, step) for name, value in logged)
+
+    def where(self) -> str:
+        """Return where the user finds the run in MLflow."""
+        return self._record.recorder.where(self._record)
 
     def finish(self, context: Context, status: str, error: str = "") -> None:
         """Log the results, and end the run. status: FINISHED, FAILED or KILLED."""
@@ -90,25 +105,37 @@ class Tracker:
         summary = read_summary(context) if "report" in context.done else None
         if summary is not None:
             self._log_report(context, summary)
+        self._record.metrics(cost_metrics(self._spending))
         log_stages(self._record, context)
-        self._record.metrics(row_metrics(context))
+        self._record.table(row_table(context), "tables/rows.json")
+        if self._spending:
+            self._record.table(call_table(self._spending), "tables/calls.json")
         if error:
             self._record.tags({"error": error})
         if "samples" in context.done:
             log_inputs(self._record, context)
         explained = [*context.paths("explain", "explanations"), *context.stats.unfinished]
         if explained:
-            self._record.explanations(explained)
-        self._record.note(run_note(self._settings, _STATES[status], summary))
+            table = explanation_table(explained, context.paths("score", "scores"))
+            self._record.table(table, "explanations.json")
+        self._record.note(run_note(self._settings, _STATES[status], summary, self._spending))
 
     def _log_report(self, context: Context, summary: Mapping[str, Any]) -> None:
         self._record.metrics(summary_metrics(summary))
         if ended := budget_lines(summary["failures"], self._settings):
             self._record.tags({"ended_by_budget": "; ".join(ended)})
-        self._record.metrics(result_metrics(context))
+        if control := summary["strongest_control"]:
+            self._record.tags({"strongest_control": CONTROLS[control]})
+        self._record.table(failure_table(summary), "tables/failures.json")
+        scored = context.paths("score", "score_aggregates")
+        self._record.table(score_table(scored), "tables/scores.json")
         # The site next to the page may have thousands of files, so it is not copied.
         names = context.done["report"].files["report"]
         self._record.files(context.folder("report"), names, "report")
+        for name in _CHARTS:
+            if f"figures/{name}.png" in names:
+                path = context.folder("report") / "figures" / f"{name}.png"
+                self._record.picture(path, f"report/{name}")
         manifest = context.store.out / MANIFEST
         if manifest.is_file():
             # A copy, because the next run in the folder overwrites it.

@@ -170,7 +170,7 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(
         job = f"capture.layers={layer}"
         assert f"neuron-atlas: {job}: " in said
         assert jobs[f"layers={layer}"].info.status == "FAILED"
-        assert f"| {job} |" in parent.data.tags["mlflow.note.content"]
+        assert f"- **{job}**: " in parent.data.tags["mlflow.note.content"]
         if not isinstance(error, ZeroDivisionError):
             assert f"{job}: {error}" in parent.data.tags["error"]
     assert parent.data.metrics["sweep/jobs_failed"] == len(errors)

@@ -79,11 +79,18 @@ def test_its_jobs_are_below_its_own_run_which_holds_every_layer(sweep):
     client, runs = runs_in(sweep.out / "mlflow.db")
     parent, *jobs = runs
     assert [run.data.tags["mlflow.parentRunId"] for run in jobs] == [parent.info.run_id] * 2
-    for name in ("types_by_layer/paper/text", "score_by_layer/dissect/concept/correlation"):
-        points = client.get_metric_history(parent.info.run_id, name)
-        assert [point.step for point in points] == [0, 1]
-        for point, job in zip(points, jobs, strict=True):
-            assert job.data.metrics[name] == point.value
+    table = Path(client.download_artifacts(parent.info.run_id, "comparison.json"))
+    compared = json.loads(table.read_text(encoding="utf-8"))
+    rows = [dict(zip(compared["columns"], row, strict=True)) for row in compared["data"]]
+    assert [row["layer"] for row in rows] == [0, None, 1, None]
+    for row, job in zip(rows[1::2], jobs, strict=True):
+        assert job.data.metrics["score/correlation"] == pytest.approx(row["correlation"])
+        assert job.data.tags["strongest_control"] == row["strongest_control"]
+    # No value of one layer is shown as the sweep's: by layer there are pictures and a table.
+    groups = {name.split("/")[0] for name in parent.data.metrics}
+    assert groups <= {"sweep", "seconds", "machine"}
+    pictures = [file.path for file in client.list_artifacts(parent.info.run_id, "images")]
+    assert any("scores" in path for path in pictures)
     assert parent.data.metrics["seconds/capture"] > 0
     kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"comparison", "comparison.json"} <= kept

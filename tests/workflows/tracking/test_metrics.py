@@ -3,13 +3,25 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from neuron_atlas.tasks.models.account.tally import Tally
-from neuron_atlas.workflows.tracking.metrics import METRICS_NOTE, spending_metrics, valid_name
+from neuron_atlas.workflows.tracking.metrics import (
+    METRICS_NOTE,
+    metric_position,
+    spending_metrics,
+    valid_name,
+)
 
 
 @pytest.mark.parametrize("stage", ["explain", "simulate"])
 def test_what_calls_of_a_stage_cost_is_described(stage):
     groups = {name.split("/")[0] for name in spending_metrics(f"{stage}/gpt4o", Tally())}
     assert [group for group in groups if f"`{group}/" not in METRICS_NOTE] == []
+
+
+def test_metrics_stand_in_the_order_of_their_description_and_others_last():
+    names = ["x/y", "machine/cpu", "explain/gpt4o/usd", "seconds/score", "neurons_share/text"]
+    names += ["score/neurons_scored", "score/correlation_of_control", "score/correlation"]
+    ordered = sorted(names, key=metric_position)
+    assert ordered == [*reversed(names[1:]), "x/y"]
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, TESTED_TYPES, TYPES, read_table
+from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, SCORES, TYPES, read_table
+from neuron_atlas.tasks.report.controls import CONTROLS
 from neuron_atlas.workflows import atlas
 from neuron_atlas.workflows.stages import samples
-from neuron_atlas.workflows.tracking.metrics import read_summary, summary_metrics
+from neuron_atlas.workflows.tracking.metrics import (
+    MACHINE,
+    METRICS,
+    metric_position,
+    read_summary,
+    summary_metrics,
+)
 from neuron_atlas.workflows.tracking.tracker import Tracker
 from tests.workflows.runs import TOP_N, runs_in, small_run
+
+CONTROL_METRICS = {
+    "score/correlation_of_other_explanation",
+    "score/correlation_of_empty_explanation",
+    "score/correlation_without_explanation",
+}
+
+
+def table_of(logged: tuple[MlflowClient, Run], name: str) -> list[list[Any]]:
+    """The rows of a logged table."""
+    client, run = logged
+    path = Path(client.download_artifacts(run.info.run_id, name))
+    rows: list[list[Any]] = json.loads(path.read_text(encoding="utf-8"))["data"]
+    return rows
+
+
+def rows_of(logged: tuple[MlflowClient, Run], name: str) -> list[dict[str, Any]]:
+    """The rows of a logged table, by its columns."""
+    client, run = logged
+    path = Path(client.download_artifacts(run.info.run_id, name))
+    columns = json.loads(path.read_text(encoding="utf-8"))["columns"]
+    return [dict(zip(columns, row, strict=True)) for row in table_of(logged, name)]
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +71,9 @@ def test_it_says_what_every_stage_took_and_how_many_rows_there_are(logged, first
     metrics = logged[1].data.metrics
     for stage in first_run.done:
         assert metrics[f"seconds/{stage}"] == pytest.approx(first_run.stats.seconds[stage])
-    assert metrics["table_rows/samples"] == 150
-    assert metrics["table_rows/scores"] == first_run.done["score"].rows["scores"]
+    rows = {name: count for _, name, count in table_of(logged, "tables/rows.json")}
+    assert rows["samples"] == 150
+    assert rows["scores"] == first_run.done["score"].rows["scores"]
 
 
 def test_it_says_what_the_neurons_and_their_scores_are(logged, first_run):
@@ -54,6 +86,9 @@ def test_it_says_what_the_neurons_and_their_scores_are(logged, first_run):
     assert sum(shares) == pytest.approx(1)
     assert metrics["score/correlation"] == pytest.approx(summary["mean_score"])
     assert metrics["score/correlation_of_control"] == pytest.approx(summary["mean_control"])
+    controls = [value for name, value in metrics.items() if name in CONTROL_METRICS]
+    assert metrics["score/correlation_of_control"] == max(controls)
+    assert logged[1].data.tags["strongest_control"] == CONTROLS[summary["strongest_control"]]
     assert metrics["score/neurons_scored"] == summary["n_scored"]
     assert metrics["score/margin_over_control"] == pytest.approx(summary["mean_margin"])
     assert metrics["score/neurons_tested"] == summary["n_tested"] > 0
@@ -61,41 +96,91 @@ def test_it_says_what_the_neurons_and_their_scores_are(logged, first_run):
 
 
 def test_every_aggregate_over_all_neurons_is_logged_with_its_interval(logged, first_run):
-    metrics = logged[1].data.metrics
     table = read_table(first_run.paths("score", "score_aggregates"), SCORE_AGGREGATES)
-    rows = [row for row in table.to_pylist() if row["by"] == "all"]
-    assert len(rows) == 3 * 13
-    for row in rows:
-        name = f"score_detail/dissect/concept/{row['tokens']}/{row['measure']}"
-        assert metrics[f"{name}_undefined"] == row["undefined"]
-        for end, column in (("", "mean"), ("_low", "ci_low"), ("_high", "ci_high")):
-            assert metrics.get(f"{name}{end}") == pytest.approx(row[column])
+    columns = ["tokens", "by", "group", "measure", "undefined", "mean", "ci_low", "ci_high"]
+    kept = rows_of(logged, "tables/scores.json")
+    assert [[row[name] for name in columns] for row in kept] == [
+        [row[name] for name in columns] for row in table.to_pylist()
+    ]
+    assert {row["group"] for row in kept if row["by"] == "layer"} == {"1", "3"}
+    assert len([row for row in kept if row["by"] == "all"]) == 3 * 13
 
 
-def test_scores_are_logged_by_layer(logged):
+def test_types_by_layer_and_how_they_agree_and_respond_are_tables(logged):
     client, run = logged
-    for name in (
-        f"score_by_layer/dissect/concept/{name}" for name in ("correlation", "control_other")
-    ):
-        history = client.get_metric_history(run.info.run_id, name)
-        assert {point.step for point in history} == {1, 3}
+    files = {file.path for file in client.list_artifacts(run.info.run_id, "report/tables")}
+    for name in ("types_by_layer", "type_shares", "type_kappa", "type_responses", "type_concepts"):
+        assert f"report/tables/{name}.csv" in files
 
 
-def test_types_are_logged_by_layer_and_how_they_agree_and_respond(logged):
+def test_no_metric_is_the_value_of_one_layer(logged):
+    """MLflow would show the last layer's value as the run's."""
     client, run = logged
-    for rule, kinds in (("paper", TYPES), ("tested", TESTED_TYPES)):
-        for place in (0, 1):
-            points = [
-                client.get_metric_history(run.info.run_id, f"types_by_layer/{rule}/{kind}")[place]
-                for kind in kinds
-            ]
-            assert {point.step for point in points} == {(1, 3)[place]}
-            assert sum(point.value for point in points) == pytest.approx(1)
-    metrics = run.data.metrics
-    assert 0 < metrics["rule_agreement/kappa"] < metrics["rule_agreement/agreement"] < 1
-    for rule in ("paper", "tested"):
-        assert 0 < metrics[f"responses/{rule}/text/positive_text_median"] < 1
-        assert 0 <= metrics[f"same_concept/{rule}/multi-modal"] <= 1
+    for name in run.data.metrics:
+        if not name.startswith(MACHINE):
+            (point,) = client.get_metric_history(run.info.run_id, name)
+            assert point.step == 0
+
+
+def test_there_are_about_forty_metrics_and_each_is_described(logged):
+    names = list(logged[1].data.metrics)
+    assert 20 < len(names) < 50
+    described = len(METRICS) + sum(name.count(", ") for name, _ in METRICS)
+    assert [name for name in names if metric_position(name) >= described] == []
+
+
+def test_results_come_before_costs_and_the_machine_comes_last(first_run, tmp_path):
+    tracker = Tracker(first_run.settings, tmp_path, {})
+    tracker.log_live({"explain/usd": 1.5, "explain/requests": 3.0, "explain/calls/ok": 3.0}, 10)
+    record = tracker._record
+    record.metrics([("machine/cpu_utilization_percentage", 50.0, 0)])
+    tracker.finish(first_run, "FINISHED")
+    _, (run,) = runs_in(tmp_path / "mlflow.db")
+    names = list(run.data.metrics)
+    groups = list(dict.fromkeys(name.split("/")[0] for name in names))
+    assert names[0] == "score/correlation"
+    assert groups == [
+        *("score", "neurons", "neurons_share", "cost", "failed_rows", "seconds", "explain"),
+        "machine",
+    ]
+    assert "explain/calls/ok" not in names
+    assert run.data.metrics["cost/usd"] == 1.5
+
+
+def test_the_explanations_are_a_table_with_score_control_and_margin_the_best_first(
+    logged, first_run
+):
+    rows = rows_of(logged, "explanations.json")
+    scores = read_table(first_run.paths("score", "scores"), SCORES).to_pylist()
+    scored = {(row["layer"], row["neuron"]): row for row in scores if row["tokens"] == "all"}
+    margins = [row["margin"] for row in rows if row["margin"] is not None]
+    assert len(margins) > 20
+    assert margins == sorted(margins, reverse=True)
+    assert all(row["margin"] is None for row in rows[len(margins) :])
+    for row in rows[: len(margins)]:
+        its = scored[row["layer"], row["neuron"]]
+        assert row["score"] == pytest.approx(its["correlation"])
+        known = {name: its[name] for name in CONTROLS if its[name] is not None}
+        assert row["control"] == pytest.approx(max(known.values()))
+        assert row["strongest_control"] in CONTROLS.values()
+
+
+def test_types_and_scores_by_layer_are_charts_of_its_page(logged):
+    client, run = logged
+    pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
+    for name in ("types_by_layer", "scores"):
+        assert any(f"report#{name}" in path or f"report/{name}" in path for path in pictures)
+
+
+def test_the_experiment_stores_a_table_with_the_main_columns(logged):
+    client, run = logged
+    tags = client.get_experiment(run.info.experiment_id).tags
+    (view,) = [value for name, value in tags.items() if name.startswith("mlflow.sharedViewState.")]
+    columns = json.loads(json.loads(view)["state"])["selectedColumns"]
+    metrics = {name[9:-1] for name in columns if name.startswith("metrics.")}
+    assert {"score/correlation", "score/correlation_of_control"} < metrics
+    assert metrics <= set(run.data.metrics)
+    assert {name[6:-1] for name in columns if name.startswith("tags.")} <= set(run.data.tags)
 
 
 def test_the_dataset_is_an_input_with_its_name_and_content(logged, first_run):
@@ -122,7 +207,11 @@ def test_its_name_tags_and_description_say_what_was_run_and_what_came_out(logged
     assert tags["dataset"] == "150 drawn scenes, seed 0"
     note = tags["mlflow.note.content"]
     summary = read_summary(first_run)
-    assert f"| visual | {summary['neurons']['visual']:,} |" in note
+    assert note.startswith("- **Types** of 1,024 neurons: ")
+    assert "|" not in note
+    assert f" {summary['neurons']['visual']:,} visual (" in note
+    assert f"strongest control {summary['mean_control']:.3f}, " in note
+    assert f"{CONTROLS[summary['strongest_control']]}; margin {summary['mean_margin']:.3f}" in note
     assert f"{summary['mean_score']:.3f}" in note
     assert "report/index.html" in note
 
@@ -130,13 +219,12 @@ def test_its_name_tags_and_description_say_what_was_run_and_what_came_out(logged
 def test_every_group_of_metrics_is_described(logged):
     note = logged[1].data.tags["mlflow.note.content"]
     groups = {name.split("/")[0] for name in logged[1].data.metrics}
-    assert {"neurons_share", "score_by_layer", "seconds"} < groups
+    assert {"neurons_share", "score", "seconds"} < groups
     assert [group for group in groups if f"`{group}/" not in note] == []
 
 
-def test_of_its_results_the_score_comes_first_for_a_comparison_opens_with_it(logged):
-    names = [name for name in logged[1].data.metrics if not name.startswith("system/")]
-    assert names[0] == "score/correlation"
+def test_the_score_comes_first_for_a_comparison_opens_with_it(logged):
+    assert next(iter(logged[1].data.metrics)) == "score/correlation"
 
 
 def test_page_figures_tables_and_manifest_are_its_artifacts(logged):
@@ -228,6 +316,8 @@ def test_what_was_not_measured_is_no_metric():
         "neurons": {"visual": 3, "text": 1},
         "mean_score": None,
         "mean_control": None,
+        "strongest_control": None,
+        "mean_controls": {"control_other": None, "control_empty": None, "control_blind": None},
         "mean_margin": None,
         "n_scored": 0,
         "by_explainer": [],
@@ -245,7 +335,7 @@ def test_what_was_not_measured_is_no_metric():
         "score/neurons_scored": 0.0,
         "score/neurons_tested": 0.0,
         "score/neurons_that_beat_control": 0.0,
-        "failed_rows/samples/missing": 2.0,
+        "failed_rows/all": 2.0,
     }
 
 
