@@ -82,7 +82,7 @@ class SweepRecord:
             self._record.table(comparison.columns, "comparison.json")
             for name in comparison.names:
                 if name.endswith(".png"):
-                    chart = f"by_layer/{Path(name).stem}"
+                    chart = f"charts/{Path(name).stem}_by_layer"
                     self._record.picture(comparison.folder / name, chart)
         self._record.note(self._note(f"{finished} of {len(self._jobs)} jobs finished.", results))
         self._record.end(status)

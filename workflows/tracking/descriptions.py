@@ -143,7 +143,7 @@ def _scores(summary: Mapping[str, Any]) -> list[str]:
 
 def _cost(spending: Mapping[str, float]) -> str:
     cost = {name: value for name, value, _ in cost_metrics(spending)}
-    if not cost["cost/requests"]:
+    if not cost.get("cost/requests"):
         return "**Cost**: $0; this run called no model of a provider"
     return (
         f"**Cost**: ${cost['cost/usd']:,.2f} for {cost['cost/requests']:,.0f} requests "

@@ -15,6 +15,8 @@ _MODEL_TRAINING = "workflowType=machine_learning"
 """Without it, MLflow opens its pages of generative AI, which have no data here."""
 _VIEW = "neuron-atlas"
 _COLUMNS = (
+    "tags.`layers`",
+    "tags.`explainer`",
     "metrics.`neurons/all`",
     "metrics.`neurons_share/visual`",
     "metrics.`neurons_share/text`",
@@ -23,12 +25,20 @@ _COLUMNS = (
     "metrics.`score/correlation_of_control`",
     "metrics.`score/margin_over_control`",
     "metrics.`score/share_that_beat_control`",
-    "metrics.`cost/usd`",
-    "tags.`layers`",
-    "tags.`explainer`",
     "tags.`strongest_control`",
+    "metrics.`cost/usd`",
 )
-TABLE_STATE = json.dumps({"selectedColumns": _COLUMNS})
+_LETTER_PX, _MARGIN_PX = 7, 50
+TABLE_STATE = json.dumps(
+    {
+        "selectedColumns": _COLUMNS,
+        "columnOrder": [*_COLUMNS, "duration"],
+        "columnWidths": {
+            name: max(110, _MARGIN_PX + _LETTER_PX * len(name.partition("`")[2]))
+            for name in _COLUMNS
+        },
+    }
+)
 """State of MLflow's table of runs that shows the main columns."""
 
 VIEW_TAGS = {
@@ -53,6 +63,13 @@ def table_link(server: str, experiment_id: str) -> str:
     """Return the address of the table of runs with its main columns."""
     query = f"viewStateShareKey={_VIEW}&{_MODEL_TRAINING}"
     return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
+
+
+def table_key(experiment_id: str) -> str:
+    """Return the name under which MLflow's page stores a table's state in the browser."""
+    return (
+        f"MLflowLocalStorage-1.1-ExperimentPage-{json.dumps([experiment_id])}-ReactComponentState"
+    )
 
 
 def local_server(port: int = PORT) -> str:

@@ -183,8 +183,11 @@ def live_metrics(spending: Mapping[str, float]) -> dict[str, float]:
 
 
 def cost_metrics(spending: Mapping[str, float]) -> Iterator[Value]:
-    """Yield the cost of a run from the last `spending_metrics` of all its stages."""
-    totals = dict.fromkeys(_COSTS, 0.0)
+    """Yield the cost of a run from the last `spending_metrics` of all its stages.
+
+    A run without calls cost nothing, and has no other metric of its cost.
+    """
+    totals = dict.fromkeys(_COSTS if spending else _COSTS[:1], 0.0)
     for name, value in spending.items():
         if (measure := name.rpartition("/")[2]) in totals:
             totals[measure] += value

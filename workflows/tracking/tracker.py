@@ -135,7 +135,7 @@ class Tracker:
         for name in _CHARTS:
             if f"figures/{name}.png" in names:
                 path = context.folder("report") / "figures" / f"{name}.png"
-                self._record.picture(path, f"report/{name}")
+                self._record.picture(path, f"charts/{name}")
         manifest = context.store.out / MANIFEST
         if manifest.is_file():
             # A copy, because the next run in the folder overwrites it.

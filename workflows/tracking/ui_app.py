@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 
 from neuron_atlas.workflows.tracking.address import local_uri, set_defaults
-from neuron_atlas.workflows.tracking.links import run_route
+from neuron_atlas.workflows.tracking.links import TABLE_STATE, run_route, table_key
 
 _ASSISTANT = "/ajax-api/3.0/mlflow/assistant/{path:path}"
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -50,7 +52,10 @@ def mlflow_app(folder: Path) -> Starlette:
     os.environ[constants.REGISTRY_STORE_URI_ENV_VAR] = uri
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = (folder.resolve() / "mlartifacts").as_uri()
     from mlflow.server import REL_STATIC_DIR, handlers
-    from mlflow.server.fastapi_app import app
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow uses parts of Starlette that will go.
+        from mlflow.server.fastapi_app import app
 
     handlers.initialize_backend_stores(uri, uri, os.environ[constants.ARTIFACT_ROOT_ENV_VAR])
     index = Path(handlers.__file__).parent / REL_STATIC_DIR / "index.html"
@@ -58,8 +63,9 @@ def mlflow_app(folder: Path) -> Starlette:
 
     def home(request: Request) -> HTMLResponse:
         run = last_run(uri)
-        route = None if run is None else run_route(*run)
-        return HTMLResponse(page.replace("<head>", f"<head>{_opening(route)}", 1))
+        tables = [table_key(experiment) for experiment in _experiments(uri)]
+        opening = _opening(None if run is None else run_route(*run), tables)
+        return HTMLResponse(page.replace("<head>", f"<head>{opening}", 1))
 
     def no_assistant(request: Request) -> PlainTextResponse:
         return PlainTextResponse("The assistant is off.", 404)
@@ -79,10 +85,8 @@ def last_run(uri: str) -> tuple[str, str] | None:
     """
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri)
-    experiments = [found.experiment_id for found in client.search_experiments()]
-    runs: list[Any] = client.search_runs(
-        experiments, order_by=["attributes.start_time DESC"], max_results=1000
+    runs: list[Any] = MlflowClient(tracking_uri=uri).search_runs(
+        _experiments(uri), order_by=["attributes.start_time DESC"], max_results=1000
     )
     for run in runs:
         if "mlflow.parentRunId" not in run.data.tags:
@@ -90,12 +94,23 @@ def last_run(uri: str) -> tuple[str, str] | None:
     return None
 
 
-def _opening(route: str | None) -> str:
-    """Return a script that opens the page at a route, and styles."""
+def _experiments(uri: str) -> list[str]:
+    from mlflow import MlflowClient
+
+    found = MlflowClient(tracking_uri=uri).search_experiments()
+    return [str(experiment.experiment_id) for experiment in found]
+
+
+def _opening(route: str | None, tables: Sequence[str]) -> str:
+    """Return a script that opens the page at a route, with the main columns in new tables."""
     stored = json.dumps(_STORED)
+    columns = json.dumps(dict.fromkeys(tables, TABLE_STATE))
     go = f"if (location.hash.length < 3) location.hash = {json.dumps(route)};" if route else ""
     return (
         f"<style>{_HIDDEN}</style><script>"
         f"for (const [name, value] of Object.entries({stored})) "
-        f"try {{ localStorage.setItem(name, value); }} catch {{}} {go}</script>"
+        f"try {{ localStorage.setItem(name, value); }} catch {{}} "
+        f"for (const [name, value] of Object.entries({columns})) "
+        f"try {{ if (!localStorage.getItem(name)) localStorage.setItem(name, value); }} catch {{}} "
+        f"{go}</script>"
     )

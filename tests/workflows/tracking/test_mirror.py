@@ -390,11 +390,11 @@ def test_the_machine_is_measured_unless_that_is_turned_off(out, monkeypatch):
         run, deadline = begun(recorder, name), time.monotonic() + 60
         client = recorder.local.client
         while setting == "true" and time.monotonic() < deadline:
-            if "system/cpu_utilization_percentage" in client.get_run(run.run_id).data.metrics:
+            if "machine/cpu_utilization_percentage" in client.get_run(run.run_id).data.metrics:
                 break
             time.sleep(0.05)
         run.end("FINISHED")
         recorder.close()
         _, (found_run,) = found(out / "mlflow.db", name)
-        has = "system/cpu_utilization_percentage" in found_run.data.metrics
+        has = "machine/cpu_utilization_percentage" in found_run.data.metrics
         assert has == (setting == "true")
