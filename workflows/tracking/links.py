@@ -17,25 +17,24 @@ _VIEW = "neuron-atlas"
 _COLUMNS = (
     "tags.`layers`",
     "tags.`explainer`",
-    "metrics.`neurons/all`",
-    "metrics.`neurons_share/visual`",
-    "metrics.`neurons_share/text`",
-    "metrics.`neurons_share/multi-modal`",
     "metrics.`score/correlation`",
     "metrics.`score/correlation_of_control`",
     "metrics.`score/margin_over_control`",
     "metrics.`score/share_that_beat_control`",
-    "tags.`strongest_control`",
+    "metrics.`neurons_share/visual`",
+    "metrics.`neurons_share/text`",
+    "metrics.`neurons_share/multi-modal`",
+    "metrics.`neurons/all`",
     "metrics.`cost/usd`",
+    "tags.`strongest_control`",
 )
-_LETTER_PX, _MARGIN_PX = 7, 50
+_LETTER_PX, _MARGIN_PX = 6.5, 30
 TABLE_STATE = json.dumps(
     {
         "selectedColumns": _COLUMNS,
         "columnOrder": [*_COLUMNS, "duration"],
         "columnWidths": {
-            name: max(110, _MARGIN_PX + _LETTER_PX * len(name.partition("`")[2]))
-            for name in _COLUMNS
+            name: round(_MARGIN_PX + _LETTER_PX * len(name.partition("`")[2])) for name in _COLUMNS
         },
     }
 )
