@@ -13,6 +13,13 @@ CONTROLS = {
 }
 """Controls in words, by their column of `scores` and measure of `score_aggregates`."""
 
+CONTROL_TERMS = {
+    "control_other": "other neuron",
+    "control_empty": "no words",
+    "control_blind": "no explanation",
+}
+"""Terms of the glossary for the controls, where there is little space."""
+
 
 @dataclass(frozen=True)
 class Control:
@@ -25,6 +32,11 @@ class Control:
     def words(self) -> str:
         """The control in words, such as "a prediction without an explanation"."""
         return CONTROLS[self.name]
+
+    @property
+    def term(self) -> str:
+        """The control's term in the glossary, such as "no explanation"."""
+        return CONTROL_TERMS[self.name]
 
 
 def strongest_control(values: Mapping[str, Any]) -> Control | None:

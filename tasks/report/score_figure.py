@@ -18,7 +18,7 @@ from neuron_atlas.tasks.report.palette import LIGHT
 
 _BINS = np.linspace(-1, 1, 41)
 _SCORE_OPACITY = 0.5
-_PANEL = 2.4
+_PANEL = 2.6
 """Height of a panel in inches, if there are several."""
 
 
@@ -36,8 +36,8 @@ def draw_scores(scores: pa.Table, title: str) -> Figure:
     pairs = ok.select("explainer", "simulator").unique().sort("explainer", "simulator").rows()
     height = HEIGHT if len(pairs) == 1 else 0.78 + _PANEL * len(pairs)
     figure = blank_sheet(title, height)
-    # Space above the axes: two lines of text, and the tick labels of the panel above.
-    gap = 0.68 if len(pairs) == 1 else 0.88
+    # Space above the axes: three lines of text, and the tick labels of the panel above.
+    gap = 0.88 if len(pairs) == 1 else 1.08
     sheets = panels(figure, len(pairs), left=0.55, right=0.15, head=0.3, foot=0.48, gap=gap)
     for axes, (explainer, simulator) in zip(sheets, pairs, strict=True):
         chosen = ok.filter(explainer=explainer, simulator=simulator)
@@ -77,26 +77,26 @@ def _draw_pair(axes: Axes, chosen: pl.DataFrame, control: Control | None) -> dic
 def _write_legend(
     figure: Figure, above: float, title: str, medians: dict[str, float], named: dict[str, str]
 ) -> None:
-    """Write two lines above the axes. above: inches from the sheet's bottom to the axes' top."""
+    """Write three lines above the axes. above: inches from the sheet's bottom to the axes' top."""
     width, height = figure.get_size_inches()
     style: dict[str, Any] = {"va": "center_baseline", "fontsize": 8.8}
     figure.text(
         0.1 / width,
-        (above + 0.4) / height,
+        (above + 0.6) / height,
         title,
         color=LIGHT["muted"],
         parse_math=False,
         **style,
     )
-    left = 0.1
-    for name, median in medians.items():
+    for line, (name, median) in enumerate(medians.items()):
+        bottom = above + 0.335 - 0.2 * line
         look: dict[str, Any] = (
             {"facecolor": LIGHT[name], "alpha": _SCORE_OPACITY}
             if name == "score"
             else {"facecolor": "none", "edgecolor": LIGHT[name], "linewidth": 1.2}
         )
         swatch = Rectangle(
-            (left / width, (above + 0.135) / height),
+            (0.1 / width, bottom / height),
             0.09 / width,
             0.09 / height,
             transform=figure.transFigure,
@@ -105,10 +105,7 @@ def _write_legend(
         figure.add_artist(swatch)
         number = f"{median:.2f}".replace("-", "\N{MINUS SIGN}")
         words = f"{named[name]}, median {number}"
-        figure.text(
-            (left + 0.15) / width, (above + 0.18) / height, words, color=LIGHT["ink"], **style
-        )
-        left += 1.45
+        figure.text(0.25 / width, (bottom + 0.045) / height, words, color=LIGHT["ink"], **style)
 
 
 def _why_empty(frame: pl.DataFrame) -> str:

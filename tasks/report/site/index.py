@@ -10,7 +10,7 @@ import numpy as np
 
 from neuron_atlas.tasks.artifacts import TESTED_TYPES, TYPES
 from neuron_atlas.tasks.artifacts.histogram import bin_edges
-from neuron_atlas.tasks.report.controls import CONTROLS
+from neuron_atlas.tasks.report.controls import CONTROL_TERMS
 from neuron_atlas.tasks.report.glossary import GLOSSARY, READING
 from neuron_atlas.tasks.report.pages import stylesheet, template_environment
 from neuron_atlas.tasks.report.palette import heat_colors
@@ -67,7 +67,7 @@ def write_index(
             "pairs": [list(pair) for pair in pairs.pairs],
             "level": pairs.level,
             "verdicts": list(VERDICTS),
-            "control_words": list(CONTROLS.values()),
+            "control_terms": list(CONTROL_TERMS.values()),
             "glossary": GLOSSARY,
             "reading": READING,
             "outcomes": list(OUTCOMES),

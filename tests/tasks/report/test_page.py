@@ -177,8 +177,7 @@ def test_aggregates_are_shown_with_their_intervals_and_what_is_undefined(render)
     )
     words = squeeze(outline.words)
     assert (
-        "All dissect concept 1,500 12 0.31 0.25 to 0.37 0.31 0.31 0.31 another "
-        "neuron\N{RIGHT SINGLE QUOTATION MARK}s explanation +0.31"
+        "All dissect concept 1,500 12 0.31 0.25 to 0.37 0.31 0.31 0.31 other neuron +0.31"
     ) in words
     assert "31 % 1,500 0.31" in words
     assert "Text dissect concept 0 2 \N{EN DASH} " in words

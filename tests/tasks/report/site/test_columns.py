@@ -11,7 +11,7 @@ from neuron_atlas.tasks.artifacts import (
     TYPES,
     read_table,
 )
-from neuron_atlas.tasks.report.controls import CONTROLS
+from neuron_atlas.tasks.report.controls import CONTROL_TERMS, CONTROLS
 from neuron_atlas.tasks.report.site.columns import LONGEST_WORDS, NO_NUMBER, STEPS
 from tests.tasks.report.site.reading import numbers, value, write
 
@@ -79,7 +79,7 @@ def test_a_neuron_beats_its_controls_where_its_q_is_at_most_the_level(made, site
 
 
 def test_the_control_of_a_neuron_is_its_strongest_and_has_a_name(made, site):
-    words = value(site, "index")["control_words"]
+    words = value(site, "index")["control_terms"]
     kept = value(site, "scores/0/0")
     controls, names = numbers(kept["control"], "<i2"), numbers(kept["strongest"], "u1")
     compared = 0
@@ -90,7 +90,7 @@ def test_the_control_of_a_neuron_is_its_strongest_and_has_a_name(made, site):
             compared += 1
             assert controls[row["neuron"]] / STEPS == pytest.approx(best, abs=1e-4)
             named = words[names[row["neuron"]]]
-            assert named in {CONTROLS[name] for name in CONTROLS if row[name] == best}
+            assert named in {CONTROL_TERMS[name] for name in CONTROLS if row[name] == best}
     assert compared > 40
 
 
