@@ -85,25 +85,24 @@ class Recorder:
                 print_line(f"mlflow     will not log {what}: {reason}")
 
     def where(self, run: RunRecord) -> str:
-        """Return where the user finds a run: a command with a link, or a link on the server.
+        """Return where the user finds a run: its link on the server, or a command with a link.
 
-        For a server without pages, such as a database, its address. If the run is not on the server
-        yet, its experiments.
+        For a server without pages, such as a database, its address.
         """
-        if self._server is None:
-            with suppress(Exception):
-                found = self.local.client.get_run(run.run_id).info
-                link = run_link(local_server(), str(found.experiment_id), run.run_id)
-                return f"{ui_command(self._folder)}  opens {link}"
-            return ui_command(self._folder)
-        server = without_password(self._server)
-        if not server.startswith("http"):
+        server = without_password(self._server or "")
+        if server and not server.startswith("http"):
             return server
         with suppress(Exception):
             copy = None if self.mirror is None else self.mirror.copy_of(run.run_id)
             if copy is not None:
                 return run_link(server, *copy)
-        return server
+        # Without a server, or not sent to it yet.
+        command = ui_command(self._folder)
+        with suppress(Exception):
+            found = self.local.client.get_run(run.run_id).info
+            link = run_link(local_server(), str(found.experiment_id), run.run_id)
+            return f"{command}  opens {link}"
+        return command
 
     def close(self) -> None:
         """Wait until the server has everything; log if it cannot be reached."""

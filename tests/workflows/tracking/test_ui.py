@@ -166,6 +166,6 @@ def test_a_run_is_found_by_a_command_with_its_link_or_on_the_server(out, monkeyp
     there = "https://mlflow.example/#/experiments/7/runs/abc?workflowType=machine_learning"
     assert recorder.where(run) == there
     monkeypatch.setattr(recorder, "mirror", None)
-    assert recorder.where(run) == "https://mlflow.example/"
+    assert recorder.where(run) == f"{ui_command(out)}  opens {link}"  # Not sent yet.
     run.end("FINISHED")
     recorder.close()
