@@ -87,8 +87,9 @@ class Atlas:
         """Return one neuron with all that the run stores about it. Raises NeuronNotFoundError."""
         if layer not in self.layers:
             known = ", ".join(map(str, self.layers))
+            s = "" if len(self.layers) == 1 else "s"
             raise NeuronNotFoundError(
-                f"layer {layer}: this run captured the layers {known}{self._elsewhere(layer)}"
+                f"layer {layer}: this run captured the layer{s} {known}{self._elsewhere(layer)}"
             )
         return read_neuron(self, layer, index)
 

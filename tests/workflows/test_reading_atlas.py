@@ -218,7 +218,7 @@ def test_each_run_knows_its_own_layers_whatever_its_folder_captured(opened, tmp_
     atlas = Atlas.open(copied)
     assert atlas.layers == (3,)
     assert atlas.neuron(3, 0).layer == 3
-    said = r'layer 1: this run captured the layers 3\. The run 1a has it: .*run="1a"'
+    said = r'layer 1: this run captured the layer 3\. The run 1a has it: .*run="1a"'
     with pytest.raises(NeuronNotFoundError, match=said):
         atlas.neuron(1, 0)
     assert Atlas.open(copied, run="1a").neuron(1, 0).layer == 1

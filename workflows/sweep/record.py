@@ -77,14 +77,17 @@ class SweepRecord:
         lines = [f"{one.job.name}: {one.line}" for one in results if one.line]
         if error or lines:
             self._record.tags({"error": error or "\n".join(lines)})
+        pictures: list[str] = []
         if comparison is not None:
             self._record.files(comparison.folder, comparison.names, "comparison")
             self._record.table(comparison.columns, "comparison.json")
-            for name in comparison.names:
-                if name.endswith(".png"):
-                    chart = f"charts/{Path(name).stem}_by_layer"
-                    self._record.picture(comparison.folder / name, chart)
-        self._record.note(self._note(f"{finished} of {len(self._jobs)} jobs finished.", results))
+            pictures = [
+                self._record.picture(comparison.folder / name, f"{Path(name).stem} by layer")
+                for name in comparison.names
+                if name.endswith(".png")
+            ]
+        state = f"{finished} of {len(self._jobs)} jobs finished."
+        self._record.note(self._note(state, results, pictures))
         self._record.end(status)
         self._recorder.close()
 
@@ -94,21 +97,20 @@ class SweepRecord:
             self._has_inputs = True
             log_inputs(self._record, context)
 
-    def _note(self, state: str, results: Sequence[JobResult]) -> str:
+    def _note(self, state: str, results: Sequence[JobResult], pictures: Sequence[str] = ()) -> str:
         about = f"**A sweep** over `{sweep_name(self._jobs)}`. Its jobs are the runs below. {state}"
         if not results:
             return about
-        return "\n\n".join(
-            [
-                about,
-                "\n".join(_line(one) for one in results),
-                "**To compare**: *Model metrics* has types, and scores with their controls, by "
-                "layer. *Artifacts*, `comparison/index.html` has the page, `comparison.csv` all "
-                "numbers.",
-                "**How to read the metrics**",
-                METRICS_NOTE,
-            ]
-        )
+        parts = [
+            about,
+            "\n".join(_line(one) for one in results),
+            " ".join(pictures),
+            "**To compare**: *Artifacts*, `comparison/index.html` has the page, `comparison.json` "
+            "and `comparison/comparison.csv` all numbers by layer.",
+            "**How to read the metrics**",
+            METRICS_NOTE,
+        ]
+        return "\n\n".join(part for part in parts if part)
 
 
 def short_setting_name(name: str) -> str:

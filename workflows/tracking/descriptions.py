@@ -74,11 +74,12 @@ def run_note(
     state: str,
     summary: Mapping[str, Any] | None,
     spending: Mapping[str, float],
+    pictures: Sequence[str] = (),
 ) -> str:
     """Return a run's description in Markdown: the result first.
 
     state: a sentence on the run's state. summary: of the report; None before there is one.
-    spending: the last `spending_metrics` of each stage with model calls.
+    spending: the last `spending_metrics` of each stage with model calls. pictures: in Markdown.
     """
     about = (
         f"**{settings.report.title}**: the neurons of {subject_name(settings)} "
@@ -93,9 +94,8 @@ def run_note(
         "**The page**: *Artifacts*, `report/index.html`. Every explanation, the best margin first: "
         "`explanations.json`. All scores, calls, rows and failures: `tables/`."
     )
-    return "\n\n".join(
-        ["\n".join(f"- {line}" for line in results), about, page, _READING, METRICS_NOTE]
-    )
+    parts = ["\n".join(f"- {line}" for line in results), about, " ".join(pictures), page]
+    return "\n\n".join(part for part in [*parts, _READING, METRICS_NOTE] if part)
 
 
 def score_in_words(row: Mapping[str, Any], level: float | None) -> str:

@@ -7,7 +7,10 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
+PICTURES = "pictures"
+"""Folder of a run's artifacts with the pictures of its description."""
 PORT = 5000
 """Default port of `neuron-atlas-ui`."""
 
@@ -62,6 +65,11 @@ def table_link(server: str, experiment_id: str) -> str:
     """Return the address of the table of runs with its main columns."""
     query = f"viewStateShareKey={_VIEW}&{_MODEL_TRAINING}"
     return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
+
+
+def picture_address(run_id: str, name: str) -> str:
+    """Return the address of a picture of a run, relative to MLflow's page."""
+    return f"get-artifact?path={PICTURES}%2F{quote(name)}&run_uuid={run_id}"
 
 
 def table_key(experiment_id: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _LOCAL_RUN = "neuron_atlas_run"
 """Tag on the server's runs with their id in the local database."""
 _PARENT = "mlflow.parentRunId"
+_NOTE = "mlflow.note.content"
 _METRICS_PER_CALL = 500
 _REFUSALS = {
     "BAD_REQUEST",
@@ -133,7 +134,10 @@ class Mirror:
         from mlflow.entities import Param, RunTag
 
         params = [Param(name, value) for name, value in run.data.params.items()]
-        tags = [RunTag(name, value) for name, value in self._tags(run).items()]
+        texts = self._tags(run)
+        if _NOTE in texts:  # The addresses of its pictures hold the run's id.
+            texts[_NOTE] = texts[_NOTE].replace(run.info.run_id, copy.run_id)
+        tags = [RunTag(name, value) for name, value in texts.items()]
         with self._refusable("parameters", run):
             self._server.log_batch(copy.run_id, params=params, tags=tags)
 

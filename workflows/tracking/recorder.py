@@ -26,8 +26,10 @@ from neuron_atlas.workflows.tracking.address import (
 )
 from neuron_atlas.workflows.tracking.descriptions import EXPERIMENT_NOTE
 from neuron_atlas.workflows.tracking.links import (
+    PICTURES,
     VIEW_TAGS,
     local_server,
+    picture_address,
     run_link,
     ui_command,
 )
@@ -233,16 +235,20 @@ class RunRecord:
         with self.recorder.logging("a table"):
             self._client.log_table(self.run_id, dict(columns), name)
 
-    def picture(self, path: Path, name: str) -> None:
-        """Log a PNG file as a chart of the run's page. name: of the chart."""
-        with (
-            self.recorder.logging("a picture"),
-            downloaded_files(path.parent, [path.name]) as local,
-        ):
+    def picture(self, path: Path, title: str) -> str:
+        """Log a PNG file at half its size; return it in Markdown, for the description.
+
+        Empty if it cannot be logged.
+        """
+        folder = downloaded_files(path.parent, [path.name])
+        with self.recorder.logging("a picture"), folder as local:
             from PIL import Image
 
             with Image.open(local / path.name) as image:
-                self._client.log_image(self.run_id, image.convert("RGB"), key=name, step=0)
+                small = image.convert("RGB").reduce(2)
+            self._client.log_image(self.run_id, small, f"{PICTURES}/{path.name}")
+            return f"![{title}]({picture_address(self.run_id, path.name)})"
+        return ""
 
     def end(self, status: str) -> None:
         """End the run. status: FINISHED, FAILED or KILLED."""

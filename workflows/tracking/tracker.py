@@ -37,8 +37,8 @@ from neuron_atlas.workflows.tracking.tables import (
     score_table,
 )
 
-_CHARTS = ("types_by_layer", "scores")
-"""Figures of the report that are charts of the run's page too."""
+_PICTURES = {"types_by_layer": "Types by layer", "scores": "Scores and their strongest control"}
+"""Figures of the report that the run's description shows, with their titles."""
 _STATES = {"FINISHED": "", "FAILED": "**It failed.**", "KILLED": "**It was interrupted.**"}
 
 
@@ -70,6 +70,7 @@ class Tracker:
         recorder = membership.record.recorder if membership is not None else self._own
         assert recorder is not None
         self._spending: dict[str, float] = {}
+        self._pictures: list[str] = []
         name = settings.tracking.run_name or run_name(settings)
         self._record = RunRecord(
             recorder,
@@ -118,7 +119,8 @@ class Tracker:
         if explained:
             table = explanation_table(explained, context.paths("score", "scores"))
             self._record.table(table, "explanations.json")
-        self._record.note(run_note(self._settings, _STATES[status], summary, self._spending))
+        note = run_note(self._settings, _STATES[status], summary, self._spending, self._pictures)
+        self._record.note(note)
 
     def _log_report(self, context: Context, summary: Mapping[str, Any]) -> None:
         self._record.metrics(summary_metrics(summary))
@@ -132,10 +134,12 @@ class Tracker:
         # The site next to the page may have thousands of files, so it is not copied.
         names = context.done["report"].files["report"]
         self._record.files(context.folder("report"), names, "report")
-        for name in _CHARTS:
-            if f"figures/{name}.png" in names:
-                path = context.folder("report") / "figures" / f"{name}.png"
-                self._record.picture(path, f"charts/{name}")
+        figures = context.folder("report") / "figures"
+        self._pictures = [
+            self._record.picture(figures / f"{name}.png", title)
+            for name, title in _PICTURES.items()
+            if f"figures/{name}.png" in names
+        ]
         manifest = context.store.out / MANIFEST
         if manifest.is_file():
             # A copy, because the next run in the folder overwrites it.

@@ -89,8 +89,9 @@ def test_its_jobs_are_below_its_own_run_which_holds_every_layer(sweep):
     # No value of one layer is shown as the sweep's: by layer there are pictures and a table.
     groups = {name.split("/")[0] for name in parent.data.metrics}
     assert groups <= {"sweep", "seconds", "machine"}
-    pictures = [file.path for file in client.list_artifacts(parent.info.run_id, "images")]
-    assert any("scores" in path for path in pictures)
+    pictures = [file.path for file in client.list_artifacts(parent.info.run_id, "pictures")]
+    assert sorted(pictures) == ["pictures/scores.png", "pictures/types.png"]
+    assert f"scores.png&run_uuid={parent.info.run_id}" in parent.data.tags["mlflow.note.content"]
     assert parent.data.metrics["seconds/capture"] > 0
     kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"comparison", "comparison.json"} <= kept

@@ -144,6 +144,39 @@ def test_a_server_that_answers_has_the_same_as_the_folder(out, server, monkeypat
     assert "mlflow   " not in capsys.readouterr().err
 
 
+def test_the_pictures_of_a_description_are_those_of_the_copy(out, server):
+    recorder = Recorder(out)
+    run = begun(recorder, "with a picture")
+    run.note(f"![scores](get-artifact?path=pictures%2Fscores.png&run_uuid={run.run_id})")
+    mirror = Mirror(recorder.local.client, f"sqlite:///{server}")
+    mirror.copy(run.run_id)
+    (copied,) = found(server, "with a picture")[1]
+    note = copied.data.tags["mlflow.note.content"]
+    assert note.endswith(f"run_uuid={copied.info.run_id})")
+    assert copied.info.run_id != run.run_id
+    assert mirror.copy_of(run.run_id) == (copied.info.experiment_id, copied.info.run_id)
+    assert mirror.copy_of("another") is None
+    recorder.close()
+
+
+def test_the_machine_comes_last_on_the_server_too(out, server):
+    recorder = Recorder(out)
+    run = begun(recorder, "measured")
+    run.metrics([("machine/cpu", 50.0, 0)])
+    mirror = Mirror(recorder.local.client, f"sqlite:///{server}")
+    mirror.copy(run.run_id)
+    assert found(server, "measured")[1][0].data.metrics == {}
+    run.metrics([("seconds/score", 1.0, 0), ("score/correlation", 0.5, 0)])
+    run.end("FINISHED")
+    mirror.copy(run.run_id)
+    for database in (server, out / "mlflow.db"):
+        (one,) = found(database, "measured")[1]
+        names = [name for name in one.data.metrics if not name.startswith("machine/")]
+        assert names == ["score/correlation", "seconds/score"]
+        assert next(reversed(one.data.metrics)).startswith("machine/")
+    recorder.close()
+
+
 def test_what_a_server_missed_is_sent_later_and_only_once(
     out, server, log_later, monkeypatch, capsys
 ):

@@ -141,12 +141,13 @@ def test_jobs_that_are_compared_show_their_scores_by_layer_and_what_differs(page
         assert [float(text) for text in rows[name]] == pytest.approx(logged, abs=6e-4)
 
 
-def test_the_sweeps_charts_are_pictures_with_score_and_controls_on_one_axis(page, pages):
-    go(page, pages.of(pages.parent, "/model-metrics"))
-    shown(page, re.compile(r"by_layer"))
-    picture = page.locator("img[src^='blob:'], img[src*='get-artifact'], img[src*='images']")
-    picture.first.wait_for(state="visible")
-    assert picture.first.evaluate("image => image.naturalWidth") > 200
+def test_the_sweeps_description_shows_score_and_controls_on_one_axis_by_layer(page, pages):
+    go(page, pages.of(pages.parent))
+    page.get_by_text("Show more").first.click()
+    picture = page.locator("img[src*='scores.png']").first
+    picture.wait_for(state="visible")
+    assert picture.evaluate("image => image.naturalWidth") > 300
+    assert pages.parent.info.run_id in picture.get_attribute("src")
 
 
 def test_the_runs_page_says_what_was_run_and_how_to_read_it(page, pages):

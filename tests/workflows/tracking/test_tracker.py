@@ -166,11 +166,14 @@ def test_the_explanations_are_a_table_with_score_control_and_margin_the_best_fir
         assert row["strongest_control"] in CONTROLS.values()
 
 
-def test_types_and_scores_by_layer_are_charts_of_its_page(logged):
+def test_the_description_shows_types_and_scores_as_pictures(logged):
     client, run = logged
-    pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
+    pictures = {file.path for file in client.list_artifacts(run.info.run_id, "pictures")}
+    assert pictures == {"pictures/types_by_layer.png", "pictures/scores.png"}
+    note = run.data.tags["mlflow.note.content"]
     for name in ("types_by_layer", "scores"):
-        assert any(name in path for path in pictures)
+        address = f"get-artifact?path=pictures%2F{name}.png&run_uuid={run.info.run_id}"
+        assert f"]({address})" in note
 
 
 def test_the_experiment_stores_a_table_with_the_main_columns(logged):
