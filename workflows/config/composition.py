@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -19,9 +20,11 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from neuron_atlas.tasks.artifacts.location import is_uri
-from neuron_atlas.workflows.config.reader import unknown_key
+from neuron_atlas.workflows.config.quoting import quoted_override
+from neuron_atlas.workflows.config.reader import check_text, unknown_key
 from neuron_atlas.workflows.config.renamed import renamed_group_message, renamed_message
 from neuron_atlas.workflows.config.settings_help import settings_help
 from neuron_atlas.workflows.run.errors import ConfigError
@@ -75,8 +78,11 @@ def expand_explainers(overrides: Sequence[str]) -> list[str]:
 
     Hydra itself would merge the files of a list into one group. NAME:CHOICE in the list gives a
     choice another name. Other settings of `explain` are added with ++; the reader passes them to
-    every explainer that has them. Raises ConfigError if two explainers have the same name.
+    every explainer that has them. Raises ConfigError if two explainers have the same name, or if
+    an override is not valid text.
     """
+    for text in overrides:
+        check_text(text.partition("=")[0], text)
     listed = [found[1] for text in overrides if (found := _EXPLAINERS.fullmatch(text))]
     if not listed:
         return list(overrides)
@@ -94,8 +100,17 @@ def expand_explainers(overrides: Sequence[str]) -> list[str]:
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
-    """Return the config as plain data with absolute paths. Raises ConfigError for missing
-    values."""
+    """Return the config as plain data with absolute paths.
+
+    Raises ConfigError for missing values, and for text that cannot be resolved.
+    """
+    try:
+        return _plain(config)
+    except OmegaConfBaseException as error:
+        raise explain_hydra_error(error, ()) from error
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ConfigError(
             "\n".join(f"{name}: must be given, such as {name}=..." for name in missing)
@@ -104,6 +119,9 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         value = OmegaConf.select(config, path)
         if not isinstance(value, str) or is_uri(value):
             continue
+        check_text(path, value)
+        if not value.strip():  # As a path it would be the current folder.
+            raise ConfigError(f"{path}: must be given, such as {path}=FOLDER")
         if path in ("out", "local_dir") or Path(value).expanduser().exists():
             OmegaConf.update(config, path, str(Path(value).expanduser().resolve()))
     plain = OmegaConf.to_container(config, resolve=True)
@@ -117,8 +135,15 @@ def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> ConfigErr
     if isinstance(error, MissingConfigException):
         return _wrong_choice(message, error.missing_cfg_file)
     if isinstance(error, OverrideParseException):
-        first = message.strip().splitlines()[0]
-        return ConfigError(f"{error.override}: cannot be read ({first}); write setting=value")
+        return ConfigError(_unreadable(error.override or "", message.strip().splitlines()[0]))
+    if ambiguous := re.search(
+        r"Ambiguous value for argument '(.*?)'\s+1\. To use", message, re.DOTALL
+    ):
+        return ConfigError(_several_values(ambiguous[1]))
+    if isinstance(error, YAMLError):
+        return ConfigError(_wrong_yaml(error))
+    if isinstance(error, OSError):
+        return ConfigError(f"{error.filename or ' '.join(overrides)}: {error.strerror or message}")
     if unknown := re.search(r"Could not override '([^']+)'", message):
         return _wrong_key(unknown[1], overrides)
     unknown_group = re.search(r"config group '([^']+)' does not exist", message)
@@ -132,8 +157,42 @@ def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> ConfigErr
     )
 
 
-HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
-"""Errors of composing a config. ValueError: a group's choice is not a name."""
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError, YAMLError, OSError)
+"""Errors of composing a config. ValueError: a group's choice is not a name. OSError: a YAML file
+cannot be opened."""
+
+
+def _is_group(override: str) -> bool:
+    name = override.partition("=")[0].lstrip("+~").split("@")[0]
+    return bool(name) and not name.startswith("/") and (CONF / name).is_dir()
+
+
+def _unreadable(override: str, reason: str) -> str:
+    """Return the message for an override that Hydra cannot parse, with the form that it can."""
+    quoted = None if _is_group(override) else quoted_override(override)
+    if quoted is None:
+        return f"{override}: cannot be read ({reason}); write setting=value"
+    if override.partition("=")[2][:1] in ("[", "{"):
+        return f"{override}: cannot be read ({reason}); if it is text, write {quoted}"
+    return f"{override}: needs quotes, which the shell must pass on; write {quoted}"
+
+
+def _several_values(override: str) -> str:
+    """Return the message for an override with commas in a call that is no sweep."""
+    key, _, value = override.partition("=")
+    forms = [] if _is_group(override) else [f"for a list, write {shlex.quote(f'{key}=[{value}]')}"]
+    if forms and (quoted := quoted_override(override)):
+        forms.insert(0, f"for one text, write {quoted}")
+    forms.append("to run once for each value, add --multirun")
+    return f"{override}: has several values; {'; '.join(forms)}"
+
+
+def _wrong_yaml(error: YAMLError) -> str:
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return f"a YAML file cannot be read: {' '.join(str(error).split())}"
+    mark = error.problem_mark
+    remedy = "; indent with spaces, not tabs" if "'\\t'" in (error.problem or "") else ""
+    return f"{mark.name}: line {mark.line + 1}: {error.problem}{remedy}"
 
 
 def _wrong_choice(message: str, missing: str | Sequence[str] | None) -> ConfigError:
@@ -153,11 +212,14 @@ def _wrong_key(key: str, overrides: Sequence[str]) -> ConfigError:
     """Compose again with group choices only, to list the settings of the unknown key's group."""
     if renamed := renamed_message(key) or renamed_group_message(key):
         return ConfigError(renamed)
-    groups = {text: text.split("=")[0].lstrip("+~").split("@")[0] for text in overrides}
-    choices = [text for text, name in groups.items() if (CONF / name).is_dir() and name != key]
+    choices = [text for text in overrides if "=" in text and _is_group(text)]
+    choices = [text for text in choices if text.split("=")[0].lstrip("+~").split("@")[0] != key]
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("atlas", overrides=choices)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("atlas", overrides=choices)
+    except HydraException:  # Several overrides are wrong, or a choice is in another folder.
+        return ConfigError(f"{key}: no such setting or group")
     parent, _, _ = key.rpartition(".")
     while parent and not isinstance(OmegaConf.select(config, parent), DictConfig):
         key, (parent, _, _) = parent, parent.rpartition(".")

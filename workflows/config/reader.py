@@ -52,6 +52,7 @@ _MESSAGES = {
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
     """Return the settings of a composed config. Raises ConfigError with one line for each error."""
+    _check_texts(config, "")
     nested = json.loads(json.dumps(config))
     explainers = _list_explainers(nested)
     for name, (kind, field) in _GROUPS.items():
@@ -65,6 +66,32 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         if not any(_coerce(nested, problem) for problem in problems):
             lines = [_line(nested, problem, explainers) for problem in problems]
             raise ConfigError("\n".join(lines))
+
+
+def check_text(where: str, text: str) -> None:
+    """Raise ConfigError for text that no file, database or request can hold.
+
+    where: its setting. Such text comes from file names in another encoding than UTF-8.
+    """
+    try:
+        text.encode()
+        if "\0" not in text:
+            return
+        problem = "a null character"
+    except UnicodeEncodeError as error:
+        problem = f"the byte or character {ascii(text[error.start])}, which is not valid UTF-8"
+    raise ConfigError(f"{where}: {ascii(text)} contains {problem}; rename the file or folder")
+
+
+def _check_texts(config: Any, where: str) -> None:
+    if isinstance(config, str):
+        check_text(where, config)
+    elif isinstance(config, Mapping):
+        for key, value in config.items():
+            _check_texts(value, f"{where}.{key}".lstrip("."))
+    elif isinstance(config, Sequence):
+        for number, value in enumerate(config):
+            _check_texts(value, f"{where}[{number}]")
 
 
 def unknown_key(where: str, allowed: Iterable[str]) -> str:
@@ -168,6 +195,8 @@ def _line(config: Any, problem: Mapping[str, Any], explainers: Sequence[str]) ->
     if problem["type"] not in _MESSAGES:
         return f"{where}: {problem['msg']}"
     message = _MESSAGES[problem["type"]].format(input=problem["input"], **details)
+    if problem["type"] == "string_type" and isinstance(problem["input"], list | dict | bool):
+        message += f"; quote text: '{where}=\"...\"'"
     return f"{where}: {message}"
 
 

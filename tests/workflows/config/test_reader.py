@@ -59,7 +59,11 @@ def read(path: str, value: Any) -> Settings:
         ("classify.t_visual", "high", "must be a number, not 'high'"),
         ("classify.include_template", 1, "must be true or false, not 1"),
         ("out", None, "must be text, not None"),
-        ("report.title", ["a"], "must be text, not ['a']"),
+        (
+            "report.title",
+            ["a"],
+            "must be text, not ['a']; quote text: 'report.title=\"...\"'",
+        ),
         ("capture.hook_point", "middle", "'middle' is not one of gate, gate_up"),
         ("describe.text_source", "mine", "'mine' is not one of generated, given"),
         ("subject.dtype", "int8", "'int8' is not one of float32, bfloat16, float16"),
