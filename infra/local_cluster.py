@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from neuron_atlas.workflows.cluster.machine import prepare_machine
 from neuron_atlas.workflows.cluster.signals import preserve_sigterm
 from neuron_atlas.workflows.cluster.start import start_with_retries
 from neuron_atlas.workflows.run.errors import RunError
@@ -29,8 +30,9 @@ def local_cluster(nodes: int) -> Iterator[str]:
     All servers listen on loopback and require a token created for this cluster. Its processes
     inherit this process's environment, including API keys, and end with this process. Do not
     import Ray before: it reads its environment on import. Raises RunError if the nodes do not
-    start.
+    start, and ConfigError if this machine has no temporary folder for them.
     """
+    prepare_machine()
     with tempfile.TemporaryDirectory(prefix="neuron-atlas-") as folder:
         os.environ |= _environment(_token_file(Path(folder)))
         from ray.cluster_utils import Cluster

@@ -45,6 +45,7 @@ from neuron_atlas.workflows.stages import (
     score,
     simulate,
 )
+from neuron_atlas.workflows.tracking.address import check_server
 from neuron_atlas.workflows.tracking.tracker import SweepMembership, Tracker
 
 BEFORE_EXPLAINING = (
@@ -92,6 +93,7 @@ def run_atlas(config: Mapping[str, Any], membership: SweepMembership | None = No
     the models (ProviderError, ModelError, SubjectError).
     """
     settings = read_settings(config)
+    check_server()
     with opened_store(settings.out, settings.local_dir) as store:
         context = Context(settings, store)
         tracker = Tracker(settings, store.local, config, membership)

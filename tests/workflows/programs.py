@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +44,11 @@ class Program:
     def terminate(self) -> int:
         """SIGTERM the driver; its exit status."""
         self.process.terminate()
+        return self.end()
+
+    def terminate_group(self) -> int:
+        """SIGTERM the driver's process group, as `timeout` does; its exit status."""
+        os.killpg(self.process.pid, signal.SIGTERM)
         return self.end()
 
     def end(self) -> int:

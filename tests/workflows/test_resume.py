@@ -93,7 +93,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
     with program(folder / "3.log", *overrides) as third:
         third.run_until(lambda: len(parts(out, "simulations")) >= 1)
-        told.status_of_sigterm = third.terminate()
+        told.status_of_sigterm = third.terminate_group()
         told.said.append(third.said())
 
     with program(folder / "4.log", *overrides) as fourth:

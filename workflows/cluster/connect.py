@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.autoscaler.sdk import request_resources
 
+from neuron_atlas.workflows.cluster.machine import object_store_folder, prepare_machine
 from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.cluster.signals import preserve_sigterm
 from neuron_atlas.workflows.cluster.start import start_with_retries
@@ -63,12 +64,14 @@ def _start(settings: ClusterSettings) -> None:
     # Listen on loopback only; the address alone is not enough. Ray reads this switch from the
     # environment when it is imported, which is too early.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+    prepare_machine()
     _init(
         address="local",  # Without it, Ray joins any cluster that runs on this machine.
         num_cpus=settings.cpus,
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,
         _node_ip_address="127.0.0.1",
+        _plasma_directory=object_store_folder(),
     )
 
 

@@ -79,8 +79,8 @@ def check_text(where: str, text: str) -> None:
             return
         problem = "a null character"
     except UnicodeEncodeError as error:
-        problem = f"the byte or character {ascii(text[error.start])}, which is not valid UTF-8"
-    raise ConfigError(f"{where}: {ascii(text)} contains {problem}; rename the file or folder")
+        problem = f"the byte or character {text[error.start]!a}, which is not valid UTF-8"
+    raise ConfigError(f"{where}: {text!a} contains {problem}; rename the file or folder")
 
 
 def _check_texts(config: Any, where: str) -> None:

@@ -44,6 +44,11 @@ class SweepRecord:
         )
         self._has_inputs = False
 
+    @property
+    def display_uri(self) -> str:
+        """Address of MLflow for the user."""
+        return self._record.display_uri
+
     def membership(self, job: Job) -> SweepMembership:
         """Return the membership that makes a job's run a child of this one."""
         tags = {"sweep": sweep_name(self._jobs), "job": job.name}

@@ -32,6 +32,7 @@ from neuron_atlas.workflows.sweep.jobs import (
     sweep_name,
 )
 from neuron_atlas.workflows.sweep.record import SweepRecord
+from neuron_atlas.workflows.tracking.address import check_server
 
 FOLDER = "sweep"
 
@@ -44,6 +45,7 @@ def run_sweep(overrides: Sequence[Sequence[str]], configs: Sequence[Mapping[str,
     or ModelError before any job starts.
     """
     jobs = read_jobs(overrides, configs)
+    check_server()
     settings = jobs[0].settings
     folder = parse_location(settings.out) / FOLDER / folder_name(sweep_name(jobs))
     record = SweepRecord(local_folder(settings.out, settings.local_dir), jobs)

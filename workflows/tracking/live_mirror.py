@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from neuron_atlas.workflows.cluster.progress import print_line
-from neuron_atlas.workflows.tracking.address import safe_first_line
+from neuron_atlas.workflows.tracking.address import DeletedExperimentError, safe_first_line
 from neuron_atlas.workflows.tracking.mirror import Mirror
 
 _INTERVAL_S = 5.0
@@ -41,6 +41,11 @@ class LiveMirror:
         """Return `Mirror.copy_of`."""
         return self._mirror.copy_of(run_id)
 
+    @property
+    def reason(self) -> str:
+        """Why the last copy failed; empty if it did not."""
+        return self._reason
+
     def close(self) -> str:
         """Copy what is missing and stop; return why that failed, empty if the server has all."""
         self._is_closing = True
@@ -67,9 +72,9 @@ class LiveMirror:
         except Exception as failure:  # No error of a tracking server may stop the run.
             reason = safe_first_line(failure, self._mirror.uri)
             if not self._reason and not self._is_closing:
-                print_line(
-                    f"mlflow     cannot be reached: {reason}; the run goes on and is sent later"
-                )
+                is_deleted = isinstance(failure, DeletedExperimentError)
+                problem = reason if is_deleted else f"cannot be reached: {reason}"
+                print_line(f"mlflow     {problem}; the run goes on and is sent later")
             self._reason, self._failed_at = reason, time.monotonic()
         else:
             if self._reason:

@@ -11,7 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuron_atlas.workflows.tracking.address import artifact_folder, local_uri
+from neuron_atlas.workflows.tracking.address import (
+    DeletedExperimentError,
+    artifact_folder,
+    local_uri,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,10 +112,13 @@ class LocalRuns:
 def experiment_id(client: MlflowClient, uri: str, name: str, tags: Mapping[str, str]) -> str:
     """Return the id of an experiment; create it with these tags if it does not exist.
 
-    An experiment that exists gets the tags that it lacks, if the server allows it.
+    An experiment that exists gets the tags that it lacks, if the server allows it. Raises
+    DeletedExperimentError.
     """
     found = client.get_experiment_by_name(name)
     if found is not None:
+        if found.lifecycle_stage == "deleted":
+            raise DeletedExperimentError(name, found.experiment_id, uri)
         with suppress(Exception):  # The run matters more than how its experiment looks.
             for key in tags.keys() - found.tags.keys():
                 client.set_experiment_tag(found.experiment_id, key, tags[key])

@@ -10,8 +10,10 @@ from typing import NoReturn
 
 from neuron_atlas.tasks.artifacts.location import is_uri
 from neuron_atlas.workflows.cluster.progress import print_line
+from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.store import local_folder
 from neuron_atlas.workflows.tracking.address import (
+    check_server,
     safe_first_line,
     server_uri,
     set_defaults,
@@ -37,6 +39,10 @@ def main() -> None:
     folder = local_folder(out, options.local_dir)
     if not (folder / "mlflow.db").is_file():
         _end(2, f"{folder}: no runs are recorded here (no mlflow.db)")
+    try:
+        check_server()
+    except ConfigError as error:
+        _end(2, str(error))
     uri = server_uri(folder)
     if uri is None:
         _end(2, "set MLFLOW_TRACKING_URI to the server's address")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuron_atlas.tasks.artifacts.location import downloaded_files
 from neuron_atlas.workflows.cluster.progress import print_line
+from neuron_atlas.workflows.cluster.waiting import explained_wait
 from neuron_atlas.workflows.tracking.address import (
     safe_first_line,
     server_uri,
@@ -75,6 +76,12 @@ class Recorder:
         self.background = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
         self.background.submit(self._open)
 
+    @property
+    def display_uri(self) -> str:
+        """Address of MLflow for the user: of the server, unless it could not be reached."""
+        has_server = self.mirror is not None and not self.mirror.reason
+        return without_password(self._server if has_server and self._server else self.local.uri)
+
     @contextmanager
     def logging(self, what: str) -> Iterator[None]:
         """Continue after an MLflow error, and log each reason once."""
@@ -108,8 +115,10 @@ class Recorder:
 
     def close(self) -> None:
         """Wait until the server has everything; log if it cannot be reached."""
-        self.background.shutdown()
-        if self.mirror is not None and (reason := self.mirror.close()):
+        with explained_wait("mlflow", f"{self.display_uri} to record the run"):
+            self.background.shutdown()
+            reason = "" if self.mirror is None else self.mirror.close()
+        if reason:
             print_line(
                 f"mlflow     not sent to the server: {reason}; all is in {self._folder}. The "
                 f"next run in this folder sends it, or neuron-atlas-log {self._folder}"
@@ -179,6 +188,12 @@ class RunRecord:
     def run_id(self) -> str:
         """The run's id in the local database. Waits for its creation; raises MLflow's errors."""
         return self._created.result()
+
+    @property
+    def display_uri(self) -> str:
+        """Address of MLflow for the user, or that the run is not recorded."""
+        is_recorded = self._created.exception() is None
+        return self.recorder.display_uri if is_recorded else "this run is not recorded (see above)"
 
     def metrics(self, values: Iterable[Value]) -> None:
         """Log metrics by name, value and step."""

@@ -82,6 +82,11 @@ class Tracker:
             None if membership is None else membership.record,
         )
 
+    @property
+    def display_uri(self) -> str:
+        """Address of MLflow for the user."""
+        return self._record.display_uri
+
     def log_live(self, metrics: Mapping[str, float], step: int) -> None:
         """Log the cost of a running stage. metrics: of `spending_metrics`."""
         self._spending |= metrics

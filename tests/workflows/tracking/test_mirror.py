@@ -347,6 +347,41 @@ def test_what_mlflow_refuses_is_said_and_holds_up_nothing(out, capsys):
     assert found_run.data.metrics["neurons/all"] == 5.0
 
 
+def test_a_deleted_experiment_is_said_once_with_the_remedy(out, capsys):
+    record(out, "before")
+    client, (run,) = found(out / "mlflow.db", "before")
+    client.delete_experiment(run.info.experiment_id)
+    recorder = Recorder(out)
+    refused = begun(recorder, "refused")
+    refused.metrics([("neurons/all", 5.0, 0)])
+    refused.note("a note")
+    refused.end("FINISHED")
+    recorder.close()
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [one for one in said if one.startswith("mlflow     ")]
+    number = run.info.experiment_id
+    assert f"mlflow experiments restore --experiment-id {number}), or set tracking.exp" in line
+    assert refused.display_uri == "this run is not recorded (see above)"
+
+
+def test_an_experiment_that_was_deleted_on_the_server_is_said_with_the_remedy(
+    out, server, monkeypatch, capsys
+):
+    comes_back(server, monkeypatch)
+    record(out, "first")
+    client, (run,) = found(server, "first")
+    client.delete_experiment(run.info.experiment_id)
+    capsys.readouterr()
+    recorder = Recorder(out)
+    second = begun(recorder, "second")
+    second.end("FINISHED")
+    recorder.close()
+    said = capsys.readouterr().err
+    assert f"restore --experiment-id {run.info.experiment_id})" in said
+    assert "cannot be reached" not in said
+    assert second.display_uri == recorder.local.uri
+
+
 def test_what_a_server_refuses_is_said_and_the_rest_is_sent(out, server, monkeypatch, capsys):
     def refuse(*_: object) -> None:
         raise MlflowException.invalid_parameter_value("no external models here")
