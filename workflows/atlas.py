@@ -12,7 +12,11 @@ from typing import Any, NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from neuron_atlas.workflows.cluster.progress import print_line
+from neuron_atlas.workflows.cluster.progress import (
+    discard_unread_output,
+    open_closed_streams,
+    print_line,
+)
 from neuron_atlas.workflows.cluster.signals import stop_on_signals
 from neuron_atlas.workflows.config.composition import (
     CONF,
@@ -61,6 +65,7 @@ BEFORE_EXPLAINING = (
 def main() -> None:
     """Run the console script. Exit status 0, 1 for a failed run, 2 for a wrong call, 130 if
     interrupted."""
+    open_closed_streams()
     register_resolvers()
     register_launcher()
     # Makes Hydra raise its errors, which then become one line.
@@ -69,10 +74,16 @@ def main() -> None:
     try:
         sys.argv[1:] = expand_explainers(sys.argv[1:])
         _atlas()
+    except BrokenPipeError:  # Nobody reads the help any more.
+        pass
     except ConfigError as error:
         _end(2, str(error))
     except HYDRA_ERRORS as error:
         _end(2, str(explain_hydra_error(error, sys.argv[1:])))
+    except (Exception, KeyboardInterrupt) as error:
+        _end(*exit_status_of(error))
+    finally:
+        discard_unread_output()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="atlas")

@@ -12,15 +12,14 @@ from typing import Any, TypeVar
 import ray
 
 from neuron_atlas.workflows.cluster.cpu_tasks import get_result
-from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.cluster.signals import defer_signals
+from neuron_atlas.workflows.cluster.waiting import WaitLines, explained_wait
 from neuron_atlas.workflows.config.settings import ClusterSettings
 
 Item = TypeVar("Item")
 Count = Callable[[int], None]
 
 _LOOK_EVERY_S = 0.5
-_PRINT_EVERY_S = 60.0
 _MISSED_HEARTBEAT_S = 30.0
 _CLOSES_WITHIN_S = 60.0
 
@@ -63,7 +62,8 @@ class ActorResource:
     """The large object that actors hold between items: a subject, a model, a server.
 
     name: steps with the same name share their actors. load: loads it in the actor, on first use and
-    after a restart. unload: ends it in the actor. actors: counts the actors.
+    after a restart. unload: ends it in the actor. actors: counts the actors. The object may have a
+    property `waits_for`: what its work waits for now, "" for nothing.
     """
 
     name: str
@@ -78,6 +78,7 @@ class PoolActor:
     def __init__(self, resource: ActorResource, placement: Placement) -> None:
         self._resource, self._placement = resource, placement
         self._loaded: Any = None
+        self._is_loading = False
         self._units_done = 0
 
     def work(self, on_item: Callable[[Any, Any, Count], Any], item: Any) -> Any:
@@ -86,13 +87,20 @@ class PoolActor:
         if self._loaded is None:
             gpus = len(ray.get_gpu_ids())
             device = ("cpu", "cuda")[gpus] if gpus < 2 else "auto"
-            self._loaded = self._resource.load(replace(self._placement, device=device))
+            self._is_loading = True
+            try:
+                self._loaded = self._resource.load(replace(self._placement, device=device))
+            finally:
+                self._is_loading = False
         self._units_done = 0
         return on_item(self._loaded, item, self._count)
 
-    def units_done(self) -> int:
-        """Return the finished units of the current item. Also serves as the actor's heartbeat."""
-        return self._units_done
+    def state(self) -> tuple[int, str]:
+        """Return the finished units of the current item, and what its work waits for; "" if it
+        works. Also serves as the actor's heartbeat."""
+        if self._is_loading:
+            return 0, "its model to load, which the first use also downloads"
+        return self._units_done, getattr(self._loaded, "waits_for", "")
 
     def close(self) -> None:
         """Unload the held object, if there is one."""
@@ -109,10 +117,12 @@ _RemoteActor: Any = ray.remote(max_restarts=-1, max_task_retries=3, max_concurre
 
 @dataclass
 class _Job:
-    """An item that an actor works on. heartbeat: when the actor last answered."""
+    """An item that an actor works on. heartbeat: when the actor last answered. waits_for: see
+    PoolActor.state."""
 
     actor: Any
     item: Any
+    waits_for: str = ""
     heartbeat: float = field(default_factory=time.monotonic)
 
 
@@ -151,7 +161,7 @@ class ActorPool:
         starting = self._start(len(items))
         working: dict[ray.ObjectRef, _Job] = {}
         idle: list[Any] = []
-        quiet_since = time.monotonic()
+        lines = WaitLines(self._resource.name)
         with defer_signals() as is_stopping:
             try:
                 while (waiting and not is_stopping()) or working:
@@ -175,13 +185,12 @@ class ActorPool:
                         job = working.pop(reference)
                         waiting.append(job.item)
                         actor = self._replace(job.actor)
-                        starting[actor.units_done.remote()] = actor
-                    if not (working or idle) and time.monotonic() - quiet_since > _PRINT_EVERY_S:
-                        quiet_since = time.monotonic()
-                        print_line(
-                            f"{self._resource.name:<10} waiting for a free GPU or CPU "
-                            "in the cluster"
-                        )
+                        starting[actor.state.remote()] = actor
+                    waits_for = _waits_for(list(working.values()), has_idle=bool(idle))
+                    if waits_for:
+                        lines.look(waits_for)
+                    else:
+                        lines.restart()
             finally:
                 if working:
                     self._close(list(working))
@@ -196,7 +205,8 @@ class ActorPool:
             # No retries: a restarting actor holds nothing to unload.
             ending = [actor.close.options(max_task_retries=0).remote() for actor in self._actors]
             ending += abandoned
-            ray.wait(ending, num_returns=len(ending), timeout=_CLOSES_WITHIN_S)
+            with explained_wait(self._resource.name, "its actors to end"):
+                ray.wait(ending, num_returns=len(ending), timeout=_CLOSES_WITHIN_S)
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
@@ -208,7 +218,7 @@ class ActorPool:
         self._per_machine = -(-limit // machines)
         missing = range(len(self._actors), min(limit, n_items))
         self._actors += [self._new_actor(number) for number in missing]
-        return {actor.units_done.remote(): actor for actor in self._actors}
+        return {actor.state.remote(): actor for actor in self._actors}
 
     def _new_actor(self, number: int) -> Any:
         placement = Placement(self._cluster.threads_per_actor, self._per_machine, number)
@@ -222,6 +232,13 @@ class ActorPool:
         return self._actors[number]
 
 
+def _waits_for(jobs: Sequence[_Job], *, has_idle: bool) -> str:
+    """Return what all work waits for; "" if some does not."""
+    if not jobs:
+        return "" if has_idle else "a free GPU or CPU in the cluster, or a process on it"
+    return jobs[0].waits_for if all(job.waits_for for job in jobs) else ""
+
+
 def _lost(working: Mapping[ray.ObjectRef, _Job]) -> list[ray.ObjectRef]:
     """Return the work of actors that missed their heartbeat."""
     since = time.monotonic() - _MISSED_HEARTBEAT_S
@@ -230,11 +247,12 @@ def _lost(working: Mapping[ray.ObjectRef, _Job]) -> list[ray.ObjectRef]:
 
 def _update_progress(jobs: Sequence[_Job], on_progress: Callable[[Any, int], None]) -> None:
     """Update progress and heartbeats. An actor that does not answer now is skipped."""
-    pending = {job.actor.units_done.remote(): job for job in jobs}
+    pending = {job.actor.state.remote(): job for job in jobs}
     if not pending:
         return
     answered, _ = ray.wait(list(pending), num_returns=len(pending), timeout=_LOOK_EVERY_S)
     for reference in answered:
         with suppress(ray.exceptions.RayError):
-            on_progress(pending[reference].item, ray.get(reference))
+            units, pending[reference].waits_for = ray.get(reference)
+            on_progress(pending[reference].item, units)
             pending[reference].heartbeat = time.monotonic()

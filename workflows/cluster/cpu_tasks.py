@@ -9,6 +9,7 @@ import ray
 
 from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.cluster.signals import defer_signals
+from neuron_atlas.workflows.cluster.waiting import WaitLines
 from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunError
 
 Item = TypeVar("Item")
@@ -29,7 +30,10 @@ def run_on_cpus(
     Raises the work's own exception, after cancelling the running items. ending_s: seconds to wait
     for cancelled items. On a signal, work with an ending_s is cancelled; other work finishes.
     """
-    limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    cpus = ray.cluster_resources().get("CPU", 1)
+    limit = 2 * max(1, int(cpus))
+    is_occupied = ray.available_resources().get("CPU", 0) < 1
+    lines = WaitLines("cluster")
     waiting = iter(items)
     running: dict[ray.ObjectRef, Item] = {}
     with defer_signals() as is_stopping:
@@ -44,6 +48,9 @@ def run_on_cpus(
                 if not running:
                     return
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_EVERY_S)
+                is_occupied = is_occupied and not ready
+                if is_occupied:  # Other programs had all CPUs before this work was submitted.
+                    lines.look(f"a free CPU: all {cpus:,.0f} are used by other work")
                 for reference in ready:
                     yield running.pop(reference), get_result(reference)
         finally:

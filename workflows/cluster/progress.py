@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from rich.console import Console
@@ -51,8 +52,30 @@ def progress(name: str, total: int, unit: str, done: int = 0) -> Iterator[Advanc
 
 
 def print_line(message: str) -> None:
-    """Print a line for the user, to standard error."""
-    print(message, file=sys.stderr, flush=True)
+    """Print a line for the user, to standard error. A run goes on if nobody reads it any more."""
+    with suppress(OSError, ValueError):  # A closed pipe or terminal, or a full disk.
+        print(message, file=sys.stderr, flush=True)
+
+
+def open_closed_streams() -> None:
+    """Give this process the standard streams that it was started without, as with `2>&-`."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
+
+
+def discard_unread_output() -> None:
+    """Discard output that nobody reads any more, as after `| head -1`. Python would end with a
+    traceback when it writes the rest."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _bar() -> Progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from neuron_atlas.workflows.cluster.progress import print_line
@@ -25,14 +25,13 @@ class WaitLines:
         self._began = time.monotonic()
         self._next_line_s = FIRST_LINE_S
 
-    def look(self, what: Callable[[], str]) -> None:
-        """Print a line if one is due. what: returns what is waited for; "" prints nothing."""
+    def look(self, what: str) -> None:
+        """Print a line if one is due. what: what is waited for."""
         waited_s = time.monotonic() - self._began
         if waited_s < self._next_line_s:
             return
         self._next_line_s = waited_s + NEXT_LINE_S
-        if text := what():
-            print_line(f"{self._name:<10} {waited_s:,.0f} s so far: waiting for {text}")
+        print_line(f"{self._name:<10} waiting for {what}, {waited_s:,.0f} s so far")
 
 
 @contextmanager
@@ -46,7 +45,7 @@ def explained_wait(name: str, what: str) -> Iterator[None]:
     def look() -> None:
         due_s = FIRST_LINE_S
         while not ended.wait(due_s):
-            lines.look(lambda: what)
+            lines.look(what)
             due_s = NEXT_LINE_S
 
     thread = threading.Thread(target=look, name="wait", daemon=True)

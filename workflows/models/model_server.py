@@ -24,14 +24,18 @@ _HOST = "127.0.0.1"
 _LOOK_EVERY_S = 0.25
 _ANSWERS_WITHIN_S = 10.0
 _WINDOW_S = 3600.0
+_MEASURE_EVERY_S = 5.0
+_BUSY_CORES = 0.2
+"""A server that uses more CPU than this is computing."""
 
 
 class ModelServer:
     """A server on this machine that is restarted when its process ends. See `Servers`.
 
     A slow server is not restarted: while it computes, requests may go unanswered for minutes. It is
-    killed only if a request times out while it makes no other progress. A server that ends before
-    its first answer is restarted once, at another port.
+    killed only if a request times out while it makes no other progress: no answer, no line in its
+    log, and little use of the CPU, or none of the first two for start_timeout_s. A server that ends
+    before its first answer is restarted once, at another port.
     """
 
     is_own = True
@@ -42,11 +46,19 @@ class ModelServer:
         self._settings, self._number, self._log = settings, number, log
         self._is_up, self._answered_at = False, -math.inf
         self._stop_reason = ""  # Why it is not restarted any more.
+        self._cores_in_use = 0.0
         self._begin()
         self._supervisor = threading.Thread(
             target=self._supervise, name="model-server", daemon=True
         )
         self._supervisor.start()
+
+    @property
+    def waits_for(self) -> str:
+        """What calls wait for now; "" if it answers."""
+        if self._is_up:
+            return ""
+        return f"server {self._number} to answer, after a start or while busy (log: {self._log})"
 
     async def ready(self) -> None:
         """See `Servers`. Waits up to start_timeout_s."""
@@ -75,7 +87,9 @@ class ModelServer:
     def mark_timed_out(self, base_url: str, timeout_s: float) -> None:
         """See `Servers`: kill it if it made no progress for timeout_s."""
         written_s = time.time() - self._log.stat().st_mtime
-        if min(time.monotonic() - self._answered_at, written_s) > timeout_s:
+        quiet_s = min(time.monotonic() - self._answered_at, written_s)
+        is_busy = self._cores_in_use > _BUSY_CORES and quiet_s < self._settings.start_timeout_s
+        if quiet_s > timeout_s and not is_busy:
             _log.warning("server %d made no progress for %.0f s", self._number, timeout_s)
             self._process.kill()
 
@@ -122,12 +136,18 @@ class ModelServer:
 
     def _watch(self) -> str:
         """Wait until the process ends, and return how it ended; "" if it was stopped."""
-        begun = time.monotonic()
+        begun = measured_at = time.monotonic()
+        cpu_s = self._cores_in_use = 0.0
         while (
             status := self._process.exit_status(_LOOK_EVERY_S)
         ) is None and not self._stop_reason:
             if not self._is_up and self._is_reached():
                 self._is_up, self._answered_at = True, time.monotonic()
+            elapsed_s = time.monotonic() - measured_at
+            if elapsed_s >= _MEASURE_EVERY_S:
+                before, cpu_s = cpu_s, self._process.cpu_s()
+                self._cores_in_use = max(0.0, cpu_s - before) / elapsed_s
+                measured_at += elapsed_s
         self._is_up = False
         self._process.close()
         if self._stop_reason:

@@ -59,6 +59,15 @@ class ServerProcess:
             self._status = int(self._watchdog.stdout.readline() or _KILLED)
         return self._status
 
+    def cpu_s(self) -> float:
+        """Return the CPU time (s) that its running processes have used."""
+        total = 0.0
+        for process in _processes_of(self._watchdog.pid):
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
     def tail(self) -> str:
         """Return the last 20 non-empty lines of its output, indented."""
         with self._log.open("rb") as stream:

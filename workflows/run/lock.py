@@ -6,6 +6,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from neuron_atlas.tasks.artifacts.location import is_local
 from neuron_atlas.workflows.run.errors import ConfigError
@@ -18,13 +19,13 @@ def locked(folder: Path, setting: str = "out") -> Iterator[None]:
 
     Two runs in one folder would pay for the same requests twice, and one would remove files that
     the other reads. The system releases the lock when its process ends, even if it is killed.
-    Raises ConfigError if another run holds the lock.
+    Raises ConfigError if another run holds the lock, or if the folder is not writable.
     """
     if not is_local(folder):
         with object_lock(folder):
             yield
         return
-    with (folder / ".lock").open("w") as file:
+    with _opened(folder / ".lock", setting) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -35,3 +36,13 @@ def locked(folder: Path, setting: str = "out") -> Iterator[None]:
         except OSError:
             pass  # The file system has no locks; the run continues without one.
         yield
+
+
+def _opened(path: Path, setting: str) -> IO[str]:
+    try:
+        return path.open("w")
+    except OSError as error:
+        raise ConfigError(
+            f"{setting}: cannot write below {str(path.parent)!r}: {error.strerror}; name another "
+            "folder"
+        ) from error

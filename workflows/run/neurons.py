@@ -20,6 +20,7 @@ from neuron_atlas.tasks.artifacts import (
 )
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.workflows.cluster.image_cache import ImageCache
+from neuron_atlas.workflows.run.content import hash_rows
 from neuron_atlas.workflows.run.context import Context
 
 if TYPE_CHECKING:
@@ -69,6 +70,20 @@ def explained_parts(context: Context, explainer: str) -> list[NeuronPart]:
     chosen = chosen.sort_by([(key, "ascending") for key in keys]).select(types.column_names)
     (manifest,) = context.manifests_of("explain", explainer)
     return split_into_parts(chosen, manifest.about["neurons_per_task"])
+
+
+def neurons_identity(types: pa.Table) -> str:
+    """Return a hash of what later stages read of some rows of `types`: the neurons, their types
+    and scales."""
+    return hash_rows([types.select(["layer", "neuron", "type", "scale"])])
+
+
+def explained_identity(context: Context, explainer: str) -> str:
+    """Return `neurons_identity` of the neurons that an explainer explained."""
+    parts = explained_parts(context, explainer)
+    return neurons_identity(
+        pa.concat_tables([NEURON_TYPES.schema.empty_table(), *(part.types for part in parts)])
+    )
 
 
 @dataclass(frozen=True)

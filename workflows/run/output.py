@@ -79,7 +79,7 @@ def _check_writable(name: str, folder: Path) -> None:
             (folder / "artifacts").mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"{name}: cannot write below {str(folder)!r}: {error.strerror}"
+            f"{name}: cannot write below {str(folder)!r}: {error.strerror}; name another folder"
         ) from error
 
 

@@ -14,6 +14,7 @@ from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.workflows.cluster.actor_pool import ActorPool, ActorResource
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.progress import print_line, progress
+from neuron_atlas.workflows.cluster.waiting import explained_wait
 from neuron_atlas.workflows.models.calls import LogLive, ModelUse, OpenCalls, open_calls
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.dry_run import Estimate, closing_lines, dry_run
@@ -58,7 +59,9 @@ class Runner:
             self._start_cluster()
             self._estimates.append(dry_run(stage, self._context))
             return
-        parameters = stage.parameters(self._context)  # Called once: some read files or a dataset.
+        # Called once: some read files or a dataset.
+        with explained_wait(stage.name, "the dataset or the weights to be read"):
+            parameters = stage.parameters(self._context)
         made_from = {name: self._context.identity(name, stage.explainer) for name in stage.reads}
         mark = fingerprint(stage.name, stage.version, parameters, made_from)
         manifest = self._find(stage, mark)
@@ -108,7 +111,8 @@ class Runner:
                 with self._timed(step.name, seconds):
                     items += self._work_on_step(step, folder, context.store.logs(stage.key), opened)
                 self._close_pools(stage, stage.steps[number + 1 :])
-        with self._timed(stage.name, seconds):
+        checked = explained_wait(stage.name, "its tables to be checked")
+        with self._timed(stage.name, seconds), checked:
             written = stage.finish(context, folder, tables_of(items))
         manifest = Manifest(
             stage=stage.name,
@@ -133,7 +137,8 @@ class Runner:
         """Work on a step until every item is complete; return the items. opened: closed at the end
         of the stage."""
         needs = step.needs(self._context)
-        items = step.items(self._context, folder)
+        with explained_wait(step.name, "its work to be listed"):
+            items = step.items(self._context, folder)
         reopen_items(step, items, folder)
         work = partial(self._work_on_items, step, needs.resource, items, folder, logs)
         if needs.model is None:

@@ -19,8 +19,9 @@ from neuron_atlas.tasks.artifacts import (
 from neuron_atlas.tasks.classify.decide import decide_types
 from neuron_atlas.tasks.classify.rule import Rule, RuleWithTests
 from neuron_atlas.tasks.settings import identity
+from neuron_atlas.workflows.run.content import hash_rows
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
+from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
 
 _WITHOUT_Q = "without-q"
 """Folder for the tests of a layer until the q-values over all layers are computed."""
@@ -77,6 +78,16 @@ def _conclude(worker: Worker, rule: RuleWithTests) -> None:
     decide_types(rule, without_q, worker.paths)
 
 
+def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
+    """Hash the rows, because another rule may give every neuron the same type."""
+    tables = (
+        read_table(folder / name, spec)
+        for spec in (NEURON_TYPES, NEURON_TESTS)
+        for name in files.get(spec.name, ())
+    )
+    return StageOutput(files, content=hash_rows(tables))
+
+
 STAGE = Stage(
     "classify",
     2,
@@ -86,5 +97,6 @@ STAGE = Stage(
         Step("classify", "layers", _layers, _classify),
         Step("classify", "", _all_layers, _conclude),
     ),
+    _finish,
     temporary=(_WITHOUT_Q,),
 )

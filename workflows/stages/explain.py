@@ -20,7 +20,12 @@ from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, count_transient
-from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, split_into_parts
+from neuron_atlas.workflows.run.neurons import (
+    EvidenceFiles,
+    NeuronPart,
+    neurons_identity,
+    split_into_parts,
+)
 from neuron_atlas.workflows.run.stage import Files, Item, Needs, Stage, StageOutput, Step, Worker
 
 _VOLATILE = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
@@ -36,7 +41,7 @@ def make_stage(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run
     return Stage(
         "explain",
         4,
-        ("samples", "describe", "classify", "evidence"),
+        ("samples", "describe", "evidence"),
         partial(_parameters, settings),
         (
             Step(
@@ -59,8 +64,17 @@ def _parameters(settings: ExplainSettings, context: Context) -> Mapping[str, Any
     return {
         "explainer": identity(settings.explainer),
         "wording": settings.explainer.prompt_hash,
-        "neurons": identity(settings.neurons),
+        # Of the types, only those of the chosen neurons decide the explanations.
+        "neurons": neurons_identity(_chosen(settings, context)),
     }
+
+
+def _chosen(settings: ExplainSettings, context: Context) -> pa.Table:
+    types = read_table(context.paths("classify", "types"), NEURON_TYPES)
+    try:
+        return select_neurons_to_explain(types, settings.neurons)
+    except ValueError as error:
+        raise ConfigError(f"explain.neurons.{error}") from error
 
 
 def _prepare(context: Context) -> None:
@@ -84,11 +98,6 @@ def _needs(settings: ExplainSettings, title: str, context: Context) -> Needs:
 
 
 def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[Item]:
-    types = read_table(context.paths("classify", "types"), NEURON_TYPES)
-    try:
-        chosen = select_neurons_to_explain(types, settings.neurons)
-    except ValueError as error:
-        raise ConfigError(f"explain.neurons.{error}") from error
     evidence = EvidenceFiles.from_context(context)
     return [
         Item(
@@ -97,7 +106,7 @@ def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[It
             files=(part.file("explanations"),),
             inputs=(settings.explainer, part, evidence),
         )
-        for part in split_into_parts(chosen, settings.neurons_per_task)
+        for part in split_into_parts(_chosen(settings, context), settings.neurons_per_task)
     ]
 
 

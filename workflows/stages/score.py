@@ -18,7 +18,12 @@ from neuron_atlas.tasks.artifacts import (
 from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, explained_parts
+from neuron_atlas.workflows.run.neurons import (
+    EvidenceFiles,
+    NeuronPart,
+    explained_identity,
+    explained_parts,
+)
 from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
 
 _AGGREGATES = "score_aggregates.parquet"
@@ -30,8 +35,8 @@ def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
     return Stage(
         "score",
         4,
-        ("samples", "describe", "classify", "evidence", "explain", "simulate"),
-        _parameters,
+        ("samples", "describe", "evidence", "explain", "simulate"),
+        partial(_parameters, key),
         (
             Step("score", "neurons", partial(_parts, key), _score),
             Step("score", "", partial(_all_neurons, key), _aggregate),
@@ -40,8 +45,11 @@ def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
     )
 
 
-def _parameters(context: Context) -> Mapping[str, Any]:
-    return {"score": identity(context.settings.score)}
+def _parameters(explainer: str, context: Context) -> Mapping[str, Any]:
+    return {
+        "score": identity(context.settings.score),
+        "neurons": explained_identity(context, explainer),
+    }
 
 
 def _parts(explainer: str, context: Context, folder: Path) -> list[Item]:

@@ -25,7 +25,12 @@ from neuron_atlas.workflows.models.model_server import ModelServer
 from neuron_atlas.workflows.models.servers import server_resource
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, count_transient
-from neuron_atlas.workflows.run.neurons import EvidenceFiles, NeuronPart, explained_parts
+from neuron_atlas.workflows.run.neurons import (
+    EvidenceFiles,
+    NeuronPart,
+    explained_identity,
+    explained_parts,
+)
 from neuron_atlas.workflows.run.stage import (
     Files,
     Item,
@@ -64,8 +69,8 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
     return Stage(
         "simulate",
         5,
-        ("samples", "describe", "classify", "evidence", "explain"),
-        _parameters,
+        ("samples", "describe", "evidence", "explain"),
+        partial(_parameters, key),
         (
             Step("simulate", "", _probe_item, _probe, needs, is_live=True),
             Step(
@@ -84,7 +89,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
     )
 
 
-def _parameters(context: Context) -> Mapping[str, Any]:
+def _parameters(explainer: str, context: Context) -> Mapping[str, Any]:
     settings = context.settings.simulate
     simulator = settings.simulator
     loaded = {"weights": simulator.weights()} if simulator.loads_model else {}
@@ -92,6 +97,7 @@ def _parameters(context: Context) -> Mapping[str, Any]:
         "simulator": identity(simulator),
         "wording": simulator.prompt_hash,
         "seed": settings.seed,
+        "neurons": explained_identity(context, explainer),
         **loaded,
     }
 

@@ -77,6 +77,11 @@ def hold(placement: Placement) -> str:
     return f"{os.getpid()} {placement.device} {placement.threads} {placement.n_processes}"
 
 
+def hold_slowly(placement: Placement) -> str:
+    time.sleep(1.5)
+    return hold(placement)
+
+
 def write(folder: str, loaded: str, item: Item, count: Count) -> str:
     with open(f"{folder}/{item.number}-{os.getpid()}", "w", encoding="utf-8"):
         time.sleep(item.seconds)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ray
 
-from neuron_atlas.workflows.cluster import actor_pool
+from neuron_atlas.workflows.cluster import actor_pool, waiting
 from neuron_atlas.workflows.cluster.actor_pool import ActorPool, ActorResource, actor_count
 from neuron_atlas.workflows.cluster.signals import stop_on_signals
 from neuron_atlas.workflows.config.settings import ClusterSettings
@@ -24,6 +24,7 @@ from tests.workflows.cluster.ray_work import (
     freeze_once,
     hold,
     hold_folder,
+    hold_slowly,
     mark_ended,
     occupy,
     raise_an_error,
@@ -142,13 +143,30 @@ def test_an_actor_for_which_there_is_no_room_holds_up_nothing(pool_of, tmp_path)
 
 
 def test_waiting_for_a_place_in_the_cluster_is_said(pool_of, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(actor_pool, "_PRINT_EVERY_S", 0.2)
+    monkeypatch.setattr(waiting, "FIRST_LINE_S", 0.2)
     others = [occupy.remote(3) for _ in range(2)]
     while ray.available_resources().get("CPU", 0) >= 1:
         time.sleep(0.05)
     run(pool_of(1), [Item(0)], tmp_path)
     assert "subject    waiting for a free GPU or CPU in the cluster" in capsys.readouterr().err
     ray.get(others)
+
+
+def test_a_model_that_loads_slowly_is_said(ray_of_two_cores, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(waiting, "FIRST_LINE_S", 0.2)
+    pool = ActorPool(ActorResource("subject", hold_slowly), ClusterSettings(actors=1))
+    run(pool, [Item(0)], tmp_path)
+    pool.close()
+    assert "subject    waiting for its model to load, which the first use also d" in (
+        capsys.readouterr().err
+    )
+
+
+def test_work_that_waits_for_what_its_actor_holds_is_said(capsys):
+    jobs = [actor_pool._Job(None, number, waits_for="server 0 to answer") for number in range(2)]
+    assert actor_pool._waits_for(jobs, has_idle=True) == "server 0 to answer"
+    jobs[1].waits_for = ""
+    assert actor_pool._waits_for(jobs, has_idle=False) == ""
 
 
 def test_an_actor_that_dies_is_replaced_and_its_item_done_again(pool_of, tmp_path):

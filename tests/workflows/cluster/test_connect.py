@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
-from neuron_atlas.workflows.cluster import connect
+from neuron_atlas.workflows.cluster import connect, waiting
 from neuron_atlas.workflows.cluster.connect import cluster
 from neuron_atlas.workflows.cluster.cpu_tasks import get_result, run_on_cpus
 from neuron_atlas.workflows.config.settings import ClusterSettings
@@ -28,6 +28,7 @@ from tests.workflows.cluster.ray_work import (
     end_slowly,
     fail,
     fail_once,
+    occupy,
 )
 
 
@@ -60,6 +61,16 @@ def test_a_line_for_people_is_told_as_it_is_even_if_the_work_only_passed_it_on(r
 def test_the_exception_of_the_work_itself_is_raised(ray_of_two_cores):
     with pytest.raises(TheirOwn, match="at 3"):
         list(run_on_cpus(range(9), lambda n: fail.remote(n) if n == 3 else double.remote(n)))
+
+
+def test_waiting_for_a_free_cpu_is_said(ray_of_two_cores, monkeypatch, capsys):
+    monkeypatch.setattr(waiting, "FIRST_LINE_S", 0.2)
+    others = [occupy.remote(3) for _ in range(2)]
+    while ray.available_resources().get("CPU", 0) >= 1:
+        time.sleep(0.05)
+    assert list(run_on_cpus([1], double.remote)) == [(1, 2)]
+    assert "cluster    waiting for a free CPU: all 2 are used" in capsys.readouterr().err
+    ray.get(others)
 
 
 def test_a_failure_leaves_the_rest_undone(ray_of_two_cores):

@@ -112,5 +112,5 @@ def test_an_error_of_the_machine_is_a_failed_run(error):
     def start() -> None:
         raise error
 
-    with pytest.raises(RunError, match="^Ray did not start: "):
+    with pytest.raises(RunError, match=r"^Ray did not start: "):
         start_with_retries(start)

@@ -20,11 +20,11 @@ def clock(monkeypatch):
 def test_the_first_line_comes_after_ten_seconds_and_the_next_after_a_minute(clock, capsys):
     lines = WaitLines("capture")
     for _ in range(100):
-        lines.look(lambda: "a free GPU")
+        lines.look("a free GPU")
         clock[0] += 1
     assert capsys.readouterr().err.splitlines() == [
-        "capture    10 s so far: waiting for a free GPU",
-        "capture    70 s so far: waiting for a free GPU",
+        "capture    waiting for a free GPU, 10 s so far",
+        "capture    waiting for a free GPU, 70 s so far",
     ]
 
 
@@ -33,7 +33,7 @@ def test_a_new_wait_starts_from_zero(clock, capsys):
     clock[0] += 9
     lines.restart()
     clock[0] += 9
-    lines.look(lambda: "a free GPU")
+    lines.look("a free GPU")
     assert capsys.readouterr().err == ""
 
 
@@ -41,7 +41,7 @@ def test_a_block_that_takes_long_says_what_it_waits_for(monkeypatch, capsys):
     monkeypatch.setattr(waiting, "FIRST_LINE_S", 0.05)
     with explained_wait("cluster", "Ray to start"):
         time.sleep(0.5)
-    assert capsys.readouterr().err == "cluster    0 s so far: waiting for Ray to start\n"
+    assert capsys.readouterr().err == "cluster    waiting for Ray to start, 0 s so far\n"
 
 
 def test_a_short_block_says_nothing(capsys):

@@ -41,10 +41,10 @@ def running(settings: ServersSettings, log: Path) -> Iterator[ModelServer]:
         server.close()
 
 
-def get(server: ModelServer, path: str = "/models") -> bytes:
+def get(server: ModelServer, path: str = "/models", timeout_s: float = 5) -> bytes:
     request = urllib.request.Request(f"{server.choose('')}{path}")
     request.add_header("Authorization", f"Bearer {server.key}")
-    with urllib.request.urlopen(request, timeout=5) as reply:
+    with urllib.request.urlopen(request, timeout=timeout_s) as reply:
         return bytes(reply.read())
 
 
@@ -131,6 +131,29 @@ def test_a_busy_server_is_left_alone_and_one_without_progress_is_killed(tmp_path
         wait_until(lambda: len(said(log)) == 2)
         asyncio.run(server.ready())
         assert get(server)
+
+
+def test_a_server_that_computes_is_left_alone_though_it_answers_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As vLLM, which answers no health check for a minute while it ranks a whole vocabulary."""
+    monkeypatch.setattr(model_server, "_MEASURE_EVERY_S", 0.2)
+    log = tmp_path / "log"
+    with running(tiny(start_timeout_s=60.0), log) as server:
+        asyncio.run(server.ready())
+        assert server.waits_for == ""
+        with pytest.raises(TimeoutError):
+            get(server, "/busy", timeout_s=1)
+        wait_until(lambda: server._cores_in_use > 0.2)
+        os.utime(log, (0, 0))
+        server.mark_timed_out(server.choose(""), timeout_s=0.1)
+        assert server.mark_unreachable(server.choose(""))  # Calls wait and do not fail.
+        assert server.waits_for.startswith("server 0 to answer, after a start or while busy")
+        time.sleep(0.5)
+        assert len(said(log)) == 1
+        server._settings = tiny(start_timeout_s=0.05)  # It has been silent for longer than this.
+        server.mark_timed_out(server.choose(""), timeout_s=0.01)
+        wait_until(lambda: len(said(log)) == 2)
 
 
 def test_a_server_whose_port_was_taken_in_the_meantime_is_started_again_at_another(

@@ -2,8 +2,8 @@
 
     python tiny_server.py PORT [--model NAME] [--child] [--deaf-after N] [--ignore-sigterm] ...
 
-GET /v1/models as vLLM has it, and GET /environment. It takes the key from the
-environment as vLLM does.
+GET /v1/models as vLLM has it, GET /environment, and GET /v1/busy, which computes for ever. It takes
+the key from the environment as vLLM does.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(401, {"error": "Unauthorized"})
         elif given.deaf:
             time.sleep(3600)
+        elif self.path == "/v1/busy":  # Compute, and answer nobody meanwhile.
+            given.deaf = True
+            while True:
+                pass
         elif self.path == "/v1/models":
             self._reply(200, {"object": "list", "data": [{"id": given.model}]})
 
