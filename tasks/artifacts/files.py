@@ -21,6 +21,7 @@ from neuron_atlas.tasks.artifacts.arrow_files import (
 )
 from neuron_atlas.tasks.artifacts.columns import TableSpec
 from neuron_atlas.tasks.artifacts.conditions import Condition, rows_with
+from neuron_atlas.tasks.artifacts.damaged import raise_if_damaged
 from neuron_atlas.tasks.artifacts.location import atomic_file, open_for_arrow
 from neuron_atlas.tasks.artifacts.old_tables import check_columns
 from neuron_atlas.tasks.artifacts.row_groups import read_row_groups
@@ -108,7 +109,7 @@ def read_table(
 
     columns: names from `spec`; all by default. sample_ids, neurons: read only their rows. only:
     further conditions on rows (see `conditions`). Reads only the row groups or record batches that
-    may hold such rows. Raises OldTableError.
+    may hold such rows. Raises OldTableError and DamagedTableError.
     """
     paths = list(paths) if isinstance(paths, Sequence) else [paths]
     names = list(columns) if columns is not None else spec.schema.names
@@ -127,19 +128,22 @@ def read_rows(path: Path, columns: Sequence[str], conditions: Sequence[Condition
     """Read columns of one local or remote file as they are stored; only rows that meet all
     conditions.
 
-    Raises OldTableError if the file lacks one of the columns.
+    Raises OldTableError if the file lacks one of the columns, and DamagedTableError.
     """
-    if path.suffix == SUFFIX:
-        return read_arrow(path, columns, conditions)
-    return read_row_groups(path, columns, conditions)
+    with raise_if_damaged(path):
+        if path.suffix == SUFFIX:
+            return read_arrow(path, columns, conditions)
+        return read_row_groups(path, columns, conditions)
 
 
 def row_count(path: Path) -> int:
-    """Return the number of rows of a file. Reads only its footer or index."""
-    if path.suffix == SUFFIX:
-        return arrow_row_count(path)
-    with open_for_arrow(path) as file:
-        return pq.read_metadata(file).num_rows
+    """Return the number of rows of a file. Reads only its footer or index. Raises
+    DamagedTableError."""
+    with raise_if_damaged(path):
+        if path.suffix == SUFFIX:
+            return arrow_row_count(path)
+        with open_for_arrow(path) as file:
+            return pq.read_metadata(file).num_rows
 
 
 def read_batches(path: Path, spec: TableSpec) -> Iterator[pa.Table]:

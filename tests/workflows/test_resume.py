@@ -20,7 +20,8 @@ OUR_LINES = re.compile(
     r"$|(samples|describe|capture|merge|classify|analyse|evidence|gather|explain|simulate|score|"
     r"report) +"
     r"(already done \(|weights |\d[\d,]*/\d)|"
-    r"(neurons|scores|failures|seconds|page|artifacts|mlflow)  +"
+    r"(neurons|scores|failures|seconds|page|artifacts|mlflow)  +|"
+    r"(samples|describe|capture|subject|cluster|mlflow) +waiting for .+, \d+ s so far$"
 )
 
 

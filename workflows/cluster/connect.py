@@ -17,7 +17,7 @@ from ray.autoscaler.sdk import request_resources
 
 from neuron_atlas.workflows.cluster.machine import object_store_folder, prepare_machine
 from neuron_atlas.workflows.cluster.progress import print_line
-from neuron_atlas.workflows.cluster.signals import preserve_sigterm
+from neuron_atlas.workflows.cluster.signals import preserve_sigterm, watch_cluster
 from neuron_atlas.workflows.cluster.start import start_with_retries
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.errors import ConfigError
@@ -45,6 +45,7 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     # The first error of failed work is raised; Ray would print the other ones.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     address = settings.address or os.environ.get("RAY_ADDRESS")
+    watch_cluster(_is_gone)
     with preserve_sigterm():
         if address:
             _attach(address)
@@ -55,6 +56,13 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _is_gone() -> bool:
+    """Return whether a process of this program's own cluster has ended. A signal to every process
+    of a job, as from SLURM, ends them while the program still waits for its work."""
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.dead_processes())
 
 
 def _start(settings: ClusterSettings) -> None:

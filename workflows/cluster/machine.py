@@ -1,4 +1,5 @@
-"""Find what Ray needs of this machine: a short temporary folder, shared memory, open files."""
+"""Find what Ray needs of this machine: a short temporary folder, shared memory, large files, and many
+of them open."""
 
 from __future__ import annotations
 
@@ -17,16 +18,19 @@ LONGEST_TEMP = _LONGEST_SOCKET - _BELOW_TEMP
 """Bytes of the longest temporary folder: the paths of Ray's sockets are limited."""
 _SHARED_MEMORY = Path("/dev/shm")
 _OPEN_FILES = 512
-_ENOUGH_FILES = 65_536
+_FILE_BYTES = 2**30
+_ENOUGH = {resource.RLIMIT_NOFILE: 65_536, resource.RLIMIT_FSIZE: 2**50}
+"""To what a limit is raised where the shell allows it."""
 
 
 def prepare_machine() -> None:
-    """Set RAY_TMPDIR to a folder that Ray can use, and raise the limit of open files.
+    """Set RAY_TMPDIR to a folder that Ray can use, and raise the limits of files.
 
     Prints a line if the folder is not the one of the environment. Raises ConfigError if there is no
-    such folder, or if too few files may be open.
+    such folder, or if too few files may be open or files may not be large enough.
     """
-    _raise_open_files()
+    _raise_limit(resource.RLIMIT_NOFILE, _OPEN_FILES, "open files", "ulimit -n 4096")
+    _raise_limit(resource.RLIMIT_FSIZE, _FILE_BYTES, "bytes in a file", "ulimit -f unlimited")
     wanted = next(
         (value for name in ("RAY_TMPDIR", "TMPDIR") if (value := os.environ.get(name))), ""
     )
@@ -66,14 +70,14 @@ def _problem(folder: str) -> str:
         return f"cannot be written ({error.strerror})"
 
 
-def _raise_open_files() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def _raise_limit(kind: int, needed: int, unit: str, remedy: str) -> None:
+    """Raise a limit of this process as far as it may. Raises ConfigError if that is too low."""
+    soft, hard = resource.getrlimit(kind)
     unlimited = resource.RLIM_INFINITY
-    most = _ENOUGH_FILES if hard == unlimited else min(hard, _ENOUGH_FILES)
+    most = _ENOUGH[kind] if hard == unlimited else min(hard, _ENOUGH[kind])
     if soft != unlimited and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < _OPEN_FILES:
+        resource.setrlimit(kind, (most, hard))
+    if most < needed:
         raise ConfigError(
-            f"this shell allows {most:,} open files, and Ray needs {_OPEN_FILES:,}; "
-            f"raise the limit: ulimit -n {_OPEN_FILES * 8}"
+            f"this shell allows {most:,} {unit}, and Ray needs {needed:,}; raise the limit: {remedy}"
         )

@@ -19,6 +19,7 @@ from neuron_atlas.workflows.cluster.progress import print_line
 class _State:
     sections: int = 0
     is_requested: bool = False
+    is_cluster_gone: Callable[[], bool] = lambda: False
 
 
 _state = _State()
@@ -34,17 +35,23 @@ def stop_on_signals() -> None:
 def defer_signals() -> Iterator[Callable[[], bool]]:
     """Defer the first signal while open. Yields a function that returns whether it has arrived.
 
-    Begin no new work after that. Raises KeyboardInterrupt on exit if a signal arrived.
+    Begin no new work after that. Raises KeyboardInterrupt on exit if a signal arrived. The function
+    raises it once the signal has also ended the cluster: no running work can end then.
     """
     _state.sections += 1
     try:
-        yield lambda: _state.is_requested
+        yield _is_stopping
     finally:
         _state.sections -= 1
         if not _state.sections:
             is_requested, _state.is_requested = _state.is_requested, False
     if not _state.sections and is_requested:
         raise KeyboardInterrupt
+
+
+def watch_cluster(is_gone: Callable[[], bool]) -> None:
+    """Set the function that tells whether the cluster's processes have ended."""
+    _state.is_cluster_gone = is_gone
 
 
 @contextmanager
@@ -63,6 +70,12 @@ def preserve_sigterm() -> Iterator[None]:
         raise KeyboardInterrupt from error
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _is_stopping() -> bool:
+    if _state.is_requested and _state.is_cluster_gone():
+        raise KeyboardInterrupt
+    return _state.is_requested
 
 
 def _request_stop(_number: int, _frame: FrameType | None) -> None:

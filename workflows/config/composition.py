@@ -122,8 +122,12 @@ def _plain(config: DictConfig) -> dict[str, Any]:
         check_text(path, value)
         if not value.strip():  # As a path it would be the current folder.
             raise ConfigError(f"{path}: must be given, such as {path}=FOLDER")
-        if path in ("out", "local_dir") or Path(value).expanduser().exists():
-            OmegaConf.update(config, path, str(Path(value).expanduser().resolve()))
+        try:
+            if path in ("out", "local_dir") or Path(value).expanduser().exists():
+                OmegaConf.update(config, path, str(Path(value).expanduser().resolve()))
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, or no home.
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{path}: {value!r} cannot be found: {reason}") from error
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

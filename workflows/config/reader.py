@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_type_hints
@@ -80,7 +81,10 @@ def check_text(where: str, text: str) -> None:
         problem = "a null character"
     except UnicodeEncodeError as error:
         problem = f"the byte or character {text[error.start]!a}, which is not valid UTF-8"
-    raise ConfigError(f"{where}: {text!a} contains {problem}; rename the file or folder")
+    remedy = "rename the file or folder"
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":
+        remedy = f"this shell's locale has the encoding {encoding}: set PYTHONUTF8=1"
+    raise ConfigError(f"{where}: {text!a} contains {problem}; {remedy}")
 
 
 def _check_texts(config: Any, where: str) -> None:

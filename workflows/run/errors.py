@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from neuron_atlas.tasks.artifacts import OldTableError
+from neuron_atlas.tasks.artifacts.damaged import DamagedTableError
 from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
 from neuron_atlas.tasks.models.failures import ProviderError
 from neuron_atlas.tasks.models.pretrained import ModelError
@@ -23,6 +25,8 @@ PLAIN_ERRORS = (
     ConfigError,
     RunError,
     DiskFullError,
+    DamagedTableError,
+    OldTableError,
     SampleError,
     SourceError,
     ModelError,

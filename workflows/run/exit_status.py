@@ -7,6 +7,8 @@ import sqlite3
 import traceback
 from contextlib import suppress
 
+from neuron_atlas.tasks.artifacts import OldTableError
+from neuron_atlas.tasks.artifacts.damaged import DamagedTableError
 from neuron_atlas.tasks.artifacts.full_disk import DiskFullError
 from neuron_atlas.tasks.models.failures import ProviderError, ProviderStoppedError
 from neuron_atlas.tasks.models.pretrained import ModelError
@@ -25,6 +27,8 @@ def exit_status_of(error: BaseException) -> tuple[int, str]:
 def _status_and_message(error: BaseException) -> tuple[int, str]:
     match error:
         case RunError() | ProviderStoppedError() | DiskFullError():
+            return 1, str(error)
+        case DamagedTableError() | OldTableError():
             return 1, str(error)
         case ConfigError() | ModelError() | SourceError() | ProviderError():
             return 2, str(error)

@@ -78,8 +78,9 @@ def _check_writable(name: str, folder: Path) -> None:
         if name == "out":
             (folder / "artifacts").mkdir(exist_ok=True)
     except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
         raise ConfigError(
-            f"{name}: cannot write below {str(folder)!r}: {error.strerror}; name another folder"
+            f"{name}: cannot write below {str(folder)!r}: {reason}; name another folder"
         ) from error
 
 

@@ -77,18 +77,27 @@ def test_a_machine_without_shared_memory_keeps_ray_s_objects_on_disk(monkeypatch
     assert object_store_folder() == "/tmp"
 
 
-def test_too_few_open_files_are_refused_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
-    with pytest.raises(ConfigError, match=r"64 open files, and Ray needs 512; .*ulimit -n 4096"):
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (resource.RLIMIT_NOFILE, "this shell allows 64 open files, and Ray needs 512; .*ulimit -n"),
+        (resource.RLIMIT_FSIZE, "this shell allows 64 bytes in a file, and Ray .*ulimit -f unlim"),
+    ],
+)
+def test_a_limit_that_is_too_low_is_refused_with_the_remedy(monkeypatch, kind, said):
+    limits = {resource.RLIMIT_NOFILE: (9999, 9999), resource.RLIMIT_FSIZE: (-1, -1)}
+    monkeypatch.setattr(resource, "getrlimit", lambda of: (limits | {kind: (64, 64)})[of])
+    with pytest.raises(ConfigError, match=said):
         prepare_machine()
 
 
 def test_a_low_limit_is_raised_as_far_as_it_may_be(monkeypatch):
-    limits = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
-    monkeypatch.setattr(resource, "setrlimit", lambda _, given: limits.append(given))
+    limits = {resource.RLIMIT_NOFILE: (256, 4096), resource.RLIMIT_FSIZE: (-1, -1)}
+    raised = []
+    monkeypatch.setattr(resource, "getrlimit", limits.get)
+    monkeypatch.setattr(resource, "setrlimit", lambda *given: raised.append(given))
     prepare_machine()
-    assert limits == [(4096, 4096)]
+    assert raised == [(resource.RLIMIT_NOFILE, (4096, 4096))]
 
 
 def test_ray_s_processes_are_not_in_the_programs_process_group():

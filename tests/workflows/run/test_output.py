@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sqlite3
 from pathlib import Path
@@ -127,6 +128,23 @@ def test_a_second_program_with_the_same_local_folder_is_refused_in_a_line(tmp_pa
 def test_a_wrong_place_is_refused_in_a_line(tmp_path, monkeypatch, out, local, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=re.escape(said)), opened_store(out, local):
+        pass
+
+
+def test_a_folder_that_exists_and_cannot_be_written_is_refused_too(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    said = f"out: cannot write below '{tmp_path}': Read-only file system; name another folder"
+    with pytest.raises(ConfigError, match=re.escape(said)), opened_store(str(tmp_path), None):
+        pass
+
+
+def test_a_file_in_place_of_the_folder_is_called_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    out = str(tmp_path / "file")
+    with pytest.raises(ConfigError, match="it is a file; name another"), opened_store(out, None):
         pass
 
 
