@@ -1,5 +1,4 @@
-"""Find what Ray needs of this machine: a short temporary folder, shared memory, large files, and many
-of them open."""
+"""Find what Ray needs of this machine: a short temporary folder, shared memory, and files."""
 
 from __future__ import annotations
 
@@ -79,5 +78,6 @@ def _raise_limit(kind: int, needed: int, unit: str, remedy: str) -> None:
         resource.setrlimit(kind, (most, hard))
     if most < needed:
         raise ConfigError(
-            f"this shell allows {most:,} {unit}, and Ray needs {needed:,}; raise the limit: {remedy}"
+            f"this shell allows {most:,} {unit}, and Ray needs {needed:,}; raise the limit: "
+            f"{remedy}"
         )
