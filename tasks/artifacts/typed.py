@@ -62,6 +62,9 @@ NEURON_TESTS = TableSpec(
                     ("exact", f"{statistic} of the difference, all tokens exchangeable"),
                     ("block", f"{statistic} of the difference, by blocks of samples"),
                     ("both", f"{statistic} of activation by both roles, by blocks of samples"),
+                    ("fires", f"{statistic} of noise, over the tokens of both roles"),
+                    ("fires_visual", f"{statistic} of noise, over visual tokens"),
+                    ("fires_text", f"{statistic} of noise, over text tokens"),
                 )
             ),
             column("type_tested", pa.string(), "one of TESTED_TYPES"),

@@ -1,7 +1,7 @@
 """Type neurons by statistical tests on all tokens, in addition to the paper's rule.
 
 A neuron's *high* tokens are those above a threshold of its own. Its rates are the shares of high
-tokens among its visual and among its text tokens. There are two kinds of tests:
+tokens among its visual and among its text tokens. There are three kinds of tests:
 
 - Do the rates differ? The exact test (exchange.py) permutes all labels. It treats tokens of one
   sample as independent and therefore rejects too often. The block test (blocks.py) compares blocks
@@ -16,12 +16,15 @@ tokens among its visual and among its text tokens. There are two kinds of tests:
   (Berger and Hsu, Statistical Science 11, 1996). The factor is wide: a role's rate depends on how
   often the neuron's concept is seen or named, so a neuron that responds to both roles rarely has
   equal rates.
+- Does the neuron fire at all? Noise has high tokens, too, in both roles and at equal rates. So the
+  activations must differ from noise (firing.py): those of the role, or those of both together.
 
 The types, by q-values over all neurons of all layers (false_discovery.py):
 
     silent        too few high tokens for a test
-    multi-modal   both roles activate the neuron
-    visual, text  the rates differ, this role's rate is higher, and the neuron is not multi-modal
+    multi-modal   both roles activate the neuron, and it fires in each of them
+    visual, text  the rates differ, this role's rate is higher, the neuron is not multi-modal, and
+                  it fires: in this role, or over the tokens of both roles
     undecided     no test is significant
 """
 
@@ -33,19 +36,22 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
-from annotated_types import Interval
+from annotated_types import Ge, Interval
 
 from neuron_atlas.tasks.artifacts import NEURON_TESTS
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges
-from neuron_atlas.tasks.classify.blocks import two_sided_p, upper_p
 from neuron_atlas.tasks.classify.exchange import exchange_p
+from neuron_atlas.tasks.classify.firing import firing_p
 from neuron_atlas.tasks.classify.paper import PaperRule
 from neuron_atlas.tasks.classify.rule import RuleWithTests
 from neuron_atlas.tasks.classify.threshold import otsu_bin, quantile_bin
 from neuron_atlas.tasks.settings import AtLeastOne
+from neuron_atlas.tasks.statistics.sign_flips import two_sided_p, upper_p
 
 _BetweenZeroAndOne = Annotated[float, Interval(gt=0, lt=1)]
 TESTS = ("exact", "block", "both")
+FIRING_TESTS = ("fires", "fires_visual", "fires_text")
+"""Tests of the activations over both roles, and in each of them."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,10 @@ class RateRule(RuleWithTests):
     tokens, from the histogram of its visual and text tokens: Otsu's method or a quantile. quantile:
     the quantile, if threshold is `quantile`. min_high: with fewer high tokens a neuron is silent.
     min_rate_ratio: a neuron is multi-modal if the weaker role's rate exceeds this share of the
-    stronger role's rate. deciding_test: the test of the difference that decides the type. max_q:
-    largest q of a significant test.
+    stronger role's rate. noise_factor: a neuron fires if its activations depart from those of noise
+    by more than this factor. deciding_test: the test of the difference that decides the type;
+    `exact` takes tokens as independent and does not ask whether the neuron fires. max_q: largest q
+    of a significant test.
     """
 
     paper: PaperRule = field(default_factory=PaperRule)
@@ -65,6 +73,7 @@ class RateRule(RuleWithTests):
     quantile: _BetweenZeroAndOne = 0.95
     min_high: AtLeastOne = 5
     min_rate_ratio: _BetweenZeroAndOne = 0.2
+    noise_factor: Annotated[float, Ge(1)] = 1.5
     deciding_test: Literal["block", "exact"] = "block"
     max_q: _BetweenZeroAndOne = 0.05
 
@@ -93,7 +102,7 @@ class RateRule(RuleWithTests):
         high_visual, high_text = (counts.sum(axis=1) for counts in high)
         rate_visual, rate_text = _rate(high_visual, n_visual), _rate(high_text, n_text)
         tested = (high_visual + high_text >= self.min_high) & (n_visual > 0) & (n_text > 0)
-        p = {name: np.full(len(histograms), np.nan) for name in TESTS}
+        p = {name: np.full(len(histograms), np.nan) for name in (*TESTS, *FIRING_TESTS)}
         p["exact"][tested] = exchange_p(
             *(counts[tested] for counts in (high_visual, n_visual, high_text, n_text))
         )
@@ -102,6 +111,8 @@ class RateRule(RuleWithTests):
             [counts[tested] for counts in tokens],
             self.min_rate_ratio,
         )
+        for name, counts in zip(FIRING_TESTS, (sum(by_role), *by_role), strict=True):
+            p[name][tested] = firing_p(counts[tested], first[tested], self.noise_factor)
         columns = {
             "layer": histograms["layer"],
             "neuron": histograms["neuron"],
@@ -112,20 +123,27 @@ class RateRule(RuleWithTests):
             "rate_text": _nullable(rate_text),
             "difference": _nullable(rate_visual - rate_text),
             **{f"p_{name}": _nullable(values) for name, values in p.items()},
-            **{f"q_{name}": pa.nulls(len(histograms), pa.float64()) for name in TESTS},
+            **{f"q_{name}": pa.nulls(len(histograms), pa.float64()) for name in p},
             "type_tested": pa.nulls(len(histograms), pa.string()),
         }
         return pa.table(columns).cast(NEURON_TESTS.schema)
 
     def decide(self, tested: pa.Table) -> pa.Table:
         """Return `tested_types` rows with type_tested filled in; their q-values must be set."""
-        differs, both = (
-            tested[f"q_{name}"].to_numpy() <= self.max_q for name in (self.deciding_test, "both")
+        differs, both, fires, fires_visual, fires_text = (
+            tested[f"q_{name}"].to_numpy() <= self.max_q
+            for name in (self.deciding_test, "both", *FIRING_TESTS)
         )
+        not_asked = self.deciding_test == "exact"
         visual = tested["difference"].to_numpy() > 0
         high = tested["high_visual"].to_numpy() + tested["high_text"].to_numpy()
         kinds = np.select(
-            [high < self.min_high, both, differs & visual, differs],
+            [
+                high < self.min_high,
+                both & fires_visual & fires_text,
+                differs & visual & (fires | fires_visual | not_asked),
+                differs & ~visual & (fires | fires_text | not_asked),
+            ],
             ["silent", "multi-modal", "visual", "text"],
             default="undecided",
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import HISTOGRAMS
-from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges
+from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS, bin_edges, block_of
 
 QUIET, LOUD = -0.1, 4.0
 
@@ -43,3 +43,13 @@ def even(neurons: Sequence[tuple[int, int, int, int]]) -> pa.Table:
     """Neurons (high visual, all visual, high text, all text tokens), the same in every block."""
     each = np.repeat(np.array(neurons)[:, :, None], BLOCKS, axis=2)
     return two_levels(each[:, 0], each[:, 1], each[:, 2], each[:, 3])
+
+
+def counted(activations: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Counts int [neurons, BLOCKS, BINS] of activations [neurons, tokens]. samples: the sample_id
+    of each token."""
+    neurons = len(activations)
+    bins = np.searchsorted(bin_edges()[1:], activations, side="right")
+    code = (np.arange(neurons)[:, None] * BLOCKS + block_of(samples)) * BINS + bins
+    counts = np.bincount(code.ravel(), minlength=neurons * BLOCKS * BINS)
+    return counts.reshape(neurons, BLOCKS, BINS)

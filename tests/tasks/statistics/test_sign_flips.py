@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from neuron_atlas.tasks.classify.blocks import two_sided_p, upper_p
+from neuron_atlas.tasks.statistics.sign_flips import two_sided_p, upper_p
 
 PATTERNS = np.array(list(product([1, -1], repeat=10)))
 
