@@ -109,7 +109,18 @@ SCORES = TableSpec(
             column("margin", pa.float32(), "correlation - max(controls, 0)"),
             column("margin_low", pa.float32(), "2.5 % bootstrap bound, over samples"),
             column("margin_high", pa.float32(), "97.5 % bootstrap bound, over samples"),
-            column("p", pa.float64(), "p-value of the margin, by shuffled explanations"),
+            column(
+                "p_paired",
+                pa.float64(),
+                "p-value of the margin, paired over samples: the largest over all controls and 0",
+            ),
+            column(
+                "p_contest",
+                pa.float64(),
+                "p-value of the margin by shuffled explanations: how often another neuron's wins "
+                "by as much",
+            ),
+            column("p", pa.float64(), "the larger of `p_paired` and `p_contest`"),
             column("q", pa.float64(), "Benjamini-Hochberg q of `p`"),
             column("spearman", pa.float32(), "rank correlation over the tokens"),
             column("auroc", pa.float32(), "AUROC of active against inactive tokens"),

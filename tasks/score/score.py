@@ -17,6 +17,8 @@ from neuron_atlas.tasks.score.bootstrap import bootstrap
 from neuron_atlas.tasks.score.correlation import cross_sums, has_variance, pearson, real_sums
 from neuron_atlas.tasks.score.detection import balanced_accuracy, detection_auroc, find_threshold
 from neuron_atlas.tasks.score.explained_variance import calibrate, explained_variance
+from neuron_atlas.tasks.score.paired import paired_p
+from neuron_atlas.tasks.score.pool import by_tokens, pool
 from neuron_atlas.tasks.score.ranks import rank_scores
 from neuron_atlas.tasks.score.score_rows import ScoreCounts, score_rows
 from neuron_atlas.tasks.score.settings import ScoreSettings
@@ -57,14 +59,16 @@ def score_neurons(
     scored = [neurons[key] for key in groups.select("layer", "neuron").rows()]
     blind = _blind(held_out, groups, evidence.get("explainer", ()), number_tokens(texts))
     real, cross = _sums(held_out, blind)
+    sums = np.concatenate([real[None], cross])
     measures = (
-        _correlations(real, cross, held_out.group, len(groups), settings)
+        {"p_paired": paired_p(sums, held_out.group, held_out.exemplar, len(groups))}
+        | _correlations(real, cross, held_out.group, len(groups), settings)
         | _orders(held_out, scored, settings)
         | _variances(real, cross, held_out.group, calibration, len(groups))
         | _detections(held_out, calibration, len(groups))
     )
-    pooled = _by_tokens(_pool(real, held_out.group, len(groups)))
-    predicted = _by_tokens(_pool(cross[_OWN], held_out.group, len(groups)))
+    pooled = by_tokens(pool(real, held_out.group, len(groups)))
+    predicted = by_tokens(pool(cross[_OWN], held_out.group, len(groups)))
     counts = ScoreCounts(
         samples=np.bincount(held_out.group, minlength=len(groups)),
         exemplars=np.bincount(held_out.group[held_out.exemplar], minlength=len(groups)),
@@ -136,20 +140,6 @@ def _sums(aligned: Aligned, blind: tuple[np.ndarray, ...]) -> tuple[np.ndarray, 
     return np.stack(real, axis=1), np.stack(cross, axis=2)
 
 
-def _pool(sums: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-    """Add sums [..., samples] over each explanation's samples: [..., groups]; 0 without samples."""
-    pooled = np.zeros((*sums.shape[:-1], groups))
-    present, starts = np.unique(group, return_index=True)
-    if len(present):
-        pooled[..., present] = np.add.reduceat(sums, starts, axis=-1)
-    return pooled
-
-
-def _by_tokens(sums: np.ndarray) -> np.ndarray:
-    """Turn sums [kinds, 2 roles, ...] into those of all, visual and text tokens [kinds, 3, ...]."""
-    return np.concatenate([sums.sum(1, keepdims=True), sums], axis=1)
-
-
 def _correlate(real: np.ndarray, cross: np.ndarray) -> np.ndarray:
     """Return correlations and margin [predictions + 1, 3 tokens, ...] from pooled sums.
 
@@ -157,7 +147,7 @@ def _correlate(real: np.ndarray, cross: np.ndarray) -> np.ndarray:
     """
     by_prediction = np.moveaxis(cross, 1, 0)
     y = np.concatenate([by_prediction.sum(2, keepdims=True), by_prediction], axis=2)
-    r = pearson(_by_tokens(real), y)
+    r = pearson(by_tokens(real), y)
     strongest = np.fmax(np.fmax.reduce(r[_OTHER:]), 0)
     return np.concatenate([r, (r[_OWN] - strongest)[None]])
 
@@ -170,9 +160,7 @@ def _correlations(
     settings: ScoreSettings,
 ) -> dict[str, np.ndarray]:
     """Return correlations of all predictions and the margin, with intervals of own and margin."""
-    found = _correlate(
-        _pool(real, group, groups), np.stack([_pool(c, group, groups) for c in cross])
-    )
+    found = _correlate(pool(real, group, groups), np.stack([pool(c, group, groups) for c in cross]))
     bounds = np.full((2, 2, len(TOKENS), groups), np.nan)
     kinds = np.concatenate([real[None], cross])
     kinds = kinds.reshape(math.prod(kinds.shape[:-1]), kinds.shape[-1])
@@ -234,8 +222,8 @@ def _variances(
     sums = []
     for offsets, x, y in zip(calibration.offsets, traces, predicted, strict=True):
         sums.append(np.stack([real_sums(x, offsets), cross_sums(x, y, offsets)]))
-    fitted = [_by_tokens(_pool(side, calibration.group, groups)) for side in np.stack(sums, axis=2)]
-    scored = [_by_tokens(_pool(side, group, groups)) for side in (real, cross[_OWN])]
+    fitted = [by_tokens(pool(side, calibration.group, groups)) for side in np.stack(sums, axis=2)]
+    scored = [by_tokens(pool(side, group, groups)) for side in (real, cross[_OWN])]
     centered, uncentered = explained_variance(
         scored[0], scored[1], *calibrate(fitted[0], fitted[1])
     )

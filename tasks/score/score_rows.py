@@ -61,7 +61,7 @@ def score_rows(
         else:
             columns[name] = np.where(undefined, np.nan, _rows(values))
     without_control = _rows(statuses["status"] == "no_control")
-    for name in ("margin", "margin_low", "margin_high"):
+    for name in ("margin", "margin_low", "margin_high", "p_paired"):
         columns[name] = np.where(without_control, np.nan, columns[name])
     columns |= {name: _rows(values) for name, values in statuses.items()}
     columns |= {name: groups[name].to_numpy().repeat(len(TOKENS)) for name in GROUP}
@@ -72,8 +72,7 @@ def score_rows(
         "n_exemplars": counts.exemplars.repeat(len(TOKENS)),
         "n_calibration": counts.calibration.repeat(len(TOKENS)),
         "n_tokens": _rows(counts.tokens),
-        "p": np.full(len(types) * len(TOKENS), np.nan),
-        "q": np.full(len(types) * len(TOKENS), np.nan),
+        **{name: np.full(len(types) * len(TOKENS), np.nan) for name in ("p_contest", "p", "q")},
     }
     arrays = [pa.array(columns[field.name], from_pandas=True) for field in SCORES.schema]
     return pa.Table.from_arrays(arrays, SCORES.schema.names).cast(SCORES.schema)

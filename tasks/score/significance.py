@@ -31,7 +31,7 @@ def winning_margin(own: np.ndarray, other: np.ndarray, floor: np.ndarray) -> np.
     return np.where(unknown, np.nan, won)
 
 
-def p_values(won: np.ndarray) -> np.ndarray:
+def contest_p(won: np.ndarray) -> np.ndarray:
     """Return the probability [neurons] that a shuffled explanation wins its contest by as much.
 
     Swapping own and other only flips the sign of a contest. So if an explanation is no better for
@@ -62,18 +62,28 @@ def rounded_q_values(p: np.ndarray) -> np.ndarray:
 
 
 def add_significance(scores: pa.Table) -> pa.Table:
-    """Return `scores` with p and q, for each explainer, simulator and kind of tokens apart."""
-    frame = pl.DataFrame(scores.select([*_FAMILY, *_CORRELATIONS]))
-    own, other, empty, blind = (
-        frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in _CORRELATIONS
+    """Return `scores` with p_contest, p and q, for each explainer, simulator and kind of tokens
+    apart.
+
+    A neuron must win twice: over samples, against every control and 0 (`p_paired`), and over
+    neurons, against the explanations of others (`p_contest`). p is the larger p-value, which is
+    valid if either null hypothesis holds. The first asks whether the margin would hold on other
+    samples. The second asks whether a wrong explanation would do as well: two wrong ones are rarely
+    equally wrong, so with enough samples the better of them would win the first.
+    """
+    frame = pl.DataFrame(scores.select([*_FAMILY, *_CORRELATIONS, "p_paired"]))
+    own, other, empty, blind, paired = (
+        frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        for name in (*_CORRELATIONS, "p_paired")
     )
     won = winning_margin(own, other, np.fmax(empty, blind))
-    p, q = np.full((2, len(frame)), np.nan)
+    contest, p, q = np.full((3, len(frame)), np.nan)
     for rows in frame.with_row_index("row").group_by(_FAMILY).agg("row")["row"]:
         family = rows.to_numpy()
-        p[family] = p_values(won[family])
+        contest[family] = contest_p(won[family])
+        p[family] = np.maximum(contest[family], paired[family])
         q[family] = rounded_q_values(p[family])
-    for name, values in (("p", p), ("q", q)):
+    for name, values in (("p_contest", contest), ("p", p), ("q", q)):
         column = scores.schema.get_field_index(name)
         scores = scores.set_column(
             column, SCORES.schema.field(name), pa.array(values, from_pandas=True)
@@ -82,7 +92,7 @@ def add_significance(scores: pa.Table) -> pa.Table:
 
 
 def add_significance_to_files(paths: Sequence[Path]) -> pa.Table:
-    """Fill in p and q over all files of `scores` together; return their table.
+    """Fill in p_contest, p and q over all files of `scores` together; return their table.
 
     Nothing else in the files changes, so it may run again after an interruption.
     """

@@ -90,7 +90,7 @@ def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
 
 STAGE = Stage(
     "classify",
-    2,
+    3,
     ("capture",),
     _parameters,
     (

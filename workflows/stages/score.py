@@ -34,7 +34,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
     key = explainer if is_one_of_several else ""
     return Stage(
         "score",
-        4,
+        5,
         ("samples", "describe", "evidence", "explain", "simulate"),
         partial(_parameters, key),
         (
@@ -105,7 +105,10 @@ def _all_neurons(explainer: str, context: Context, folder: Path) -> list[Item]:
 
 
 def _aggregate(worker: Worker, scores: Sequence[Path], settings: ScoreSettings) -> None:
-    """Fill p and q into the files of scores, and write the aggregates. Both need all neurons."""
+    """Fill p_contest, p and q into the files of scores, and write the aggregates.
+
+    Both need all neurons.
+    """
     from neuron_atlas.tasks.score.aggregate import aggregate_scores
     from neuron_atlas.tasks.score.significance import add_significance_to_files
 

@@ -6,7 +6,7 @@ from neuron_atlas.tasks.artifacts import SCORES, read_table, write_table
 from neuron_atlas.tasks.score.significance import (
     add_significance,
     add_significance_to_files,
-    p_values,
+    contest_p,
     rounded_q_values,
     winning_margin,
 )
@@ -23,6 +23,7 @@ def score_rows(own, other, empty=None, blind=None, **names) -> list[dict]:
         "tokens": "all",
         "layer": 0,
         "status": "ok",
+        "p_paired": 0.0,
     } | names
     return [
         given
@@ -71,12 +72,12 @@ def test_p_counts_the_losses_that_are_as_large():
     # Losses of 0.2 and 0.5; five contests.
     won = np.array([0.6, 0.5, 0.3, -0.2, -0.5, NAN])
     expected = [1 / 5, 2 / 5, 2 / 5, 1.0, 1.0, NAN]
-    np.testing.assert_allclose(p_values(won), expected)
+    np.testing.assert_allclose(contest_p(won), expected)
 
 
 def test_p_values_of_chance_are_spread_evenly():
     p = np.concatenate(
-        [p_values(np.random.default_rng(seed).normal(size=400)) for seed in range(50)]
+        [contest_p(np.random.default_rng(seed).normal(size=400)) for seed in range(50)]
     )
     for level in (0.01, 0.05, 0.2, 0.4):
         assert (p <= level).mean() == pytest.approx(level, abs=0.02)
@@ -96,7 +97,7 @@ def test_of_shuffled_explanations_hardly_any_run_calls_a_neuron():
         rng = np.random.default_rng(seed)
         # A neuron of its own mean and spread, for which two explanations are as good.
         own, other = rng.normal(rng.normal(size=150), rng.uniform(0.1, 1, size=150), (2, 150))
-        q = rounded_q_values(p_values(winning_margin(own, other, rng.normal(-1, 1, 150))))
+        q = rounded_q_values(contest_p(winning_margin(own, other, rng.normal(-1, 1, 150))))
         called.append((q <= 0.05).mean())
     assert np.mean(np.array(called) > 0) <= 0.08
     assert np.mean(called) <= 0.05
@@ -109,7 +110,7 @@ def test_among_true_ones_the_share_of_false_calls_is_at_most_q():
         true = np.arange(300) < 120
         own, other = rng.normal(0, 0.1, (2, 300))
         own[true] += 0.5
-        called = rounded_q_values(p_values(winning_margin(own, other, np.full(300, NAN)))) <= 0.1
+        called = rounded_q_values(contest_p(winning_margin(own, other, np.full(300, NAN)))) <= 0.1
         shares.append((called & ~true).sum() / max(1, called.sum()))
         power.append(called[true].mean())
     assert np.mean(shares) <= 0.11
@@ -120,7 +121,7 @@ def test_judging_fills_in_p_and_q_and_changes_nothing_else():
     rows = score_rows([0.9] * 30 + [0.1, None], [0.0] * 31 + [0.3], blind=[0.2] * 32)
     judged = add_significance(table(rows))
     assert judged.schema.equals(SCORES.schema)
-    assert judged.drop(["p", "q"]).equals(table(rows).drop(["p", "q"]))
+    assert judged.drop(["p_contest", "p", "q"]).equals(table(rows).drop(["p_contest", "p", "q"]))
     assert judged["p"].to_pylist() == pytest.approx([1 / 31] * 30 + [1.0, None])
     assert judged["q"].to_pylist() == pytest.approx([1 / 30] * 30 + [1.0, None])
 
@@ -142,7 +143,7 @@ def test_no_score_below_zero_beats_its_controls_however_bad_they_are():
 def test_who_meets_the_level_exactly_is_called():
     """20 of 83 contests won and none lost: 1 / 20 is 0.05, whatever 1 / 83 * 83 / 20 is."""
     won = np.array([0.5] * 20 + [0.0] * 63)
-    assert (rounded_q_values(p_values(won)) <= 0.05).sum() == 20
+    assert (rounded_q_values(contest_p(won)) <= 0.05).sum() == 20
 
 
 def test_with_few_neurons_nothing_can_be_called():

@@ -1,0 +1,153 @@
+"""The scores of a run are those that docs/scores.md describes, worked out from the page alone."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from neuron_atlas.tasks.artifacts import TOKENS, read_table
+from tests.workflows import scores_from_docs as docs
+from tests.workflows import shares_from_docs as shares
+from tests.workflows.runs import SPECS, Atlas
+
+SETTINGS = SimpleNamespace(seed=0, resamples=100)
+KEY = ("layer", "neuron")
+N_NEURONS = 12
+"""Neurons whose every number is worked out; p and q are over all."""
+COLUMNS = (
+    *("correlation", "ci_low", "ci_high", "margin", "margin_low", "margin_high", "p_paired"),
+    *("control_other", "control_empty", "control_blind", "spearman", "auroc"),
+    *("explained_variance", "explained_variance_uncentered", "detection_auroc"),
+    *("balanced_accuracy", "n_active"),
+)
+
+
+def rows_of(atlas: Atlas, name: str) -> dict[tuple, list[dict]]:
+    """The rows of a table by neuron, in the order of its files."""
+    found = defaultdict(list)
+    for row in read_table(atlas.files(name), SPECS[name]).to_pylist():
+        found[row["layer"], row["neuron"]].append(row)
+    return found
+
+
+def sample(row: dict, claims: dict[str, dict]) -> docs.Sample:
+    return docs.Sample(
+        row["sample_id"],
+        row["stratum"] == "exemplar",
+        {role: row[role] for role in docs.ROLES},
+        {claim: {role: its[role] for role in docs.ROLES} for claim, its in claims.items()},
+        claims["own"]["sample_prediction"] if claims else None,
+    )
+
+
+def expected(evidence: list[dict], simulations: list[dict], scale: float, tokens: dict) -> dict:
+    """The columns of each kind of tokens of one explanation."""
+    real = {(row["purpose"], row["sample_id"]): row for row in evidence}
+    claims = defaultdict(dict)
+    for row in simulations:
+        if row["status"] == "ok":
+            claims[row["purpose"], row["sample_id"]][row["explanation"]] = row
+    names = sorted({name for its in claims.values() for name in its}, key="own other empty".find)
+    purposes = {
+        purpose: [sample(real[key], its) for key, its in claims.items() if key[0] == purpose]
+        for purpose in ("scorer", "calibration")
+    }
+    shown = [sample(row, {}) for row in evidence if row["purpose"] == "explainer"]
+    docs.predict_blindly(shown, purposes["scorer"], tokens)
+    names = [*names, "blind"]
+    return {kind: docs.score(*purposes.values(), names, scale, kind, SETTINGS) for kind in TOKENS}
+
+
+@pytest.fixture(scope="module")
+def scores(atlas: Atlas) -> list[dict[str, Any]]:
+    return atlas.table("scores").to_pylist()
+
+
+def test_every_column_of_a_score_is_what_the_page_says(atlas, scores):
+    evidence, simulations = rows_of(atlas, "evidence"), rows_of(atlas, "simulations")
+    scale = {key: rows[0]["scale"] for key, rows in rows_of(atlas, "types").items()}
+    tokens = {row["sample_id"]: row["tokens"] for row in atlas.table("descriptions").to_pylist()}
+    compared = defaultdict(int)
+    keys = list(simulations)[:: max(1, len(simulations) // N_NEURONS)]
+    for key in keys:
+        found = expected(evidence[key], simulations[key], scale[key], tokens)
+        for row in scores:
+            if (row["layer"], row["neuron"]) != key or row["status"] not in ("ok", "no_control"):
+                continue
+            for name in COLUMNS:
+                value = found[row["tokens"]][name]
+                if row[name] is None:
+                    assert row["status"] == "no_control" or math.isnan(value), (key, name)
+                else:
+                    assert row[name] == pytest.approx(value, rel=1e-6, abs=1e-6), (key, name)
+                    compared[name] += 1
+    always_null = {"control_empty"}  # The concept simulator predicts 0 from no words.
+    assert {name for name in COLUMNS if compared[name] < N_NEURONS} == always_null
+
+
+def test_p_and_q_are_over_all_neurons_of_a_kind_of_tokens(scores):
+    for tokens in TOKENS:
+        rows = [row for row in scores if row["tokens"] == tokens]
+        contests = shares.p_contests(rows)
+        p = [
+            float("nan") if row["p_paired"] is None else max(contest, row["p_paired"])
+            for row, contest in zip(rows, contests, strict=True)
+        ]
+        for name, values in (("p_contest", contests), ("p", p), ("q", shares.q_values(p))):
+            given = [float("nan") if row[name] is None else row[name] for row in rows]
+            assert given == pytest.approx(values, abs=1e-9, nan_ok=True), name
+
+
+def test_the_means_and_their_intervals_are_over_the_scored_neurons(atlas, scores):
+    (aggregate,) = (
+        row
+        for row in atlas.table("score_aggregates").to_pylist()
+        if (row["tokens"], row["by"], row["measure"]) == ("all", "all", "margin")
+    )
+    rows = sorted(
+        (row for row in scores if row["tokens"] == "all"),
+        key=lambda row: (row["type"], row["layer"]),
+    )
+    values = [
+        row["margin"] if row["correlation"] is not None and row["margin"] is not None else math.nan
+        for row in rows
+    ]
+    defined = [value for value in values if value == value]
+    assert aggregate["n"] == len(defined)
+    assert aggregate["mean"] == pytest.approx(math.fsum(defined) / len(defined), abs=1e-6)
+    low, high = shares.mean_interval(values, SETTINGS.seed, SETTINGS.resamples)
+    assert (aggregate["ci_low"], aggregate["ci_high"]) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_samples_are_shared_out_as_the_page_says(atlas):
+    exemplars = rows_of(atlas, "exemplars")
+    images = {
+        row["sample_id"]: {*row["images"], row["image_sha256"]} - {None, ""}
+        for row in atlas.table("samples").to_pylist()
+    }
+    used = rows_of(atlas, "simulations")
+    checked = 0
+    for key, rows in rows_of(atlas, "evidence").items():
+        chosen = [row for row in rows if row["purpose"] != "show"]
+        if not chosen:
+            continue
+        random = sorted(row["sample_id"] for row in chosen if row["stratum"] == "random")
+        ranked = exemplars[key][0]["sample_id"]
+        purposes = shares.share_out(ranked, random, images)
+        assert {row["sample_id"]: row["purpose"] for row in chosen} == purposes
+        for purpose in ("scorer", "calibration"):
+            kinds = [[one for one in ids if purposes[one] == purpose] for ids in (ranked, random)]
+            n = min(map(len, kinds))
+            expected = [one for ids in kinds for one in shares.evenly(ids, n)]
+            simulated = [
+                row["sample_id"]
+                for row in used[key]
+                if (row["explanation"], row["purpose"]) == ("own", purpose)
+            ]
+            assert simulated == expected
+        checked += 1
+    assert checked > N_NEURONS
