@@ -31,8 +31,8 @@ GLOSSARY = {
     "margin": "The score minus the highest of its controls, or minus 0 if all controls are lower.",
     "95 % interval": "Range of values from resampling the data: narrow if the number is certain, "
     "wide if it is not.",
-    "q-value": "The smallest false discovery rate at which this explanation still beats its "
-    "controls; small is good.",
+    "q-value": "The smallest false discovery rate at which this explanation still beats every "
+    "control, and chance, on other samples; small is good.",
     "calibration": "Samples, apart from the scored ones, on which predictions are put on the "
     "neuron's scale and thresholds are chosen.",
     "detection AUROC": "Chance that an exemplar gets a higher prediction than a random sample: "

@@ -13,7 +13,7 @@ from neuron_atlas.tasks.report.wording import signed
 
 VERDICTS = ("clear", "weak", "none")
 MEANINGS = {
-    "clear": "The explanation beats its controls at the configured false discovery rate "
+    "clear": "The explanation beats every control at the configured false discovery rate "
     "(score.max_q), and the lower end of the margin's 95 % interval is above 0.",
     "weak": "The margin is above 0, but the score does not meet both conditions of clear.",
     "none": "The margin is not above 0: a control, or chance, predicts the neuron as well.",
