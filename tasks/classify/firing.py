@@ -35,18 +35,34 @@ def firing_p(counts: np.ndarray, first_high: np.ndarray, factor: float) -> np.nd
     """Return the p-value of noise: float64 [neurons], 1 where nothing can be shown.
 
     counts: tokens, int [neurons, blocks, BINS]. first_high: first bin of a high token, int
-    [neurons]. factor: the slopes of noise may differ by this factor, at least 1. p is the smallest
-    p-value of both departures at all x, times their number (Bonferroni).
+    [neurons]. factor: the slopes of noise may differ by this factor, at least 1. Of both departures
+    at all x, the clearest is tested. p is its p-value times their number (Bonferroni).
     """
-    p = np.empty(len(counts))
+    p = np.ones(len(counts))
     for start in range(0, len(counts), _CHUNK_NEURONS):
         rows = slice(start, start + _CHUNK_NEURONS)
         above = np.cumsum(counts[rows, :, ::-1], axis=2, dtype=np.int64)[:, :, ::-1]
-        pooled = above.sum(axis=1)
-        lowest, median = _lowest_bin(pooled), _median_bin(pooled, first_high[rows])
-        tried = [_departure_p(above, lowest, median + step, factor) for step in _STEPS]
-        p[rows] = np.minimum(2 * len(_STEPS) * np.min(tried, axis=0), 1)
+        clearest = _clearest_departure(above, first_high[rows], factor)
+        shown = clearest.any(axis=1)
+        p[rows][shown] = np.minimum(2 * len(_STEPS) * upper_p(clearest[shown]), 1)
     return p
+
+
+def _clearest_departure(above: np.ndarray, first_high: np.ndarray, factor: float) -> np.ndarray:
+    """Return what each block adds to the departure with the highest t: [neurons, blocks], 0 for a
+    neuron without one. above: tokens in each bin and all higher ones, [neurons, blocks, BINS]."""
+    pooled = above.sum(axis=1)
+    lowest, median = _lowest_bin(pooled), _median_bin(pooled, first_high)
+    clearest, highest = np.zeros(above.shape[:2]), np.zeros(len(above))
+    for step in _STEPS:
+        rows, departures = _departures(above, lowest, median + step, factor)
+        for departure in departures:
+            spread = np.sqrt(np.einsum("nb,nb->n", departure, departure))
+            t = departure.sum(axis=1) / np.where(spread > 0, spread, 1)
+            is_clearer = t > highest[rows]
+            clearest[rows[is_clearer]] = departure[is_clearer]
+            highest[rows[is_clearer]] = t[is_clearer]
+    return clearest
 
 
 def _lowest_bin(above: np.ndarray) -> np.ndarray:
@@ -63,16 +79,14 @@ def _median_bin(above: np.ndarray, first_high: np.ndarray) -> np.ndarray:
     return np.maximum((2 * above >= high).sum(axis=1) - 1, first_high)
 
 
-def _departure_p(
+def _departures(
     above: np.ndarray, lowest: np.ndarray, middle: np.ndarray, factor: float
-) -> np.ndarray:
-    """Return the smaller p-value of the two departures, float64 [neurons]; 1 where there is none,
-    or x is too low, too high, or has too few tokens above it. At most one of them can be shown.
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Return neurons, and what each of their blocks adds to each departure, [neurons, blocks].
 
-    above: tokens in each bin and all higher ones, [neurons, blocks, BINS]. lowest: bin of the
-    line's start. middle: bin of x.
+    A neuron is left out if x is too low, too high, or has too few tokens above it. above: as in
+    `_clearest_departure`. lowest: bin of the line's start. middle: bin of x.
     """
-    p = np.ones(len(above))
     inside = (middle - lowest >= _OCTAVE) & (middle + _OCTAVE < BINS)
     rows = np.flatnonzero(inside)
     bins = np.stack([lowest, middle, middle + _OCTAVE], axis=1)[rows]
@@ -80,17 +94,11 @@ def _departure_p(
     high = by_block.sum(axis=1)
     enough = high[:, 1] >= MIN_TOKENS
     rows, bins, by_block, high = rows[enough], bins[enough], by_block[enough], high[enough]
-    if not len(rows):
-        return p
     contributions = _slope_contributions(by_block, above[rows, :, 0], bin_edges()[bins])
     first, second = contributions[:, :, 0], contributions[:, :, 1]
     gap, tail = second - factor * first, first / factor - second
     tail[high[:, 2] < MIN_TOKENS] = 0
-    for departure in (gap, tail):
-        # The p-value of a sum that is not positive is at least a half.
-        shown = departure.sum(axis=1) > 0
-        p[rows[shown]] = upper_p(departure[shown])
-    return p
+    return rows, (gap, tail)
 
 
 def _slope_contributions(high: np.ndarray, tokens: np.ndarray, x: np.ndarray) -> np.ndarray:
