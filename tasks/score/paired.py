@@ -28,58 +28,47 @@ def paired_p(
     11, 1996). p is 1 where a control is as high, NaN where the own correlation is undefined. An
     undefined control is not tested.
 
-    One test: each sample adds a part to the difference of two correlations (its influence plus an
-    equal share of the difference). If the predictions are equally good, swapping them in a sample
-    flips the sign of its part, so all sign patterns are equally likely (sign_flips.py). Samples are
+    One test: a correlation is a sum over samples, of activation times prediction, both
+    standardized. If two predictions are equally good, swapping them in a sample flips the sign of
+    its part of the difference, so all sign patterns are equally likely (sign_flips.py). Samples are
     folded into 16 blocks, each with its share of exemplars, and all patterns are counted.
     """
     pooled = pool(sums, group, groups)
     real, cross = by_tokens(pooled[0]), [by_tokens(one) for one in pooled[1:]]
-    r = np.stack([pearson(real, one) for one in cross])
-    size = np.bincount(group, minlength=groups)
+    r = [pearson(real, one) for one in cross]
     of_sample = by_tokens(sums[0])
-    influences = [
-        _influence(of_sample, by_tokens(one), real[:, :, group], its[:, :, group])
+    parts = [
+        _parts(of_sample, by_tokens(one), real[:, :, group], its[:, :, group])
         for one, its in zip(sums[1:], cross, strict=True)
     ]
     block = _blocks(group, is_exemplar)
-    own = r[_OWN]
-    p = np.where(np.isnan(own), np.nan, 0.0)
+    p = np.where(np.isnan(r[_OWN]), np.nan, 0.0)
     # The last rival is 0: no prediction.
-    for its_r, its_influence in [*zip(r[1:], influences[1:], strict=True), (0.0, 0.0)]:
-        difference = own - its_r
-        parts = influences[_OWN] - its_influence + (difference / np.maximum(size, 1))[:, group]
-        higher = difference > 0
-        by_block = np.stack([_fold(part, group, block, groups) for part in parts])
-        its_p = np.where(difference <= 0, 1.0, 0.0)  # NaN, an undefined control, gives 0.
+    for its_r, its_parts in [*zip(r[1:], parts[1:], strict=True), (0.0, 0.0)]:
+        difference = parts[_OWN] - its_parts
+        by_block = np.stack([_fold(one, group, block, groups) for one in difference])
+        higher = r[_OWN] > its_r  # False for NaN, an undefined control.
+        its_p = np.where(r[_OWN] <= its_r, 1.0, 0.0)
         its_p[higher] = upper_p(by_block[higher])
         p = np.maximum(p, its_p)
     return p
 
 
-def _influence(
+def _parts(
     of_sample: np.ndarray, cross: np.ndarray, real: np.ndarray, pooled: np.ndarray
 ) -> np.ndarray:
-    """Return the influence of each sample on its explanation's correlation, [3 tokens, samples].
+    """Return what each sample adds to its explanation's correlation, [3 tokens, samples].
 
     of_sample, cross: sums [3, 3 tokens, samples]. real, pooled: those of the sample's explanation.
-    The influence of a token with standardized activation u and prediction v is u v - r (u^2 + v^2)
-    / 2 (Devlin, Gnanadesikan and Kettenring, Biometrika 62, 1975), divided by the tokens.
     """
     n, x, xx = real
     y, yy, _ = pooled
+    its_n, its_x, _ = of_sample
+    its_y, _, its_xy = cross
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_x, mean_y = x / n, y / n
-        variance_x, variance_y = xx / n - mean_x**2, yy / n - mean_y**2
-        its_n, its_x, its_xx = of_sample
-        its_y, its_yy, its_xy = cross
-        uv = its_xy - mean_x * its_y - mean_y * its_x + its_n * mean_x * mean_y
-        uu = its_xx - 2 * mean_x * its_x + its_n * mean_x**2
-        vv = its_yy - 2 * mean_y * its_y + its_n * mean_y**2
-        r = pearson(real, pooled)
-        return (
-            uv / np.sqrt(variance_x * variance_y) - r / 2 * (uu / variance_x + vv / variance_y)
-        ) / n
+        covariance = its_xy - mean_x * its_y - mean_y * its_x + its_n * mean_x * mean_y
+        return covariance / np.sqrt((xx - x * mean_x) * (yy - y * mean_y))
 
 
 def _blocks(group: np.ndarray, is_exemplar: np.ndarray) -> np.ndarray:

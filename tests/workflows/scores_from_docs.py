@@ -183,16 +183,15 @@ def p_paired(samples: Sequence[Sample], tokens: str, claims: Sequence[str]) -> f
         if r != r:
             return r, []
         (mean_x, sd_x), (mean_y, sd_y) = standard(x), standard(y)
-        adds = []
-        for one in dealt:
-            uv = [
-                ((a - mean_x) / sd_x, (b - mean_y) / sd_y)
+        return r, [
+            math.fsum(
+                (a - mean_x) / sd_x * (b - mean_y) / sd_y
                 for a, b in zip(one.x(tokens), one.y(claim, tokens), strict=True)
-            ]
-            adds.append(math.fsum(u * v - r * (u * u + v * v) / 2 for u, v in uv) / n)
-        return r, adds
+            )
+            for one in dealt
+        ]
 
-    own, influence = parts("own")
+    own, mine = parts("own")
     if own != own:
         return NAN
     rivals = [(0.0, [0.0] * len(dealt)), *(parts(claim) for claim in claims[1:])]
@@ -200,15 +199,13 @@ def p_paired(samples: Sequence[Sample], tokens: str, claims: Sequence[str]) -> f
     for r, its in rivals:
         if r != r:
             continue
-        if own <= r:
-            found.append(1.0)
-            continue
         blocks = [0.0] * 16
-        for place, (mine, other) in enumerate(zip(influence, its, strict=True)):
-            blocks[place % 16] += mine - other + (own - r) / len(dealt)
+        for place, (added, other) in enumerate(zip(mine, its, strict=True)):
+            blocks[place % 16] += added - other
         signs = 1 - 2 * (np.arange(2**16)[:, None] >> np.arange(16) & 1)
         needed = sum(blocks) - 1e-12 * sum(map(abs, blocks))
-        found.append(float((signs @ np.array(blocks) >= needed).mean()))
+        reached = float((signs @ np.array(blocks) >= needed).mean())
+        found.append(reached if own > r else 1.0)
     return max(found)
 
 
