@@ -81,17 +81,19 @@ def test_p_is_small_by_chance_no_more_often_than_it_states(samples):
     """Two predictions that are equally good, over samples of unlike sizes of activations, whose
     tokens depend on each other."""
     rng = np.random.default_rng(samples)
-    p = []
-    for _ in range(1500):
-        of_sample = rng.lognormal(0, 0.5, (samples, 1))
-        real = of_sample * (rng.normal(size=(samples, 1)) + rng.normal(size=(samples, 6)))
-        own, other = (
-            real + of_sample * (rng.normal(size=(samples, 1)) + rng.normal(size=real.shape))
-            for _ in range(2)
-        )
-        p.append(p_of(real, own, other)[0])
+    runs = 1500
+    group = np.arange(runs).repeat(samples)
+    of_sample = rng.lognormal(0, 0.5, (len(group), 1))
+
+    def drawn() -> np.ndarray:
+        return of_sample * (rng.normal(size=(len(group), 1)) + rng.normal(size=(len(group), 6)))
+
+    real = drawn()
+    exemplar = np.arange(len(group)) % 2 == 0
+    sums = sums_of(real, real + drawn(), real + drawn())
+    p = paired_p(sums, group, exemplar, runs)[0]
     for level in (0.01, 0.05, 0.2):
-        assert np.mean(np.array(p) <= level) <= level + 3 * np.sqrt(level / len(p))
+        assert (p <= level).mean() <= level + 3 * np.sqrt(level / runs)
 
 
 NEURONS, SAMPLES, TOKENS = 240, 48, (8, 6)
