@@ -31,7 +31,7 @@ class Sample:
     exemplar: bool
     real: dict[str, list[float]]
     predicted: dict[str, dict[str, list[float] | None]]
-    rating: float | None
+    rating: dict[str, float | None]
 
     def x(self, tokens: str) -> list[float]:
         roles = ROLES if tokens == "all" else (tokens,)
@@ -41,10 +41,10 @@ class Sample:
         roles = ROLES if tokens == "all" else (tokens,)
         return [value for role in roles for value in self.predicted[claim][role] or []]
 
-    def strength(self, tokens: str, rated: bool) -> float | None:
+    def strength(self, claim: str, tokens: str, rated: bool) -> float | None:
         if tokens == "all" and rated:
-            return self.rating
-        return max(self.y("own", tokens), default=None)
+            return self.rating[claim]
+        return max(self.y(claim, tokens), default=None)
 
 
 def pearson(x: Sequence[float], y: Sequence[float]) -> float:
@@ -209,6 +209,17 @@ def p_paired(samples: Sequence[Sample], tokens: str, claims: Sequence[str]) -> f
     return max(found)
 
 
+def strengths_of(samples: Sequence[Sample], claim: str, tokens: str) -> list[tuple[float, bool]]:
+    rated = all(one.rating.get(claim) is not None for one in samples)
+    found = [(one.strength(claim, tokens, rated), one.exemplar) for one in samples]
+    return [(value, kind) for value, kind in found if value is not None]
+
+
+def detection(strengths: Sequence[tuple[float, bool]]) -> float:
+    sides = [[value for value, kind in strengths if kind == which] for which in (True, False)]
+    return pairs_won(*sides)
+
+
 def balanced_accuracy(strengths: Sequence[tuple[float, bool]], threshold: float) -> float:
     sides = [[value > threshold for value, kind in strengths if kind == which] for which in (1, 0)]
     if not all(sides):
@@ -268,18 +279,13 @@ def score(
         found["explained_variance"] = 1 - missed / math.fsum((u - mean) ** 2 for u in x)
         found["explained_variance_uncentered"] = 1 - missed / math.fsum(u * u for u in x)
     strengths, fitted = (
-        [
-            (value, one.exemplar)
-            for one in samples
-            if (value := one.strength(tokens, all(s.rating is not None for s in samples)))
-            is not None
-        ]
-        for samples in (scored, calibration)
+        strengths_of(scored, "own", tokens),
+        strengths_of(calibration, "own", tokens),
     )
-    found["detection_auroc"] = pairs_won(
-        [value for value, kind in strengths if kind],
-        [value for value, kind in strengths if not kind],
-    )
+    found["detection_auroc"] = detection(strengths)
+    found["detection_auroc_other"] = NAN
+    if "other" in claims:
+        found["detection_auroc_other"] = detection(strengths_of(scored, "other", tokens))
     threshold = find_threshold(fitted)
     found["balanced_accuracy"] = (
         NAN if threshold != threshold else balanced_accuracy(strengths, threshold)

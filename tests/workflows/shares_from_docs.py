@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,36 @@ import numpy as np
 NAN = float("nan")
 
 Row = dict[str, Any]
+
+
+def h(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def draw(sample_ids: Sequence[int], count: int) -> list[int]:
+    """The random samples, with a seed of 0."""
+    return sorted(sample_ids, key=lambda one: h(f"0:{one}"))[:count]
+
+
+def control(key: tuple[int, int], explained: Sequence[Row]) -> tuple[int, int] | None:
+    """The neuron whose explanation is this one's control. explained: rows of `explanations`."""
+
+    def text(row: Row) -> str:
+        return row["text"].split(" (r = ")[0].strip()
+
+    ordered = sorted(explained, key=lambda row: (row["layer"], row["neuron"]))
+    (mine,) = (row for row in ordered if (row["layer"], row["neuron"]) == key)
+    pools = (
+        [row for row in ordered if (row["layer"], row["type"]) == (mine["layer"], mine["type"])],
+        [row for row in ordered if row["type"] == mine["type"]],
+        ordered,
+    )
+    for pool in pools:
+        start = int.from_bytes(h(f"0:{key[0]}:{key[1]}"), "big") % len(pool)
+        for row in [*pool[start:], *pool[:start]]:
+            if text(row) != text(mine):
+                return row["layer"], row["neuron"]
+    return None
 
 
 def share_out(exemplars: Sequence[int], random: Sequence[int], images: dict[int, set[str]]) -> dict:

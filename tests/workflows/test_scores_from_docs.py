@@ -22,7 +22,7 @@ COLUMNS = (
     *("correlation", "ci_low", "ci_high", "margin", "margin_low", "margin_high", "p_paired"),
     *("control_other", "control_empty", "control_blind", "spearman", "auroc"),
     *("explained_variance", "explained_variance_uncentered", "detection_auroc"),
-    *("balanced_accuracy", "n_active"),
+    *("detection_auroc_other", "balanced_accuracy", "n_active"),
 )
 
 
@@ -40,7 +40,7 @@ def sample(row: dict, claims: dict[str, dict]) -> docs.Sample:
         row["stratum"] == "exemplar",
         {role: row[role] for role in docs.ROLES},
         {claim: {role: its[role] for role in docs.ROLES} for claim, its in claims.items()},
-        claims["own"]["sample_prediction"] if claims else None,
+        {claim: its["sample_prediction"] for claim, its in claims.items()},
     )
 
 
@@ -151,3 +151,26 @@ def test_samples_are_shared_out_as_the_page_says(atlas):
             assert simulated == expected
         checked += 1
     assert checked > N_NEURONS
+
+
+def test_controls_and_random_samples_are_chosen_as_the_page_says(atlas):
+    explained = [
+        row
+        for row in atlas.table("explanations", ["type", "text", "status"]).to_pylist()
+        if row["status"] == "ok"
+    ]
+    controls = {
+        key: (rows[0]["explanation_layer"], rows[0]["explanation_neuron"])
+        for key, of in rows_of(atlas, "simulations").items()
+        if (rows := [row for row in of if row["explanation"] == "other" and row["status"] == "ok"])
+    }
+    assert len(controls) > N_NEURONS
+    assert controls == {key: shares.control(key, explained) for key in controls}
+    usable = [
+        row["sample_id"] for row in atlas.table("samples").to_pylist() if row["status"] == "ok"
+    ]
+    drawn = set(shares.draw(usable, 12))
+    for key, rows in rows_of(atlas, "evidence").items():
+        found = {row["sample_id"] for row in rows if row["stratum"] == "random"}
+        ranked = {row["sample_id"] for row in rows if row["stratum"] == "exemplar"}
+        assert not found or found == drawn - ranked, key
