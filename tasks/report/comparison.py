@@ -88,11 +88,9 @@ def _scores(aggregates: pa.Table) -> pl.DataFrame:
     found = frame.group_by("layer", "explainer", "simulator").agg(scored, *columns)
     rows = found.select(f"{MEASURES[name]}{end}" for name in CONTROLS for end in _ENDS).to_dicts()
     strongest = [_strongest(row) for row in rows]
-    columns_of_control = pl.Schema(
-        {"strongest_control": pl.String()}
-        | {f"correlation_of_control{end}": pl.Float64() for end in _ENDS}
-    )
-    return pl.concat([found, pl.DataFrame(strongest, columns_of_control)], how="horizontal")
+    schema: dict[str, pl.DataType] = {"strongest_control": pl.String()}
+    schema.update({f"correlation_of_control{end}": pl.Float64() for end in _ENDS})
+    return pl.concat([found, pl.DataFrame(strongest, schema)], how="horizontal")
 
 
 def _strongest(row: Mapping[str, Any]) -> dict[str, Any]:
