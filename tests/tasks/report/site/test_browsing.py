@@ -446,7 +446,7 @@ def test_a_score_has_its_verdict_and_the_keyboard_reaches_what_a_term_means(fold
     index, (word, numbers_) = next(
         (index, score["verdict"])
         for index in range(1, 64)
-        for pair in neuron(site, 0, index)["accounts"][:1]
+        for pair in neuron(site, 0, index)["explanations"][:1]
         for score in pair["scores"]
         if "verdict" in score
     )
