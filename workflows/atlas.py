@@ -17,7 +17,7 @@ from neuron_atlas.workflows.cluster.progress import (
     open_closed_streams,
     print_line,
 )
-from neuron_atlas.workflows.cluster.signals import stop_on_signals
+from neuron_atlas.workflows.cluster.signals import cluster_is_gone, stop_on_signals
 from neuron_atlas.workflows.config.composition import (
     CONF,
     HYDRA_ERRORS,
@@ -180,6 +180,8 @@ def _write_run(context: Context) -> None:
 
 def _end(status: int, message: str) -> NoReturn:
     print_line(f"neuron-atlas: {message}")
+    if cluster_is_gone():  # Ray's own clean-up would wait for it, and end with another status.
+        os._exit(status)
     sys.exit(status)
 
 

@@ -6,7 +6,11 @@ import signal
 
 import pytest
 
-from neuron_atlas.workflows.cluster.signals import defer_signals, stop_on_signals
+from neuron_atlas.workflows.cluster import signals
+from neuron_atlas.workflows.cluster.actor_pool import ActorPool, ActorResource
+from neuron_atlas.workflows.cluster.signals import defer_signals, stop_on_signals, watch_cluster
+from neuron_atlas.workflows.config.settings import ClusterSettings
+from neuron_atlas.workflows.run.errors import RunError
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -63,3 +67,39 @@ def test_an_error_of_the_work_is_not_hidden_by_a_signal():
 
     with pytest.raises(RuntimeError, match="it broke"):
         work()
+
+
+@pytest.fixture
+def gone_cluster():
+    watch_cluster(lambda: True)
+    yield
+    watch_cluster(lambda: False)
+
+
+def test_a_signal_that_ended_the_cluster_too_ends_the_run_at_once(gone_cluster):
+    def work() -> None:
+        with defer_signals() as is_stopping:
+            signal.raise_signal(signal.SIGTERM)
+            is_stopping()
+            pytest.fail("nothing can end any more")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+
+
+def test_a_cluster_that_ends_by_itself_is_a_failed_run(gone_cluster, monkeypatch):
+    monkeypatch.setattr(signals, "_ON_ITS_WAY_S", 0.0)
+
+    def work() -> None:
+        with defer_signals() as is_stopping:
+            is_stopping()
+
+    with pytest.raises(RunError, match=r"^Ray's processes have ended.*the same command goes on"):
+        work()
+
+
+def test_nothing_is_asked_of_a_cluster_that_is_gone(gone_cluster, monkeypatch):
+    pool = ActorPool(ActorResource("subject", str), ClusterSettings())
+    pool._actors = [object()]  # Closing it would ask Ray to kill this.
+    pool.close()
+    assert pool._actors == []

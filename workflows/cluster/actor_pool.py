@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import ray
 
 from neuron_atlas.workflows.cluster.cpu_tasks import get_result
-from neuron_atlas.workflows.cluster.signals import defer_signals
+from neuron_atlas.workflows.cluster.signals import cluster_is_gone, defer_signals
 from neuron_atlas.workflows.cluster.waiting import WaitLines, explained_wait
 from neuron_atlas.workflows.config.settings import ClusterSettings
 
@@ -201,6 +201,9 @@ class ActorPool:
 
     def _close(self, abandoned: list[ray.ObjectRef]) -> None:
         """Close the pool. abandoned: running work, which ends when its actor's object does."""
+        if cluster_is_gone():
+            self._actors = []
+            return
         if self._resource.unload is not None:
             # No retries: a restarting actor holds nothing to unload.
             ending = [actor.close.options(max_task_retries=0).remote() for actor in self._actors]

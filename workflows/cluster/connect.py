@@ -16,8 +16,12 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from neuron_atlas.workflows.cluster.machine import object_store_folder, prepare_machine
-from neuron_atlas.workflows.cluster.progress import print_line
-from neuron_atlas.workflows.cluster.signals import preserve_sigterm, watch_cluster
+from neuron_atlas.workflows.cluster.progress import print_line, silence_libraries
+from neuron_atlas.workflows.cluster.signals import (
+    cluster_is_gone,
+    preserve_sigterm,
+    watch_cluster,
+)
 from neuron_atlas.workflows.cluster.start import start_with_retries
 from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.errors import ConfigError
@@ -25,6 +29,8 @@ from neuron_atlas.workflows.run.errors import ConfigError
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Work items contain paths and settings, not tables, so a local cluster needs little."""
 
+_NEEDED = ("gcs_server", "raylet")
+"""Ray's processes without which no work ends."""
 _SECONDS_TO_ANSWER = 5.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LINES = 60.0
@@ -45,7 +51,7 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     # The first error of failed work is raised; Ray would print the other ones.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     address = settings.address or os.environ.get("RAY_ADDRESS")
-    watch_cluster(_is_gone)
+    watch_cluster(_is_gone, silence_libraries)
     with preserve_sigterm():
         if address:
             _attach(address)
@@ -55,14 +61,15 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        if not cluster_is_gone():
+            ray.shutdown()
 
 
 def _is_gone() -> bool:
     """Return whether a process of this program's own cluster has ended. A signal to every process
     of a job, as from SLURM, ends them while the program still waits for its work."""
     node = ray._private.worker._global_node
-    return node is not None and bool(node.dead_processes())
+    return node is not None and any(name in _NEEDED for name, _ in node.dead_processes())
 
 
 def _start(settings: ClusterSettings) -> None:

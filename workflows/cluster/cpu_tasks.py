@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import ray
 
 from neuron_atlas.workflows.cluster.progress import print_line
-from neuron_atlas.workflows.cluster.signals import defer_signals
+from neuron_atlas.workflows.cluster.signals import cluster_is_gone, defer_signals, is_stop_requested
 from neuron_atlas.workflows.cluster.waiting import WaitLines
 from neuron_atlas.workflows.run.errors import PLAIN_ERRORS, RunError
 
@@ -54,9 +54,10 @@ def run_on_cpus(
                 for reference in ready:
                     yield running.pop(reference), get_result(reference)
         finally:
-            for reference in running:
-                ray.cancel(reference)
-            _wait_for_end(list(running), ending_s)
+            if not cluster_is_gone():
+                for reference in running:
+                    ray.cancel(reference)
+                _wait_for_end(list(running), ending_s)
 
 
 def _wait_for_end(cancelled: list[ray.ObjectRef], ending_s: float) -> None:
@@ -83,5 +84,7 @@ def get_result(reference: ray.ObjectRef) -> Any:
             raise cause from None
         raise  # With the worker's traceback, which is shown nowhere else.
     except ray.exceptions.RayError as error:
+        if is_stop_requested():  # The signal reached the worker too.
+            raise KeyboardInterrupt from error
         first = str(error).strip().splitlines()[0]
         raise RunError(f"Ray could not finish the work: {first}") from error

@@ -67,6 +67,13 @@ def open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
+def silence_libraries() -> None:
+    """Discard what libraries in C++ write to standard error; the program's own lines still show."""
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", errors="backslashreplace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def discard_unread_output() -> None:
     """Discard output that nobody reads any more, as after `| head -1`. Python would end with a
     traceback when it writes the rest."""

@@ -25,6 +25,7 @@ from neuron_atlas.tasks.models.account.throttle import Throttle
 from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.models.settings import ClientSettings, LimitSettings
 from neuron_atlas.workflows.cluster.cpu_tasks import get_result
+from neuron_atlas.workflows.cluster.signals import cluster_is_gone
 
 if TYPE_CHECKING:
     from neuron_atlas.tasks.models.batch import BatchSender
@@ -52,7 +53,8 @@ def open_account(
         yield RemoteAccount(actor, received_folder(path, purpose))
         get_result(actor.close.remote())
     finally:
-        ray.kill(actor)
+        if not cluster_is_gone():
+            ray.kill(actor)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 from neuron_atlas.tasks.models.account.tally import Tally
 from neuron_atlas.workflows.cluster.progress import Advance
+from neuron_atlas.workflows.cluster.signals import cluster_is_gone
 from neuron_atlas.workflows.tracking.metrics import spending_metrics
 
 _SHOW_EVERY_S = 2.0
@@ -51,9 +52,10 @@ def show_spending(
         yield
     finally:
         ended.set()
-        thread.join()
-        with suppress(Exception):  # A dead account is reported by its callers.
-            log(show())
+        if not cluster_is_gone():
+            thread.join()
+            with suppress(Exception):  # A dead account is reported by its callers.
+                log(show())
 
 
 def spending_note(tally: Tally) -> str:
