@@ -1,33 +1,12 @@
-"""Settings of classify that leave the rows which later stages read as they were."""
+"""What of the types enters the fingerprints of later stages."""
 
 from __future__ import annotations
-
-import shutil
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from neuron_atlas.workflows.run.content import hash_rows
-from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.neurons import neurons_identity
-from tests.workflows.runs import NAMES, small_run
-
-
-@pytest.fixture
-def out(first_run: Context, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(first_run.store.out, tmp_path / "out"))
-
-
-def test_a_setting_that_changes_no_row_repeats_classify_alone(out):
-    again = small_run(out, "classify.quantile=0.9")  # Read for another threshold than this one.
-    assert set(NAMES) - set(again.stats.skipped) == {"classify"}
-
-
-def test_a_rule_that_gives_the_same_types_asks_for_nothing_again(first_run, out):
-    again = small_run(out, "classify=paper")
-    assert set(NAMES) - set(again.stats.skipped) == {"classify", "analyse", "report"}
-    assert again.identity("score") == first_run.identity("score")
 
 
 def table(**columns: list[object]) -> pa.Table:
