@@ -12,6 +12,7 @@ import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from neuron_atlas.tasks.artifacts import TYPES, TableSpec
+from neuron_atlas.tasks.report.controls import CONTROLS, strongest_control
 
 if TYPE_CHECKING:
     from neuron_atlas.tasks.atlas.atlas import Atlas
@@ -45,6 +46,7 @@ def write_card(
         lstrip_blocks=True,
         autoescape=False,
     )
+    scores = _scores(atlas)
     environment.filters |= {"cell": markdown_cell, "meaning": _meaning}
     words = environment.get_template("card.md").render(
         title=title,
@@ -52,7 +54,8 @@ def write_card(
         exported=exported,
         types=TYPES,
         by_layer=_types_by_layer(atlas),
-        scores=_scores(atlas),
+        scores=scores,
+        strongest=_strongest(scores),
         failures=_failures(atlas, exported),
         license_id="" if license_id == _UNCHOSEN else license_id,
     )
@@ -153,11 +156,27 @@ def _scores(atlas: Atlas) -> list[dict[str, Any]]:
     """Return mean scores with intervals for each explainer and simulator, over all tokens."""
     if "score_aggregates" not in atlas.tables:
         return []
-    measures = ("correlation", "control_other", "margin", "beats_control")
+    measures = ("correlation", *CONTROLS, "margin", "beats_control")
     found = atlas.score_aggregates.filter(
-        pl.col("tokens") == "all", pl.col("by") == "all", pl.col("measure").is_in(measures)
+        pl.col("tokens") == "all",
+        pl.col("by") == "all",
+        pl.col("measure").is_in(measures),
+        (pl.col("n") > 0) | ~pl.col("measure").is_in(list(CONTROLS)),
     )
     return found.collect().sort("explainer", "simulator", "measure").to_dicts()
+
+
+def _strongest(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the strongest control of each explainer and simulator, from the rows of `_scores`."""
+    means: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in scores:
+        means.setdefault((row["explainer"], row["simulator"]), {})[row["measure"]] = row["mean"]
+    found = {pair: strongest_control(values) for pair, values in means.items()}
+    return [
+        {"explainer": pair[0], "simulator": pair[1], "control": control}
+        for pair, control in found.items()
+        if control is not None
+    ]
 
 
 def _failures(atlas: Atlas, exported: Sequence[Exported]) -> list[dict[str, Any]]:

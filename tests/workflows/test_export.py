@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -72,6 +73,10 @@ def test_the_card_tells_how_it_was_made_and_what_was_measured(card, opened):
         .to_list()
     )
     assert f"| dissect | concept | correlation | {mean:.3f} |" in words
+    assert re.search(
+        r"strongest control of dissect, simulated by concept, is .* \(`control_\w+`\): -?\d\.\d{3}\.",
+        words,
+    )
     assert "## Limitations" in words
     assert "/" not in words.split("| subject |")[1].split("\n")[0]
 
