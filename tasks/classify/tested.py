@@ -94,7 +94,8 @@ class RateRule(RuleWithTests):
     def test(self, histograms: pa.Table) -> pa.Table:
         """Return `tested_types` rows of the neurons in `histograms`; q and type_tested are null."""
         by_role = [_by_block(histograms[role]) for role in ("visual", "text")]
-        first = self._first_high_bin(sum(counts.sum(axis=1) for counts in by_role))
+        visual_and_text = by_role[0] + by_role[1]
+        first = self._first_high_bin(visual_and_text.sum(axis=1))
         # For each role, [neurons, blocks]: the number of tokens and of high tokens.
         tokens = [counts.sum(axis=2) for counts in by_role]
         high = [_count_from(counts, first) for counts in by_role]
@@ -111,7 +112,7 @@ class RateRule(RuleWithTests):
             [counts[tested] for counts in tokens],
             self.min_rate_ratio,
         )
-        for name, counts in zip(FIRING_TESTS, (sum(by_role), *by_role), strict=True):
+        for name, counts in zip(FIRING_TESTS, (visual_and_text, *by_role), strict=True):
             p[name][tested] = firing_p(counts[tested], first[tested], self.noise_factor)
         columns = {
             "layer": histograms["layer"],
