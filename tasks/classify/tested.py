@@ -94,7 +94,7 @@ class RateRule(RuleWithTests):
     def test(self, histograms: pa.Table) -> pa.Table:
         """Return `tested_types` rows of the neurons in `histograms`; q and type_tested are null."""
         by_role = [_by_block(histograms[role]) for role in ("visual", "text")]
-        visual_and_text = by_role[0] + by_role[1]
+        visual_and_text = np.add(*by_role, dtype=np.int64)
         first = self._first_high_bin(visual_and_text.sum(axis=1))
         # For each role, [neurons, blocks]: the number of tokens and of high tokens.
         tokens = [counts.sum(axis=2) for counts in by_role]
