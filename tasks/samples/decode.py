@@ -7,15 +7,20 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import ExifTags, Image
+from pillow_heif import register_heif_opener
 
+from neuron_atlas.tasks.samples.png_chunks import without_metadata
 from neuron_atlas.tasks.samples.source import SampleError
 
 DEFAULT_MAX_PIXELS = 2**26
 """8192 x 8192 pixels: 200 MB as RGB, and below the size at which Pillow warns."""
 
 # Only formats that Pillow or a bundled codec decodes. Other formats start programs (EPS runs
-# Ghostscript) or are not photographs. JPEG includes the stereo pairs of MPO.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+# Ghostscript) or are not photographs. JPEG includes the stereo pairs of MPO, and HEIF the HEIC
+# files of phones.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
+
+register_heif_opener()
 
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,29 +37,19 @@ def decode_image(encoded: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.
     """Decode the first frame of an image file to RGB as a viewer shows it.
 
     Applies the EXIF rotation, puts transparent images on white, and scales 16-bit, 32-bit and
-    float grays to 8 bits. Raises SampleError: "oversized" if the header announces more than
-    `max_pixels` or Pillow's own limit (nothing is decoded), "unreadable" if the bytes are not a
-    complete image.
+    float grays to 8 bits. Broken or oversized metadata of a PNG does not matter. Raises
+    SampleError: "oversized" if the header announces more than `max_pixels` or Pillow's own limit
+    (nothing is decoded), "unreadable" if the bytes are not a complete image.
     """
     try:
-        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-        width, height = image.size
-        if width * height > max_pixels:
-            raise SampleError(
-                "oversized",
-                f"{width} x {height} pixels exceed the limit of {max_pixels}; "
-                "raise data.max_pixels",
-            )
-        # Load before reading mode and orientation: TIFF turns itself upright while it loads.
-        image.load()
-        return _upright(_to_rgb(image), _orientation(image))
+        return _decode(encoded, max_pixels)
     except SampleError:
         raise
     except Image.UnidentifiedImageError as error:
         # Pillow's message contains a memory address, which differs from run to run.
-        formats = ", ".join(FORMATS)
         raise SampleError(
-            "unreadable", f"not an image in a supported format ({formats})"
+            "unreadable",
+            f"not an image in a supported format ({', '.join(FORMATS)}); save it as JPEG or PNG",
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow's limit is global to the process, so this function does not change it.
@@ -63,6 +58,34 @@ def decode_image(encoded: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.
         ) from error
     except Exception as error:  # Codecs raise OSError, SyntaxError, ValueError, struct.error ...
         raise SampleError("unreadable", f"{type(error).__name__}: {error}") from error
+
+
+def _decode(encoded: bytes, max_pixels: int) -> Image.Image:
+    try:
+        return _decode_pixels(encoded, max_pixels)
+    except (SampleError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise
+    except Exception as error:
+        pixels_only = without_metadata(encoded)
+        if pixels_only is None:
+            raise
+        try:
+            return _decode_pixels(pixels_only, max_pixels)
+        except Exception:
+            raise error from None  # The pixels are broken too.
+
+
+def _decode_pixels(encoded: bytes, max_pixels: int) -> Image.Image:
+    image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise SampleError(
+            "oversized",
+            f"{width} x {height} pixels exceed the limit of {max_pixels}; raise data.max_pixels",
+        )
+    # Load before reading mode and orientation: TIFF turns itself upright while it loads.
+    image.load()
+    return _upright(_to_rgb(image), _orientation(image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -11,7 +11,8 @@ from PIL import ExifTags, Image, features
 from neuron_atlas.tasks.samples.decode import FORMATS, decode_image
 from neuron_atlas.tasks.samples.source import SampleError
 
-PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos" / "images"
+SHARED = Path(__file__).parents[3].parent / "shared"
+PHOTOS, CASES = SHARED / "photos" / "images", SHARED / "cases" / "data"
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
 
 
@@ -164,7 +165,7 @@ def test_every_format_that_is_named_as_known_is_read(kind):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "HEIF", "AVIF"])
 def test_the_exif_rotation_is_applied_once(orientation, kind):
     # The red corner of the picture as meant, and where each orientation stores it.
     upright = Image.new("RGB", (32, 16), WHITE)
@@ -182,7 +183,8 @@ def test_the_exif_rotation_is_applied_once(orientation, kind):
         stored = stored.transpose(turn)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    pixels = decode_image(encoded(stored, kind, exif=exif))
+    # The HEIF encoder reads the rotation from bytes only, and stores it as phones do.
+    pixels = decode_image(encoded(stored, kind, exif=exif.tobytes() if kind == "HEIF" else exif))
     assert pixels.size == (32, 16)
     red, green, _ = pixels.getpixel((3, 3))
     assert red > 200
@@ -197,6 +199,56 @@ def test_the_exif_rotation_is_applied_once(orientation, kind):
 def test_broken_exif_does_not_cost_the_image(exif):
     pixels = decode_image(encoded(Image.new("RGB", (8, 8), RED), exif=exif))
     assert pixels.getpixel((0, 0)) == RED
+
+
+def with_chunk(png, kind, content, checksum=None):
+    """Insert a chunk after the header of a PNG."""
+    checksum = zlib.crc32(kind + content) if checksum is None else checksum
+    chunk = len(content).to_bytes(4, "big") + kind + content + checksum.to_bytes(4, "big")
+    return png[:33] + chunk + png[33:]
+
+
+BIG_TEXT = b"prompt\0\0" + zlib.compress(b"x" * 5_000_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "checksum"),
+    [
+        (b"zTXt", BIG_TEXT, None),
+        (b"iTXt", b"prompt\0\1\0\0\0" + zlib.compress(b"x" * 5_000_000), None),
+        (b"tEXt", b"prompt\0a", 1),
+        (b"eXIf", b"II*\0garbage", 1),
+        (b"iCCP", b"p\0\0" + b"garbage", None),
+        (b"pHYs", b"\0", None),
+    ],
+)
+def test_metadata_does_not_cost_the_image(kind, content, checksum):
+    image = Image.new("RGBA", (2, 1), (*RED, 255))
+    image.putpixel((1, 0), (*BLACK, 0))
+    png = with_chunk(encoded(image), kind, content, checksum)
+    pixels = decode_image(png)
+    assert [pixels.getpixel((x, 0)) for x in range(2)] == [RED, WHITE]
+    with pytest.raises(SampleError) as bad:
+        decode_image(png[: png.index(b"IDAT") + 8])
+    assert bad.value.status == "unreadable"
+
+
+def test_rotation_and_transparency_survive_the_loss_of_metadata():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    png = with_chunk(encoded(image, exif=exif, transparency=1), b"zTXt", BIG_TEXT)
+    pixels = decode_image(png)
+    assert pixels.size == (1, 2)
+    assert [pixels.getpixel((0, y)) for y in range(2)] == [RED, WHITE]
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases from the field are not here")
+def test_the_image_with_a_large_text_from_the_field_is_read():
+    pixels = decode_image((CASES / "large-text-chunk.png").read_bytes())
+    assert pixels.size == Image.open(io.BytesIO(encoded(pixels))).size == (8, 8)
 
 
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
@@ -236,7 +288,7 @@ def test_pillows_own_limit_is_left_as_it_was():
     assert before == Image.MAX_IMAGE_PIXELS
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "HEIF", "AVIF"])
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 0.95])
 def test_a_truncated_image_is_unreadable(kind, share):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
