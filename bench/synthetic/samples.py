@@ -13,11 +13,17 @@ from PIL import Image
 from bench.synthetic.sizes import Sizes
 from neuron_atlas.tasks.artifacts import DESCRIPTIONS, SAMPLES, write_table
 from neuron_atlas.tasks.report.inputs import SampleFiles
-from neuron_atlas.tasks.samples.source import Concept, OpenedImage, SampleError, SampleRecord
+from neuron_atlas.tasks.samples.source import (
+    Concept,
+    OpenedImage,
+    SampleError,
+    SampleRecord,
+    Source,
+)
 
 
 @dataclass(frozen=True)
-class SingleColorSource:
+class SingleColorSource(Source):
     """Source of single-color images. A reference is a color; "missing" cannot be opened."""
 
     side: int = 96

@@ -21,7 +21,11 @@ SAMPLE_STATUSES = (
     "outside_folder",
     "empty_text",
     "duplicate_id",
+    "malformed",
+    "skipped",
 )
+"""malformed: a row of the dataset that cannot be read, or whose images or text would be lost.
+skipped: a video or audio row, which the program does not read; it is not counted as bad."""
 DESCRIPTION_STATUSES = ("ok", "truncated", "empty_text", "too_long", "not_encoded")
 USABLE = ("ok", "truncated")
 """Statuses of the descriptions that later stages use."""

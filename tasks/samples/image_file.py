@@ -11,6 +11,9 @@ from pathlib import Path
 from neuron_atlas.tasks.samples.decode import decode_image
 from neuron_atlas.tasks.samples.source import OpenedImage, SampleError, SampleRecord, SourceError
 
+_MAX_NAME = 100
+"""Characters of a file's name in a message. An embedded image may stand in its place."""
+
 
 def open_image_inside(root: Path, name: str, max_pixels: int) -> OpenedImage:
     """Read and decode the image at `name`, relative to `root`.
@@ -34,12 +37,20 @@ def read_file_inside(root: Path, name: str) -> bytes:
     # Messages give the dataset's name of the file, because `root` differs between machines.
     if not name:
         raise SampleError("missing", "the row names no image")
+    if "://" in name or name.startswith("data:"):
+        raise SampleError(
+            "outside_folder",
+            f"{_short(name)!r} is not a file; only downloaded images are read, so save it in the "
+            "dataset's folder",
+        )
     try:
         folder = root.resolve()
         path = (folder / name).resolve()
         is_inside, is_file = path.is_relative_to(folder), path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # A loop of links, a name too long ...
-        raise SampleError("missing", f"{name!r} is not a path ({type(error).__name__})") from error
+        raise SampleError(
+            "missing", f"{_short(name)!r} is not a path ({type(error).__name__})"
+        ) from error
     if not is_inside:
         raise SampleError(
             "outside_folder",
@@ -61,9 +72,13 @@ def digest_files(records: Iterable[SampleRecord], root: Path) -> str:
     digest = hashlib.sha256()
     for record in records:
         stamps = [_stamp(root, image) for image in record.images]
-        row = (record.source_id, record.images, record.text, stamps)
+        row = (record.source_id, record.images, record.text, record.status, stamps)
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}..."
 
 
 def _stamp(root: Path, name: str) -> tuple[int, int]:

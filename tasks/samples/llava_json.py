@@ -7,18 +7,33 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from neuron_atlas.tasks.samples.chat import check_images, image_reference, read_chat
+from neuron_atlas.tasks.samples.columns import CHAT_COLUMNS, find_column
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
 from neuron_atlas.tasks.samples.image_file import digest_files, open_image_inside
+from neuron_atlas.tasks.samples.media import find_other_media, media_kind
 from neuron_atlas.tasks.samples.rows import Row, read_annotation_rows
-from neuron_atlas.tasks.samples.source import OpenedImage, SampleRecord, Source, SourceError
+from neuron_atlas.tasks.samples.source import (
+    OpenedImage,
+    SampleError,
+    SampleRecord,
+    Source,
+    SourceError,
+    unusable,
+)
+
+_IMAGES = ("image", "images")
 
 
 @dataclass(frozen=True)
 class LlavaJson(Source):
     """A .json list (or .jsonl) of `{id, image, conversations: [{from, value}, ...]}`.
 
-    `image` is a path, a list of paths for several images, or absent for a sample without images.
-    The sample's text is the first answer (`from: gpt`), or "" without an answer.
+    Also reads `{images, messages: [{role, content}, ...]}`. `image` and `images` hold a path or a
+    list of paths; a row without them is a sample without images. The sample's text is the first
+    answer (`gpt` or `assistant`), or "" without an answer. The default id is the row's number.
+    A row with a video or audio is "skipped". A row whose images or answer are not found where they
+    are expected is "malformed".
 
     annotations: the file. images: the folder that contains all images; the rows' paths are
     relative to it. max_pixels: larger images are "oversized". limit: read only the first rows.
@@ -39,7 +54,7 @@ class LlavaJson(Source):
         if not self._folder.is_dir():
             raise SourceError(f"{self.images}: no such folder; correct data.images")
         for row in islice(read_annotation_rows(Path(self.annotations).expanduser()), self.limit):
-            yield SampleRecord(row.identity("id"), row.strings("image"), _first_answer(row))
+            yield _record(row)
 
     def open_image(self, image: str) -> OpenedImage:
         """Open an image of the folder. Raises SampleError, and SourceError if there is no
@@ -55,13 +70,51 @@ class LlavaJson(Source):
         return Path(self.images).expanduser()
 
 
-def _first_answer(row: Row) -> str:
-    turns = row.fields.get("conversations")
-    if not isinstance(turns, list):
-        raise row.error("conversations", "must be a list of {from, value}; correct the row")
-    for number, turn in enumerate(turns, start=1):
-        if not isinstance(turn, dict) or "from" not in turn:
-            raise row.error("conversations", f'has no "from" in turn {number}; correct the row')
-        if turn["from"] == "gpt":
-            return Row(turn, f"{row.location}, turn {number}").string("value")
-    return ""
+def _record(row: Row) -> SampleRecord:
+    source_id = row.location
+    images: tuple[str, ...] = ()
+    try:
+        row.check()
+        source_id = row.identity("id") or row.location
+        images = _images(row)
+        chat = find_column(row.fields, CHAT_COLUMNS) or CHAT_COLUMNS[0]
+        _refuse_other_media(row, chat, images)
+        said = read_chat(row, chat)
+        if said.other_media:
+            raise _skipped(row, chat, said.other_media)
+        images = images or tuple(said.images)
+        check_images(row, chat, said, len(images))
+        return SampleRecord(source_id, images, said.text)
+    except SampleError as bad:
+        return unusable(source_id, bad, images)
+
+
+def _images(row: Row) -> tuple[str, ...]:
+    one, several = (_references(row, name) for name in _IMAGES)
+    return several if set(one) <= set(several) else one + several
+
+
+def _references(row: Row, name: str) -> tuple[str, ...]:
+    value = row.fields.get(name)
+    if value is None or value == "":
+        return ()
+    parts = value if isinstance(value, list) else [value]
+    for part in parts:
+        if not isinstance(part, str | dict | None):
+            raise row.error(name, f"must be a string, not {type(part).__name__}; correct the row")
+    return tuple(image_reference(part) for part in parts)
+
+
+def _refuse_other_media(row: Row, chat: str, images: tuple[str, ...]) -> None:
+    kinds = {media_kind(image) for image in images}
+    if other := kinds & {"video", "audio"}:
+        raise _skipped(row, _IMAGES[0], min(other))
+    if found := find_other_media(row.fields, chat, has_images=bool(images)):
+        raise _skipped(row, *found)
+
+
+def _skipped(row: Row, name: str, kind: str) -> SampleError:
+    return SampleError(
+        "skipped",
+        f'{row.location}: field "{name}" has a {kind}, which is not read; only images are',
+    )

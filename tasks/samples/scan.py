@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import Any
@@ -11,7 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import CONCEPTS, SAMPLES
+from neuron_atlas.tasks.clean_text import clean_text
 from neuron_atlas.tasks.samples.source import SampleError, SampleRecord, Source, SourceError
+
+_MAX_REASON = 300
+"""Characters of a reason. Names of files may be as long as an embedded image."""
 
 
 def scan_samples(
@@ -27,8 +32,8 @@ def scan_samples(
     records: consecutive in the dataset. first_id: dataset position of the first record.
     duplicates: dataset positions of records with a repeated id. Returns a `samples` table, one row
     per record in their order, with null width and height (px) if no image was read, and a
-    `concepts` table with the ground truth of the usable samples. A bad image is a row with its
-    status; raises SourceError if the dataset as a whole cannot be read.
+    `concepts` table with the ground truth of the usable samples. A bad row or image is a row with
+    its status; raises SourceError if the dataset as a whole cannot be read.
     """
     samples: list[dict[str, Any]] = []
     concepts: list[dict[str, Any]] = []
@@ -57,7 +62,7 @@ def list_records(source: Source, limit: int | None = None) -> list[SampleRecord]
     """Return a dataset's records, or its first `limit`. Raises SourceError, also if it is empty."""
     records = list(islice(source.records(), limit))
     if not records:
-        raise SourceError(f"{source} has no samples; correct the data settings")
+        raise SourceError(f"{source.title} has no samples; correct the data settings")
     return records
 
 
@@ -73,21 +78,55 @@ def duplicate_positions(records: Sequence[SampleRecord]) -> set[int]:
 
 
 def bad_share(samples: pa.Table) -> float:
-    """Return the share of unusable samples, 0-1; 0 for an empty table."""
-    return _bad(samples).num_rows / samples.num_rows if samples.num_rows else 0.0
+    """Return the share of bad samples among those that were not skipped, 0-1; 0 without any."""
+    bad = _bad(samples)
+    skipped = bad.num_rows - _not_skipped(bad).num_rows
+    read = samples.num_rows - skipped
+    return (bad.num_rows - skipped) / read if read else 0.0
 
 
 def first_bad(samples: pa.Table, n: int = 10) -> list[str]:
-    """Return the first `n` unusable samples, each as "source_id: status: reason"."""
-    rows = _bad(samples).slice(0, n).select(["source_id", "status", "reason"]).to_pylist()
+    """Return the first `n` unusable samples, each as "source_id: status: reason".
+
+    Skipped samples come last.
+    """
+    bad = _bad(samples)
+    rows = [*_not_skipped(bad).slice(0, n).to_pylist()]
+    if len(rows) < n:
+        skipped = bad.filter(pc.equal(bad["status"], "skipped"))
+        rows += skipped.slice(0, n - len(rows)).to_pylist()
     return [f"{row['source_id']}: {row['status']}: {row['reason']}" for row in rows]
+
+
+def scan_notes(samples: pa.Table) -> list[str]:
+    """Return lines for the user: samples that cannot be used, and samples without an image."""
+    bad = _bad(samples)
+    lines = []
+    if bad.num_rows:
+        counts = Counter(bad["status"].to_pylist())
+        counted = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
+        lines.append(
+            f"{bad.num_rows:,} of {samples.num_rows:,} cannot be used ({counted}), such as "
+            f"{first_bad(samples, 1)[0]}"
+        )
+    is_ok = pc.equal(samples["status"], "ok")
+    has_no_image = pc.equal(pc.list_value_length(samples["images"]), 0)
+    if text_only := pc.sum(pc.and_(is_ok, has_no_image)).as_py():
+        lines.append(f"{text_only:,} of {samples.num_rows:,} have no image; they are text only")
+    return lines
 
 
 def _bad(samples: pa.Table) -> pa.Table:
     return samples.filter(pc.not_equal(samples["status"], "ok"))
 
 
+def _not_skipped(samples: pa.Table) -> pa.Table:
+    return samples.filter(pc.not_equal(samples["status"], "skipped"))
+
+
 def _open(source: Source, record: SampleRecord) -> dict[str, Any]:
+    if record.status != "ok":
+        return _unread(record.status, record.reason)
     try:
         opened = [source.open_image(image) for image in record.images]
     except SourceError:
@@ -114,6 +153,9 @@ def _digest(hashes: Sequence[str]) -> str:
 
 
 def _unread(status: str, reason: str) -> dict[str, Any]:
+    reason = " ".join(clean_text(reason).split())
+    if len(reason) > _MAX_REASON:
+        reason = f"{reason[: _MAX_REASON // 2]} ... {reason[-_MAX_REASON // 2 :]}"
     return {"image_sha256": "", "width": None, "height": None, "status": status, "reason": reason}
 
 

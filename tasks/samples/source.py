@@ -9,17 +9,48 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from neuron_atlas.tasks.clean_text import clean_text
+
+MAX_TEXT = 1_000_000
+"""Characters of a sample's text; no subject reads a longer one."""
+
 
 @dataclass(frozen=True)
 class SampleRecord:
     """One sample as the dataset lists it: images, not opened yet, and their text.
 
     images: references for `Source.open_image`, usually one; none for a sample without images.
+    status, reason: "ok", or why the sample cannot be used; its images are then not opened.
+
+    Cleans the id and the text (see `clean_text`). A text above `MAX_TEXT` and an image whose name
+    is not Unicode make the sample unusable.
     """
 
     source_id: str
     images: tuple[str, ...]
     text: str
+    status: str = "ok"
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source_id", clean_text(self.source_id))
+        object.__setattr__(self, "text", clean_text(self.text))
+        for image in self.images:
+            if not _is_unicode(image):
+                self._refuse("malformed", f"the name {image!r} is not Unicode; rename the file")
+                object.__setattr__(self, "images", ())
+                break
+        if len(self.text) > MAX_TEXT:
+            self._refuse(
+                "oversized",
+                f"the text has {len(self.text):,} characters; the limit is {MAX_TEXT:,}",
+            )
+            object.__setattr__(self, "text", "")
+
+    def _refuse(self, status: str, reason: str) -> None:
+        if self.status == "ok":
+            object.__setattr__(self, "status", status)
+            object.__setattr__(self, "reason", reason)
 
     @property
     def image(self) -> str:
@@ -60,6 +91,11 @@ class SampleError(Exception):
         return self.reason
 
 
+def unusable(source_id: str, error: SampleError, images: tuple[str, ...] = ()) -> SampleRecord:
+    """Return the record of a sample that the dataset lists but that cannot be used."""
+    return SampleRecord(source_id, images, "", error.status, error.reason)
+
+
 class SourceError(Exception):
     """The dataset as a whole cannot be read; the message has the file, the field and the remedy."""
 
@@ -76,7 +112,11 @@ class Source(Protocol):
         """The dataset's name, without its path."""
 
     def records(self) -> Iterable[SampleRecord]:
-        """List the dataset in its own order without opening an image. Raises SourceError."""
+        """List the dataset in its own order without opening an image.
+
+        A row that cannot be used is a record with a status and a reason. Raises SourceError if the
+        dataset as a whole cannot be read.
+        """
 
     def open_image(self, image: str) -> OpenedImage:
         """Open one of a record's images. Called on workers.
@@ -90,3 +130,15 @@ class Source(Protocol):
     def concepts(self, image: str) -> list[Concept]:
         """Return the ground truth of an image; empty if the source has none."""
         return []
+
+    def notes(self) -> list[str]:
+        """Return lines for the user on how the dataset is read, such as the caption file taken."""
+        return []
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

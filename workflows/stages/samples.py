@@ -17,6 +17,7 @@ from neuron_atlas.tasks.samples.scan import (
     duplicate_positions,
     first_bad,
     list_records,
+    scan_notes,
     scan_samples,
 )
 from neuron_atlas.tasks.samples.source import SampleRecord, Source
@@ -28,18 +29,27 @@ from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.held_out import held_out_lines
 from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
 
-_VERSION = 3
+_VERSION = 4
+_CONTENT_VERSION = 3
+"""Raised when the same samples are to be read anew by later stages."""
 
 
 def _check(context: Context) -> None:
     """Raise RunError if too many samples are bad, before anything expensive starts."""
     samples = read_table(context.paths("samples", "samples"), SAMPLES)
+    for line in scan_notes(samples):
+        print_line(f"samples    {line}")
     share, limit = bad_share(samples), context.settings.data.max_bad_share
     if share > limit:
         bad = "\n  ".join(first_bad(samples))
         raise RunError(
             f"{share:.1%} of {len(samples):,} samples cannot be used, and data.max_bad_share is "
             f"{limit:.1%}; fix them or raise data.max_bad_share. The first:\n  {bad}"
+        )
+    if not pc.any(pc.equal(samples["status"], "ok")).as_py():
+        raise RunError(
+            f"none of {len(samples):,} samples can be used, such as {first_bad(samples, 1)[0]}; "
+            "correct the data settings"
         )
     usable = samples.filter(pc.equal(samples["status"], "ok"))["sample_id"].to_pylist()
     for line in held_out_lines(context, usable):
@@ -67,6 +77,8 @@ def _require_text(context: Context) -> bool:
 def _items(context: Context, folder: Path) -> list[Item]:
     source = context.settings.data.source
     records = list_records(source)
+    for line in source.notes():
+        print_line(f"samples    {line}")
     duplicates = duplicate_positions(records)
     return [
         Item(
@@ -118,7 +130,7 @@ def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
 
 def _content(samples: pa.Table) -> str:
     """Return a hash of the samples that does not depend on the path or time of reading."""
-    digest = hashlib.sha256(str(_VERSION).encode())
+    digest = hashlib.sha256(str(_CONTENT_VERSION).encode())
     decisive = samples.select(["sample_id", "source_id", "image_sha256", "text", "status"])
     for batch in decisive.to_batches(max_chunksize=4096):
         digest.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())

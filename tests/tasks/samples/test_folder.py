@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -128,8 +129,9 @@ def test_a_linked_image_that_lies_elsewhere_is_listed_and_outside(images, tmp_pa
 def test_a_linked_caption_that_lies_elsewhere_is_not_read(images, tmp_path):
     (tmp_path / "secret").write_text("secret words")
     (images / "a.txt").symlink_to(tmp_path / "secret")
-    with pytest.raises(SourceError, match=r"a\.txt: .*is outside the dataset's folder"):
-        list(Folder(str(images)).records())
+    read = next(iter(Folder(str(images)).records()))
+    assert (read.status, read.text) == ("outside_folder", "")
+    assert re.search(r"a\.txt: .*is outside the dataset's folder", read.reason)
 
 
 def test_a_loop_of_linked_folders_ends(images):
@@ -158,17 +160,12 @@ def test_a_table_may_lie_elsewhere_when_it_is_named(images, tmp_path):
         (
             "captions.csv",
             "image,words\na.png,red\n",
-            r'line 2: field "text" \(or "caption"\) is missing; found: image, words; rename',
+            r"captions\.csv: no text column; its columns are image, words\. Set data\.text_column",
         ),
         (
             "captions.csv",
             "picture,text\na.png,red\n",
-            r'line 2: field "image" \(or "file_name"\) is missing; found: picture, text',
-        ),
-        (
-            "captions.csv",
-            "image,text\na.png,red, and square\n",
-            r"captions\.csv, line 2: more fields .* double quotes",
+            r"no image column; its columns are picture, text\. Set data\.image_column",
         ),
         (
             "captions.csv",
@@ -176,23 +173,14 @@ def test_a_table_may_lie_elsewhere_when_it_is_named(images, tmp_path):
             r"captions\.csv, line 2: not valid CSV .*; correct the quotes",
         ),
         (
-            "captions.csv",
-            "image,text\na.png,red\n,blue\n",
-            r'line 3: field "image" is empty; add the image',
-        ),
-        (
-            "captions.jsonl",
-            '{"image": "a.png", "text": 1}\n',
-            r'line 1: field "text" must be a string, not int; correct',
-        ),
-        (
             "captions.jsonl",
             '{"image": "a.png"\n',
-            r"captions\.jsonl, line 1: not valid JSON",
+            r"captions\.jsonl: line 1: not valid JSON",
         ),
+        ("captions.json", '{"version": 1}', r"captions\.json: holds one dict; put the rows"),
     ],
 )
-def test_what_is_malformed_is_named_with_its_file_line_field_and_remedy(
+def test_a_table_that_cannot_be_read_is_named_with_its_line_column_and_remedy(
     images, name, content, message
 ):
     (images / name).write_text(content)
@@ -200,7 +188,53 @@ def test_what_is_malformed_is_named_with_its_file_line_field_and_remedy(
         list(Folder(str(images)).records())
 
 
-@pytest.mark.parametrize("name", ["captions.csv", "captions.jsonl", "a.txt"])
+@pytest.mark.parametrize(
+    ("name", "content", "image", "reason"),
+    [
+        (
+            "captions.csv",
+            "image,text\na.png,red, and square\n",
+            "a.png",
+            r"captions\.csv, line 2: more fields .* double quotes",
+        ),
+        (
+            "captions.csv",
+            'image,text\nb.JPG,"red" one\n',
+            "captions.csv, line 2",
+            r"line 2: not valid CSV .*; correct the quotes",
+        ),
+        (
+            "captions.csv",
+            "image,text\nb.JPG,red\n,blue\n",
+            "captions.csv, line 3",
+            r'line 3: field "image" is empty; add the image',
+        ),
+        (
+            "captions.jsonl",
+            '{"image": "a.png", "text": 1}\n',
+            "a.png",
+            r'line 1: field "text" must be a string, not int; correct',
+        ),
+        (
+            "captions.jsonl",
+            '{"image": "b.JPG", "text": "blue"}\n{"image": "a.png"\n',
+            "captions.jsonl, line 2",
+            r"captions\.jsonl, line 2: not valid JSON",
+        ),
+        ("a.txt", b"caf\xe9", "a.png", r"a\.txt: not UTF-8 .*; save it as UTF-8"),
+    ],
+)
+def test_a_malformed_caption_is_counted_with_its_name_and_reason(
+    images, name, content, image, reason
+):
+    (images / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    read = {record.source_id: record for record in Folder(str(images)).records()}
+    assert read[image].status == "malformed"
+    assert re.search(reason, read[image].reason)
+    assert read["sub/c.jpeg"].status == "ok"
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "captions.jsonl"])
 def test_captions_that_are_not_utf8_are_refused(images, name):
     (images / name).write_bytes(b"image,text\na.png,caf\xe9\n")
     with pytest.raises(SourceError, match=rf"{name}: not UTF-8"):
@@ -212,10 +246,11 @@ def test_a_missing_folder_is_an_error_of_the_source(tmp_path):
         list(Folder(str(tmp_path / "nowhere")).records())
 
 
-def test_a_file_name_that_no_table_can_hold_is_refused(images):
+def test_a_file_name_that_no_table_can_hold_is_counted(images):
     shutil.copy(images / "a.png", os.fsencode(images) + b"/caf\xe9.png")
-    with pytest.raises(SourceError, match="not UTF-8; rename it"):
-        list(Folder(str(images)).records())
+    (bad,) = (record for record in Folder(str(images)).records() if record.status != "ok")
+    assert (bad.source_id, bad.status, bad.images) == ("caf\ufffd.png", "malformed", ())
+    assert "is not Unicode; rename the file" in bad.reason
 
 
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(images, monkeypatch):

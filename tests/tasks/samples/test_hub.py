@@ -14,6 +14,7 @@ datasets = pytest.importorskip("datasets")
 from PIL import Image  # noqa: E402
 
 from neuron_atlas.tasks.samples import hub as hub_module  # noqa: E402
+from neuron_atlas.tasks.samples import hub_load  # noqa: E402
 from neuron_atlas.tasks.samples.hub import Hub  # noqa: E402
 from neuron_atlas.tasks.samples.source import SampleError, SampleRecord, SourceError  # noqa: E402
 
@@ -30,7 +31,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", caches)
     monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", caches / "downloads")
     monkeypatch.setattr(datasets.config, "EXTRACTED_DATASETS_PATH", caches / "downloads/extracted")
-    monkeypatch.setattr(hub_module, "HF_HUB_CACHE", str(caches / "hub"))
+    monkeypatch.setattr(hub_load, "HF_HUB_CACHE", str(caches / "hub"))
     hub_module._open.cache_clear()
     yield
     hub_module._open.cache_clear()
@@ -170,7 +171,7 @@ def test_listing_decodes_no_image_and_opens_no_file(tmp_path):
 def test_the_dataset_is_looked_up_once_a_process(tmp_path, monkeypatch):
     source = Hub(parquet(tmp_path / "data"), "train")
     source.open_image("0")
-    monkeypatch.setattr(datasets, "load_dataset", None)
+    monkeypatch.setattr(datasets, "load_dataset_builder", None)
     pickle.loads(pickle.dumps(source)).open_image("1")
 
 
@@ -186,13 +187,113 @@ def test_a_missing_column_is_named_beside_those_that_exist(settings, tmp_path):
 
 
 def test_a_column_of_the_wrong_kind_is_named(tmp_path):
-    folder = saved(tmp_path / "data", table(pair=[["a.png", "b.png"]] * 4))
+    folder = saved(tmp_path / "data", table(pair=[[1, 2]] * 4))
     with pytest.raises(SourceError, match=r"'key' holds .*int64.*; set data\.image_column"):
         list(Hub(folder, "train", image_column="key").records())
-    with pytest.raises(SourceError, match=r"'pair' holds List.*not one image per row"):
+    with pytest.raises(
+        SourceError, match=r"'pair' holds List.*, not images; set data\.image_column"
+    ):
         list(Hub(folder, "train", image_column="pair").records())
-    with pytest.raises(SourceError, match=r'row 0: field "key" must be a string, not int'):
+    with pytest.raises(SourceError, match=r"'key' holds .*int64.*not texts; set data\.text_column"):
         list(Hub(folder, "train", text_column="key").records())
+
+
+VALUE, IMAGE = datasets.Value("string"), datasets.Image()
+
+
+def many(*colors):
+    return [{"bytes": png(color), "path": None} for color in colors]
+
+
+def chat(*words, names=("from", "value"), roles=("human", "gpt")):
+    return [dict(zip(names, pair, strict=True)) for pair in zip(roles, words, strict=True)]
+
+
+def test_the_layout_of_the_cauldron_is_read(tmp_path):
+    turns = [
+        {"user": "What is this?", "assistant": "A square.", "source": "vqa"},
+        {"user": "Which color?", "assistant": "Red.", "source": "vqa"},
+    ]
+    features = {
+        "images": datasets.List(IMAGE),
+        "texts": datasets.List(dict.fromkeys(("user", "assistant", "source"), VALUE)),
+    }
+    columns = {"images": [many("red"), many("lime", "blue"), [None]], "texts": [turns] * 3}
+    built = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    source = Hub(parquet(tmp_path / "data", built), "train")
+    assert list(source.records()) == [
+        SampleRecord("0", ("0/0",), "A square."),
+        SampleRecord("1", ("1/0", "1/1"), "A square."),
+        SampleRecord("2", ("2/0",), "A square."),
+    ]
+    assert source.notes() == ["images from column images, texts from texts"]
+    assert [source.open_image(f"1/{n}").sha256 for n in (0, 1)] == [sha256("lime"), sha256("blue")]
+    for image in ("1/2", "1", "1/x", "3/0", "2/0"):
+        assert bad(source, image).status == "missing"
+    sliced = Hub(source.dataset, "train[1:]")
+    assert [record.images for record in sliced.records()] == [("0/0", "0/1"), ("1/0",)]
+    assert sliced.open_image("0/1").sha256 == sha256("blue")
+
+
+def test_the_layout_of_llava_onevision_is_read(tmp_path):
+    columns = {
+        "id": ["a", "b", "c", "d"],
+        "image": [*many("red"), None, *many("blue", "white")],
+        "conversations": [
+            chat("<image>\nWhat?", "A square."),
+            chat("Who are you?", "A model."),
+            chat("<image>\nWhat?", "A square.", roles=("human", "robot")),
+            chat("<image> or <image>?", "Neither."),
+        ],
+        "data_source": ["made"] * 4,
+    }
+    features = datasets.Features(
+        {
+            "id": VALUE,
+            "image": IMAGE,
+            "conversations": datasets.List({"from": VALUE, "value": VALUE}),
+            "data_source": VALUE,
+        }
+    )
+    built = datasets.Dataset.from_dict(columns, features=features)
+    source = Hub(saved(tmp_path / "data", built), "train", id_column="id")
+    first, second, third, fourth = source.records()
+    assert (first.source_id, first.images, first.text) == ("a", ("0",), "A square.")
+    assert (second.status, bad(source, "1").reason) == ("ok", "the row has no image")
+    assert third.status == "malformed"
+    assert "its roles are human, robot" in third.reason
+    assert "mentions 2 images (<image>), but the row has 1" in fourth.reason
+
+
+def test_messages_with_lists_of_images_are_read(tmp_path):
+    names, roles = ("role", "content"), ("user", "assistant")
+    columns = {
+        "messages": [
+            chat(q, "Red.", names=names, roles=roles) for q in ("<image>?", "Hi", "<image>")
+        ],
+        "images": [["in.png"], [], None],
+    }
+    source = Hub(parquet(tmp_path / "data", datasets.Dataset.from_dict(columns)), "train")
+    (tmp_path / "data" / "in.png").write_bytes(png("red"))
+    read = list(source.records())
+    assert [(one.images, one.text) for one in read[:2]] == [(("0/0",), "Red."), ((), "Red.")]
+    assert source.open_image("0/0").sha256 == sha256("red")
+    assert (read[2].status, read[2].images) == ("malformed", ())
+
+
+def test_columns_that_are_not_clear_are_asked_for(tmp_path):
+    features = datasets.Features({"left": IMAGE, "right": IMAGE, "label": VALUE})
+    columns = {"left": many("red"), "right": many("blue"), "label": ["x"]}
+    built = datasets.Dataset.from_dict(columns, features=features)
+    folder = saved(tmp_path / "data", built)
+    with pytest.raises(
+        SourceError, match=r"split train: no column .* images\. The columns are left"
+    ):
+        list(Hub(folder, "train").records())
+    with pytest.raises(SourceError, match=r"that of the texts\. .* \(null for none\)"):
+        list(Hub(folder, "train", image_column="left").records())
+    (read,) = Hub(folder, "train", image_column="right", text_column="label").records()
+    assert read.text == "x"
 
 
 def test_a_row_without_an_image_is_missing(tmp_path):

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 from neuron_atlas.tasks.samples.llava_json import LlavaJson
 from neuron_atlas.tasks.samples.source import SampleError, SampleRecord, SourceError
 
-PHOTOS = Path(__file__).parents[3].parent / "shared" / "photos"
+SHARED = Path(__file__).parents[3].parent / "shared"
+PHOTOS, CASES = SHARED / "photos", SHARED / "cases" / "data"
 
 
 def row(name="a", image="a.png", answer="a red square"):
@@ -88,9 +90,11 @@ def test_a_conversation_without_an_answer_has_no_text(source):
 @pytest.mark.parametrize("image", [None, "", [], "absent"])
 def test_a_row_without_an_image_is_a_sample_of_text_only(source, image):
     rows = [row(image=image)]
+    rows[0]["conversations"][0]["value"] = "What is a square?"
     if image == "absent":
         del rows[0]["image"]
-    assert next(source(rows).records()).images == ()
+    read = next(source(rows).records())
+    assert (read.images, read.status) == ((), "ok")
 
 
 def test_a_row_with_a_list_of_images_is_one_sample_of_them_all(source):
@@ -180,34 +184,138 @@ def test_the_pixel_limit_is_a_setting(source):
         ("[{", r"detail\.json: not valid JSON .* correct it"),
         ("[" * 100_000, r"detail\.json: not valid JSON"),
         ('{"id": 1}', r"detail\.json: holds one dict; put the rows in a JSON list"),
-        ("[1]", r"detail\.json, row 1: is a int; make every row an object"),
-        ([row(), {"image": "a.png"}], r'row 2: field "id" is missing; give'),
-        ([row(), {**row(), "id": 1.5}], r'row 2: field "id" must be a string, not float; correct'),
-        (
-            [{**row(), "image": ["a", 7]}],
-            r'row 1: field "image" must be a string, not int; correct',
-        ),
-        ([{"id": "a"}], r'row 1: field "conversations" must be a list of .*; correct'),
-        (
-            [{"id": "a", "conversations": ["hi"]}],
-            r'row 1: field "conversations" .* turn 1; correct',
-        ),
-        ([row(answer=5)], r'row 1, turn 2: field "value" must be a string, not int; correct'),
-        (
-            [row(answer="half \ud83d of a sign")],
-            r'turn 2: field "value" is not Unicode .*; correct',
-        ),
     ],
 )
-def test_what_is_malformed_is_named_with_its_file_row_field_and_remedy(source, content, message):
+def test_a_file_that_holds_no_rows_is_named_with_the_remedy(source, content, message):
     with pytest.raises(SourceError, match=message):
         list(source(content).records())
 
 
-def test_a_malformed_line_is_named_by_its_number(source):
-    lines = json.dumps(row()) + "\n\n{\n"
-    with pytest.raises(SourceError, match=r"detail\.jsonl, line 3: not valid JSON"):
-        list(source(lines, "detail.jsonl").records())
+@pytest.mark.parametrize(
+    ("bad_row", "message"),
+    [
+        (1, r"detail\.json, row 2: is a int; make every row an object"),
+        ({"image": "a.png"}, r'row 2: field "conversations" must be a list of .*; correct'),
+        ({**row(), "id": 1.5}, r'row 2: field "id" must be a string, not float; correct'),
+        ({**row(), "image": ["a", 7]}, r'row 2: field "image" must be a string, not int; correct'),
+        ({"id": "a"}, r'row 2: field "conversations" must be a list of .*; correct'),
+        ({"id": "a", "conversations": ["hi"]}, r'row 2: field "conversations" .* turn 1; correct'),
+        (row(answer=5), r'row 2, turn 2: field "value" must be a string, not int; correct'),
+    ],
+)
+def test_a_malformed_row_is_counted_with_its_name_and_reason_and_the_others_are_read(
+    source, bad_row, message
+):
+    first, bad_one, last = source([row("x"), bad_row, row("y")]).records()
+    assert (first.status, last.status) == ("ok", "ok")
+    assert bad_one.status == "malformed"
+    assert re.search(message, bad_one.reason)
+    assert bad_one.source_id in ("a", "detail.json, row 2")
+
+
+def test_text_is_cleaned_where_it_enters(source):
+    (read,) = source([row("a\ud83d", answer="half \ud83d of\0a\r\nsign\x1b")]).records()
+    assert (read.source_id, read.text) == ("a\ufffd", "half \ufffd of a\nsign ")
+    assert read.status == "ok"
+    whole = "\ud83d\ude00"  # Two surrogates of one character.
+    assert SampleRecord("a", (), whole).text == "\N{GRINNING FACE}"
+
+
+def test_a_text_that_no_subject_can_read_is_counted(source):
+    texts = ["x" * 160_000, "x" * 1_000_001]
+    short, long = source([row(str(n), answer=text) for n, text in enumerate(texts)]).records()
+    assert (short.status, len(short.text)) == ("ok", 160_000)
+    assert (long.status, long.text) == ("oversized", "")
+    assert "1,000,001 characters; the limit is 1,000,000" in long.reason
+
+
+def test_an_image_name_that_no_table_can_hold_is_counted(source):
+    (read,) = source([row(image="\ud83d.png")]).records()
+    assert (read.status, read.images) == ("malformed", ())
+    assert "is not Unicode; rename" in read.reason
+
+
+def test_a_malformed_line_is_counted_by_its_number(source):
+    lines = json.dumps(row()) + "\n\n{\n" + json.dumps(row("b"))
+    _, bad_one, last = source(lines, "detail.jsonl").records()
+    assert bad_one.source_id == "detail.jsonl, line 3"
+    assert bad_one.reason.startswith("detail.jsonl, line 3: not valid JSON")
+    assert last.source_id == "b"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases from the field are not here")
+@pytest.mark.parametrize("name", ["plural-images-key", "user-assistant-roles"])
+def test_the_layouts_from_the_field_give_their_images_and_texts(name):
+    read = list(LlavaJson(str(CASES / f"{name}.json"), str(CASES)).records())
+    assert [(one.images, one.text, one.status) for one in read] == [
+        (("plain.png",), "A grey square with noise.", "ok")
+    ] * 4
+
+
+def test_images_and_roles_have_their_common_names(source):
+    said = [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "red"}]
+    parts = [
+        {"type": "image", "image": "file://a.png"},
+        {"type": "image_url", "image_url": {"url": "b.png"}},
+        {"type": "text", "text": "What?"},
+    ]
+    answer = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    rows = [
+        {"messages": said, "images": ["a.png"]},
+        {"messages": said, "images": [{"path": "a.png", "bytes": None}]},
+        {"conversations": said, "image": "a.png", "images": ["a.png"]},
+        {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "User", "content": parts},
+                {"role": "Assistant", "content": answer},
+            ]
+        },
+    ]
+    assert [(one.source_id, one.images, one.text) for one in source(rows).records()] == [
+        ("detail.json, row 1", ("a.png",), "red"),
+        ("detail.json, row 2", ("a.png",), "red"),
+        ("detail.json, row 3", ("a.png",), "red"),
+        ("detail.json, row 4", ("a.png", "b.png"), "a\nb"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "reason"),
+    [
+        ({"picture": "a.png"}, "malformed", r'"picture" seems to hold images, .* rename it'),
+        ({"img_paths": ["a", "b"]}, "malformed", r'"img_paths" seems to hold images'),
+        ({"shown": {"left": "x/a.JPG?size=1"}}, "malformed", r'"shown" seems to hold images'),
+        ({}, "malformed", r"mentions 1 images \(<image>\), but the row has 0"),
+        ({"video": "a.mp4"}, "skipped", r'"video" has a video, which is not read'),
+        ({"image": "a.png", "videos": ["b.mp4"]}, "skipped", r'"videos" has a video'),
+        ({"image": "clip.MOV"}, "skipped", r'"image" has a video'),
+        ({"clip": "a.webm"}, "skipped", r'"clip" has a video'),
+        ({"audios": ["a.wav"]}, "skipped", r'"audios" has a audio'),
+        ({"image": ["a.png"], "source_video": "b.mp4"}, "ok", ""),
+        ({"image": "a.png", "video": None, "frames": 3}, "ok", ""),
+    ],
+)
+def test_no_row_loses_its_media_without_a_reason(source, change, status, reason):
+    (read,) = source([{key: row()[key] for key in ("id", "conversations")} | change]).records()
+    assert read.status == status
+    assert re.search(reason, read.reason)
+
+
+def test_unknown_roles_are_a_reason_that_lists_them(source):
+    turns = [{"from": "Mensch", "value": "?"}, {"from": "maschine", "value": "red"}]
+    (read,) = source([row() | {"conversations": turns}]).records()
+    assert (read.status, read.images) == ("malformed", ("a.png",))
+    assert "its roles are mensch, maschine" in read.reason
+    assert "gpt, assistant" in read.reason
+
+
+def test_an_image_that_is_a_url_or_embedded_is_a_reason_of_one_line(source):
+    for image in ("https://host/a.png", "data:image/png;base64," + "A" * 100_000):
+        refused = bad(source([row()]), image)
+        assert refused.status == "outside_folder"
+        assert "only downloaded images are read" in refused.reason
+        assert len(refused.reason) < 250
 
 
 def test_a_file_that_is_not_utf8_is_refused(source):

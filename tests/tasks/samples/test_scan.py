@@ -13,6 +13,7 @@ from neuron_atlas.tasks.samples.scan import (
     duplicate_positions,
     first_bad,
     list_records,
+    scan_notes,
     scan_samples,
 )
 from neuron_atlas.tasks.samples.source import (
@@ -32,6 +33,7 @@ class Told:
     """A source whose images do what their references say."""
 
     ids: tuple[str, ...] = ()
+    title = "Told, train"
 
     def records(self):
         return [SampleRecord(name, ("fine",), "some text") for name in self.ids]
@@ -179,6 +181,35 @@ def test_the_bad_share_counts_whatever_is_not_ok():
     assert bad_share(samples.slice(0, 1)) == 1.0
 
 
+def test_a_record_that_the_dataset_cannot_use_is_a_row_with_its_reason_and_opens_no_image():
+    record = SampleRecord("a", ("crash",), "", "malformed", "row 1: is a\x00\nlist " + "x" * 999)
+    (row,) = rows([record], require_text=True)
+    assert (row["status"], row["images"]) == ("malformed", ["crash"])
+    assert row["reason"].startswith("row 1: is a list xxx")
+    assert len(row["reason"]) < 310
+
+
+def test_skipped_rows_are_not_bad_but_listed_last():
+    skipped = SampleRecord("v", (), "", "skipped", "a video")
+    samples = scanned([skipped, SampleRecord("a", ("missing",), ""), SampleRecord("b", (), "t")])[0]
+    assert bad_share(samples) == 0.5
+    assert first_bad(samples) == ["a: missing: it is missing", "v: skipped: a video"]
+    assert bad_share(scanned([skipped])[0]) == 0.0
+
+
+def test_the_notes_count_unusable_samples_by_reason_and_those_without_an_image():
+    assert scan_notes(scanned([SampleRecord("a", ("fine",), "t")])[0]) == []
+    records = [
+        SampleRecord("a", ("fine",), "t"),
+        SampleRecord("b", ("missing",), "t"),
+        SampleRecord("c", (), "t"),
+    ]
+    assert scan_notes(scanned(records)[0]) == [
+        "1 of 3 cannot be used (1 missing), such as b: missing: it is missing",
+        "1 of 3 have no image; they are text only",
+    ]
+
+
 def test_the_first_bad_samples_are_told_in_a_line_each():
     statuses = ["fine", "missing", "fine", "outside_folder", "crash"]
     samples = scanned(
@@ -194,7 +225,7 @@ def test_the_first_bad_samples_are_told_in_a_line_each():
 def test_records_are_listed_up_to_a_limit_and_an_empty_dataset_is_an_error():
     assert [record.source_id for record in list_records(Told(("a", "b", "c")), 2)] == ["a", "b"]
     assert len(list_records(Told(("a", "b", "c")))) == 3
-    with pytest.raises(SourceError, match=r"Told.* has no samples; correct"):
+    with pytest.raises(SourceError, match=r"^Told, train has no samples; correct"):
         list_records(Told())
 
 

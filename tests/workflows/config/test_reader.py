@@ -341,7 +341,7 @@ def test_a_simulator_that_no_batch_can_answer_is_not_asked_by_batch():
             "neuron_atlas.tasks.samples.folder.Nothing",
             "cannot import 'neuron_atlas.tasks.samples.folder.Nothing'",
         ),
-        ("neuron_atlas.tasks.samples.folder.SUFFIXES", "is not a settings class"),
+        ("neuron_atlas.tasks.samples.media.IMAGE_SUFFIXES", "is not a settings class"),
         ("os.system", "is not a settings class"),
         ("tasks.samples.folder.Folder", "write neuron_atlas.tasks.samples.folder.Folder"),
     ],
