@@ -44,6 +44,7 @@ from neuron_atlas.workflows.stages import (
     describe,
     evidence,
     explain,
+    near_misses,
     report,
     samples,
     score,
@@ -149,6 +150,10 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
         explain.make_stage(one, is_one_of_several=is_one_of_several, is_dry_run=is_dry_run)
         for one in explainers
     ]
+    finding = [
+        near_misses.make_stage(name, is_one_of_several=is_one_of_several)
+        for name in settings.explain.names
+    ]
     simulating = [
         simulate.make_stage(
             name, is_one_of_several=is_one_of_several, is_dry_run=settings.simulate.dry_run
@@ -162,8 +167,8 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
     if is_dry_run:
         return (*BEFORE_EXPLAINING, *explaining)
     if settings.simulate.dry_run:
-        return (*BEFORE_EXPLAINING, *explaining, *simulating)
-    return (*BEFORE_EXPLAINING, *explaining, *simulating, *scoring, report.STAGE)
+        return (*BEFORE_EXPLAINING, *explaining, *finding, *simulating)
+    return (*BEFORE_EXPLAINING, *explaining, *finding, *simulating, *scoring, report.STAGE)
 
 
 def _write_run(context: Context) -> None:

@@ -29,7 +29,14 @@ from neuron_atlas.tasks.artifacts.captured import (
     slot_values,
 )
 from neuron_atlas.tasks.artifacts.columns import NO_SAMPLE, ROLES, TableSpec
-from neuron_atlas.tasks.artifacts.evidence import CHOSEN, EVIDENCE, PURPOSES, STRATA
+from neuron_atlas.tasks.artifacts.evidence import (
+    CHOSEN,
+    EVIDENCE,
+    NEAR_MISSES,
+    PURPOSES,
+    STRATA,
+    STRATUM_SIZES,
+)
 from neuron_atlas.tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
 from neuron_atlas.tasks.artifacts.files import (
     ROW_GROUP,
@@ -80,6 +87,7 @@ __all__ = [
     "EXPLANATION_STATUSES",
     "HISTOGRAMS",
     "MOMENTS",
+    "NEAR_MISSES",
     "NEURON_TESTS",
     "NEURON_TYPES",
     "NO_SAMPLE",
@@ -92,6 +100,7 @@ __all__ = [
     "SCORE_AGGREGATES",
     "SIMULATIONS",
     "STRATA",
+    "STRATUM_SIZES",
     "TESTED_TYPES",
     "TOKENS",
     "TYPES",

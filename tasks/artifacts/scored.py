@@ -49,7 +49,9 @@ SIMULATIONS = TableSpec(
             column("explanation_layer", pa.int16(), "layer of the explained neuron; -1 if none"),
             column("explanation_neuron", pa.int32(), "index of the explained neuron; -1 if none"),
             SAMPLE_ID,
-            column("stratum", pa.string(), "how the sample was drawn: exemplar or random"),
+            column(
+                "stratum", pa.string(), "how the sample was drawn: exemplar, random or near_miss"
+            ),
             column("purpose", pa.string(), "scorer, or calibration (claim `own` only)"),
             *(
                 column(
@@ -94,7 +96,10 @@ SCORES = TableSpec(
             ),
             column("type", pa.string(), "the neuron's type"),
             column(
-                "correlation", pa.float32(), "signed Pearson over the tokens; null if undefined"
+                "correlation",
+                pa.float32(),
+                "signed Pearson over the tokens, each sample weighted by the samples of the "
+                "dataset that it stands for; null if undefined",
             ),
             column("ci_low", pa.float32(), "2.5 % bootstrap bound, over samples"),
             column("ci_high", pa.float32(), "97.5 % bootstrap bound, over samples"),
@@ -110,6 +115,23 @@ SCORES = TableSpec(
             column("margin_low", pa.float32(), "2.5 % bootstrap bound, over samples"),
             column("margin_high", pa.float32(), "97.5 % bootstrap bound, over samples"),
             column(
+                "top_random_correlation",
+                pa.float32(),
+                "signed Pearson over as many exemplars as random samples, unweighted, as in Bills "
+                "et al. (2023)",
+            ),
+            column(
+                "purity",
+                pa.float32(),
+                "average precision of the samples ranked by predicted peak, weighted likewise; "
+                "positives are exemplars, and samples whose peak reaches the weakest exemplar's",
+            ),
+            column(
+                "recall",
+                pa.float32(),
+                "weighted share of the positives that the explanation predicts; only over all "
+                "tokens",
+            ),
                 "p_paired",
                 pa.float64(),
                 "p-value of the margin, paired over samples: the largest over all controls and 0",
@@ -122,7 +144,7 @@ SCORES = TableSpec(
             ),
             column("p", pa.float64(), "the larger of `p_paired` and `p_contest`"),
             column("q", pa.float64(), "Benjamini-Hochberg q of `p`"),
-            column("spearman", pa.float32(), "rank correlation over the tokens"),
+            column("spearman", pa.float32(), "rank correlation, over exemplars and random samples"),
             column("auroc", pa.float32(), "AUROC of active against inactive tokens"),
             column(
                 "explained_variance",
@@ -146,8 +168,11 @@ SCORES = TableSpec(
             ),
             column("n_samples", pa.int32(), "samples scored", "samples"),
             column("n_exemplars", pa.int32(), "exemplars among them", "samples"),
+            column("n_near_misses", pa.int32(), "drawn near misses among them", "samples"),
             column("n_tokens", pa.int64(), "tokens scored", "tokens"),
-            column("n_active", pa.int64(), "active tokens among them", "tokens"),
+            column(
+                "n_active", pa.int64(), "active tokens of exemplars and random samples", "tokens"
+            ),
             column("n_calibration", pa.int32(), "calibration samples", "samples"),
             *OUTCOME,
         ]

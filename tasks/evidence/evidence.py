@@ -13,7 +13,7 @@ import pyarrow as pa
 from neuron_atlas.tasks.artifacts import list_rows
 
 Purpose = Literal["explainer", "calibration", "scorer"]
-Draw = Literal["exemplar", "random"]
+Draw = Literal["exemplar", "random", "near_miss"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class ActivationRecord:
     sample_id: int
     visual: np.ndarray
     text: np.ndarray
+
+    @property
+    def peak(self) -> float:
+        """The highest activation; -inf without tokens."""
+        return float(max(side.max(initial=-np.inf) for side in (self.visual, self.text)))
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class Evidence:
     """Exemplars (strongest first) and random samples of one neuron, for one purpose.
 
     scale: the neuron's maximum over the dataset, the activation that maps to 10. split: the samples
-    of all purposes, to record which are held out.
+    of all purposes, to record which are held out. near_misses: samples that an explanation predicts
+    and that are no exemplars; only a scorer has them.
     """
 
     layer: int
@@ -73,11 +79,17 @@ class Evidence:
     exemplars: tuple[ActivationRecord, ...]
     random: tuple[ActivationRecord, ...]
     split: Split = Split()
+    near_misses: tuple[ActivationRecord, ...] = ()
+
+    @property
+    def records(self) -> tuple[ActivationRecord, ...]:
+        """All exemplars, random samples and near misses."""
+        return (*self.exemplars, *self.random, *self.near_misses)
 
     @property
     def sample_ids(self) -> list[int]:
-        """Ids of all exemplars and random samples."""
-        return [record.sample_id for record in (*self.exemplars, *self.random)]
+        """Ids of all samples."""
+        return [record.sample_id for record in self.records]
 
 
 def normalize_to_ten(activations: np.ndarray, scale: float) -> np.ndarray:

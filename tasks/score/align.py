@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 import polars as pl
@@ -36,17 +37,18 @@ class Predicted:
 class Aligned:
     """Samples of all explanations, concatenated and sorted by explanation.
 
-    group: int64 [samples], index of the explanation, ascending. exemplar: bool [samples]; False for
-    random samples. excitations: the real activations. visual, text: the same, float32 [tokens],
-    concatenated; offsets: where samples start in them, int64 [samples + 1] each. predicted: by
-    claim. left_out: bool [visual and text, samples], whether the simulator does not predict a
-    role's tokens for this explanation; its samples then have no tokens of that role. unpaired:
-    int64, the groups of the exemplars, and of the random samples, that were dropped because there
-    were fewer samples of the other kind.
+    group: int64 [samples], index of the explanation, ascending. exemplar, near_miss: bool
+    [samples]; both False for random samples. excitations: the real activations. visual, text: the
+    same, float32 [tokens], concatenated; offsets: where samples start in them, int64 [samples + 1]
+    each. predicted: by claim. left_out: bool [visual and text, samples], whether the simulator does
+    not predict a role's tokens for this explanation; its samples then have no tokens of that role.
+    unpaired: int64, the groups of the exemplars, and of the random samples, that were dropped
+    because there were fewer samples of the other kind.
     """
 
     group: np.ndarray
     exemplar: np.ndarray
+    near_miss: np.ndarray
     excitations: Sequence[ActivationRecord]
     visual: np.ndarray
     text: np.ndarray
@@ -54,6 +56,30 @@ class Aligned:
     predicted: Mapping[str, Predicted]
     left_out: np.ndarray
     unpaired: tuple[np.ndarray, np.ndarray]
+
+    def select(self, chosen: np.ndarray) -> Aligned:
+        """Return the same of the `chosen` samples, bool [samples]."""
+        if chosen.all():
+            return self
+        lengths = [np.diff(offsets) for offsets in self.offsets]
+        visual, text = (np.repeat(chosen, one) for one in lengths)
+        return replace(
+            self,
+            group=self.group[chosen],
+            exemplar=self.exemplar[chosen],
+            near_miss=self.near_miss[chosen],
+            excitations=list(compress(self.excitations, chosen.tolist())),
+            visual=self.visual[visual],
+            text=self.text[text],
+            offsets=tuple(np.cumsum([0, *one[chosen].tolist()]) for one in lengths),
+            predicted={
+                claim: Predicted(
+                    one.visual[visual], one.text[text], one.detected[chosen], one.is_made[chosen]
+                )
+                for claim, one in self.predicted.items()
+            },
+            left_out=self.left_out[:, chosen],
+        )
 
 
 def align(
@@ -70,8 +96,9 @@ def align(
     evidence: holds the real traces. A sample counts if every claim has a prediction for it, so all
     claims are scored on the same samples. A claim with fewer than `min_samples` predictions for an
     explanation is left out of that explanation instead. An explanation has equally many exemplars
-    and random samples; of the more frequent kind, an evenly spaced selection is used. Raises
-    ValueError if a simulation and its sample differ in their number of tokens.
+    and random samples; of the more frequent kind, an evenly spaced selection is used. Without a
+    sample of either kind, its near misses do not count either. Raises ValueError if a simulation
+    and its sample differ in their number of tokens.
     """
     ok = rows.filter(pl.col("status") == "ok", pl.col("purpose") == purpose)
     chosen = _of_claim(ok, "own")
@@ -89,7 +116,7 @@ def align(
     real = {
         (neuron.layer, neuron.neuron, sample.sample_id): sample
         for neuron in evidence
-        for sample in (*neuron.exemplars, *neuron.random)
+        for sample in neuron.records
     }
     excitations = [real[key] for key in chosen.select("layer", "neuron", "sample_id").rows()]
     group = chosen["group"].to_numpy().astype(np.int64)
@@ -103,6 +130,7 @@ def align(
     return Aligned(
         group=group,
         exemplar=(chosen["stratum"] == "exemplar").to_numpy(),
+        near_miss=(chosen["stratum"] == "near_miss").to_numpy(),
         excitations=excitations,
         visual=visual,
         text=text,
@@ -123,13 +151,16 @@ def _of_claim(rows: pl.DataFrame, claim: str) -> pl.DataFrame:
 def _balanced_samples(chosen: pl.DataFrame) -> tuple[pl.DataFrame, tuple[np.ndarray, np.ndarray]]:
     """Return the samples that count, and `Aligned.unpaired`."""
     kind = ["group", "stratum"]
-    is_exemplar = pl.col("stratum") == "exemplar"
-    count = pl.min_horizontal(is_exemplar.sum().over("group"), (~is_exemplar).sum().over("group"))
+    is_exemplar, is_random = (pl.col("stratum") == name for name in ("exemplar", "random"))
+    is_paired = is_exemplar | is_random
+    count = pl.min_horizontal(is_exemplar.sum().over("group"), is_random.sum().over("group"))
     index, n_of_kind = pl.int_range(pl.len()).over(kind), pl.len().over(kind).cast(pl.Int64)
     steps = [end * count.cast(pl.Int64) // n_of_kind for end in (index, index + 1)]
-    chosen = chosen.with_columns((steps[0] < steps[1]).alias("counts"))
+    chosen = chosen.with_columns(
+        pl.when(is_paired).then(steps[0] < steps[1]).otherwise(count > 0).alias("counts")
+    )
     dropped = chosen.filter(~pl.col("counts"))
-    unpaired = [dropped.filter(which)["group"].to_numpy() for which in (is_exemplar, ~is_exemplar)]
+    unpaired = [dropped.filter(which)["group"].to_numpy() for which in (is_exemplar, is_random)]
     counting = chosen.filter("counts").drop("counts")
     return counting, (unpaired[0].astype(np.int64), unpaired[1].astype(np.int64))
 

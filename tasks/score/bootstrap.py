@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -23,17 +23,22 @@ def bootstrap(
     resamples: int,
     seed: int,
     level: float = 0.95,
+    strata: Sequence[int] = (),
 ) -> np.ndarray:
     """Return percentile bounds, float64 [2, ..., neurons], of a measure of pooled sums.
 
     sums: [kinds, neurons, samples]. measure: maps pooled sums [kinds, neurons, resamples] to
-    [..., neurons, resamples]. level: share of draws within the bounds.
+    [..., neurons, resamples]. level: share of draws within the bounds. strata: sizes of the strata
+    that the samples are sorted by; each stratum is resampled by itself. One stratum by default.
 
     Samples are drawn with replacement, not tokens, because tokens of one sample are not
     independent. Each draw pools the same samples for all kinds, so differences between predictions
     are paired. Draws with an undefined measure do not enter its interval.
     """
-    weights = draw_weights(sums.shape[2], resamples, seed)
+    sizes = [size for size in strata if size] or [sums.shape[2]]
+    weights = np.concatenate(
+        [draw_weights(size, resamples, seed + number) for number, size in enumerate(sizes)]
+    )
     bounds = [
         interval(measure(block @ weights), level)
         for block in _blocks(sums, _BLOCK // (len(sums) * resamples))

@@ -11,22 +11,24 @@ import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import CLAIMS, SCORES, TOKENS
 from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose
+from neuron_atlas.tasks.evidence.strata import Strata
 from neuron_atlas.tasks.score.align import GROUP, Aligned, align
 from neuron_atlas.tasks.score.blind import NumberedTokens, number_tokens, predict_blindly
-from neuron_atlas.tasks.score.bootstrap import bootstrap
 from neuron_atlas.tasks.score.correlation import cross_sums, has_variance, pearson, real_sums
 from neuron_atlas.tasks.score.detection import balanced_accuracy, detection_auroc, find_threshold
 from neuron_atlas.tasks.score.explained_variance import calibrate, explained_variance
+from neuron_atlas.tasks.score.margin import weighted_correlations
 from neuron_atlas.tasks.score.paired import paired_p
 from neuron_atlas.tasks.score.pool import by_tokens, pool
+from neuron_atlas.tasks.score.purity import purities
 from neuron_atlas.tasks.score.ranks import rank_scores
 from neuron_atlas.tasks.score.score_rows import ScoreCounts, score_rows
 from neuron_atlas.tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.score.strength import predicted_strengths
 from neuron_atlas.tasks.score.unseen import check_unseen
+from neuron_atlas.tasks.score.weights import weigh
 
 _OWN, _OTHER = 0, 1
-_PREDICTIONS = (*CLAIMS, "blind")
-"""Predictions that are correlated with activations: all claims, and the blind control."""
 
 
 def score_neurons(
@@ -35,13 +37,17 @@ def score_neurons(
     texts: Mapping[int, Sequence[str]],
     seen: Mapping[tuple[int, int, str], frozenset[int]],
     settings: ScoreSettings,
+    strata: Mapping[tuple[int, int, str], Strata] | None = None,
 ) -> pa.Table:
     """Return `scores` rows of the explanations in `simulations`, in its order: three for each, over
     all, visual and text tokens. p and q stay null, because they need all neurons.
 
     evidence: of the neurons, by purpose. The scorer's and the calibration evidence hold the real
     traces; the blind control is fitted on the explainer's. texts: tokens of each of their samples.
-    seen: sample_ids that the explainer saw, by (layer, neuron, explainer). Raises ValueError if a
+    seen: sample_ids that the explainer saw, by (layer, neuron, explainer). strata: of the dataset,
+    by the same keys; they give the weights of the samples. Without them, all samples weigh the
+    same. Correlations, margin, purity and recall are over all samples with their weights; the other
+    measures are over exemplars and random samples, as they are published. Raises ValueError if a
     scored sample was seen by the explainer, or also serves the blind control or the calibration.
     """
     columns = [*GROUP, "explanation", "stratum", "purpose", "sample_id", "status", "reason"]
@@ -59,18 +65,27 @@ def score_neurons(
     scored = [neurons[key] for key in groups.select("layer", "neuron").rows()]
     blind = _blind(held_out, groups, evidence.get("explainer", ()), number_tokens(texts))
     real, cross = _sums(held_out, blind)
-    sums = np.concatenate([real[None], cross])
+    is_paired = ~held_out.near_miss
+    paired = held_out.select(is_paired)
+    its_strata = [
+        (strata or {}).get(key) for key in groups.select("layer", "neuron", "explainer").rows()
+    ]
+    weighted = weigh(held_out, its_strata)
+    sums_of_pairs = real[..., is_paired], cross[_OWN][..., is_paired]
+    weighted_sums = np.concatenate([real[None], cross]) * weighted.weight
     measures = (
-        {"p_paired": paired_p(sums, held_out.group, held_out.exemplar, len(groups))}
-        | _correlations(real, cross, held_out.group, len(groups), settings)
-        | _orders(held_out, scored, settings)
-        | _variances(real, cross, held_out.group, calibration, len(groups))
-        | _detections(held_out, calibration, len(groups))
+        {"p_paired": paired_p(weighted_sums, held_out.group, held_out.exemplar, len(groups))}
+        | weighted_correlations(real, cross, held_out.group, weighted, settings)
+        | _of_pairs(*sums_of_pairs, paired.group, calibration, len(groups))
+        | purities(held_out, weighted, its_strata, scored, _exemplar_peaks(scored, evidence))
+        | _orders(paired, scored, settings)
+        | _detections(paired, calibration, len(groups))
     )
     pooled = by_tokens(pool(real, held_out.group, len(groups)))
     predicted = by_tokens(pool(cross[_OWN], held_out.group, len(groups)))
     counts = ScoreCounts(
         samples=np.bincount(held_out.group, minlength=len(groups)),
+        near_misses=np.bincount(held_out.group[held_out.near_miss], minlength=len(groups)),
         exemplars=np.bincount(held_out.group[held_out.exemplar], minlength=len(groups)),
         unpaired=np.stack([np.bincount(kind, minlength=len(groups)) for kind in held_out.unpaired]),
         other=np.bincount(
@@ -86,6 +101,7 @@ def score_neurons(
                 for is_out in held_out.left_out
             ]
         ),
+        predicts_nothing=np.array([its is not None and not its.predicted for its in its_strata]),
     )
     return score_rows(groups, [neuron.type for neuron in scored], rows, measures, counts, settings)
 
@@ -140,56 +156,6 @@ def _sums(aligned: Aligned, blind: tuple[np.ndarray, ...]) -> tuple[np.ndarray, 
     return np.stack(real, axis=1), np.stack(cross, axis=2)
 
 
-def _correlate(real: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """Return correlations and margin [predictions + 1, 3 tokens, ...] from pooled sums.
-
-    The margin is over the highest control, or over 0 if all controls are negative.
-    """
-    by_prediction = np.moveaxis(cross, 1, 0)
-    y = np.concatenate([by_prediction.sum(2, keepdims=True), by_prediction], axis=2)
-    r = pearson(by_tokens(real), y)
-    strongest = np.fmax(np.fmax.reduce(r[_OTHER:]), 0)
-    return np.concatenate([r, (r[_OWN] - strongest)[None]])
-
-
-def _correlations(
-    real: np.ndarray,
-    cross: np.ndarray,
-    group: np.ndarray,
-    groups: int,
-    settings: ScoreSettings,
-) -> dict[str, np.ndarray]:
-    """Return correlations of all predictions and the margin, with intervals of own and margin."""
-    found = _correlate(pool(real, group, groups), np.stack([pool(c, group, groups) for c in cross]))
-    bounds = np.full((2, 2, len(TOKENS), groups), np.nan)
-    kinds = np.concatenate([real[None], cross])
-    kinds = kinds.reshape(math.prod(kinds.shape[:-1]), kinds.shape[-1])
-
-    def measure(sums: np.ndarray) -> np.ndarray:
-        by_side = sums.reshape(1 + len(cross), 3, 2, *sums.shape[1:])
-        return _correlate(by_side[0], by_side[1:])[[_OWN, -1]]
-
-    sizes = np.bincount(group, minlength=groups)
-    starts = np.searchsorted(group, np.arange(groups))
-    for size in sorted(set(sizes.tolist())):
-        if size < settings.min_samples:
-            continue
-        # Explanations with the same number of samples share draws, so they are one product.
-        chosen = np.flatnonzero(sizes == size)
-        samples = starts[chosen, None] + np.arange(size)
-        bounds[..., chosen] = bootstrap(
-            kinds[:, samples], measure, settings.resamples, settings.seed
-        )
-    names = ("correlation", *(f"control_{name}" for name in _PREDICTIONS[1:]), "margin")
-    low, high = bounds
-    return dict(zip(names, found, strict=True)) | {
-        "ci_low": low[0],
-        "ci_high": high[0],
-        "margin_low": low[1],
-        "margin_high": high[1],
-    }
-
-
 def _orders(
     aligned: Aligned, neurons: Sequence[Evidence], settings: ScoreSettings
 ) -> dict[str, np.ndarray]:
@@ -213,27 +179,46 @@ def _orders(
     return {"spearman": found[0], "auroc": found[1], "n_active": found[2]}
 
 
-def _variances(
+def _of_pairs(
     real: np.ndarray, cross: np.ndarray, group: np.ndarray, calibration: Aligned, groups: int
 ) -> dict[str, np.ndarray]:
-    """Return the explained variance [3 tokens, groups] of the own claim, after calibration."""
+    """Return the unweighted correlation, and the explained variance after calibration, [3 tokens,
+    groups], of the own claim on as many exemplars as random samples.
+
+    real, cross: sums [3, 2 roles, samples]."""
     own = calibration.predicted[CLAIMS[_OWN]]
     traces, predicted = (calibration.visual, calibration.text), (own.visual, own.text)
     sums = []
     for offsets, x, y in zip(calibration.offsets, traces, predicted, strict=True):
         sums.append(np.stack([real_sums(x, offsets), cross_sums(x, y, offsets)]))
     fitted = [by_tokens(pool(side, calibration.group, groups)) for side in np.stack(sums, axis=2)]
-    scored = [by_tokens(pool(side, group, groups)) for side in (real, cross[_OWN])]
+    scored = [by_tokens(pool(side, group, groups)) for side in (real, cross)]
     centered, uncentered = explained_variance(
         scored[0], scored[1], *calibrate(fitted[0], fitted[1])
     )
-    return {"explained_variance": centered, "explained_variance_uncentered": uncentered}
+    return {
+        "top_random_correlation": pearson(*scored),
+        "explained_variance": centered,
+        "explained_variance_uncentered": uncentered,
+    }
+
+
+def _exemplar_peaks(
+    scored: Sequence[Evidence], evidence: Mapping[Purpose, Sequence[Evidence]]
+) -> list[float]:
+    """Return the peak of the weakest exemplar of each explanation's neuron, over all purposes."""
+    weakest: dict[tuple[int, int], float] = {}
+    for neuron in (one for neurons in evidence.values() for one in neurons):
+        key = (neuron.layer, neuron.neuron)
+        peaks = (record.peak for record in neuron.exemplars)
+        weakest[key] = min(weakest.get(key, math.inf), *peaks, math.inf)
+    return [weakest[neuron.layer, neuron.neuron] for neuron in scored]
 
 
 def _detections(held_out: Aligned, calibration: Aligned, groups: int) -> dict[str, np.ndarray]:
     """Return detection measures [3 tokens, groups]."""
-    strengths = {claim: _strengths(held_out, claim) for claim in CLAIMS[: _OTHER + 1]}
-    fit_strengths = _strengths(calibration, CLAIMS[_OWN])
+    strengths = {claim: predicted_strengths(held_out, claim) for claim in CLAIMS[: _OTHER + 1]}
+    fit_strengths = predicted_strengths(calibration, CLAIMS[_OWN])
     names = ("detection_auroc", "detection_auroc_other", "balanced_accuracy")
     found = {name: np.full((len(TOKENS), groups), np.nan) for name in names}
     sizes = np.stack([np.bincount(one.group, minlength=groups) for one in (held_out, calibration)])
@@ -250,24 +235,3 @@ def _detections(held_out: Aligned, calibration: Aligned, groups: int) -> dict[st
             found["detection_auroc_other"][tokens, chosen] = detection_auroc(other, exemplar)
             found["balanced_accuracy"][tokens, chosen] = balanced_accuracy(own, exemplar, threshold)
     return found
-
-
-def _strengths(aligned: Aligned, claim: str) -> np.ndarray:
-    """Return the predicted strength [3 tokens, samples]; NaN without tokens or a prediction.
-
-    It is the predicted peak; over all tokens, the rating if all of the explanation's samples have
-    one."""
-    predicted = aligned.predicted[claim]
-    peaks = np.full((2, len(aligned.group)), np.nan)
-    for role, values in enumerate((predicted.visual, predicted.text)):
-        offsets = aligned.offsets[role]
-        has_tokens = np.diff(offsets) > 0
-        if has_tokens.any():
-            wide = values.astype(np.float32)
-            peaks[role, has_tokens] = np.maximum.reduceat(wide, offsets[:-1][has_tokens])
-    is_rated = np.isfinite(predicted.detected)
-    all_rated = np.ones(len(aligned.group), dtype=bool)
-    for group in np.unique(aligned.group[~is_rated]):
-        all_rated[aligned.group == group] = False
-    of_all_tokens = np.where(all_rated, predicted.detected, np.fmax(*peaks))
-    return np.where(predicted.is_made, np.stack([of_all_tokens, *peaks]), np.nan)

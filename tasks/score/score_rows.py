@@ -18,15 +18,18 @@ from neuron_atlas.tasks.score.settings import ScoreSettings
 class ScoreCounts:
     """Counts behind the scores, [groups] or by tokens [3, groups]; a group is one explanation.
 
-    samples, exemplars: held-out samples that count. other: those with a prediction of the other
-    claim. unpaired: [exemplars and random samples, groups], samples with a prediction that do not
-    count because there are fewer of the other kind. calibration: calibration samples. tokens:
-    [3, groups]. real_varies, prediction_varies: bool [3, groups]. left_out: bool [visual and text,
-    groups], whether the simulator does not predict a role's tokens.
+    samples, exemplars, near_misses: held-out samples that count, and drawn near misses among them.
+    other: those with a prediction of the other claim. unpaired: [exemplars and random samples,
+    groups], samples with a prediction that do not count because there are fewer of the other kind.
+    calibration: calibration samples. tokens: [3, groups]. real_varies, prediction_varies: bool [3,
+    groups]. left_out: bool [visual and text, groups], whether the simulator does not predict a
+    role's tokens. predicts_nothing: bool [groups], whether the explanation predicts no sample of
+    the dataset.
     """
 
     samples: np.ndarray
     exemplars: np.ndarray
+    near_misses: np.ndarray
     other: np.ndarray
     unpaired: np.ndarray
     calibration: np.ndarray
@@ -34,6 +37,12 @@ class ScoreCounts:
     real_varies: np.ndarray
     prediction_varies: np.ndarray
     left_out: np.ndarray
+    predicts_nothing: np.ndarray
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """Exemplars and random samples that count, [groups]."""
+        return self.samples - self.near_misses
 
 
 def score_rows(
@@ -70,6 +79,7 @@ def score_rows(
         "tokens": np.tile(np.array(TOKENS, dtype=object), len(types)),
         "n_samples": counts.samples.repeat(len(TOKENS)),
         "n_exemplars": counts.exemplars.repeat(len(TOKENS)),
+        "n_near_misses": counts.near_misses.repeat(len(TOKENS)),
         "n_calibration": counts.calibration.repeat(len(TOKENS)),
         "n_tokens": _rows(counts.tokens),
         **{name: np.full(len(types) * len(TOKENS), np.nan) for name in ("p_contest", "p", "q")},
@@ -114,8 +124,8 @@ def _statuses(
     for role, left_out in enumerate(counts.left_out, start=1):
         status[role, left_out] = "not_predicted"
         reason[role, left_out] = f"the simulator does not predict {TOKENS[role]} tokens"
-    for group in np.flatnonzero(counts.samples < settings.min_samples).tolist():
-        number = counts.samples[group]
+    for group in np.flatnonzero(counts.pairs < settings.min_samples).tolist():
+        number = counts.pairs[group]
         limit = f"score.min_samples is {settings.min_samples}"
         result, why = "too_few_samples", f"{number} held-out samples with a prediction, {limit}"
         if not number and group in own:
@@ -129,7 +139,7 @@ def _statuses(
 
 def _imbalances(counts: ScoreCounts) -> dict[int, str]:
     """Describe, by group, the exemplars and random samples if not all of them count."""
-    random = counts.samples - counts.exemplars
+    random = counts.pairs - counts.exemplars
     exemplars, others = np.stack([counts.exemplars, random]) + counts.unpaired
     return {
         group: f"{exemplars[group]} exemplars and {others[group]} random samples have a prediction,"
@@ -156,6 +166,9 @@ def _remarks(
         ~uncalibrated & unexplained,
         "no explained variance: the prediction does not vary over the calibration samples",
     )
+    over_all = np.zeros(counts.tokens.shape, dtype=bool)
+    over_all[0] = counts.predicts_nothing
+    yield over_all, "no recall: the explanation predicts no sample"
     no_auc, no_accuracy = missing["detection_auroc"], missing["balanced_accuracy"]
     yield no_auc, "no detection: no exemplar, or no random sample, has such tokens"
     yield (

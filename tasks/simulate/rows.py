@@ -57,9 +57,10 @@ def simulate_neurons(
     """Return `simulations` rows of the neurons in `held_out`, the scorer's evidence.
 
     Each neuron has three claims: its own explanation, another neuron's and the empty one. All are
-    simulated on the same samples, exemplars and random samples one to one; the own claim also on
-    the `calibration` samples. A missing explanation, sample or control yields one row with that
-    status. The caller must not write a table with rows of status `pending` (see `Simulator`).
+    simulated on the same samples: exemplars and random samples one to one, and the near misses of
+    the own explanation. The own claim is also simulated on the `calibration` samples. A missing
+    explanation, sample or control yields one row with that status. The caller must not write a
+    table with rows of status `pending` (see `Simulator`).
 
     explained, controls: by (layer, neuron); controls from `other_neurons`. capabilities: result of
     the simulator's probe. Raises ProviderError and ModelError as `Simulator.simulate` does.
@@ -116,6 +117,7 @@ def _plan(
             absent = replace(NO_PREDICTION, status="no_samples", reason=_why_no_samples(neuron))
             blocks.append(_Block(neuron, "own", absent=absent))
             continue
+        drawn += [("near_miss", record) for record in neuron.near_misses]
         blocks.append(_Block(neuron, "own", own, drawn=drawn))
         aside = balanced_samples(calibration_by_neuron[key]) if key in calibration_by_neuron else []
         if aside:

@@ -71,6 +71,8 @@ SPECS = {
         artifacts.TYPE_CONCEPTS,
         artifacts.TYPE_TOP_WORDS,
         artifacts.EXPLANATIONS,
+        artifacts.STRATUM_SIZES,
+        artifacts.NEAR_MISSES,
         artifacts.SIMULATIONS,
         artifacts.SCORES,
         artifacts.SCORE_AGGREGATES,

@@ -15,6 +15,7 @@ from neuron_atlas.tasks.evidence.settings import EvidenceSettings
 from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.select import NeuronChoice
 from neuron_atlas.tasks.models.servers import complete_url
+from neuron_atlas.tasks.near_misses.settings import NearMissSettings
 from neuron_atlas.tasks.report.settings import ReportSettings
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.score.settings import ScoreSettings
@@ -182,6 +183,7 @@ class Settings:
     evidence: EvidenceSettings
     analyse: AnalyseSettings
     explain: ExplainSettings
+    near_misses: NearMissSettings
     simulate: SimulateSettings
     score: ScoreSettings
     report: ReportSettings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 from neuron_atlas.tasks.artifacts import (
     EVIDENCE,
     EXPLANATIONS,
+    NEAR_MISSES,
     NEURON_TYPES,
+    STRATUM_SIZES,
     layer_prefix,
     read_table,
 )
@@ -25,6 +27,7 @@ from neuron_atlas.workflows.run.context import Context
 
 if TYPE_CHECKING:
     from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose
+    from neuron_atlas.tasks.evidence.strata import Strata
     from neuron_atlas.tasks.samples.catalog import Catalog
 
 
@@ -84,6 +87,44 @@ def explained_identity(context: Context, explainer: str) -> str:
     return neurons_identity(
         pa.concat_tables([NEURON_TYPES.schema.empty_table(), *(part.types for part in parts)])
     )
+
+
+def explanation_texts(context: Context, explainer: str) -> dict[tuple[int, int], str]:
+    """Return the usable explanations of an explainer by layer and neuron, ascending."""
+    columns = ["layer", "neuron", "text", "status"]
+    rows = read_table(context.paths("explain", "explanations", explainer), EXPLANATIONS, columns)
+    rows = rows.filter(pc.equal(rows["status"], "ok")).sort_by(
+        [("layer", "ascending"), ("neuron", "ascending")]
+    )
+    layers, neurons, texts = (rows[name].to_pylist() for name in columns[:3])
+    return dict(zip(zip(layers, neurons, strict=True), texts, strict=True))
+
+
+@dataclass(frozen=True)
+class NearMissFiles:
+    """The files with the near misses of one explainer's explanations. Picklable.
+
+    files: pairs of a file of `stratum_sizes` and its file of `near_misses`.
+    """
+
+    files: Sequence[tuple[Path, Path]]
+
+    @staticmethod
+    def from_context(context: Context, explainer: str) -> NearMissFiles:
+        """Return the files of this run."""
+        sizes, near_misses = (
+            context.paths("near_misses", spec.name, explainer)
+            for spec in (STRATUM_SIZES, NEAR_MISSES)
+        )
+        return NearMissFiles(list(zip(sizes, near_misses, strict=True)))
+
+    def load(self, layer: int, texts: Mapping[int, str]) -> dict[int, Strata]:
+        """Load the strata and near misses of some neurons of a layer. texts: their explanations."""
+        from neuron_atlas.tasks.evidence.strata import load_strata
+
+        start = layer_prefix(STRATUM_SIZES.name, layer)
+        mine = [pair for pair in self.files if pair[0].name.startswith(start)]
+        return load_strata(mine, texts)
 
 
 @dataclass(frozen=True)

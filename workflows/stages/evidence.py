@@ -6,42 +6,30 @@ and a run adds files for the neurons that are missing in it.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from neuron_atlas.tasks.artifacts import (
-    CHOSEN,
-    DESCRIPTIONS,
-    EVIDENCE,
-    USABLE,
-    layer_file,
-    read_table,
-    write_table,
-)
+from neuron_atlas.tasks.artifacts import CHOSEN, EVIDENCE, layer_file, write_table
 from neuron_atlas.tasks.artifacts.location import existing_files
-from neuron_atlas.tasks.evidence.choose import choose_evidence, image_names
-from neuron_atlas.tasks.evidence.gather import gather_layer
-from neuron_atlas.tasks.evidence.shards import ReplayShard, plan_replay
+from neuron_atlas.tasks.evidence.choose import choose_evidence
 from neuron_atlas.tasks.evidence.wanted import Wanted, missing_evidence
 from neuron_atlas.tasks.samples.random_samples import draw_random
-from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.tasks.subject.settings import HookPoint
 from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.context import Context
+from neuron_atlas.workflows.run.replay import (
+    REPLAY,
+    gather_shards,
+    replay_items,
+    replay_shard,
+    replayed_files,
+    usable_samples,
+)
 from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
 from neuron_atlas.workflows.run.store import Manifest, read_manifest
 from neuron_atlas.workflows.run.subject import needs_subject
 from neuron_atlas.workflows.run.wanted_evidence import ByLayer, wanted_evidence
-
-_REPLAY = "replay"
-"""Folder for the chosen rows and for the shards, until the layers' files are complete."""
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -52,7 +40,7 @@ def _choose_items(context: Context, folder: Path) -> list[Item]:
     """Return an item for each layer with neurons whose evidence is missing."""
     missing = _missing(context, folder)
     settings = context.settings.evidence
-    usable = _usable(context, ["sample_id"])["sample_id"].to_pylist()
+    usable = usable_samples(context, ["sample_id"])["sample_id"].to_pylist()
     random_ids = draw_random(usable, settings.random_samples, settings.seed)
     if missing and (stored := _stored(context, folder)):
         before, new = (
@@ -90,49 +78,12 @@ def _shard_items(context: Context, folder: Path) -> list[Item]:
     files = {_layer_file(layer, wanted) for layer, wanted in missing.items()}
     if existing_files(folder, files) == files:
         return []
-    settings = context.settings
-    chosen = tuple(folder / _chosen_file(layer, wanted) for layer, wanted in missing.items())
-    inputs = (
-        chosen,
-        context.paths("samples", "samples"),
-        context.paths("describe", "descriptions"),
-        settings.data.source,
-        settings.capture.hook_point,
-        settings.capture.batch_size,
-        settings.capture.image_threads,
-    )
-    return [
-        Item(shard.name, len(shard.sample_ids), (_shard_file(missing, shard),), (shard, *inputs))
-        for shard in _plan(context, folder, missing)
-    ]
-
-
-def _replay(
-    worker: Worker,
-    shard: ReplayShard,
-    chosen: Sequence[Path],
-    samples: Sequence[Path],
-    descriptions: Sequence[Path],
-    source: Source,
-    hook_point: HookPoint,
-    batch_size: int,
-    threads: int | None,
-) -> None:
-    from neuron_atlas.tasks.evidence.replay import replay
-    from neuron_atlas.tasks.samples.catalog import open_catalog
-
-    ids = shard.sample_ids
-    rows = read_table(chosen, CHOSEN, sample_ids=ids)
-    catalog = open_catalog(samples, descriptions, sample_ids=ids, source=source)
-    subject = worker.loaded.subject
-    table = replay(subject, rows, catalog, hook_point, batch_size, threads, worker.count)
-    (path,) = worker.paths
-    write_table(table, EVIDENCE, path)
+    return replay_items(context, folder, _chosen_paths(folder, missing))
 
 
 def _gather_items(context: Context, folder: Path) -> list[Item]:
     missing = _missing(context, folder)
-    shards = [folder / _shard_file(missing, one) for one in _plan(context, folder, missing)]
+    shards = replayed_files(context, folder, _chosen_paths(folder, missing))
     return [
         Item(
             key=f"gather-layer-{layer:03d}-{wanted.digest}",
@@ -142,11 +93,6 @@ def _gather_items(context: Context, folder: Path) -> list[Item]:
         )
         for layer, wanted in missing.items()
     ]
-
-
-def _gather(worker: Worker, layer: int, chosen: Path, shards: Sequence[Path]) -> None:
-    (path,) = worker.paths
-    gather_layer(layer, chosen, shards, path)
 
 
 def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
@@ -196,42 +142,12 @@ def _missing(context: Context, folder: Path) -> ByLayer:
     return {layer: wanted for layer, wanted in missing.items() if wanted.neurons}
 
 
-def _plan(context: Context, folder: Path, missing: ByLayer) -> list[ReplayShard]:
-    """Return the shards of the samples that the missing rows need."""
-    chosen = [folder / _chosen_file(layer, wanted) for layer, wanted in missing.items()]
-    ids = read_table(chosen, CHOSEN, ["sample_id"])["sample_id"].to_numpy()
-    distinct, rows = np.unique(ids, return_counts=True)
-    described = _usable(context, ["sample_id", "n_visual", "n_text"])
-    tokens = dict(
-        zip(
-            described["sample_id"].to_pylist(),
-            pc.add(described["n_visual"], described["n_text"]).to_pylist(),
-            strict=True,
-        )
-    )
-    trace_bytes = {
-        one: 2 * count * tokens[one]
-        for one, count in zip(distinct.tolist(), rows.tolist(), strict=True)
-    }
-    return plan_replay(trace_bytes, image_names(context.paths("samples", "samples"), trace_bytes))
-
-
-def _usable(context: Context, columns: Sequence[str]) -> pa.Table:
-    """Return the usable samples' rows of `descriptions`."""
-    described = read_table(
-        context.paths("describe", "descriptions"), DESCRIPTIONS, [*columns, "status"]
-    )
-    return described.filter(pc.is_in(described["status"], value_set=pa.array(USABLE)))
+def _chosen_paths(folder: Path, missing: ByLayer) -> list[Path]:
+    return [folder / _chosen_file(layer, wanted) for layer, wanted in missing.items()]
 
 
 def _chosen_file(layer: int, wanted: Wanted) -> str:
-    return f"{_REPLAY}/{layer_file(CHOSEN, layer, wanted.digest)}"
-
-
-def _shard_file(missing: ByLayer, shard: ReplayShard) -> str:
-    wanted = repr([(layer, one.digest) for layer, one in missing.items()])
-    digest = hashlib.sha256(wanted.encode()).hexdigest()[:12]
-    return f"{_REPLAY}/{digest}/{shard.name}.{EVIDENCE.format}"
+    return f"{REPLAY}/{layer_file(CHOSEN, layer, wanted.digest)}"
 
 
 def _layer_file(layer: int, wanted: Wanted) -> str:
@@ -246,10 +162,10 @@ STAGE = Stage(
     _parameters,
     (
         Step("evidence", "layers", _choose_items, _choose),
-        Step("evidence", "samples", _shard_items, _replay, needs_subject),
-        Step("gather", "layers", _gather_items, _gather),
+        Step("evidence", "samples", _shard_items, replay_shard, needs_subject),
+        Step("gather", "layers", _gather_items, gather_shards),
     ),
     _finish,
     select=_select,
-    temporary=(_REPLAY,),
+    temporary=(REPLAY,),
 )

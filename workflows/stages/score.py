@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.neurons import (
     EvidenceFiles,
+    NearMissFiles,
     NeuronPart,
     explained_identity,
     explained_parts,
@@ -34,8 +36,8 @@ def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
     key = explainer if is_one_of_several else ""
     return Stage(
         "score",
-        5,
-        ("samples", "describe", "evidence", "explain", "simulate"),
+        6,
+        ("samples", "describe", "evidence", "explain", "near_misses", "simulate"),
         partial(_parameters, key),
         (
             Step("score", "neurons", partial(_parts, key), _score),
@@ -54,6 +56,7 @@ def _parameters(explainer: str, context: Context) -> Mapping[str, Any]:
 
 def _parts(explainer: str, context: Context, folder: Path) -> list[Item]:
     evidence = EvidenceFiles.from_context(context)
+    near_misses = NearMissFiles.from_context(context, explainer)
     files = {
         path.name: path
         for stage, artifact in (("explain", "explanations"), ("simulate", "simulations"))
@@ -67,6 +70,7 @@ def _parts(explainer: str, context: Context, folder: Path) -> list[Item]:
             inputs=(
                 part,
                 evidence,
+                near_misses,
                 files[part.file("explanations")],
                 files[part.file("simulations")],
                 context.settings.score,
@@ -80,23 +84,34 @@ def _score(
     worker: Worker,
     part: NeuronPart,
     files: EvidenceFiles,
+    near_misses: NearMissFiles,
     explanations: Path,
     simulations: Path,
     settings: ScoreSettings,
 ) -> None:
     from neuron_atlas.tasks.score.score import score_neurons
 
-    columns = ["layer", "neuron", "explainer", "exemplar_ids"]
-    seen = {
-        (row["layer"], row["neuron"], row["explainer"]): frozenset(row["exemplar_ids"])
-        for row in read_table(explanations, EXPLANATIONS, columns).to_pylist()
-    }
+    columns = ["layer", "neuron", "explainer", "exemplar_ids", "text", "status"]
+    rows = read_table(explanations, EXPLANATIONS, columns).to_pylist()
+    seen = {_key(row): frozenset(row["exemplar_ids"]) for row in rows}
+    texts_of = {row["neuron"]: row["text"] for row in rows if row["status"] == "ok"}
+    strata_of = near_misses.load(part.layer, texts_of)
+    strata = {_key(row): strata_of[row["neuron"]] for row in rows if row["neuron"] in strata_of}
     evidence = files.load(part, "explainer", "calibration", "scorer")
+    evidence["scorer"] = [
+        replace(one, near_misses=strata_of[one.neuron].records) if one.neuron in strata_of else one
+        for one in evidence["scorer"]
+    ]
     with_texts = [*evidence["explainer"], *evidence["scorer"]]
     texts = {key: one.tokens for key, one in files.texts(with_texts).samples.items()}
     simulated = read_table(simulations, SIMULATIONS)
     (path,) = worker.paths
-    write_table(score_neurons(simulated, evidence, texts, seen, settings), SCORES, path)
+    scores = score_neurons(simulated, evidence, texts, seen, settings, strata)
+    write_table(scores, SCORES, path)
+
+
+def _key(row: Mapping[str, Any]) -> tuple[int, int, str]:
+    return row["layer"], row["neuron"], row["explainer"]
 
 
 def _all_neurons(explainer: str, context: Context, folder: Path) -> list[Item]:

@@ -27,6 +27,7 @@ from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, count_transient
 from neuron_atlas.workflows.run.neurons import (
     EvidenceFiles,
+    NearMissFiles,
     NeuronPart,
     explained_identity,
     explained_parts,
@@ -68,8 +69,8 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
     needs = partial(_needs, f"simulate/{key}" if key else "simulate")
     return Stage(
         "simulate",
-        5,
-        ("samples", "describe", "evidence", "explain"),
+        6,
+        ("samples", "describe", "evidence", "explain", "near_misses"),
         partial(_parameters, key),
         (
             Step("simulate", "", _probe_item, _probe, needs, is_live=True),
@@ -183,6 +184,7 @@ def _items(
     explained = _explained_neurons(context, key)
     controls = other_neurons(list(explained.values()), settings.seed)
     evidence = EvidenceFiles.from_context(context)
+    near_misses = NearMissFiles.from_context(context, key)
     items = []
     for part in explained_parts(context, key):
         neurons = [(part.layer, neuron) for neuron in part.neurons]
@@ -197,6 +199,7 @@ def _items(
                     explainer,
                     part,
                     evidence,
+                    near_misses,
                     {neuron: explained[neuron] for neuron in neurons if neuron in explained},
                     {neuron: controls[neuron] for neuron in neurons if neuron in controls},
                 ),
@@ -219,6 +222,7 @@ def _simulate(
     explainer: str,
     part: NeuronPart,
     files: EvidenceFiles,
+    near_misses: NearMissFiles,
     explained: Mapping[Key, ExplainedNeuron],
     controls: Mapping[Key, ExplainedNeuron],
 ) -> None:
@@ -227,7 +231,12 @@ def _simulate(
 
     simulator, calls = _in_place(worker, simulator)
     evidence = files.load(part, "scorer", "calibration")
-    held_out, calibration = evidence["scorer"], evidence["calibration"]
+    strata = near_misses.load(part.layer, {key[1]: one.text for key, one in explained.items()})
+    held_out = [
+        replace(one, near_misses=strata[one.neuron].records) if one.neuron in strata else one
+        for one in evidence["scorer"]
+    ]
+    calibration = evidence["calibration"]
     rows = simulate_neurons(
         simulator,
         explainer,

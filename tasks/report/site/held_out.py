@@ -18,7 +18,12 @@ from neuron_atlas.tasks.samples.catalog import Catalog
 
 DRAWS = ("exemplar", "random")
 _COLUMNS = ("neuron", "explainer", "simulator", "sample_id", "stratum", "visual", "text")
-_OWN = (("explanation", "==", "own"), ("purpose", "==", "scorer"), ("status", "==", "ok"))
+_OWN = (
+    ("explanation", "==", "own"),
+    ("purpose", "==", "scorer"),
+    ("status", "==", "ok"),
+    ("stratum", "in", list(DRAWS)),
+)
 
 
 def read_held_out(
