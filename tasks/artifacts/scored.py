@@ -123,8 +123,9 @@ SCORES = TableSpec(
             column(
                 "purity",
                 pa.float32(),
-                "average precision of the samples ranked by predicted peak, weighted likewise; "
-                "positives are exemplars, and samples whose peak reaches the weakest exemplar's",
+                "average precision of samples ranked by predicted peak, weighted likewise; "
+                "positives have an active token, and a random ranking gives their share of the "
+                "dataset",
             ),
             column(
                 "recall",

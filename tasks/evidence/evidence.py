@@ -27,11 +27,6 @@ class ActivationRecord:
     visual: np.ndarray
     text: np.ndarray
 
-    @property
-    def peak(self) -> float:
-        """The highest activation; -inf without tokens."""
-        return float(max(side.max(initial=-np.inf) for side in (self.visual, self.text)))
-
 
 @dataclass(frozen=True)
 class Split:

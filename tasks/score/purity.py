@@ -10,7 +10,8 @@ from neuron_atlas.tasks.artifacts import CLAIMS, TOKENS
 from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.evidence.strata import Strata
 from neuron_atlas.tasks.score.align import Aligned
-from neuron_atlas.tasks.score.strength import predicted_strengths
+from neuron_atlas.tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.score.strength import predicted_strengths, sample_peaks
 from neuron_atlas.tasks.score.weights import Weighted
 
 
@@ -19,30 +20,32 @@ def purities(
     weighted: Weighted,
     strata: Sequence[Strata | None],
     neurons: Sequence[Evidence],
-    weakest: Sequence[float],
+    settings: ScoreSettings,
 ) -> dict[str, np.ndarray]:
     """Return purity and recall [3 tokens, groups] of the own claim.
 
-    A sample is positive if it is an exemplar, or if its peak reaches `weakest`, the peak of the
-    neuron's weakest exemplar. strata, neurons, weakest: of each explanation. Recall is only over
-    all tokens, because an explanation predicts samples; NaN if it predicts no sample, or without
-    strata.
+    A sample is positive if it has an active token among those scored. strata, neurons: of each
+    explanation. Recall is only over all tokens, because an explanation predicts whole samples; NaN
+    if it predicts no sample, or without strata.
     """
+    scales = np.array([one.scale if one.scale > 0 else np.inf for one in neurons])
+    thresholds = np.array([[settings.t_visual], [settings.t_text]]) / 10 * scales[aligned.group]
+    active = sample_peaks((aligned.visual, aligned.text), aligned.offsets) > thresholds
+    positive = np.stack([active.any(0), *active])
     strengths = predicted_strengths(aligned, CLAIMS[0])
     found = np.full((2, len(TOKENS), len(neurons)), np.nan)
     starts = np.searchsorted(aligned.group, np.arange(len(neurons) + 1))
-    for group, neuron in enumerate(neurons):
+    for group, its in enumerate(strata):
         of_group = slice(starts[group], starts[group + 1])
-        reaching = {one.sample_id for one in neuron.records if one.peak >= weakest[group]}
-        positive = aligned.exemplar[of_group] | np.array(
-            [one.sample_id in reaching for one in aligned.excitations[of_group]], dtype=bool
-        )
         weight = weighted.weight[of_group]
-        for tokens, strength in enumerate(strengths):
-            found[0, tokens, group] = average_precision(strength[of_group], positive, weight)
-        its = strata[group]
+        for tokens, (strength, is_active) in enumerate(zip(strengths, positive, strict=True)):
+            found[0, tokens, group] = average_precision(
+                strength[of_group], is_active[of_group], weight
+            )
         if its is not None and its.predicted:
-            found[1, 0, group] = recall(weighted.is_predicted[of_group], positive, weight)
+            found[1, 0, group] = recall(
+                weighted.is_predicted[of_group], positive[0, of_group], weight
+            )
     return {"purity": found[0], "recall": found[1]}
 
 

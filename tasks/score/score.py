@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -77,7 +76,7 @@ def score_neurons(
         {"p_paired": paired_p(weighted_sums, held_out.group, held_out.exemplar, len(groups))}
         | weighted_correlations(real, cross, held_out.group, weighted, settings)
         | _of_pairs(*sums_of_pairs, paired.group, calibration, len(groups))
-        | purities(held_out, weighted, its_strata, scored, _exemplar_peaks(scored, evidence))
+        | purities(held_out, weighted, its_strata, scored, settings)
         | _orders(paired, scored, settings)
         | _detections(paired, calibration, len(groups))
     )
@@ -201,18 +200,6 @@ def _of_pairs(
         "explained_variance": centered,
         "explained_variance_uncentered": uncentered,
     }
-
-
-def _exemplar_peaks(
-    scored: Sequence[Evidence], evidence: Mapping[Purpose, Sequence[Evidence]]
-) -> list[float]:
-    """Return the peak of the weakest exemplar of each explanation's neuron, over all purposes."""
-    weakest: dict[tuple[int, int], float] = {}
-    for neuron in (one for neurons in evidence.values() for one in neurons):
-        key = (neuron.layer, neuron.neuron)
-        peaks = (record.peak for record in neuron.exemplars)
-        weakest[key] = min(weakest.get(key, math.inf), *peaks, math.inf)
-    return [weakest[neuron.layer, neuron.neuron] for neuron in scored]
 
 
 def _detections(held_out: Aligned, calibration: Aligned, groups: int) -> dict[str, np.ndarray]:

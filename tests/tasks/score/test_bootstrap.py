@@ -128,3 +128,12 @@ def test_draws_without_a_value_are_left_out_of_the_interval():
     expected = np.nanpercentile(draws[:, :2], [5, 95], axis=-1)
     np.testing.assert_allclose(found[:, :, :2], expected)
     assert np.isnan(found[:, 1, 2]).all()
+
+
+def test_strata_are_drawn_each_by_itself():
+    """Two strata of equal samples each: no draw differs from another one."""
+    sums = np.stack([np.repeat([1.0, 5.0], [3, 4])[None]])
+    low, high = bootstrap(sums, lambda pooled: pooled, 200, seed=1, strata=(3, 0, 4))
+    assert low[0, 0] == high[0, 0] == 3 * 1 + 4 * 5
+    low, high = bootstrap(sums, lambda pooled: pooled, 200, seed=1)
+    assert low[0, 0] < 3 * 1 + 4 * 5 < high[0, 0]
