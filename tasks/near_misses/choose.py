@@ -85,7 +85,7 @@ def split_dataset(
 
 def _shuffled(ids: np.ndarray, seed: int) -> np.ndarray:
     """Return ids in an order that depends only on each id and the seed (splitmix64)."""
-    mixed = ids.astype(np.uint64) + np.uint64(seed % 2**31) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = ids.astype(np.uint64) + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return ids[np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable")]

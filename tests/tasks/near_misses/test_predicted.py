@@ -1,0 +1,92 @@
+"""The samples that an explanation predicts are those where the concept simulator predicts any."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from neuron_atlas.tasks.artifacts import CONCEPTS, DESCRIPTIONS, write_table
+from neuron_atlas.tasks.models.call_options import CallOptions
+from neuron_atlas.tasks.near_misses.predicted import (
+    TERM_SAMPLES,
+    index_terms,
+    predicted_samples,
+    read_index,
+)
+from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.simulate.concept import ConceptSimulator
+from neuron_atlas.tasks.simulate.simulator import SimulationRequest
+from tests.one_process import Described
+
+EXPLANATIONS = (
+    'Image regions that show "red"; the word "circle" in the text.',
+    "Image regions with circles (r = 0.31).",
+    'The words "blue" or "square".',
+    'Image regions that show "small red circle".',
+    "red but not blue things",
+    "unicorns",
+    "",
+)
+
+
+def simulated(catalog: Catalog, explanation: str) -> list[int]:
+    requests = [SimulationRequest(explanation, one) for one in sorted(catalog.samples)]
+    found = ConceptSimulator().simulate(requests, catalog, CallOptions())
+    return [
+        request.sample_id
+        for request, one in zip(requests, found, strict=True)
+        if max(one.visual.max(initial=0), one.text.max(initial=0)) > 0
+    ]
+
+
+@pytest.fixture(params=["concepts", "texts alone"])
+def source(request, scenes: Described, tmp_path: Path) -> tuple[Catalog, Path]:
+    """The samples with and without their true concepts; the file of these."""
+    if request.param == "concepts":
+        return scenes.catalog(), scenes.folder / "concepts.parquet"
+    none = tmp_path / "concepts.parquet"
+    write_table(CONCEPTS.schema.empty_table(), CONCEPTS, none)
+    return replace(scenes.catalog(), truths={}), none
+
+
+@pytest.mark.parametrize("explanation", EXPLANATIONS)
+def test_they_are_those_of_the_concept_simulator(source, scenes, tmp_path, explanation):
+    catalog, concepts = source
+    table = index_terms(EXPLANATIONS, scenes.folder / "descriptions.parquet", [concepts])
+    write_table(table, TERM_SAMPLES, tmp_path / "index.parquet")
+    index = read_index([tmp_path / "index.parquet"], [explanation])
+    assert predicted_samples(explanation, index).tolist() == simulated(catalog, explanation)
+
+
+def test_some_explanations_predict_some_samples_and_not_all(scenes):
+    counts = {len(simulated(scenes.catalog(), one)) for one in EXPLANATIONS}
+    assert len(counts & set(range(1, len(scenes.catalog().samples)))) >= 2
+
+
+def test_parts_of_the_dataset_give_the_index_of_the_whole(scenes, tmp_path):
+    whole = scenes.descriptions
+    concepts = [scenes.folder / "concepts.parquet"]
+    paths = []
+    for name, rows in (("a", whole.slice(0, 10)), ("b", whole.slice(10)), ("all", whole)):
+        write_table(rows, DESCRIPTIONS, tmp_path / f"{name}.parquet")
+        paths.append(tmp_path / f"index-{name}.parquet")
+        table = index_terms(EXPLANATIONS, tmp_path / f"{name}.parquet", concepts)
+        write_table(table, TERM_SAMPLES, paths[-1])
+    parts, together = read_index(paths[:2], EXPLANATIONS), read_index(paths[2:], EXPLANATIONS)
+    for one in EXPLANATIONS:
+        np.testing.assert_array_equal(
+            predicted_samples(one, parts), predicted_samples(one, together)
+        )
+
+
+def test_a_sample_that_is_not_usable_is_never_predicted(scenes, tmp_path):
+    rows = scenes.descriptions
+    place = rows.schema.get_field_index("status")
+    rows = rows.set_column(place, "status", pa.array(["empty_text"] * len(rows)))
+    write_table(rows, DESCRIPTIONS, tmp_path / "descriptions.parquet")
+    concepts = [scenes.folder / "concepts.parquet"]
+    assert len(index_terms(EXPLANATIONS, tmp_path / "descriptions.parquet", concepts)) == 0
