@@ -21,7 +21,8 @@ GLOSSARY = {
     "simulator": "The model or method that reads only an explanation and predicts the neuron's "
     "activation at each token.",
     "score": "Signed correlation between a neuron's real activations and those predicted from its "
-    "explanation, on samples that the explainer never saw: 1 is perfect, 0 is chance.",
+    "explanation, on samples that the explainer never saw, weighted to stand for the whole "
+    "dataset: 1 is perfect, 0 is chance.",
     "control": "The same score for a prediction that should not work; an explanation has to beat "
     "the strongest control, the one with the highest score.",
     "other neuron": "A control: the score of another neuron's explanation.",
@@ -29,6 +30,13 @@ GLOSSARY = {
     "no explanation": "A control: the score of a prediction from the neuron's mean activation at "
     "each position and the frequency of words.",
     "margin": "The score minus the highest of its controls, or minus 0 if all controls are lower.",
+    "purity": "Whether the samples with the highest predictions are those where the neuron is "
+    "active (average precision over the dataset): low if the explanation is too broad or wrong.",
+    "recall": "Share of the samples where the neuron is active that the explanation predicts: low "
+    "if it is too narrow or wrong.",
+    "top and random": "The same correlation over as many exemplars as random samples. It hardly "
+    "falls if an explanation is too broad.",
+    "near miss": "A sample that the explanation predicts and that is not an exemplar.",
     "95 % interval": "Range of values from resampling the data: narrow if the number is certain, "
     "wide if it is not.",
     "q-value": "The smallest false discovery rate at which this explanation still beats every "

@@ -16,6 +16,9 @@ from neuron_atlas.tasks.report.controls import CONTROLS, strongest_control
 
 _COUNTED = ["status", "reason", "count"]
 
+EXPLAINING = ("purity", "recall", "top_random_correlation")
+"""Columns of `scores` that are shown next to the score, to say why it is high or low."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -32,6 +35,8 @@ class Summary:
     mean_controls: dict[str, float | None]
     """Mean of each of CONTROLS."""
     mean_margin: float | None
+    mean_of: dict[str, float | None]
+    """Mean of each of EXPLAINING."""
     n_tested: int
     """Number of scores that could be tested against their controls."""
     n_beat_control: int
@@ -39,7 +44,8 @@ class Summary:
     level: float | None
     by_explainer: list[dict[str, Any]]
     """The same numbers for each explainer and simulator with a score: n, mean, control,
-    strongest_control, margin, tested, beat_control, and the mean of each of CONTROLS."""
+    strongest_control, margin, tested, beat_control, and the mean of each of CONTROLS and of
+    EXPLAINING."""
     failures: dict[tuple[str, str], int]
     """Number of rows by (table, status), except ok, most frequent first."""
 
@@ -131,6 +137,7 @@ def summarize_run(
         strongest_control=None if strongest is None else strongest.name,
         mean_controls=controls,
         mean_margin=_mean(scored["margin"]),
+        mean_of={name: _mean(scored[name]) for name in EXPLAINING},
         n_tested=int(tests["n"].sum()),
         n_beat_control=round((tests["n"] * tests["mean"].fill_null(0)).sum()),
         level=tests["max_q"][0] if len(tests) else None,
@@ -145,7 +152,7 @@ def _by_explainer(scored: pl.DataFrame, tests: pl.DataFrame) -> list[dict[str, A
         pl.len().alias("n"),
         pl.col("correlation").mean().alias("mean"),
         pl.col("margin").mean().alias("margin"),
-        pl.col(*CONTROLS).mean(),
+        pl.col(*CONTROLS, *EXPLAINING).mean(),
     )
     beaten = (pl.col("n") * pl.col("mean").fill_null(0)).round().cast(pl.Int64)
     tested = tests.select(*keys, pl.col("n").alias("tested"), beaten.alias("beat_control"))
@@ -184,7 +191,7 @@ _ORDER = {name: index for index, name in enumerate(TYPES)}
 
 def _score_frame(scores: pa.Table) -> pl.DataFrame:
     words = ("explainer", "simulator", "type", "status")
-    measures = ("correlation", *CONTROLS, "margin")
+    measures = ("correlation", *CONTROLS, "margin", *EXPLAINING)
     frame = pl.DataFrame(scores.select([*words, *measures]))
     # Compute means of float32 columns in float64.
     known = pl.col(measures).cast(pl.Float64).fill_nan(None)

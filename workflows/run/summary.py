@@ -57,7 +57,14 @@ def _score_line(row: dict[str, Any], level: float | None, several: bool) -> str:
             f"at q {level:g}"
         )
     who = f", {row['explainer']} simulated by {row['simulator']}" if several else ""
-    return f"scores     mean {row['mean']:.3f} over {row['n']:,} ({details}){who}"
+    return f"scores     mean {row['mean']:.3f} over {row['n']:,} ({details}){who}{_why(row)}"
+
+
+def _why(row: dict[str, Any]) -> str:
+    """Return a line with the measures that say why the score is high or low."""
+    named = {"purity": "purity", "recall": "recall", "top_random_correlation": "top and random"}
+    known = [f"{name} {row[key]:.3f}" for key, name in named.items() if row[key] is not None]
+    return f"\n           {', '.join(known)}" if known else ""
 
 
 def _failures(summary: dict[str, Any]) -> str:

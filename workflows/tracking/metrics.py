@@ -45,6 +45,15 @@ METRICS: tuple[tuple[str, str], ...] = (
         "control: a prediction from the neuron's mean activation, without an explanation",
     ),
     (
+        "score/purity, score/recall",
+        "why a score is low: explanations are too broad (purity) or too narrow (recall), as means "
+        "over neurons (0 to 1)",
+    ),
+    (
+        "score/top_random_correlation",
+        "the score over as many exemplars as random samples, as other projects report it",
+    ),
+    (
         "score/neurons_scored, score/neurons_tested, score/neurons_that_beat_control",
         "number of neurons with a score, with a test, and that beat their controls",
     ),
@@ -137,6 +146,7 @@ def summary_metrics(summary: Mapping[str, Any]) -> Iterator[Value]:
         values[f"neurons/{name}"] = count
         values[f"neurons_share/{name}"] = count / max(1, total)
     values["failed_rows/all"] = sum(failure["count"] for failure in summary["failures"])
+    values |= {f"score/{name}": mean for name, mean in summary["mean_of"].items()}
     yield from _measured(values)
 
 

@@ -323,6 +323,7 @@ def test_what_was_not_measured_is_no_metric():
         "strongest_control": None,
         "mean_controls": {"control_other": None, "control_empty": None, "control_blind": None},
         "mean_margin": None,
+        "mean_of": {"purity": None},
         "n_scored": 0,
         "by_explainer": [],
         "n_tested": 0,

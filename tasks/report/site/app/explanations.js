@@ -53,9 +53,12 @@
         Atlas.known(score.control_blind) ? pair(Atlas.term("no explanation"), Atlas.signed(score.control_blind)) : null,
         Atlas.known(score.margin) ? pair(Atlas.term("margin"), Atlas.difference(score.margin)) : null,
         range(score.margin_low, score.margin_high, Atlas.difference),
-        Atlas.known(score.q) ? pair(Atlas.term("q-value", "q"), Atlas.signed(score.q, 3)) : null),
+        Atlas.known(score.q) ? pair(Atlas.term("q-value", "q"), Atlas.signed(score.q, 3)) : null,
+        [["purity", "purity"], ["recall", "recall"], ["top_random_correlation", "top and random"]].map(([measure, name]) => (
+          Atlas.known(score[measure]) ? pair(Atlas.term(name), Atlas.signed(score[measure])) : null))),
       h("p", { class: "quiet" }, Atlas.term("simulator", "simulated"), " by ", foreign("bdi", {}, score.simulator),
-        `, on ${Atlas.count(score.n_samples || 0)} samples, ${Atlas.count(score.n_tokens || 0)} tokens`, alone),
+        `, on ${Atlas.count(score.n_samples || 0)} samples`,
+        score.n_near_misses ? [` (${Atlas.count(score.n_near_misses)} `, Atlas.term("near miss", "near misses"), ")"] : null, `, ${Atlas.count(score.n_tokens || 0)} tokens`, alone),
       further.length ? h("p", { class: "quiet" }, further.join(", ")) : null, Atlas.reading("score_scale")));
   };
 
