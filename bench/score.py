@@ -32,6 +32,7 @@ import pyarrow as pa
 from bench import simulate
 from neuron_atlas.tasks.artifacts import CLAIMS, SIMULATIONS
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, Purpose
+from neuron_atlas.tasks.evidence.strata import Strata
 from neuron_atlas.tasks.score.aggregate import aggregate_scores
 from neuron_atlas.tasks.score.score import score_neurons
 from neuron_atlas.tasks.score.settings import ScoreSettings
@@ -42,15 +43,19 @@ SECONDS, GIGABYTES = 60, 3
 _PART = 128
 _CALIBRATION = 8
 _WORDS = 4_000
+_STRATA = Strata((50, 430, 22_520), 480, frozenset(range(4)))
+"""Of every neuron: its explanation predicts 480 of 23,000 samples."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Held-out samples per neuron, and visual and text tokens per sample."""
+    """Held-out exemplars and random samples per neuron, visual and text tokens per sample, and near
+    misses per neuron."""
 
     samples: int
     visual: int
     text: int
+    near_misses: int = 8
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Part:
     simulations: pa.Table
     evidence: dict[Purpose, list[Evidence]]
     texts: dict[int, list[str]]
+    strata: dict[tuple[int, int, str], Strata]
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,7 @@ def _scoring(options: argparse.Namespace) -> dict[str, Any]:
         "numpy": np.__version__,
         "neurons": options.neurons,
         "samples": size.samples,
+        "near_misses": size.near_misses,
         "tokens": size.visual + size.text,
         "predictions": [*CLAIMS, "blind"],
         "resamples": settings.resamples,
@@ -167,7 +174,9 @@ def score_parts(parts: list[tuple[int, int]], size: Size, settings: ScoreSetting
     for first, count in parts:
         part = draw_part(first, count, size)
         start = time.perf_counter()
-        scored.append(score_neurons(part.simulations, part.evidence, part.texts, {}, settings))
+        scored.append(
+            score_neurons(part.simulations, part.evidence, part.texts, {}, settings, part.strata)
+        )
         seconds += time.perf_counter() - start
     return ProcessResult(pa.concat_tables(scored), seconds, _max_rss())
 
@@ -183,9 +192,16 @@ def draw_part(first: int, count: int, size: Size) -> Part:
     tokens = size.visual + size.text
     for neuron in range(first, first + count):
         key = {"layer": neuron % 32, "neuron": neuron}
-        for block, (purpose, number) in enumerate(
-            (("scorer", size.samples), ("calibration", _CALIBRATION), ("explainer", size.samples))
+        for block, (purpose, paired, near_misses) in enumerate(
+            (
+                ("scorer", size.samples, size.near_misses),
+                ("calibration", _CALIBRATION, 0),
+                ("explainer", size.samples, 0),
+            )
         ):
+            number = paired + near_misses
+            strata = ["exemplar"] * (paired // 2) + ["random"] * (paired - paired // 2)
+            strata += ["near_miss"] * near_misses
             ids = 1_000 * block + np.arange(number)
             noise = rng.standard_normal((number, tokens), dtype=np.float32)
             fires = (rng.random((number, tokens), dtype=np.float32) < 0.02) * np.float32(6)
@@ -200,8 +216,9 @@ def draw_part(first: int, count: int, size: Size) -> Part:
                     neuron=neuron,
                     type="visual",
                     scale=9.0,
-                    exemplars=records[: number // 2],
-                    random=records[number // 2 :],
+                    exemplars=records[: paired // 2],
+                    random=records[paired // 2 : paired],
+                    near_misses=records[paired:],
                 )
             )
             for claim in CLAIMS if purpose == "scorer" else CLAIMS[:1]:
@@ -215,15 +232,18 @@ def draw_part(first: int, count: int, size: Size) -> Part:
                         "explanation": claim,
                         "sample_id": sample_id,
                         "purpose": purpose,
-                        "stratum": "exemplar" if index < number // 2 else "random",
+                        "stratum": stratum,
                     }
-                    for index, sample_id in enumerate(ids.tolist())
+                    for stratum, sample_id in zip(strata, ids.tolist(), strict=True)
                 ]
-    for block, number in ((0, size.samples), (1, _CALIBRATION), (2, size.samples)):
+    held_out = size.samples + size.near_misses
+    for block, number in ((0, held_out), (1, _CALIBRATION), (2, size.samples)):
         for sample_id in range(1_000 * block, 1_000 * block + number):
             words = rng.integers(_WORDS, size=size.text)
             texts[sample_id] = [f" {word}" for word in words.tolist()]
-    return Part(_simulations(rows, np.concatenate(predicted), size), evidence, texts)
+    simulations = _simulations(rows, np.concatenate(predicted), size)
+    keys = [(neuron % 32, neuron, "made-up") for neuron in range(first, first + count)]
+    return Part(simulations, evidence, texts, dict.fromkeys(keys, _STRATA))
 
 
 def _simulations(rows: list[dict], predicted: np.ndarray, size: Size) -> pa.Table:
