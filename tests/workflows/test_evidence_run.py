@@ -1,4 +1,5 @@
-"""Evidence of a run: more neurons add to it later, and what is there stays as it is."""
+"""Evidence and near misses of a run: more neurons add to them later, and what is there stays as it
+is."""
 
 from __future__ import annotations
 
@@ -35,11 +36,21 @@ def keys(atlas: Atlas, table: str) -> set[tuple[int, int]]:
 @pytest.fixture
 def done(monkeypatch) -> list[Item]:
     """The items of the evidence stage that are worked on."""
+    return watched(monkeypatch, "evidence", "gather")
+
+
+@pytest.fixture
+def near(monkeypatch) -> list[Item]:
+    """The items of the stage of near misses that are worked on, without gathering."""
+    return watched(monkeypatch, "near miss")
+
+
+def watched(monkeypatch, *steps: str) -> list[Item]:
     found: list[Item] = []
     run = ItemRunner.run
 
     def counted(self, items, *rest, **named):
-        if self.name in ("evidence", "gather"):
+        if self.name in steps:
             found.extend(items)
         return run(self, items, *rest, **named)
 
@@ -55,10 +66,53 @@ def test_the_shards_and_chosen_rows_are_gone_once_they_are_gathered(few):
     context, _ = few
     names = sorted(path.name for path in context.folder("evidence").iterdir())
     assert names == [*sorted(context.done["evidence"].files["evidence"]), MANIFEST]
+    names = sorted(path.name for path in context.folder("near_misses").iterdir())
+    written = context.done["near_misses"].files
+    assert names == sorted([*written["near_misses"], *written["stratum_sizes"], MANIFEST])
 
 
-def test_more_neurons_add_files_and_replay_only_them(few, done, shared_mlflow):
+def test_near_misses_are_predicted_and_in_no_evidence_of_their_neuron(few):
+    _, atlas = few
+    evidence = set(map(sample_of, atlas.table("evidence", ["purpose"]).to_pylist()))
+    rows = atlas.table("near_misses").to_pylist()
+    assert not evidence & set(map(sample_of, rows))
+    assert {(row["purpose"], row["stratum"]) for row in rows} == {("scorer", "near_miss")}
+    simulated = atlas.table("simulations", ["stratum", "explanation"]).to_pylist()
+    used = {sample_of(row) for row in simulated if row["stratum"] == "near_miss"}
+    assert used == set(map(sample_of, rows))
+    for row in atlas.table("stratum_sizes").to_pylist():
+        assert row["exemplars"] + row["near_misses"] + row["rest"] == 150
+
+
+def sample_of(row: dict) -> tuple[int, int, int]:
+    return row["layer"], row["neuron"], row["sample_id"]
+
+
+def test_after_a_kill_before_the_commit_no_near_miss_is_replayed_again(few, near, shared_mlflow):
     context, atlas = few
+    small_run(atlas.out, FEW)
+    before = stamps(atlas.files("near_misses"))
+    (context.folder("near_misses") / MANIFEST).unlink()
+    near.clear()
+    small_run(atlas.out, FEW)
+    assert near
+    assert not any(item.key.startswith("shard-") for item in near)
+    assert stamps(atlas.files("near_misses")) == before
+
+
+def test_without_near_misses_scores_have_two_strata(few, tmp_path, shared_mlflow):
+    _, atlas = few
+    context = small_run(atlas.out, FEW, "near_misses.samples=0")
+    assert "explain" in context.stats.skipped
+    assert len(atlas.table("near_misses")) == 0
+    assert set(atlas.table("stratum_sizes")["near_misses"].to_pylist()) == {0}
+    assert set(atlas.table("scores", ["n_near_misses"])["n_near_misses"].to_pylist()) == {0}
+    small_run(atlas.out, FEW)
+
+
+def test_more_neurons_add_files_and_replay_only_them(few, done, near, shared_mlflow):
+    context, atlas = few
+    near_before, near_rows = stamps(atlas.files("near_misses")), atlas.table("near_misses")
     before, rows = stamps(atlas.files("evidence")), atlas.table("evidence").to_pylist()
     explained = keys(atlas, "explanations")
     scores = atlas.table("scores", ["correlation", "control_other"])
@@ -77,11 +131,21 @@ def test_more_neurons_add_files_and_replay_only_them(few, done, shared_mlflow):
     assert 0 < len(replayed) == len(set(replayed)) <= 150
     stored = set(map(key_of, rows))
     assert [row for row in atlas.table("evidence").to_pylist() if key_of(row) in stored] == rows
+    assert more.done["near_misses"].fingerprint == context.done["near_misses"].fingerprint
+    assert stamps(list(near_before)) == near_before
+    assert set(atlas.files("near_misses")) > set(near_before)
+    chosen = [item for item in near if item.key.startswith("choose-")]
+    assert {(item.inputs[0], one) for item in chosen for one in item.inputs[2]} == added
+    stored = set(map(key_of, near_rows.to_pylist()))
+    found = [row for row in atlas.table("near_misses").to_pylist() if key_of(row) in stored]
+    assert found == near_rows.to_pylist()
+    assert keys(atlas, "stratum_sizes") == explained | added
     # Back to the few: all is there, and nothing runs.
     done.clear()
+    near.clear()
     again = small_run(atlas.out, FEW)
     assert again.stats.skipped == [*NAMES]
-    assert done == []
+    assert done == near == []
     assert atlas.table("scores", ["correlation", "control_other"]).equals(scores)
 
 
@@ -118,7 +182,8 @@ def test_actors_and_batches_change_no_row(few, tmp_path, shared_mlflow):
     _, atlas = few
     other = tmp_path / "out"
     small_run(other, FEW, "capture.batch_size=3", "cluster.actors=2", data=(SCENES,))
-    assert Atlas(other).table("evidence").equals(atlas.table("evidence"))
+    for name in ("evidence", "near_misses", "stratum_sizes"):
+        assert Atlas(other).table(name).equals(atlas.table(name))
 
 
 def test_all_traces_are_stored_where_they_are_wanted(few, shared_mlflow):
