@@ -100,6 +100,9 @@ def files_that_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "neuron_atlas.workflows.stages.evidence.wanted_evidence", lambda context: {}
     )
+    monkeypatch.setattr(
+        "neuron_atlas.workflows.stages.near_misses.explanation_texts", lambda context, name: {}
+    )
 
 
 @cache
@@ -130,7 +133,7 @@ def test_explainers_side_by_side_are_each_what_they_are_alone():
     both = marks("explain=[dissect,gpt4o]")
     for name in ("dissect", "gpt4o"):
         alone, mine = marks(f"explain={name}"), of_one_explainer(both, name)
-        assert set(mine) == {"explain", "simulate", "score"}
+        assert set(mine) == {"explain", "near_misses", "simulate", "score"}
         assert mine == {stage: alone[stage] for stage in mine}
         assert both["report"] != alone["report"]
 
@@ -168,7 +171,9 @@ def test_how_and_where_a_run_is_done_redoes_nothing(override):
 
 def test_another_analysis_redoes_itself_and_the_report():
     assert changed("analyse.min_lift=3") == ["analyse", "report"]
-    assert changed("classify.max_q=0.01", since=("classify=tested",)) == _but_evidence(NAMES[3:])
+    assert changed("classify.max_q=0.01", since=("classify=tested",)) == _but_rows_of_neurons(
+        NAMES[3:]
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,9 +204,9 @@ def test_how_a_model_is_called_redoes_nothing(override):
         ("evidence.random_samples=9", "evidence"),
         ("evidence.seed=1", "evidence"),
         ("evidence.exemplars=9", "evidence"),
-        ("explain.min_samples=3", "explain"),
-        ("explain.neurons.count=9", "explain"),
         ("explain=gpt4o", "explain"),
+        ("near_misses.samples=9", "near_misses"),
+        ("near_misses.seed=1", "near_misses"),
         ("simulate.seed=1", "simulate"),
         ("score.resamples=500", "score"),
         ("report.title=another", "report"),
@@ -215,7 +220,7 @@ def test_a_setting_that_decides_a_result_redoes_its_stage_and_all_that_follow(ov
     "override", ["classify.t_visual=5", "classify.include_template=true", "classify=tested"]
 )
 def test_another_rule_redoes_all_that_follows_but_the_evidence_of_neurons(override):
-    assert changed(override) == _but_evidence(NAMES[NAMES.index("classify") :])
+    assert changed(override) == _but_rows_of_neurons(NAMES[NAMES.index("classify") :])
 
 
 @pytest.mark.parametrize(
@@ -225,8 +230,14 @@ def test_how_many_traces_are_stored_does_not_name_the_evidence(override):
     assert "evidence" not in changed(override)
 
 
-def _but_evidence(names: list[str]) -> list[str]:
-    return [name for name in names if name != "evidence"]
+def _but_rows_of_neurons(names: list[str]) -> list[str]:
+    """Without the stages whose folders all choices of neurons and explanations share."""
+    return [name for name in names if name not in ("evidence", "near_misses")]
+
+
+@pytest.mark.parametrize("override", ["explain.min_samples=3", "explain.neurons.count=9"])
+def test_other_explanations_add_near_misses_to_those_of_earlier_runs(override):
+    assert changed(override) == _but_rows_of_neurons(NAMES[NAMES.index("explain") :])
 
 
 @pytest.mark.parametrize(
@@ -234,7 +245,8 @@ def _but_evidence(names: list[str]) -> list[str]:
     ["explain.client.model=gpt-5", "explain.exemplars=3", "explain.client.base_url=http://x/v1"],
 )
 def test_another_model_or_another_question_explains_again(override):
-    assert changed(override, since=("explain=gpt4o",)) == NAMES[NAMES.index("explain") :]
+    following = _but_rows_of_neurons(NAMES[NAMES.index("explain") :])
+    assert changed(override, since=("explain=gpt4o",)) == following
 
 
 def test_the_subject_counts_by_its_content_not_by_its_place(tmp_path):
