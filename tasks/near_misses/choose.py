@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -114,7 +115,7 @@ def _rows(layer: int, strata: Mapping[int, Strata], drawn: Mapping[int, Sequence
     rows = []
     for neuron, ids in drawn.items():
         weight = strata[neuron].sizes[1] / max(1, len(ids))
-        same = {"layer": layer, "neuron": neuron, "rank": -1, "weight": weight}
+        same: dict[str, Any] = {"layer": layer, "neuron": neuron, "rank": -1, "weight": weight}
         same |= {"purpose": "scorer", "stratum": "near_miss"}
         rows += [same | {"sample_id": one} for one in ids]
     rows.sort(key=lambda row: (row["sample_id"], row["neuron"]))

@@ -63,6 +63,7 @@ class Aligned:
             return self
         lengths = [np.diff(offsets) for offsets in self.offsets]
         visual, text = (np.repeat(chosen, one) for one in lengths)
+        starts = [np.cumsum([0, *one[chosen].tolist()]) for one in lengths]
         return replace(
             self,
             group=self.group[chosen],
@@ -71,7 +72,7 @@ class Aligned:
             excitations=list(compress(self.excitations, chosen.tolist())),
             visual=self.visual[visual],
             text=self.text[text],
-            offsets=tuple(np.cumsum([0, *one[chosen].tolist()]) for one in lengths),
+            offsets=(starts[0], starts[1]),
             predicted={
                 claim: Predicted(
                     one.visual[visual], one.text[text], one.detected[chosen], one.is_made[chosen]
