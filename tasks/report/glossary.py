@@ -34,8 +34,8 @@ GLOSSARY = {
     "active (average precision over the dataset): low if the explanation is too broad or wrong.",
     "recall": "Share of the samples where the neuron is active that the explanation predicts: low "
     "if it is too narrow or wrong.",
-    "top and random": "The same correlation over as many exemplars as random samples. It hardly "
-    "falls if an explanation is too broad.",
+    "top and random": "The same correlation over as many exemplars as random samples, which "
+    "hardly falls if an explanation is too broad.",
     "near miss": "A sample that the explanation predicts and that is not an exemplar.",
     "95 % interval": "Range of values from resampling the data: narrow if the number is certain, "
     "wide if it is not.",
