@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 
 from neuron_atlas.tasks.artifacts import SCORES, SIMULATIONS, write_table
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
+from neuron_atlas.tasks.evidence.strata import Strata
 from neuron_atlas.tasks.score.score import score_neurons
 from neuron_atlas.tasks.score.settings import ScoreSettings
 
@@ -81,6 +82,7 @@ def scored(
     settings: ScoreSettings = SETTINGS,
     shown: Sequence[Evidence] = (),
     seen: dict | None = None,
+    strata: dict | None = None,
 ) -> list[dict]:
     simulations = pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)
     given = neurons or (evidence(),)
@@ -91,6 +93,7 @@ def scored(
         TEXTS,
         seen or {},
         settings,
+        strata,
     )
     assert table.schema.equals(SCORES.schema)
     return table.to_pylist()
@@ -535,3 +538,64 @@ def test_every_explanation_is_scored_by_itself_in_the_order_of_the_simulations(t
 
 def test_no_simulations_are_no_scores():
     assert scored([]) == []
+
+
+NEAR = (40, 41, 42)
+TEXTS |= {number: [" a", " b", " c", " d"] for number in NEAR}
+STRATA = {(LAYER, NEURON, "dissect"): Strata((3, 30, 200), 32, frozenset([0, 1]))}
+
+
+def with_near_misses(factor: float = 1.0) -> tuple[list[dict], Evidence]:
+    rows = [*simulated("own"), *simulated("other", -0.2), *simulated("empty", 0.1)]
+    for claim, its in (("own", factor), ("other", -0.2), ("empty", 0.1)):
+        rows += simulated(claim, its, NEAR, stratum="near_miss")
+    return rows, replace(evidence(), near_misses=tuple(map(real, NEAR)))
+
+
+def test_the_tokens_of_a_sample_weigh_as_much_as_the_samples_that_it_stands_for():
+    rows, neuron = with_near_misses()
+    (row,) = over_all(rows, neuron, strata=STRATA)
+    # Random sample 1 is predicted, so it is a near miss; 3 and 5 stand for the rest.
+    weights = dict.fromkeys((0, 2, 4), 1.0) | dict.fromkeys((1, *NEAR), 30 / 4)
+    weights |= dict.fromkeys((3, 5), 100.0)
+    for column, claim in (("correlation", "own"), ("control_other", "other")):
+        mine = [one for one in rows if one["explanation"] == claim]
+        copied = np.repeat([weights[one["sample_id"]] for one in mine], [tokens(o) for o in mine])
+        x, y = (np.concatenate([[*a, *b] for a, b in pairs]) for pairs in both(mine))
+        spread = np.cov(x, y, aweights=copied)
+        expected = spread[0, 1] / np.sqrt(spread[0, 0] * spread[1, 1])
+        assert row[column] == pytest.approx(expected, abs=1e-6)
+    assert (row["n_samples"], row["n_exemplars"], row["n_near_misses"]) == (9, 3, 3)
+
+
+def tokens(row: dict) -> int:
+    return len(row["visual"]) + len(row["text"])
+
+
+def both(rows: list[dict]) -> list[list[tuple]]:
+    truths = [real(row["sample_id"]) for row in rows]
+    return [[(one.visual, one.text) for one in truths], [(r["visual"], r["text"]) for r in rows]]
+
+
+def test_near_misses_change_the_score_and_none_of_the_published_measures():
+    rows, neuron = with_near_misses(-1.0)
+    (row,) = over_all(rows, neuron, strata=STRATA)
+    (plain,) = over_all([one for one in rows if one["stratum"] != "near_miss"])
+    assert row["correlation"] < plain["correlation"] == row["top_random_correlation"]
+    for name in ("spearman", "auroc", "detection_auroc", "n_active"):
+        assert row[name] == plain[name]
+
+
+def test_near_misses_alone_are_no_score():
+    rows, neuron = with_near_misses()
+    lost = [row for row in rows if row["stratum"] != "random"]
+    (row,) = over_all(lost, neuron, strata=STRATA)
+    assert (row["status"], row["n_samples"], row["n_near_misses"]) == ("too_few_samples", 0, 0)
+
+
+def test_an_explanation_that_predicts_no_sample_has_no_recall_and_says_so():
+    nothing = {(LAYER, NEURON, "dissect"): Strata((3, 0, 230), 0, frozenset())}
+    (row,) = over_all([*simulated("own"), *simulated("other")], strata=nothing)
+    assert (row["status"], row["recall"]) == ("ok", None)
+    assert "no recall: the explanation predicts no sample" in row["reason"]
+    assert row["purity"] is not None
