@@ -34,8 +34,8 @@ def _told_of_another_model() -> str:
 
 
 TOP = (
-    "analyse, capture, classify, cluster, data, describe, evidence, explain, local_dir, out, "
-    "report, score"
+    "analyse, capture, classify, cluster, data, describe, evidence, explain, local_dir, "
+    "near_misses, out, report, score"
 )
 
 
