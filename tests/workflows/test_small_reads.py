@@ -34,7 +34,11 @@ from neuron_atlas.workflows.run.store import Store
 
 _BY_SAMPLE = {spec.name: spec for spec in (SAMPLES, DESCRIPTIONS, CONCEPTS)}
 _ROW_GROUP = 2
-_OWN_FILE = {("describe", "samples"), ("analyse", "descriptions")}
+_OWN_FILE = {
+    ("describe", "samples"),
+    ("analyse", "descriptions"),
+    ("near_misses", "descriptions"),
+}
 """Stages with items that read the whole file of their own samples."""
 
 

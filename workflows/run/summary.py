@@ -64,7 +64,7 @@ def _why(row: dict[str, Any]) -> str:
     """Return a line with the measures that say why the score is high or low."""
     named = {"purity": "purity", "recall": "recall", "top_random_correlation": "top and random"}
     known = [f"{name} {row[key]:.3f}" for key, name in named.items() if row[key] is not None]
-    return f"\n           {', '.join(known)}" if known else ""
+    return f"\nmeasures   {', '.join(known)}" if known else ""
 
 
 def _failures(summary: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from neuron_atlas.tasks.artifacts import (
     layer_file,
     layer_prefix,
     read_table,
+    row_count,
     write_table,
 )
 from neuron_atlas.tasks.artifacts.location import existing_files
@@ -57,7 +58,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
         ("samples", "describe", "evidence"),
         partial(_parameters, explainer),
         (
-            Step(_BAR, "", partial(_index_items, key), _index),
+            Step(_BAR, "samples", partial(_index_items, key), _index),
             Step(_BAR, "layers", partial(_choose_items, explainer, key), _choose),
             Step(_BAR, "samples", partial(_shard_items, key), replay_shard, needs_subject),
             Step("gather", "layers", partial(_gather_items, key), gather_shards),
@@ -81,13 +82,10 @@ def _index_items(explainer: str, context: Context, folder: Path) -> list[Item]:
         return []
     texts = sorted({text for by_neuron in missing.values() for text in by_neuron.values()})
     concepts = context.paths("samples", "concepts")
+    described = context.paths("describe", "descriptions")
     return [
-        Item(path.rpartition("/")[2], 1, (path,), (texts, descriptions, concepts))
-        for path, descriptions in zip(
-            _index_files(context, missing),
-            context.paths("describe", "descriptions"),
-            strict=True,
-        )
+        Item(path.stem, row_count(path), (index,), (texts, path, concepts))
+        for path, index in zip(described, _index_files(context, missing), strict=True)
     ]
 
 
