@@ -26,6 +26,7 @@ FINISHED = {
     "evidence": "evidence/*/replay/*/shard-*",
     "gather": "evidence/*/evidence-layer-*.arrow",
     "explain": "explain/*/explanations-*.parquet",
+    "near misses": "near_misses/*/replay/*/shard-*",
     "simulate": "simulate/*/simulations-*.parquet",
     "score": "score/*/scores-*.parquet",
     "report": "report/*",
