@@ -1,4 +1,4 @@
-"""Simulate offline: predict the tokens that an explanation's words name."""
+"""Simulate offline: predict the tokens that an explanation names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from functools import cache
 
 import numpy as np
 
+from neuron_atlas.tasks.concepts.formula import Formula
+from neuron_atlas.tasks.concepts.predict import token_facts
 from neuron_atlas.tasks.concepts.presence import index_words, patch_coverages, words_of
+from neuron_atlas.tasks.concepts.sentence import read_explanation
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample, TrueConcept
 from neuron_atlas.tasks.simulate.simulator import (
@@ -22,8 +25,9 @@ from neuron_atlas.tasks.simulate.terms import normalize_term, read_terms
 
 @dataclass(frozen=True)
 class ConceptSimulator(Simulator):
-    """Simulator that predicts 1 for tokens with a concept that the explanation names, else 0.
+    """Simulator that predicts what an explanation by `Dissect` says, term by term.
 
+    For any other text it predicts 1 for tokens with a concept that the text names, else 0.
     A visual token's prediction is the share that the true concept covers. In a source without
     ground truth, a named word in the sample's text counts as present in the whole image.
     """
@@ -41,6 +45,20 @@ class ConceptSimulator(Simulator):
 
         Explanations that name the same tokens of a sample share one Prediction.
         """
+        formulas = {text: read_explanation(text) for text in {one.explanation for one in requests}}
+        is_free = [formulas[one.explanation] is None for one in requests]
+        free = [one for one, is_so in zip(requests, is_free, strict=True) if is_so]
+        predictions = _evaluate(
+            [one for one, is_so in zip(requests, is_free, strict=True) if not is_so],
+            formulas,
+            catalog,
+        )
+        predictions |= dict(zip(free, self._simulate_free(free, catalog), strict=True))
+        return [predictions[one] for one in requests]
+
+    def _simulate_free(
+        self, requests: Sequence[SimulationRequest], catalog: Catalog
+    ) -> list[Prediction]:
         terms = {text: read_terms(text) for text in {one.explanation for one in requests}}
         words = {text: _words(its.text) for text, its in terms.items()}
         sample_ids = list(dict.fromkeys(one.sample_id for one in requests))
@@ -65,6 +83,27 @@ class ConceptSimulator(Simulator):
             for sample_id, in_image, in_text in distinct
         }
         return [predictions[one] for one in named]
+
+
+def _evaluate(
+    requests: Sequence[SimulationRequest],
+    formulas: Mapping[str, Formula | None],
+    catalog: Catalog,
+) -> dict[SimulationRequest, Prediction]:
+    """Return the predictions of explanations that are formulas."""
+    facts = token_facts(catalog, (one.sample_id for one in requests))
+    by_formula: dict[Formula, dict[int, list[SimulationRequest]]] = {}
+    for one in requests:
+        formula = formulas[one.explanation]
+        if formula is not None:
+            by_formula.setdefault(formula, {}).setdefault(one.sample_id, []).append(one)
+    predictions: dict[SimulationRequest, Prediction] = {}
+    for formula, by_sample in by_formula.items():
+        traces = zip(*facts.predict(formula, list(by_sample)), strict=True)
+        for (visual, text), asking in zip(traces, by_sample.values(), strict=True):
+            prediction = Prediction(visual, text, estimator="presence")
+            predictions |= dict.fromkeys(asking, prediction)
+    return predictions
 
 
 _InImage = tuple[TrueConcept, ...] | None

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from neuron_atlas.tasks.artifacts import EXPLANATION_STATUSES, EXPLANATIONS
+from neuron_atlas.tasks.concepts.formula import Atom, Formula, Term
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
+from neuron_atlas.tasks.concepts.sentence import write_explanation
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
-from neuron_atlas.tasks.explain.dissect import ConceptMatch, Dissect, explanation_sentence
+from neuron_atlas.tasks.explain.dissect import Dissect
 from neuron_atlas.tasks.explain.explanation import Explanation
 from neuron_atlas.tasks.explain.rows import explanation_rows
 from neuron_atlas.tasks.models.call_options import CallOptions
@@ -181,22 +183,136 @@ def test_neurons_are_answered_in_order_and_written_one_a_row(catalog):
     assert (rows["cost"][0].as_py(), rows["model"][0].as_py()) == (0, "")
 
 
+def image_term(concept: str) -> Term:
+    return Term("visual", (Atom("shows", (concept,)),))
+
+
+def word_term(word: str) -> Term:
+    return Term("text", (Atom("word", (word,)),))
+
+
 @pytest.mark.parametrize(
-    ("visual", "text", "said"),
+    ("terms", "correlations", "said"),
     [
         (
-            ConceptMatch("red", 0.8312),
-            None,
+            [image_term("red")],
+            [0.8312],
             'Image regions that show "red" (r = 0.83 over 25 samples).',
         ),
-        (None, ConceptMatch("dog", 0.5), 'The word "dog" in the text (r = 0.50 over 25 samples).'),
+        ([word_term("dog")], [0.5], 'The word "dog" in the text (r = 0.50 over 25 samples).'),
         (
-            ConceptMatch("top left", 1),
-            ConceptMatch("left", 0.049),
+            [image_term("top left"), word_term("left")],
+            [1, 0.049],
             'Image regions that show "top left"; the word "left" in the text '
             "(r = 1.00 and 0.05 over 25 samples).",
         ),
     ],
 )
-def test_a_sentence_says_what_was_found_and_the_figures_it_rests_on(visual, text, said):
-    assert explanation_sentence(visual, text, 25) == said
+def test_a_sentence_says_what_was_found_and_the_figures_it_rests_on(terms, correlations, said):
+    assert write_explanation(Formula(tuple(terms)), correlations, 25) == said
+
+
+def to_either(*responses: Respond) -> Respond:
+    return lambda sample_id: np.maximum.reduce([one(sample_id) for one in responses])
+
+
+def to_both(*responses: Respond) -> Respond:
+    return lambda sample_id: np.minimum.reduce([one(sample_id) for one in responses])
+
+
+def next_to(catalog: Catalog, word: str, *, after: str = "", before: str = "") -> Respond:
+    """Fires on a word between these neighbors, written without the grammar's own code."""
+
+    def respond(sample_id: int) -> np.ndarray:
+        said = token_words(catalog[sample_id])
+        return np.array(
+            [
+                3.0
+                * (
+                    one == word
+                    and (not after or (place > 0 and said[place - 1] == after))
+                    and (not before or (*said, "", "")[place + 1] == before)
+                )
+                for place, one in enumerate(said)
+            ],
+            np.float32,
+        )
+
+    return respond
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.5])
+def test_a_disjunction_of_words_is_recovered_word_for_word(catalog, amount):
+    small, large = to_word(catalog, "small"), to_word(catalog, "large")
+    fires = noise(catalog, to_either(small, large), amount)
+    said = claim(dissect(neuron("text", to_patches(catalog, "blue"), fires), catalog))
+    assert said == 'The words "large" or "small" in the text'
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.5])
+def test_a_conjunction_of_a_word_and_its_neighbor_is_recovered_word_for_word(catalog, amount):
+    fires = noise(catalog, next_to(catalog, "is", after="background"), amount)
+    said = claim(dissect(neuron("text", to_patches(catalog, "blue"), fires), catalog))
+    # "background" is always followed by "is", so the shorter of two equal formulas is enough.
+    assert said == 'Any word after "background" in the text'
+    fires = noise(catalog, next_to(catalog, "the", before="top"), amount)
+    said = claim(dissect(neuron("text", to_patches(catalog, "blue"), fires), catalog))
+    assert said == 'Any word before "top" in the text'
+    fires = noise(catalog, next_to(catalog, "is", before="large"), amount)
+    said = claim(dissect(neuron("text", to_patches(catalog, "blue"), fires), catalog))
+    assert said == 'The word "is" before "large" in the text'
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.3])
+def test_disjunctions_and_conjunctions_of_an_image_are_recovered_word_for_word(catalog, amount):
+    red, blue, large = (to_patches(catalog, name) for name in ("red", "blue", "large"))
+    either, both = (noise(catalog, f, amount) for f in (to_either(red, blue), to_both(red, large)))
+    every = tuple(sorted(catalog.samples))
+    said = claim(dissect(neuron("visual", either, either), catalog))
+    assert said == 'Image regions that show "blue" or "red"'
+    said = claim(dissect(neuron("visual", both, both, every), catalog))
+    assert said == 'Image regions that show "large" and also "red"'
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.3])
+def test_an_exception_is_recovered_word_for_word(catalog, amount):
+    gray, red = to_patches(catalog, "gray", 1.0), to_patches(catalog, "red", 1.0)
+
+    def not_gray_top(number: int) -> np.ndarray:
+        return 3.0 * (np.arange(64) < 32) * (gray(number) <= 0.3)
+
+    fires = noise(catalog, not_gray_top, amount)
+    every = tuple(sorted(catalog.samples))
+    said = claim(dissect(neuron("visual", fires, red, every), catalog))
+    assert said == 'Image regions in the top half but not "gray"'
+
+
+def test_weaker_words_are_said_to_be_weaker(catalog):
+    fires = to_either(to_word(catalog, "circle", 3.0), to_word(catalog, "is", 0.9))
+    said = claim(dissect(neuron("text", to_patches(catalog, "blue"), fires), catalog))
+    assert said == 'Strongly: the word "circle" in the text; weakly: the word "is" in the text'
+
+
+def test_an_explanation_has_no_more_atoms_than_allowed(catalog):
+    fires = to_either(*(to_word(catalog, word) for word in ("is", "at", "and", "red", "circle")))
+    evidence = neuron("text", to_patches(catalog, "blue"), fires)
+    for limit in (1, 2, 3):
+        said = claim(dissect(evidence, catalog, Dissect(max_length=limit)))
+        assert said.count('"') == 2 * limit
+
+
+def test_a_neuron_has_the_same_explanation_whatever_others_are_explained_with_it(catalog):
+    kinds = [
+        neuron("text", to_patches(catalog, "red"), noise(catalog, to_word(catalog, word), 2), part)
+        for word in ("is", "circle", "large")
+        for part in (range(12), range(5, 20), range(8, 24))
+    ]
+    together = Dissect().explain(kinds, catalog, CallOptions())
+    assert [one.text for one in together] == [dissect(one, catalog).text for one in kinds]
+
+
+def test_activations_that_do_not_fit_their_sample_are_refused(catalog):
+    fires = to_word(catalog, "is")
+    longer = neuron("text", to_patches(catalog, "blue"), lambda number: fires(number).repeat(2))
+    with pytest.raises(ValueError, match="differ in number"):
+        dissect(longer, catalog)

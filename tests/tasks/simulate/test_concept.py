@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from neuron_atlas.tasks.concepts.formula import Atom, Formula, Term
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
-from neuron_atlas.tasks.explain.dissect import ConceptMatch, explanation_sentence
+from neuron_atlas.tasks.concepts.sentence import write_explanation
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.concept import ConceptSimulator, read_terms
@@ -82,17 +83,56 @@ def test_a_claim_is_read_clause_by_clause_for_the_role_it_speaks_of(explanation,
 
 
 @pytest.mark.parametrize(
-    ("visual", "text"),
-    [
-        (ConceptMatch("red", 0.83), None),
-        (None, ConceptMatch("circle", 0.5)),
-        (ConceptMatch("top left", 0.9), ConceptMatch("don't", 0.1)),
-    ],
+    ("visual", "text"), [("red", None), (None, "circle"), ("top left", "don't")]
 )
 def test_what_dissect_says_is_read_back_as_it_was_meant(visual, text):
-    terms = read_terms(explanation_sentence(visual, text, 25))
-    assert set(terms.visual) == ({visual.concept} if visual else set())
-    assert set(terms.text) == ({text.concept} if text else set())
+    terms = [Term("visual", (Atom("shows", (visual,)),))] if visual else []
+    terms += [Term("text", (Atom("word", (text,)),))] if text else []
+    terms = read_terms(write_explanation(Formula(tuple(terms)), [0.5] * len(terms), 25))
+    assert set(terms.visual) == ({visual} if visual else set())
+    assert set(terms.text) == ({text} if text else set())
+
+
+FIGURES = " (r = 0.83 and 0.10 over 25 samples)."
+
+
+def test_a_composed_explanation_is_predicted_term_by_term(catalog):
+    explanation = (
+        'Strongly: image regions that show "red" but not "large"; moderately: the word "is" after '
+        '"background" in the text; weakly: image regions in the top half; '
+        'the words "." or "and" in the first sentence' + FIGURES
+    )
+    for sample_id in range(8):
+        prediction = simulate(catalog, explanation, sample_id)
+        names = {t.name for t in catalog.concepts(sample_id)}
+        red, large = (
+            coverage(catalog, name, sample_id) if name in names else np.zeros(64, np.float32)
+            for name in ("red", "large")
+        )
+        top = np.where(np.arange(64) < 32, np.float32(0.3), 0)
+        expected = np.maximum(np.minimum(red, 1 - large), top)
+        np.testing.assert_allclose(prediction.visual, expected, atol=1e-6)
+        tokens = [token.strip().casefold() for token in catalog[sample_id].tokens]
+        end = tokens.index(".")
+        for place, (token, value) in enumerate(zip(tokens, prediction.text.tolist(), strict=True)):
+            is_first = token in (".", "and") and place <= end
+            is_said = token == "is" and tokens[place - 1] == "background"
+            assert value == pytest.approx(0.6 if is_said else 0.3 if is_first else 0)
+
+
+def test_a_composed_explanation_names_words_exactly(catalog):
+    sample_id = showing(catalog, "circle")[0]
+    plural = simulate(catalog, 'The word "circles" in the text' + FIGURES, sample_id)
+    singular = simulate(catalog, 'The word "circle" in the text' + FIGURES, sample_id)
+    assert not plural.text.any()
+    assert singular.text.tolist() == said(catalog, sample_id, "circle")
+
+
+def test_without_the_truth_a_composed_explanation_takes_the_words_for_the_image(catalog):
+    plain = replace(catalog, truths={})
+    for sample_id in plain.samples:
+        prediction = simulate(plain, 'Image regions that show "red"' + FIGURES, sample_id)
+        assert set(prediction.visual.tolist()) == {float("red" in plain[sample_id].text)}
 
 
 def test_figures_in_parentheses_are_not_read():

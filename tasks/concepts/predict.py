@@ -1,0 +1,158 @@
+"""Predict the activations of a formula at the tokens of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuron_atlas.tasks.concepts.formula import (
+    AREAS,
+    SENTENCES,
+    STRENGTHS,
+    Atom,
+    Formula,
+    Role,
+    Term,
+)
+from neuron_atlas.tasks.concepts.presence import patch_coverages, words_of
+from neuron_atlas.tasks.concepts.tokens import TextTokens, image_areas, text_tokens
+from neuron_atlas.tasks.samples.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """Everything that formulas can say about the tokens of some samples.
+
+    place: position of each sample_id among the samples. shown: coverage of each concept by sample,
+    float32 [n_visual]. areas: of each sample, bool [AREAS, n_visual]. text: of all samples.
+    numbers: position of each word in `text.names`.
+    """
+
+    place: Mapping[int, int]
+    n_visual: Sequence[int]
+    shown: Sequence[Mapping[str, np.ndarray]]
+    areas: Sequence[np.ndarray]
+    text: TextTokens
+    numbers: Mapping[str, int]
+
+    def lengths(self, role: Role, sample_ids: Sequence[int]) -> list[int]:
+        """Return the number of visual or text tokens of each sample."""
+        places = [self.place[sample_id] for sample_id in sample_ids]
+        if role == "visual":
+            return [self.n_visual[place] for place in places]
+        return np.diff(self.text.offsets)[places].tolist() if places else []
+
+    def predict(
+        self, formula: Formula, sample_ids: Sequence[int]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return the visual and the text predictions for each sample, float32 [tokens] of it.
+
+        A visual atom's truth is the share of the patch that it covers. Terms are combined by
+        minimum, complement and maximum.
+        """
+        places = [self.place[sample_id] for sample_id in sample_ids]
+        visual = self._visual(formula, places)
+        text = self._text(formula, places)
+        return visual, text
+
+    def _visual(self, formula: Formula, places: Sequence[int]) -> list[np.ndarray]:
+        terms = [term for term in formula.terms if term.role == "visual"]
+        if not terms:
+            return [np.zeros(self.n_visual[place], np.float32) for place in places]
+        lengths = [self.n_visual[place] for place in places]
+        stops = np.cumsum(lengths)
+        atoms = {atom for term in terms for atom in (*term.required, *term.excluded)}
+        truth = {atom: self._visual_truth(atom, places, stops) for atom in atoms}
+        return _cut(_strongest(terms, truth), stops)
+
+    def _visual_truth(self, atom: Atom, places: Sequence[int], stops: np.ndarray) -> np.ndarray:
+        total = int(stops[-1]) if len(stops) else 0
+        if atom.kind == "area":
+            chosen = [AREAS.index(name) for name in atom.names]
+            parts = [self.areas[place][chosen].any(0) for place in places]
+            return np.concatenate([np.zeros(0, np.float32), *parts]).astype(np.float32)
+        truth = np.zeros(total, np.float32)
+        for place, stop in zip(places, stops.tolist(), strict=True):
+            shown = self.shown[place]
+            part = truth[stop - self.n_visual[place] : stop]
+            for name in atom.names:
+                if name in shown:
+                    np.maximum(part, shown[name], out=part)
+        return truth
+
+    def _text(self, formula: Formula, places: Sequence[int]) -> list[np.ndarray]:
+        offsets = self.text.offsets
+        terms = [term for term in formula.terms if term.role == "text"]
+        if not terms:
+            return [np.zeros(offsets[p + 1] - offsets[p], np.float32) for p in places]
+        parts = [np.arange(offsets[place], offsets[place + 1]) for place in places]
+        stops = np.cumsum([len(part) for part in parts])
+        tokens = np.concatenate([np.zeros(0, np.int64), *parts])
+        values = {
+            kind: getattr(self.text, kind)[tokens]
+            for kind in ("word", "after", "before", "sentence")
+        }
+        atoms = {atom for term in terms for atom in (*term.required, *term.excluded)}
+        truth = {}
+        for atom in atoms:
+            numbers = (
+                {name: number for number, name in enumerate(SENTENCES)}
+                if atom.kind == "sentence"
+                else self.numbers
+            )
+            # The last entry is for -1, a token without such a word.
+            table = np.zeros(max(len(numbers), len(SENTENCES)) + 1, np.float32)
+            table[[numbers[name] for name in atom.names if name in numbers]] = 1
+            truth[atom] = table[values[atom.kind]]
+        return _cut(_strongest(terms, truth), stops)
+
+
+def token_facts(catalog: Catalog, sample_ids: Iterable[int]) -> TokenFacts:
+    """Return the facts of some samples.
+
+    An image without ground truth shows every word of its text in all its patches.
+    """
+    ids = list(dict.fromkeys(sample_ids))
+    samples = [catalog[sample_id] for sample_id in ids]
+    pairs = [
+        (place, truth) for place, number in enumerate(ids) for truth in catalog.concepts(number)
+    ]
+    shown: list[dict[str, np.ndarray]] = [{} for _ in ids]
+    for numbers, coverage in patch_coverages([(truth, samples[place]) for place, truth in pairs]):
+        for number, covered in zip(numbers.tolist(), coverage, strict=True):
+            place, truth = pairs[number]
+            known = shown[place].get(truth.name)
+            shown[place][truth.name] = covered if known is None else np.maximum(known, covered)
+    for place, (number, sample) in enumerate(zip(ids, samples, strict=True)):
+        if not catalog.concepts(number):
+            whole = np.ones(sample.n_visual, np.float32)
+            shown[place] = dict.fromkeys(words_of(sample.text), whole)
+    text = text_tokens(samples)
+    return TokenFacts(
+        {sample_id: place for place, sample_id in enumerate(ids)},
+        [sample.n_visual for sample in samples],
+        shown,
+        [image_areas(sample) for sample in samples],
+        text,
+        {name: number for number, name in enumerate(text.names)},
+    )
+
+
+def _strongest(terms: Sequence[Term], truth: Mapping[Atom, np.ndarray]) -> np.ndarray:
+    predicted = np.zeros(0, np.float32)
+    for number, term in enumerate(terms):
+        holds = np.minimum.reduce(
+            [
+                *(truth[atom] for atom in term.required),
+                *(1 - truth[atom] for atom in term.excluded),
+            ]
+        )
+        value = np.float32(STRENGTHS[term.strength]) * holds
+        predicted = value if number == 0 else np.maximum(predicted, value)
+    return predicted.astype(np.float32)
+
+
+def _cut(values: np.ndarray, stops: np.ndarray) -> list[np.ndarray]:
+    return np.split(values, stops[:-1]) if len(stops) else []

@@ -1,0 +1,204 @@
+"""List the atoms, and pairs of atoms, that a neuron's samples offer to a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from neuron_atlas.tasks.concepts.formula import AREAS, SENTENCES, Atom, Kind, Role
+from neuron_atlas.tasks.concepts.predict import TokenFacts
+from neuron_atlas.tasks.concepts.sentence import can_be_quoted
+
+_SHOWS = 0.3
+"""Share of a patch that a concept covers, above which a search takes the patch to show it."""
+_PAIRED = 12
+"""Atoms of an image whose pairs with all others are candidates: the best ones."""
+_TEXT_KINDS: tuple[Kind, ...] = ("word", "after", "before", "sentence")
+_VISUAL: Role = "visual"
+_TEXT: Role = "text"
+_TEXT_PAIRS: tuple[tuple[Kind, Kind], ...] = (
+    *(("word", "after"), ("word", "before"), ("word", "sentence")),
+    *(("after", "before"), ("after", "sentence"), ("before", "sentence")),
+)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Conditions on the tokens of one neuron's samples, single atoms first.
+
+    atoms: the single atoms, with the role of each. members: the atoms of each candidate. masks: 1
+    where a candidate holds, float64 [candidates, tokens]; visual tokens of all samples come first.
+    """
+
+    atoms: Sequence[Atom]
+    roles: Sequence[Role]
+    members: Sequence[tuple[int, ...]]
+    masks: csr_array
+
+    def of_role(self, role: Role) -> Candidates:
+        """Return the candidates of one role."""
+        chosen = [n for n, atoms in enumerate(self.members) if self.roles[atoms[0]] == role]
+        numbers = {
+            atom: n for n, atom in enumerate(a for a, r in enumerate(self.roles) if r == role)
+        }
+        return Candidates(
+            [self.atoms[atom] for atom in numbers],
+            [role] * len(numbers),
+            [tuple(numbers[atom] for atom in self.members[n]) for n in chosen],
+            self.masks[chosen],
+        )
+
+
+class CandidateFinder:
+    """Finds the candidates of neurons whose samples are among those of `facts`."""
+
+    def __init__(self, facts: TokenFacts, min_samples: int) -> None:
+        self._facts = facts
+        self._min_samples = min_samples
+        names = np.array([*facts.text.names, ""], dtype=object)
+        self._order = np.argsort(names[:-1].astype(str), kind="stable")
+        # Words are numbered by name, so that a neuron's candidates do not depend on other neurons.
+        rank = np.full(len(names), -1, np.int64)
+        rank[self._order] = np.arange(len(self._order))
+        self._ids = {kind: rank[getattr(facts.text, kind)] for kind in _TEXT_KINDS[:3]}
+        self._ids["sentence"] = facts.text.sentence.astype(np.int64)
+        self._shown = [
+            {name: np.flatnonzero(cover > _SHOWS) for name, cover in shown.items()}
+            for shown in facts.shown
+        ]
+
+    def find(
+        self, sample_ids: Sequence[int], x: np.ndarray, total: int, roles: Sequence[Role]
+    ) -> Candidates:
+        """Return a neuron's candidates of some roles that hold in at least `min_samples` samples.
+
+        x: float64 [tokens], its activations, centered; the first `total` are those of the visual
+        tokens. They decide which pairs of atoms of an image are candidates.
+        """
+        places = [self._facts.place[sample_id] for sample_id in sample_ids]
+        n_visual = [self._facts.n_visual[place] for place in places]
+        visual_atoms, visual_members, visual = (
+            self._visual(places, n_visual, x[:total]) if "visual" in roles else ([], [], [])
+        )
+        text_atoms, text_members, text = (
+            self._text(places, len(visual_atoms), total) if "text" in roles else ([], [], [])
+        )
+        role_of: list[Role] = [*repeat(_VISUAL, len(visual_atoms)), *repeat(_TEXT, len(text_atoms))]
+        singles = [visual[: len(visual_atoms)], text[: len(text_atoms)]]
+        pairs = [visual[len(visual_atoms) :], text[len(text_atoms) :]]
+        rows = [*singles[0], *singles[1], *pairs[0], *pairs[1]]
+        members: list[tuple[int, ...]] = [
+            (number,) for number in range(len(visual_atoms) + len(text_atoms))
+        ]
+        members += [*visual_members, *text_members]
+        lengths = np.array([len(row) for row in rows], np.int64)
+        columns = np.concatenate([np.zeros(0, np.int64), *rows])
+        masks = csr_array(
+            (np.ones(len(columns)), columns, np.cumsum([0, *lengths])), (len(rows), len(x))
+        )
+        return Candidates([*visual_atoms, *text_atoms], role_of, members, masks)
+
+    def _visual(
+        self, places: Sequence[int], n_visual: Sequence[int], x: np.ndarray
+    ) -> tuple[list[Atom], list[tuple[int, int]], list[np.ndarray]]:
+        starts = np.cumsum([0, *n_visual])
+        by_name: dict[str, list[np.ndarray]] = {}
+        for place, start in zip(places, starts.tolist(), strict=False):
+            for name, tokens in self._shown[place].items():
+                if len(tokens) and can_be_quoted(name):
+                    by_name.setdefault(name, []).append(tokens + start)
+        atoms, rows = [], []
+        for name in sorted(by_name):
+            if len(by_name[name]) >= self._min_samples:
+                atoms.append(Atom("shows", (name,)))
+                rows.append(np.concatenate(by_name[name]))
+        areas = [np.zeros((len(AREAS), 0), bool), *(self._facts.areas[place] for place in places)]
+        in_area = np.concatenate(areas, axis=1)
+        if sum(n > 0 for n in n_visual) >= self._min_samples:
+            for name, mask in zip(AREAS, in_area, strict=True):
+                atoms.append(Atom("area", (name,)))
+                rows.append(np.flatnonzero(mask))
+        gains = np.array([abs(x[row].sum()) / max(1, len(row)) ** 0.5 for row in rows])
+        best = sorted(np.argsort(-np.round(gains, 9), kind="stable")[:_PAIRED].tolist())
+        dense = np.zeros((len(rows), len(x)), bool)
+        for number, row in enumerate(rows):
+            dense[number, row] = True
+        sample_of = np.repeat(np.arange(len(places)), n_visual)
+        is_concept = np.array([atom.kind == "shows" for atom in atoms], bool)
+        is_best = np.isin(np.arange(len(rows)), best)
+        members, paired = [], []
+        for a in best:
+            row = rows[a]
+            both = dense[:, row]
+            # A pair that holds exactly where one of its atoms does says nothing more.
+            counts = both.sum(1)
+            is_new = (counts < np.minimum(len(row), [len(one) for one in rows])) & (counts > 0)
+            firsts = np.flatnonzero(np.diff(sample_of[row], prepend=-1))
+            n_samples = np.logical_or.reduceat(both, firsts, axis=1).sum(1) if len(row) else counts
+            is_new &= (n_samples >= self._min_samples) & (is_concept | is_concept[a])
+            is_new &= ~is_best | (np.arange(len(rows)) > a)
+            for b in np.flatnonzero(is_new).tolist():
+                members.append((min(a, b), max(a, b)))
+                paired.append(row[both[b]])
+        return atoms, members, [*rows, *paired]
+
+    def _text(
+        self, places: Sequence[int], first_atom: int, first_token: int
+    ) -> tuple[list[Atom], list[tuple[int, int]], list[np.ndarray]]:
+        offsets = self._facts.text.offsets
+        parts = [np.arange(offsets[place], offsets[place + 1]) for place in places]
+        tokens = np.concatenate([np.zeros(0, np.int64), *parts])
+        sample_of = np.repeat(np.arange(len(places)), [len(part) for part in parts])
+        ids = {kind: self._ids[kind][tokens] for kind in _TEXT_KINDS}
+        atoms: list[Atom] = []
+        rows: list[np.ndarray] = []
+        numbers: dict[tuple[str, int], int] = {}
+        for kind in _TEXT_KINDS:
+            for value, row in self._groups(ids[kind], sample_of):
+                name = (
+                    SENTENCES[value]
+                    if kind == "sentence"
+                    else self._facts.text.names[self._order[value]]
+                )
+                numbers[kind, value] = len(atoms)
+                atoms.append(Atom(kind, (name,)))
+                rows.append(row)
+        members, paired = [], []
+        size = len(self._order) + len(SENTENCES) + 1
+        for one, other in _TEXT_PAIRS:
+            both = (ids[one] >= 0) & (ids[other] >= 0)
+            joint = np.where(both, ids[one] * size + ids[other], -1)
+            for value, row in self._groups(joint, sample_of):
+                a, b = numbers[one, value // size], numbers[other, value % size]
+                # A pair that holds exactly where one of its atoms does says nothing more.
+                if len(row) < min(len(rows[a]), len(rows[b])):
+                    members.append((first_atom + a, first_atom + b))
+                    paired.append(row)
+        return atoms, members, [row + first_token for row in (*rows, *paired)]
+
+    def _groups(self, ids: np.ndarray, sample_of: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Return each number in `ids` with its positions, if they are in enough samples."""
+        order = np.argsort(ids, kind="stable")
+        order = order[np.searchsorted(ids, 0, sorter=order) :]
+        if not len(order):
+            return []
+        ordered, samples = ids[order], sample_of[order]
+        is_first = np.append(True, ordered[1:] != ordered[:-1])
+        starts = np.flatnonzero(is_first)
+        is_new = is_first | np.append(True, samples[1:] != samples[:-1])
+        n_samples = np.add.reduceat(is_new.astype(np.int64), starts)
+        stops = np.append(starts[1:], len(order))
+        chosen = np.flatnonzero(n_samples >= self._min_samples)
+        return [
+            (value, order[start:stop])
+            for value, start, stop in zip(
+                ordered[starts[chosen]].tolist(),
+                starts[chosen].tolist(),
+                stops[chosen].tolist(),
+                strict=True,
+            )
+        ]
