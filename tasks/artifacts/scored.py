@@ -133,6 +133,7 @@ SCORES = TableSpec(
                 "weighted share of the positives that the explanation predicts; only over all "
                 "tokens",
             ),
+            column(
                 "p_paired",
                 pa.float64(),
                 "p-value of the margin, paired over samples: the largest over all controls and 0",
