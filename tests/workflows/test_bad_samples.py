@@ -98,7 +98,7 @@ def test_a_small_dataset_keeps_samples_to_score_and_says_so(completed, capsys):
     (table,) = completed.paths("capture", "exemplars")
     assert pq.read_schema(table).field("peak").type.list_size == GOOD // 2
     samples.STAGE.check(completed)
-    lowered, held_out = capsys.readouterr().err.splitlines()
+    *_, lowered, held_out = capsys.readouterr().err.splitlines()
     assert lowered == (
         "samples    12 usable samples: capture.top_n is lowered from 12 to 6 "
         "(capture.max_exemplar_share is 0.5)"
