@@ -16,6 +16,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from neuron_atlas.workflows.cluster.progress import print_line
+from neuron_atlas.workflows.cluster.waiting import WaitLines
 from neuron_atlas.workflows.run.errors import INTERRUPTED, ConfigError, RunError
 
 _ANSWER_TIMEOUT_S = 5.0
@@ -69,8 +70,10 @@ async def follow(client: JobSubmissionClient, job: str) -> int:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in handlers:
         loop.add_signal_handler(number, on_signal)
+    started = asyncio.Event()
+    waiting = asyncio.create_task(_explain_start(job, started))
     try:
-        printing = asyncio.create_task(_print_log(client, job))
+        printing = asyncio.create_task(_print_log(client, job, started))
         detaching = asyncio.create_task(detach.wait())
         await asyncio.wait({printing, detaching}, return_when=asyncio.FIRST_COMPLETED)
         if detach.is_set():
@@ -80,6 +83,7 @@ async def follow(client: JobSubmissionClient, job: str) -> int:
         detaching.cancel()
         return _status(printing.result(), job, stopping is not None)
     finally:
+        waiting.cancel()
         if stopping is not None:
             stopping.cancel()
         for number, handler in handlers.items():
@@ -110,7 +114,15 @@ def _detached(job: str, stopping: asyncio.Task[None] | None) -> str:
     )
 
 
-async def _print_log(client: JobSubmissionClient, job: str) -> JobDetails:
+async def _explain_start(job: str, started: asyncio.Event) -> None:
+    """Print lines about a job that prints nothing yet, as in an occupied cluster."""
+    lines = WaitLines("job")
+    while not started.is_set():
+        lines.look(f"the cluster to start {job}")
+        await asyncio.sleep(_RETRY_WAIT_S)
+
+
+async def _print_log(client: JobSubmissionClient, job: str, started: asyncio.Event) -> JobDetails:
     """Print a job's log as it arrives; return the details of the finished job.
 
     Raises RunError if the cluster stops answering.
@@ -122,6 +134,7 @@ async def _print_log(client: JobSubmissionClient, job: str) -> JobDetails:
         try:
             async for chunk in client.tail_job_logs(job):
                 failures = 0
+                started.set()
                 # After a reconnect, the log starts from the beginning.
                 new = chunk[max(0, n_printed - n_received) :]
                 n_received += len(chunk)

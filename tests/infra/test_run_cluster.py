@@ -25,6 +25,7 @@ from neuron_atlas.infra.run_cluster import (
     run_cluster,
 )
 from neuron_atlas.workflows.models.server_process import free_port
+from neuron_atlas.workflows.cluster import waiting
 from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from tests.workflows.runs import ROOT
 
@@ -108,6 +109,20 @@ def followed(client: Client) -> int:
 def test_the_log_is_printed_as_it_comes(capsys):
     assert followed(Client([["samples 1/2\n", "samples 2/2\n"]])) == 0
     assert capsys.readouterr().err == "samples 1/2\nsamples 2/2\n"
+
+
+def test_a_job_that_the_cluster_does_not_start_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(waiting, "FIRST_LINE_S", 0.0)
+
+    class Occupied(Client):
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            await asyncio.sleep(0.05)
+            yield "samples 1/2\n"
+
+    assert followed(Occupied([])) == 0
+    assert capsys.readouterr().err == (
+        "job        waiting for the cluster to start job-1, 0 s so far\nsamples 1/2\n"
+    )
 
 
 def test_a_log_that_breaks_off_is_taken_up_where_it_broke(capsys):

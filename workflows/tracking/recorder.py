@@ -115,7 +115,8 @@ class Recorder:
 
     def close(self) -> None:
         """Wait until the server has everything; log if it cannot be reached."""
-        with explained_wait("mlflow", f"{self.display_uri} to record the run"):
+        where = without_password(self._server or self.local.uri)
+        with explained_wait("mlflow", f"{where} to record the run"):
             self.background.shutdown()
             reason = "" if self.mirror is None else self.mirror.close()
         if reason:
