@@ -24,8 +24,8 @@ from neuron_atlas.infra.run_cluster import (
     refuse_secrets,
     run_cluster,
 )
-from neuron_atlas.workflows.models.server_process import free_port
 from neuron_atlas.workflows.cluster import waiting
+from neuron_atlas.workflows.models.server_process import free_port
 from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from tests.workflows.runs import ROOT
 
