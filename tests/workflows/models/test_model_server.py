@@ -134,7 +134,7 @@ def test_a_busy_server_is_left_alone_and_one_without_progress_is_killed(tmp_path
 
 
 def test_a_server_that_computes_is_left_alone_though_it_answers_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As vLLM, which answers no health check for a minute while it ranks a whole vocabulary."""
     monkeypatch.setattr(model_server, "_MEASURE_EVERY_S", 0.2)
@@ -149,8 +149,7 @@ def test_a_server_that_computes_is_left_alone_though_it_answers_nothing(
         server.mark_timed_out(server.choose(""), timeout_s=0.1)
         assert server.mark_unreachable(server.choose(""))  # Calls wait and do not fail.
         assert server.waits_for.startswith("server 0 to answer, after a start or while busy")
-        time.sleep(0.5)
-        assert len(said(log)) == 1
+        assert "made no progress" not in caplog.text
         server._settings = tiny(start_timeout_s=0.05)  # It has been silent for longer than this.
         server.mark_timed_out(server.choose(""), timeout_s=0.01)
         wait_until(lambda: len(said(log)) == 2)
