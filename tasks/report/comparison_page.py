@@ -13,6 +13,7 @@ from neuron_atlas.tasks.artifacts import TYPES
 from neuron_atlas.tasks.report.canvas import png_bytes
 from neuron_atlas.tasks.report.comparison import JobTables, compare_jobs
 from neuron_atlas.tasks.report.comparison_figures import draw_comparison
+from neuron_atlas.tasks.report.controls import CONTROL_TERMS, CONTROLS
 from neuron_atlas.tasks.report.pages import template_environment
 from neuron_atlas.tasks.report.palette import color_css
 
@@ -43,6 +44,7 @@ def write_comparison_page(
             colors=Markup(color_css()),
             figures=[(one, Markup(one.svg)) for one in figures],
             types=TYPES,
+            terms={words: CONTROL_TERMS[name] for name, words in CONTROLS.items()},
             rows=compared.filter(pl.col("layer").is_null()).to_dicts(),
             pages={job.name: job.page for job in jobs},
             failed=failed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Any
 
@@ -143,6 +144,10 @@ def test_the_page_links_every_job_tells_of_failures_and_escapes_what_it_shows(tm
     # MLflow keeps this page without those that it leads to; there they are elsewhere.
     assert re.search(r"In MLflow, find that page as\s+<code>report/index\.html</code>", page)
     assert "0.512" in page
+    named = re.search(r'0\.050<br><span class="quiet" title="([^"]+)">([^<]+)</span>', page)
+    assert named is not None
+    assert html.unescape(named[1]) == "another neuron\N{RIGHT SINGLE QUOTATION MARK}s explanation"
+    assert named[2] == "other neuron"
     assert "no layer &lt;9&gt;" in page
     assert "sweep &lt;of&gt; layers" in page
     assert "<of>" not in page
