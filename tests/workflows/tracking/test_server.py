@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,12 +75,16 @@ def test_the_sweep_goes_on_and_is_logged_once_the_server_is_back(server, tmp_pat
     parent, *jobs = runs(server)
     assert [run.info.status for run in (parent, *jobs)] == ["FINISHED"] * 3
     assert [run.data.tags["mlflow.parentRunId"] for run in jobs] == [parent.info.run_id] * 2
-    for layer, job in enumerate(jobs):
-        assert job.data.metrics["neurons/all"] == 512
-        points = MlflowClient(server.address).get_metric_history(
-            parent.info.run_id, "types_by_layer/paper/text"
-        )
-        assert points[layer].value == job.data.metrics["types_by_layer/paper/text"]
+    client = MlflowClient(server.address)
+    table = Path(client.download_artifacts(parent.info.run_id, "comparison.json"))
+    compared = json.loads(table.read_text(encoding="utf-8"))
+    rows = [dict(zip(compared["columns"], row, strict=True)) for row in compared["data"]]
+    for row, job in zip(rows[1::2], jobs, strict=True):
+        assert job.data.metrics["neurons/all"] == row["neurons"] == 512
+        share = job.data.metrics["neurons_share/text"]
+        assert share == pytest.approx(row["text_share"], abs=1e-6)
+    # The pictures of the description are those of the server's copy.
+    assert f"run_uuid={parent.info.run_id}" in parent.data.tags["mlflow.note.content"]
 
     alone = tmp_path / "alone"
     with program(tmp_path / "alone.log", *SWEPT, f"out={alone}") as undisturbed:
