@@ -78,9 +78,10 @@ def ui(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
         process.wait()
 
 
-def ask(address: str, content: object = None) -> tuple[int, str]:
+def ask(address: str, content: object = None, **headers: str) -> tuple[int, str]:
     data = None if content is None else json.dumps(content).encode()
-    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    headers["Content-Type"] = "application/json"
+    request = urllib.request.Request(address, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
@@ -124,6 +125,13 @@ def test_the_assistant_and_telemetry_are_off_and_the_runs_are_there(ui, out):
     status, text = ask(f"{api}/2.0/mlflow/runs/get?run_id={run}")
     assert status == 200
     assert json.loads(text)["run"]["info"]["run_name"] == "sweep"
+
+
+def test_a_page_elsewhere_cannot_read_it_or_write_to_it(ui):
+    assert ask(f"{ui.server}/", Host="evil.example")[0] == 403
+    tag = {"experiment_id": "1", "key": "a", "value": "b"}
+    address = f"{ui.server}/api/2.0/mlflow/experiments/set-experiment-tag"
+    assert ask(address, tag, Origin="https://evil.example")[0] == 403
 
 
 def test_it_writes_nothing_outside_the_folder(ui, out):
