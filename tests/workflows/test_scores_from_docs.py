@@ -14,6 +14,8 @@ from tests.workflows import scores_from_docs as docs
 from tests.workflows import shares_from_docs as shares
 from tests.workflows.runs import SPECS, Atlas
 
+pytestmark = pytest.mark.usefixtures("first_run")
+
 SETTINGS = SimpleNamespace(seed=0, resamples=100)
 KEY = ("layer", "neuron")
 N_NEURONS = 12
