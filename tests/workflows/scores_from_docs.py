@@ -1,6 +1,6 @@
 """docs/scores.md in plain Python, and nothing else: written from the page, without the program.
 
-NumPy only draws the random numbers that the page names, counts sign patterns and takes percentiles.
+NumPy only rounds to float16 here.
 """
 
 from __future__ import annotations
@@ -8,59 +8,27 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from tests.workflows.correlations_from_docs import (
+    NAN,
+    Row,
+    Sample,
+    correlations,
+    intervals,
+    is_constant,
+    margin,
+    p_paired,
+    pearson,
+    roles_of,
+    weigh,
+)
+
 CONTROLS = ("other", "empty", "blind")
-ROLES = ("visual", "text")
-NAN = float("nan")
-MIN_SAMPLES, MIN_TOKENS = 4, 10
 THRESHOLDS = {"visual": 2.0, "text": 3.0}
-
-Row = dict[str, Any]
-
-
-@dataclass
-class Sample:
-    """A sample with real activations and each claim's predictions, by role."""
-
-    sample_id: int
-    exemplar: bool
-    real: dict[str, list[float]]
-    predicted: dict[str, dict[str, list[float] | None]]
-    rating: dict[str, float | None]
-
-    def x(self, tokens: str) -> list[float]:
-        roles = ROLES if tokens == "all" else (tokens,)
-        return [value for role in roles for value in self.real[role]]
-
-    def y(self, claim: str, tokens: str) -> list[float]:
-        roles = ROLES if tokens == "all" else (tokens,)
-        return [value for role in roles for value in self.predicted[claim][role] or []]
-
-    def strength(self, claim: str, tokens: str, rated: bool) -> float | None:
-        if tokens == "all" and rated:
-            return self.rating[claim]
-        return max(self.y(claim, tokens), default=None)
-
-
-def pearson(x: Sequence[float], y: Sequence[float]) -> float:
-    n = len(x)
-    if not n or is_constant(x) or is_constant(y):
-        return NAN
-    mean_x, mean_y = math.fsum(x) / n, math.fsum(y) / n
-    xy = math.fsum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
-    xx = math.fsum((a - mean_x) ** 2 for a in x)
-    yy = math.fsum((b - mean_y) ** 2 for b in y)
-    return xy / math.sqrt(xx * yy)
-
-
-def is_constant(x: Sequence[float]) -> bool:
-    squares = len(x) * math.fsum(a * a for a in x)
-    return squares - math.fsum(x) ** 2 <= 1e-9 * squares
 
 
 def ranks(x: Sequence[float]) -> list[float]:
@@ -125,90 +93,6 @@ def predict_blindly(shown: Sequence[Sample], scored: Sequence[Sample], tokens: d
         one.predicted["blind"] = {"visual": visual, "text": text}
 
 
-def correlations(samples: Sequence[Sample], tokens: str, claims: Sequence[str]) -> list[float]:
-    x = [a for one in samples for a in one.x(tokens)]
-    return [pearson(x, [b for one in samples for b in one.y(claim, tokens)]) for claim in claims]
-
-
-def margin(own: float, controls: Sequence[float]) -> float:
-    return own - max([r for r in controls if r == r] + [0.0])
-
-
-def intervals(
-    samples: Sequence[Sample], tokens: str, claims: Sequence[str], seed: int, resamples: int
-) -> dict[str, float]:
-    """The bootstrap, by sums over each sample's tokens, as floats are slow to add one by one."""
-    n = len(samples)
-    weights = np.random.default_rng([seed, n]).multinomial(n, [1 / n] * n, size=resamples)
-
-    def drawn(values: list[list[float]]) -> np.ndarray:
-        return weights @ np.array([math.fsum(of_sample) for of_sample in values])
-
-    xs = [one.x(tokens) for one in samples]
-    count, x = drawn([[1.0] * len(a) for a in xs]), drawn(xs)
-    xx = drawn([[v * v for v in a] for a in xs])
-    r = []
-    for claim in claims:
-        ys = [one.y(claim, tokens) for one in samples]
-        y, yy = drawn(ys), drawn([[v * v for v in b] for b in ys])
-        xy = drawn(
-            [[u * v for u, v in zip(a, b, strict=True)] for a, b in zip(xs, ys, strict=True)]
-        )
-        spread_x, spread_y = count * xx - x * x, count * yy - y * y
-        defined = (spread_x > 1e-9 * count * xx) & (spread_y > 1e-9 * count * yy)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            its = (count * xy - x * y) / np.sqrt(spread_x * spread_y)
-        r.append(np.where(defined, its, np.nan))
-    margins = [margin(own, controls) for own, *controls in zip(*r, strict=True)]
-    found = {}
-    for names, draws in ((("ci_low", "ci_high"), r[0]), (("margin_low", "margin_high"), margins)):
-        kept = [draw for draw in draws if draw == draw]
-        for name, share in zip(names, (2.5, 97.5), strict=True):
-            found[name] = float(np.percentile(kept, share)) if kept else NAN
-    return found
-
-
-def p_paired(samples: Sequence[Sample], tokens: str, claims: Sequence[str]) -> float:
-    x = [a for one in samples for a in one.x(tokens)]
-    n = len(x)
-    dealt = [one for kind in (True, False) for one in samples if one.exemplar == kind]
-
-    def standard(values: Sequence[float]) -> tuple[float, float]:
-        mean = math.fsum(values) / n
-        return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / n)
-
-    def parts(claim: str) -> tuple[float, list[float]]:
-        y = [b for one in samples for b in one.y(claim, tokens)]
-        r = pearson(x, y)
-        if r != r:
-            return r, []
-        (mean_x, sd_x), (mean_y, sd_y) = standard(x), standard(y)
-        return r, [
-            math.fsum(
-                (a - mean_x) / sd_x * (b - mean_y) / sd_y
-                for a, b in zip(one.x(tokens), one.y(claim, tokens), strict=True)
-            )
-            for one in dealt
-        ]
-
-    own, mine = parts("own")
-    if own != own:
-        return NAN
-    rivals = [(0.0, [0.0] * len(dealt)), *(parts(claim) for claim in claims[1:])]
-    found = []
-    for r, its in rivals:
-        if r != r:
-            continue
-        blocks = [0.0] * 16
-        for place, (added, other) in enumerate(zip(mine, its, strict=True)):
-            blocks[place % 16] += added - other
-        signs = 1 - 2 * (np.arange(2**16)[:, None] >> np.arange(16) & 1)
-        needed = sum(blocks) - 1e-12 * sum(map(abs, blocks))
-        reached = float((signs @ np.array(blocks) >= needed).mean())
-        found.append(reached if own > r else 1.0)
-    return max(found)
-
-
 def strengths_of(samples: Sequence[Sample], claim: str, tokens: str) -> list[tuple[float, bool]]:
     rated = all(one.rating.get(claim) is not None for one in samples)
     found = [(one.strength(claim, tokens, rated), one.exemplar) for one in samples]
@@ -237,35 +121,79 @@ def find_threshold(strengths: Sequence[tuple[float, bool]]) -> float:
     return max(middles, key=lambda middle: (balanced_accuracy(strengths, middle), -middle))
 
 
+def is_active(x: float, role: str, scale: float) -> bool:
+    return scale > 0 and x > THRESHOLDS[role] * scale / 10
+
+
+def is_positive(one: Sample, tokens: str, scale: float) -> bool:
+    return any(is_active(x, role, scale) for role in roles_of(tokens) for x in one.real[role])
+
+
+def purity(samples: Sequence[Sample], tokens: str, scale: float) -> float:
+    """Average precision of the samples by strength, those of equal strength together."""
+    rated = all(one.rating["own"] is not None for one in samples)
+    ranked = [
+        (strength, one.weight, is_positive(one, tokens, scale))
+        for one in samples
+        if (strength := one.strength("own", tokens, rated)) is not None
+    ]
+    positives = math.fsum(w for _, w, positive in ranked if positive)
+    if not positives:
+        return NAN
+    total, found_before = 0.0, 0.0
+    for threshold in sorted({strength for strength, *_ in ranked}, reverse=True):
+        above = [(w, positive) for strength, w, positive in ranked if strength >= threshold]
+        found = math.fsum(w for w, positive in above if positive)
+        total += (found - found_before) * found / math.fsum(w for w, _ in above)
+        found_before = found
+    return total / positives
+
+
+def recall(samples: Sequence[Sample], scale: float, sizes: Row) -> float:
+    positives = [one for one in samples if is_positive(one, "all", scale)]
+    if not positives or not sizes["predicted"]:
+        return NAN
+    found = math.fsum(one.weight for one in positives if one.is_predicted)
+    return found / math.fsum(one.weight for one in positives)
+
+
 def score(
     scored: Sequence[Sample],
     calibration: Sequence[Sample],
     claims: Sequence[str],
     scale: float,
+    sizes: Row,
     tokens: str,
     settings: Any,
 ) -> dict[str, float]:
-    """The columns of one row of `scores` that need no other neuron."""
-    x = [a for one in scored for a in one.x(tokens)]
-    y = [b for one in scored for b in one.y("own", tokens)]
+    """The columns of one row of `scores` that need no other neuron. sizes: of `stratum_sizes`."""
+    weigh(scored, sizes)
     own, *controls = correlations(scored, tokens, claims)
     found = {"correlation": own, "margin": margin(own, controls)}
     found |= {f"control_{claim}": NAN for claim in CONTROLS}
     found |= {f"control_{claim}": r for claim, r in zip(claims[1:], controls, strict=True)}
     found |= intervals(scored, tokens, claims, settings.seed, settings.resamples)
     found["p_paired"] = p_paired(scored, tokens, claims)
+    found["purity"] = purity(scored, tokens, scale)
+    found["recall"] = recall(scored, scale, sizes) if tokens == "all" else NAN
+    found["n_samples"], found["n_tokens"] = len(scored), sum(len(one.x(tokens)) for one in scored)
+    found["n_near_misses"] = sum(one.kind == "near_miss" for one in scored)
+    # The other columns are over exemplars and random samples, without weights.
+    scored = [one for one in scored if one.kind != "near_miss"]
+    x = [a for one in scored for a in one.x(tokens)]
+    y = [b for one in scored for b in one.y("own", tokens)]
+    found["top_random_correlation"] = pearson(x, y)
     found["spearman"] = pearson(ranks([float(np.float16(a)) for a in x]), ranks(y))
-    roles = ROLES if tokens == "all" else (tokens,)
     active = [
-        a > THRESHOLDS[role] * scale / 10 if scale > 0 else False
+        is_active(a, role, scale)
         for one in scored
-        for role in roles
+        for role in roles_of(tokens)
         for a in one.real[role]
     ]
     found["n_active"] = sum(active)
     found["auroc"] = pairs_won(
-        [b for b, is_active in zip(y, active, strict=True) if is_active],
-        [b for b, is_active in zip(y, active, strict=True) if not is_active],
+        [b for b, fires in zip(y, active, strict=True) if fires],
+        [b for b, fires in zip(y, active, strict=True) if not fires],
     )
     fit_x = [a for one in calibration for a in one.x(tokens)]
     fit_y = [b for one in calibration for b in one.y("own", tokens)]

@@ -18,6 +18,11 @@ def h(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
+def claim(text: str) -> str:
+    """The name of an explanation in `stratum_sizes`."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def draw(sample_ids: Sequence[int], count: int) -> list[int]:
     """The random samples, with a seed of 0."""
     return sorted(sample_ids, key=lambda one: h(f"0:{one}"))[:count]

@@ -12,6 +12,7 @@ import pytest
 from neuron_atlas.tasks.artifacts import TOKENS, read_table
 from tests.workflows import scores_from_docs as docs
 from tests.workflows import shares_from_docs as shares
+from tests.workflows.correlations_from_docs import ROLES, STRATA, Sample
 from tests.workflows.runs import SPECS, Atlas
 
 pytestmark = pytest.mark.usefixtures("first_run")
@@ -22,6 +23,7 @@ N_NEURONS = 12
 """Neurons whose every number is worked out; p and q are over all."""
 COLUMNS = (
     *("correlation", "ci_low", "ci_high", "margin", "margin_low", "margin_high", "p_paired"),
+    *("purity", "recall", "top_random_correlation", "n_samples", "n_tokens", "n_near_misses"),
     *("control_other", "control_empty", "control_blind", "spearman", "auroc"),
     *("explained_variance", "explained_variance_uncentered", "detection_auroc"),
     *("detection_auroc_other", "balanced_accuracy", "n_active"),
@@ -36,18 +38,38 @@ def rows_of(atlas: Atlas, name: str) -> dict[tuple, list[dict]]:
     return found
 
 
-def sample(row: dict, claims: dict[str, dict]) -> docs.Sample:
-    return docs.Sample(
+def images_of(atlas: Atlas) -> dict[int, set[str]]:
+    """The images of each sample."""
+    return {
+        row["sample_id"]: {*row["images"], row["image_sha256"]} - {None, ""}
+        for row in atlas.table("samples").to_pylist()
+    }
+
+
+def sample(row: dict, claims: dict[str, dict]) -> Sample:
+    return Sample(
         row["sample_id"],
-        row["stratum"] == "exemplar",
-        {role: row[role] for role in docs.ROLES},
-        {claim: {role: its[role] for role in docs.ROLES} for claim, its in claims.items()},
+        row["stratum"],
+        {role: row[role] for role in ROLES},
+        {claim: {role: its[role] for role in ROLES} for claim, its in claims.items()},
         {claim: its["sample_prediction"] for claim, its in claims.items()},
     )
 
 
-def expected(evidence: list[dict], simulations: list[dict], scale: float, tokens: dict) -> dict:
-    """The columns of each kind of tokens of one explanation."""
+def sizes_of(atlas: Atlas) -> dict[tuple, dict]:
+    """The row of `stratum_sizes` of each neuron's explanation."""
+    texts = {key: rows[0]["text"] for key, rows in rows_of(atlas, "explanations").items()}
+    found = {}
+    for key, rows in rows_of(atlas, "stratum_sizes").items():
+        claim = shares.claim(texts[key])
+        (found[key],) = (row for row in rows if row["claim"] == claim)
+    return found
+
+
+def expected(
+    evidence: list[dict], simulations: list[dict], scale: float, sizes: dict, tokens: dict
+) -> dict:
+    """The columns of each kind of tokens of one explanation. evidence: with its near misses."""
     real = {(row["purpose"], row["sample_id"]): row for row in evidence}
     claims = defaultdict(dict)
     for row in simulations:
@@ -61,7 +83,9 @@ def expected(evidence: list[dict], simulations: list[dict], scale: float, tokens
     shown = [sample(row, {}) for row in evidence if row["purpose"] == "explainer"]
     docs.predict_blindly(shown, purposes["scorer"], tokens)
     names = [*names, "blind"]
-    return {kind: docs.score(*purposes.values(), names, scale, kind, SETTINGS) for kind in TOKENS}
+    return {
+        kind: docs.score(*purposes.values(), names, scale, sizes, kind, SETTINGS) for kind in TOKENS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +98,11 @@ def test_every_column_of_a_score_is_what_the_page_says(atlas, scores):
     scale = {key: rows[0]["scale"] for key, rows in rows_of(atlas, "types").items()}
     tokens = {row["sample_id"]: row["tokens"] for row in atlas.table("descriptions").to_pylist()}
     compared = defaultdict(int)
+    near_misses, sizes = rows_of(atlas, "near_misses"), sizes_of(atlas)
     keys = list(simulations)[:: max(1, len(simulations) // N_NEURONS)]
     for key in keys:
-        found = expected(evidence[key], simulations[key], scale[key], tokens)
+        its = [*evidence[key], *near_misses[key]]
+        found = expected(its, simulations[key], scale[key], sizes[key], tokens)
         for row in scores:
             if (row["layer"], row["neuron"]) != key or row["status"] not in ("ok", "no_control"):
                 continue
@@ -127,11 +153,8 @@ def test_the_means_and_their_intervals_are_over_the_scored_neurons(atlas, scores
 
 def test_samples_are_shared_out_as_the_page_says(atlas):
     exemplars = rows_of(atlas, "exemplars")
-    images = {
-        row["sample_id"]: {*row["images"], row["image_sha256"]} - {None, ""}
-        for row in atlas.table("samples").to_pylist()
-    }
-    used = rows_of(atlas, "simulations")
+    images = images_of(atlas)
+    used, near_misses = rows_of(atlas, "simulations"), rows_of(atlas, "near_misses")
     checked = 0
     for key, rows in rows_of(atlas, "evidence").items():
         chosen = [row for row in rows if row["purpose"] != "show"]
@@ -150,7 +173,8 @@ def test_samples_are_shared_out_as_the_page_says(atlas):
                 for row in used[key]
                 if (row["explanation"], row["purpose"]) == ("own", purpose)
             ]
-            assert simulated == expected
+            drawn = [row["sample_id"] for row in near_misses[key]] if purpose == "scorer" else []
+            assert simulated == [*expected, *sorted(drawn)]
         checked += 1
     assert checked > N_NEURONS
 
@@ -176,3 +200,25 @@ def test_controls_and_random_samples_are_chosen_as_the_page_says(atlas):
         found = {row["sample_id"] for row in rows if row["stratum"] == "random"}
         ranked = {row["sample_id"] for row in rows if row["stratum"] == "exemplar"}
         assert not found or found == drawn - ranked, key
+
+
+def test_strata_and_near_misses_are_those_of_the_page(atlas):
+    images = images_of(atlas)
+    described = atlas.table("descriptions").to_pylist()
+    usable = {row["sample_id"] for row in described if row["status"] in ("ok", "truncated")}
+    evidence, near_misses = rows_of(atlas, "evidence"), rows_of(atlas, "near_misses")
+    n_drawn = 0
+    for key, sizes in sizes_of(atlas).items():
+        used = [row for row in evidence[key] if row["purpose"] != "show"]
+        seen = {row["sample_id"] for row in used if row["purpose"] != "scorer"}
+        scored = {row["sample_id"] for row in used} - seen
+        drawn = {row["sample_id"] for row in near_misses[key]}
+        assert sizes["exemplars"] == sum(row["stratum"] == "exemplar" for row in used)
+        assert sum(sizes[name] for name in STRATA) == len(usable)
+        assert set(sizes["predicted_ids"]) <= scored
+        assert drawn <= usable - seen - scored
+        assert len(drawn) <= min(8, sizes["near_misses"])
+        shown = {image for one in seen for image in images[one]}
+        assert not any(images[one] & shown for one in drawn), key
+        n_drawn += len(drawn)
+    assert n_drawn > N_NEURONS
