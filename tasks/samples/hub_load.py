@@ -33,7 +33,7 @@ def load_split(
         source = name if folder is None else os.path.abspath(folder)
         builder = datasets.load_dataset_builder(source, name=config_name, revision=revision)
         files: Mapping[str, Sequence[str]] = builder.config.data_files or {}
-        if any(file.endswith(SUFFIX) for listed in files.values() for file in listed):
+        if files and all(file.endswith(SUFFIX) for listed in files.values() for file in listed):
             return _find_shards(files, split)
         builder.download_and_prepare()
         dataset = builder.as_dataset(split=split)
@@ -95,7 +95,7 @@ def _find_shards(files: Mapping[str, Sequence[str]], split: str) -> TarShards:
             f"no such split; the splits are {', '.join(map(str, files))}. Use data.limit to read "
             "the first samples of shards"
         )
-    shards = [str(file) for file in files[split] if file.endswith(SUFFIX)]
+    shards = [str(file) for file in files[split]]
     paths = datasets.DownloadManager().download(shards)
     common = os.path.commonpath([os.path.dirname(shard) for shard in shards])
     names = [os.path.relpath(shard, common) for shard in shards]

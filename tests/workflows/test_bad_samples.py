@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from neuron_atlas.tasks.artifacts import DESCRIPTIONS, write_table
+from neuron_atlas.tasks.artifacts import DESCRIPTIONS, SAMPLES, write_table
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.workflows import atlas
 from neuron_atlas.workflows.run.context import Context
@@ -55,6 +55,8 @@ def test_too_many_bad_samples_end_the_run_before_describe_with_the_first_ten_nam
         "data=folder", f"data.path={photos}", "describe=given", f"out={tmp_path / 'out'}"
     )
     assert status == 1
+    assert "samples    captions from captions.csv for 23 of 23 images\n" in err
+    assert "samples    13 of 25 cannot be used (11 unreadable, 2 missing), such as broken-00" in err
     said, *named = err.split("neuron-atlas: ")[1].splitlines()
     assert said == (
         "52.0% of 25 samples cannot be used, and data.max_bad_share is 1.0%; "
@@ -154,6 +156,37 @@ def test_an_image_that_disappears_during_the_run_ends_it_in_one_line_and_its_log
     *_, message, log = err.splitlines()
     assert "good-07.png" in message
     assert log.startswith("log: ")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "limit", "message"),
+    [
+        (("ok", "skipped", "skipped"), 0.0, None),
+        (("skipped", "skipped"), 0.0, r"none of 2 samples can be used, such as 0: skipped: why"),
+        (("malformed", "malformed"), 1.0, r"none of 2 samples can be used"),
+        (("ok", "malformed", "skipped"), 0.4, r"50\.0% of 3 samples cannot be used"),
+    ],
+)
+def test_videos_are_skipped_but_a_run_without_any_sample_ends_early(
+    tmp_path, statuses, limit, message
+):
+    done = Manifest(
+        *("samples", 4, "f" * 64, {}, {}),
+        files={"samples": ["samples.parquet"]},
+        rows={},
+        seconds={},
+    )
+    store = Store(tmp_path)
+    context = Context(settings(f"data.max_bad_share={limit}"), store, {"samples": done})
+    rows = [
+        {"sample_id": number, "source_id": str(number), "images": [], "text": "", "status": status}
+        | {"reason": "" if status == "ok" else "why"}
+        for number, status in enumerate(statuses)
+    ]
+    (path,) = store.paths(done, "samples")
+    write_table(pa.Table.from_pylist(rows, schema=SAMPLES.schema), SAMPLES, path)
+    with nullcontext() if message is None else pytest.raises(RunError, match=message):
+        samples.STAGE.check(context)
 
 
 def test_a_folder_that_is_not_there_is_a_wrong_call(ended, tmp_path, shared_mlflow):

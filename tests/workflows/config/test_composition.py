@@ -89,7 +89,9 @@ def test_what_is_allowed_depends_on_the_groups_choice():
     line = complaint("explain=gpt4o", "explain.clients.model=x")
     assert line.startswith("explain.clients: no such setting; allowed here: budget_usd, client, ")
     line = complaint("data=folder", "data.path=.", "data.count=3")
-    assert line.startswith("data.count: no such setting; allowed here: captions, limit, ")
+    assert line.startswith(
+        "data.count: no such setting; allowed here: captions, image_column, limit, "
+    )
 
 
 @pytest.mark.parametrize(
