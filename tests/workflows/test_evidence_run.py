@@ -88,18 +88,6 @@ def sample_of(row: dict) -> tuple[int, int, int]:
     return row["layer"], row["neuron"], row["sample_id"]
 
 
-def test_after_a_kill_before_the_commit_no_near_miss_is_replayed_again(few, near, shared_mlflow):
-    context, atlas = few
-    small_run(atlas.out, FEW)
-    before = stamps(atlas.files("near_misses"))
-    (context.folder("near_misses") / MANIFEST).unlink()
-    near.clear()
-    small_run(atlas.out, FEW)
-    assert near
-    assert not any(item.key.startswith("shard-") for item in near)
-    assert stamps(atlas.files("near_misses")) == before
-
-
 def test_without_near_misses_scores_have_two_strata(few, tmp_path, shared_mlflow):
     _, atlas = few
     context = small_run(atlas.out, FEW, "near_misses.samples=0")
@@ -158,6 +146,18 @@ def test_after_a_kill_before_the_commit_nothing_is_replayed_again(few, done, sha
     small_run(atlas.out, FEW)
     assert not any(item.key.startswith(("shard-", "gather-")) for item in done)
     assert stamps(atlas.files("evidence")).items() <= before.items()
+
+
+def test_after_a_kill_before_the_commit_no_near_miss_is_replayed_again(few, near, shared_mlflow):
+    context, atlas = few
+    small_run(atlas.out, FEW)
+    before = stamps(atlas.files("near_misses"))
+    (context.folder("near_misses") / MANIFEST).unlink()
+    near.clear()
+    small_run(atlas.out, FEW)
+    assert near
+    assert not any(item.key.startswith("shard-") for item in near)
+    assert stamps(atlas.files("near_misses")) == before
 
 
 def test_a_lost_file_is_replayed_again_as_it_was(few, shared_mlflow):

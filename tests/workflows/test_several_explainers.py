@@ -97,13 +97,18 @@ def test_what_was_said_is_recorded_with_what_speaks_for_it_and_what_was_held_out
 
 def test_explainers_are_scored_on_the_same_samples_which_neither_saw(runs):
     used: dict[tuple[int, int], dict[tuple[str, str], set[int]]] = {}
+    near: dict[tuple[int, int], set[int]] = {}
     for row in runs.atlas.table("simulations").to_pylist():
-        if row["sample_id"] >= 0:
+        if row["stratum"] == "near_miss":  # Those of each explanation.
+            near.setdefault((row["layer"], row["neuron"]), set()).add(row["sample_id"])
+        elif row["sample_id"] >= 0:
             by = used.setdefault((row["layer"], row["neuron"]), {})
             by.setdefault((row["purpose"], row["explainer"]), set()).add(row["sample_id"])
     compared = 0
     for row in runs.atlas.table("explanations").to_pylist():
         by = used[row["layer"], row["neuron"]]
+        seen = {*row["exemplar_ids"], *row["calibration_ids"]}
+        assert not seen & near.get((row["layer"], row["neuron"]), set())
         for purpose in ("scorer", "calibration"):
             mine, other = (by.get((purpose, name), set()) for name in ("gpt4o", "dissect"))
             assert mine | other <= set(row[f"{purpose}_ids"])
