@@ -157,7 +157,7 @@ def test_after_a_kill_before_the_commit_no_near_miss_is_replayed_again(few, near
     small_run(atlas.out, FEW)
     assert near
     assert not any(item.key.startswith("shard-") for item in near)
-    assert stamps(atlas.files("near_misses")) == before
+    assert stamps(atlas.files("near_misses")).items() <= before.items()
 
 
 def test_a_lost_file_is_replayed_again_as_it_was(few, shared_mlflow):
