@@ -73,7 +73,11 @@ def complaints(*overrides: str) -> list[str]:
         (["data.path=x"], "data.path: no such setting", "count, max_bad_share, seed, size"),
         (["explain.neurons.number=3"], "explain.neurons.number: no such setting", "count, only"),
         (["capture.top_n.most=3"], "capture.top_n", "batch_size"),
-        (["explain.client.model=x"], "explain.client: no such setting", "max_failed_share, min_s"),
+        (
+            ["explain.client.model=x"],
+            "explain.client: no such setting",
+            "max_failed_share, max_length, min_s",
+        ),
         (["+capture.colour=1"], "capture.colour: no such setting", "batch_size, device_memory_gb"),
         (["~capture.top_n", "capture.top_n=3"], "capture.top_n", "batch_size"),
         (["client=openai"], "client: no such setting", TOP),
@@ -143,7 +147,7 @@ def test_explainers_in_a_list_are_composed_side_by_side():
         (["explain=[gpt4o,dissect]", "explain.color=1"], "explain.color: no such setting; allowed"),
         (
             ["explain=[gpt4o,dissect]", "explain.explainers.dissect.client.model=x"],
-            "explain.explainers.dissect.client: no such setting; allowed here: budget_usd,",
+            "explain.explainers.dissect.client: no such setting; allowed here: beam, budget_usd,",
         ),
         (
             ["explain=[gpt4o,dissect]", "explain.client.colour=x"],

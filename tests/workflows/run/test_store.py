@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import zlib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from neuron_atlas.workflows.atlas import stages_of
@@ -17,6 +19,7 @@ from neuron_atlas.workflows.run import store as store_module
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import ConfigError
 from neuron_atlas.workflows.run.lock import locked
+from neuron_atlas.workflows.run.neurons import neurons_identity
 from neuron_atlas.workflows.run.runner import Runner
 from neuron_atlas.workflows.run.store import MANIFEST, Manifest, Store, fingerprint, write_json
 from tests.workflows.runs import NAMES, settings
@@ -103,6 +106,23 @@ def files_that_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "neuron_atlas.workflows.stages.near_misses.explanation_texts", lambda context, name: {}
     )
+    # As if every call that redoes classify found other types.
+    stages = "neuron_atlas.workflows.stages"
+    monkeypatch.setattr(
+        f"{stages}.explain._chosen",
+        lambda explain, context: other_types(context, explain.neurons),
+    )
+    for name in ("simulate", "score"):
+        monkeypatch.setattr(
+            f"{stages}.{name}.explained_identity",
+            lambda context, explainer: neurons_identity(other_types(context)),
+        )
+
+
+def other_types(context: Context, *selection: object) -> pa.Table:
+    """A row of `types` that depends on the fingerprint of classify, and on a selection."""
+    number = zlib.crc32(repr((context.done["classify"].fingerprint, *selection)).encode())
+    return pa.table({"layer": [0], "neuron": [number], "type": ["text"], "scale": [1.0]})
 
 
 @cache
