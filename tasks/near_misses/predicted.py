@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import CONCEPTS, DESCRIPTIONS, USABLE, list_rows, read_table
 from neuron_atlas.tasks.artifacts.columns import TableSpec, column
+from neuron_atlas.tasks.concepts.formula import Term
 from neuron_atlas.tasks.concepts.presence import words_of
+from neuron_atlas.tasks.concepts.sentence import read_explanation
 from neuron_atlas.tasks.simulate.terms import normalize_term, read_terms
 
 _SAMPLES = pa.list_(pa.int32())
@@ -53,16 +56,47 @@ class TermIndex:
 def predicted_samples(explanation: str, index: TermIndex) -> np.ndarray:
     """Return the samples that an explanation predicts, int32, ascending.
 
-    These are the samples with any named concept in the image, or any named word in the text.
+    These are the samples with any named concept in the image, or any named word in the text. A
+    composed explanation predicts the samples that have, for one of its terms, a name of each of the
+    term's words and concepts; areas, sentences and exceptions are not looked at.
     """
-    terms = named_terms(explanation)
-    found = [index.visual[term] for term in terms.visual if term in index.visual]
-    found += [index.text[term] for term in terms.text if term in index.text]
+    formula = read_explanation(explanation)
+    if formula is None:
+        terms = named_terms(explanation)
+        return _union([_with_any(terms.visual, index.visual), _with_any(terms.text, index.text)])
+    return _union([_with_term(term, index) for term in formula.terms])
+
+
+def _with_term(term: Term, index: TermIndex) -> np.ndarray:
+    by_term = index.visual if term.role == "visual" else index.text
+    found = [_with_any(names, by_term) for names in _looked_up(term)]
+    return reduce(np.intersect1d, found) if found else np.empty(0, np.int32)
+
+
+def _with_any(terms: Collection[str], by_term: Mapping[str, np.ndarray]) -> np.ndarray:
+    return _union([by_term[term] for term in terms if term in by_term])
+
+
+def _union(found: Sequence[np.ndarray]) -> np.ndarray:
     return np.unique(np.concatenate([np.empty(0, np.int32), *found]))
+
+
+def _looked_up(term: Term) -> list[frozenset[str]]:
+    """Return the normalized names of each required atom that is looked up in samples."""
+    named = [atom for atom in term.required if atom.kind not in ("area", "sentence")]
+    names = [frozenset(map(normalize_term, atom.names)) for atom in named]
+    # A punctuation mark has no normalized name; nearly every text has it.
+    return [its for its in names if "" not in its]
 
 
 def named_terms(explanation: str) -> NamedTerms:
     """Return the terms that an explanation names, as they are looked up in samples."""
+    formula = read_explanation(explanation)
+    if formula is not None:
+        by_role: dict[str, set[str]] = {"visual": set(), "text": set()}
+        for term in formula.terms:
+            by_role[term.role].update(*_looked_up(term))
+        return NamedTerms(*map(frozenset, by_role.values()))
     terms = read_terms(explanation)
     words = {normalize_term(word) for term in terms.text for word in term.split()}
     return NamedTerms(terms.visual, frozenset(words))

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from neuron_atlas.tasks.artifacts import CONCEPTS, DESCRIPTIONS, write_table
+from neuron_atlas.tasks.concepts.presence import words_of
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.near_misses.predicted import (
     TERM_SAMPLES,
@@ -60,6 +61,41 @@ def test_they_are_those_of_the_concept_simulator(source, scenes, tmp_path, expla
     write_table(table, TERM_SAMPLES, tmp_path / "index.parquet")
     index = read_index([tmp_path / "index.parquet"], [explanation])
     assert predicted_samples(explanation, index).tolist() == simulated(catalog, explanation)
+
+
+COMPOSED = {
+    'Image regions that show "red" (r = 0.50 over 8 samples).': (["red"], []),
+    'Strongly: the word "blue" after "large" in the text; weakly: any word before "small" in the '
+    "text (r = 0.50 over 8 samples).": ([], [["blue", "large"], ["small"]]),
+    'The word "." before "the" in the text (r = 0.99 over 9 samples).': ([], [["the"]]),
+}
+"""Composed explanations, with the concepts and the words of each term that samples must have."""
+
+
+@pytest.mark.parametrize("explanation", COMPOSED)
+def test_a_composed_explanation_predicts_samples_with_all_names_of_a_term(
+    scenes, tmp_path, explanation
+):
+    concepts, terms = COMPOSED[explanation]
+    catalog = scenes.catalog()
+    table = index_terms(
+        list(COMPOSED), scenes.folder / "descriptions.parquet", [scenes.folder / "concepts.parquet"]
+    )
+    write_table(table, TERM_SAMPLES, tmp_path / "index.parquet")
+    index = read_index([tmp_path / "index.parquet"], [explanation])
+    expected = set()
+    for sample_id, one in catalog.samples.items():
+        words = set(words_of(one.text))
+        shown = {name for truth in catalog.concepts(sample_id) for name in truth.words}
+        if words_hold(words, terms) or shown & set(concepts):
+            expected.add(sample_id)
+    assert predicted_samples(explanation, index).tolist() == sorted(expected)
+    assert set(simulated(catalog, explanation)) <= expected
+    assert len(expected) > 0
+
+
+def words_hold(words: set[str], terms: list[list[str]]) -> bool:
+    return any(set(term) <= words for term in terms)
 
 
 def test_some_explanations_predict_some_samples_and_not_all(scenes):
