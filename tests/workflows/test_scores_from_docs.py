@@ -57,12 +57,13 @@ def sample(row: dict, claims: dict[str, dict]) -> Sample:
 
 
 def sizes_of(atlas: Atlas) -> dict[tuple, dict]:
-    """The row of `stratum_sizes` of each neuron's explanation."""
-    texts = {key: rows[0]["text"] for key, rows in rows_of(atlas, "explanations").items()}
+    """The row of `stratum_sizes` of each neuron's explanation. Other runs share its folder, and may
+    have added neurons and explanations."""
+    stored = rows_of(atlas, "stratum_sizes")
     found = {}
-    for key, rows in rows_of(atlas, "stratum_sizes").items():
-        claim = shares.claim(texts[key])
-        (found[key],) = (row for row in rows if row["claim"] == claim)
+    for key, (explained, *_) in rows_of(atlas, "explanations").items():
+        claim = shares.claim(explained["text"])
+        (found[key],) = (row for row in stored[key] if row["claim"] == claim)
     return found
 
 
@@ -156,10 +157,9 @@ def test_samples_are_shared_out_as_the_page_says(atlas):
     images = images_of(atlas)
     used, near_misses = rows_of(atlas, "simulations"), rows_of(atlas, "near_misses")
     checked = 0
-    for key, rows in rows_of(atlas, "evidence").items():
-        chosen = [row for row in rows if row["purpose"] != "show"]
-        if not chosen:
-            continue
+    evidence = rows_of(atlas, "evidence")
+    for key in rows_of(atlas, "explanations"):
+        chosen = [row for row in evidence[key] if row["purpose"] != "show"]
         random = sorted(row["sample_id"] for row in chosen if row["stratum"] == "random")
         ranked = exemplars[key][0]["sample_id"]
         purposes = shares.share_out(ranked, random, images)
