@@ -27,7 +27,7 @@ SMALL = (
     "explain.neurons.per_layer_and_type=2",
     "score.resamples=100",
     "report.neurons_per_type=2",
-    "cluster.cpus=1",
+    "cluster.cpus=2",
     "cluster.actors=1",
 )
 """Added to every run unless the command sets the same thing."""

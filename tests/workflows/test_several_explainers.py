@@ -22,6 +22,7 @@ _SMALL = (
     "report.site.write=false",
     "score.resamples=100",
     "cluster.cpus=2",
+    "cluster.actors=1",
 )
 
 

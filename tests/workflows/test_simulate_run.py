@@ -42,6 +42,7 @@ def _overrides(provider: Loopback, out: Path, *settings: str) -> list[str]:
         "simulate.client.limits.tokens_per_minute=null",
         "score.resamples=100",
         "cluster.cpus=2",
+        "cluster.actors=1",
         f"out={out}",
         *settings,
     ]

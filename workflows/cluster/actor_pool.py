@@ -136,10 +136,10 @@ class ActorPool:
 
     @property
     def blocks_cpus(self) -> bool:
-        """Whether work on CPUs cannot run well next to its actors: they run on CPUs themselves, or
-        take all of them."""
+        """Whether work on CPUs cannot run well next to its actors: they take more than half of the
+        cluster's CPUs."""
         taken = self._options.get("num_cpus", 0) * len(self._actors)
-        return "num_gpus" not in self._options or taken >= ray.cluster_resources().get("CPU", 0)
+        return bool(2 * taken > ray.cluster_resources().get("CPU", 0))
 
     def run(
         self,

@@ -63,12 +63,14 @@ def test_there_is_an_actor_on_each_gpu_or_else_on_each_core(
 @pytest.mark.parametrize(
     ("options", "actors", "blocks"),
     [
-        ({"num_cpus": 1}, 1, True),
+        ({"num_cpus": 1}, 4, False),
+        ({"num_cpus": 1}, 5, True),
+        ({"num_cpus": 4}, 2, True),
         ({"num_gpus": 1, "num_cpus": 1}, 4, False),
         ({"num_gpus": 1, "num_cpus": 1}, 8, True),
     ],
 )
-def test_actors_block_the_cpus_that_they_run_on_or_take_all_of(
+def test_actors_block_the_cpus_if_they_take_more_than_half_of_them(
     monkeypatch, options, actors, blocks
 ):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 8.0})
