@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from neuron_atlas.tasks.models.account.account import LocalAccount
+from neuron_atlas.tasks.models.account.messages import CallResult
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.models.client import Answer, ProviderError, connect
 from neuron_atlas.tasks.models.headers import retry_after
@@ -172,14 +173,20 @@ def test_a_request_carries_the_hash_that_the_account_knows_it_by(provider, tmp_p
 def test_one_that_is_turned_down_slows_all_who_share_the_limits(provider):
     provider.misbehave("429", retry_after="0.6")
 
+    class Listening(LocalAccount):
+        def settle(self, result: CallResult) -> None:
+            super().settle(result)
+            heard.set()
+
     async def two_workers() -> None:
-        calls = CallOptions(LocalAccount(limits=LimitSettings()))
+        calls = CallOptions(Listening(limits=LimitSettings()))
         async with connect(quick(provider), calls) as one, connect(quick(provider), calls) as two:
             turned_down = asyncio.ensure_future(one.ask(QUESTION))
-            await asyncio.sleep(0.2)
+            await asyncio.wait_for(heard.wait(), 60)
             await two.ask(Request([{"role": "user", "content": "And this?"}]))
             await turned_down
 
+    heard = asyncio.Event()
     asyncio.run(two_workers())
     first, *others = (request["time"] for request in provider.requests())
     assert len(others) == 2
