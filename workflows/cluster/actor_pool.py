@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import ray
 
+from neuron_atlas.workflows.cluster.connect import is_own_cluster
 from neuron_atlas.workflows.cluster.cpu_tasks import get_result
 from neuron_atlas.workflows.cluster.signals import cluster_is_gone, defer_signals
 from neuron_atlas.workflows.cluster.waiting import WaitLines, explained_wait
@@ -47,6 +48,8 @@ def actor_count(
 
     By default one for each gpus_per_actor GPUs, or for each `threads` cores of a cluster without
     GPUs; cluster.actors overrides the count. gpus_per_actor: None is cluster.gpus_per_actor.
+    Actors on the CPUs of a cluster of our own reserve nothing: steps run one after another, so they
+    are idle when others work, and can stay loaded.
     """
     resources = ray.cluster_resources()
     if gpus := int(resources.get("GPU", 0)):
@@ -54,6 +57,8 @@ def actor_count(
         return settings.actors or max(1, gpus // each), {"num_gpus": each, "num_cpus": 1}
     cores = int(resources.get("CPU", 1))
     count = settings.actors or max(1, cores // settings.threads_per_actor)
+    if is_own_cluster(settings):
+        return count, {"num_cpus": 0}
     return count, {"num_cpus": min(settings.threads_per_actor, max(1, cores // count))}
 
 

@@ -50,7 +50,7 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # The first error of failed work is raised; Ray would print the other ones.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    address = settings.address or os.environ.get("RAY_ADDRESS")
+    address = _address(settings)
     watch_cluster(_is_gone, silence_libraries)
     with preserve_sigterm():
         if address:
@@ -63,6 +63,15 @@ def cluster(settings: ClusterSettings) -> Iterator[None]:
     finally:
         if not cluster_is_gone():
             ray.shutdown()
+
+
+def is_own_cluster(settings: ClusterSettings) -> bool:
+    """Return whether the cluster is started by this program, for itself alone."""
+    return _address(settings) is None
+
+
+def _address(settings: ClusterSettings) -> str | None:
+    return settings.address or os.environ.get("RAY_ADDRESS") or None
 
 
 def _is_gone() -> bool:

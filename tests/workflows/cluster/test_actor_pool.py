@@ -39,10 +39,11 @@ OpenPool = Callable[[int], ActorPool]
 @pytest.mark.parametrize(
     ("resources", "settings", "gpus", "expected"),
     [
-        ({"CPU": 8.0}, ClusterSettings(), 1, (8, {"num_cpus": 1})),
-        ({"CPU": 8.0}, ClusterSettings(threads_per_actor=3), 1, (2, {"num_cpus": 3})),
-        ({"CPU": 2.0}, ClusterSettings(threads_per_actor=4), 1, (1, {"num_cpus": 2})),
-        ({"CPU": 8.0}, ClusterSettings(actors=3), 1, (3, {"num_cpus": 1})),
+        ({"CPU": 8.0}, ClusterSettings("host:1"), 1, (8, {"num_cpus": 1})),
+        ({"CPU": 8.0}, ClusterSettings("host:1", threads_per_actor=3), 1, (2, {"num_cpus": 3})),
+        ({"CPU": 2.0}, ClusterSettings("host:1", threads_per_actor=4), 1, (1, {"num_cpus": 2})),
+        ({"CPU": 8.0}, ClusterSettings("host:1", actors=3), 1, (3, {"num_cpus": 1})),
+        ({"CPU": 8.0}, ClusterSettings(threads_per_actor=3), 1, (2, {"num_cpus": 0})),
         ({"CPU": 8.0, "GPU": 2.0}, ClusterSettings(), 1, (2, {"num_gpus": 1, "num_cpus": 1})),
         ({"CPU": 8.0, "GPU": 4.0}, ClusterSettings(), 2, (2, {"num_gpus": 2, "num_cpus": 1})),
         (
@@ -57,12 +58,14 @@ def test_there_is_an_actor_on_each_gpu_or_else_on_each_core(
     monkeypatch, resources, settings, gpus, expected
 ):
     monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert actor_count(settings, gpus) == expected
 
 
 @pytest.mark.parametrize(
     ("options", "actors", "blocks"),
     [
+        ({"num_cpus": 0}, 8, False),
         ({"num_cpus": 1}, 4, False),
         ({"num_cpus": 1}, 5, True),
         ({"num_cpus": 4}, 2, True),
