@@ -46,7 +46,14 @@ EVIDENCE = TableSpec(
 """Sorted by purpose, neuron, stratum, rank and sample. So the rows of some neurons for one purpose
 lie together. A neuron that was first only shown and later explained also keeps its `show` rows."""
 
-NEAR_MISSES = replace(EVIDENCE, name="near_misses")
+_CLAIM = column("claim", pa.string(), "hash of the explanation's text")
+
+NEAR_MISSES = replace(
+    EVIDENCE,
+    name="near_misses",
+    schema=EVIDENCE.schema.append(_CLAIM),
+    key=("layer", "neuron", "claim", "sample_id"),
+)
 """Samples that a neuron's explanation predicts, and that are no exemplars, with purpose scorer."""
 
 STRATUM_SIZES = TableSpec(
@@ -55,7 +62,7 @@ STRATUM_SIZES = TableSpec(
         [
             *NEURON,
             column("explainer", pa.string(), "author of the explanation"),
-            column("claim", pa.string(), "hash of the explanation's text"),
+            _CLAIM,
             column("exemplars", pa.int32(), "the neuron's exemplars", "samples"),
             column(
                 "near_misses",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 from neuron_atlas.tasks.artifacts import (
     CHOSEN,
     EVIDENCE,
+    NEAR_MISSES,
     PURPOSES,
     read_table,
     write_table_parts,
@@ -21,10 +22,17 @@ _CHUNK_ROWS = 16_384
 _SORTED_BY = [(name, "ascending") for name in ("neuron", "stratum", "rank", "sample_id")]
 
 
-def gather_layer(layer: int, chosen: Path, shards: Sequence[Path], written: Path) -> None:
+def gather_layer(
+    layer: int,
+    chosen: Path,
+    shards: Sequence[Path],
+    written: Path,
+    claims: Mapping[int, str] | None = None,
+) -> None:
     """Write the rows of a layer, as the file `chosen` lists them, from the files of all shards.
 
-    Raises ValueError if a row is missing.
+    claims: of the explanation of each neuron, for a file of `near_misses`; None for one of
+    `evidence`. Raises ValueError if a row is missing.
     """
     rows = read_table(chosen, CHOSEN, ["neuron", "purpose"])
     found = 0
@@ -40,11 +48,14 @@ def gather_layer(layer: int, chosen: Path, shards: Sequence[Path], written: Path
             ]
             part = read_table(shards, EVIDENCE, only=only).sort_by(_SORTED_BY)
             found += len(part)
+            if claims is not None:
+                of_rows = [claims[neuron] for neuron in part["neuron"].to_pylist()]
+                part = part.append_column("claim", pa.array(of_rows, pa.string()))
             yield part
         if found != len(rows):
             raise ValueError(f"layer {layer}: {found} of {len(rows)} rows of evidence are there")
 
-    write_table_parts(parts(), EVIDENCE, written)
+    write_table_parts(parts(), EVIDENCE if claims is None else NEAR_MISSES, written)
 
 
 def _chunks(rows: pa.Table) -> Iterator[tuple[str, int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +77,16 @@ def replayed_files(context: Context, folder: Path, chosen: Sequence[Path]) -> li
     return [folder / _shard_file(chosen, shard) for shard in _plan(context, chosen)]
 
 
-def gather_shards(worker: Worker, layer: int, chosen: Path, shards: Sequence[Path]) -> None:
-    """Write the rows of one layer from the files of all shards."""
+def gather_shards(
+    worker: Worker,
+    layer: int,
+    chosen: Path,
+    shards: Sequence[Path],
+    claims: Mapping[int, str] | None = None,
+) -> None:
+    """Write the rows of one layer from the files of all shards; see `gather_layer`."""
     (path,) = worker.paths
-    gather_layer(layer, chosen, shards, path)
+    gather_layer(layer, chosen, shards, path, claims)
 
 
 def usable_samples(context: Context, columns: Sequence[str]) -> pa.Table:

@@ -53,7 +53,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
     key = explainer if is_one_of_several else ""
     return Stage(
         "near_misses",
-        1,
+        2,
         # It also reads the explanations, only to select rows: a row depends on its own explanation.
         ("samples", "describe", "evidence"),
         partial(_parameters, explainer),
@@ -149,7 +149,12 @@ def _gather_items(explainer: str, context: Context, folder: Path) -> list[Item]:
             key=f"gather-layer-{layer:03d}-{_digest(texts)}",
             size=1,
             files=(_layer_file(layer, texts),),
-            inputs=(layer, folder / _chosen_file(layer, texts), shards),
+            inputs=(
+                layer,
+                folder / _chosen_file(layer, texts),
+                shards,
+                {neuron: claim_of(text) for neuron, text in texts.items()},
+            ),
         )
         for layer, texts in missing.items()
     ]
