@@ -100,6 +100,7 @@ def test_modules_in_the_users_folder_change_nothing_for_rays_workers(from_checko
     assert f"from {from_checkout.package / 'tasks' / 'artifacts' / '__init__.py'}" in said
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_the_whole_line_among_them(from_wheel, trapped):
     settings = ("data.count=40", *SMALL, "capture.layers=[1]", "evidence.random_samples=4")
     assert "scores     mean" in from_wheel.run("neuron-atlas", *settings, "out=out", cwd=trapped)
