@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench import simulate
-from neuron_atlas.tasks.artifacts import CLAIMS, SIMULATIONS
+from neuron_atlas.tasks.artifacts import CLAIMS, LEVELS, SIMULATIONS
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, Purpose
 from neuron_atlas.tasks.evidence.strata import Strata
 from neuron_atlas.tasks.score.aggregate import aggregate_scores
@@ -149,7 +149,7 @@ def _scoring(options: argparse.Namespace) -> dict[str, Any]:
         "samples": size.samples,
         "near_misses": size.near_misses,
         "tokens": size.visual + size.text,
-        "predictions": [*CLAIMS, "blind"],
+        "predictions": [*CLAIMS, "blind", *LEVELS],
         "resamples": settings.resamples,
         "processes": options.processes,
         "seconds": {
@@ -221,7 +221,7 @@ def draw_part(first: int, count: int, size: Size) -> Part:
                     near_misses=records[paired:],
                 )
             )
-            for claim in CLAIMS if purpose == "scorer" else CLAIMS[:1]:
+            for claim in (*CLAIMS, *LEVELS) if purpose == "scorer" else CLAIMS[:1]:
                 if purpose == "explainer":
                     continue
                 chance = rng.standard_normal((number, tokens), dtype=np.float32)

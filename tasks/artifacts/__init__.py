@@ -62,6 +62,7 @@ from neuron_atlas.tasks.artifacts.samples import (
 )
 from neuron_atlas.tasks.artifacts.scored import (
     CLAIMS,
+    LEVELS,
     SCORE_AGGREGATES,
     SCORES,
     SIMULATIONS,
@@ -86,6 +87,7 @@ __all__ = [
     "EXPLANATIONS",
     "EXPLANATION_STATUSES",
     "HISTOGRAMS",
+    "LEVELS",
     "MOMENTS",
     "NEAR_MISSES",
     "NEURON_TESTS",

@@ -21,6 +21,8 @@ SIMULATION_STATUSES = (
     "failed",
 )
 CLAIMS = ("own", "other", "empty")
+LEVELS = ("broader", "narrower")
+"""Claims that an explanation one level up and one level down makes."""
 TOKENS = ("all", "visual", "text")
 """Which tokens of a sample a score covers."""
 SCORE_STATUSES = (
@@ -44,10 +46,11 @@ SIMULATIONS = TableSpec(
                 "explanation",
                 pa.string(),
                 "own: this neuron's explanation; other: another neuron's, as a control; empty: an "
-                "explanation without words",
+                "explanation without words; broader, narrower: the own one a level up and down",
             ),
             column("explanation_layer", pa.int16(), "layer of the explained neuron; -1 if none"),
             column("explanation_neuron", pa.int32(), "index of the explained neuron; -1 if none"),
+            column("wording", pa.string(), "words of the claims broader and narrower; else empty"),
             SAMPLE_ID,
             column(
                 "stratum", pa.string(), "how the sample was drawn: exemplar, random or near_miss"
@@ -146,6 +149,31 @@ SCORES = TableSpec(
             ),
             column("p", pa.float64(), "the larger of `p_paired` and `p_contest`"),
             column("q", pa.float64(), "Benjamini-Hochberg q of `p`"),
+            *(
+                field
+                for level, words in zip(
+                    LEVELS, ("up: it claims more", "down: it claims less"), strict=True
+                )
+                for field in (
+                    column(
+                        f"{level}_claim",
+                        pa.string(),
+                        f"the explanation one level {words}; null if there is none",
+                    ),
+                    column(
+                        f"control_{level}",
+                        pa.float32(),
+                        f"correlation of `{level}_claim`, which is not a part of the margin",
+                    ),
+                    column(
+                        f"p_{level}",
+                        pa.float64(),
+                        f"p-value of the correlation's excess over control_{level}, paired over "
+                        "samples",
+                    ),
+                    column(f"q_{level}", pa.float64(), f"Benjamini-Hochberg q of `p_{level}`"),
+                )
+            ),
             column("spearman", pa.float32(), "rank correlation, over exemplars and random samples"),
             column("auroc", pa.float32(), "AUROC of active against inactive tokens"),
             column(
@@ -192,7 +220,11 @@ SCORE_AGGREGATES = TableSpec(
             column("tokens", pa.string(), "all, visual or text"),
             column("by", pa.string(), "how neurons are grouped: all, type or layer"),
             column("group", pa.string(), "the type or layer; empty for all"),
-            column("measure", pa.string(), "a column of `scores`, or beats_control"),
+            column(
+                "measure",
+                pa.string(),
+                "a column of `scores`, or beats_control, beats_broader, beats_narrower",
+            ),
             column("n", pa.int64(), "neurons where the measure is defined", "neurons"),
             column("undefined", pa.int64(), "neurons where it is not", "neurons"),
             column("mean", pa.float64(), "mean over the neurons; null if n is 0"),

@@ -9,14 +9,17 @@ import numpy as np
 
 from neuron_atlas.tasks.concepts.formula import (
     AREAS,
+    KINDS,
     SENTENCES,
     STRENGTHS,
     Atom,
     Formula,
+    Kind,
     Role,
     Term,
 )
 from neuron_atlas.tasks.concepts.presence import patch_coverages, words_of
+from neuron_atlas.tasks.concepts.sentence import can_be_quoted
 from neuron_atlas.tasks.concepts.tokens import TextTokens, image_areas, text_tokens
 from neuron_atlas.tasks.samples.catalog import Catalog
 
@@ -57,15 +60,51 @@ class TokenFacts:
         text = self._text(formula, places)
         return visual, text
 
+    def truths(
+        self, role: Role, atoms: Iterable[Atom], sample_ids: Sequence[int]
+    ) -> dict[Atom, np.ndarray]:
+        """Return how far atoms of a role hold at its tokens, float32 [tokens of all samples]."""
+        places = [self.place[sample_id] for sample_id in sample_ids]
+        find = self._visual_truths if role == "visual" else self._text_truths
+        return find(atoms, places)
+
+    def named(self, kind: Kind, sample_ids: Sequence[int]) -> tuple[list[str], np.ndarray]:
+        """Return the names that atoms of a kind can have in some samples, and how far they hold.
+
+        The names are those that a sentence can quote, sorted; those of areas and sentences in their
+        order. How far they hold: float32 [names, tokens of all samples].
+        """
+        places = [self.place[sample_id] for sample_id in sample_ids]
+        if kind in ("shows", "area"):
+            found = {name for place in places for name in self.shown[place]}
+            names = list(AREAS) if kind == "area" else sorted(filter(can_be_quoted, found))
+            atoms = [Atom(kind, (name,)) for name in names]
+            truths = self._visual_truths(atoms, places)
+            rows = [truths[atom] for atom in atoms]
+            return names, np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+        values = getattr(self.text, kind)[self._tokens(places)]
+        if kind == "sentence":
+            names, numbers = list(SENTENCES), np.arange(len(SENTENCES))
+        else:
+            present = [number for number in np.unique(values).tolist() if number >= 0]
+            by_name = {self.text.names[number]: number for number in present}
+            names = sorted(filter(can_be_quoted, by_name))
+            numbers = np.array([by_name[name] for name in names], np.int64)
+        return names, (values == numbers[:, None]).astype(np.float32)
+
     def _visual(self, formula: Formula, places: Sequence[int]) -> list[np.ndarray]:
         terms = [term for term in formula.terms if term.role == "visual"]
         if not terms:
             return [np.zeros(self.n_visual[place], np.float32) for place in places]
         lengths = [self.n_visual[place] for place in places]
         stops = np.cumsum(lengths)
-        atoms = {atom for term in terms for atom in (*term.required, *term.excluded)}
-        truth = {atom: self._visual_truth(atom, places, stops) for atom in atoms}
-        return _cut(_strongest(terms, truth), stops)
+        return _cut(_strongest(terms, self._visual_truths(_atoms(terms), places)), stops)
+
+    def _visual_truths(
+        self, atoms: Iterable[Atom], places: Sequence[int]
+    ) -> dict[Atom, np.ndarray]:
+        stops = np.cumsum([self.n_visual[place] for place in places])
+        return {atom: self._visual_truth(atom, places, stops) for atom in atoms}
 
     def _visual_truth(self, atom: Atom, places: Sequence[int], stops: np.ndarray) -> np.ndarray:
         total = int(stops[-1]) if len(stops) else 0
@@ -87,14 +126,12 @@ class TokenFacts:
         terms = [term for term in formula.terms if term.role == "text"]
         if not terms:
             return [np.zeros(offsets[p + 1] - offsets[p], np.float32) for p in places]
-        parts = [np.arange(offsets[place], offsets[place + 1]) for place in places]
-        stops = np.cumsum([len(part) for part in parts])
-        tokens = np.concatenate([np.zeros(0, np.int64), *parts])
-        values = {
-            kind: getattr(self.text, kind)[tokens]
-            for kind in ("word", "after", "before", "sentence")
-        }
-        atoms = {atom for term in terms for atom in (*term.required, *term.excluded)}
+        stops = np.cumsum([offsets[place + 1] - offsets[place] for place in places])
+        return _cut(_strongest(terms, self._text_truths(_atoms(terms), places)), stops)
+
+    def _text_truths(self, atoms: Iterable[Atom], places: Sequence[int]) -> dict[Atom, np.ndarray]:
+        tokens = self._tokens(places)
+        values = {kind: getattr(self.text, kind)[tokens] for kind in KINDS["text"]}
         truth = {}
         for atom in atoms:
             numbers = (
@@ -106,7 +143,12 @@ class TokenFacts:
             table = np.zeros(max(len(numbers), len(SENTENCES)) + 1, np.float32)
             table[[numbers[name] for name in atom.names if name in numbers]] = 1
             truth[atom] = table[values[atom.kind]]
-        return _cut(_strongest(terms, truth), stops)
+        return truth
+
+    def _tokens(self, places: Sequence[int]) -> np.ndarray:
+        offsets = self.text.offsets
+        parts = [np.arange(offsets[place], offsets[place + 1]) for place in places]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def token_facts(catalog: Catalog, sample_ids: Iterable[int]) -> TokenFacts:
@@ -138,6 +180,10 @@ def token_facts(catalog: Catalog, sample_ids: Iterable[int]) -> TokenFacts:
         text,
         {name: number for number, name in enumerate(text.names)},
     )
+
+
+def _atoms(terms: Sequence[Term]) -> set[Atom]:
+    return {atom for term in terms for atom in (*term.required, *term.excluded)}
 
 
 def _strongest(terms: Sequence[Term], truth: Mapping[Atom, np.ndarray]) -> np.ndarray:

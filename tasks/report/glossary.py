@@ -36,6 +36,10 @@ GLOSSARY = {
     "if it is too narrow or wrong.",
     "top and random": "The same correlation over as many exemplars as random samples, which "
     "hardly falls if an explanation is too broad.",
+    "broader": "The score of the same explanation one level up, which claims more: the "
+    "explanation is too narrow if it is no lower.",
+    "narrower": "The score of the same explanation one level down, which claims less: the "
+    "explanation is too broad if it is no lower.",
     "near miss": "A sample that the explanation predicts and that is not an exemplar.",
     "95 % interval": "Range of values from resampling the data: narrow if the number is certain, "
     "wide if it is not.",

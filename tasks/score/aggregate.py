@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES
+from neuron_atlas.tasks.artifacts import LEVELS, SCORE_AGGREGATES
 from neuron_atlas.tasks.score.bootstrap import interval
 from neuron_atlas.tasks.score.settings import ScoreSettings
 
@@ -15,6 +15,7 @@ MEASURES = (
     "control_other",
     "control_empty",
     "control_blind",
+    *(f"control_{name}" for name in LEVELS),
     "margin",
     "top_random_correlation",
     "purity",
@@ -29,6 +30,8 @@ MEASURES = (
 )
 BEATS_CONTROL = "beats_control"
 """Measure: share of tested neurons whose q is at most `score.max_q`."""
+_BEATS = {BEATS_CONTROL: "q"} | {f"beats_{name}": f"q_{name}" for name in LEVELS}
+"""Such measures, with their column of `scores`."""
 _FAMILY = ["explainer", "simulator", "tokens"]
 
 
@@ -38,10 +41,10 @@ def aggregate_scores(scores: pa.Table, settings: ScoreSettings) -> pa.Table:
 
     Only neurons with a correlation count, also for controls, so all means are over the same
     neurons. Intervals are percentile bootstraps of the mean over the neurons with a defined value;
-    a measure with fewer than two such neurons has none. beats_control has no interval either,
-    because the neurons are selected jointly.
+    a measure with fewer than two such neurons has none. beats_control, beats_broader and
+    beats_narrower have no interval either, because the neurons are selected jointly.
     """
-    frame = pl.DataFrame(scores.select([*_FAMILY, "type", "layer", "p", "q", *MEASURES]))
+    frame = pl.DataFrame(scores.select([*_FAMILY, "type", "layer", *_BEATS.values(), *MEASURES]))
     frame = frame.sort(*_FAMILY, "type", "layer", maintain_order=True)
     rows: list[dict] = []
     for by, column in (
@@ -77,15 +80,18 @@ def _gather(part: pl.DataFrame, settings: ScoreSettings) -> list[dict]:
                 "ci_high": float(high[index]) if len(defined) > 1 else None,
             }
         )
-    tested = part["q"].drop_nulls()
-    beats = {
-        "measure": BEATS_CONTROL,
-        "n": len(tested),
-        "undefined": len(part) - len(tested),
-        "mean": float((tested <= settings.max_q).mean()) if len(tested) else None,  # type: ignore[arg-type]
-        "max_q": settings.max_q,
-    }
-    return [*rows, beats]
+    for measure, column in _BEATS.items():
+        tested = part[column].drop_nulls()
+        rows.append(
+            {
+                "measure": measure,
+                "n": len(tested),
+                "undefined": len(part) - len(tested),
+                "mean": float((tested <= settings.max_q).mean()) if len(tested) else None,  # type: ignore[arg-type]
+                "max_q": settings.max_q,
+            }
+        )
+    return rows
 
 
 def _mean_intervals(values: np.ndarray, settings: ScoreSettings) -> np.ndarray:

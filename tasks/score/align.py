@@ -90,6 +90,7 @@ def align(
     claims: Sequence[str],
     evidence: Sequence[Evidence],
     min_samples: int,
+    optional: Sequence[str] = (),
 ) -> Aligned:
     """Return the samples of one purpose with the predictions of all `claims`, the own one first.
 
@@ -98,8 +99,9 @@ def align(
     claims are scored on the same samples. A claim with fewer than `min_samples` predictions for an
     explanation is left out of that explanation instead. An explanation has equally many exemplars
     and random samples; of the more frequent kind, an evenly spaced selection is used. Without a
-    sample of either kind, its near misses do not count either. Raises ValueError if a simulation
-    and its sample differ in their number of tokens.
+    sample of either kind, its near misses do not count either. `optional` claims do not decide
+    which samples count; one without a prediction for all of them is left out. Raises ValueError if
+    a simulation and its sample differ in their number of tokens.
     """
     ok = rows.filter(pl.col("status") == "ok", pl.col("purpose") == purpose)
     chosen = _of_claim(ok, "own")
@@ -114,6 +116,11 @@ def align(
             .drop("has_claim")
         )
     chosen, unpaired = _balanced_samples(chosen)
+    for claim in optional:
+        other = _of_claim(ok, claim).select("group", "sample_id", pl.col("row").alias(claim))
+        chosen = chosen.join(other, on=["group", "sample_id"], how="left", maintain_order="left")
+        is_whole = pl.col(claim).is_not_null().all().over("group")
+        chosen = chosen.with_columns(pl.when(is_whole).then(pl.col(claim)).alias(claim))
     real = {
         (neuron.layer, neuron.neuron, sample.sample_id): sample
         for neuron in evidence
@@ -121,7 +128,9 @@ def align(
     }
     excitations = [real[key] for key in chosen.select("layer", "neuron", "sample_id").rows()]
     group = chosen["group"].to_numpy().astype(np.int64)
-    rows_of = {claim: chosen["row" if claim == CLAIMS[0] else claim] for claim in claims}
+    rows_of = {
+        claim: chosen["row" if claim == CLAIMS[0] else claim] for claim in (*claims, *optional)
+    }
     left_out = _left_out(simulations, rows_of.values(), excitations, group)
     if left_out.any():
         excitations = [_without(*one) for one in zip(excitations, *left_out.tolist(), strict=True)]

@@ -14,13 +14,18 @@ _OWN = 0
 
 
 def paired_p(
-    sums: np.ndarray, group: np.ndarray, is_exemplar: np.ndarray, groups: int
+    sums: np.ndarray,
+    group: np.ndarray,
+    is_exemplar: np.ndarray,
+    groups: int,
+    against_zero: bool = True,
 ) -> np.ndarray:
     """Return the p-value that an explanation is no better than its controls, [3 tokens, groups].
 
     sums: [1 + predictions, 3, 2 roles, samples]: of the real activations (`real_sums`), then of
     each prediction (`cross_sums`), the own one first. With weights, the sums of a sample are
     multiplied by its weight. group: int64 [samples], ascending. is_exemplar: bool [samples].
+    against_zero: whether 0 is also tested.
 
     Each control is tested alone, and so is 0, the correlation of an uninformative prediction: p is
     the largest of these p-values. To beat the highest control is to beat all of them, so this needs
@@ -43,8 +48,8 @@ def paired_p(
     ]
     block = _blocks(group, is_exemplar)
     p = np.where(np.isnan(r[_OWN]), np.nan, 0.0)
-    # The last rival is 0: no prediction.
-    for its_r, its_parts in [*zip(r[1:], parts[1:], strict=True), (0.0, 0.0)]:
+    nothing = [(0.0, 0.0)] if against_zero else []
+    for its_r, its_parts in [*zip(r[1:], parts[1:], strict=True), *nothing]:
         difference = parts[_OWN] - its_parts
         by_block = np.stack([_fold(one, group, block, groups) for one in difference])
         higher = r[_OWN] > its_r  # False for NaN, an undefined control.

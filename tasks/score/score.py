@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import CLAIMS, SCORES, TOKENS
+from neuron_atlas.tasks.artifacts import CLAIMS, LEVELS, SCORES, TOKENS
 from neuron_atlas.tasks.evidence.evidence import Evidence, Purpose
 from neuron_atlas.tasks.evidence.strata import Strata
 from neuron_atlas.tasks.score.align import GROUP, Aligned, align
@@ -16,6 +16,7 @@ from neuron_atlas.tasks.score.blind import NumberedTokens, number_tokens, predic
 from neuron_atlas.tasks.score.correlation import cross_sums, has_variance, pearson, real_sums
 from neuron_atlas.tasks.score.detection import balanced_accuracy, detection_auroc, find_threshold
 from neuron_atlas.tasks.score.explained_variance import calibrate, explained_variance
+from neuron_atlas.tasks.score.levels import compare_levels, level_claims
 from neuron_atlas.tasks.score.margin import weighted_correlations
 from neuron_atlas.tasks.score.paired import paired_p
 from neuron_atlas.tasks.score.pool import by_tokens, pool
@@ -49,21 +50,32 @@ def score_neurons(
     measures are over exemplars and random samples, as they are published. Raises ValueError if a
     scored sample was seen by the explainer, or also serves the blind control or the calibration.
     """
-    columns = [*GROUP, "explanation", "stratum", "purpose", "sample_id", "status", "reason"]
+    columns = [
+        *GROUP,
+        "explanation",
+        "wording",
+        "stratum",
+        "purpose",
+        "sample_id",
+        "status",
+        "reason",
+    ]
     rows = pl.DataFrame(simulations.select(columns)).with_row_index("row")
     groups = rows.group_by(GROUP, maintain_order=True).agg().with_row_index("group")
     rows = rows.join(groups, on=GROUP, how="left", maintain_order="left")
     if groups.is_empty():
         return SCORES.schema.empty_table()
     check_unseen(rows, seen)
-    held_out = align(simulations, rows, "scorer", CLAIMS, evidence["scorer"], settings.min_samples)
+    held_out = align(
+        simulations, rows, "scorer", CLAIMS, evidence["scorer"], settings.min_samples, LEVELS
+    )
     calibration = align(
         simulations, rows, "calibration", CLAIMS[:1], evidence.get("calibration", ()), 0
     )
     neurons = {(neuron.layer, neuron.neuron): neuron for neuron in evidence["scorer"]}
     scored = [neurons[key] for key in groups.select("layer", "neuron").rows()]
     blind = _blind(held_out, groups, evidence.get("explainer", ()), number_tokens(texts))
-    real, cross = _sums(held_out, blind)
+    real, cross, of_levels = _sums(held_out, blind)
     is_paired = ~held_out.near_miss
     paired = held_out.select(is_paired)
     its_strata = [
@@ -74,6 +86,13 @@ def score_neurons(
     weighted_sums = np.concatenate([real[None], cross]) * weighted.weight
     measures = (
         {"p_paired": paired_p(weighted_sums, held_out.group, held_out.exemplar, len(groups))}
+        | compare_levels(
+            weighted_sums[:2],
+            of_levels * weighted.weight,
+            held_out.group,
+            held_out.exemplar,
+            len(groups),
+        )
         | weighted_correlations(real, cross, held_out.group, weighted, settings)
         | _of_pairs(*sums_of_pairs, paired.group, calibration, len(groups))
         | purities(held_out, weighted, its_strata, scored, settings)
@@ -102,7 +121,9 @@ def score_neurons(
         ),
         predicts_nothing=np.array([its is not None and not its.predicted for its in its_strata]),
     )
-    return score_rows(groups, [neuron.type for neuron in scored], rows, measures, counts, settings)
+    types = [neuron.type for neuron in scored]
+    claims = level_claims(rows, len(groups))
+    return score_rows(groups, types, rows, measures, counts, settings, claims)
 
 
 def _blind(
@@ -137,22 +158,27 @@ def _blind(
     return np.concatenate(visual), np.concatenate(text), is_made
 
 
-def _sums(aligned: Aligned, blind: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums of real activations [3, 2 roles, samples], and cross sums with each prediction
-    [predictions, 3, 2 roles, samples]; NaN without a prediction. blind: from `_blind`."""
-    real, cross = [], []
+def _sums(
+    aligned: Aligned, blind: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return sums of real activations [3, 2 roles, samples], and cross sums with each prediction,
+    and with each of LEVELS, [predictions, 3, 2 roles, samples]; NaN without a prediction.
+
+    blind: from `_blind`."""
+    real, cross, of_levels = [], [], []
     for role, name in enumerate(("visual", "text")):
         x = getattr(aligned, name).astype(np.float64)
         offsets = aligned.offsets[role]
         real.append(real_sums(x, offsets))
         of_role = []
-        for claim in CLAIMS:
+        for claim in (*CLAIMS, *LEVELS):
             predicted = aligned.predicted[claim]
             sums = cross_sums(x, getattr(predicted, name), offsets)
             of_role.append(np.where(predicted.is_made, sums, np.nan))
-        of_role.append(np.where(blind[2], cross_sums(x, blind[role], offsets), np.nan))
-        cross.append(of_role)
-    return np.stack(real, axis=1), np.stack(cross, axis=2)
+        of_levels.append(of_role[len(CLAIMS) :])
+        of_blind = np.where(blind[2], cross_sums(x, blind[role], offsets), np.nan)
+        cross.append([*of_role[: len(CLAIMS)], of_blind])
+    return np.stack(real, axis=1), np.stack(cross, axis=2), np.stack(of_levels, axis=2)
 
 
 def _orders(

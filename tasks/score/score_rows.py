@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import SCORES, TOKENS
+from neuron_atlas.tasks.artifacts import LEVELS, SCORES, TOKENS
 from neuron_atlas.tasks.score.align import GROUP
 from neuron_atlas.tasks.score.settings import ScoreSettings
 
@@ -52,12 +52,13 @@ def score_rows(
     measures: Mapping[str, np.ndarray],
     counts: ScoreCounts,
     settings: ScoreSettings,
+    claims: Mapping[str, Sequence[str | None]],
 ) -> pa.Table:
     """Return `scores` rows, three for each explanation. Undefined values are null, with a reason.
 
     groups: key columns of the explanations. types: of their neurons. rows: of `simulations`, for
     the reasons. measures: [3, groups] each, by column; all but n_active and the controls are null
-    unless the status is ok or no_control.
+    unless the status is ok or no_control. claims: words of each of LEVELS, by explanation.
     """
     statuses = _statuses(rows, measures, counts, settings)
     undefined = _rows(~np.isin(statuses["status"], ("ok", "no_control")))
@@ -82,10 +83,15 @@ def score_rows(
         "n_near_misses": counts.near_misses.repeat(len(TOKENS)),
         "n_calibration": counts.calibration.repeat(len(TOKENS)),
         "n_tokens": _rows(counts.tokens),
-        **{name: np.full(len(types) * len(TOKENS), np.nan) for name in ("p_contest", "p", "q")},
+        **{name: np.full(len(types) * len(TOKENS), np.nan) for name in _OVER_ALL_NEURONS},
     }
+    for name, words in claims.items():
+        columns[f"{name}_claim"] = np.repeat(np.array(words, dtype=object), len(TOKENS))
     arrays = [pa.array(columns[field.name], from_pandas=True) for field in SCORES.schema]
     return pa.Table.from_arrays(arrays, SCORES.schema.names).cast(SCORES.schema)
+
+
+_OVER_ALL_NEURONS = ("p_contest", "p", "q", *(f"q_{name}" for name in LEVELS))
 
 
 def _rows(by_tokens: np.ndarray) -> np.ndarray:
@@ -105,7 +111,7 @@ def _statuses(
     imbalances = _imbalances(counts)
     for group, imbalance in imbalances.items():
         reason[:, group] = imbalance
-    for where, remark in _remarks(measures, counts):
+    for where, remark in _remarks(rows, measures, counts):
         reason[where] = [f"{before}; {remark}" if before else remark for before in reason[where]]
     # The last of several statuses wins, with its reason.
     for group in np.flatnonzero(counts.other == 0).tolist():
@@ -149,7 +155,7 @@ def _imbalances(counts: ScoreCounts) -> dict[int, str]:
 
 
 def _remarks(
-    measures: Mapping[str, np.ndarray], counts: ScoreCounts
+    rows: pl.DataFrame, measures: Mapping[str, np.ndarray], counts: ScoreCounts
 ) -> Iterator[tuple[np.ndarray, str]]:
     """Yield remarks on missing parts of scores. bool [3, groups]: the scores that lack the part."""
     for role, left_out in enumerate(counts.left_out, start=1):
@@ -158,6 +164,11 @@ def _remarks(
         yield over_all, f"without {TOKENS[role]} tokens, which the simulator does not predict"
     missing = {name: np.isnan(values) for name, values in measures.items()}
     yield missing["control_other"], "the control's prediction does not vary"
+    for name in LEVELS:
+        for group, why in _first_failure(rows, name).items():
+            of_group = np.zeros(counts.tokens.shape, dtype=bool)
+            of_group[:, group] = True
+            yield of_group, f"no {name} claim: {why[1]}"
     yield missing["auroc"] & (measures["n_active"] == 0), "no auroc: no token is active"
     yield missing["auroc"] & (measures["n_active"] > 0), "no auroc: all tokens are active"
     uncalibrated, unexplained = counts.calibration == 0, missing["explained_variance"]

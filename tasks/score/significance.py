@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import SCORES, read_table, write_table
+from neuron_atlas.tasks.artifacts import LEVELS, SCORES, read_table, write_table
 from neuron_atlas.tasks.statistics import false_discovery
 
 _FAMILY = ["explainer", "simulator", "tokens"]
@@ -62,7 +62,7 @@ def rounded_q_values(p: np.ndarray) -> np.ndarray:
 
 
 def add_significance(scores: pa.Table) -> pa.Table:
-    """Return `scores` with p_contest, p and q, for each explainer, simulator and kind of tokens
+    """Return `scores` with p_contest, p and all q, for each explainer, simulator and kind of tokens
     apart.
 
     A neuron must win twice: over samples, against every control and 0 (`p_paired`), and over
@@ -71,19 +71,28 @@ def add_significance(scores: pa.Table) -> pa.Table:
     samples. The second asks whether a wrong explanation would do as well: two wrong ones are rarely
     equally wrong, so with enough samples the better of them would win the first.
     """
-    frame = pl.DataFrame(scores.select([*_FAMILY, *_CORRELATIONS, "p_paired"]))
+    frame = pl.DataFrame(
+        scores.select([*_FAMILY, *_CORRELATIONS, "p_paired", *(f"p_{name}" for name in LEVELS)])
+    )
     own, other, empty, blind, paired = (
         frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
         for name in (*_CORRELATIONS, "p_paired")
     )
     won = winning_margin(own, other, np.fmax(empty, blind))
+    of_levels = {
+        f"q_{name}": frame[f"p_{name}"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        for name in LEVELS
+    }
     contest, p, q = np.full((3, len(frame)), np.nan)
+    q_of_levels = {name: np.full(len(frame), np.nan) for name in of_levels}
     for rows in frame.with_row_index("row").group_by(_FAMILY).agg("row")["row"]:
         family = rows.to_numpy()
         contest[family] = contest_p(won[family])
         p[family] = np.maximum(contest[family], paired[family])
         q[family] = rounded_q_values(p[family])
-    for name, values in (("p_contest", contest), ("p", p), ("q", q)):
+        for name, its_p in of_levels.items():
+            q_of_levels[name][family] = rounded_q_values(its_p[family])
+    for name, values in (("p_contest", contest), ("p", p), ("q", q), *q_of_levels.items()):
         column = scores.schema.get_field_index(name)
         scores = scores.set_column(
             column, SCORES.schema.field(name), pa.array(values, from_pandas=True)
@@ -92,7 +101,7 @@ def add_significance(scores: pa.Table) -> pa.Table:
 
 
 def add_significance_to_files(paths: Sequence[Path]) -> pa.Table:
-    """Fill in p_contest, p and q over all files of `scores` together; return their table.
+    """Fill in p_contest, p and all q over all files of `scores` together; return their table.
 
     Nothing else in the files changes, so it may run again after an interruption.
     """

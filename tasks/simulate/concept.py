@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class ConceptSimulator(Simulator):
     A visual token's prediction is the share that the true concept covers. In a source without
     ground truth, a named word in the sample's text counts as present in the whole image.
     """
+
+    compares_levels: ClassVar[bool] = True
 
     name: str = "concept"
 

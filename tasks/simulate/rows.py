@@ -13,6 +13,7 @@ from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Draw, Evidenc
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.simulate.control import ExplainedNeuron
+from neuron_atlas.tasks.simulate.levels import Level
 from neuron_atlas.tasks.simulate.simulator import (
     NO_PREDICTION,
     Capabilities,
@@ -32,7 +33,8 @@ class _Block:
     """Consecutive rows: one claim about a neuron on some of its samples.
 
     explained: whose explanation it is; None for the empty one. drawn: the samples. absent: the
-    outcome of a claim without samples, which is one row.
+    outcome of a claim without samples, which is one row. wording: the words of a claim that is
+    nobody's explanation.
     """
 
     neuron: Evidence
@@ -41,6 +43,12 @@ class _Block:
     purpose: str = "scorer"
     drawn: Sequence[tuple[Draw, ActivationRecord]] = ()
     absent: Prediction | None = None
+    wording: str = ""
+
+    @property
+    def text(self) -> str:
+        """The words that are simulated."""
+        return self.wording or (self.explained.text if self.explained else EMPTY_EXPLANATION)
 
 
 def simulate_neurons(
@@ -53,24 +61,22 @@ def simulate_neurons(
     catalog: Catalog,
     calls: CallOptions,
     capabilities: Capabilities | None = None,
+    levels: Mapping[tuple[int, int], Mapping[str, Level]] | None = None,
 ) -> pa.Table:
     """Return `simulations` rows of the neurons in `held_out`, the scorer's evidence.
 
     Each neuron has three claims: its own explanation, another neuron's and the empty one. All are
     simulated on the same samples: exemplars and random samples one to one, and the near misses of
-    the own explanation. The own claim is also simulated on the `calibration` samples. A missing
-    explanation, sample or control yields one row with that status. The caller must not write a
+    the own explanation. With `levels`, so are the own explanation one level broader and narrower.
+    The own claim is also simulated on the `calibration` samples. A missing explanation, sample or
+    control yields one row with that status. The caller must not write a
     table with rows of status `pending` (see `Simulator`).
 
     explained, controls: by (layer, neuron); controls from `other_neurons`. capabilities: result of
     the simulator's probe. Raises ProviderError and ModelError as `Simulator.simulate` does.
     """
-    blocks = _plan(held_out, calibration, explained, controls)
-    rows = [
-        (block.explained.text if block.explained else EMPTY_EXPLANATION, real)
-        for block in blocks
-        for _, real in block.drawn
-    ]
+    blocks = _plan(held_out, calibration, explained, controls, levels or {})
+    rows = [(block.text, real) for block in blocks for _, real in block.drawn]
     # Neurons share samples and claims (above all the empty one), so requests are deduplicated.
     places: dict[tuple[str, int], int] = {}
     request_of_row = [places.setdefault((text, real.sample_id), len(places)) for text, real in rows]
@@ -99,6 +105,7 @@ def _plan(
     calibration: Sequence[Evidence],
     explained: Mapping[tuple[int, int], ExplainedNeuron],
     controls: Mapping[tuple[int, int], ExplainedNeuron],
+    levels: Mapping[tuple[int, int], Mapping[str, Level]],
 ) -> list[_Block]:
     """Return all blocks of rows, in order."""
     calibration_by_neuron = {(neuron.layer, neuron.neuron): neuron for neuron in calibration}
@@ -129,6 +136,12 @@ def _plan(
             reason = "no other neuron has a different explanation"
             absent = replace(NO_PREDICTION, status="no_control", reason=reason)
             blocks.append(_Block(neuron, "other", absent=absent))
+        for claim, level in levels.get(key, {}).items():
+            if level.text is None:
+                absent = replace(NO_PREDICTION, status="no_control", reason=level.reason)
+                blocks.append(_Block(neuron, claim, own, absent=absent))
+            else:
+                blocks.append(_Block(neuron, claim, own, drawn=drawn, wording=level.text))
     return blocks
 
 
@@ -212,6 +225,7 @@ def _block_columns(
         "explanation_neuron": [
             block.explained.neuron if block.explained else -1 for block in blocks
         ],
+        "wording": [block.wording for block in blocks],
         "purpose": [block.purpose for block in blocks],
     }
     rows = pa.array(np.repeat(np.arange(len(blocks)), lengths))

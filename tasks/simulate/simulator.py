@@ -76,6 +76,9 @@ class Simulator(Protocol):
     """Prices by model name, for simulators that call one."""
     takes_batches: ClassVar[bool] = True
     """Whether its calls may go through the batch API."""
+    compares_levels: ClassVar[bool] = False
+    """Whether explanations are also simulated one level broader and narrower, as controls. For
+    simulators that read the words and concepts of an explanation, at no cost."""
     loads_model: ClassVar[bool] = False
     """Whether it runs its own model. Each worker then loads the model once, for all its parts."""
 

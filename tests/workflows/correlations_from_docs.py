@@ -148,7 +148,9 @@ def intervals(
     return found
 
 
-def p_paired(samples: Sequence[Sample], tokens: str, claims: Sequence[str]) -> float:
+def p_paired(
+    samples: Sequence[Sample], tokens: str, claims: Sequence[str], against_zero: bool = True
+) -> float:
     x = [a for one in samples for a in one.x(tokens)]
     w = [one.weight for one in samples for _ in one.x(tokens)]
     dealt = [one for kind in (True, False) for one in samples if one.exemplar == kind]
@@ -175,7 +177,8 @@ def p_paired(samples: Sequence[Sample], tokens: str, claims: Sequence[str]) -> f
     own, mine = parts("own")
     if own != own:
         return NAN
-    rivals = [(0.0, [0.0] * len(dealt)), *(parts(claim) for claim in claims[1:])]
+    nothing = [(0.0, [0.0] * len(dealt))] if against_zero else []
+    rivals = [*nothing, *(parts(claim) for claim in claims[1:])]
     found = []
     for r, its in rivals:
         if r != r:

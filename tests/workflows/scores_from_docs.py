@@ -28,6 +28,7 @@ from tests.workflows.correlations_from_docs import (
 )
 
 CONTROLS = ("other", "empty", "blind")
+LEVELS = ("broader", "narrower")
 THRESHOLDS = {"visual": 2.0, "text": 3.0}
 
 
@@ -155,6 +156,19 @@ def recall(samples: Sequence[Sample], scale: float, sizes: Row) -> float:
         return NAN
     found = math.fsum(one.weight for one in positives if one.is_predicted)
     return found / math.fsum(one.weight for one in positives)
+
+
+def compare_levels(
+    scored: Sequence[Sample], levels: Sequence[str], tokens: str
+) -> dict[str, float]:
+    """The columns of the broader and the narrower claim. scored: with their weights."""
+    found = {f"{column}_{level}": NAN for level in LEVELS for column in ("control", "p")}
+    for level in levels:
+        _, r = correlations(scored, tokens, ["own", level])
+        if r == r:
+            p = p_paired(scored, tokens, ["own", level], against_zero=False)
+            found |= {f"control_{level}": r, f"p_{level}": p}
+    return found
 
 
 def score(

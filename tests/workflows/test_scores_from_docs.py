@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neuron_atlas.tasks.artifacts import TOKENS, read_table
+from neuron_atlas.tasks.artifacts import LEVELS, TOKENS, read_table
 from tests.workflows import scores_from_docs as docs
 from tests.workflows import shares_from_docs as shares
 from tests.workflows.correlations_from_docs import ROLES, STRATA, Sample
@@ -27,6 +27,7 @@ COLUMNS = (
     *("control_other", "control_empty", "control_blind", "spearman", "auroc"),
     *("explained_variance", "explained_variance_uncentered", "detection_auroc"),
     *("detection_auroc_other", "balanced_accuracy", "n_active"),
+    *("control_broader", "control_narrower", "p_broader", "p_narrower"),
 )
 
 
@@ -86,7 +87,8 @@ def expected(
     for row in simulations:
         if row["status"] == "ok":
             claims[row["purpose"], row["sample_id"]][row["explanation"]] = row
-    names = sorted({name for its in claims.values() for name in its}, key="own other empty".find)
+    present = {name for its in claims.values() for name in its}
+    names = sorted(present - set(LEVELS), key="own other empty".find)
     purposes = {
         purpose: [sample(real[key], its) for key, its in claims.items() if key[0] == purpose]
         for purpose in ("scorer", "calibration")
@@ -94,8 +96,11 @@ def expected(
     shown = [sample(row, {}) for row in evidence if row["purpose"] == "explainer"]
     docs.predict_blindly(shown, purposes["scorer"], tokens)
     names = [*names, "blind"]
+    levels = [name for name in LEVELS if name in present]
     return {
-        kind: docs.score(*purposes.values(), names, scale, sizes, kind, SETTINGS) for kind in TOKENS
+        kind: docs.score(*purposes.values(), names, scale, sizes, kind, SETTINGS)
+        | docs.compare_levels(purposes["scorer"], levels, kind)
+        for kind in TOKENS
     }
 
 
@@ -128,6 +133,10 @@ def test_every_column_of_a_score_is_what_the_page_says(atlas, scores):
     assert {name for name in COLUMNS if compared[name] < N_NEURONS} == always_null
 
 
+def _nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
 def test_p_and_q_are_over_all_neurons_of_a_kind_of_tokens(scores):
     for tokens in TOKENS:
         rows = [row for row in scores if row["tokens"] == tokens]
@@ -136,7 +145,12 @@ def test_p_and_q_are_over_all_neurons_of_a_kind_of_tokens(scores):
             float("nan") if row["p_paired"] is None else max(contest, row["p_paired"])
             for row, contest in zip(rows, contests, strict=True)
         ]
-        for name, values in (("p_contest", contests), ("p", p), ("q", shares.q_values(p))):
+        levels = [(f"q_{name}", [_nan(row[f"p_{name}"]) for row in rows]) for name in LEVELS]
+        q_of_levels = [(name, shares.q_values(values)) for name, values in levels]
+        for name, values in (
+            *(("p_contest", contests), ("p", p), ("q", shares.q_values(p))),
+            *q_of_levels,
+        ):
             given = [float("nan") if row[name] is None else row[name] for row in rows]
             assert given == pytest.approx(values, abs=1e-9, nan_ok=True), name
 

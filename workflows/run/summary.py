@@ -62,7 +62,13 @@ def _score_line(row: dict[str, Any], level: float | None, several: bool) -> str:
 
 def _why(row: dict[str, Any]) -> str:
     """Return a line with the measures that say why the score is high or low."""
-    named = {"purity": "purity", "recall": "recall", "top_random_correlation": "top and random"}
+    named = {
+        "purity": "purity",
+        "recall": "recall",
+        "top_random_correlation": "top and random",
+        "control_broader": "broader claims",
+        "control_narrower": "narrower claims",
+    }
     known = [f"{name} {row[key]:.3f}" for key, name in named.items() if row[key] is not None]
     return f"\nmeasures   {', '.join(known)}" if known else ""
 

@@ -51,6 +51,7 @@ _CONTENT_COLUMNS = [
     "explanation",
     "explanation_layer",
     "explanation_neuron",
+    "wording",
     "sample_id",
     "stratum",
     "purpose",
@@ -69,7 +70,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
     needs = partial(_needs, f"simulate/{key}" if key else "simulate")
     return Stage(
         "simulate",
-        6,
+        7,
         ("samples", "describe", "evidence", "explain", "near_misses"),
         partial(_parameters, key),
         (
@@ -227,16 +228,20 @@ def _simulate(
     controls: Mapping[Key, ExplainedNeuron],
 ) -> None:
     """Write the simulations of a part, unless batch answers are pending."""
+    from neuron_atlas.tasks.simulate.levels import neuron_levels
     from neuron_atlas.tasks.simulate.rows import simulate_neurons
 
     simulator, calls = _in_place(worker, simulator)
-    evidence = files.load(part, "scorer", "calibration")
+    evidence = files.load(part, "explainer", "scorer", "calibration")
     strata = near_misses.load(part.layer, {key[1]: one.text for key, one in explained.items()})
     held_out = [
         replace(one, near_misses=strata[one.neuron].records) if one.neuron in strata else one
         for one in evidence["scorer"]
     ]
     calibration = evidence["calibration"]
+    shown = evidence["explainer"] if simulator.compares_levels else []
+    catalog = files.catalog([*held_out, *calibration, *shown])
+    levels = neuron_levels({key: one.text for key, one in explained.items()}, shown, catalog)
     rows = simulate_neurons(
         simulator,
         explainer,
@@ -244,9 +249,10 @@ def _simulate(
         calibration,
         explained,
         controls,
-        files.catalog([*held_out, *calibration]),
+        catalog,
         calls,
         capabilities,
+        levels,
     )
     if not pc.any(pc.equal(rows["status"], "pending")).as_py():
         (path,) = worker.paths

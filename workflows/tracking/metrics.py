@@ -54,6 +54,11 @@ METRICS: tuple[tuple[str, str], ...] = (
         "the score over as many exemplars as random samples, as other projects report it",
     ),
     (
+        "score/control_broader, score/control_narrower",
+        "the score of the explanations one level up and one level down, which claim more and less. "
+        "Good explanations are above both",
+    ),
+    (
         "score/neurons_scored, score/neurons_tested, score/neurons_that_beat_control",
         "number of neurons with a score, with a test, and that beat their controls",
     ),

@@ -6,6 +6,7 @@ from neuron_atlas.tasks.artifacts import SCORE_AGGREGATES, SCORES, write_table
 from neuron_atlas.tasks.score.aggregate import MEASURES, aggregate_scores
 from neuron_atlas.tasks.score.settings import ScoreSettings
 
+BEATEN = ("beats_control", "beats_broader", "beats_narrower")
 SETTINGS = ScoreSettings(resamples=400, max_q=0.1)
 
 
@@ -35,7 +36,7 @@ def test_undefined_scores_are_counted_and_in_no_mean():
 def test_every_measure_has_its_row_and_what_is_never_defined_has_no_mean(tmp_path):
     aggregates = aggregate_scores(scores(correlation=[0.2, 0.4]), SETTINGS)
     rows = [row for row in aggregates.to_pylist() if row["by"] == "all"]
-    assert [row["measure"] for row in rows] == [*MEASURES, "beats_control"]
+    assert [row["measure"] for row in rows] == [*MEASURES, *BEATEN]
     for row in rows[1:]:
         assert (row["n"], row["undefined"], row["mean"], row["ci_low"]) == (0, 2, None, None)
     write_table(aggregates, SCORE_AGGREGATES, tmp_path / "aggregates")

@@ -55,7 +55,9 @@
         range(score.margin_low, score.margin_high, Atlas.difference),
         Atlas.known(score.q) ? pair(Atlas.term("q-value", "q"), Atlas.signed(score.q, 3)) : null,
         [["purity", "purity"], ["recall", "recall"], ["top_random_correlation", "top and random"]].map(([measure, name]) => (
-          Atlas.known(score[measure]) ? pair(Atlas.term(name), Atlas.signed(score[measure])) : null))),
+          Atlas.known(score[measure]) ? pair(Atlas.term(name), Atlas.signed(score[measure])) : null)),
+        ["broader", "narrower"].map((level) => (Atlas.known(score[`control_${level}`])
+          ? pair(Atlas.term(level), h("span", { title: score[`${level}_claim`] || "" }, Atlas.signed(score[`control_${level}`]))) : null))),
       h("p", { class: "quiet" }, Atlas.term("simulator", "simulated"), " by ", foreign("bdi", {}, score.simulator),
         `, on ${Atlas.count(score.n_samples || 0)} samples`,
         score.n_near_misses ? [` (${Atlas.count(score.n_near_misses)} `, Atlas.term("near miss", "near misses"), ")"] : null, `, ${Atlas.count(score.n_tokens || 0)} tokens`, alone),
