@@ -1,0 +1,1 @@
+"""What neurons do: interventions on a subject, and what they change."""
