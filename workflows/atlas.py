@@ -44,6 +44,7 @@ from neuron_atlas.workflows.stages import (
     describe,
     evidence,
     explain,
+    groups,
     near_misses,
     report,
     samples,
@@ -168,7 +169,16 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
         return (*BEFORE_EXPLAINING, *explaining)
     if settings.simulate.dry_run:
         return (*BEFORE_EXPLAINING, *explaining, *finding, *simulating)
-    return (*BEFORE_EXPLAINING, *explaining, *finding, *simulating, *scoring, report.STAGE)
+    changing = [groups.STAGE] if settings.changes_groups else []
+    return (
+        *BEFORE_EXPLAINING,
+        *explaining,
+        *finding,
+        *simulating,
+        *scoring,
+        *changing,
+        report.STAGE,
+    )
 
 
 def _write_run(context: Context) -> None:

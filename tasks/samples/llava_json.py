@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from neuron_atlas.tasks.clean_text import clean_text
 from neuron_atlas.tasks.samples.chat import check_images, image_reference, read_chat
 from neuron_atlas.tasks.samples.columns import CHAT_COLUMNS, find_column
 from neuron_atlas.tasks.samples.decode import DEFAULT_MAX_PIXELS
@@ -63,7 +66,30 @@ class LlavaJson(Source):
 
     def probe(self) -> str:
         """Return a digest of the rows and of their images' sizes and modification times."""
-        return digest_files(self.records(), self._folder)
+        digest = digest_files(self.records(), self._folder)
+        objects = self.objects()
+        if not objects:
+            return digest
+        return hashlib.sha256(f"{digest}{json.dumps(objects)}".encode()).hexdigest()
+
+    def objects(self, source_ids: Collection[str] | None = None) -> dict[str, tuple[str, ...]]:
+        """Return the objects of some rows, or of all; rows without `objects` are left out.
+
+        Raises SourceError.
+        """
+        found = {}
+        for row in islice(read_annotation_rows(Path(self.annotations).expanduser()), self.limit):
+            objects = row.fields.get("objects")
+            if objects is None:
+                continue
+            if not isinstance(objects, list) or not all(isinstance(one, str) for one in objects):
+                raise SourceError(
+                    f'{row.location}: field "objects" must be a list of names; correct the row'
+                )
+            source_id = row.fields.get("id")
+            if source_ids is None or clean_text(str(source_id)) in source_ids:
+                found[clean_text(str(source_id))] = tuple(one.casefold() for one in objects)
+        return found
 
     @property
     def _folder(self) -> Path:

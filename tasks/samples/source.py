@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -130,6 +130,10 @@ class Source(Protocol):
     def concepts(self, image: str) -> list[Concept]:
         """Return the ground truth of an image; empty if the source has none."""
         return []
+
+    def objects(self, source_ids: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """Return the names of the objects in some samples' images, where the dataset lists them."""
+        return {}
 
     def notes(self) -> list[str]:
         """Return lines for the user on how the dataset is read, such as the caption file taken."""

@@ -14,6 +14,7 @@ from neuron_atlas.tasks.classify.rule import Rule
 from neuron_atlas.tasks.evidence.settings import EvidenceSettings
 from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.select import NeuronChoice
+from neuron_atlas.tasks.groups.settings import GroupSettings, SteeringSettings
 from neuron_atlas.tasks.models.servers import complete_url
 from neuron_atlas.tasks.near_misses.settings import NearMissSettings
 from neuron_atlas.tasks.report.settings import ReportSettings
@@ -186,6 +187,8 @@ class Settings:
     near_misses: NearMissSettings
     simulate: SimulateSettings
     score: ScoreSettings
+    groups: GroupSettings
+    steering: SteeringSettings
     report: ReportSettings
     cluster: ClusterSettings
     tracking: TrackingSettings
@@ -216,6 +219,11 @@ class Settings:
     def is_dry_run(self) -> bool:
         """Whether calls are only estimated; the run then ends at that stage."""
         return self.explain.is_dry_run or self.simulate.dry_run
+
+    @property
+    def changes_groups(self) -> bool:
+        """Whether groups of neurons are ablated, or neurons clamped."""
+        return bool(self.groups.samples or self.steering.neurons_per_type)
 
     def check(self) -> None:
         """Raise ProviderError or ModelError if a model of this run cannot be used."""
