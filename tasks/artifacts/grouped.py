@@ -251,16 +251,32 @@ SAYINGS = TableSpec(
     pa.schema(
         [
             *NEURON,
-            column("picture", pa.string(), "neutral: a gray image; sample: a sample's image"),
-            column("sample_id", pa.int32(), "the sample; -1 for the neutral image"),
             column("value", pa.float32(), "activation at which it is clamped", "activation"),
-            column("without", pa.string(), "what the intact subject says"),
-            column("with", pa.string(), "what it says with the neuron clamped"),
-            column("added", pa.list_(pa.string()), "words that the clamped neuron adds"),
-            column("lost", pa.list_(pa.string()), "words that it removes"),
+            column("sample_id", pa.int32(), "the sample whose image is described"),
+            *(
+                of_picture
+                for picture, meaning in (
+                    ("neutral", "of a gray image"),
+                    ("sample", "of the sample's image"),
+                )
+                for of_picture in (
+                    column(f"{picture}_without", pa.string(), f"the intact description {meaning}"),
+                    column(
+                        f"{picture}_with", pa.string(), f"description {meaning} with it clamped"
+                    ),
+                    column(
+                        f"{picture}_added", pa.list_(pa.string()), f"words that it adds, {meaning}"
+                    ),
+                    column(
+                        f"{picture}_lost",
+                        pa.list_(pa.string()),
+                        f"words that it removes, {meaning}",
+                    ),
+                )
+            ),
             column("status", pa.string(), "one of the table's statuses"),
         ]
     ),
-    key=("layer", "neuron", "picture"),
+    key=("layer", "neuron"),
     statuses=SAYING_STATUSES,
 )

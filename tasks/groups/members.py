@@ -26,8 +26,9 @@ class TypeRule(Protocol):
 class Members:
     """The neurons of one layer, by index.
 
-    neurons: int64. types: str. shares: float32, share of the exemplars that have the type. norms: float64, root mean square activation over visual and text tokens. means: float64,
-    mean activation over all tokens.
+    neurons: int64. types: str. shares: float32, share of the exemplars that have the type. norms:
+    float64, root mean square activation over visual and text tokens. means: float64, mean
+    activation over all tokens.
     """
 
     layer: int
@@ -129,7 +130,7 @@ def _with_maxima(moments: pa.Table, exemplars: pa.Table) -> pa.Table:
 
 
 def _norms(moments: pa.Table) -> np.ndarray:
-    counts, squares = 0.0, 0.0
+    counts, squares = (np.zeros(len(moments)) for _ in range(2))
     for role in _ROLES:
         n, mean, m2 = (moments[f"{name}_{role}"].to_numpy() for name in ("n", "mean", "m2"))
         counts = counts + n

@@ -44,28 +44,30 @@ def say_clamped(
     neutral = Image.new("RGB", image.size, _GRAY)
     pictures = dict(zip(PICTURES, (neutral, image), strict=True))
     without = {
-        name: _say(subject, [picture], [], hook_point, max_new_tokens)
+        name: _say(subject, [picture], [], hook_point, max_new_tokens)[0]
         for name, picture in pictures.items()
     }
-    rows: list[dict[str, Any]] = []
+    said: dict[Neuron, dict[str, str | None]] = {neuron: {} for neuron in values}
     active = [neuron for neuron, value in values.items() if value > 0]
     for start in range(0, len(active), batch_size):
         some = active[start : start + batch_size]
         for name, picture in pictures.items():
-            said = _say_each(subject, picture, some, values, hook_point, max_new_tokens)
-            rows += [
-                _row(neuron, name, sample_id, values[neuron], without[name][0], text)
-                for neuron, text in zip(some, said, strict=True)
-            ]
+            texts = _say_each(subject, picture, some, values, hook_point, max_new_tokens)
+            for neuron, text in zip(some, texts, strict=True):
+                said[neuron][name] = text
         on_batch(len(some))
-    silent = [neuron for neuron, value in values.items() if not value > 0]
-    rows += [
-        _row(neuron, name, sample_id, 0.0, without[name][0], "", "silent")
-        for neuron in silent
-        for name in pictures
+    on_batch(len(values) - len(active))
+    rows = [
+        {
+            "layer": neuron[0],
+            "neuron": neuron[1],
+            "value": max(0.0, values[neuron]),
+            "sample_id": sample_id,
+            "status": _status(said[neuron]),
+        }
+        | _columns(without, said[neuron])
+        for neuron in sorted(values)
     ]
-    on_batch(len(silent))
-    rows.sort(key=lambda row: (row["layer"], row["neuron"], PICTURES.index(row["picture"])))
     return pa.Table.from_pylist(rows, schema=SAYINGS.schema)
 
 
@@ -137,26 +139,21 @@ def _say(
     return [text for text, _ in said]
 
 
-def _row(
-    neuron: Neuron,
-    picture: str,
-    sample_id: int,
-    value: float,
-    without: str,
-    text: str | None,
-    status: str = "ok",
-) -> dict[str, Any]:
-    before, after = words_of(without), words_of(text or "")
-    is_said = status == "ok" and text is not None
-    return {
-        "layer": neuron[0],
-        "neuron": neuron[1],
-        "picture": picture,
-        "sample_id": -1 if picture == PICTURES[0] else sample_id,
-        "value": value,
-        "without": without,
-        "with": text or "",
-        "added": list(dict.fromkeys(one for one in after if one not in before)) if is_said else [],
-        "lost": list(dict.fromkeys(one for one in before if one not in after)) if is_said else [],
-        "status": "overflow" if text is None else status,
-    }
+def _status(said: Mapping[str, str | None]) -> str:
+    if not said:
+        return "silent"
+    return "overflow" if None in said.values() else "ok"
+
+
+def _columns(without: Mapping[str, str], said: Mapping[str, str | None]) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name, text in without.items():
+        changed = said.get(name)
+        before, after = words_of(text), words_of(text if changed is None else changed)
+        columns |= {
+            f"{name}_without": text,
+            f"{name}_with": changed or "",
+            f"{name}_added": list(dict.fromkeys(one for one in after if one not in before)),
+            f"{name}_lost": list(dict.fromkeys(one for one in before if one not in after)),
+        }
+    return columns

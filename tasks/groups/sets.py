@@ -68,9 +68,9 @@ def choose_all_sets(members: Sequence[Members], settings: GroupSettings) -> list
     groups: list[tuple[Group, dict[int, np.ndarray]]] = []
     for first, last in ranges:
         some = [one for one in members if first <= one.layer <= last]
-        for name in settings.types:
+        for kind in settings.types:
             for share in settings.shares:
-                groups.append((Group(name, share, first, last), choose_group(some, name, share)))
+                groups.append((Group(kind, share, first, last), choose_group(some, kind, share)))
     for name, named in settings.named.items():
         chosen = choose_named(members, named)
         groups.append((Group(name, 0.0, min(chosen), max(chosen)), chosen))

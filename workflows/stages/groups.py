@@ -24,6 +24,7 @@ from neuron_atlas.tasks.artifacts import (
     SCORES,
     exemplars_spec,
     layer_file,
+    layer_of,
     read_table,
     row_count,
     write_table,
@@ -296,16 +297,13 @@ def _saying_items(context: Context, folder: Path) -> list[Item]:
     items = []
     for start in range(0, len(missing), _NEURONS):
         part = tuple(missing[start : start + _NEURONS])
-        items.append(
-            Item(f"say-{_digest(repr(part))}", len(part), (_saying_file(part),), (part, inputs))
-        )
+        items.append(Item(f"say-{_part(part)}", len(part), _saying_files(part), (part, inputs)))
     return items
 
 
 def _say(worker: Worker, neurons: tuple[Neuron, ...], inputs: _Inputs) -> None:
     from neuron_atlas.tasks.groups.choose import usable_with_image
-    from neuron_atlas.tasks.groups.sayings import clamp_values, say_clamped
-    from neuron_atlas.tasks.samples.catalog import open_catalog
+    from neuron_atlas.tasks.groups.sayings import clamp_values
 
     values: dict[Neuron, float] = {}
     for layer in sorted({layer for layer, _ in neurons}):
@@ -316,24 +314,33 @@ def _say(worker: Worker, neurons: tuple[Neuron, ...], inputs: _Inputs) -> None:
         ]
         values |= clamp_values(*tables)
     drawn = draw_random(usable_with_image(inputs.descriptions), 1, inputs.groups.seed)
-    (path,) = worker.paths
-    if not drawn:  # No sample has an image.
-        write_table(SAYINGS.schema.empty_table(), SAYINGS, path)
-        return
+    table = SAYINGS.schema.empty_table()
+    if drawn:
+        table = _clamped(worker, values, drawn[0], inputs)
+    for path in worker.paths:
+        mine = table.filter(pc.equal(table["layer"], layer_of(path.name)))
+        write_table(mine, SAYINGS, path)
+
+
+def _clamped(
+    worker: Worker, values: Mapping[Neuron, float], sample_id: int, inputs: _Inputs
+) -> pa.Table:
+    from neuron_atlas.tasks.groups.sayings import say_clamped
+    from neuron_atlas.tasks.samples.catalog import open_catalog
+
     catalog = open_catalog(
-        inputs.samples, inputs.descriptions, sample_ids=drawn, source=inputs.source
+        inputs.samples, inputs.descriptions, sample_ids=[sample_id], source=inputs.source
     )
-    table = say_clamped(
+    return say_clamped(
         worker.loaded.subject,
-        {neuron: values[neuron] for neuron in neurons},
-        catalog.open_images(drawn[0])[0],
-        drawn[0],
+        values,
+        catalog.open_images(sample_id)[0],
+        sample_id,
         inputs.hook_point,
         inputs.steering.max_new_tokens,
         inputs.batch_size,
         worker.count,
     )
-    write_table(table, SAYINGS, path)
 
 
 def _effect_items(context: Context, folder: Path) -> list[Item]:
@@ -379,7 +386,8 @@ def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
     missing = _missing(context, folder)
     for start in range(0, len(missing), _NEURONS):
         part = tuple(missing[start : start + _NEURONS])
-        held[_saying_file(part)] = list(part)
+        for name in _saying_files(part):
+            held[name] = [one for one in part if one[0] == layer_of(name)]
     others = {name: some for name, some in files.items() if name != SAYINGS.name}
     said = {SAYINGS.name: sorted(held)} if held else {}
     return StageOutput(others | said, about={_HELD: held})
@@ -423,8 +431,14 @@ def _missing(context: Context, folder: Path) -> list[Neuron]:
     return [one for one in _wanted(context) if one not in stored]
 
 
-def _saying_file(neurons: Sequence[Neuron]) -> str:
-    return f"{SAYINGS.name}-{_digest(repr(tuple(neurons)))}.parquet"
+def _saying_files(neurons: Sequence[Neuron]) -> tuple[str, ...]:
+    """Return a file for each layer of some neurons. Their names hash the neurons."""
+    layers = sorted({layer for layer, _ in neurons})
+    return tuple(layer_file(SAYINGS, layer, _part(neurons)) for layer in layers)
+
+
+def _part(neurons: Sequence[Neuron]) -> str:
+    return _digest(repr(tuple(neurons)))
 
 
 def _digest(text: str) -> str:
