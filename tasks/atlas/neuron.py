@@ -16,6 +16,7 @@ from neuron_atlas.tasks.artifacts import (
     SCORES,
     read_table,
 )
+from neuron_atlas.tasks.artifacts.grouped import SAYINGS
 from neuron_atlas.tasks.report.inputs import (
     LayerFiles,
     SampleFiles,
@@ -72,7 +73,13 @@ class Neuron(TypedNeuron):
         samples = SampleFiles(
             tuple(run.paths("samples")), tuple(run.paths("descriptions")), self.atlas.source
         )
-        found = read_records(self.files, [self.index], samples.open, level=_level(self.atlas))
+        found = read_records(
+            self.files,
+            [self.index],
+            samples.open,
+            statistics=(SAYINGS,),
+            level=_level(self.atlas),
+        )
         return found[self.index]
 
     def __repr__(self) -> str:

@@ -17,6 +17,7 @@ from neuron_atlas.tasks.report import wording
 from neuron_atlas.tasks.report.analysis import Analysis
 from neuron_atlas.tasks.report.figures import ReportFigure
 from neuron_atlas.tasks.report.glossary import GLOSSARY
+from neuron_atlas.tasks.report.groups import GroupReport
 from neuron_atlas.tasks.report.neuron_view import LARGEST_SIDE, Picture, exemplar_data
 from neuron_atlas.tasks.report.pages import stylesheet, template_environment, template_text
 from neuron_atlas.tasks.report.palette import heat_gradient
@@ -42,6 +43,7 @@ class PageInputs:
     outcomes: Mapping[str, pa.Table]
     figures: Sequence[ReportFigure]
     neurons: Sequence[NeuronRecord]
+    ablated: GroupReport | None = None
     analysis: Analysis | None = None
     verdicts: Sequence[Mapping[str, Any]] = ()
 
@@ -64,6 +66,7 @@ def write_page(folder: Path, inputs: PageInputs) -> Path:
             about=inputs.about,
             figures=[(one, data_uri("image/svg+xml", one.svg.encode())) for one in inputs.figures],
             types=TYPES,
+            ablated=inputs.ablated,
             by_layer=types_by_layer(inputs.types).to_dicts(),
             overview=scores_overview(inputs.aggregates),
             verdicts=inputs.verdicts,

@@ -18,9 +18,11 @@ from neuron_atlas.tasks.artifacts import (
     SIMULATIONS,
     read_table,
 )
+from neuron_atlas.tasks.artifacts.grouped import SAYINGS
 from neuron_atlas.tasks.artifacts.nonfinite import nonfinite_outcomes
 from neuron_atlas.tasks.report.analysis import read_analysis, write_analysis
 from neuron_atlas.tasks.report.figures import draw_figures, write_figures
+from neuron_atlas.tasks.report.groups import read_groups, write_groups
 from neuron_atlas.tasks.report.inputs import ReportFiles
 from neuron_atlas.tasks.report.page import PageInputs, write_page
 from neuron_atlas.tasks.report.record import NeuronRecord, read_records
@@ -63,6 +65,8 @@ def write_report(
     chosen = select_strongest_neurons(
         types, outcomes["explanations"], scores, settings.neurons_per_type
     )
+    groups = read_groups(files.tables)
+    figures += groups.figures() if groups else []
     inputs = PageInputs(
         title=settings.title,
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -71,6 +75,7 @@ def write_report(
         aggregates=aggregates,
         outcomes=outcomes,
         figures=figures,
+        ablated=groups,
         neurons=_read_chosen(files, chosen, settings.exemplars, level),
         analysis=analysis,
         verdicts=count_verdicts(scores, level),
@@ -79,6 +84,7 @@ def write_report(
     write_figures(folder / "figures", figures)
     write_tables(folder / "tables", types, aggregates, outcomes)
     write_analysis(folder / "tables", analysis)
+    write_groups(folder / "tables", groups)
     _write_summary(folder / SUMMARY, summarize_run(types, scores, aggregates, outcomes))
     site = folder / FOLDER
     return sorted(
@@ -98,7 +104,12 @@ def _read_chosen(
     for layer in sorted({layer for layer, _, _ in chosen}):
         neurons = [neuron for its_layer, neuron, _ in chosen if its_layer == layer]
         found[layer] = read_records(
-            files.layers[layer], neurons, files.samples.open, exemplars, level=level
+            files.layers[layer],
+            neurons,
+            files.samples.open,
+            exemplars,
+            statistics=(SAYINGS,),
+            level=level,
         )
     return [found[layer][neuron] for layer, neuron, _ in chosen]
 

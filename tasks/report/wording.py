@@ -54,6 +54,11 @@ def three_digits(value: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def small_number(value: float | None) -> str:
+    """Format a number with three significant digits; an en dash for None."""
+    return MISSING if value is None else three_digits(value)
+
+
 def plain_status(status: str) -> str:
     """Format a status in words."""
     return status.replace("_", " ")
@@ -71,6 +76,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": percent,
     "count": format_count,
     "three_digits": three_digits,
+    "small_number": small_number,
     "plain_status": plain_status,
     "scale_position": scale_position,
 }

@@ -40,6 +40,9 @@ _TABLES = (
     ("describe", "descriptions"),
     *(("capture", name) for name in ("exemplars", "histograms", "moments")),
     ("evidence", "evidence"),
+    # Only of a run that changes groups of neurons.
+    *(("groups", name) for name in ("group_effects", "dissociations", "steering_effects")),
+    ("groups", "sayings"),
     ("classify", "types"),
     ("classify", "tested_types"),  # Only where the rule tests.
     *(("analyse", name) for name in ("responses", *(spec.name for spec in TYPE_SUMMARIES))),
@@ -48,6 +51,9 @@ _TABLES = (
     ("score", "scores"),
     ("score", "score_aggregates"),
 )
+
+_PARTIAL = ("classify", "groups")
+"""Stages that do not write all tables, or do not run."""
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -90,7 +96,7 @@ def _files(context: Context) -> ReportFiles:
     tables = {
         name: tuple(context.paths(stage, name))
         for stage, name in _TABLES
-        if name != "tested_types" or name in context.done[stage].files
+        if stage not in _PARTIAL or (stage in context.done and name in context.done[stage].files)
     }
     samples = SampleFiles(
         tables["samples"],
@@ -240,6 +246,7 @@ STAGE = Stage(
         "describe",
         "capture",
         "classify",
+        "groups",
         "evidence",
         "analyse",
         "explain",

@@ -68,6 +68,15 @@ METRICS: tuple[tuple[str, str], ...] = (
         "tokens that a neuron responds to: visual, text, both (multi-modal), or neither (unknown)",
     ),
     (
+        "groups/contrast, groups/contrast_p, groups/contrast_p_random",
+        "visual against text neurons, ablated: above 0 if each type matters more for its own "
+        "measure (nats), and its p-values over samples and among random neurons",
+    ),
+    (
+        "groups/excess/<type>",
+        "effect of ablating a type on its own measure beyond that of matched random neurons (nats)",
+    ),
+    (
         "cost/usd, cost/requests, cost/tokens_in, cost/tokens_out",
         "cost of the model calls of this run, in US dollars, requests and tokens",
     ),

@@ -21,6 +21,7 @@ from neuron_atlas.workflows.tracking.descriptions import (
     run_tags,
     subject_name,
 )
+from neuron_atlas.workflows.tracking.group_metrics import group_metrics
 from neuron_atlas.workflows.tracking.metrics import (
     cost_metrics,
     live_metrics,
@@ -129,6 +130,7 @@ class Tracker:
 
     def _log_report(self, context: Context, summary: Mapping[str, Any]) -> None:
         self._record.metrics(summary_metrics(summary))
+        self._record.metrics(group_metrics(context))
         if ended := budget_lines(summary["failures"], self._settings):
             self._record.tags({"ended_by_budget": "; ".join(ended)})
         if control := summary["strongest_control"]:

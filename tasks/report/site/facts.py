@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from neuron_atlas.tasks.artifacts import HISTOGRAMS, MOMENTS, NEURON_TESTS, RESPONSES, ROLES
+from neuron_atlas.tasks.artifacts.grouped import PICTURES, SAYINGS
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
 from neuron_atlas.tasks.report.record import NeuronRecord
 from neuron_atlas.tasks.report.site.script import round_significant
 
-STATISTICS = (MOMENTS, HISTOGRAMS, RESPONSES, NEURON_TESTS)
-"""Source tables of the facts. Runs without tests lack the last one."""
+STATISTICS = (MOMENTS, HISTOGRAMS, RESPONSES, NEURON_TESTS, SAYINGS)
+"""Source tables of the facts. Runs without tests, or without sayings, lack the last ones."""
 
 _MAX_WORDS = 6
 _TESTED = ("rate_visual", "rate_text", "q_exact", "q_block", "q_both")
@@ -24,7 +25,7 @@ def neuron_facts(record: NeuronRecord) -> dict[str, Any]:
 
     moments: by role, [tokens, mean, standard deviation, maximum, share above 0]. histogram: number
     of tokens in each bin, by role. top_words, image_words, concentration: responses. tested: type,
-    rates and q-values of the tests.
+    rates and q-values of the tests. says: what the subject says with the neuron clamped.
     """
     facts: dict[str, Any] = {}
     rows = record.statistics
@@ -41,7 +42,16 @@ def neuron_facts(record: NeuronRecord) -> dict[str, Any]:
         tested = rows["tested_types"]
         facts["tested"] = {"type": tested["type_tested"]}
         facts["tested"] |= {name: round_significant(tested[name]) for name in _TESTED}
+    if "sayings" in rows:
+        facts["says"] = _says(rows["sayings"])
     return facts
+
+
+def _says(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the subject says with the neuron clamped: of each picture, without and with."""
+    said = [[row[f"{name}_without"], row[f"{name}_with"]] for name in PICTURES]
+    value = round_significant(row["value"], 3)
+    return {"value": value, "sample": row["sample_id"], "said": said, "status": row["status"]}
 
 
 def _moments(row: Mapping[str, Any], role: str) -> list[float | None]:

@@ -53,6 +53,21 @@
     `, high at ${Atlas.percent(details.tested.rate_visual)} of visual and ${Atlas.percent(details.tested.rate_text)} of text tokens`,
     Atlas.known(details.tested.q_block) ? `, q ${Atlas.threeDigits(details.tested.q_block)}` : null) : null);
 
+  /** Show what the model says with the neuron clamped, next to what it says without. */
+  const says = (details) => {
+    const { value, sample, said, status } = details.says || {};
+    if (!said || status === "silent") return null;
+    const rows = said.map(([without, clamped], place) => h("tr", {},
+      h("th", { scope: "row" }, place ? `sample ${sample}` : "gray image"),
+      foreign("td", {}, without), foreign("td", {}, clamped === without ? "the same" : clamped)));
+    return h("section", { class: "says", "aria-labelledby": "says-title" },
+      h("h2", { id: "says-title" }, "With the neuron turned up"),
+      h("p", { class: "lede" }, `The model\u2019s description, without a change and with the neuron clamped at ${Atlas.threeDigits(value)} or higher at every token.`),
+      status === "ok" ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {},
+        ["Image", "Without", "Clamped"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows)))
+        : h("p", { class: "empty" }, "The model\u2019s output overflows."));
+  };
+
   const strongest = (details) => {
     const weaker = details.weaker.length ? h("details", { class: "weaker" }, h("summary", {}, `${details.weaker.length} weaker exemplars`)) : null;
     weaker?.addEventListener("toggle", () => {
@@ -161,7 +176,7 @@
       h("div", { class: "neuron-body" },
         h("div", { class: "neuron-text" }, tabs, panel, tested(details)),
         h("aside", { class: "aside" }, shares(details), facts(details))),
-      strongest(details), below));
+      strongest(details), says(details), below));
     document.title = `Layer ${route.layer}, neuron ${route.neuron} \u2013 ${Atlas.index.title}`;
     Atlas.announce(`Layer ${route.layer}, neuron ${details.neuron}, ${details.type}${byTests}`);
     return keys;
