@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import hydra
 from omegaconf import DictConfig
 
+from neuron_atlas.tasks.subject.settings import source_of
 from neuron_atlas.workflows.cluster.progress import (
     discard_unread_output,
     open_closed_streams,
@@ -190,6 +191,7 @@ def _write_run(context: Context) -> None:
         already_done=stats.skipped,
         subject=Path(context.settings.subject.model).name,
         dataset=context.settings.data.source.title,
+        subject_source=source_of(context.settings.subject),
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
+from PIL import Image
 from upath import UPath
 
 from neuron_atlas.tasks import artifacts
@@ -22,6 +23,9 @@ from neuron_atlas.tasks.atlas.neuron import Neuron, NeuronNotFoundError, read_ne
 from neuron_atlas.tasks.atlas.runs import Run, find_run, list_runs
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import recorded_module
+
+if TYPE_CHECKING:
+    from neuron_atlas.tasks.probe.result import Probe
 
 _NO_TABLES = {"report", "site"}
 _SOURCES = "tasks.samples."
@@ -92,6 +96,47 @@ class Atlas:
                 f"layer {layer}: this run captured the layer{s} {known}{self._elsewhere(layer)}"
             )
         return read_neuron(self, layer, index)
+
+    def probe(
+        self,
+        image: str | Path | Image.Image | None = None,
+        text: str | None = None,
+        *,
+        without: Sequence[tuple[int, int]] = (),
+        clamp: Mapping[tuple[int, int], float] | None = None,
+        count: int = 20,
+        max_new_tokens: int | None = None,
+        model: str | None = None,
+        device: str | None = None,
+    ) -> Probe:
+        """Run the subject on an image, and return the neurons that fire most against their own
+        distribution over the run's dataset.
+
+        image: a file or a picture; None for a text alone. text: shown to the subject as its own
+        answer; None lets it answer the run's question. without: neurons (layer, index) that are
+        zeroed in a second answer. clamp: the value of each neuron (layer, index) that is clamped in
+        the second answer: at every token its activation is at least a value above 0, and at most
+        one of 0 or below. count: neurons to return. max_new_tokens: of each answer; None for the
+        run's limit. model, device: see `open_run_subject`.
+
+        Loads the subject, which stays loaded for the next probe. Raises ProbeError for input that
+        cannot be used and for another subject than the run's, InterventionError for a neuron that
+        does not exist or a value with which the output overflows, and SubjectError.
+        """
+        # Imported here, because it loads torch.
+        from neuron_atlas.tasks.probe.probe import probe_atlas
+
+        return probe_atlas(
+            self,
+            image,
+            text,
+            without=without,
+            clamp=clamp,
+            count=count,
+            max_new_tokens=max_new_tokens,
+            model=model,
+            device=device,
+        )
 
     def _elsewhere(self, layer: int) -> str:
         """Name the last other run of the folder that has a layer; empty if none has it."""

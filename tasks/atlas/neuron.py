@@ -78,7 +78,7 @@ class Neuron(TypedNeuron):
             [self.index],
             samples.open,
             statistics=(SAYINGS,),
-            level=_level(self.atlas),
+            level=level_of(self.atlas),
         )
         return found[self.index]
 
@@ -105,7 +105,8 @@ def read_neuron(atlas: Atlas, layer: int, index: int) -> Neuron:
     return Neuron(found[index][0], atlas, files)
 
 
-def _level(atlas: Atlas) -> float | None:
+def level_of(atlas: Atlas) -> float | None:
+    """Return the run's false discovery rate, for verdicts; None if it has no scores."""
     name = SCORE_AGGREGATES.name
     paths = atlas.run.paths(name) if name in atlas.tables else []
     return false_discovery_level(read_table(paths, SCORE_AGGREGATES, ["max_q"]))

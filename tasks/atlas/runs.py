@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ class RunNotFoundError(LookupError):
 class Run:
     """One finished run. name: opens the run in `Atlas.open`. finished: time of its end, in UTC.
 
-    Fields that the manifest of an older version lacks are empty.
+    subject_source: where the run found its subject: `model`, a folder or a Hugging Face id, and
+    `chat_template`, a file or None. Fields that the manifest of an older version lacks are empty.
     """
 
     out: Path
@@ -33,6 +34,7 @@ class Run:
     subject: str
     dataset: str
     artifacts: Mapping[str, Mapping[str, Any]]
+    subject_source: Mapping[str, str | None] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name}  {self.finished}  {self.title}"
@@ -137,6 +139,7 @@ def _read(out: Path, path: Path) -> Run:
         name, finished, subject, dataset = (
             manifest.get(key, "") for key in ("run", "finished", "subject", "dataset")
         )
-        return Run(out, name, finished, subject, dataset, manifest["artifacts"])
+        source = manifest.get("subject_source") or {}
+        return Run(out, name, finished, subject, dataset, manifest["artifacts"], dict(source))
     except (ValueError, KeyError, TypeError) as error:
         raise RunNotFoundError(f"{str(path)!r} is not the manifest of a run: {error!r}") from error

@@ -37,7 +37,7 @@ class Picture:
 
 def neuron_html(record: NeuronRecord) -> str:
     """Return the neuron as self-contained HTML that does not affect the rest of the document."""
-    exemplars = [exemplar_data(one, _inline(one)) for one in record.exemplars]
+    exemplars = [exemplar_data(one, inline_picture(one)) for one in record.exemplars]
     template = template_environment().get_template("notebook.html")
     return template.render(record=record, exemplars=exemplars, style=stylesheet(".neuron-atlas"))
 
@@ -70,7 +70,8 @@ def exemplar_data(exemplar: Exemplar, picture: Picture) -> dict[str, Any]:
     }
 
 
-def _inline(exemplar: Exemplar) -> Picture:
+def inline_picture(exemplar: Exemplar) -> Picture:
+    """Return an exemplar's image as a data URI, or why there is none."""
     view, problem = open_scaled_view(exemplar.catalog, exemplar.sample_id, LARGEST_SIDE)
     if view is None:
         return Picture(problem=problem)

@@ -63,3 +63,14 @@ def model_folder(settings: SubjectSettings) -> Path | None:
         return saved_folder(settings.model, "subject.model")
     except ModelError as error:
         raise SubjectError(str(error)) from error
+
+
+def source_of(settings: SubjectSettings) -> dict[str, str | None]:
+    """Return where a subject's files are, for another program on this machine: `model`, an absolute
+    folder or a Hugging Face id, and `chat_template`, an absolute path or None. Raises
+    SubjectError."""
+    folder, template = model_folder(settings), settings.chat_template
+    return {
+        "model": settings.model if folder is None else str(folder.resolve()),
+        "chat_template": None if template is None else str(Path(template).expanduser().resolve()),
+    }

@@ -1,0 +1,1 @@
+"""Probe a finished run: show its subject one more image or text, and see which neurons fire."""

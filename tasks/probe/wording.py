@@ -1,0 +1,70 @@
+"""Say in words where a peak is in its neuron's distribution, and what the neuron does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from neuron_atlas.tasks.probe.result import FiringNeuron
+from neuron_atlas.tasks.report.wording import three_digits
+
+
+def quantile_text(one: FiringNeuron) -> str:
+    """Return the quantile as a number with as many digits as the distribution supports."""
+    if one.quantile >= 1:
+        return "maximum"
+    return f"{_rounded_down(one.quantile)} %"
+
+
+def quantile_words(one: FiringNeuron) -> str:
+    """Return the quantile and its bounds in words."""
+    tokens = f"{one.n_tokens:,} {one.role} tokens of the dataset"
+    if one.quantile >= 1:
+        return f"no lower than any of the {tokens}, whose highest is {three_digits(one.highest)}"
+    low, high = _rounded_down(one.quantile_low), _rounded_down(one.quantile_high)
+    bounds = f" (from {low} % to {high} %, the bounds of its bin)" if low != high else ""
+    return f"higher than about {_rounded_down(one.quantile)} % of the {tokens}{bounds}"
+
+
+def rank_words(one: FiringNeuron, n_samples: int) -> str:
+    """Return in words how many samples of the dataset have a higher peak."""
+    if one.rank is None:
+        return f"more of the {n_samples:,} samples have a higher peak than the run stores"
+    samples = "sample has" if one.rank == 1 else "samples have"
+    return f"{one.rank:,} of the {n_samples:,} {samples} a higher peak"
+
+
+def effect_lines(
+    effects: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> Iterator[tuple[str, str]]:
+    """Yield name and value of each measured effect of a neuron."""
+    for name, rows in effects.items():
+        for row in rows:
+            values = {
+                key: _value(value)
+                for key, value in row.items()
+                if key not in ("layer", "neuron") and _value(value)
+            }
+            yield (
+                name.replace("_", " "),
+                ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items()),
+            )
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return three_digits(value)
+    if isinstance(value, list):
+        return ", ".join(filter(None, map(_value, value)))
+    return str(value)
+
+
+def _rounded_down(share: float) -> str:
+    """Return a share in percent with enough digits to be below 100, if it is below 1."""
+    for digits in (1, 2, 3, 4):
+        text = f"{int(share * 100 * 10**digits) / 10**digits:.{digits}f}"
+        if share * 100 < 99.5 or float(text) < 100 - 0.5 / 10 ** (digits - 1):
+            return text
+    return text
