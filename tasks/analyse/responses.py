@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
+from neuron_atlas.tasks.analyse.meanings import meanings
 from neuron_atlas.tasks.analyse.peaks import Peaks, concentration, peaks_of
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.analyse.words import Lexicon
@@ -40,6 +41,9 @@ def responses(
     )
     top_words, shares = _top_words(row, peaks, is_text, lexicon, n_text, settings)
     seen = _image_words(row, peaks, is_visual, lexicon, n_visual, settings)
+    alike, n_meanings = meanings(
+        row, peaks, (is_visual, is_text), _scale(moments), lexicon, settings
+    )
     has_both = np.minimum(n_visual, n_text) >= settings.min_exemplars
     same = [
         bool(share[0] >= settings.min_share) and words[0] in image_words if enough else None
@@ -60,6 +64,8 @@ def responses(
         "top_word_shares": shares,
         "image_words": seen,
         "same_concept": pa.array(same, pa.bool_()),
+        "monosemanticity": pa.array(alike, from_pandas=True),
+        "meanings": pa.array(n_meanings, from_pandas=True),
     }
     return pa.table(columns).cast(RESPONSES.schema)
 

@@ -17,7 +17,7 @@ from neuron_atlas.tasks.artifacts import (
     TableSpec,
 )
 
-MEASURES = ("positive_visual", "positive_text", "concentration")
+MEASURES = ("positive_visual", "positive_text", "concentration", "monosemanticity", "meanings")
 _QUANTILES = (5, 25, 50, 75, 95)
 _KEY = ["layer", "neuron"]
 _ORDER = {kind: order for kinds in TYPES_BY_RULE.values() for order, kind in enumerate(kinds)}

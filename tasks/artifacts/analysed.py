@@ -59,6 +59,19 @@ RESPONSES = TableSpec(
                 "whether one word is both the top word and an image word; null if a role "
                 "has too few exemplars",
             ),
+            column(
+                "monosemanticity",
+                pa.float64(),
+                "mean similarity of pairs of strong exemplars by the words around their peaks, "
+                "weighted by activation (Pach et al. 2025): 1 if all are alike, 0 if they are no "
+                "more alike than any samples; null if there are too few",
+            ),
+            column(
+                "meanings",
+                pa.int8(),
+                "stable clusters of the same exemplars; 1 if no split into several is stable, null "
+                "if there are too few",
+            ),
         ]
     ),
     key=("layer", "neuron"),

@@ -53,6 +53,10 @@ GLOSSARY = {
     "1 is perfect, 0.5 is chance.",
     "concentration": "How unevenly an image activates the neuron: 0 for evenly, 1 for a single "
     "patch.",
+    "monosemanticity": "How much the strong exemplars have in common, by the words around their "
+    "peaks: 1 if all are alike, 0 if they are no more alike than any samples.",
+    "meanings": "Groups that the strong exemplars form by the words around their peaks, whichever "
+    "half of them is looked at.",
     "verdict": "How far a score shows that the explanation works: clear, weak or none.",
     **MEANINGS,
 }

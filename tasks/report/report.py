@@ -85,7 +85,8 @@ def write_report(
     write_tables(folder / "tables", types, aggregates, outcomes)
     write_analysis(folder / "tables", analysis)
     write_groups(folder / "tables", groups)
-    _write_summary(folder / SUMMARY, summarize_run(types, scores, aggregates, outcomes))
+    summary = summarize_run(types, scores, aggregates, outcomes, analysis.responses)
+    _write_summary(folder / SUMMARY, summary)
     site = folder / FOLDER
     return sorted(
         path.relative_to(folder).as_posix()

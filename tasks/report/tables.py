@@ -22,6 +22,9 @@ EXPLAINING = (
 )
 """Columns of `scores` that are shown next to the score, to say why it is high or low."""
 
+RESPONSE_MEANS = ("monosemanticity", "meanings")
+"""Measures of `type_responses` whose mean over all neurons is shown."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -49,6 +52,8 @@ class Summary:
     """The same numbers for each explainer and simulator with a score: n, mean, control,
     strongest_control, margin, tested, beat_control, and the mean of each of CONTROLS and of
     EXPLAINING."""
+    mean_responses: dict[str, float | None]
+    """Mean of each of RESPONSE_MEANS over all neurons."""
     failures: dict[tuple[str, str], int]
     """Number of rows by (table, status), except ok, most frequent first."""
 
@@ -121,9 +126,16 @@ def failures_by_status(outcomes: Mapping[str, pa.Table]) -> pl.DataFrame:
 
 
 def summarize_run(
-    types: pa.Table, scores: pa.Table, aggregates: pa.Table, outcomes: Mapping[str, pa.Table]
+    types: pa.Table,
+    scores: pa.Table,
+    aggregates: pa.Table,
+    outcomes: Mapping[str, pa.Table],
+    responses: pl.DataFrame | None = None,
 ) -> Summary:
-    """Return the closing summary of a run, from the scores over all tokens."""
+    """Return the closing summary of a run, from the scores over all tokens.
+
+    responses: the table `type_responses`; None if the run has none.
+    """
     counts = pl.DataFrame(types.select(["type"]))["type"]
     scored = _score_frame(scores).filter("scored")
     tests = pl.DataFrame(aggregates).filter(
@@ -145,6 +157,7 @@ def summarize_run(
         n_beat_control=round((tests["n"] * tests["mean"].fill_null(0)).sum()),
         level=tests["max_q"][0] if len(tests) else None,
         by_explainer=_by_explainer(scored, tests),
+        mean_responses={name: _mean_response(responses, name) for name in RESPONSE_MEANS},
         failures={(row["table"], row["status"]): row["count"] for row in failures.to_dicts()},
     )
 
@@ -221,6 +234,14 @@ def _count_outcomes(name: str, table: pa.Table) -> list[tuple[str, str, str, int
     for _, status, _, count, _ in rows:
         by_status[status] = by_status.get(status, 0) + count
     return sorted(rows, key=lambda row: (-by_status[row[1]], row[1], -row[3], row[2]))
+
+
+def _mean_response(responses: pl.DataFrame | None, measure: str) -> float | None:
+    if responses is None:
+        return None
+    rows = responses.filter(rule="paper", measure=measure)
+    n = int(rows["n"].sum())
+    return float((rows["n"] * rows["mean"]).sum()) / n if n else None
 
 
 def _mean(values: pl.Series) -> float | None:

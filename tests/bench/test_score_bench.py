@@ -10,7 +10,7 @@ import pytest
 
 from bench import score, simulate
 from bench.score import Size, draw_part, main, missed_targets, score_parts
-from neuron_atlas.tasks.artifacts import CLAIMS
+from neuron_atlas.tasks.artifacts import CLAIMS, LEVELS
 from neuron_atlas.tasks.score.settings import ScoreSettings
 
 _SIZE = Size(samples=6, visual=30, text=10)
@@ -28,7 +28,12 @@ def test_the_scores_are_those_of_numpy_over_the_same_traces() -> None:
         near, rest = 430 / (8 + 1), 22_520 / 2
         weights = np.repeat([50 / 3] * 3 + [near] + [rest] * 2 + [near] * 8, 40)
         for claim, column in zip(
-            CLAIMS, ("correlation", "control_other", "control_empty"), strict=True
+            (*CLAIMS, *LEVELS),
+            (
+                *("correlation", "control_other", "control_empty"),
+                *("control_broader", "control_narrower"),
+            ),
+            strict=True,
         ):
             y = np.concatenate(
                 [
@@ -42,7 +47,8 @@ def test_the_scores_are_those_of_numpy_over_the_same_traces() -> None:
             assert abs(row[column] - spread[0, 1] / np.sqrt(np.prod(np.diag(spread)))) < 1e-6
         assert row["status"] == "ok"
         measured = {name for name, value in row.items() if value is None}
-        assert measured == {"p", "p_contest", "q"}
+        levels = {f"{level}_claim" for level in LEVELS} | {f"q_{level}" for level in LEVELS}
+        assert measured == {"p", "p_contest", "q"} | levels
     assert share.seconds > 0
     assert share.max_rss > 50e6
 

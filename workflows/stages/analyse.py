@@ -114,7 +114,7 @@ def _summarize(
 
 STAGE = Stage(
     "analyse",
-    2,
+    3,
     ("samples", "describe", "capture", "classify"),
     _parameters,
     (

@@ -77,6 +77,11 @@ METRICS: tuple[tuple[str, str], ...] = (
         "effect of ablating a type on its own measure beyond that of matched random neurons (nats)",
     ),
     (
+        "neurons/monosemanticity, neurons/meanings",
+        "how much a neuron's strong exemplars have in common, 0 (nothing) to 1, and the number of "
+        "stable groups that they form, as means over neurons",
+    ),
+    (
         "cost/usd, cost/requests, cost/tokens_in, cost/tokens_out",
         "cost of the model calls of this run, in US dollars, requests and tokens",
     ),
@@ -159,6 +164,7 @@ def summary_metrics(summary: Mapping[str, Any]) -> Iterator[Value]:
     for name, count in neurons.items():
         values[f"neurons/{name}"] = count
         values[f"neurons_share/{name}"] = count / max(1, total)
+    values |= {f"neurons/{name}": mean for name, mean in summary["mean_responses"].items()}
     values["failed_rows/all"] = sum(failure["count"] for failure in summary["failures"])
     values |= {f"score/{name}": mean for name, mean in summary["mean_of"].items()}
     yield from _measured(values)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from neuron_atlas.tasks.artifacts import (
     EXPLANATIONS,
     NEURON_TESTS,
+    RESPONSES,
     SCORE_AGGREGATES,
     SCORES,
     TESTED_TYPES,
@@ -50,6 +51,7 @@ STEPS = 10_000
 LONGEST_WORDS = 600
 """Characters of an explanation for the table and its search. The neuron's view has all."""
 
+_MEANINGS = ("meanings", "monosemanticity")
 _MEASURES = ("correlation", "ci_low", "ci_high", "control", "margin")
 
 
@@ -146,6 +148,11 @@ def _typed(types: pl.DataFrame, files: LayerFiles) -> Mapping[str, str]:
             ).astype(np.uint8)
         ),
     }
+    if files["responses"]:
+        found = pl.DataFrame(read_table(files["responses"], RESPONSES, ["neuron", *_MEANINGS]))
+        mine = types.select("neuron").join(found, on="neuron", how="left")
+        columns["meanings"] = to_base64(mine["meanings"].fill_null(0).to_numpy().astype(np.uint8))
+        columns["monosemanticity"] = to_base64(_steps(mine["monosemanticity"]))
     if files["tested_types"]:
         tested = pl.DataFrame(
             read_table(files["tested_types"], NEURON_TESTS, ["neuron", "type_tested"])

@@ -24,8 +24,9 @@ def neuron_facts(record: NeuronRecord) -> dict[str, Any]:
     """Return the facts of a neuron that its tables hold.
 
     moments: by role, [tokens, mean, standard deviation, maximum, share above 0]. histogram: number
-    of tokens in each bin, by role. top_words, image_words, concentration: responses. tested: type,
-    rates and q-values of the tests. says: what the subject says with the neuron clamped.
+    of tokens in each bin, by role. top_words, image_words, concentration, monosemanticity,
+    meanings: responses. tested: type, rates and q-values of the tests. says: what the subject says
+    with the neuron clamped.
     """
     facts: dict[str, Any] = {}
     rows = record.statistics
@@ -71,4 +72,6 @@ def _responses(row: Mapping[str, Any]) -> dict[str, Any]:
         "top_words": [[word, round_significant(share, 3)] for word, share in words][:_MAX_WORDS],
         "image_words": (row["image_words"] or [])[:_MAX_WORDS],
         "concentration": round_significant(row["concentration"], 3),
+        "monosemanticity": round_significant(row["monosemanticity"], 3),
+        "meanings": row["meanings"],
     }

@@ -35,7 +35,13 @@ DRAWN = (draw_share_intervals, draw_agreement, draw_densities, draw_responses)
 def analysis_of(types: pa.Table, folder: Path, tested: bool = True) -> Analysis:
     rows = [
         {"layer": row["layer"], "neuron": row["neuron"], "type_tested": KINDS[row["neuron"]][1]}
-        | {"positive_visual": 0.1 * row["neuron"], "positive_text": 0.5, "concentration": 0.25}
+        | {
+            "positive_visual": 0.1 * row["neuron"],
+            "positive_text": 0.5,
+            "concentration": 0.25,
+            "monosemanticity": 0.8,
+            "meanings": 2,
+        }
         | {"top_words": ["<b>dog", "cup"][: row["neuron"]], "same_concept": row["neuron"] == 2}
         for row in types.select(["layer", "neuron"]).to_pylist()
     ]
@@ -137,7 +143,7 @@ def test_the_page_tells_how_each_type_responds_and_escapes_words(analysis, tmp_p
     text = path.read_text(encoding="utf-8")
     page = squeeze(Outline(text).words)
     assert "Multi-modal tests 2 25 %" in page
-    assert "20 % 50 % 0.25 2 of 2 <b>dog" in page
+    assert "20 % 50 % 0.25 0.80 2 2 of 2 <b>dog" in page
     assert "&lt;b&gt;dog" in text
     assert "Cohen" not in page  # That is in a picture.
 

@@ -324,6 +324,7 @@ def test_what_was_not_measured_is_no_metric():
         "mean_controls": {"control_other": None, "control_empty": None, "control_blind": None},
         "mean_margin": None,
         "mean_of": {"purity": None},
+        "mean_responses": {"meanings": None},
         "n_scored": 0,
         "by_explainer": [],
         "n_tested": 0,

@@ -20,6 +20,8 @@
         hasTested: false,
         scale: new Float32Array(total),
         shares: new Uint8Array(total * 4),
+        meanings: new Uint8Array(total),
+        monosemanticity: new Float32Array(total).fill(NaN),
         starts: [],
       });
       let start = 0;
@@ -33,6 +35,13 @@
         columns.type.set(Atlas.bytes(table.type), from);
         columns.scale.set(new Float32Array(Atlas.bytes(table.scale).buffer), from);
         columns.shares.set(Atlas.bytes(table.shares), from * 4);
+        if (table.meanings) {
+          columns.meanings.set(Atlas.bytes(table.meanings), from);
+          const { steps, no_number: none } = Atlas.index;
+          new Int16Array(Atlas.bytes(table.monosemanticity).buffer).forEach((value, at) => {
+            columns.monosemanticity[from + at] = value === none ? NaN : value / steps;
+          });
+        }
         if (table.tested) { columns.tested.set(Atlas.bytes(table.tested), from); columns.hasTested = true; }
       }));
       return columns;
@@ -192,6 +201,7 @@
       control: (row) => scores.control[row],
       margin: (row) => scores.margin[row],
       peak: (row) => columns.scale[row],
+      meanings: (row) => columns.monosemanticity[row],
       share: (row) => (columns.type[row] < 4 ? columns.shares[row * 4 + columns.type[row]] : NaN),
     }[sort];
     const keys = new Float32Array(rows.length);

@@ -45,7 +45,9 @@
       details.top_words.length ? h("p", { class: "word-list" }, h("span", { class: "quiet" }, "Peaks at "),
         details.top_words.map(([word, share], place) => [place ? ", " : "", foreign("bdi", {}, word), h("span", { class: "quiet" }, ` ${Atlas.percent(share)}`)])) : null,
       details.image_words.length ? h("p", { class: "word-list" }, h("span", { class: "quiet" }, "Its images\u2019 texts share "),
-        details.image_words.map((word, place) => [place ? ", " : "", foreign("bdi", {}, word)])) : null);
+        details.image_words.map((word, place) => [place ? ", " : "", foreign("bdi", {}, word)])) : null,
+      Atlas.known(details.monosemanticity) ? h("p", { class: "word-list" }, Atlas.term("monosemanticity", "Monosemanticity"), " ", h("b", {}, Atlas.signed(details.monosemanticity)),
+        ", ", Atlas.term("meanings"), " ", h("b", {}, String(details.meanings))) : null);
   };
 
   const tested = (details) => (details.tested ? h("p", { class: "quiet tested" }, "By tests over all tokens: ",

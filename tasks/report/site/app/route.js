@@ -4,7 +4,7 @@
    #/neurons?type=visual,text&layer=2-5&score=0.3..&words=red&sort=-score
    #/neuron/3:417?...   (the same parameters; they set the order of next and previous) */
 (() => {
-  const SORTS = ["neuron", "type", "words", "score", "control", "margin", "peak", "share"];
+  const SORTS = ["neuron", "type", "words", "score", "control", "margin", "peak", "share", "meanings"];
   Atlas.SORTS = SORTS;
   Atlas.explainerOf = (number) => Atlas.index.explainers.indexOf(Atlas.index.pairs[number]?.[0]);
 

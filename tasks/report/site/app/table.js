@@ -5,9 +5,9 @@
   const OVERSCAN = 6, TALLEST = 8e6; // In pixels: browsers limit the height of an element.
   const HEADS = [
     ["neuron", "Neuron"], ["type", "Type"], ["words", "Explanation"], ["score", "Score"], ["control", "Control"],
-    ["margin", "Margin"], ["share", "Exemplars"], ["peak", "Highest"],
+    ["margin", "Margin"], ["share", "Exemplars"], ["meanings", "Alike"], ["peak", "Highest"],
   ];
-  const TERMS = { neuron: ["neuron", "layer"], type: ["type"], score: ["score", "verdict"], control: ["control"], margin: ["margin"], share: ["exemplar"], peak: ["peak"] };
+  const TERMS = { neuron: ["neuron", "layer"], type: ["type"], score: ["score", "verdict"], control: ["control"], margin: ["margin"], share: ["exemplar"], meanings: ["monosemanticity", "meanings"], peak: ["peak"] };
   const lastView = { top: 0, hash: "" };
 
   const scoreCell = (scores, row) => {
@@ -30,7 +30,7 @@
   const makeRow = (shown, position, active) => {
     const { state, scores, rows } = shown;
     const row = rows[position];
-    const { layer, neuron, type, tested, shares, scale } = Atlas.columns;
+    const { layer, neuron, type, tested, shares, scale, meanings, monosemanticity } = Atlas.columns;
     const kind = state.rule === "tested" ? Atlas.index.tested_types[tested[row]] : Atlas.index.types[type[row]];
     const words = Atlas.columns.wordsOf(row, Atlas.explainerOf(state.pair));
     const outcome = Atlas.index.outcomes[scores.outcome[row]] || "";
@@ -50,6 +50,8 @@
       h("span", { class: "cell number", role: "cell" }, Atlas.difference(scores.margin[row])),
       h("span", { class: "cell bar", role: "cell" }, h("span", { class: "share-bar", role: "img", "aria-label": Atlas.index.types.map((name, code) => `${name} ${Math.round(shares[row * 4 + code] / 2.55)} %`).join(", ") },
         Atlas.index.types.map((name, code) => (shares[row * 4 + code] ? h("span", { class: `type-${name}`, vars: { "flex-grow": shares[row * 4 + code] } }) : null)))),
+      h("span", { class: "cell number", role: "cell" }, Atlas.signed(monosemanticity[row]),
+        meanings[row] > 1 ? h("span", { class: "control-name" }, `${meanings[row]} meanings`) : null),
       h("span", { class: "cell number", role: "cell" }, Atlas.threeDigits(scale[row])));
   };
 

@@ -1,0 +1,128 @@
+"""Neurons with one and with two meanings, among texts whose words are drawn."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from neuron_atlas.tasks.analyse.clusters import count_clusters
+from neuron_atlas.tasks.analyse.meanings import monosemanticity, word_vectors
+from neuron_atlas.tasks.analyse.responses import responses
+from neuron_atlas.tasks.analyse.settings import AnalyseSettings
+from neuron_atlas.tasks.analyse.words import build_lexicon, list_words
+from neuron_atlas.tasks.artifacts import MOMENTS
+from tests.tasks.exemplars import exemplar_table
+from tests.tasks.report.synthetic import catalog, sample
+
+SAMPLES, LENGTH = 240, 12
+WORDS = [f" word{number}" for number in range(60)]
+PLANTED = {"one": (" lion",), "two": (" lion", " stapler"), "three": (" lion", " stapler", " fog")}
+
+
+def drawn_texts() -> dict[int, list[str]]:
+    rng = np.random.default_rng(1)
+    texts = {n: [WORDS[place] for place in rng.integers(60, size=LENGTH)] for n in range(SAMPLES)}
+    for number, tokens in texts.items():
+        # Every planted word has its own company.
+        word = PLANTED["three"][number % 3]
+        tokens[3:6] = [f"{word}-before", word, f"{word}-after"]
+    return texts
+
+
+TEXTS = drawn_texts()
+CATALOG = catalog(*(sample(n, tokens=tuple(t), grid=(2, 2)) for n, t in TEXTS.items()))
+LEXICON = build_lexicon(list_words(CATALOG))
+
+
+def peaking_at(places: Sequence[tuple[int, int]]) -> list:
+    """Exemplars that peak at a token of a sample."""
+    return [(n, [0.0] * 4, [9.0 * (at == t) for t in range(LENGTH)]) for n, at in places]
+
+
+def saying(words: Sequence[str], count: int = 36) -> list:
+    places = [(n, t.index(word)) for n, t in TEXTS.items() for word in words if word in t]
+    return peaking_at(places[:count])
+
+
+def showing(words: Sequence[str], count: int = 36) -> list:
+    chosen = [n for n, t in TEXTS.items() if any(word in t for word in words)][:count]
+    return [(n, [9.0, 0, 0, 0], [0.0] * LENGTH) for n in chosen]
+
+
+def rows_of(neurons: dict[int, list], **settings) -> list[dict]:
+    moments = [
+        {"layer": 2, "neuron": neuron, "max_visual": 9.0, "max_text": 9.0}
+        | {"n_visual": 100, "n_text": 40, "positive_visual": 0.25, "positive_text": 0.5}
+        for neuron in neurons
+    ]
+    table = responses(
+        exemplar_table(neurons, 2),
+        pa.Table.from_pylist(moments, schema=MOMENTS.schema),
+        LEXICON,
+        AnalyseSettings(**settings),
+    )
+    return table.to_pylist()
+
+
+@pytest.mark.parametrize(("name", "number"), [("one", 1), ("two", 2), ("three", 3)])
+def test_a_neuron_has_as_many_meanings_as_were_planted(name, number):
+    (row,) = rows_of({5: saying(PLANTED[name])})
+    assert row["meanings"] == number
+    # Of all pairs, about one in `number` is alike.
+    assert row["monosemanticity"] == pytest.approx(0.95 / number, abs=0.12)
+
+
+def test_a_neuron_that_fires_anywhere_is_not_alike_and_has_no_stable_groups():
+    rng = np.random.default_rng(2)
+    anywhere = peaking_at([(n, int(rng.integers(7, LENGTH))) for n in range(40)])
+    (row,) = rows_of({5: anywhere})
+    assert row["meanings"] == 1
+    assert abs(row["monosemanticity"]) < 0.1
+
+
+def test_images_are_compared_by_the_rare_words_of_their_texts():
+    one, both = rows_of({5: showing([" lion"]), 6: showing([" lion", " stapler"])})
+    # Most words of a text are not about what these images share.
+    assert one["monosemanticity"] > both["monosemanticity"] + 0.01 > 0.01
+
+
+def test_few_exemplars_have_no_measure_and_a_limit_is_kept():
+    few, many = rows_of(
+        {5: saying([" lion"], count=4), 6: saying(PLANTED["three"])}, max_meanings=2
+    )
+    assert few["monosemanticity"] is few["meanings"] is None
+    assert many["meanings"] <= 2
+
+
+def test_a_neuron_does_not_depend_on_others():
+    neurons = {n: saying(PLANTED[name], 20 + n) for n, name in enumerate(PLANTED)}
+    together = rows_of(neurons)
+    assert together == [row for key, value in neurons.items() for row in rows_of({key: value})]
+
+
+def test_monosemanticity_is_the_weighted_mean_over_pairs():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(3, 7, 5)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    weight = rng.random((3, 7))
+    for found, its, w in zip(monosemanticity(vectors, weight), vectors, weight, strict=True):
+        pairs = [(i, j) for i in range(7) for j in range(7) if i != j]
+        by_hand = sum(w[i] * w[j] * its[i] @ its[j] for i, j in pairs)
+        assert found == pytest.approx(by_hand / sum(w[i] * w[j] for i, j in pairs), abs=1e-6)
+
+
+def test_one_cloud_is_rarely_split():
+    rng = np.random.default_rng(4)
+    cloud = rng.normal(size=(200, 40, 20)) + np.array([2.0] + [0.0] * 19)
+    cloud /= np.linalg.norm(cloud, axis=2, keepdims=True)
+    present = np.ones((200, 40), bool)
+    found = count_clusters(cloud @ cloud.transpose(0, 2, 1), present, 4, 5, 0.8, 4, 0)
+    assert (found == 1).mean() > 0.98
+
+
+def test_words_have_vectors_of_their_own():
+    vectors = word_vectors(["red", "green", "blue"])
+    assert np.array_equal(vectors[1:2], word_vectors(["green"]))
+    cosines = vectors @ vectors.T / vectors.shape[1]
+    assert np.abs(cosines - np.eye(3)).max() < 0.25
