@@ -39,6 +39,9 @@ test-with: $(READY) $(if $(filter vllm,$(NEEDS)),vllm) ## Run the tests that nee
 	$(if $(filter triton,$(NEEDS)),$(BIN)/python -m pip install --quiet triton)
 	VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -rs -s -m "$(NEEDS)"
 
+test-real: $(READY) ## Run every stage on SmolLM2-135M and 600 emoji, built in a cache folder (minutes; needs npm)
+	$(BIN)/python -m neuron_atlas.infra.real.run $(CONFIG)
+
 check: $(READY) ## Check format, lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -44,11 +44,20 @@ _CHAT_TEMPLATE = """\
 
 
 def build_subject(gguf: Path, folder: Path) -> None:
-    """Write the subject to a folder, in bfloat16. Needs the package gguf."""
+    """Write the subject of a GGUF file to a folder. Needs the package gguf."""
     language = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )
+    del language.config.quantization_config
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    write_subject(language, tokenizer, folder)
+
+
+def write_subject(
+    language: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> None:
+    """Write a LLaVA with this language model to a folder, in bfloat16. Changes the language model
+    and the tokenizer: they get an image token."""
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     save(_model(language, tokenizer), _processor(tokenizer), folder)
 
@@ -57,8 +66,8 @@ def _model(
     language: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> LlavaForConditionalGeneration:
     bundled = LlavaForConditionalGeneration.from_pretrained(BUNDLED, use_safetensors=True)
+    torch.manual_seed(0)
     language.resize_token_embeddings(language.config.vocab_size + _SPARE_ROWS, mean_resizing=False)
-    del language.config.quantization_config
     config = LlavaConfig(
         vision_config=bundled.config.vision_config,
         text_config=language.config,
@@ -68,7 +77,6 @@ def _model(
         vision_feature_select_strategy=bundled.config.vision_feature_select_strategy,
         tie_word_embeddings=True,
     )
-    torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(bundled.model.vision_tower.state_dict())
     model.model.language_model.load_state_dict(language.model.state_dict())

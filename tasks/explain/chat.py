@@ -58,7 +58,7 @@ class Chat(Explainer):
     client: ClientSettings = field(default_factory=ClientSettings)
     exemplars: AtLeastOne = 8
     lower_share: Share = 0.25
-    contrasts: Annotated[int, Ge(0)] = 0
+    contrasts: Annotated[int, Ge(0)] = 3
     render: Render = "heat"
     image_size: Annotated[int, Ge(MIN_VIEW_PX)] = 512
     detail: Literal["low", "high", "auto"] = "low"

@@ -18,7 +18,8 @@ from neuron_atlas.tasks.evidence.evidence import to_levels
 Render = Literal["heat", "mask", "crop"]
 
 GAP = 8
-"""Width (px) of the gray strip between a plain picture and its copy with the heat map."""
+"""Width (px) of the strip between a plain picture and its copy with the heat map: white, with a
+black line in the middle."""
 LEGEND = 22
 """Height (px) of the legend below a picture."""
 MIN_VIEW_PX = 128
@@ -29,12 +30,15 @@ _HEAT = (
     (126, 3, 168), (156, 23, 158), (181, 47, 140), (204, 71, 120), (222, 95, 101),
     (237, 121, 83), (248, 149, 64), (253, 180, 47), (251, 213, 36), (240, 249, 33),
 )  # fmt: skip
-_HEAT_RGB = np.array([(255, 255, 255), *_HEAT], dtype=np.float32)
-_HEAT_ALPHA = np.array([0, *np.linspace(0.2, 0.68, 10)], dtype=np.float32)
+_HEAT_RGB = np.array([(0, 0, 0), *_HEAT], dtype=np.float32)
+_HEAT_ALPHA = np.array([0, *[0.75] * 10], dtype=np.float32)
+_GRAY_CONTRAST = 0.5
+"""Contrast of the gray copy below the heat. The same gray shift of all channels, at most
+(1 - 0.75) * 0.5 * 128 = 16, is all that the picture adds to a level's color."""
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _DARKEST = 0.18
 _BRIGHTNESS = _DARKEST + (1 - _DARKEST) * (np.arange(11, dtype=np.float32) / 10) ** 0.75
 """Brightness of a patch under a mask, by level; the power keeps weak patches legible."""
-_GRAY = (128, 128, 128)
 _REGION_SHARE = 0.5
 """A crop holds patches with at least this share of the strongest patch's level."""
 _MARGIN = 0.3
@@ -61,27 +65,30 @@ def draw_plain(view: Image.Image, size: int) -> Image.Image:
 
 
 def draw_heat(view: Image.Image, boxes: np.ndarray, levels: np.ndarray, size: int) -> Image.Image:
-    """Return the plain view and a copy with its heat map, over a legend.
+    """Return the plain view and a gray copy with its heat map, over a legend.
 
-    The plain view shows the true colors, which a heat map changes and a neuron may respond to.
-    The two are side by side or stacked, whichever leaves them larger. The strongest patch has a
-    black and white frame.
+    The plain view shows the true colors, which a neuron may respond to. Below the heat the copy is
+    gray, so a level has the color of the legend, whatever the picture shows there. The two are side
+    by side or stacked, whichever leaves them larger. The strongest patch has a black and white
+    frame.
     """
     side_by_side = _scale(view, (size - GAP) // 2, size - LEGEND)
     stacked = _scale(view, size, (size - GAP - LEGEND) // 2)
     plain = _scaled(view, max(side_by_side, stacked))
     scaled = _scaled_boxes(boxes, plain, view)
     level_map = _level_map(scaled, levels, plain.size)
-    alpha = _HEAT_ALPHA[level_map][:, :, None]
-    pixels = np.asarray(plain, dtype=np.float32)
-    heated = _picture((1 - alpha) * pixels + alpha * _HEAT_RGB[level_map])
+    heated = _picture(_heated(np.asarray(plain, dtype=np.float32) @ _LUMINANCE, level_map))
     if levels.max(initial=0) > 0:
         _frame(heated, scaled[int(levels.argmax())], thickness=1)
     offset = (plain.width + GAP, 0) if side_by_side >= stacked else (0, plain.height + GAP)
-    both = Image.new("RGB", (plain.width + offset[0], plain.height + offset[1]), _GRAY)
+    both = Image.new("RGB", (plain.width + offset[0], plain.height + offset[1]), "white")
+    middle = (offset[0] - GAP // 2, offset[1] - GAP // 2)
+    start = (max(0, middle[0] - 1), max(0, middle[1] - 1))
+    stop = (middle[0], both.height) if offset[0] else (both.width, middle[1])
+    ImageDraw.Draw(both).rectangle((start, stop), fill="black")
     both.paste(plain, (0, 0))
     both.paste(heated, offset)
-    return _with_legend(both, _HEAT_RGB)
+    return _with_legend(both, _heated(np.full(11, 128, dtype=np.float32), np.arange(11)))
 
 
 def draw_mask(view: Image.Image, boxes: np.ndarray, levels: np.ndarray, size: int) -> Image.Image:
@@ -143,6 +150,14 @@ def _level_map(boxes: np.ndarray, levels: np.ndarray, size: tuple[int, int]) -> 
             left, top, right, bottom = boxes[token]
             level_map[top:bottom, left:right] = levels[token]
     return level_map
+
+
+def _heated(luminance: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Return the colors [..., 3] of levels [...] over a gray copy of pixels with this luminance
+    [...], 0 to 255."""
+    gray = 128 + _GRAY_CONTRAST * (luminance - 128)
+    alpha = _HEAT_ALPHA[levels][..., None]
+    return (1 - alpha) * gray[..., None] + alpha * _HEAT_RGB[levels]
 
 
 def _active_region(boxes: np.ndarray, levels: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from neuron_atlas.tasks.artifacts.regions import token_boxes
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence, normalize_to_ten
 from neuron_atlas.tasks.explain.draw import Render, draw_plain, draw_view
 from neuron_atlas.tasks.explain.examples import ChosenExamples, peak_level
-from neuron_atlas.tasks.explain.mark import mark_tokens
+from neuron_atlas.tasks.explain.mark import list_strongest, mark_tokens
 from neuron_atlas.tasks.explain.prompt import RenderedExample, first_messages
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.samples.opened import open_view
@@ -59,6 +59,8 @@ class ExampleRenderer:
             if not is_contrast:
                 tens = normalize_to_ten(record.text, evidence.scale)
             text = mark_tokens(sample.tokens, tens)
+            if strongest := list_strongest(sample.tokens, tens):
+                text += f"\nStrongest tokens: {strongest}"
         return RenderedExample(picture, text, 0 if is_contrast else peak_level(record, evidence))
 
     def _open_view(self, sample_id: int) -> tuple[Image.Image, float]:

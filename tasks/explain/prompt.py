@@ -21,7 +21,7 @@ from neuron_atlas.tasks.models.dialogue import MalformedAnswerError
 from neuron_atlas.tasks.models.json_answer import choose_last, find_objects
 from neuron_atlas.tasks.models.reasoning import answer_part
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of how samples are drawn and laid out; part of `prompt_hash`."""
 
 _LONGEST_EXPLANATION = 2000
@@ -35,23 +35,31 @@ _PROMPTS = {
     .strip()
     for name in (
         *("system", "retry", "format-text", "format-contrast", *TYPES),
+        *("example-visual", "example-text", "example-both"),
         *(f"format-{render}" for render in _RENDERS),
     )
 }
 _WHERE = {"heat": "under the heat", "mask": "in the bright patches", "crop": "inside the frames"}
 _FIELD_BY_LABEL = {
-    "explanation": "explanation",
     "evidence for": "evidence_for",
     "evidence against": "evidence_against",
+    "explanation": "explanation",
     "confidence": "confidence",
 }
 _LINE = re.compile(
     rf"^[\s*#>-]*({'|'.join(_FIELD_BY_LABEL)})[\s*]*:[\s*]*(\S.*)$", re.IGNORECASE | re.MULTILINE
 )
+# In this order, so that the model looks before it concludes: servers keep it.
 _FIELDS = {
+    "evidence_for": {
+        "type": "string",
+        "description": "what the active places show, and what they share, in at most 60 words",
+    },
+    "evidence_against": {
+        "type": "string",
+        "description": "what does not fit, in at most 30 words, empty if all fits",
+    },
     "explanation": {"type": "string", "description": "what the neuron responds to, one sentence"},
-    "evidence_for": {"type": "string", "description": "which samples show it best"},
-    "evidence_against": {"type": "string", "description": "what does not fit, empty if all fits"},
     "confidence": {"type": "number", "description": "from 0 to 1"},
 }
 ANSWER_FORMAT: dict[str, Any] = {
@@ -129,8 +137,10 @@ def _system(neuron_type: str, render: Render, contrasts: bool) -> str:
     names = [f"format-{render}"] if neuron_type != "text" else []
     names += ["format-text"] if neuron_type != "visual" else []
     names += ["format-contrast"] if contrasts else []
+    example = neuron_type if neuron_type in ("visual", "text") else "both"
     return Template(_PROMPTS["system"]).substitute(
-        sample_format="\n".join(_PROMPTS[name] for name in names)
+        sample_format="\n".join(_PROMPTS[name] for name in names),
+        example=Template(_PROMPTS[f"example-{example}"]).substitute(where=_WHERE[render]),
     )
 
 

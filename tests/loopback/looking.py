@@ -1,8 +1,9 @@
 """Answers a question about a neuron by looking at what was sent, and at nothing else.
 
 It knows what the system prompt says of how samples are shown: in a text an active token is written
-{{token}}(n), and a picture is shown plain and under its heat, or darkened where the neuron is
-silent, or cut out with a frame around what is active. Contrasts it does not look at.
+{{token}}(n), with the strongest listed once more below; a picture is shown plain and as a gray copy
+under its heat, or darkened where the neuron is silent, or cut out with a frame around what is
+active. Contrasts it does not look at.
 """
 
 from __future__ import annotations
@@ -33,19 +34,21 @@ COLORS = {
     "cyan": (120, 214, 222),
 }
 GAP = 8
+STRIP = np.array([255, 255, 255, 0, 0, 255, 255, 255])
 LEGEND = 22
 STEP = 3
 HEAT = (
     (126, 3, 168), (156, 23, 158), (181, 47, 140), (204, 71, 120), (222, 95, 101),
     (237, 121, 83), (248, 149, 64), (253, 180, 47), (251, 213, 36), (240, 249, 33),
 )  # fmt: skip
-ALPHA = np.linspace(0.2, 0.68, 10)
+ALPHA = 0.75
 DARKEST = 0.18
 BRIGHT = 75
 """Of 255: nothing that is darkened reaches it, for a mask leaves it a fifth of its light."""
 LEAST_GAIN = 0.05
 NOTHING = np.empty((0, 3), dtype=np.float32)
 SAMPLE = re.compile(r"<(sample|contrast)\b")
+LISTED = re.compile(r"^Strongest tokens: .*$", re.MULTILINE)
 MARK = re.compile(r"\{\{((?:\\.|[^\\{}])*)\}\}\((\d+)\)")
 
 
@@ -75,9 +78,9 @@ def look(body: dict[str, Any]) -> dict[str, Any]:
     else:
         said = "nothing that stands out"
     return {
-        "explanation": f"The neuron responds to {said}.",
         "evidence_for": ", ".join(f"{f.what}: {f.share:.0%}" for f in found),
         "evidence_against": "",
+        "explanation": f"The neuron responds to {said}.",
         "confidence": round(min((f.share for f in found), default=0.0), 2),
     }
 
@@ -85,20 +88,31 @@ def look(body: dict[str, Any]) -> dict[str, Any]:
 def heat(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     """The plain view, and how hot each of its pixels is (0 to 1), at every third pixel."""
     pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)[:-LEGEND]
-    height, width = pixels.shape[:2]
-    across, down = (width - GAP) // 2, (height - GAP) // 2
-    strips = pixels[:, across : across + GAP], pixels[down : down + GAP]
-    beside, above = (float(np.abs(strip - 128).mean()) for strip in strips)
-    if beside <= above:
-        plain, warmed = pixels[:, :across], pixels[:, across + GAP :][:, :across]
-    else:
-        plain, warmed = pixels[:down], pixels[down + GAP :][:down]
+    plain, warmed = _halves(pixels)
     plain, warmed = plain[::STEP, ::STEP], warmed[::STEP, ::STEP]
-    guesses = [plain]
-    for alpha, color in zip(ALPHA, HEAT, strict=True):
-        guesses.append((1 - alpha) * plain + alpha * np.array(color))
+    gray = _gray_copy(plain)
+    guesses = [gray]
+    for color in HEAT:
+        guesses.append((1 - ALPHA) * gray + ALPHA * np.array(color))
     hot = np.abs(np.stack(guesses) - warmed).sum(axis=-1).argmin(axis=0) / 10
     return plain, _smooth(hot)
+
+
+def _halves(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The plain view and its copy: side by side or one above the other, by the strip between them,
+    white with a black line."""
+    height, width = pixels.shape[:2]
+    across, down = (width - GAP) // 2, (height - GAP) // 2
+    strips = pixels[:, across : across + GAP], pixels[down : down + GAP].swapaxes(0, 1)
+    beside, above = (float(np.abs(strip.mean(axis=(0, 2)) - STRIP).mean()) for strip in strips)
+    if beside <= above:
+        return pixels[:, :across], pixels[:, across + GAP :][:, :across]
+    return pixels[:down], pixels[down + GAP :][:down]
+
+
+def _gray_copy(plain: np.ndarray) -> np.ndarray:
+    gray = 128 + (plain @ np.array([0.299, 0.587, 0.114], np.float32) - 128) / 2
+    return np.repeat(gray[..., None], 3, axis=-1)
 
 
 def under_heat(picture: Image.Image) -> Parts:
@@ -196,7 +210,7 @@ def _word(text: str) -> Finding | None:
             marked[word] += 1
     if not total:
         return None
-    silent = MARK.sub(" ", text).lower()
+    silent = MARK.sub(" ", LISTED.sub("", text)).lower()
     times = {
         word: marked[word] + len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", silent))
         for word in total

@@ -1,4 +1,3 @@
-from itertools import pairwise
 from typing import get_args
 
 import numpy as np
@@ -84,35 +83,73 @@ def test_the_plain_picture_stands_where_both_are_largest(size, layout):
     assert across / down == pytest.approx(size[0] / size[1], rel=0.02)
 
 
-def test_heat_is_where_the_neuron_is_active_and_nowhere_else_and_the_plain_half_is_untouched():
+def test_heat_is_where_the_neuron_is_active_over_a_gray_copy_and_the_plain_half_is_untouched():
     view = noise()
     plain, heated = halves(drawn("heat", view, hot_at((1, 4, 10.0), (3, 0, 4.0))))
     assert np.array_equal(plain, np.asarray(draw_plain(view, HALF), dtype=np.float32))
     for row in range(GRID):
         for column in range(GRID):
-            change = np.abs(cell(heated, row, column) - cell(plain, row, column)).max()
-            assert (change > 20) == ((row, column) in {(1, 4), (3, 0)})
+            inner = cell(heated, row, column)
+            has_color = np.ptp(inner, axis=-1).max() > 20
+            assert has_color == ((row, column) in {(1, 4), (3, 0)})
+            assert has_color or np.ptp(inner, axis=-1).max() == 0
 
 
-def test_every_level_has_a_look_of_its_own_that_grows_away_from_the_plain_one():
-    levels = [hot_at(*((0, place, float(place + first)) for place in range(5))) for first in (1, 6)]
-    seen = [
-        cell(halves(drawn("heat", gray(), activations))[1], 0, place).mean(axis=(0, 1))
-        for activations in levels
-        for place in range(5)
-    ]
-    steps = [np.abs(after - before).sum() for before, after in pairwise(seen)]
-    assert min(steps) > 8
-    away = [np.abs(color - 90).sum() for color in seen]
-    assert away[-1] > 2 * away[0] > 0
-    assert seen[-1][1] > seen[0][1] + 80  # From purple to yellow.
+BASES = {
+    "blue": (0, 0, 255), "cyan": (0, 255, 255), "white": (255, 255, 255), "black": (0, 0, 0),
+    "red": (255, 0, 0), "yellow": (255, 255, 0), "purple": (126, 3, 168), "gray": (128, 128, 128),
+}  # fmt: skip
+
+
+def heated_levels(base: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The colors [11, 3] of levels 0 to 10 over a picture of one color, and those of its legend."""
+    colors = []
+    picture = gray()
+    for first in (0, 6):
+        view = Image.new("RGB", (240, 240), base)
+        shown = min(6, 11 - first)
+        picture = drawn("heat", view, hot_at(*((0, at, float(first + at)) for at in range(shown))))
+        heated = halves(picture)[1]
+        colors += [np.median(cell(heated, 0, at), axis=(0, 1)) for at in range(shown)]
+    pixels = np.asarray(picture, dtype=np.float32)
+    middles = [round((level + 0.15) * picture.width / 11) for level in range(11)]
+    return np.array(colors), np.array([pixels[-3, middle] for middle in middles])
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_level_has_the_color_of_the_legend_whatever_the_picture_shows_there(base):
+    seen, legend = heated_levels(BASES[base])
+    assert np.abs(seen[1:] - legend[1:]).max() <= 17
+    # The picture adds the same gray to all channels, so hues are those of the legend.
+    hues, legend_hues = (colors - colors.mean(axis=1, keepdims=True) for colors in (seen, legend))
+    assert np.abs(hues - legend_hues).max() <= 1
+    distances = np.linalg.norm(hues[:, None] - legend_hues[None], axis=-1)
+    assert distances.argmin(axis=1).tolist() == list(range(11))
+    nearest = np.linalg.norm(seen[:, None] - legend[None], axis=-1).argmin(axis=1)
+    assert nearest[10] == 10
+    assert np.abs(nearest - np.arange(11)).max() <= 1
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_levels_are_told_apart_and_grow_from_purple_to_yellow(base):
+    seen, _ = heated_levels(BASES[base])
+    steps = np.linalg.norm(np.diff(seen, axis=0), axis=1)
+    assert steps.min() > 20
+    assert (np.diff(seen[1:, 1]) > 0).all()
+    assert (np.diff((seen[:, :2].mean(axis=1) - seen[:, 2])[1:]) > 0).all()
+
+
+def test_over_a_middle_gray_the_colors_are_exactly_those_of_the_legend():
+    seen, legend = heated_levels((128, 128, 128))
+    assert np.abs(seen - legend).max() <= 1
 
 
 def test_the_picture_shows_through_the_strongest_heat():
-    halved = halves(drawn("heat", noise(), np.full(GRID**2, 10.0)))
+    view = noise().convert("L").convert("RGB")
+    halved = halves(drawn("heat", view, np.full(GRID**2, 10.0)))
     plain, heated = (cell(half, 3, 3)[..., 1].ravel() for half in halved)
     assert np.corrcoef(plain, heated)[0, 1] > 0.98
-    assert heated.std() > 0.25 * plain.std()
+    assert heated.std() > 0.12 * plain.std()
 
 
 def test_the_strongest_patch_is_framed():
@@ -121,15 +158,15 @@ def test_the_strongest_patch_is_framed():
     middle = 2 * side + side // 2
     assert heated[middle, 3 * side - 1].tolist() == [255] * 3
     assert heated[middle, 3 * side - 2].tolist() == [0] * 3
-    assert heated[4 * side + side // 2, side - 1].tolist() == [90] * 3
+    assert heated[4 * side + side // 2, side - 1].tolist() == [109] * 3
 
 
 def test_a_silent_neuron_leaves_no_heat():
     silent = np.full(GRID**2, np.nan)
     silent[:9] = -2
     silent[9:12] = 0.4
-    plain, heated = halves(drawn("heat", noise(), silent))
-    assert np.array_equal(plain, heated)
+    heated = halves(drawn("heat", noise(), silent))[1]
+    assert np.ptp(heated, axis=-1).max() == 0
 
 
 def test_a_mask_leaves_light_where_the_neuron_is_active():

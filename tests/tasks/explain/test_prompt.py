@@ -15,6 +15,7 @@ from neuron_atlas.tasks.explain.prompt import (
     prompt_hash,
     read_answer,
 )
+from neuron_atlas.tasks.models.json_answer import find_objects
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,8 @@ from neuron_atlas.tasks.explain.prompt import (
         '{"Explanation": "Red things.", "Evidence For": "one"}',
         '{"explanation": "Red things.", "confidence": "80 %"} and {broken',
         '{"explanation": "Red\\u0000 things.", "confidence": null, "evidence_for": null}',
+        '{"evidence_for": "a {{dog}}(9)", "evidence_against": "", "explanation": "Red things."}',
+        "Evidence for: all\nEvidence against: none\nExplanation: Red things.\nConfidence: 80%",
     ],
 )
 def test_an_answer_is_read_leniently(said):
@@ -143,11 +146,29 @@ def test_a_question_counts_its_samples_and_asks_by_type(kind):
     assert "2 " in parts[0]
     assert "$" not in parts[0]
     assert parts[1] == "<sample, peak 10>\n{{a}}(3) word"
-    assert "share" in parts[0] or kind in ("visual", "text")
+    assert ("tokens" in parts[0]) == (kind != "visual")
+    assert ("under the heat" in parts[0]) == (kind != "text")
+
+
+@pytest.mark.parametrize("kind", ["multi-modal", "unknown"])
+def test_a_question_about_both_kinds_does_not_say_that_they_have_anything_in_common(kind):
+    assert "share" not in told(kind, 10)[1][0]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_prompt_has_one_example_whose_answer_is_read_as_any_other(kind):
+    for render in get_args(Render):
+        system, _ = told(kind, 10, 0, render=render)
+        _, _, example = system.partition("An example, of another neuron. ")
+        (answer,) = find_objects(example)
+        assert list(answer.value) == list(ANSWER_FORMAT["json_schema"]["schema"]["properties"])
+        assert read_answer(example).confidence == answer.value["confidence"]
+        assert len(answer.value["evidence_for"].split()) <= 60
+        assert ("{{" in example) == (kind != "visual")
 
 
 def test_the_system_prompt_tells_only_how_to_read_what_is_sent():
-    assert "{{token}}(n)" not in told("visual", 10)[0]
+    assert "{{" not in told("visual", 10)[0]
     assert "heat" not in told("text", 10)[0]
     assert "<contrast>" not in told("visual", 10)[0]
     both = told("multi-modal", 10, 0)[0]
@@ -191,4 +212,8 @@ def test_the_answer_is_asked_for_in_a_closed_schema():
     assert set(schema["schema"]["required"]) == {
         "explanation", "evidence_for", "evidence_against", "confidence",
     }  # fmt: skip
+    assert list(schema["schema"]["properties"]) == [
+        "evidence_for", "evidence_against", "explanation", "confidence",
+    ]  # fmt: skip
+    assert schema["schema"]["required"] == list(schema["schema"]["properties"])
     assert "one sentence" in schema["schema"]["properties"]["explanation"]["description"]
