@@ -67,13 +67,13 @@ def steered(
 
     Types have the largest share, over the first range of layers.
     """
-    types = [one for one in sets if one.group.name not in groups.named]
+    types = [one for one in sets if one.group.name not in groups.named_groups]
     largest = max((one.group.share for one in types), default=0.0)
     types = [one for one in types if one.group.share == largest]
     places = dict.fromkeys((one.group.first_layer, one.group.last_layer) for one in types)
     first = next(iter(places), None)
     types = [one for one in types if (one.group.first_layer, one.group.last_layer) == first]
-    spoken = {name for name, one in groups.named.items() if one.words}
+    spoken = {name for name, one in groups.named_groups.items() if one.words}
     full = [one for one in types if one.group.name in steering.types]
     full += [one for one in sets if one.group.name in spoken]
     others = [one for one in types if one not in full and one.draw == TARGET]

@@ -71,7 +71,7 @@ def choose_all_sets(members: Sequence[Members], settings: GroupSettings) -> list
         for kind in settings.types:
             for share in settings.shares:
                 groups.append((Group(kind, share, first, last), choose_group(some, kind, share)))
-    for name, named in settings.named.items():
+    for name, named in settings.named_groups.items():
         chosen = choose_named(members, named)
         groups.append((Group(name, 0.0, min(chosen), max(chosen)), chosen))
     return [

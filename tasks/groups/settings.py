@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
@@ -64,7 +64,7 @@ class GroupSettings:
     types: tuple[TypeName, ...] = ("visual", "text", "multi-modal", "unknown")
     shares: tuple[Fraction, ...] = (0.05,)
     layers: tuple[str, ...] | None = None
-    named: dict[str, NamedGroup] = field(default_factory=dict)
+    named: dict[str, NamedGroup] | None = None
     ablation: Literal["zero", "mean"] = "zero"
     random_sets: _Sets = 20
     described: _Count = 0
@@ -76,12 +76,17 @@ class GroupSettings:
     resamples: AtLeastOne = 2000
     seed: int = 0
 
+    @property
+    def named_groups(self) -> dict[str, NamedGroup]:
+        """The groups that the user names."""
+        return self.named or {}
+
     def __post_init__(self) -> None:
         if not self.shares:
             raise ValueError("shares: give at least one share of a layer's neurons, such as 0.05")
         for one in self.layers or ():
             parse_range(one)
-        for name in self.named:
+        for name in self.named or {}:
             if name in TYPE_NAMES:
                 raise ValueError(f"named: {name!r} is a type; choose another name for the group")
 

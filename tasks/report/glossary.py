@@ -15,8 +15,6 @@ GLOSSARY = {
     "of the text.",
     "exemplar": "A sample of the dataset among those that activate the neuron most.",
     "peak": "The neuron's highest activation over the tokens of a sample.",
-    "random sets": "Random neurons that match a group in layer, number and activation: what "
-    "happens to any such neurons.",
     "heat map": "Colors over the image that show the neuron's activation at each patch.",
     "explainer": "The author of an explanation: a model or a method that sees exemplars and says "
     "what the neuron responds to.",

@@ -35,6 +35,7 @@ class LlavaJson(Source):
     Also reads `{images, messages: [{role, content}, ...]}`. `image` and `images` hold a path or a
     list of paths; a row without them is a sample without images. The sample's text is the first
     answer (`gpt` or `assistant`), or "" without an answer. The default id is the row's number.
+    `objects`, if a row has it, lists the names of the objects in its images.
     A row with a video or audio is "skipped". A row whose images or answer are not found where they
     are expected is "malformed".
 
@@ -86,9 +87,12 @@ class LlavaJson(Source):
                 raise SourceError(
                     f'{row.location}: field "objects" must be a list of names; correct the row'
                 )
-            source_id = row.fields.get("id")
-            if source_ids is None or clean_text(str(source_id)) in source_ids:
-                found[clean_text(str(source_id))] = tuple(one.casefold() for one in objects)
+            try:
+                source_id = clean_text(row.identity("id") or row.location)
+            except SampleError:
+                continue
+            if source_ids is None or source_id in source_ids:
+                found[source_id] = tuple(one.casefold() for one in objects)
         return found
 
     @property

@@ -88,7 +88,9 @@ class _Inputs:
     @property
     def is_steered(self) -> bool:
         """Whether any group is scaled."""
-        return bool(self.steering.types or any(one.words for one in self.groups.named.values()))
+        return bool(
+            self.steering.types or any(one.words for one in self.groups.named_groups.values())
+        )
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -112,7 +114,7 @@ def _prepare(context: Context) -> None:
             raise ConfigError(
                 f"groups.layers: no layer of {text} was captured; captured layers: {listed}"
             )
-    for name, named in settings.named.items():
+    for name, named in settings.named_groups.items():
         for layer, neurons in named.by_layer().items():
             where = f"groups.named.{name}.neurons"
             if layer not in layers:
@@ -263,7 +265,7 @@ def _measure(worker: Worker, ids: tuple[int, ...], inputs: _Inputs) -> None:
         described=[one for one in ids if one in described],
         truths={one: truths[one] for one in ids if one in truths},
         vocabulary=vocabulary_of(concepts, present, inputs.synonyms),
-        named=settings.named,
+        named=settings.named_groups,
         questions=settings.questions,
         max_new_tokens=settings.max_new_tokens,
         seed=settings.seed,

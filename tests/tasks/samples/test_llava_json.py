@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from neuron_atlas.tasks.samples.image_file import digest_files
 from neuron_atlas.tasks.samples.llava_json import LlavaJson
 from neuron_atlas.tasks.samples.source import SampleError, SampleRecord, SourceError
 
@@ -379,3 +380,28 @@ def test_the_sixteen_photographs_are_listed_and_open():
     for record in records:
         assert len(record.text) > 20
         assert photos.open_image(record.image).pixels.mode == "RGB"
+
+
+def test_objects_are_read_by_id_and_change_the_digest_only_where_there_are_any(tmp_path):
+    rows = [
+        {"id": "a", "image": "a.jpg", "objects": ["Dog", "traffic light"]},
+        {"id": 7, "image": "b.jpg", "objects": []},
+        {"image": "c.jpg", "objects": ["cat"]},
+        {"id": "d", "image": "d.jpg"},
+    ]
+
+    def source(some: list[dict]) -> LlavaJson:
+        file = tmp_path / "rows.json"
+        file.write_text(json.dumps(some), encoding="utf-8")
+        return LlavaJson(str(file), str(tmp_path))
+
+    objects = {"a": ("dog", "traffic light"), "7": (), "rows.json, row 3": ("cat",)}
+    assert source(rows).objects() == objects
+    assert source(rows).objects({"7", "d"}) == {"7": ()}
+    with_objects = source(rows).probe()
+    without = [{key: row[key] for key in row if key != "objects"} for row in rows]
+    records = source(without).records()
+    assert source(without).probe() == digest_files(records, tmp_path)
+    assert source(without).probe() != with_objects
+    with pytest.raises(SourceError, match='row 1: field "objects" must be a list of names'):
+        source([{"id": "a", "objects": "dog"}]).objects()

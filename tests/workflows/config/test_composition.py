@@ -34,7 +34,7 @@ def _told_of_another_model() -> str:
 
 
 TOP = (
-    "analyse, capture, classify, cluster, data, describe, evidence, explain, local_dir, "
+    "analyse, capture, classify, cluster, data, describe, evidence, explain, groups, local_dir, "
     "near_misses, out, report, score"
 )
 
