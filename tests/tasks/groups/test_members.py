@@ -38,6 +38,8 @@ def test_types_are_those_of_a_dataset_without_the_measured_samples(subject, scen
     typed = RULE.types(*without)
     assert members.types.tolist() == typed["type"].to_pylist()
     assert members.types.tolist() != RULE.types(ranked, moments)["type"].to_pylist()
+    few = decide_members(PaperRule(), ranked, moments, range(20))
+    assert set(few.types) > {"unknown"}, "empty slots do not vote"
     (again,) = read_members(members_table(members))
     np.testing.assert_array_equal(again.types, members.types)
 

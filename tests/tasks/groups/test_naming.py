@@ -21,7 +21,7 @@ SYNONYMS = read_synonyms("dog, puppy\nhot dog, hotdog\ntv, television\n\nperson,
 
 
 def test_a_phrase_goes_before_its_parts_and_synonyms_and_plurals_count():
-    objects = object_vocabulary(["bear", "teddy bear"], SYNONYMS)
+    objects = object_vocabulary(["bear", "teddy bear", "baseball", "baseball bat"], SYNONYMS)
 
     def named(text):
         return objects.named(text)[OBJECT]
@@ -29,6 +29,7 @@ def test_a_phrase_goes_before_its_parts_and_synonyms_and_plurals_count():
     assert named("Two men eat hot dogs near a television.") == {"person", "hot dog", "tv"}
     assert named("A puppy and a hotdog") == {"dog", "hot dog"}
     assert named("A teddy bear") == {"teddy bear"}
+    assert named("A baseball bat") == {"baseball bat"}
     assert named("Carpet, beard and scoreboard") == set()
 
 
