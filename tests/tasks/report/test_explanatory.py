@@ -15,7 +15,7 @@ APP = Path(__file__).parents[3] / "tasks" / "report" / "site" / "app"
 ROW = {"layer": 3, "neuron": 17, "correlation": 0.62, "control_other": 0.31, "margin_low": 0.22}
 WHOLE = ROW | {
     "margin_high": 0.4, "q": 0.003, "control_empty": 0.1, "control_blind": 0.2,
-    "spearman": 0.5, "detection_auroc": 0.9,
+    "spearman": 0.5, "detection_auroc": 0.9, "control_broader": 0.4, "control_narrower": 0.3,
 }  # fmt: skip
 CLEAR = (
     "clear: 0.62, 0.31 above the best control, another neuron\N{RIGHT SINGLE QUOTATION MARK}s "
