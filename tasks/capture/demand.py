@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from neuron_atlas.tasks.capture.free_memory import free_device_bytes, free_host_bytes
 from neuron_atlas.tasks.capture.memory_plan import (
     Demand,
     MemoryPlan,
@@ -16,6 +15,7 @@ from neuron_atlas.tasks.capture.observe import observe_backend
 from neuron_atlas.tasks.capture.record import stored_dtype
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan
 from neuron_atlas.tasks.subject.batches import PADDING_STEP
+from neuron_atlas.tasks.subject.free_memory import free_device_bytes, free_host_bytes
 from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import SubjectError

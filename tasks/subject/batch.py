@@ -40,8 +40,9 @@ def batch_inputs(samples: Sequence[EncodedSample], length: int) -> dict[str, tor
     return inputs
 
 
-def forward_body(subject: Subject, inputs: Mapping[str, torch.Tensor]) -> None:
-    """Run the model without its language-model head, for its hooks only.
+def forward_body(subject: Subject, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Run the model without its language-model head. Returns [samples, length, width], the output
+    of the final norm.
 
     Needs no attention mask: padding is on the right, and a causal model's tokens attend to the
     left.
@@ -52,7 +53,7 @@ def forward_body(subject: Subject, inputs: Mapping[str, torch.Tensor]) -> None:
         )
         for name, part in inputs.items()
     }
-    subject.model.model(**on_device, use_cache=False)
+    return subject.model.model(**on_device, use_cache=False).last_hidden_state
 
 
 def _stack_rows(parts: Sequence[torch.Tensor]) -> torch.Tensor:

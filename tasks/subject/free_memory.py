@@ -1,4 +1,4 @@
-"""Measure the memory that a capture may use on this machine."""
+"""Measure the memory that a pass may use on this machine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,34 @@
+"""Decide whether a backward pass fits into memory without computing layers twice."""
+
+from __future__ import annotations
+
+from neuron_atlas.tasks.subject.batches import Batch
+from neuron_atlas.tasks.subject.free_memory import free_device_bytes, free_host_bytes
+from neuron_atlas.tasks.subject.hook_points import decoder_layers
+from neuron_atlas.tasks.subject.subject import Subject
+
+_USABLE = 0.6
+"""Share of the free memory that stored activations may take."""
+_FFN_TENSORS, _STREAM_TENSORS, _FLOAT_STREAMS = 5, 10, 3
+"""Tensors that one layer stores for its backward pass: of the FFN's width, of the residual stream's
+width, and of these in float32, inside the norms. An estimate that is high for decoders with gated
+FFNs; where it is too low, the batch is halved when memory runs out."""
+
+
+def stored_bytes(subject: Subject, batch: Batch) -> int:
+    """Return the bytes that a backward pass of the batch stores without checkpoints."""
+    text = subject.model.config.get_text_config()
+    size = subject.model.dtype.itemsize
+    token = size * (_FFN_TENSORS * text.intermediate_size + _STREAM_TENSORS * text.hidden_size)
+    token += 4 * _FLOAT_STREAMS * text.hidden_size
+    return batch.roles.numel() * token * len(decoder_layers(subject))
+
+
+def fits_without_checkpoints(subject: Subject, batch: Batch, n_processes: int = 1) -> bool:
+    """Return whether the backward pass of a batch fits into the memory that is free now.
+
+    n_processes: processes that share the host's memory.
+    """
+    device = subject.device
+    free = free_device_bytes(device) if device.type == "cuda" else free_host_bytes(n_processes)
+    return stored_bytes(subject, batch) <= _USABLE * free
