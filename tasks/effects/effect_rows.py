@@ -1,0 +1,111 @@
+"""Turn sums of attribution into rows of `effects`, with intervals, q-values and causal types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from neuron_atlas.tasks.artifacts import ROLES, read_table, write_table
+from neuron_atlas.tasks.artifacts.effects import ATTRIBUTION, EFFECTS, MEASURES
+from neuron_atlas.tasks.effects.attribution import read_sums
+from neuron_atlas.tasks.effects.settings import EffectsSettings
+from neuron_atlas.tasks.statistics.false_discovery import q_values
+from neuron_atlas.tasks.statistics.skewed_means import POWERS, skewed_means
+
+
+def effect_rows(layer: int, shards: Sequence[Path], mean_activation: np.ndarray) -> pa.Table:
+    """Return rows of `effects` of one layer from the files of its shards.
+
+    mean_activation: float [neurons]. `q`, `q_roles` and `causal_type` need all layers: until
+    `decide_effects` fills them in, `q_roles` holds the p-value of no effect through any role.
+    """
+    n_samples, powers, magnitudes, _ = read_sums([read_table(one, ATTRIBUTION) for one in shards])
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = skewed_means(powers, n_samples)
+    place = {name: number for number, name in enumerate(MEASURES)}
+    neurons = powers.shape[-1]
+    columns: dict[str, np.ndarray] = {}
+    for name, measure in (
+        ("effect", "zero"),
+        *((f"effect_{role}", f"zero_{role}") for role in ROLES),
+        ("mean_effect", "mean"),
+    ):
+        row = place[measure]
+        columns |= {
+            name: found.mean[row], f"{name}_low": found.low[row], f"{name}_high": found.high[row]
+        }  # fmt: skip
+    for number, role in enumerate(ROLES):
+        columns[f"mean_effect_{role}"] = found.mean[place[f"mean_{role}"]]
+        columns[f"magnitude_{role}"] = magnitudes[number] / max(1, n_samples)
+    roles = [place[f"zero_{role}"] for role in ROLES]
+    columns["p"] = found.p[place["zero"]]
+    columns["q_roles"] = np.minimum(len(ROLES) * found.p[roles].min(0), 1)
+    finite = np.isfinite(powers).all((0, 1))
+    columns = {name: np.where(finite, values, np.nan) for name, values in columns.items()}
+    enough = n_samples >= POWERS
+    status = np.where(finite, "ok" if enough else "too_few_samples", "nonfinite")
+    reason = np.where(
+        finite,
+        "" if enough else f"an interval needs {POWERS} samples",
+        "the loss or a gradient is infinite or NaN; use a wider subject.dtype",
+    )
+    given = {
+        "layer": np.full(neurons, layer),
+        "neuron": np.arange(neurons),
+        "q": np.full(neurons, np.nan),
+        "causal_type": np.full(neurons, ""),
+        "mean_activation": mean_activation,
+        "n_samples": np.full(neurons, n_samples),
+        "status": status,
+        "reason": reason,
+    }
+    return _table(columns | given)
+
+
+def decide_effects(
+    merged: Sequence[Path], written: Sequence[Path], settings: EffectsSettings
+) -> None:
+    """Write `merged` to `written`, with q-values over all layers and causal types."""
+    tables = [read_table(path, EFFECTS) for path in merged]
+    p, p_roles = (
+        np.concatenate([_numbers(table, name) for table in tables] or [np.zeros(0)])
+        for name in ("p", "q_roles")
+    )
+    q, q_roles = q_values(p), q_values(p_roles)
+    start = 0
+    for table, path in zip(tables, written, strict=True):
+        rows = slice(start, start + len(table))
+        start += len(table)
+        columns = {name: table[name] for name in table.column_names}
+        magnitudes = np.stack([_numbers(table, f"magnitude_{role}") for role in ROLES])
+        columns |= {
+            "q": pa.array(q[rows], from_pandas=True),
+            "q_roles": pa.array(q_roles[rows], from_pandas=True),
+            "causal_type": causal_types(magnitudes, q_roles[rows], settings),
+        }
+        write_table(pa.table(columns), EFFECTS, path)
+
+
+def causal_types(
+    magnitudes: np.ndarray, q_roles: np.ndarray, settings: EffectsSettings
+) -> np.ndarray:
+    """Return the causal type of each neuron. magnitudes: [roles, neurons]. q_roles: [neurons]."""
+    total = magnitudes.sum(0)
+    shares = magnitudes / np.where(total > 0, total, 1)
+    types = np.where(
+        shares.max(0) >= settings.min_share, np.array(ROLES)[shares.argmax(0)], "multi-modal"
+    )
+    # NaN counts as no effect.
+    return np.where((q_roles <= settings.max_q) & (total > 0), types, "none")
+
+
+def _numbers(table: pa.Table, name: str) -> np.ndarray:
+    return table[name].to_numpy().astype(np.float64)
+
+
+def _table(columns: dict[str, np.ndarray]) -> pa.Table:
+    arrays = {name: pa.array(columns[name], from_pandas=True) for name in EFFECTS.schema.names}
+    return pa.table(arrays).cast(EFFECTS.schema)
