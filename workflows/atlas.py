@@ -43,8 +43,10 @@ from neuron_atlas.workflows.stages import (
     capture,
     classify,
     describe,
+    effects,
     evidence,
     explain,
+    faithfulness,
     groups,
     near_misses,
     report,
@@ -156,6 +158,12 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
         near_misses.make_stage(name, is_one_of_several=is_one_of_several)
         for name in settings.explain.names
     ]
+    measuring = [effects.STAGE] if settings.effects.run else []
+    trusting = [
+        faithfulness.make_stage(name, is_one_of_several=is_one_of_several)
+        for name in settings.explain.names
+        if settings.effects.run
+    ]
     simulating = [
         simulate.make_stage(
             name, is_one_of_several=is_one_of_several, is_dry_run=settings.simulate.dry_run
@@ -174,10 +182,13 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
     return (
         *BEFORE_EXPLAINING,
         *explaining,
+        # All that hold the subject stand together.
+        *measuring,
+        *trusting,
+        *changing,
         *finding,
         *simulating,
         *scoring,
-        *changing,
         report.STAGE,
     )
 

@@ -29,6 +29,12 @@ from neuron_atlas.tasks.artifacts.captured import (
     slot_values,
 )
 from neuron_atlas.tasks.artifacts.columns import NO_SAMPLE, ROLES, TableSpec
+from neuron_atlas.tasks.artifacts.effects import (
+    ABLATIONS,
+    EFFECTS,
+    FAITHFULNESS,
+    OUTPUT_TOKENS,
+)
 from neuron_atlas.tasks.artifacts.evidence import (
     CHOSEN,
     EVIDENCE,
@@ -77,15 +83,18 @@ from neuron_atlas.tasks.artifacts.typed import (
 )
 
 __all__ = [
+    "ABLATIONS",
     "ALL_LAYERS",
     "CHOSEN",
     "CLAIMS",
     "CONCEPTS",
     "CONCEPT_GRID",
     "DESCRIPTIONS",
+    "EFFECTS",
     "EVIDENCE",
     "EXPLANATIONS",
     "EXPLANATION_STATUSES",
+    "FAITHFULNESS",
     "HISTOGRAMS",
     "LEVELS",
     "MOMENTS",
@@ -93,6 +102,7 @@ __all__ = [
     "NEURON_TESTS",
     "NEURON_TYPES",
     "NO_SAMPLE",
+    "OUTPUT_TOKENS",
     "PURPOSES",
     "RESPONSES",
     "ROLES",

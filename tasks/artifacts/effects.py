@@ -73,15 +73,20 @@ EFFECTS = TableSpec(
                 )
                 for role in ROLES
             ),
-            column(
-                "q_roles", pa.float64(), "q of no effect through any role (Bonferroni of three)"
+            *(
+                column(
+                    f"q_{role}",
+                    pa.float64(),
+                    f"q of no effect through {role} tokens, over all neurons and roles",
+                )
+                for role in ROLES
             ),
             column(
                 "causal_type",
                 pa.string(),
-                "the role through which the neuron acts: visual, text or template; multi-modal if "
-                "no role has effects.min_share of the magnitude; none if q_roles exceeds "
-                "effects.max_q",
+                "the role through which the neuron acts: visual, text or template, with "
+                "effects.min_share of the magnitude; multi-modal if no role has as much; none if "
+                "no such effect differs from 0 at effects.max_q",
             ),
             column("mean_activation", pa.float32(), "its mean over visual and text tokens"),
             column("n_samples", pa.int32(), "samples of the attribution", "samples"),

@@ -102,7 +102,10 @@ def _run(
         if row.ablation is not None
         for one in (ablations[row.ablation],)
     ]
-    with intervening(subject, interventions, hook_point, batch.roles), torch.inference_mode():
+    with (
+        intervening(subject, interventions, hook_point, batch.roles, in_place=True),
+        torch.inference_mode(),
+    ):
         losses = text_losses(subject, batch.to(subject.device)).cpu().numpy()
     is_text = (batch.roles == TEXT).numpy()
     unchanged = {

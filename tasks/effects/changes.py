@@ -85,16 +85,19 @@ def compile_changes(
 
 
 def apply_changes(
-    changes: Sequence[Change], activations: torch.Tensor, roles: torch.Tensor | None
+    changes: Sequence[Change],
+    activations: torch.Tensor,
+    roles: torch.Tensor | None,
+    in_place: bool = False,
 ) -> torch.Tensor:
-    """Return a copy of activations [batch, tokens, neurons] with the changes.
+    """Return activations [batch, tokens, neurons] with the changes, as a copy unless in_place.
 
     roles: int8 [batch, tokens], for changes that name roles. Raises InterventionError for a row
     beyond the batch.
     """
     if not changes:
         return activations
-    changed = activations.clone()
+    changed = activations if in_place else activations.clone()
     for change in changes:
         if change.last_row >= len(activations):
             raise InterventionError(

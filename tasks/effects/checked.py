@@ -2,76 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from neuron_atlas.tasks.artifacts.effects import ABLATIONS, ABLATIONS_OF, MEASURES
 from neuron_atlas.tasks.effects.ablation import Ablation, Samples, loss_changes
 from neuron_atlas.tasks.effects.attribution import sample_effects
+from neuron_atlas.tasks.effects.choose import ChosenNeuron
 from neuron_atlas.tasks.effects.gradients import watching
 from neuron_atlas.tasks.effects.memory import fits_without_checkpoints
 from neuron_atlas.tasks.subject.batches import batches
 from neuron_atlas.tasks.subject.settings import HookPoint
 from neuron_atlas.tasks.subject.subject import Subject
-
-_LEVELS = (0.5, 0.9)
-"""Shares of a layer's neurons, by absolute effect, at which the strata of attribution begin."""
-
-
-@dataclass(frozen=True)
-class ChosenNeuron:
-    """A neuron to ablate. mean: its mean activation."""
-
-    layer: int
-    neuron: int
-    mean: float
-
-
-def choose_neurons(effects: pa.Table, types: pa.Table, count: int, seed: int) -> list[ChosenNeuron]:
-    """Choose `count` neurons in turn from strata of layer, type and size of the attribution.
-
-    effects: layer, neuron, effect and mean_activation. types: layer, neuron, type. The choice
-    depends on the seed and on no order of rows.
-    """
-    kinds = dict(
-        zip(
-            zip(types["layer"].to_pylist(), types["neuron"].to_pylist(), strict=True),
-            types["type"].to_pylist(),
-            strict=True,
-        )
-    )
-    layers, neurons = (effects[name].to_numpy() for name in ("layer", "neuron"))
-    sizes = np.abs(effects["effect"].to_numpy().astype(np.float64))
-    means = effects["mean_activation"].to_numpy()
-    strata: dict[tuple[int, str, int], list[int]] = {}
-    for layer in np.unique(layers):
-        rows = np.flatnonzero((layers == layer) & np.isfinite(sizes) & np.isfinite(means))
-        ranks = sizes[rows].argsort(kind="stable").argsort(kind="stable") / max(1, len(rows))
-        levels = np.searchsorted(_LEVELS, ranks, side="right")
-        for row, level in zip(rows.tolist(), levels.tolist(), strict=True):
-            kind = kinds.get((int(layer), int(neurons[row])), "unknown")
-            strata.setdefault((int(layer), kind, level), []).append(row)
-
-    def hashed(*key: object) -> bytes:
-        return hashlib.blake2b(repr((seed, *key)).encode(), digest_size=8).digest()
-
-    queues = [
-        sorted(rows, key=lambda row: hashed(int(layers[row]), int(neurons[row])))
-        for _, rows in sorted(strata.items(), key=lambda pair: hashed(*pair[0]))
-    ]
-    turns = sorted(
-        (turn, place) for place, queue in enumerate(queues) for turn in range(len(queue))
-    )
-    chosen = [queues[place][turn] for turn, place in turns[:count]]
-    return sorted(
-        (ChosenNeuron(int(layers[row]), int(neurons[row]), float(means[row])) for row in chosen),
-        key=lambda one: (one.layer, one.neuron),
-    )
 
 
 def check_attribution(
@@ -105,7 +49,7 @@ def check_attribution(
             "neuron": key[1],
             "set_to": key[2],
             "sample_id": key[3],
-            "change": float(change.astype(np.float64).mean()) if len(change) else None,
+            "change": float(change.mean(dtype=float)) if len(change) else None,
             "first_order": first_order[key],
             "token_changes": change,
         }

@@ -19,8 +19,8 @@ from neuron_atlas.tasks.statistics.skewed_means import POWERS, skewed_means
 def effect_rows(layer: int, shards: Sequence[Path], mean_activation: np.ndarray) -> pa.Table:
     """Return rows of `effects` of one layer from the files of its shards.
 
-    mean_activation: float [neurons]. `q`, `q_roles` and `causal_type` need all layers: until
-    `decide_effects` fills them in, `q_roles` holds the p-value of no effect through any role.
+    mean_activation: float [neurons]. q-values and causal types need all layers: until
+    `decide_effects` fills them in, `q_visual`, `q_text` and `q_template` hold p-values.
     """
     n_samples, powers, magnitudes, _ = read_sums([read_table(one, ATTRIBUTION) for one in shards])
     with np.errstate(invalid="ignore", over="ignore"):
@@ -40,9 +40,8 @@ def effect_rows(layer: int, shards: Sequence[Path], mean_activation: np.ndarray)
     for number, role in enumerate(ROLES):
         columns[f"mean_effect_{role}"] = found.mean[place[f"mean_{role}"]]
         columns[f"magnitude_{role}"] = magnitudes[number] / max(1, n_samples)
-    roles = [place[f"zero_{role}"] for role in ROLES]
+        columns[f"q_{role}"] = found.p[place[f"zero_{role}"]]
     columns["p"] = found.p[place["zero"]]
-    columns["q_roles"] = np.minimum(len(ROLES) * found.p[roles].min(0), 1)
     finite = np.isfinite(powers).all((0, 1))
     columns = {name: np.where(finite, values, np.nan) for name, values in columns.items()}
     enough = n_samples >= POWERS
@@ -70,36 +69,48 @@ def decide_effects(
 ) -> None:
     """Write `merged` to `written`, with q-values over all layers and causal types."""
     tables = [read_table(path, EFFECTS) for path in merged]
-    p, p_roles = (
-        np.concatenate([_numbers(table, name) for table in tables] or [np.zeros(0)])
-        for name in ("p", "q_roles")
-    )
-    q, q_roles = q_values(p), q_values(p_roles)
+    p = np.concatenate([_numbers(table, "p") for table in tables])
+    p_roles = np.concatenate([_by_role(table, "q") for table in tables], axis=1)
+    q, q_roles = q_values(p), q_values(p_roles.ravel()).reshape(p_roles.shape)
     start = 0
     for table, path in zip(tables, written, strict=True):
         rows = slice(start, start + len(table))
         start += len(table)
         columns = {name: table[name] for name in table.column_names}
-        magnitudes = np.stack([_numbers(table, f"magnitude_{role}") for role in ROLES])
-        columns |= {
-            "q": pa.array(q[rows], from_pandas=True),
-            "q_roles": pa.array(q_roles[rows], from_pandas=True),
-            "causal_type": causal_types(magnitudes, q_roles[rows], settings),
-        }
+        columns["q"] = pa.array(q[rows], from_pandas=True)
+        for role, mine in zip(ROLES, q_roles[:, rows], strict=True):
+            columns[f"q_{role}"] = pa.array(mine, from_pandas=True)
+        columns["causal_type"] = causal_types(
+            _by_role(table, "magnitude"), q_roles[:, rows], settings
+        )
         write_table(pa.table(columns), EFFECTS, path)
 
 
 def causal_types(
     magnitudes: np.ndarray, q_roles: np.ndarray, settings: EffectsSettings
 ) -> np.ndarray:
-    """Return the causal type of each neuron. magnitudes: [roles, neurons]. q_roles: [neurons]."""
+    """Return the causal type of each neuron. magnitudes, q_roles: [roles, neurons].
+
+    A role that has `min_share` of the magnitude names the type if its effect differs from 0.
+    Without such a role the type is multi-modal if the effect through any role does.
+    """
     total = magnitudes.sum(0)
     shares = magnitudes / np.where(total > 0, total, 1)
-    types = np.where(
-        shares.max(0) >= settings.min_share, np.array(ROLES)[shares.argmax(0)], "multi-modal"
-    )
     # NaN counts as no effect.
-    return np.where((q_roles <= settings.max_q) & (total > 0), types, "none")
+    differs = q_roles <= settings.max_q
+    largest = shares.argmax(0)
+    is_largest_different = np.take_along_axis(differs, largest[None], 0)[0]
+    is_alone = shares.max(0) >= settings.min_share
+    types = np.where(
+        is_alone,
+        np.where(is_largest_different, np.array(ROLES)[largest], "none"),
+        np.where(differs.any(0), "multi-modal", "none"),
+    )
+    return np.where(total > 0, types, "none")
+
+
+def _by_role(table: pa.Table, name: str) -> np.ndarray:
+    return np.stack([_numbers(table, f"{name}_{role}") for role in ROLES])
 
 
 def _numbers(table: pa.Table, name: str) -> np.ndarray:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from neuron_atlas.tasks.artifacts import read_table, write_table
 from neuron_atlas.tasks.artifacts.effects import FAITHFULNESS
 from neuron_atlas.tasks.effects.ablation import Ablation, loss_changes
 from neuron_atlas.tasks.effects.agreement import Agreement, agreements
+from neuron_atlas.tasks.effects.choose import shuffled
 from neuron_atlas.tasks.effects.settings import EffectsSettings
 from neuron_atlas.tasks.effects.words import Texts
 from neuron_atlas.tasks.statistics.false_discovery import q_values
@@ -69,7 +69,7 @@ def faithfulness_rows(
     does.
     """
     words = {one.neuron: _words(one, texts) for one in explained}
-    order = _order(texts.words, settings.seed)
+    order = shuffled(texts.words, settings.seed)
     sample_ids: dict[int, list[int]] = {}
     for one in explained:
         own, _ = words[one.neuron]
@@ -106,27 +106,20 @@ def faithfulness_rows(
     return pa.Table.from_pylist(rows, schema=FAITHFULNESS.schema)
 
 
-def choose_explained(
-    keys: Collection[tuple[int, int]], count: int, seed: int
-) -> set[tuple[int, int]]:
-    """Return `count` of the (layer, neuron) pairs, drawn by a hash of each."""
+def add_faithfulness_q(parts: Sequence[Sequence[Path]], written: Sequence[Path]) -> None:
+    """Write the rows of all parts of an explainer, a file for each layer, with q-values over all.
 
-    def hashed(key: tuple[int, int]) -> bytes:
-        return hashlib.blake2b(repr((seed, *key)).encode(), digest_size=8).digest()
-
-    return set(sorted(keys, key=hashed)[:count])
-
-
-def add_faithfulness_q(parts: Sequence[Path], path: Path) -> None:
-    """Write the rows of all parts of an explainer as one file, with q-values."""
-    tables = [read_table(part, FAITHFULNESS) for part in parts]
-    table = pa.concat_tables([FAITHFULNESS.schema.empty_table(), *tables])
-    q = q_values(table["p"].to_numpy().astype(np.float64))
-    place = table.schema.get_field_index("q")
-    table = table.set_column(place, table.schema.field("q"), pa.array(q, from_pandas=True))
-    write_table(
-        table.sort_by([("layer", "ascending"), ("neuron", "ascending")]), FAITHFULNESS, path
-    )
+    parts: the files of each layer.
+    """
+    order = [("neuron", "ascending")]
+    tables = [read_table(list(some), FAITHFULNESS).sort_by(order) for some in parts]
+    q = q_values(np.concatenate([table["p"].to_numpy().astype(np.float64) for table in tables]))
+    start = 0
+    for table, path in zip(tables, written, strict=True):
+        mine = pa.array(q[start : start + len(table)], from_pandas=True)
+        start += len(table)
+        place = table.schema.get_field_index("q")
+        write_table(table.set_column(place, table.schema.field("q"), mine), FAITHFULNESS, path)
 
 
 def paired_p(differences: np.ndarray) -> float:
@@ -145,13 +138,6 @@ def _words(one: Explained, texts: Texts) -> tuple[tuple[str, ...], str]:
         return own, "explanation"
     promoted = texts.promoted_words(one.promoted)
     return promoted, "promoted" if promoted else ""
-
-
-def _order(sample_ids: Iterable[int], seed: int) -> list[int]:
-    def hashed(sample_id: int) -> bytes:
-        return hashlib.blake2b(f"{seed}:{sample_id}".encode(), digest_size=8).digest()
-
-    return sorted(sample_ids, key=hashed)
 
 
 def _row(

@@ -36,6 +36,7 @@ def intervening(
     interventions: Sequence[Intervention],
     hook_point: HookPoint = "gate",
     roles: torch.Tensor | None = None,
+    in_place: bool = False,
 ) -> Iterator[None]:
     """Within the block, apply the interventions, in order, in every forward pass of the subject.
 
@@ -45,6 +46,8 @@ def intervening(
     this block sees activations before the interventions, one that is entered inside after them.
     roles: int8 [batch, tokens], the role of every token from the start of the sequence; needed when
     an intervention names roles. Tokens beyond these are text: generation adds them.
+    in_place: change the model's own tensors, which is faster; only without gradients, and if no
+    observer keeps a tensor.
     Raises InterventionError before the block for a layer, neuron or value that cannot be used, and
     at the end of the block if the subject's output has overflowed.
     """
@@ -64,9 +67,9 @@ def intervening(
             device = next(mlp.parameters()).device
             changes = compile_changes(chosen, device, subject.model.dtype)
             handle = (
-                mlp.act_fn.register_forward_hook(_after(place, changes))
+                mlp.act_fn.register_forward_hook(_after(place, changes, in_place))
                 if hook_point == "gate"
-                else mlp.down_proj.register_forward_pre_hook(_before(place, changes))
+                else mlp.down_proj.register_forward_pre_hook(_before(place, changes, in_place))
             )
             hooks.callback(handle.remove)
         yield
@@ -115,16 +118,16 @@ class _Place:
         return self._overflows is not None and bool(self._overflows)
 
 
-def _after(place: _Place, changes: Sequence[Change]) -> Any:
+def _after(place: _Place, changes: Sequence[Change], in_place: bool) -> Any:
     def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        return apply_changes(changes, output, place.roles_of(output))
+        return apply_changes(changes, output, place.roles_of(output), in_place)
 
     return hook
 
 
-def _before(place: _Place, changes: Sequence[Change]) -> Any:
+def _before(place: _Place, changes: Sequence[Change], in_place: bool) -> Any:
     def hook(_module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        return (apply_changes(changes, inputs[0], place.roles_of(inputs[0])),)
+        return (apply_changes(changes, inputs[0], place.roles_of(inputs[0]), in_place),)
 
     return hook
 

@@ -16,8 +16,8 @@ _COMMON = 0.5
 """Words in more than this share of the texts are not content words of a free explanation."""
 _RATIO = 2.0
 """Words are about as frequent if their counts differ by at most this factor."""
-_LONGEST_SUFFIX = 1
-"""Promoted tokens of fewer letters are pieces, not words."""
+_MOST_PROMOTED = 3
+"""Promoted words that stand for an explanation whose words are in no text."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Texts:
         return tuple(one for one in dict.fromkeys(found) if one in self.counts)
 
     def promoted_words(self, tokens: Sequence[str]) -> tuple[str, ...]:
-        """Return the promoted tokens that are words of the texts."""
-        found = [one for token in tokens for one in words_of(token) if len(one) > _LONGEST_SUFFIX]
-        return tuple(one for one in dict.fromkeys(found) if one in self.counts)
+        """Return the first promoted tokens that are words of the texts."""
+        found = [one for token in tokens for one in words_of(token)]
+        return tuple(one for one in dict.fromkeys(found) if one in self.counts)[:_MOST_PROMOTED]
 
     def holding(
         self, own: Collection[str], order: Sequence[int], without: Collection[int]

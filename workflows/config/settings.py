@@ -11,6 +11,7 @@ from annotated_types import Ge
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.classify.rule import Rule
+from neuron_atlas.tasks.effects.settings import EffectsSettings
 from neuron_atlas.tasks.evidence.settings import EvidenceSettings
 from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.select import NeuronChoice
@@ -187,6 +188,7 @@ class Settings:
     near_misses: NearMissSettings
     simulate: SimulateSettings
     score: ScoreSettings
+    effects: EffectsSettings
     groups: GroupSettings
     steering: SteeringSettings
     report: ReportSettings

@@ -167,7 +167,7 @@ def test_the_writer_acts_through_text_and_the_looker_through_visual_tokens(effec
     looker = effects[EARLY, LOOKER]
     assert looker["causal_type"] == "visual"
     assert looker["magnitude_visual"] > 10 * looker["magnitude_text"]
-    assert looker["q_roles"] < 0.05
+    assert looker["q_visual"] < 0.05
 
 
 def explained(neuron: int, text: str, promoted: tuple[str, ...] = (), **more) -> Explained:

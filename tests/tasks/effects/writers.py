@@ -47,8 +47,9 @@ def plant(
 
 
 def reserve(subject: Subject, word: str) -> torch.Tensor:
-    """Change the unembedding so that one direction of the residual stream speaks for the first token
-    of a word alone. Returns that direction, float32 [width]; it is one that the subject hardly uses.
+    """Change the unembedding so that one direction of the residual stream speaks for one word.
+
+    Returns that direction, float32 [width]; it is one that the subject hardly uses.
     """
     (token, *_) = subject.processor.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
     weight = subject.model.get_output_embeddings().weight
