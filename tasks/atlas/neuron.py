@@ -10,8 +10,11 @@ import polars as pl
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import (
+    EFFECTS,
     EXPLANATIONS,
+    FAITHFULNESS,
     NEURON_TYPES,
+    OUTPUT_TOKENS,
     SCORE_AGGREGATES,
     SCORES,
     read_table,
@@ -60,6 +63,21 @@ class Neuron(TypedNeuron):
     def scores(self) -> pl.DataFrame:
         """Rows of `scores`, one per explainer, simulator and kind of tokens."""
         return pl.DataFrame(read_neurons(self.files, SCORES, [self.index]))
+
+    @cached_property
+    def effects(self) -> pl.DataFrame:
+        """Row of `effects`; empty if the run measured none."""
+        return pl.DataFrame(read_neurons(self.files, EFFECTS, [self.index]))
+
+    @cached_property
+    def output_tokens(self) -> pl.DataFrame:
+        """Row of `output_tokens`; empty if the run has none."""
+        return pl.DataFrame(read_neurons(self.files, OUTPUT_TOKENS, [self.index]))
+
+    @cached_property
+    def faithfulness(self) -> pl.DataFrame:
+        """Rows of `faithfulness`, one per explainer; empty if the run measured none."""
+        return pl.DataFrame(read_neurons(self.files, FAITHFULNESS, [self.index]))
 
     @property
     def exemplars(self) -> list[Exemplar]:

@@ -19,6 +19,8 @@ from neuron_atlas.tasks.report.analysis_figures import (
     draw_share_intervals,
 )
 from neuron_atlas.tasks.report.canvas import png_bytes, svg_text
+from neuron_atlas.tasks.report.effect_figures import draw_check, draw_effects
+from neuron_atlas.tasks.report.effects import EffectsSummary
 from neuron_atlas.tasks.report.score_figure import draw_scores
 from neuron_atlas.tasks.report.type_figures import draw_types_by_layer, draw_visual_against_text
 
@@ -40,7 +42,10 @@ class ReportFigure:
 
 
 def draw_figures(
-    types: pa.Table, scores: pa.Table, analysis: Analysis | None = None
+    types: pa.Table,
+    scores: pa.Table,
+    analysis: Analysis | None = None,
+    effects: EffectsSummary | None = None,
 ) -> list[ReportFigure]:
     """Draw the report's figures. A figure without data shows the reason."""
     drawn: list[tuple[str, str, Callable[[Any, str], Figure], Any, str, str]] = [
@@ -101,6 +106,21 @@ def draw_figures(
         ]  # fmt: skip
         if not is_tested:
             drawn = [one for one in drawn if one[0] != "agreement"]
+    if effects is not None:
+        drawn += [
+            (
+                "effects", "Effect by layer and type", draw_effects, effects,
+                "The median absolute effect of zeroing a neuron on the loss of the description, in "
+                "nats per token, to first order, by layer and type.",
+                "Look for layers and types whose neurons the description depends on.",
+            ),
+            (
+                "attribution_check", "Attribution against exact ablation", draw_check, effects,
+                "Single neurons: the first-order effect of zeroing, and the exact one on the same "
+                "samples. On the line they are equal.",
+                "Look for points away from the line: there the attribution is not to be trusted.",
+            ),
+        ]  # fmt: skip
     return [
         ReportFigure(name, title, caption, look_for, draw(table, title))
         for name, title, draw, table, caption, look_for in drawn

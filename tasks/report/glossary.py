@@ -55,6 +55,14 @@ GLOSSARY = {
     "peaks: 1 if all are alike, 0 if they are no more alike than any samples.",
     "meanings": "Groups that the strong exemplars form by the words around their peaks, whichever "
     "half of them is looked at.",
+    "loss": "How surprised the model is by a token of the description, in nats; the loss of a "
+    "description is the mean over its tokens.",
+    "causal type": "The tokens through which a neuron acts on the description: visual, text, "
+    "template, several (multi-modal) or none.",
+    "faithfulness": "How much more the loss of the explanation's words rises than that of words "
+    "that are as frequent, when the neuron is zeroed: above 0 if the neuron does what is said.",
+    "agreement": "Chance that a word of the explanation gets a higher logit from the neuron than "
+    "another word: 0.5 is chance.",
     "verdict": "How far a score shows that the explanation works: clear, weak or none.",
     **MEANINGS,
 }

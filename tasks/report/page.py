@@ -13,8 +13,10 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.artifacts.effects import CAUSAL_TYPES
 from neuron_atlas.tasks.report import wording
 from neuron_atlas.tasks.report.analysis import Analysis
+from neuron_atlas.tasks.report.effects import EffectsSummary
 from neuron_atlas.tasks.report.figures import ReportFigure
 from neuron_atlas.tasks.report.glossary import GLOSSARY
 from neuron_atlas.tasks.report.groups import GroupReport
@@ -46,6 +48,7 @@ class PageInputs:
     ablated: GroupReport | None = None
     analysis: Analysis | None = None
     verdicts: Sequence[Mapping[str, Any]] = ()
+    effects: EffectsSummary | None = None
 
 
 def write_page(folder: Path, inputs: PageInputs) -> Path:
@@ -72,6 +75,8 @@ def write_page(folder: Path, inputs: PageInputs) -> Path:
             verdicts=inputs.verdicts,
             glossary=GLOSSARY,
             responses=inputs.analysis.by_type() if inputs.analysis else [],
+            effects=inputs.effects,
+            causal_types=CAUSAL_TYPES,
             failures=failures_by_status(inputs.outcomes).to_dicts(),
             groups=[
                 (name, [entry for entry in entries if entry[0].type == name]) for name in TYPES

@@ -12,9 +12,12 @@ import pyarrow as pa
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import (
+    EFFECTS,
     EVIDENCE,
     EXPLANATIONS,
+    FAITHFULNESS,
     NEURON_TYPES,
+    OUTPUT_TOKENS,
     SCORES,
     TYPE_COLUMNS,
     TableSpec,
@@ -121,12 +124,14 @@ class Exemplar:
 class ScoredExplanation:
     """One explainer's row of `explanations` with its rows of `scores`.
 
-    level: the run's false discovery rate, for verdicts; None if it has no scores.
+    level: the run's false discovery rate, for verdicts; None if it has no scores. faithfulness: its
+    row of `faithfulness`; None if the run has none.
     """
 
     explanation: Mapping[str, Any]
     scores: tuple[Mapping[str, Any], ...]
     level: float | None = None
+    faithfulness: Mapping[str, Any] | None = None
 
     def verdict(self, score: Mapping[str, Any]) -> Verdict | None:
         """Return the verdict on one of `scores`; None if it has no score or no margin."""
@@ -169,7 +174,8 @@ class TypedNeuron:
 class NeuronRecord(TypedNeuron):
     """One neuron with its explanations and exemplars.
 
-    exemplars: strongest first. statistics: its rows of further tables, by the name of the table.
+    exemplars: strongest first. statistics: its rows of further tables, by the name of the table;
+    of `effects` and `output_tokens`, if the run has them.
     """
 
     explanations: tuple[ScoredExplanation, ...]
@@ -192,7 +198,7 @@ def read_records(
     of_others: maximum for a neuron that was not explained; None for `exemplars`. statistics:
     further tables to read. level: the run's false discovery rate, for verdicts.
     """
-    specs = (NEURON_TYPES, SCORES, *statistics)
+    specs = (NEURON_TYPES, SCORES, EFFECTS, OUTPUT_TOKENS, FAITHFULNESS, *statistics)
     tables = {spec.name: read_neurons(files, spec, neurons) for spec in specs}
     columns = ["neuron", "explainer", "confidence", *_EXPLANATION_COLUMNS]
     tables["explanations"] = read_neurons(files, EXPLANATIONS, neurons, columns)
@@ -219,18 +225,21 @@ def gather_records(
 ) -> dict[int, NeuronRecord]:
     """Combine the rows of one layer's neurons into records, by the neuron's index.
 
-    tables: `types`, `explanations`, `scores`, `evidence` (the traces of exemplars that have one)
-    and tables of statistics, by name. slots: the exemplars of each neuron, strongest first. level:
-    the run's false discovery rate, for verdicts. how_to_store: what to do about a trace that is not
-    stored.
+    tables: `types`, `explanations`, `scores`, `evidence` (the traces of exemplars that have one),
+    perhaps `faithfulness`, and tables of statistics, by name. slots: the exemplars of each neuron,
+    strongest first. level: the run's false discovery rate, for verdicts. how_to_store: what to do
+    about a trace that is not stored.
     """
     rows = {name: by_neuron(table) for name, table in tables.items() if name != "evidence"}
     types, explained, scored = (rows.pop(name) for name in ("types", "explanations", "scores"))
+    faithful = rows.pop(FAITHFULNESS.name, {})
     traces = _traces(tables["evidence"])
     return {
         neuron: NeuronRecord(
             row,
-            _pair_up(explained.get(neuron, []), scored.get(neuron, []), level),
+            _pair_up(
+                explained.get(neuron, []), scored.get(neuron, []), faithful.get(neuron, []), level
+            ),
             tuple(
                 Exemplar(
                     slot.sample_id,
@@ -269,15 +278,20 @@ def _traces(evidence: pa.Table) -> dict[tuple[int, int], ActivationRecord]:
 
 
 def _pair_up(
-    explanations: list[dict[str, Any]], scores: list[dict[str, Any]], level: float | None
+    explanations: list[dict[str, Any]],
+    scores: list[dict[str, Any]],
+    faithfulness: list[dict[str, Any]],
+    level: float | None,
 ) -> tuple[ScoredExplanation, ...]:
     explained = {row["explainer"]: row for row in explanations}
+    faithful = {row["explainer"]: row for row in faithfulness}
     missing = dict.fromkeys(_EXPLANATION_COLUMNS, "") | {"status": "missing", "confidence": None}
     return tuple(
         ScoredExplanation(
             explained.get(name, missing | {"explainer": name}),
             tuple(row for row in scores if row["explainer"] == name),
             level,
+            faithful.get(name),
         )
         for name in dict.fromkeys(row["explainer"] for row in (*explanations, *scores))
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from neuron_atlas.tasks.artifacts import (
 from neuron_atlas.tasks.artifacts.grouped import SAYINGS
 from neuron_atlas.tasks.artifacts.nonfinite import nonfinite_outcomes
 from neuron_atlas.tasks.report.analysis import read_analysis, write_analysis
+from neuron_atlas.tasks.report.effects import read_effects
 from neuron_atlas.tasks.report.figures import draw_figures, write_figures
 from neuron_atlas.tasks.report.groups import read_groups, write_groups
 from neuron_atlas.tasks.report.inputs import ReportFiles
@@ -60,8 +61,9 @@ def write_report(
     scores = outcomes["scores"] = over_all_tokens(outcomes["scores"])
     aggregates = read_table(files.tables["score_aggregates"], SCORE_AGGREGATES)
     analysis = read_analysis(files.tables, types)
-    figures = draw_figures(types, scores, analysis)
     level = false_discovery_level(aggregates)
+    effects = read_effects(files.tables, types, level)
+    figures = draw_figures(types, scores, analysis, effects)
     chosen = select_strongest_neurons(
         types, outcomes["explanations"], scores, settings.neurons_per_type
     )
@@ -79,6 +81,7 @@ def write_report(
         neurons=_read_chosen(files, chosen, settings.exemplars, level),
         analysis=analysis,
         verdicts=count_verdicts(scores, level),
+        effects=effects,
     )
     write_page(folder, inputs)
     write_figures(folder / "figures", figures)
@@ -86,7 +89,7 @@ def write_report(
     write_analysis(folder / "tables", analysis)
     write_groups(folder / "tables", groups)
     summary = summarize_run(types, scores, aggregates, outcomes, analysis.responses)
-    _write_summary(folder / SUMMARY, summary)
+    _write_summary(folder / SUMMARY, summary, effects.metrics() if effects else {})
     site = folder / FOLDER
     return sorted(
         path.relative_to(folder).as_posix()
@@ -115,10 +118,12 @@ def _read_chosen(
     return [found[layer][neuron] for layer, neuron, _ in chosen]
 
 
-def _write_summary(path: Path, summed: Summary) -> None:
+def _write_summary(path: Path, summed: Summary, effects: Mapping[str, float | None]) -> None:
     summary = asdict(summed)
     failures = [
         {"table": table, "status": status, "count": count}
         for (table, status), count in summary.pop("failures").items()
     ]
-    path.write_text(json.dumps(summary | {"failures": failures}, indent=2), encoding="utf-8")
+    path.write_text(
+        json.dumps(summary | {"effects": effects, "failures": failures}, indent=2), encoding="utf-8"
+    )

@@ -50,6 +50,9 @@ _TABLES = (
     ("simulate", "simulations"),
     ("score", "scores"),
     ("score", "score_aggregates"),
+    # Only of a run that measures effects.
+    *(("effects", name) for name in ("effects", "output_tokens", "ablations")),
+    ("faithfulness", "faithfulness"),
 )
 
 _PARTIAL = ("classify", "groups")
@@ -252,6 +255,8 @@ STAGE = Stage(
         "explain",
         "simulate",
         "score",
+        "effects",
+        "faithfulness",
     ),
     _parameters,
     (

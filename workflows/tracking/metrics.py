@@ -82,6 +82,16 @@ METRICS: tuple[tuple[str, str], ...] = (
         "stable groups that they form, as means over neurons",
     ),
     (
+        "effects/share_with_effect, effects/attribution_correlation, effects/attribution_slope",
+        "share of the neurons whose effect on the loss differs from 0, and how exact ablation "
+        "follows the attribution (1 if it is right)",
+    ),
+    (
+        "effects/explanations_tested, effects/explanations_faithful, effects/agreement",
+        "explanations tested by ablation and those found faithful, and the mean agreement of all "
+        "with the tokens that their neurons promote (0.5 is chance)",
+    ),
+    (
         "cost/usd, cost/requests, cost/tokens_in, cost/tokens_out",
         "cost of the model calls of this run, in US dollars, requests and tokens",
     ),
@@ -167,6 +177,7 @@ def summary_metrics(summary: Mapping[str, Any]) -> Iterator[Value]:
     values |= {f"neurons/{name}": mean for name, mean in summary["mean_responses"].items()}
     values["failed_rows/all"] = sum(failure["count"] for failure in summary["failures"])
     values |= {f"score/{name}": mean for name, mean in summary["mean_of"].items()}
+    values |= {f"effects/{name}": value for name, value in summary.get("effects", {}).items()}
     yield from _measured(values)
 
 

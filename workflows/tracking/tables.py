@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from neuron_atlas.tasks.artifacts import EXPLANATIONS, SCORE_AGGREGATES, SCORES, read_table
+from neuron_atlas.tasks.artifacts import (
+    EXPLANATIONS,
+    FAITHFULNESS,
+    SCORE_AGGREGATES,
+    SCORES,
+    read_table,
+)
 from neuron_atlas.tasks.report.controls import CONTROLS, strongest_control
 
 if TYPE_CHECKING:
@@ -26,8 +32,11 @@ _AGGREGATES = ["explainer", "simulator", "tokens", "by", "group", "measure"]
 _AGGREGATES += ["n", "undefined", "mean", "ci_low", "ci_high", "median"]
 
 
-def explanation_table(explanations: Sequence[Path], scores: Sequence[Path]) -> Columns:
-    """Return explanations with their score, strongest control and margin, the best margin first.
+def explanation_table(
+    explanations: Sequence[Path], scores: Sequence[Path], faithfulness: Sequence[Path] = ()
+) -> Columns:
+    """Return explanations with their score, strongest control and margin, the best margin first,
+    and with their faithfulness and agreement if the run measured them.
 
     Of several simulators, an explanation has a row for each. Explanations without a margin come
     last. At most MAX_ROWS rows.
@@ -36,6 +45,9 @@ def explanation_table(explanations: Sequence[Path], scores: Sequence[Path]) -> C
     columns += ["tokens_in", "tokens_out", "cost"]
     explained = pl.DataFrame(read_table(list(explanations), EXPLANATIONS, columns))
     rows = explained.join(_scores(scores), on=_KEY, how="left")
+    if faithfulness:
+        found = read_table(list(faithfulness), FAITHFULNESS, [*_KEY, "faithfulness", "agreement"])
+        rows = rows.join(pl.DataFrame(found).fill_nan(None), on=_KEY, how="left")
     rows = rows.sort("margin", descending=True, nulls_last=True, maintain_order=True)
     rest = [name for name in rows.columns if name not in _FIRST]
     return rows.select(*_FIRST, *rest).head(MAX_ROWS).to_dict(as_series=False)

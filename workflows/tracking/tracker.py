@@ -123,7 +123,11 @@ class Tracker:
             log_inputs(self._record, context)
         explained = [*context.paths("explain", "explanations"), *context.stats.unfinished]
         if explained:
-            table = explanation_table(explained, context.paths("score", "scores"))
+            table = explanation_table(
+                explained,
+                context.paths("score", "scores"),
+                context.paths("faithfulness", "faithfulness"),
+            )
             self._record.table(table, "explanations.json")
         note = run_note(self._settings, _STATES[status], summary, self._spending, self._pictures)
         self._record.note(note)

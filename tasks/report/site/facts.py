@@ -17,6 +17,7 @@ STATISTICS = (MOMENTS, HISTOGRAMS, RESPONSES, NEURON_TESTS, SAYINGS)
 """Source tables of the facts. Runs without tests, or without sayings, lack the last ones."""
 
 _MAX_WORDS = 6
+_MAX_TOKENS = 10
 _TESTED = ("rate_visual", "rate_text", "q_exact", "q_block", "q_both")
 
 
@@ -25,8 +26,9 @@ def neuron_facts(record: NeuronRecord) -> dict[str, Any]:
 
     moments: by role, [tokens, mean, standard deviation, maximum, share above 0]. histogram: number
     of tokens in each bin, by role. top_words, image_words, concentration, monosemanticity,
-    meanings: responses. tested: type, rates and q-values of the tests. says: what the subject says
-    with the neuron clamped.
+    meanings: responses. tested: type, rates and q-values of the tests. effect: of zeroing, with its
+    interval, in total and by role, q and causal type. output: the tokens that it promotes and
+    suppresses. says: what the subject says with the neuron clamped.
     """
     facts: dict[str, Any] = {}
     rows = record.statistics
@@ -39,6 +41,10 @@ def neuron_facts(record: NeuronRecord) -> dict[str, Any]:
         }
     if "responses" in rows:
         facts |= _responses(rows["responses"])
+    if "effects" in rows:
+        facts["effect"] = _effect(rows["effects"])
+    if "output_tokens" in rows:
+        facts["output"] = _output(rows["output_tokens"])
     if "tested_types" in rows:
         tested = rows["tested_types"]
         facts["tested"] = {"type": tested["type_tested"]}
@@ -64,6 +70,27 @@ def _moments(row: Mapping[str, Any], role: str) -> list[float | None]:
         round_significant(row[f"{name}_{role}"]) for name in ("mean", "max", "positive")
     )
     return [count, mean, deviation, highest, positive]
+
+
+def _effect(row: Mapping[str, Any]) -> dict[str, Any]:
+    def measured(name: str) -> list[float | None]:
+        return [round_significant(row[one]) for one in (name, f"{name}_low", f"{name}_high")]
+
+    return {
+        "total": measured("effect"),
+        "roles": [measured(f"effect_{role}") for role in ROLES],
+        "q": round_significant(row["q"]),
+        "type": row["causal_type"],
+        "status": row["status"],
+    }
+
+
+def _output(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "promoted": (row["promoted"] or [])[:_MAX_TOKENS],
+        "suppressed": (row["suppressed"] or [])[:_MAX_TOKENS],
+        "write": round_significant(row["write"]),
+    }
 
 
 def _responses(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def _explanation(scored: ScoredExplanation) -> dict[str, Any]:
     return {
         **{name: row[name] or "" for name in _EXPLANATION_COLUMNS},
         "confidence": round_significant(row["confidence"], 3),
+        **_faithfulness(scored.faithfulness),
         "scores": [
             {
                 name: round_significant(value) if isinstance(value, float) else value
@@ -135,6 +136,16 @@ def _explanation(scored: ScoredExplanation) -> dict[str, Any]:
             for score in scored.scores
         ],
     }
+
+
+def _faithfulness(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the measures of faithfulness that are known; empty for a run without effects."""
+    if row is None:
+        return {}
+    names = ("faithfulness", "own_change", "other_change", "q", "agreement", "agreement_other")
+    found = {name: round_significant(row[name]) for name in names if row[name] is not None}
+    known = {"words": row["words"] or [], "n_samples": row["n_samples"], "status": row["status"]}
+    return {"faithful": found | known}
 
 
 def _verdict(scored: ScoredExplanation, score: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from neuron_atlas.tasks.artifacts.effects import CAUSAL_TYPES
 from neuron_atlas.tasks.report.glossary import GLOSSARY, READING, term
 from neuron_atlas.tasks.report.neuron_view import neuron_html
 from tests.tasks.report.rendering import Outline, inputs, squeeze
@@ -36,9 +37,29 @@ class Analysed:
         return RESPONSES
 
 
+class Measured:
+    """Effects of one type and one explainer."""
+
+    level = 0.05
+
+    def causal_types(self):
+        return [{"type": "visual", "n": 1, "counts": dict.fromkeys(CAUSAL_TYPES, 0), "median": 0.1}]
+
+    def checks(self):
+        return [{"group": "all", "n": 9, "correlation": 0.9, "slope": 1.1, "is_trusted": True}]
+
+    def faithful(self):
+        return [
+            {
+                "explainer": "dissect", "tested": 2, "faithful": 1, "mean": 0.2, "agreement": 0.8,
+                "agreement_other": 0.5,
+            }
+        ]  # fmt: skip
+
+
 def whole_page(render):
     given = inputs(scores=scores(WHOLE), aggregates=aggregates({}))
-    return render(replace(given, analysis=Analysed()))[1]
+    return render(replace(given, analysis=Analysed(), effects=Measured()))[1]
 
 
 def abbreviations(outline):

@@ -64,6 +64,21 @@
       further.length ? h("p", { class: "quiet" }, further.join(", ")) : null, Atlas.reading("score_scale")));
   };
 
+  /** Return whether zeroing the neuron costs the words of its explanation more than others. */
+  const faithful = (explanation) => {
+    const one = explanation.faithful;
+    if (!one) return null;
+    const words = one.words.map((word, place) => [place ? ", " : "", foreign("bdi", {}, word)]);
+    return h("dl", { class: "faithful" },
+      Atlas.known(one.faithfulness) ? [
+        pair(Atlas.term("faithfulness"), `${Atlas.threeDigits(one.faithfulness)} nats`, "own"),
+        pair(Atlas.term("q-value", "q"), Atlas.signed(one.q, 3)),
+        pair("its words", [`${Atlas.threeDigits(one.own_change)} (`, words, ")"]),
+        pair("other words", Atlas.threeDigits(one.other_change)),
+      ] : pair(Atlas.term("faithfulness"), Atlas.plain(one.status)),
+      Atlas.known(one.agreement) ? pair(Atlas.term("agreement"), `${Atlas.signed(one.agreement)}, others ${Atlas.signed(one.agreement_other)}`) : null);
+  };
+
   /** Return one explainer's explanation with its scores. */
   Atlas.explanation = (explanation) => {
     const whole = explanation.scores.filter((score) => score.tokens === "all");
@@ -72,7 +87,7 @@
         Atlas.known(explanation.confidence) ? `, ${Atlas.percent(explanation.confidence)} sure` : null),
       whole.length ? whole.map((score) => scoreLine(score,
         explanation.scores.filter((part) => part.tokens !== "all" && part.simulator === score.simulator)))
-        : h("p", { class: "score quiet" }, "Not scored."));
+        : h("p", { class: "score quiet" }, "Not scored."), faithful(explanation));
   };
 
   /** Return a tab for each name. show(number) fills the panel. Arrow keys move between tabs. */

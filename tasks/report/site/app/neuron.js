@@ -70,6 +70,26 @@
         : h("p", { class: "empty" }, "The model\u2019s output overflows."));
   };
 
+  const tokens = (name, list) => (list.length ? h("p", { class: "word-list" }, h("span", { class: "quiet" }, `${name} `),
+    list.map((token, place) => [place ? ", " : "", foreign("bdi", {}, token.trim() || token)])) : null);
+
+  const nats = ([value, low, high]) => [h("b", {}, Atlas.threeDigits(value)),
+    Atlas.known(low) ? h("span", { class: "quiet" }, ` (${Atlas.threeDigits(low)} to ${Atlas.threeDigits(high)})`) : null];
+
+  /** Show the tokens that the neuron promotes, and what the loss owes to it. */
+  const does = (details) => {
+    const { effect, output } = details;
+    if (!effect && !output) return null;
+    const measured = effect && effect.status === "ok";
+    return h("section", { class: "does", "aria-labelledby": "does-title" },
+      h("h2", { id: "does-title" }, "What it does"),
+      output ? [tokens("Promotes", output.promoted), tokens("Suppresses", output.suppressed)] : null,
+      measured ? h("p", {}, "Zeroing it changes the ", Atlas.term("loss"), " by ", nats(effect.total), ", ", Atlas.term("q-value", "q"), ` ${Atlas.signed(effect.q, 3)}: `,
+        ["visual", "text", "template"].map((role, place) => [place ? ", " : "", `${role} tokens `, nats(effect.roles[place])]),
+        ". ", Atlas.term("causal type", "Causal type"), ": ", h("b", {}, effect.type), ".")
+        : effect ? h("p", { class: "quiet" }, `No effect: ${Atlas.plain(effect.status)}.`) : null);
+  };
+
   const strongest = (details) => {
     const weaker = details.weaker.length ? h("details", { class: "weaker" }, h("summary", {}, `${details.weaker.length} weaker exemplars`)) : null;
     weaker?.addEventListener("toggle", () => {
@@ -176,7 +196,7 @@
         h("p", { class: "kind-line" }, h("span", { class: `chip type-${details.type}` }, details.type),
           h("span", { class: "quiet" }, Atlas.index.meanings[details.type], " Its highest activation is ", h("b", {}, Atlas.threeDigits(details.scale)), "."))),
       h("div", { class: "neuron-body" },
-        h("div", { class: "neuron-text" }, tabs, panel, tested(details)),
+        h("div", { class: "neuron-text" }, tabs, panel, tested(details), does(details)),
         h("aside", { class: "aside" }, shares(details), facts(details))),
       strongest(details), says(details), below));
     document.title = `Layer ${route.layer}, neuron ${route.neuron} \u2013 ${Atlas.index.title}`;
