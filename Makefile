@@ -48,7 +48,7 @@ check: $(READY) ## Check format, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-capture bench-model bench-evidence bench-merge bench-score bench-clipseg bench-types bench-explain bench-site ## Run all benchmarks
+bench: bench-capture bench-model bench-evidence bench-effects bench-merge bench-score bench-clipseg bench-types bench-explain bench-site ## Run all benchmarks
 
 bench-capture: $(READY) ## Measure the capture stage next to the bare forward pass; check its kernel and memory
 	$(BIN)/python -m bench.capture --shape $(SHAPE)
@@ -58,6 +58,9 @@ bench-model: $(READY) ## Measure every stage on a model of 352,256 neurons (half
 
 bench-evidence: $(READY) ## Measure replaying evidence beside the bare forward pass, and its formats
 	$(BIN)/python -m bench.evidence
+
+bench-effects: $(READY) ## Measure attribution, exact ablation and output tokens beside bare forward passes
+	$(BIN)/python -m bench.effects
 
 bench-merge: $(READY) ## Measure merging beside reading and writing the same bytes
 	$(BIN)/python -m bench.merge
