@@ -159,7 +159,7 @@ def test_a_question_about_both_kinds_does_not_say_that_they_have_anything_in_com
 def test_the_prompt_has_one_example_whose_answer_is_read_as_any_other(kind):
     for render in get_args(Render):
         system, _ = told(kind, 10, 0, render=render)
-        _, _, example = system.partition("An example, of another neuron. ")
+        _, _, example = system.partition("say nothing of yours. ")
         (answer,) = find_objects(example)
         assert list(answer.value) == list(ANSWER_FORMAT["json_schema"]["schema"]["properties"])
         assert read_answer(example).confidence == answer.value["confidence"]
