@@ -82,7 +82,8 @@ def steering_effects(
     halves: half of each sample. The best factor of a group is chosen on the half `choose` alone:
     the one that makes the subject say the group's words most often, or name the most right things,
     or, without generated descriptions, that has the lowest loss of visual words; among those that
-    leave its language intact.
+    leave its language intact. None is chosen if none is better than no change, or for a group
+    without random sets, which is there for comparison.
     """
     rows: list[dict[str, Any]] = []
     by_group: dict[Group, list[int]] = {}
@@ -95,7 +96,8 @@ def steering_effects(
             for half in (CHOOSE, REPORT)
             for row in _effect_rows(results, target, sets, resamples, seed, max_ratio, half, halves)
         ]
-        best = _best_alpha(group, found, max_ratio)
+        has_random = any(results.random(target) for target in targets)
+        best = _best_alpha(group, found, max_ratio) if has_random else None
         rows += [row | {"chosen": row["alpha"] == best} for row in found]
     return pa.Table.from_pylist(rows, schema=STEERING_EFFECTS.schema)
 
@@ -186,7 +188,10 @@ def _best_alpha(group: Group, rows: Sequence[Mapping[str, Any]], max_ratio: floa
         row["alpha"]: nan if row["perplexity_ratio"] is None else row["perplexity_ratio"]
         for row in found
     }
-    return choose_alpha(scores, ratios, max_ratio)
+    if found and found[0]["intact"] is not None:
+        scores[1.0], ratios[1.0] = sign * found[0]["intact"], 1.0
+    best = choose_alpha(scores, ratios, max_ratio)
+    return None if best == 1 else best
 
 
 def _matching(sets: Sequence[NeuronSet]) -> dict[str, Any]:

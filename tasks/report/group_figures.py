@@ -25,6 +25,11 @@ _PANELS = {
     "function_words": "loss of function words with the image, nats a token",
     "text_alone": "loss of text without the image, nats a token",
 }
+_STEERED = {
+    "right": "right names in the description, of those named or there",
+    "visual_words": "loss of visual words, nats a token",
+    "other_words": "loss of all other text, nats a token",
+}
 _GAP = 0.17
 _NAMED = "score"
 """Color of groups that the user names."""
@@ -84,7 +89,7 @@ def draw_steering(effects: pl.DataFrame, title: str) -> Figure:
             _draw_curve(axes, mine.sort("alpha").to_dicts(), alphas, _color(group))
         axes.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
         axes.locator_params(axis="y", nbins=4)
-        write_note(axes, measure.replace("_", " "))
+        write_note(axes, _STEERED.get(measure, measure))
     sheets[-1].set_xlabel("factor of the neurons\N{RIGHT SINGLE QUOTATION MARK} activations")
     return figure
 

@@ -65,7 +65,7 @@ class GroupReport:
                 )
             )
         if not self.steering.is_empty():
-            title = "With neurons turned up"
+            title = "With neurons scaled"
             drawn.append(
                 ReportFigure(
                     "group_steering",
@@ -81,11 +81,25 @@ class GroupReport:
 
     def sentences(self) -> list[str]:
         """Return the verdict on each dissociation in words."""
+        return [*self._contrasts(), *self._chosen()]
+
+    def _contrasts(self) -> list[str]:
         return [
-            f"{_words(row['measure'])} against {_words(row['other_measure'])}, without "
-            f"{row['share']:.0%} of the neurons of a layer ({row['group']} or {row['other']}): "
+            f"{_words(row['measure']).capitalize()} against {_words(row['other_measure'])}, "
+            f"without {row['share']:.0%} of a layer's neurons ({row['group']} or {row['other']}): "
             f"{_VERDICTS[row['verdict']]}{_numbers(row)}."
             for row in self.dissociations.to_dicts()
+        ]
+
+    def _chosen(self) -> list[str]:
+        """Say for which steered groups no factor was chosen."""
+        steered = self.steering.filter(pl.col("n_random") > 0)
+        names = dict.fromkeys(steered["group"].to_list())
+        chosen = set(steered.filter(pl.col("chosen"))["group"].to_list())
+        return [
+            f"Scaling {name}: no factor is better than no change on the half that chooses."
+            for name in names
+            if name not in chosen
         ]
 
     def rows(self) -> list[dict[str, Any]]:

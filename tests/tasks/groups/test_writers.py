@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neuron_atlas.tasks.artifacts.grouped import GROUP_LOSSES
 from neuron_atlas.tasks.groups.conditions import ablated, scaled
 from neuron_atlas.tasks.groups.effects import ablation_effects, steering_effects
 from neuron_atlas.tasks.groups.losses import measure_losses
@@ -45,7 +46,7 @@ def losses(subject, scenes, conditions, ids, batch_size=16):
 
 
 def test_ablating_the_writers_raises_the_loss_of_their_word_alone(writing, scenes, sets):
-    ids = sorted(scenes.catalog().samples)
+    ids = sorted(scenes.catalog().samples)[:12]
     table = losses(writing, scenes, ablated(sets, "zero"), ids)
     results = read_results(table, speech_table([], [], [], {}, concept_vocabulary([]), {}, {}))
     effects = {
@@ -85,26 +86,41 @@ def test_turning_the_writers_up_makes_the_subject_say_their_word(
     ids = sorted(scenes.catalog().samples)[:8]
     halves = {one: "choose" if place % 2 else "report" for place, one in enumerate(ids)}
     others = scaled(sets[:1], (2.0, 1e30))[1:]
-    conditions = [*scaled(sets[:4], (6.0,)), *others]
+    conditions = [*scaled(sets[:4], (8.0,)), *others]
     catalog = scenes.catalog(ids)
     images = {one: catalog.open_images(one) for one in ids}
     pairs = [(at, one) for at in range(len(conditions)) for one in ids]
     prompts = [Prompt(at, images[one]) for at, one in pairs]
-    texts = generate_under(writing, conditions, prompts, "gate", 8, 64)
+    texts = generate_under(writing, conditions, prompts, "gate", 22, 64)
     truths = {one: {(kind.kind, kind.name) for kind in catalog.concepts(one)} for one in ids}
     vocabulary = concept_vocabulary({pair for one in truths.values() for pair in one})
     speech = speech_table(conditions, pairs, texts, truths, vocabulary, NAMED, {})
     results = read_results(losses(writing, scenes, conditions, ids), speech)
     rows = steering_effects(results, sets, halves, 200, 0, 3.0).to_pylist()
     says = {(row["alpha"], row["half"]): row for row in rows if row["measure"] == "says red"}
-    assert {alpha for (alpha, _), row in says.items() if row["chosen"]} == {6.0}
-    reported = says[6.0, "report"]
+    assert {alpha for (alpha, _), row in says.items() if row["chosen"]} == {8.0}
+    reported = says[8.0, "report"]
     assert reported["n_samples"] == 4
     assert reported["changed"] == 1
     assert reported["intact"] < 0.7
     assert reported["effect"] > reported["band_high"]
     assert says[1e30, "report"]["status"] == "overflow"
     assert abs(says[2.0, "report"]["effect"]) < 0.3
+
+
+def test_no_factor_is_chosen_that_is_no_better_than_no_change(sets):
+    """Every condition gets every name right."""
+    conditions = scaled(sets[:4], (2.0, 4.0))
+    ids = range(6)
+    pairs = [(at, one) for at in range(len(conditions)) for one in ids]
+    vocabulary = concept_vocabulary([("color", "red"), ("color", "blue")])
+    truths = {one: {("color", "red")} for one in ids}
+    speech = speech_table(conditions, pairs, ["red"] * len(pairs), truths, vocabulary, {}, {})
+    results = read_results(GROUP_LOSSES.schema.empty_table(), speech)
+    halves = {one: "choose" if one % 2 else "report" for one in ids}
+    rows = steering_effects(results, sets, halves, 20, 0, 3.0).to_pylist()
+    assert {row["changed"] for row in rows if row["measure"] == "right"} == {1.0}
+    assert not any(row["chosen"] for row in rows)
 
 
 def test_named_groups_are_read_as_written():
