@@ -52,6 +52,7 @@ from neuron_atlas.workflows.stages import (
     report,
     samples,
     score,
+    search,
     simulate,
 )
 from neuron_atlas.workflows.tracking.address import check_server
@@ -64,6 +65,7 @@ BEFORE_EXPLAINING = (
     classify.STAGE,
     analyse.STAGE,
     evidence.STAGE,
+    search.STAGE,
 )
 
 

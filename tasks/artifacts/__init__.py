@@ -74,6 +74,13 @@ from neuron_atlas.tasks.artifacts.scored import (
     SIMULATIONS,
     TOKENS,
 )
+from neuron_atlas.tasks.artifacts.search import (
+    NEIGHBORS,
+    PEAK_EMBEDDINGS,
+    PEAK_PLACES,
+    SEARCH_CENTERS,
+    SEARCH_VECTORS,
+)
 from neuron_atlas.tasks.artifacts.typed import (
     NEURON_TESTS,
     NEURON_TYPES,
@@ -99,10 +106,13 @@ __all__ = [
     "LEVELS",
     "MOMENTS",
     "NEAR_MISSES",
+    "NEIGHBORS",
     "NEURON_TESTS",
     "NEURON_TYPES",
     "NO_SAMPLE",
     "OUTPUT_TOKENS",
+    "PEAK_EMBEDDINGS",
+    "PEAK_PLACES",
     "PURPOSES",
     "RESPONSES",
     "ROLES",
@@ -110,6 +120,8 @@ __all__ = [
     "SAMPLES",
     "SCORES",
     "SCORE_AGGREGATES",
+    "SEARCH_CENTERS",
+    "SEARCH_VECTORS",
     "SIMULATIONS",
     "STRATA",
     "STRATUM_SIZES",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import polars as pl
 import pyarrow.dataset as pads
@@ -137,6 +137,52 @@ class Atlas:
             model=model,
             device=device,
         )
+
+    def search(
+        self,
+        words: str | None = None,
+        *,
+        like: tuple[int, int] | None = None,
+        image: str | Path | Image.Image | None = None,
+        by: Literal["explanations", "texts", "tokens"] | None = None,
+        role: str | None = None,
+        count: int = 20,
+        model: str | None = None,
+        device: str | None = None,
+    ) -> pl.DataFrame:
+        """Find neurons by words, by a neuron that they are `like` (layer, index), or by an image.
+
+        Words are matched with explanations and with the texts of every neuron's exemplars, and the
+        two rankings are joined. by: one of these alone, or `tokens`: the subject's embeddings of
+        the words with those at each neuron's peaks in the text. like: cosine of the two vectors.
+        role: visual or text, the vectors to compare; None for those of more exemplars. image:
+        highest cosine of one of its tokens with each neuron's visual vector. model, device: see
+        `open_run_subject`; only `image` and `tokens` load the subject.
+
+        Returns rows of layer, neuron, match (comparable only within one search), type and
+        explanation, best first. Raises SearchError, NeuronNotFoundError, ProbeError and
+        SubjectError.
+        """
+        from neuron_atlas.tasks.search.find import search_atlas
+
+        return search_atlas(
+            self,
+            words,
+            like=like,
+            image=image,
+            by=by,
+            role=role,
+            count=count,
+            model=model,
+            device=device,
+        )
+
+    def clarity(self) -> pl.DataFrame:
+        """Return how clear and how redundant neurons are, by layer and type, without any labels:
+        see `clarity_by_type`. Raises AttributeError for a run without these tables."""
+        from neuron_atlas.tasks.search.summary import clarity_by_type
+
+        return clarity_by_type(self.types, self.search_vectors, self.neighbors)
 
     def _elsewhere(self, layer: int) -> str:
         """Name the last other run of the folder that has a layer; empty if none has it."""

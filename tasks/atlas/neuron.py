@@ -13,6 +13,7 @@ from neuron_atlas.tasks.artifacts import (
     EFFECTS,
     EXPLANATIONS,
     FAITHFULNESS,
+    NEIGHBORS,
     NEURON_TYPES,
     OUTPUT_TOKENS,
     SCORE_AGGREGATES,
@@ -78,6 +79,14 @@ class Neuron(TypedNeuron):
     def faithfulness(self) -> pl.DataFrame:
         """Rows of `faithfulness`, one per explainer; empty if the run measured none."""
         return pl.DataFrame(read_neurons(self.files, FAITHFULNESS, [self.index]))
+
+    @cached_property
+    def neighbors(self) -> pl.DataFrame:
+        """Nearest neurons by the subject's embeddings at their peaks, nearest first, for image and
+        text apart: role, layer, neuron, cosine. Empty for a run without these."""
+        rows = pl.DataFrame(read_neurons(self.files, NEIGHBORS, [self.index]))
+        columns = {"layers": "layer", "neurons": "neuron", "cosines": "cosine"}
+        return rows.select("role", *columns).explode(list(columns)).rename(columns).drop_nulls()
 
     @property
     def exemplars(self) -> list[Exemplar]:

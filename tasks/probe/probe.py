@@ -18,14 +18,13 @@ from neuron_atlas.tasks.probe.changed import NeuronKey, in_words, interventions
 from neuron_atlas.tasks.probe.errors import ProbeError
 from neuron_atlas.tasks.probe.firing import Firing, rank_neurons
 from neuron_atlas.tasks.probe.gather import gather_neurons
+from neuron_atlas.tasks.probe.images import read_image
 from neuron_atlas.tasks.probe.observe import read_peaks, read_traces
 from neuron_atlas.tasks.probe.result import Probe
 from neuron_atlas.tasks.probe.run_subject import open_run_subject
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
-from neuron_atlas.tasks.samples.decode import decode_image
 from neuron_atlas.tasks.samples.source import (
     OpenedImage,
-    SampleError,
     SampleRecord,
     Source,
 )
@@ -89,7 +88,7 @@ def probe_atlas(
     missing = {"histograms", "moments", "exemplars", "types"} - set(atlas.tables)
     if missing:
         raise ProbeError(f"the run {run.name} has no table {min(missing)!r}, which a probe reads")
-    images = [] if image is None else [_read_image(image)]
+    images = [] if image is None else [read_image(image)]
     subject = open_run_subject(run, model, device)
     capture = run.parameter("capture", "capture")
     hook_point: HookPoint = capture["hook_point"]
@@ -131,23 +130,6 @@ def probe_atlas(
         catalog=catalog,
         neurons=gather_neurons(atlas, found.firing, traces, catalog),
     )
-
-
-def _read_image(image: str | Path | Image.Image) -> Image.Image:
-    """Return an image in RGB, upright. Raises ProbeError."""
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    path = Path(image).expanduser()
-    if not path.is_file():
-        raise ProbeError(f"the image {str(image)!r} is not a file")
-    try:
-        return decode_image(path.read_bytes())
-    except SampleError as error:
-        remedy = "; shrink it" if error.status == "oversized" else ""
-        reason = error.reason.partition("; raise data.max_pixels")[0]
-        raise ProbeError(f"the image {str(image)!r} cannot be read: {reason}{remedy}") from error
-    except OSError as error:
-        raise ProbeError(f"the image {str(image)!r} cannot be read: {error.strerror}") from error
 
 
 def _name(image: str | Path | Image.Image | None) -> str:

@@ -18,7 +18,7 @@ SHARDS = 12
 PARTED = ("capture.layers=[1]", f"capture.shards={SHARDS}", "explain.neurons_per_task=1")
 OUR_LINES = re.compile(
     r"$|(samples|describe|capture|merge|classify|analyse|evidence|gather|explain|near miss|"
-    r"near_misses|simulate|score|report) +"
+    r"near_misses|search|simulate|score|report) +"
     r"(already done \(|weights |\d[\d,]*/\d)|"
     r"(neurons|scores|measures|failures|seconds|page|artifacts|mlflow)  +|"
     r"(samples|describe|capture|subject|cluster|mlflow) +waiting for .+, \d+ s so far$"

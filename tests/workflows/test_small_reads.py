@@ -38,6 +38,7 @@ _OWN_FILE = {
     ("describe", "samples"),
     ("analyse", "descriptions"),
     ("near_misses", "descriptions"),
+    ("search", "descriptions"),
 }
 """Stages with items that read the whole file of their own samples."""
 

@@ -21,6 +21,7 @@ from neuron_atlas.tasks.near_misses.settings import NearMissSettings
 from neuron_atlas.tasks.report.settings import ReportSettings
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.score.settings import ScoreSettings
+from neuron_atlas.tasks.search.settings import SearchSettings
 from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 from neuron_atlas.tasks.simulate.simulator import Simulator
 from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
@@ -184,6 +185,7 @@ class Settings:
     classify: ClassifySettings
     evidence: EvidenceSettings
     analyse: AnalyseSettings
+    search: SearchSettings
     explain: ExplainSettings
     near_misses: NearMissSettings
     simulate: SimulateSettings

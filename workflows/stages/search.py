@@ -1,0 +1,198 @@
+"""Search: give each neuron vectors from the subject's embeddings at its peaks, and find its nearest
+neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from neuron_atlas.tasks.artifacts import (
+    DESCRIPTIONS,
+    NEIGHBORS,
+    PEAK_EMBEDDINGS,
+    PEAK_PLACES,
+    SEARCH_CENTERS,
+    SEARCH_VECTORS,
+    layer_file,
+    read_table,
+    row_count,
+    write_table,
+)
+from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.tasks.settings import identity
+from neuron_atlas.workflows.run.context import Context
+from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
+from neuron_atlas.workflows.run.subject import needs_subject
+
+_FOLDER = "peaks"
+"""Folder of the embeddings at single peaks, until the vectors are complete."""
+_CENTERS = f"{SEARCH_CENTERS.name}.parquet"
+
+
+def _parameters(context: Context) -> Mapping[str, Any]:
+    return {"search": identity(context.settings.search)}
+
+
+def _place_items(context: Context, folder: Path) -> list[Item]:
+    return [
+        Item(
+            key=f"places-layer-{layer:03d}",
+            size=1,
+            files=(_places_file(layer),),
+            inputs=(_exemplars(context, layer), context.settings.search.exemplars),
+        )
+        for layer in context.layers()
+    ]
+
+
+def _list_places(worker: Worker, exemplars: Path, n_exemplars: int) -> None:
+    from neuron_atlas.tasks.search.peaks import all_places, places_table
+
+    (path,) = worker.paths
+    write_table(places_table(all_places([exemplars], n_exemplars)), PEAK_PLACES, path)
+
+
+def _embedding_items(context: Context, folder: Path) -> list[Item]:
+    """Return an item for each file of texts."""
+    settings = context.settings
+    places = [folder / _places_file(layer) for layer in context.layers()]
+    samples = context.paths("samples", "samples")
+    return [
+        Item(
+            key=path.stem,
+            size=row_count(path),
+            files=(_embeddings_file(path),),
+            inputs=(
+                path,
+                places,
+                samples,
+                settings.data.source,
+                settings.capture.batch_size,
+                settings.capture.image_threads,
+            ),
+        )
+        for path in context.paths("describe", "descriptions")
+    ]
+
+
+def _embed(
+    worker: Worker,
+    descriptions: Path,
+    places: Sequence[Path],
+    samples: Sequence[Path],
+    source: Source,
+    batch_size: int,
+    threads: int | None,
+) -> None:
+    """Write the embeddings at the peaks on the samples of one file of texts."""
+    from neuron_atlas.tasks.samples.catalog import open_catalog
+    from neuron_atlas.tasks.search.embed import embed_places
+    from neuron_atlas.tasks.search.peaks import embeddings_table, read_places, sample_of
+
+    listed = read_table(descriptions, DESCRIPTIONS, ["sample_id"])["sample_id"].to_numpy()
+    (path,) = worker.paths
+    found = read_places(places, listed)
+    catalog = open_catalog(
+        samples, [descriptions], sample_ids=set(sample_of(found).tolist()), source=source
+    )
+    embeddings = embed_places(
+        worker.loaded.subject, found, catalog, batch_size, threads, worker.count
+    )
+    write_table(embeddings_table(found, embeddings), PEAK_EMBEDDINGS, path)
+
+
+def _center_items(context: Context, folder: Path) -> list[Item]:
+    return [Item("centers", 1, (_CENTERS,), (_all_embeddings(context, folder),))]
+
+
+def _center(worker: Worker, embeddings: Sequence[Path]) -> None:
+    from neuron_atlas.tasks.search.vectors import centers_of
+
+    (path,) = worker.paths
+    write_table(centers_of(embeddings), SEARCH_CENTERS, path)
+
+
+def _vector_items(context: Context, folder: Path) -> list[Item]:
+    embeddings = _all_embeddings(context, folder)
+    n_exemplars = context.settings.search.exemplars
+    return [
+        Item(
+            key=f"vectors-layer-{layer:03d}",
+            size=1,
+            files=(layer_file(SEARCH_VECTORS, layer),),
+            inputs=(layer, _exemplars(context, layer), n_exemplars, embeddings, folder / _CENTERS),
+        )
+        for layer in context.layers()
+    ]
+
+
+def _average(
+    worker: Worker,
+    layer: int,
+    exemplars: Path,
+    n_exemplars: int,
+    embeddings: Sequence[Path],
+    centers: Path,
+) -> None:
+    from neuron_atlas.tasks.search.peaks import read_peaks
+    from neuron_atlas.tasks.search.vectors import search_vectors
+
+    peaks = read_peaks(exemplars, n_exemplars)
+    table = search_vectors(layer, peaks, embeddings, read_table(centers, SEARCH_CENTERS))
+    (path,) = worker.paths
+    write_table(table, SEARCH_VECTORS, path)
+
+
+def _neighbor_items(context: Context, folder: Path) -> list[Item]:
+    vectors = [folder / layer_file(SEARCH_VECTORS, layer) for layer in context.layers()]
+    return [
+        Item(
+            key=f"neighbors-layer-{layer:03d}",
+            size=1,
+            files=(layer_file(NEIGHBORS, layer),),
+            inputs=(layer, vectors, context.settings.search.neighbors),
+        )
+        for layer in context.layers()
+    ]
+
+
+def _find_neighbors(worker: Worker, layer: int, vectors: Sequence[Path], count: int) -> None:
+    from neuron_atlas.tasks.search.neighbors import neighbors_of_layer
+
+    table = neighbors_of_layer(layer, vectors, count, worker.loaded.subject.device)
+    (path,) = worker.paths
+    write_table(table, NEIGHBORS, path)
+
+
+def _exemplars(context: Context, layer: int) -> Path:
+    return context.folder("capture") / layer_file("exemplars", layer)
+
+
+def _places_file(layer: int) -> str:
+    return f"{_FOLDER}/{layer_file(PEAK_PLACES, layer)}"
+
+
+def _embeddings_file(descriptions: Path) -> str:
+    name = descriptions.stem.replace("descriptions", PEAK_EMBEDDINGS.name, 1)
+    return f"{_FOLDER}/{name}.{PEAK_EMBEDDINGS.format}"
+
+
+def _all_embeddings(context: Context, folder: Path) -> list[Path]:
+    return [folder / _embeddings_file(path) for path in context.paths("describe", "descriptions")]
+
+
+STAGE = Stage(
+    "search",
+    1,
+    ("samples", "describe", "capture"),
+    _parameters,
+    (
+        Step("search", "", _place_items, _list_places),
+        Step("search", "samples", _embedding_items, _embed, needs_subject),
+        Step("search", "", _center_items, _center),
+        Step("search", "layers", _vector_items, _average),
+        Step("search", "layers", _neighbor_items, _find_neighbors, needs_subject),
+    ),
+    temporary=(_FOLDER,),
+)
