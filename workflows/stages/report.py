@@ -43,6 +43,7 @@ _TABLES = (
     # Only of a run that changes groups of neurons.
     *(("groups", name) for name in ("group_effects", "dissociations", "steering_effects")),
     ("groups", "sayings"),
+    ("search", "neighbors"),
     ("classify", "types"),
     ("classify", "tested_types"),  # Only where the rule tests.
     *(("analyse", name) for name in ("responses", *(spec.name for spec in TYPE_SUMMARIES))),
@@ -251,6 +252,7 @@ STAGE = Stage(
         "classify",
         "groups",
         "evidence",
+        "search",
         "analyse",
         "explain",
         "simulate",

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuron_atlas.tasks.artifacts import NEIGHBORS
 from neuron_atlas.tasks.report.controls import strongest_control
 from neuron_atlas.tasks.report.inputs import (
     LayerFiles,
     SampleFiles,
     Slot,
+    by_neuron,
+    read_neurons,
     read_slots,
     read_types,
 )
@@ -19,6 +22,7 @@ from neuron_atlas.tasks.report.settings import SiteSettings
 from neuron_atlas.tasks.report.site.facts import STATISTICS, neuron_facts
 from neuron_atlas.tasks.report.site.held_out import read_held_out
 from neuron_atlas.tasks.report.site.layout import CHUNK, SitePart, data_file, neurons_key
+from neuron_atlas.tasks.report.site.near import near_neurons
 from neuron_atlas.tasks.report.site.script import round_significant, write_script
 from neuron_atlas.tasks.report.site.traces import draw_traces
 
@@ -59,6 +63,7 @@ def write_neurons(
     ranked = read_slots(files, neurons)
     held_out = read_held_out(files, records, samples, settings.held_out)
     heats = _draw(records)
+    near = by_neuron(read_neurons(files, NEIGHBORS, neurons))
     sample_ids: set[int] = set()
 
     def describe(record: NeuronRecord) -> dict[str, Any]:
@@ -67,7 +72,8 @@ def write_neurons(
         held = held_out.get(record.neuron, _NOT_HELD_OUT)
         sample_ids.update(slot.sample_id for slot in slots)
         sample_ids.update(row[0] for row in held["samples"])
-        return _describe(record, slots[:drawn], slots[drawn:], heats) | {"held_out": held}
+        details = _describe(record, slots[:drawn], slots[drawn:], heats)
+        return details | {"held_out": held, "near": near_neurons(near.get(record.neuron, ()))}
 
     _write_chunks(site, part, map(describe, records.values()))
     return sample_ids

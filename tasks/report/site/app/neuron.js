@@ -47,7 +47,11 @@
       details.image_words.length ? h("p", { class: "word-list" }, h("span", { class: "quiet" }, "Its images\u2019 texts share "),
         details.image_words.map((word, place) => [place ? ", " : "", foreign("bdi", {}, word)])) : null,
       Atlas.known(details.monosemanticity) ? h("p", { class: "word-list" }, Atlas.term("monosemanticity", "Monosemanticity"), " ", h("b", {}, Atlas.signed(details.monosemanticity)),
-        ", ", Atlas.term("meanings"), " ", h("b", {}, String(details.meanings))) : null);
+        ", ", Atlas.term("meanings"), " ", h("b", {}, String(details.meanings))) : null,
+      Object.entries(details.near).filter(([, near]) => near.length).map(([role, near]) => h("p", { class: "word-list near" },
+        h("span", { class: "quiet" }, `Nearest by ${role === "visual" ? "what it sees" : "its words"} `),
+        near.map(([layer, neuron, cosine], place) => [place ? ", " : "",
+          h("a", { href: `#/neuron/${layer}:${neuron}` }, `${layer}:${neuron}`), h("span", { class: "quiet" }, ` ${cosine.toFixed(2)}`)]))));
   };
 
   const tested = (details) => (details.tested ? h("p", { class: "quiet tested" }, "By tests over all tokens: ",
