@@ -64,8 +64,8 @@ BEFORE_EXPLAINING = (
     capture.STAGE,
     classify.STAGE,
     analyse.STAGE,
-    evidence.STAGE,
     search.STAGE,
+    evidence.STAGE,
 )
 
 

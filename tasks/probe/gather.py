@@ -13,15 +13,13 @@ from neuron_atlas.tasks.atlas.neuron import level_of
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord
 from neuron_atlas.tasks.probe.firing import Firing
 from neuron_atlas.tasks.probe.result import FiringNeuron
+from neuron_atlas.tasks.probe.wording import EFFECT_COLUMNS
 from neuron_atlas.tasks.report.inputs import SampleFiles, Slot, files_of_layer, read_slots
 from neuron_atlas.tasks.report.record import Exemplar, NeuronRecord, read_records
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 
 if TYPE_CHECKING:
     from neuron_atlas.tasks.atlas.atlas import Atlas
-
-EFFECT_TABLES = ("output_tokens", "effects")
-"""Tables on what a neuron does, which a run may have."""
 
 _EXEMPLARS = 2
 _SAMPLE = 0
@@ -106,7 +104,7 @@ def _effects(
         schema={"layer": pl.Int16, "neuron": pl.Int32},
     )
     found: dict[tuple[int, int], dict[str, tuple[Mapping[str, Any], ...]]] = {}
-    for name in EFFECT_TABLES:
+    for name in EFFECT_COLUMNS:
         if name in atlas.tables:
             rows = atlas.table(name).join(wanted, on=["layer", "neuron"], how="semi").collect()
             for row in rows.to_dicts():

@@ -8,6 +8,14 @@ from typing import Any
 from neuron_atlas.tasks.probe.result import FiringNeuron
 from neuron_atlas.tasks.report.wording import three_digits
 
+EFFECT_COLUMNS: Mapping[str, Sequence[str]] = {
+    "output_tokens": ("promoted", "suppressed"),
+    "effects": ("effect", "effect_low", "effect_high", "q", "causal_type"),
+    "faithfulness": ("explainer", "faithfulness", "q", "agreement"),
+}
+"""Tables on what a neuron does, which a run may have, and their columns that a probe shows."""
+_MOST_TOKENS = 8
+
 
 def quantile_text(one: FiringNeuron) -> str:
     """Return the quantile as a number with as many digits as the distribution supports."""
@@ -37,18 +45,15 @@ def rank_words(one: FiringNeuron, n_samples: int) -> str:
 def effect_lines(
     effects: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> Iterator[tuple[str, str]]:
-    """Yield name and value of each measured effect of a neuron."""
+    """Yield the name of a table and the measures of a neuron, for each of its rows of effects."""
     for name, rows in effects.items():
         for row in rows:
-            values = {
-                key: _value(value)
-                for key, value in row.items()
-                if key not in ("layer", "neuron") and _value(value)
-            }
-            yield (
-                name.replace("_", " "),
-                ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items()),
-            )
+            if row.get("status", "ok") != "ok":
+                continue
+            values = {key: _value(row.get(key)) for key in EFFECT_COLUMNS[name]}
+            words = [f"{key.replace('_', ' ')} {value}" for key, value in values.items() if value]
+            if words:
+                yield name.replace("_", " "), ", ".join(words)
 
 
 def _value(value: Any) -> str:
@@ -57,7 +62,7 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return three_digits(value)
     if isinstance(value, list):
-        return ", ".join(filter(None, map(_value, value)))
+        return " ".join(filter(None, (_value(one).strip() for one in value[:_MOST_TOKENS])))
     return str(value)
 
 

@@ -127,10 +127,17 @@ def test_it_joins_types_explanations_scores_exemplars_and_heat_maps(opened, whol
 def test_a_row_on_what_a_neuron_does_is_shown(whole):
     from dataclasses import replace
 
-    effects = {"output_tokens": ({"layer": 1, "neuron": 2, "promoted": ["red", "dark"]},)}
+    effects = {
+        "output_tokens": ({"promoted": [" red", "dark"], "suppressed": [], "status": "ok"},),
+        "effects": ({"effect": 0.0123, "q": 0.04, "causal_type": "text", "other": 5},),
+        "faithfulness": ({"faithfulness": None, "status": "no_words"},),
+    }
     one = replace(whole.neurons[0], effects=effects)
     shown = "\n".join(terminal_lines(replace(whole, neurons=(one,)), 100))
-    assert f"{one.layer}:{one.neuron}".ljust(11) + "output tokens: promoted red, dark" in shown
+    name = f"{one.layer}:{one.neuron}".ljust(11)
+    assert f"{name}output tokens: promoted red dark\n" in shown
+    assert f"{name}effects: effect 0.0123, q 0.0400, causal type text\n" in shown
+    assert "faithfulness" not in shown
 
 
 def test_without_a_text_the_subject_answers_and_changed_neurons_change_the_answer(opened, picture):

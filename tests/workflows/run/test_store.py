@@ -191,6 +191,7 @@ def test_how_and_where_a_run_is_done_redoes_nothing(override):
 
 def test_another_analysis_redoes_itself_and_the_report():
     assert changed("analyse.min_lift=3") == ["analyse", "report"]
+    assert changed("search.exemplars=9") == changed("search.neighbors=9") == ["search", "report"]
     assert changed("classify.max_q=0.01", since=("classify=tested",)) == _but_rows_of_neurons(
         NAMES[3:]
     )
@@ -251,8 +252,9 @@ def test_how_many_traces_are_stored_does_not_name_the_evidence(override):
 
 
 def _but_rows_of_neurons(names: list[str]) -> list[str]:
-    """Without the stages whose folders all choices of neurons and explanations share."""
-    return [name for name in names if name not in ("evidence", "near_misses")]
+    """Without the stages whose rows depend on no type, and whose folders all choices of neurons
+    and explanations share."""
+    return [name for name in names if name not in ("evidence", "search", "near_misses")]
 
 
 @pytest.mark.parametrize("override", ["explain.min_samples=3", "explain.neurons.count=9"])
