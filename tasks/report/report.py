@@ -30,7 +30,13 @@ from neuron_atlas.tasks.report.record import NeuronRecord, read_records
 from neuron_atlas.tasks.report.settings import About, ReportSettings
 from neuron_atlas.tasks.report.site.layout import FOLDER
 from neuron_atlas.tasks.report.strongest import select_strongest_neurons
-from neuron_atlas.tasks.report.tables import Summary, over_all_tokens, summarize_run, write_tables
+from neuron_atlas.tasks.report.tables import (
+    Summary,
+    over_all_tokens,
+    summarize_run,
+    without_absent_levels,
+    write_tables,
+)
 from neuron_atlas.tasks.report.verdict import count_verdicts, false_discovery_level
 
 SUMMARY = "summary.json"
@@ -38,7 +44,7 @@ _OUTCOMES = (
     (SAMPLES, ["status", "reason"]),
     (DESCRIPTIONS, ["status", "reason"]),
     (EXPLANATIONS, None),
-    (SIMULATIONS, ["status", "reason"]),
+    (SIMULATIONS, ["explanation", "status", "reason"]),
     (SCORES, None),
 )
 
@@ -57,6 +63,7 @@ def write_report(
     outcomes["activations"] = nonfinite_outcomes(
         [(layer, files.layers[layer]["moments"]) for layer in sorted(files.layers)]
     )
+    outcomes["simulations"] = without_absent_levels(outcomes["simulations"])
     # The aggregates count scores that are undefined over visual or text tokens alone.
     scores = outcomes["scores"] = over_all_tokens(outcomes["scores"])
     aggregates = read_table(files.tables["score_aggregates"], SCORE_AGGREGATES)

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neuron_atlas.tasks.artifacts import TYPES
+from neuron_atlas.tasks.artifacts import LEVELS, TYPES
 from neuron_atlas.tasks.report.controls import CONTROLS, strongest_control
 
 _COUNTED = ["status", "reason", "count"]
@@ -74,6 +74,15 @@ def types_by_layer(types: pa.Table) -> pl.DataFrame:
 def over_all_tokens(scores: pa.Table) -> pa.Table:
     """Return the rows of `scores` over all tokens, one per explanation and simulator."""
     return scores.filter(pc.equal(scores["tokens"], "all"))
+
+
+def without_absent_levels(simulations: pa.Table) -> pa.Table:
+    """Return rows of `simulations` without the broader and narrower claims that cannot be made.
+
+    Not every explanation has them, so they are no failures."""
+    is_level = pc.is_in(simulations["explanation"], value_set=pa.array(LEVELS))
+    is_absent = pc.equal(simulations["status"], "no_control")
+    return simulations.filter(pc.invert(pc.and_(is_level, is_absent)))
 
 
 def scores_overview(aggregates: pa.Table) -> list[dict[str, Any]]:

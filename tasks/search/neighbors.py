@@ -36,8 +36,8 @@ def nearest(
     own: np.ndarray | None = None,
     block: int = _BLOCK,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of `vectors` with the highest cosines to each query, best first, and the
-    cosines: int64 and float32 [queries, count].
+    """Return the rows of `vectors` with the highest cosines to each query, best first and by row on
+    a tie, and the cosines: int64 and float32 [queries, count].
 
     queries, vectors: unit rows. own: the row of `vectors` that is each query itself, which is left
     out. block: cosines that are computed together.
@@ -56,7 +56,12 @@ def nearest(
         found = products.topk(count, dim=1)
         rows.append(found.indices.cpu().numpy())
         cosines.append(found.values.cpu().numpy())
-    return np.concatenate(rows), np.concatenate(cosines)
+    found_rows, found_cosines = np.concatenate(rows), np.concatenate(cosines)
+    order = np.lexsort((found_rows, -found_cosines), axis=1)
+    return (
+        np.take_along_axis(found_rows, order, axis=1),
+        np.take_along_axis(found_cosines, order, axis=1),
+    )
 
 
 def neighbors_of_layer(

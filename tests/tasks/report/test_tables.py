@@ -10,6 +10,7 @@ from neuron_atlas.tasks.report.tables import (
     scores_overview,
     summarize_run,
     types_by_layer,
+    without_absent_levels,
     write_tables,
 )
 from tests.tasks.report.synthetic import aggregates, every_type, neuron_types, scores
@@ -100,6 +101,17 @@ def test_failures_are_counted_by_reason_and_ok_rows_are_not_failures():
         ("samples", "oversized", "c", 1, 9),
         ("scores", "no_variance", "", 1, 1),
     ]
+
+
+def test_a_level_that_an_explanation_does_not_have_is_no_failure():
+    rows = pa.table(
+        {
+            "explanation": ["own", "other", "broader", "narrower", "broader"],
+            "status": ["ok", "no_control", "no_control", "no_control", "ok"],
+        }
+    )
+    kept = without_absent_levels(rows).to_pylist()
+    assert [row["explanation"] for row in kept] == ["own", "other", "broader"]
 
 
 def test_a_table_of_counts_stands_for_as_many_rows():
