@@ -28,7 +28,11 @@ from tests.one_process import describe
 
 @dataclass(frozen=True)
 class Function:
-    """What a planted neuron fires on: patches that show a concept, tokens of a word, or neither."""
+    """What a planted neuron fires on: patches that show a concept, tokens of a word, or neither.
+
+    patches: one concept, or "a or b" for patches that show either.
+    word: one word, "a or b" for either, "a before b" for a word that another one follows.
+    """
 
     patches: str | None = None
     word: str | None = None
@@ -74,29 +78,31 @@ class _Tokens:
     contribution: torch.Tensor
 
 
-def plant(subject_folder: Path, out_folder: Path, layer: int) -> dict[str, int]:
-    """Save a copy of a subject in which neurons of `layer` have the functions of PLANTS.
+def plant(
+    subject_folder: Path, out_folder: Path, layer: int, plants: Mapping[str, Function] = PLANTS
+) -> dict[str, int]:
+    """Save a copy of a subject in which neurons of `layer` have the functions of `plants`.
 
     Returns the neuron of each name. The neurons that are replaced are those that contribute least.
     """
     subject = load_subject(SubjectSettings(model=str(subject_folder)), threads=1)
-    tokens = _read(subject, layer)
-    quiet = tokens.contribution.argsort()[: len(PLANTS)]
-    neurons = dict(zip(PLANTS, sorted(quiet.tolist()), strict=True))
+    tokens = _read(subject, layer, plants)
+    quiet = tokens.contribution.argsort()[: len(plants)]
+    neurons = dict(zip(plants, sorted(quiet.tolist()), strict=True))
     shutil.copytree(subject_folder, out_folder)
     weights = load_file(out_folder / "model.safetensors")
     stem = f"language_model.model.layers.{layer}.mlp"
     gate = weights[f"{stem}.gate_proj.weight"].float()
     down = weights[f"{stem}.down_proj.weight"].clone()
     for name, neuron in neurons.items():
-        gate[neuron] = _probe(tokens, PLANTS[name]).float()
+        gate[neuron] = _probe(tokens, plants[name]).float()
         down[:, neuron] = 0
     weights |= {f"{stem}.gate_proj.weight": gate, f"{stem}.down_proj.weight": down}
     save_file(weights, out_folder / "model.safetensors", metadata={"format": "pt"})
     return neurons
 
 
-def _read(subject: Subject, layer: int) -> _Tokens:
+def _read(subject: Subject, layer: int, plants: Mapping[str, Function]) -> _Tokens:
     mlp = decoder_layers(subject)[layer].mlp
     inputs: list[torch.Tensor] = []
     outputs: list[torch.Tensor] = []
@@ -104,9 +110,9 @@ def _read(subject: Subject, layer: int) -> _Tokens:
         mlp.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0])),
         mlp.down_proj.register_forward_pre_hook(lambda _, args: outputs.append(args[0][0])),
     ]
-    concepts = {function.patches for function in PLANTS.values()}
+    concepts = {function.patches for function in plants.values()}
     coverage: dict[str | None, list[torch.Tensor]] = {concept: [] for concept in concepts}
-    words: list[str] = []
+    words: list[tuple[str, str]] = []
     with TemporaryDirectory() as folder, torch.inference_mode():
         described = describe(
             subject, FITTED_ON, Path(folder), DescribeSettings(text_source="given")
@@ -118,23 +124,37 @@ def _read(subject: Subject, layer: int) -> _Tokens:
             truths = {truth.name: truth for truth in catalog.concepts(sample_id)}
             for concept, rows in coverage.items():
                 rows.append(torch.zeros(len(encoded.roles)))
-                if concept in truths:
-                    covered = patch_coverage(truths[concept], sample)
-                    rows[-1][encoded.roles == VISUAL] = torch.tensor(covered)
-            said = iter(token_words(sample))
-            words += [next(said) if role == TEXT else "" for role in encoded.roles]
+                covered = {
+                    name: torch.tensor(patch_coverage(truth, sample))
+                    for name, truth in truths.items()
+                }
+                if concept is not None:
+                    rows[-1][encoded.roles == VISUAL] = _cover(concept, covered, sample.n_visual)
+            said = token_words(sample)
+            following = iter(zip(said, [*said[1:], ""], strict=True))
+            words += [next(following) if role == TEXT else ("", "") for role in encoded.roles]
     for handle in handles:
         handle.remove()
     covered_by = {concept: torch.cat(rows) for concept, rows in coverage.items()}
-    wanted = {function.word for function in PLANTS.values()}
+    wanted = {function.word for function in plants.values()}
     rms = torch.cat(outputs).square().mean(0).sqrt()
     return _Tokens(
         inputs=torch.cat(inputs).double(),
         showing={concept: cover > _SHOWS for concept, cover in covered_by.items()},
         lacking={concept: cover <= _SHOWS_NOT for concept, cover in covered_by.items()},
-        named={word: torch.tensor([said == word for said in words]) for word in wanted},
+        named={word: torch.tensor([_is_said(word, *said) for said in words]) for word in wanted},
         contribution=rms * mlp.down_proj.weight.detach().norm(dim=0),
     )
+
+
+def _cover(concept: str, covered: Mapping[str, torch.Tensor], n_visual: int) -> torch.Tensor:
+    nothing = torch.zeros(n_visual)
+    return torch.stack([covered.get(name, nothing) for name in concept.split(" or ")]).amax(0)
+
+
+def _is_said(wanted: str | None, word: str, following: str) -> bool:
+    first, _, second = (wanted or "").partition(" before ")
+    return wanted is not None and word in first.split(" or ") and second in ("", following)
 
 
 def _probe(tokens: _Tokens, function: Function) -> torch.Tensor:

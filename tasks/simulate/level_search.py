@@ -58,6 +58,7 @@ class LevelSamples:
         self._n = max(n, 1e-300)
         self._mean = x_sum / self._n
         self._variance = xx_sum / self._n - self._mean**2
+        self._truths: dict[Role, dict[Atom, np.ndarray]] = {role: {} for role in _ROLES}
         self._named: dict[Kind, tuple[list[str], np.ndarray]] = {}
 
     def n_tokens(self, role: Role) -> int:
@@ -65,8 +66,12 @@ class LevelSamples:
         return len(self._columns[role])
 
     def truths(self, term: Term) -> dict[Atom, np.ndarray]:
-        """Return how far each atom of a term holds, float32 [tokens of its role]."""
-        return self._facts.truths(term.role, {*term.required, *term.excluded}, self.ids)
+        """Return how far the atoms of a term hold, and others, float32 [tokens of its role]."""
+        known = self._truths[term.role]
+        missing = {*term.required, *term.excluded} - known.keys()
+        if missing:
+            known |= self._facts.truths(term.role, missing, self.ids)
+        return known
 
     def named(self, kind: Kind) -> tuple[list[str], np.ndarray]:
         """Return the names of a kind, and how far they hold, float32 [names, tokens]."""

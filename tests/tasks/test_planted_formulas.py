@@ -1,0 +1,58 @@
+"""Planted neurons with two conditions come out as what they are, word for word.
+
+A planted neuron is a linear probe of one layer. It cannot tell a concept in one place, or of one
+shape, from the same concept elsewhere. So both conditions at once are of words here. Patches
+are tested with made-up activations (explain/test_dissect.py).
+"""
+
+from pathlib import Path
+
+import pytest
+
+from neuron_atlas.tasks.capture.settings import CaptureSettings
+from neuron_atlas.tasks.classify.paper import PaperRule
+from neuron_atlas.tasks.explain.dissect import Dissect
+from neuron_atlas.tasks.explain.select import NeuronChoice, select_neurons_to_explain
+from neuron_atlas.tasks.models.call_options import CallOptions
+from neuron_atlas.tasks.samples.scenes import Scenes
+from neuron_atlas.tasks.subject.load import load_subject
+from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
+from tests.one_process import capture, classify, describe, evidence
+from tests.planting import Function, plant
+
+LAYER = 1
+PLANTS = {
+    "either word": Function(word="circle or square"),
+    "a word before another": Function(word="is before large"),
+    "either color": Function(patches="red or blue"),
+}
+CLAIMS = {
+    "either word": 'The words "circle" or "square" in the text',
+    "a word before another": 'The word "is" before "large" in the text',
+    "either color": 'Image regions that show "blue" or "red"',
+}
+
+
+@pytest.fixture(scope="module")
+def claims(subject_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("formulas")
+    neurons = plant(subject_folder, folder / "subject", LAYER, PLANTS)
+    subject = load_subject(SubjectSettings(model=str(folder / "subject")), threads=1)
+    scenes = Scenes(count=300, seed=72)
+    described = describe(subject, scenes, folder, DescribeSettings(text_source="given"))
+    capture(subject, described, [LAYER], CaptureSettings(shards=1, top_n=40), folder)
+    only = tuple(f"{LAYER}:{neuron}" for neuron in neurons.values())
+    types = select_neurons_to_explain(classify(folder, LAYER, PaperRule()), NeuronChoice(only=only))
+    catalog = described.catalog()
+    shown = evidence(subject, catalog, folder, types)["explainer"]
+    said = Dissect().explain(shown, catalog, CallOptions())
+    names = {neuron: name for name, neuron in neurons.items()}
+    return {
+        names[one.neuron]: explanation.text.split(" (r = ")[0]
+        for one, explanation in zip(shown, said, strict=True)
+    }
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_dissect_names_both_conditions(claims, name):
+    assert claims[name] == CLAIMS[name]
