@@ -51,6 +51,7 @@ from neuron_atlas.workflows.stages import (
     near_misses,
     report,
     samples,
+    sayings,
     score,
     search,
     simulate,
@@ -180,17 +181,18 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
         return (*BEFORE_EXPLAINING, *explaining)
     if settings.simulate.dry_run:
         return (*BEFORE_EXPLAINING, *explaining, *finding, *simulating)
-    changing = [groups.STAGE] if settings.changes_groups else []
+    changing = [groups.STAGE] if settings.groups.samples else []
+    clamping = [sayings.STAGE] if settings.steering.neurons_per_type else []
     return (
         *BEFORE_EXPLAINING,
         *explaining,
-        # All that hold the subject stand together.
         *measuring,
         *trusting,
         *changing,
         *finding,
         *simulating,
         *scoring,
+        *clamping,
         report.STAGE,
     )
 

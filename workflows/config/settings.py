@@ -224,11 +224,6 @@ class Settings:
         """Whether calls are only estimated; the run then ends at that stage."""
         return self.explain.is_dry_run or self.simulate.dry_run
 
-    @property
-    def changes_groups(self) -> bool:
-        """Whether groups of neurons are ablated, or neurons clamped."""
-        return bool(self.groups.samples or self.steering.neurons_per_type)
-
     def check(self) -> None:
         """Raise ProviderError or ModelError if a model of this run cannot be used."""
         self.explain.check()

@@ -1,8 +1,4 @@
-"""Groups: what the subject loses without groups of neurons, and what it says with others turned up.
-
-What it says with one explained neuron clamped does not depend on the other neurons. So all choices
-of neurons share one folder, and a run adds files for the neurons that are missing in it.
-"""
+"""Groups: what the subject loses without groups of neurons, and with groups turned up or down."""
 
 from __future__ import annotations
 
@@ -17,14 +13,9 @@ import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import (
     CONCEPTS,
-    EXPLANATIONS,
-    HISTOGRAMS,
     MOMENTS,
-    NEURON_TYPES,
-    SCORES,
     exemplars_spec,
     layer_file,
-    layer_of,
     read_table,
     row_count,
     write_table,
@@ -37,34 +28,23 @@ from neuron_atlas.tasks.artifacts.grouped import (
     GROUP_SAMPLES,
     GROUP_SETS,
     GROUP_SPEECH,
-    SAYINGS,
     STEERING_EFFECTS,
     STEERING_LOSSES,
     STEERING_SPEECH,
 )
-from neuron_atlas.tasks.artifacts.location import existing_files
 from neuron_atlas.tasks.classify.rule import Rule
 from neuron_atlas.tasks.groups.settings import GroupSettings, SteeringSettings, parse_range
-from neuron_atlas.tasks.report.strongest import select_strongest_neurons
-from neuron_atlas.tasks.report.tables import over_all_tokens
-from neuron_atlas.tasks.samples.random_samples import draw_random
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.subject.settings import HookPoint
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import ConfigError
-from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
-from neuron_atlas.workflows.run.store import Manifest, read_manifest
+from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
 from neuron_atlas.workflows.run.subject import needs_subject
 
 _SAMPLES = f"{GROUP_SAMPLES.name}.parquet"
 _SETS = f"{GROUP_SETS.name}.parquet"
 _MOST_SAMPLES = 16
-_NEURONS = 64
-"""Neurons of one work item."""
-_HELD = "sayings"
-
-Neuron = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -292,59 +272,6 @@ def _measure(worker: Worker, ids: tuple[int, ...], inputs: _Inputs) -> None:
             write_table(table, spec, next(paths))
 
 
-def _saying_items(context: Context, folder: Path) -> list[Item]:
-    """Return parts of the neurons that are missing in the folder."""
-    missing = _missing(context, folder)
-    inputs = _inputs(context)
-    items = []
-    for start in range(0, len(missing), _NEURONS):
-        part = tuple(missing[start : start + _NEURONS])
-        items.append(Item(f"say-{_part(part)}", len(part), _saying_files(part), (part, inputs)))
-    return items
-
-
-def _say(worker: Worker, neurons: tuple[Neuron, ...], inputs: _Inputs) -> None:
-    from neuron_atlas.tasks.groups.choose import usable_with_image
-    from neuron_atlas.tasks.groups.sayings import clamp_values
-
-    values: dict[Neuron, float] = {}
-    for layer in sorted({layer for layer, _ in neurons}):
-        mine = [neuron for its_layer, neuron in neurons if its_layer == layer]
-        tables = [
-            read_table(inputs.captured / layer_file(spec.name, layer), spec, neurons=mine)
-            for spec in (HISTOGRAMS, MOMENTS)
-        ]
-        values |= clamp_values(*tables)
-    drawn = draw_random(usable_with_image(inputs.descriptions), 1, inputs.groups.seed)
-    table = SAYINGS.schema.empty_table()
-    if drawn:
-        table = _clamped(worker, values, drawn[0], inputs)
-    for path in worker.paths:
-        mine = table.filter(pc.equal(table["layer"], layer_of(path.name)))
-        write_table(mine, SAYINGS, path)
-
-
-def _clamped(
-    worker: Worker, values: Mapping[Neuron, float], sample_id: int, inputs: _Inputs
-) -> pa.Table:
-    from neuron_atlas.tasks.groups.sayings import say_clamped
-    from neuron_atlas.tasks.samples.catalog import open_catalog
-
-    catalog = open_catalog(
-        inputs.samples, inputs.descriptions, sample_ids=[sample_id], source=inputs.source
-    )
-    return say_clamped(
-        worker.loaded.subject,
-        values,
-        catalog.open_images(sample_id)[0],
-        sample_id,
-        inputs.hook_point,
-        inputs.steering.max_new_tokens,
-        inputs.batch_size,
-        worker.count,
-    )
-
-
 def _effect_items(context: Context, folder: Path) -> list[Item]:
     measured = _measure_items(context, folder)
     if not measured:
@@ -382,67 +309,6 @@ def _compute_effects(worker: Worker, names: Sequence[str], inputs: _Inputs) -> l
     return []
 
 
-def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
-    """List the files of earlier runs and of this one, with the neurons of each."""
-    held = dict(_stored(folder))
-    missing = _missing(context, folder)
-    for start in range(0, len(missing), _NEURONS):
-        part = tuple(missing[start : start + _NEURONS])
-        for name in _saying_files(part):
-            held[name] = [one for one in part if one[0] == layer_of(name)]
-    others = {name: some for name, some in files.items() if name != SAYINGS.name}
-    said = {SAYINGS.name: sorted(held)} if held else {}
-    return StageOutput(others | said, about={_HELD: held})
-
-
-def _select(context: Context, manifest: Manifest) -> Manifest | None:
-    """Return the manifest if it has all neurons of this run."""
-    held = {tuple(one) for some in manifest.about[_HELD].values() for one in some}
-    return manifest if held.issuperset(_wanted(context)) else None
-
-
-def _wanted(context: Context) -> list[Neuron]:
-    """Return the strongest explained neurons of each type, as the page shows them."""
-    count = context.settings.steering.neurons_per_type
-    if not count:
-        return []
-    types = read_table(context.paths("classify", "types"), NEURON_TYPES)
-    explained = read_table(context.paths("explain", "explanations"), EXPLANATIONS)
-    explained = explained.filter(pc.equal(explained["status"], "ok"))
-    keys = explained.select(["layer", "neuron"])
-    types = types.join(
-        keys.group_by(["layer", "neuron"]).aggregate([]), ["layer", "neuron"], join_type="left semi"
-    )
-    scores = over_all_tokens(read_table(context.paths("score", "scores"), SCORES))
-    chosen = select_strongest_neurons(types, explained, scores, count)
-    return sorted((layer, neuron) for layer, neuron, _ in chosen)
-
-
-def _stored(folder: Path) -> dict[str, list[Neuron]]:
-    """Return the neurons of each file of earlier runs that still exists."""
-    manifest = read_manifest(folder)
-    held = {} if manifest is None else manifest.about[_HELD]
-    return {
-        name: [(layer, neuron) for layer, neuron in held[name]]
-        for name in sorted(existing_files(folder, held))
-    }
-
-
-def _missing(context: Context, folder: Path) -> list[Neuron]:
-    stored = {one for some in _stored(folder).values() for one in some}
-    return [one for one in _wanted(context) if one not in stored]
-
-
-def _saying_files(neurons: Sequence[Neuron]) -> tuple[str, ...]:
-    """Return a file for each layer of some neurons. Their names hash the neurons."""
-    layers = sorted({layer for layer, _ in neurons})
-    return tuple(layer_file(SAYINGS, layer, _part(neurons)) for layer in layers)
-
-
-def _part(neurons: Sequence[Neuron]) -> str:
-    return _digest(repr(tuple(neurons)))
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -450,7 +316,6 @@ def _digest(text: str) -> str:
 STAGE = Stage(
     "groups",
     1,
-    # It reads explanations and scores only to select neurons, on which no row depends.
     ("samples", "describe", "capture"),
     _parameters,
     (
@@ -458,10 +323,7 @@ STAGE = Stage(
         Step("groups", "layers", _member_items, _decide_members),
         Step("groups", "", _set_items, _choose_sets),
         Step("groups", "samples", _measure_items, _measure, needs_subject),
-        Step("steering", "neurons", _saying_items, _say, needs_subject),
         Step("groups", "", _effect_items, _compute_effects),
     ),
-    _finish,
-    _prepare,
-    select=_select,
+    prepare=_prepare,
 )

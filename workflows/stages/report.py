@@ -42,7 +42,7 @@ _TABLES = (
     ("evidence", "evidence"),
     # Only of a run that changes groups of neurons.
     *(("groups", name) for name in ("group_effects", "dissociations", "steering_effects")),
-    ("groups", "sayings"),
+    ("sayings", "sayings"),
     ("search", "neighbors"),
     ("classify", "types"),
     ("classify", "tested_types"),  # Only where the rule tests.
@@ -56,7 +56,7 @@ _TABLES = (
     ("faithfulness", "faithfulness"),
 )
 
-_PARTIAL = ("classify", "groups")
+_PARTIAL = ("classify", "groups", "sayings")
 """Stages that do not write all tables, or do not run."""
 
 
@@ -251,6 +251,7 @@ STAGE = Stage(
         "capture",
         "classify",
         "groups",
+        "sayings",
         "evidence",
         "search",
         "analyse",
