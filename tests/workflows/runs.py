@@ -99,8 +99,8 @@ def settings(*overrides: str) -> Settings:
     return read_settings(composed(*overrides))
 
 
-NAMES = [stage.name for stage in stages_of(settings())]
-"""The stages of a run with one explainer."""
+NAMES = [stage.name for stage in stages_of(settings(*SMALL))]
+"""The stages of a small run with one explainer."""
 
 
 def small_run(out: Path, *overrides: str, data: Sequence[str] = (SCENES,)) -> Context:

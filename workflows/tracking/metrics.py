@@ -10,12 +10,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from neuron_atlas.tasks.artifacts import LEVELS
+
 if TYPE_CHECKING:
     from neuron_atlas.tasks.models.account.tally import Tally
     from neuron_atlas.workflows.run.context import Context
 
 Value = tuple[str, float, int]
 """A metric's name, value and step; the step is 0 unless stated otherwise."""
+
+_IN_TABLES = tuple(f"control_{level}" for level in LEVELS)
+"""Means that only the tables of aggregates hold."""
 
 METRICS: tuple[tuple[str, str], ...] = (
     (
@@ -52,11 +57,6 @@ METRICS: tuple[tuple[str, str], ...] = (
     (
         "score/top_random_correlation",
         "the score over as many exemplars as random samples, as other projects report it",
-    ),
-    (
-        "score/control_broader, score/control_narrower",
-        "the score of the explanations one level up and one level down, which claim more and less. "
-        "Good explanations are above both",
     ),
     (
         "score/neurons_scored, score/neurons_tested, score/neurons_that_beat_control",
@@ -176,7 +176,9 @@ def summary_metrics(summary: Mapping[str, Any]) -> Iterator[Value]:
         values[f"neurons_share/{name}"] = count / max(1, total)
     values |= {f"neurons/{name}": mean for name, mean in summary["mean_responses"].items()}
     values["failed_rows/all"] = sum(failure["count"] for failure in summary["failures"])
-    values |= {f"score/{name}": mean for name, mean in summary["mean_of"].items()}
+    values |= {
+        f"score/{name}": mean for name, mean in summary["mean_of"].items() if name not in _IN_TABLES
+    }
     values |= {f"effects/{name}": value for name, value in summary.get("effects", {}).items()}
     yield from _measured(values)
 

@@ -34,8 +34,8 @@ def _told_of_another_model() -> str:
 
 
 TOP = (
-    "analyse, capture, classify, cluster, data, describe, evidence, explain, groups, local_dir, "
-    "near_misses, out, report, score"
+    "analyse, capture, classify, cluster, data, describe, effects, evidence, explain, groups, "
+    "local_dir, near_misses, out, report, score, search, simulate, steering, subject, tracking"
 )
 
 
