@@ -91,7 +91,7 @@ class _AllDone(Store):
     """A store in which every stage is complete, with all layers and all evidence."""
 
     def find(self, stage: str, fingerprint: str) -> Manifest:
-        about = {"layers": [0, 1, 2, 3], "layers_in_all": 4, "holds": {}}
+        about = {"layers": [0, 1, 2, 3], "layers_in_all": 4, "holds": {}, "sayings": {}}
         return manifest(fingerprint, stage=stage, files={}, rows={}, about=about)
 
 
@@ -106,6 +106,7 @@ def files_that_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "neuron_atlas.workflows.stages.near_misses.explanation_texts", lambda context, name: {}
     )
+    monkeypatch.setattr("neuron_atlas.workflows.stages.sayings._wanted", lambda context: [])
     # As if every call that redoes classify found other types.
     stages = "neuron_atlas.workflows.stages"
     monkeypatch.setattr(
