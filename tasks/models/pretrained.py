@@ -135,7 +135,7 @@ def damaged_file(folder: Path) -> tuple[Path, str] | None:
             elif path.suffix == ".jinja":
                 path.read_text("utf-8")
             elif path.suffix == ".safetensors":
-                with safe_open(path, "pt"):
+                with safe_open(path, "numpy"):
                     pass
         except Exception as error:
             return path, first_line(error)
