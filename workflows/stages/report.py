@@ -28,7 +28,7 @@ from neuron_atlas.tasks.report.site.samples import split_samples
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.neurons import image_cache
-from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
+from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Work, Worker
 from neuron_atlas.workflows.run.store import MANIFEST, read_json, write_json
 
 PARTS = f"{FOLDER}/.parts"
@@ -82,11 +82,20 @@ def _about(context: Context) -> About:
     )
 
 
-def _page(context: Context, folder: Path) -> list[Item]:
+def _parts(context: Context, folder: Path) -> list[Item]:
+    """The page, which takes longest, and the parts of the site; none waits for another."""
+    return [_page(context, folder), *_columns(context), *_neurons(context)]
+
+
+def _write_part(worker: Worker, write: Work, *inputs: Any) -> None:
+    write(worker, *inputs)
+
+
+def _page(context: Context, folder: Path) -> Item:
     settings = context.settings
     site = f"artifacts/{STAGE.name}/{folder.name}/{FOLDER}" if _has_site(context) else ""
     about = replace(_about(context), site=site)
-    return [Item("page", 1, (), (_files(context), settings.report, about))]
+    return Item("page", 1, (), (_write_page, _files(context), settings.report, about))
 
 
 def _write_page(worker: Worker, files: ReportFiles, settings: ReportSettings, about: About) -> None:
@@ -139,11 +148,15 @@ def _list_score_pairs(
     write_json(worker.folder / _SCORE_PAIRS, pairs.to_json())
 
 
-def _columns(context: Context, folder: Path) -> list[Item]:
-    layers = _layer_files(context)
+def _columns(context: Context) -> list[Item]:
     return [
-        Item(f"columns-layer-{one.layer:03d}", 1, (_columns_mark(one.layer),), (one,))
-        for one in layers
+        Item(
+            key=f"columns-layer-{one.layer:03d}",
+            size=1,
+            files=(_columns_mark(one.layer),),
+            inputs=(_write_columns, one),
+        )
+        for one in _layer_files(context)
     ]
 
 
@@ -159,14 +172,14 @@ def _write_columns(worker: Worker, layer: LayerFiles) -> None:
     write_json(mark, write_columns(worker.folder / FOLDER, layer, pairs))
 
 
-def _neurons(context: Context, folder: Path) -> list[Item]:
+def _neurons(context: Context) -> list[Item]:
     samples, site = _files(context).samples, context.settings.report.site
     return [
         Item(
             key=f"neurons-{part.layer:03d}-{part.start:06d}",
-            size=part.stop - part.start,
+            size=1,
             files=(f"{PARTS}/{part.layer:03d}-{part.start:06d}.json",),
-            inputs=(part, layer, samples, site),
+            inputs=(_write_neurons, part, layer, samples, site),
         )
         for layer in _layer_files(context)
         for part in split_layer(layer)
@@ -191,7 +204,7 @@ def _write_neurons(
 def _samples(context: Context, folder: Path) -> list[Item]:
     """The samples that the parts of neurons show."""
     shown: set[int] = set()
-    for item in _neurons(context, folder):
+    for item in _neurons(context):
         shown.update(read_json(folder / item.files[0])["shown"])
     files, site = _files(context).samples, context.settings.report.site
     return [
@@ -244,7 +257,7 @@ def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
 
 STAGE = Stage(
     "report",
-    5,
+    6,
     (
         "samples",
         "describe",
@@ -263,10 +276,8 @@ STAGE = Stage(
     ),
     _parameters,
     (
-        Step("report", "page", _page, _write_page),
         Step("report", "", _score_pairs, _list_score_pairs),
-        Step("report", "", _columns, _write_columns),
-        Step("report", "neurons", _neurons, _write_neurons),
+        Step("report", "parts", _parts, _write_part),
         Step("report", "images", _samples, _write_samples),
         Step("report", "", _index, _write_index),
     ),
