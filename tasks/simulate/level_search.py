@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -20,11 +21,11 @@ _Y, _YY, _XY, _RANDOM_Y = range(4)
 class Moves:
     """Variants of a formula that differ in one role.
 
-    terms: of each variant. y: its prediction, float32 [variants, tokens of the role].
+    terms: returns the terms of one variant. y: predictions, float32 [variants, tokens of the role].
     """
 
     role: Role
-    terms: Sequence[tuple[Term, ...]]
+    terms: Callable[[int], tuple[Term, ...]]
     y: np.ndarray
 
 
@@ -121,7 +122,7 @@ class Claim:
         best: tuple[Term, ...] | None = None
         highest = -np.inf
         for group in moves:
-            if not group.terms:
+            if not len(group.y):
                 continue
             others = [self._sums[role] for role in _ROLES if role != group.role]
             sums = self._samples.sums(group.role, group.y) + others[0]
@@ -129,7 +130,7 @@ class Claim:
             r = np.where(allows(sums[_RANDOM_Y], sums[_Y]) & np.isfinite(r), r, -np.inf)
             place = int(np.argmax(r))
             if r[place] > highest:
-                best, highest = group.terms[place], r[place]
+                best, highest = group.terms(place), r[place]
         return None if best is None else Claim(Formula(best), self._samples)
 
     def additions(self) -> Iterator[Moves]:
@@ -146,12 +147,9 @@ class Claim:
             if others.required:
                 yield self._one(place, others, rest)
             names, holds = self._further(atom.kind, {atom})
-            terms = [
-                self._with(place, _exchanged(term, atom, Atom(atom.kind, (*atom.names, name))))
-                for name in names
-            ]
             widened = np.maximum(truths[atom], holds) * np.float32(STRENGTHS[term.strength])
             y = np.minimum(self._value(others, truths), widened)
+            terms = partial(self._wider, place, atom, names)
             yield Moves(term.role, terms, np.maximum(rest, y))
 
     def removals(self) -> Iterator[Moves]:
@@ -160,7 +158,8 @@ class Claim:
         for place, term in enumerate(terms):
             rest = self._rest(term.role, place)
             if len(terms) > 1:
-                yield Moves(term.role, [(*terms[:place], *terms[place + 1 :])], rest[None])
+                others = (*terms[:place], *terms[place + 1 :])
+                yield Moves(term.role, lambda _, others=others: others, rest[None])  # type: ignore[misc]
             for atom in term.required:
                 for name in atom.names if len(atom.names) > 1 else ():
                     names = tuple(one for one in atom.names if one != name)
@@ -175,11 +174,8 @@ class Claim:
         taken = {atom.kind for atom in term.required} - {"shows"}
         for kind in (one for one in KINDS[term.role] if one not in taken):
             names, holds = self._further(kind, term.required)
-            terms = [
-                self._with(place, replace(term, required=(*term.required, Atom(kind, (name,)))))
-                for name in names
-            ]
             y = np.minimum(value, np.float32(STRENGTHS[term.strength]) * holds)
+            terms = partial(self._conditioned, place, kind, names)
             yield Moves(term.role, terms, np.maximum(rest, y))
 
     def _further(self, kind: Kind, atoms: Iterable[Atom]) -> tuple[list[str], np.ndarray]:
@@ -203,7 +199,18 @@ class Claim:
 
     def _one(self, place: int, term: Term, rest: np.ndarray) -> Moves:
         y = np.maximum(rest, self._value(term, self._samples.truths(term)))
-        return Moves(term.role, [self._with(place, term)], y[None])
+        return Moves(term.role, lambda _: self._with(place, term), y[None])
+
+    def _wider(self, place: int, atom: Atom, names: Sequence[str], number: int) -> tuple[Term, ...]:
+        wider = Atom(atom.kind, (*atom.names, names[number]))
+        return self._with(place, _exchanged(self.formula.terms[place], atom, wider))
+
+    def _conditioned(
+        self, place: int, kind: Kind, names: Sequence[str], number: int
+    ) -> tuple[Term, ...]:
+        term = self.formula.terms[place]
+        required = (*term.required, Atom(kind, (names[number],)))
+        return self._with(place, replace(term, required=required))
 
     def _with(self, place: int, term: Term) -> tuple[Term, ...]:
         return (*self.formula.terms[:place], term, *self.formula.terms[place + 1 :])
