@@ -127,8 +127,12 @@ SCORES = TableSpec(
                 "purity",
                 pa.float32(),
                 "average precision of samples ranked by predicted peak, weighted likewise; "
-                "positives have an active token, and a random ranking gives their share of the "
-                "dataset",
+                "positives have an active token",
+            ),
+            column(
+                "random_purity",
+                pa.float32(),
+                "purity of a random ranking: the positives' share of the dataset",
             ),
             column(
                 "recall",

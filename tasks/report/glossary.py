@@ -31,7 +31,8 @@ GLOSSARY = {
     "each position and the frequency of words.",
     "margin": "The score minus the highest of its controls, or minus 0 if all controls are lower.",
     "purity": "Whether the samples with the highest predictions are those where the neuron is "
-    "active (average precision over the dataset): low if the explanation is too broad or wrong.",
+    "active (average precision over the dataset): no higher than by chance, for a random ranking, "
+    "if the explanation is too broad or wrong.",
     "recall": "Share of the samples where the neuron is active that the explanation predicts: low "
     "if it is too narrow or wrong.",
     "top and random": "The same correlation over as many exemplars as random samples, which "

@@ -17,7 +17,7 @@ from neuron_atlas.tasks.report.controls import CONTROLS, strongest_control
 _COUNTED = ["status", "reason", "count"]
 
 EXPLAINING = (
-    *("purity", "recall", "top_random_correlation"),
+    *("purity", "random_purity", "recall", "top_random_correlation"),
     *("control_broader", "control_narrower"),
 )
 """Columns of `scores` that are shown next to the score, to say why it is high or low."""

@@ -19,6 +19,7 @@ MEASURES = (
     "margin",
     "top_random_correlation",
     "purity",
+    "random_purity",
     "recall",
     "spearman",
     "auroc",

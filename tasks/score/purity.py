@@ -22,7 +22,8 @@ def purities(
     neurons: Sequence[Evidence],
     settings: ScoreSettings,
 ) -> dict[str, np.ndarray]:
-    """Return purity and recall [3 tokens, groups] of the own claim.
+    """Return purity, the purity of a random ranking, and recall [3 tokens, groups] of the own
+    claim.
 
     A sample is positive if it has an active token among those scored. strata, neurons: of each
     explanation. Recall is only over all tokens, because an explanation predicts whole samples; NaN
@@ -33,20 +34,21 @@ def purities(
     active = sample_peaks((aligned.visual, aligned.text), aligned.offsets) > thresholds
     positive = np.stack([active.any(0), *active])
     strengths = predicted_strengths(aligned, CLAIMS[0])
-    found = np.full((2, len(TOKENS), len(neurons)), np.nan)
+    found = np.full((3, len(TOKENS), len(neurons)), np.nan)
     starts = np.searchsorted(aligned.group, np.arange(len(neurons) + 1))
     for group, its in enumerate(strata):
         of_group = slice(starts[group], starts[group + 1])
         weight = weighted.weight[of_group]
         for tokens, (strength, is_active) in enumerate(zip(strengths, positive, strict=True)):
-            found[0, tokens, group] = average_precision(
-                strength[of_group], is_active[of_group], weight
-            )
+            ranked = (strength[of_group], is_active[of_group], weight)
+            found[0, tokens, group] = average_precision(*ranked)
+            unranked = np.where(np.isnan(ranked[0]), np.nan, 0)
+            found[1, tokens, group] = average_precision(unranked, *ranked[1:])
         if its is not None and its.predicted:
-            found[1, 0, group] = recall(
+            found[2, 0, group] = recall(
                 weighted.is_predicted[of_group], positive[0, of_group], weight
             )
-    return {"purity": found[0], "recall": found[1]}
+    return {"purity": found[0], "random_purity": found[1], "recall": found[2]}
 
 
 def average_precision(strength: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> float:

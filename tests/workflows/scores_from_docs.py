@@ -150,6 +150,13 @@ def purity(samples: Sequence[Sample], tokens: str, scale: float) -> float:
     return total / positives
 
 
+def random_purity(samples: Sequence[Sample], tokens: str, scale: float) -> float:
+    rated = all(one.rating["own"] is not None for one in samples)
+    counted = [one for one in samples if one.strength("own", tokens, rated) is not None]
+    positives = math.fsum(one.weight for one in counted if is_positive(one, tokens, scale))
+    return positives / math.fsum(one.weight for one in counted) if positives else NAN
+
+
 def recall(samples: Sequence[Sample], scale: float, sizes: Row) -> float:
     positives = [one for one in samples if is_positive(one, "all", scale)]
     if not positives or not sizes["predicted"]:
@@ -189,6 +196,7 @@ def score(
     found |= intervals(scored, tokens, claims, settings.seed, settings.resamples)
     found["p_paired"] = p_paired(scored, tokens, claims)
     found["purity"] = purity(scored, tokens, scale)
+    found["random_purity"] = random_purity(scored, tokens, scale)
     found["recall"] = recall(scored, scale, sizes) if tokens == "all" else NAN
     found["n_samples"], found["n_tokens"] = len(scored), sum(len(one.x(tokens)) for one in scored)
     found["n_near_misses"] = sum(one.kind == "near_miss" for one in scored)

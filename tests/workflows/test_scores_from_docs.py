@@ -23,7 +23,15 @@ N_NEURONS = 12
 """Neurons whose every number is worked out; p and q are over all."""
 COLUMNS = (
     *("correlation", "ci_low", "ci_high", "margin", "margin_low", "margin_high", "p_paired"),
-    *("purity", "recall", "top_random_correlation", "n_samples", "n_tokens", "n_near_misses"),
+    *(
+        "purity",
+        "random_purity",
+        "recall",
+        "top_random_correlation",
+        "n_samples",
+        "n_tokens",
+        "n_near_misses",
+    ),
     *("control_other", "control_empty", "control_blind", "spearman", "auroc"),
     *("explained_variance", "explained_variance_uncentered", "detection_auroc"),
     *("detection_auroc_other", "balanced_accuracy", "n_active"),

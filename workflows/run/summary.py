@@ -64,6 +64,7 @@ def _why(row: dict[str, Any]) -> str:
     """Return a line with the measures that say why the score is high or low."""
     named = {
         "purity": "purity",
+        "random_purity": "purity by chance",
         "recall": "recall",
         "top_random_correlation": "top and random",
         "control_broader": "broader claims",

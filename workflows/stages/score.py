@@ -36,7 +36,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
     key = explainer if is_one_of_several else ""
     return Stage(
         "score",
-        7,
+        8,
         ("samples", "describe", "evidence", "explain", "near_misses", "simulate"),
         partial(_parameters, key),
         (

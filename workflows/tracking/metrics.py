@@ -50,9 +50,9 @@ METRICS: tuple[tuple[str, str], ...] = (
         "control: a prediction from the neuron's mean activation, without an explanation",
     ),
     (
-        "score/purity, score/recall",
-        "why a score is low: explanations are too broad (purity) or too narrow (recall), as means "
-        "over neurons (0 to 1)",
+        "score/purity, score/random_purity, score/recall",
+        "why a score is low: explanations are too broad (purity, to compare with that of a random "
+        "ranking) or too narrow (recall), as means over neurons (0 to 1)",
     ),
     (
         "score/top_random_correlation",

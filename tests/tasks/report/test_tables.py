@@ -199,4 +199,4 @@ def test_tables_are_saved_even_when_empty(tmp_path):
     ]
     assert [pl.read_csv(path).height for path in paths] == [0, 0, 0]
     paths = write_tables(tmp_path / "tables", every_type(), aggregates({}), {"scores": SCORED})
-    assert [pl.read_csv(path).height for path in paths] == [3, 18, 2]
+    assert [pl.read_csv(path).height for path in paths] == [3, 19, 2]

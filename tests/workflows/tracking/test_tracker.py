@@ -104,7 +104,7 @@ def test_every_aggregate_over_all_neurons_is_logged_with_its_interval(logged, fi
         for name in ("mean", "ci_low", "ci_high"):
             assert row[name] == pytest.approx(its[name], abs=1e-9)
     assert {row["group"] for row in kept if row["by"] == "layer"} == {"1", "3"}
-    assert len([row for row in kept if row["by"] == "all"]) == 3 * 20
+    assert len([row for row in kept if row["by"] == "all"]) == 3 * 21
 
 
 def test_types_by_layer_and_how_they_agree_and_respond_are_tables(logged):

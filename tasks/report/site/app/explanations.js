@@ -30,6 +30,10 @@
     return h("p", { class: "verdict" }, h("b", { class: `verdict-${word}` }, Atlas.term(word)), `: ${numbers}`);
   };
 
+  /** Return what a measure would be by chance, as an addition to its value. */
+  const byChance = (measure, score) => (
+    measure === "purity" && Atlas.known(score.random_purity) ? ` (${Atlas.signed(score.random_purity)} by chance)` : "");
+
   /** Return a score over all tokens. parts: the same score over visual or text tokens alone. */
   const scoreLine = (score, parts) => {
     if (score.status !== "ok" || !Atlas.known(score.correlation)) {
@@ -55,7 +59,7 @@
         range(score.margin_low, score.margin_high, Atlas.difference),
         Atlas.known(score.q) ? pair(Atlas.term("q-value", "q"), Atlas.signed(score.q, 3)) : null,
         [["purity", "purity"], ["recall", "recall"], ["top_random_correlation", "top and random"]].map(([measure, name]) => (
-          Atlas.known(score[measure]) ? pair(Atlas.term(name), Atlas.signed(score[measure])) : null)),
+          Atlas.known(score[measure]) ? pair(Atlas.term(name), Atlas.signed(score[measure]) + byChance(measure, score)) : null)),
         ["broader", "narrower"].map((level) => (Atlas.known(score[`control_${level}`])
           ? pair(Atlas.term(level), h("span", { title: score[`${level}_claim`] || "" }, Atlas.signed(score[`control_${level}`]))) : null))),
       h("p", { class: "quiet" }, Atlas.term("simulator", "simulated"), " by ", foreign("bdi", {}, score.simulator),
