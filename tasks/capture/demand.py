@@ -18,7 +18,7 @@ from neuron_atlas.tasks.subject.batches import PADDING_STEP
 from neuron_atlas.tasks.subject.free_memory import free_device_bytes, free_host_bytes
 from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer
 from neuron_atlas.tasks.subject.load import Subject
-from neuron_atlas.tasks.subject.settings import SubjectError
+from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
 
 _TEMPLATE_TOKENS = 128
 """Estimated tokens of the question and the turn markers, which a shard's plan does not count."""
@@ -61,9 +61,9 @@ def _demand(subject: Subject, shard: ShardPlan) -> Demand:
     tokens = shard.max_visual + shard.max_text + _TEMPLATE_TOKENS + PADDING_STEP
     return Demand(
         weights=sum(weight.nbytes for weight in subject.model.parameters()),
-        work=_work_bytes(subject, settings.batch_size, tokens),
+        work=_work_bytes(subject, settings.hook_point, settings.batch_size, tokens),
         record=record_bytes(
-            neurons_per_layer(subject),
+            neurons_per_layer(subject, settings.hook_point),
             settings.top_n,
             settings.top_activations,
             _activation_bytes(subject),
@@ -76,14 +76,15 @@ def _activation_bytes(subject: Subject) -> int:
     return stored_dtype(subject.device, subject.model.dtype).itemsize
 
 
-def _work_bytes(subject: Subject, batch_size: int, tokens: int) -> int:
+def _work_bytes(subject: Subject, hook_point: HookPoint, batch_size: int, tokens: int) -> int:
     """Estimate a batch's peak memory: one FFN's activations in the subject's format (gate, up and
     their product), what the backend adds while it records, and the residual stream and its
     attention. The estimate is high, not measured; if it is too low, the batch is halved when memory
     runs out."""
     text = subject.model.config.get_text_config()
     dtype = subject.model.dtype
-    ffn = text.intermediate_size * (3 * dtype.itemsize)
-    recording = text.intermediate_size * _RECORDING_BYTES[observe_backend(subject.device, dtype)]
+    neurons = neurons_per_layer(subject, hook_point)
+    ffn = neurons * (3 * dtype.itemsize)
+    recording = neurons * _RECORDING_BYTES[observe_backend(subject.device, dtype)]
     stream = text.hidden_size * 12 * dtype.itemsize
     return batch_size * tokens * (ffn + recording + stream)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 
 from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
-from neuron_atlas.tasks.subject.settings import HookPoint
+from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, HookPoint
 
 PeakRole = Literal["visual", "text"]
 
@@ -18,7 +18,8 @@ class CaptureSettings:
     """What to record of the subject's neurons.
 
     layers: decoder layers; None for all. hook_point: `gate` is act_fn(gate_proj x), as in the
-    paper; `gate_up` is the input of down_proj. top_n: exemplars per neuron.
+    paper; `gate_up` is the input of down_proj; `module:PATH` is the output of a module of the
+    decoder layer, such as module:mlp. top_n: exemplars per neuron.
     top_activations: highest visual and text activations stored per exemplar. peak_roles: the
     tokens over which a sample's peak is taken: visual, text or both. batch_size: samples per
     forward pass. shards: number of work items; None for shards of about five minutes (see
@@ -48,6 +49,12 @@ class CaptureSettings:
             raise ValueError("layers: give at least one layer, each 0 or above, or null for all")
         if self.layers is not None and len(set(self.layers)) < len(self.layers):
             raise ValueError("layers: give each layer once")
+        if self.hook_point not in ("gate", "gate_up") and not (
+            self.hook_point.startswith(MODULE_PREFIX) and self.hook_point != MODULE_PREFIX
+        ):
+            raise ValueError(
+                f"hook_point: {self.hook_point!r} is not one of gate, gate_up, module:PATH"
+            )
         if not self.peak_roles or len(set(self.peak_roles)) < len(self.peak_roles):
             raise ValueError("peak_roles: give visual, text or both, each once")
 

@@ -32,7 +32,10 @@ def batch_inputs(samples: Sequence[EncodedSample], length: int) -> dict[str, tor
             inputs[name] = torch.zeros(len(samples), length, dtype=torch.int64)
             for row, sample in enumerate(samples):
                 if name in sample.inputs:
-                    inputs[name][row, : len(sample.input_ids)] = sample.inputs[name][0]
+                    marks = sample.inputs[name][0]
+                    inputs[name][row, : len(marks)] = marks
+                    # The last token of a sample is text.
+                    inputs[name][row, len(marks) :] = marks[-1]
         else:
             inputs[name] = _stack_rows(
                 [sample.inputs[name] for sample in samples if name in sample.inputs]
@@ -53,7 +56,7 @@ def forward_body(subject: Subject, inputs: Mapping[str, torch.Tensor]) -> torch.
         )
         for name, part in inputs.items()
     }
-    return subject.model.model(**on_device, use_cache=False).last_hidden_state
+    return subject.body(**on_device, use_cache=False).last_hidden_state
 
 
 def _stack_rows(parts: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.regions import Region
-from neuron_atlas.tasks.subject.families import FAMILIES, ProcessedSample, visual_mask
+from neuron_atlas.tasks.subject.families import ProcessedSample, visual_mask
 from neuron_atlas.tasks.subject.settings import SubjectError, TokenCountError
 from neuron_atlas.tasks.subject.subject import Subject
 
 VISUAL, TEXT, TEMPLATE = range(len(ROLES))
 ROLE_INDEX = {role: index for index, role in enumerate(ROLES)}
+
+_FLAT = ("got_ocr2", "pp_chart2table")
+"""Types whose processor takes one image per prompt, in one list."""
+
+_PREFIX_FAMILIES = ("paligemma",)
+
+_MODALITIES = "mm_token_type_ids"
+
+_NOT_FOR_MODELS = ("num_image_tokens", "num_image_patches")
+"""Outputs of some processors that their models do not take."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,16 @@ class EncodedSample:
         return int((self.roles == TEXT).sum())
 
 
+@dataclass(frozen=True)
+class Processed:
+    """A processed sample. ends: int64 [tokens], end of each token in the prompt, in characters.
+    start: where the text begins in the prompt."""
+
+    sample: ProcessedSample
+    ends: torch.Tensor
+    start: int
+
+
 def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> EncodedSample:
     """Encode the images, the question, and `text` as the subject's own answer.
 
@@ -52,36 +73,19 @@ def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encode
     end. This holds however the processor expands the images in front of them. Raises SubjectError,
     and any error of the processor.
     """
-    prompt = _conversation(subject, text, len(images))
-    inputs = dict(
-        subject.processor(
-            images=[list(images)] if images else None,
-            text=[prompt],
-            add_special_tokens=adds_special_tokens(subject, prompt),
-            return_offsets_mapping=True,
-            return_tensors="pt",
-        )
-    )
-    input_ids = inputs.pop("input_ids")[0]
-    ends = inputs.pop("offset_mapping")[0, :, 1]
-    # Not needed: batches are padded on the right (see tasks/subject/batch.py).
-    inputs.pop("attention_mask", None)
-    grids = FAMILIES[subject.family](
-        ProcessedSample(
-            config=subject.model.config,
-            processor=subject.processor,
-            sizes=[image.size for image in images],
-            input_ids=input_ids,
-            placeholder=subject.image_token_id,
-            inputs=inputs,
-        )
-    )
-    start = int(ends.max()) - len(text)
+    processed = process(subject, images, text)
+    sample, ends, start = processed.sample, processed.ends, processed.start
+    grids = subject.layout.grids(sample)
+    input_ids = sample.input_ids
     is_text = ends > start
     _check_ids(subject, input_ids, is_text)
     roles = torch.full_like(input_ids, TEMPLATE, dtype=torch.int8)
     roles[is_text] = TEXT
     roles[_visual(subject, input_ids, visual_mask(grids))] = VISUAL
+    inputs = sample.inputs
+    if subject.family in _PREFIX_FAMILIES:
+        # As in generation: all tokens before the text attend to each other, and text to the left.
+        inputs = {**inputs, "token_type_ids": is_text.long()[None]}
     return EncodedSample(
         input_ids=input_ids,
         roles=roles,
@@ -89,6 +93,87 @@ def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encode
         pieces=_pieces(text, ends[is_text].tolist(), start),
         regions=tuple(grid.region for grid in grids),
     )
+
+
+def process(subject: Subject, images: Sequence[Image.Image], text: str) -> Processed:
+    """Return a sample as the processor prepares it, with the end of each token in the prompt.
+
+    Raises SubjectError, and any error of the processor.
+    """
+    prompt = _conversation(subject, text, len(images))
+    special = adds_special_tokens(subject, prompt)
+    inputs = model_inputs(
+        subject,
+        [list(images)] if images else None,
+        [prompt],
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+    )
+    input_ids = inputs.pop("input_ids")[0]
+    offsets = inputs.pop("offset_mapping", None)
+    if offsets is None:
+        ends = _ends_without_images(subject, prompt, input_ids, special)
+    else:
+        ends = torch.as_tensor(offsets)[0, :, 1]
+    # Not needed: batches are padded on the right (see tasks/subject/batch.py).
+    inputs.pop("attention_mask", None)
+    sample = ProcessedSample(
+        config=subject.model.config,
+        processor=subject.processor,
+        sizes=[image.size for image in images],
+        input_ids=input_ids,
+        placeholder=subject.image_token_id,
+        inputs=inputs,
+    )
+    return Processed(sample, ends, int(ends.max()) - len(text))
+
+
+def model_inputs(
+    subject: Subject,
+    images: Sequence[Sequence[Image.Image]] | None,
+    prompts: Sequence[str],
+    **arguments: Any,
+) -> dict[str, Any]:
+    """Return the processor's output for prompts with their images, with all that the model needs.
+
+    arguments: of the processor. Raises any error of the processor.
+    """
+    grouped: Any = images
+    if images is not None and subject.family in _FLAT and all(len(one) == 1 for one in images):
+        grouped = [group[0] for group in images]
+    made = dict(
+        subject.processor(images=grouped, text=list(prompts), return_tensors="pt", **arguments)
+    )
+    # Some processors return the modality of each token on request only.
+    if _MODALITIES not in made and _MODALITIES in subject.arguments:
+        made[_MODALITIES] = (made["input_ids"] == subject.image_token_id).long()
+    return {name: part for name, part in made.items() if name not in _NOT_FOR_MODELS}
+
+
+def _ends_without_images(
+    subject: Subject, prompt: str, input_ids: torch.Tensor, special: bool
+) -> torch.Tensor:
+    """Return the ends of tokens for a processor that does not return offsets: those of the prompt
+    with one placeholder per image, for as many last tokens as are the same. Raises SubjectError."""
+    plain = subject.processor.tokenizer(
+        prompt, add_special_tokens=special, return_offsets_mapping=True
+    )
+    ends = torch.zeros_like(input_ids)
+    last = int(plain["offset_mapping"][-1][1])
+    same = 0
+    for one, (_, end) in zip(
+        reversed(plain["input_ids"]), reversed(plain["offset_mapping"]), strict=True
+    ):
+        if same == len(input_ids) or int(input_ids[-1 - same]) != one:
+            break
+        ends[-1 - same] = end
+        same += 1
+    if not same or last != int(ends.max()):
+        raise SubjectError(
+            "the processor does not say which tokens are the text's, and its tokens differ from "
+            "the tokenizer's"
+        )
+    return ends
 
 
 def question_prompt(subject: Subject, n_images: int = 1) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
+from transformers import BatchFeature
 
 from neuron_atlas.tasks.models.out_of_memory import is_out_of_memory
 from neuron_atlas.tasks.models.pretrained import first_lines
-from neuron_atlas.tasks.subject.encode import adds_special_tokens, question_prompt
+from neuron_atlas.tasks.subject.encode import adds_special_tokens, model_inputs, question_prompt
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import SubjectError
 
@@ -93,14 +94,15 @@ def _generate(
     subject: Subject, images: Sequence[list[Image.Image]], has_images: bool, max_new_tokens: int
 ) -> list[tuple[str, bool]]:
     prompts = [question_prompt(subject, len(group)) for group in images]
-    inputs = subject.processor(
-        images=images if has_images else None,
-        text=prompts,
+    made = model_inputs(
+        subject,
+        images if has_images else None,
+        prompts,
         add_special_tokens=adds_special_tokens(subject, prompts[0]),
         padding=True,
         padding_side="left",
-        return_tensors="pt",
-    ).to(subject.device, subject.model.dtype)
+    )
+    inputs = BatchFeature(made).to(subject.device, subject.model.dtype)
     length = inputs["input_ids"].shape[1]
     most = _most_new_tokens(subject, length, len(images), max_new_tokens)
     with torch.inference_mode():

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
+from neuron_atlas.tasks.subject.ffn import Ffn, expert_mixture, find_ffn, output_features
+from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, HookPoint, SubjectError
 from neuron_atlas.tasks.subject.subject import Subject
 
 Observe = Callable[[int, torch.Tensor], None]
@@ -16,19 +17,15 @@ Observe = Callable[[int, torch.Tensor], None]
 
 def decoder_layers(subject: Subject) -> Sequence[Any]:
     """Return the language model's decoder layers, in order. Raises SubjectError."""
-    layers = getattr(subject.model.model.get_decoder(), "layers", None)
-    if layers is None:
-        raise SubjectError(
-            f"subject.model: the language model of {subject.settings.model!r} has no list of "
-            "decoder layers at `layers`, as transformers' gated decoders do; its neurons cannot "
-            "be read"
-        )
-    return layers
+    return subject.decoder.layers
 
 
-def neurons_per_layer(subject: Subject) -> int:
-    """Return the number of neurons per FFN, the same in every layer."""
-    return int(subject.model.config.get_text_config().intermediate_size)
+def neurons_per_layer(
+    subject: Subject, hook_point: HookPoint = "gate", layer: int | None = None
+) -> int:
+    """Return the number of neurons at a hook point of a layer, or of the widest layer."""
+    layers = decoder_layers(subject) if layer is None else [decoder_layers(subject)[layer]]
+    return max(_width(subject, one, hook_point) for one in layers)
 
 
 def layer_device(subject: Subject, layer: int) -> torch.device:
@@ -36,8 +33,8 @@ def layer_device(subject: Subject, layer: int) -> torch.device:
     return next(iter(decoder_layers(subject)[layer].parameters())).device
 
 
-def check_layers(subject: Subject, layers: Sequence[int]) -> None:
-    """Raise SubjectError unless every layer exists and has the hook points."""
+def check_layers(subject: Subject, layers: Sequence[int], hook_point: HookPoint = "gate") -> None:
+    """Raise SubjectError unless every layer exists and has the hook point."""
     count = len(decoder_layers(subject))
     unknown = [layer for layer in layers if not 0 <= layer < count]
     if unknown:
@@ -46,11 +43,7 @@ def check_layers(subject: Subject, layers: Sequence[int]) -> None:
             f"{subject.settings.model!r} has layers 0 to {count - 1}"
         )
     for layer in layers:
-        mlp = getattr(decoder_layers(subject)[layer], "mlp", None)
-        if not all(hasattr(mlp, part) for part in ("gate_proj", "act_fn", "down_proj")):
-            raise SubjectError(
-                f"capture.hook_point: layer {layer} of {subject.settings.model!r} has no gated FFN"
-            )
+        _hooked(subject, layer, hook_point)
 
 
 @contextmanager
@@ -60,27 +53,97 @@ def observing(
     """Within the block, call `observe(layer, activations [batch, tokens, neurons])` in every
     forward pass.
 
-    hook_point: `gate` is act_fn(gate_proj x), as in the paper; `gate_up` is the input of
-    down_proj, gate times up. Raises SubjectError if a layer has no such hook point.
+    hook_point: `gate` is the output of the FFN's activation function, as in the paper; `gate_up` is
+    the input of its last linear layer, gate times up; `module:PATH` is the output of a module of
+    the layer, such as `module:mlp`. Raises SubjectError if a layer has no such hook point.
     """
-    check_layers(subject, layers)
+    check_layers(subject, layers, hook_point)
     handles = []
+    n_samples = [1]
+
+    def note_batch(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        n_samples[0] = (args[0] if args else kwargs["hidden_states"]).shape[-3]
+
+    def observe_samples(layer: int, values: torch.Tensor) -> None:
+        # Some FFNs, such as OPT's, read the tokens of all samples in one dimension.
+        observe(layer, values if values.dim() > 2 else values.unflatten(0, (n_samples[0], -1)))
+
     try:
         for layer in layers:
-            mlp = decoder_layers(subject)[layer].mlp
-            if hook_point == "gate":
-                handles.append(mlp.act_fn.register_forward_hook(_after(layer, observe)))
+            part = _hooked(subject, layer, hook_point)
+            block = decoder_layers(subject)[layer]
+            handles.append(block.register_forward_pre_hook(note_batch, with_kwargs=True))
+            if hook_point == "gate_up":
+                handles.append(part.register_forward_pre_hook(_before(layer, observe_samples)))
             else:
-                handles.append(mlp.down_proj.register_forward_pre_hook(_before(layer, observe)))
+                handles.append(part.register_forward_hook(_after(layer, observe_samples)))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
+def _hooked(subject: Subject, layer: int, hook_point: HookPoint) -> Any:
+    """Return the module of a layer that a hook point reads. Raises SubjectError."""
+    module = decoder_layers(subject)[layer]
+    if hook_point.startswith(MODULE_PREFIX):
+        return _named_module(subject, layer, hook_point.removeprefix(MODULE_PREFIX))
+    ffn = _ffn(subject, module, f"layer {layer}")
+    if hook_point == "gate_up":
+        return ffn.down
+    if ffn.act is None:
+        raise SubjectError(
+            f"capture.hook_point: the FFN of layer {layer} of {subject.settings.model!r} applies "
+            "its activation function without a module, so `gate` cannot be read; set "
+            "capture.hook_point=gate_up, or module:PATH"
+        )
+    return ffn.act
+
+
+def _ffn(subject: Subject, layer: Any, title: str) -> Ffn:
+    mixture = expert_mixture(layer)
+    if mixture:
+        raise SubjectError(
+            f"capture.hook_point: {title} of {subject.settings.model!r} is a mixture of experts "
+            f"({mixture}), whose neurons are not read; choose other layers in capture.layers, or "
+            "read the output of a module with capture.hook_point=module:PATH"
+        )
+    ffn = find_ffn(layer)
+    if ffn is None:
+        raise SubjectError(
+            f"capture.hook_point: {title} of {subject.settings.model!r} has no FFN that is "
+            "recognized: linear layers around an activation function; read the output of a module "
+            "with capture.hook_point=module:PATH"
+        )
+    return ffn
+
+
+def _named_module(subject: Subject, layer: int, path: str) -> Any:
+    module = decoder_layers(subject)[layer]
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        names = ", ".join(name for name, _ in module.named_modules() if name.count(".") < 2)
+        raise SubjectError(
+            f"capture.hook_point: layer {layer} of {subject.settings.model!r} has no module "
+            f"{path!r}; it has {names.lstrip(', ')}"
+        ) from None
+
+
+def _width(subject: Subject, layer: Any, hook_point: HookPoint) -> int:
+    if not hook_point.startswith(MODULE_PREFIX):
+        return _ffn(subject, layer, "a layer").neurons
+    part = layer.get_submodule(hook_point.removeprefix(MODULE_PREFIX))
+    # The last linear layer, in order of definition, makes a module's output.
+    widths = list(output_features(part))
+    weight = getattr(part, "weight", None)
+    hidden = int(subject.model.config.get_text_config().hidden_size)
+    return widths[-1] if widths else int(weight.shape[0]) if weight is not None else hidden
+
+
 def _after(layer: int, observe: Observe) -> Callable[..., None]:
-    def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-        observe(layer, output)
+    def hook(_module: Any, _inputs: Any, output: Any) -> None:
+        observe(layer, output[0] if isinstance(output, tuple) else output)
 
     return hook
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,11 +12,14 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from neuron_atlas.tasks.models.pretrained import ModelError, why_not_loaded
 from neuron_atlas.tasks.subject.families import FAMILIES
+from neuron_atlas.tasks.subject.find_layout import find_layout
 from neuron_atlas.tasks.subject.folder import check_config, check_files, read_chat_template
-from neuron_atlas.tasks.subject.probe import check_processor
+from neuron_atlas.tasks.subject.layout import Layout
+from neuron_atlas.tasks.subject.probe import check_causal, check_processor, check_sequence
 from neuron_atlas.tasks.subject.processor import load_processor
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 from neuron_atlas.tasks.subject.subject import Subject
+from neuron_atlas.tasks.subject.types import check_type
 from neuron_atlas.tasks.subject.weights import check_weights
 
 __all__ = ["Subject", "load_subject"]
@@ -36,12 +40,11 @@ def load_subject(
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         if folder is not None:
-            _check_family(name, check_config(folder))
+            check_config(folder)
         config = AutoConfig.from_pretrained(
             name, revision=settings.revision, trust_remote_code=False
         )
-        _check_vision(name, config)
-        _check_family(name, config.model_type)
+        check_type(name, config)
         if folder is not None:
             check_files(folder, needs_template=settings.chat_template is None)
         model, weights = AutoModelForImageTextToText.from_pretrained(
@@ -69,8 +72,21 @@ def load_subject(
         raise SubjectError(why_not_loaded(settings.model, "subject.model", error)) from error
     first = next(iter(model.get_input_embeddings().parameters()))
     subject = Subject(settings, model.eval(), processor, first.device)
+    check_sequence(subject)
+    subject = replace(subject, layout=_layout(subject))
     check_processor(subject)
+    if subject.family not in FAMILIES:
+        check_causal(subject)
     return subject
+
+
+def _layout(subject: Subject) -> Layout:
+    geometry = subject.settings.geometry
+    if geometry == "none":
+        return Layout(about="subject.geometry=none")
+    if geometry == "known" and subject.family in FAMILIES:
+        return Layout("known", FAMILIES[subject.family], f"the function of {subject.family}")
+    return find_layout(subject)
 
 
 def _check_spread(name: str, device_map: Mapping[str, Any]) -> None:
@@ -88,20 +104,3 @@ def _device_map(device: str | torch.device) -> Any:
     if device == "auto":
         return "auto"
     return {"": device} if torch.device(device).type != "cpu" else None
-
-
-def _check_vision(name: str, config: Any) -> None:
-    if not hasattr(config, "vision_config"):
-        raise SubjectError(
-            f"subject.model: {name!r} is a {config.model_type!r} model without a vision tower; "
-            "neuron-atlas studies vision-language models"
-        )
-
-
-def _check_family(name: str, model_type: str) -> None:
-    if model_type not in FAMILIES:
-        raise SubjectError(
-            f"subject.model: no adapter for the model family {model_type!r} of {name!r} "
-            "(model_type in config.json); supported families: "
-            f"{', '.join(FAMILIES)} (tasks/subject/families)"
-        )

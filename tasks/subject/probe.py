@@ -18,6 +18,7 @@ from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
 from neuron_atlas.tasks.subject.encode import (
     TEXT,
     VISUAL,
+    EncodedSample,
     encode,
     question_prompt,
 )
@@ -30,6 +31,11 @@ _TEXT = "A cat."
 _SIDES = (96, 64)
 _PARTS = ("self", "image_processor", "tokenizer", "video_processor", "chat_template", "kwargs")
 """Arguments of a processor that are no fields of processor_config.json."""
+
+
+def check_sequence(subject: Subject) -> None:
+    """Raise SubjectError unless the subject has decoder layers and a placeholder of images."""
+    _ = (subject.decoder, subject.image_token_id)
 
 
 def check_processor(subject: Subject) -> None:
@@ -56,6 +62,39 @@ def check_processor(subject: Subject) -> None:
             f"subject.model: the processor of {model!r} cannot prepare an image "
             f"({first_lines(error)}): {_processor_fields(subject)}"
         ) from error
+
+
+def check_causal(subject: Subject) -> None:
+    """Raise SubjectError if tokens after a sample change its activations, as its padding would in
+    a batch."""
+    encoded = encode(subject, [_image()], _TEXT)
+    length = len(encoded.input_ids)
+    alone, padded = (
+        _last_hidden(subject, encoded, length + more)[:, :length].float() for more in (0, 8)
+    )
+    if not torch.allclose(alone, padded, rtol=1e-2, atol=1e-2 * float(alone.abs().max())):
+        raise SubjectError(
+            f"subject.model: {subject.settings.model!r} is a {subject.family!r} model whose tokens "
+            "attend to later ones, so its activations would depend on the padding of a batch; it "
+            "cannot be a subject"
+        )
+
+
+def _last_hidden(subject: Subject, encoded: EncodedSample, length: int) -> torch.Tensor:
+    """Return the output of the last decoder layer: [1, tokens, width]."""
+    read: list[torch.Tensor] = []
+
+    def keep(_module: object, _args: object, output: Any) -> None:
+        read.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = subject.decoder.layers[-1].register_forward_hook(keep)
+    try:
+        with torch.inference_mode():
+            forward_body(subject, batch_inputs([encoded], length))
+    finally:
+        handle.remove()
+    # Gemma 3n has several streams; the first one is the embedding.
+    return read[0].flatten(0, -4)[0] if read[0].dim() > 3 else read[0]
 
 
 def nonfinite_shares(

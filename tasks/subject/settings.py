@@ -10,7 +10,10 @@ from neuron_atlas.tasks.models.pretrained import ModelError, saved_folder
 from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-HookPoint = Literal["gate", "gate_up"]
+HookPoint = str
+"""`gate`, `gate_up` or `module:PATH`; see CaptureSettings."""
+MODULE_PREFIX = "module:"
+Geometry = Literal["known", "probe", "none"]
 TextSource = Literal["generated", "given"]
 
 
@@ -21,7 +24,9 @@ class SubjectSettings:
     model: a folder, or a Hugging Face model id. revision: a commit or tag of a Hugging Face model.
     dtype: number format of weights and activations. question: the user's turn in every prompt.
     chat_template: file with a Jinja chat template; None for the model's own. Its text, and not its
-    path, decides the result.
+    path, decides the result. geometry: how to find where each visual token looks. `known`: by the
+    function of the model's family, or by `probe` for a family without one; `probe`: by changing
+    parts of an image; `none`: not at all, and every visual token counts as one of the whole image.
     """
 
     model: str = not_hashed("")
@@ -29,6 +34,8 @@ class SubjectSettings:
     dtype: Dtype = "float32"
     question: str = "Could you describe the image?"
     chat_template: str | None = not_hashed(None)
+    # Not hashed: Context.subject_identity adds it where it is not the default.
+    geometry: Geometry = not_hashed("known")
 
 
 @dataclass(frozen=True)

@@ -2,41 +2,87 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from neuron_atlas.tasks.subject.settings import SubjectSettings
+from neuron_atlas.tasks.subject.layout import Layout
+from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings
+
+_PLACEHOLDERS = ("image_token_id", "image_token_index", "img_context_token_id")
+"""Fields of configurations and processors that hold the placeholder's id."""
+
+_NESTED = ("decoder", "model", "language_model", "text_model")
+"""Where a language model may hold the module with its decoder layers."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """Loaded model in evaluation mode, with its processor.
 
-    device: the device of its input embeddings, and so of its inputs.
+    device: the device of its input embeddings, and so of its inputs. layout: where its visual
+    tokens look.
     """
 
     settings: SubjectSettings
     model: Any
     processor: Any
     device: torch.device
+    layout: Layout = field(default_factory=Layout)
 
     @property
     def family(self) -> str:
-        """Key of the model's adapter in `FAMILIES`."""
+        """The model_type of its configuration: the key of its function in `FAMILIES`, if any."""
         return str(self.model.config.model_type)
 
     @property
+    def body(self) -> Any:
+        """The model without its language-model head, where it can be called without it."""
+        return getattr(self.model, "model", self.model)
+
+    @cached_property
+    def arguments(self) -> frozenset[str]:
+        """Names of the arguments of its body."""
+        return frozenset(inspect.signature(self.body.forward).parameters)
+
+    @cached_property
+    def decoder(self) -> Any:
+        """The module whose `layers` are the language model's decoder layers. Raises
+        SubjectError."""
+        part = self.body.get_decoder()
+        while part is not None:
+            if isinstance(getattr(part, "layers", None), torch.nn.ModuleList):
+                return part
+            nested = (getattr(part, name, None) for name in _NESTED)
+            part = next((one for one in nested if isinstance(one, torch.nn.Module)), None)
+        raise SubjectError(
+            f"subject.model: the language model of {self.settings.model!r} has no list of decoder "
+            "layers at `layers`, as transformers' decoders do; its neurons cannot be read"
+        )
+
+    @cached_property
     def image_token_id(self) -> int:
-        """Token id of the placeholder in input_ids that one image feature replaces."""
-        return int(self.model.config.image_token_id)
+        """Token id of the placeholder in input_ids that one image feature replaces. Raises
+        SubjectError."""
+        found = placeholder_id(self.model.config, self.processor)
+        if found is None:
+            raise SubjectError(
+                f"subject.model: the configuration of {self.settings.model!r} names no placeholder "
+                "of image features (image_token_id), so its visual tokens are not known"
+            )
+        return found
 
     @property
     def image_token(self) -> str:
         """Token that stands for a whole image in a prompt."""
-        return str(self.processor.image_token)
+        names = ("image_placeholder_token", "image_token")
+        named = next((one for name in names if (one := getattr(self.processor, name, None))), None)
+        if named is None:
+            named = self.processor.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        return str(getattr(named, "content", named))
 
     @cached_property
     def markers(self) -> tuple[str, ...]:
@@ -68,6 +114,16 @@ class Subject:
         say."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def placeholder_id(config: Any, processor: Any = None) -> int | None:
+    """Return the token id that image features replace in a sequence, or None if there is none."""
+    for named in (config, processor, getattr(processor, "tokenizer", None)):
+        for name in _PLACEHOLDERS:
+            found = getattr(named, name, None)
+            if isinstance(found, int):
+                return found
+    return None
 
 
 def _is_marker(token: str | None) -> bool:

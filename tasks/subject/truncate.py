@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from neuron_atlas.tasks.subject.hook_points import decoder_layers
 from neuron_atlas.tasks.subject.load import Subject
 
 
@@ -16,8 +15,8 @@ def truncated(subject: Subject, last_layer: int) -> Iterator[None]:
     The activations up to `last_layer` are the same as without this; the output of the model means
     nothing.
     """
-    decoder = subject.model.model.get_decoder()
-    layers = decoder_layers(subject)
+    decoder = subject.decoder
+    layers = decoder.layers
     decoder.layers = layers[: last_layer + 1]
     try:
         yield

@@ -89,11 +89,13 @@ class Context:
         return pc.sum(pc.equal(statuses, "ok")).as_py() or 0
 
     def subject_identity(self) -> dict[str, Any]:
-        """Return what determines the activations: the subject's weights, dtype, question and chat
-        template."""
+        """Return what determines the activations: the subject's weights, dtype, question, chat
+        template and geometry."""
         subject = self.settings.subject
         template = chat_template_digest(subject)
         given = {} if template is None else {"chat_template": template}
+        if subject.geometry != "known":
+            given["geometry"] = subject.geometry
         return identity(subject) | {"revision": self._revision} | given
 
     @cached_property

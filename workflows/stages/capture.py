@@ -114,7 +114,7 @@ def _plan_memory(worker: Worker, shard: ShardPlan) -> list[str]:
     from neuron_atlas.tasks.capture.demand import plan_shard_memory
     from neuron_atlas.tasks.subject.hook_points import check_layers
 
-    check_layers(worker.loaded.subject, shard.layers)
+    check_layers(worker.loaded.subject, shard.layers, shard.settings.hook_point)
     plan = plan_shard_memory(worker.loaded.subject, shard, worker.loaded.n_processes)
     return [f"{'capture':<10} {plan}"]
 

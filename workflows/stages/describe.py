@@ -19,8 +19,10 @@ from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.overflow import check_overflow
 from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
+from neuron_atlas.workflows.run.store import write_json
 from neuron_atlas.workflows.run.subject import needs_subject
 
+_GEOMETRY = "geometry.json"
 _SHOWN = 3
 """Failed samples that the terminal names."""
 
@@ -42,8 +44,9 @@ def _subject_check_items(context: Context, folder: Path) -> list[Item]:
     return [Item("subject", 1, (), (settings.capture, settings.subject.dtype))]
 
 
-def _check_subject(worker: Worker, settings: CaptureSettings, dtype: str) -> None:
-    """Try the subject on a small image before it describes all samples.
+def _check_subject(worker: Worker, settings: CaptureSettings, dtype: str) -> list[str]:
+    """Try the subject on a small image before it describes all samples. Write what is known of its
+    geometry, and return a line on it.
 
     Raises SubjectError for a layer that it does not have, and RunError if activations overflow.
     """
@@ -52,8 +55,14 @@ def _check_subject(worker: Worker, settings: CaptureSettings, dtype: str) -> Non
 
     subject = worker.loaded.subject
     layers = settings.layers or range(len(decoder_layers(subject)))
-    check_layers(subject, layers)
+    check_layers(subject, layers, settings.hook_point)
     check_overflow(nonfinite_shares(subject, layers, settings.hook_point), settings, dtype)
+    layout = subject.layout
+    write_json(worker.folder / _GEOMETRY, {"kind": layout.kind, "about": layout.about})
+    if layout.kind == "known":
+        return []
+    effect = "" if layout.lay_out else "; visual tokens count as of the whole image, without maps"
+    return [f"{'describe':<10} geometry: {layout.kind} ({layout.about}){effect}"]
 
 
 def _items(context: Context, folder: Path) -> list[Item]:

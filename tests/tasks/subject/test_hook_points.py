@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -121,41 +123,113 @@ def test_a_layer_that_does_not_exist_is_refused_by_name(subject, layer):
         check_layers(subject, [0, layer])
 
 
-def test_an_ffn_without_a_gate_is_refused(subject, monkeypatch):
-    monkeypatch.delattr(decoder_layers(subject)[2].mlp, "gate_proj")
+def test_an_activation_function_without_a_module_is_refused(subject, monkeypatch):
+    monkeypatch.delattr(decoder_layers(subject)[2].mlp, "act_fn")
     check_layers(subject, [0, 1, 3])
-    with pytest.raises(SubjectError, match=r"layer 2 .* has no gated FFN"):
+    check_layers(subject, [1, 2], "gate_up")
+    with pytest.raises(
+        SubjectError, match=r"FFN of layer 2 .* without a module.*hook_point=gate_up"
+    ):
         check_layers(subject, [1, 2])
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ({"model_type": "phi"}, r"layer 0 .* has no gated FFN"),
-        (
-            {"model_type": "opt", "ffn_dim": 8, "word_embed_proj_dim": 8},
-            "no list of decoder layers at `layers`",
-        ),
-    ],
-)
-def test_a_vlm_whose_language_model_has_no_gate_is_refused(subject, tmp_path, text, message):
-    """LLaVA around Phi, whose FFN has no gate, and around OPT, which keeps its layers elsewhere."""
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    vision = {**sizes, "intermediate_size": 8, "image_size": 16, "patch_size": 8}
+def test_a_layer_without_an_ffn_is_refused(subject, monkeypatch):
+    monkeypatch.delattr(decoder_layers(subject)[2].mlp, "down_proj")
+    with pytest.raises(SubjectError, match=r"layer 2 .* has no FFN that is recognized"):
+        check_layers(subject, [1, 2])
+
+
+SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+
+
+def llava_around(subject: Subject, folder: Path, text: dict) -> Subject:
+    """A small LLaVA around another language model, with the bundled processor."""
+    seen = subject.model.config.vision_config
+    pixels = {"image_size": seen.image_size, "patch_size": seen.patch_size}
+    vision = {**SIZES, "intermediate_size": 8, **pixels}
     config = LlavaConfig(
         text_config={
             "tie_word_embeddings": False,
-            **text,
-            **sizes,
-            "intermediate_size": 8,
+            "pad_token_id": 0,
+            **SIZES,
+            "intermediate_size": 24,
             "vocab_size": 512,
+            **text,
         },
         vision_config={"model_type": "clip_vision_model", **vision},
         image_token_index=subject.image_token_id,
         tie_word_embeddings=False,
     )
-    LlavaForConditionalGeneration(config).save_pretrained(tmp_path)
-    subject.processor.save_pretrained(tmp_path)
-    gateless = load_subject(SubjectSettings(model=str(tmp_path)))
-    with pytest.raises(SubjectError, match=message):
-        check_layers(gateless, [0])
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    subject.processor.save_pretrained(folder)
+    return load_subject(SubjectSettings(model=str(folder)))
+
+
+def seen_at(subject: Subject, hook_point: HookPoint) -> torch.Tensor:
+    seen: list[torch.Tensor] = []
+    with observing(subject, [0], hook_point, lambda _, values: seen.append(values)):
+        forward(subject)
+    return seen[0][0]
+
+
+def read_by(subject: Subject, module: torch.nn.Module) -> torch.Tensor:
+    """What a module of the subject reads: [tokens, width]."""
+    read: list[torch.Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    forward(subject)
+    handle.remove()
+    return read[0].reshape(-1, read[0].shape[-1])
+
+
+def test_a_fused_gate_is_split_as_the_model_splits_it(subject, tmp_path):
+    fused = llava_around(subject, tmp_path, {"model_type": "phi3"})
+    mlp = decoder_layers(fused)[0].mlp
+    gate, up = (read_by(fused, mlp) @ mlp.gate_up_proj.weight.detach().T).chunk(2, dim=-1)
+    torch.testing.assert_close(seen_at(fused, "gate"), torch.nn.functional.silu(gate))
+    torch.testing.assert_close(seen_at(fused, "gate_up"), torch.nn.functional.silu(gate) * up)
+    assert neurons_per_layer(fused) == 24
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"model_type": "phi", "hidden_act": "relu"},
+        {"model_type": "opt", "ffn_dim": 24, "word_embed_proj_dim": 8},
+    ],
+)
+def test_an_ffn_without_a_gate_has_its_activation_function_as_both(subject, tmp_path, text):
+    """Phi, and OPT, whose layer itself holds the parts of its FFN."""
+    plain = llava_around(subject, tmp_path, text)
+    (layer,) = decoder_layers(plain)
+    fc1 = layer.fc1 if hasattr(layer, "fc1") else layer.mlp.fc1
+    expected = torch.relu(fc1(read_by(plain, fc1))).detach()
+    for hook_point in ("gate", "gate_up"):
+        seen = seen_at(plain, hook_point)
+        torch.testing.assert_close(seen.reshape(expected.shape), expected)
+    assert neurons_per_layer(plain) == 24
+
+
+def test_a_mixture_of_experts_is_refused_by_name(subject, tmp_path):
+    experts = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "num_key_value_heads": 1,
+    }
+    mixed = llava_around(subject, tmp_path, {"model_type": "qwen3_moe", "head_dim": 8, **experts})
+    with pytest.raises(SubjectError, match=r"mixture of experts \(Qwen3MoeSparseMoeBlock\)"):
+        check_layers(mixed, [0])
+    assert seen_at(mixed, "module:mlp").shape[-1] == 8
+
+
+def test_a_module_is_read_by_its_path(subject, ffn_inputs):
+    seen = observed(subject, "module:mlp.up_proj")
+    assert list(seen) == LAYERS
+    for layer, inputs in ffn_inputs.items():
+        up = inputs @ decoder_layers(subject)[layer].mlp.up_proj.weight.detach().T
+        torch.testing.assert_close(seen[layer], up)
+    assert neurons_per_layer(subject, "module:mlp.up_proj") == 512
+    assert neurons_per_layer(subject, "module:mlp") == observed(subject, "module:mlp")[0].shape[-1]
+    with pytest.raises(SubjectError, match=r"no module 'mlp.middle'; it has self_attn"):
+        check_layers(subject, [0], "module:mlp.middle")

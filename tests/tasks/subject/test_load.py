@@ -9,7 +9,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
-    VipLlavaConfig,
+    MllamaConfig,
 )
 
 from neuron_atlas.tasks.subject.load import load_subject
@@ -106,11 +106,10 @@ def test_a_model_that_sees_no_images_is_refused(tmp_path):
     assert "is a 'llama' model without a vision tower" in complaint(tmp_path)
 
 
-def test_a_family_without_an_adapter_is_refused_by_name(tmp_path):
-    VipLlavaConfig().save_pretrained(tmp_path)
+def test_a_type_without_visual_tokens_is_refused_by_name_and_reason(tmp_path):
+    MllamaConfig().save_pretrained(tmp_path)
     said = complaint(tmp_path)
-    assert "no adapter for the model family 'vipllava' of " in said
-    assert "; supported families: llava," in said
+    assert "is a 'mllama' model whose decoder reads image features by cross-attention" in said
     assert "\n" not in said
 
 

@@ -64,7 +64,7 @@ def read(path: str, value: Any) -> Settings:
             ["a"],
             "must be text, not ['a']; quote text: 'report.title=\"...\"'",
         ),
-        ("capture.hook_point", "middle", "'middle' is not one of gate, gate_up"),
+        ("capture.hook_point", "middle", "'middle' is not one of gate, gate_up, module:PATH"),
         ("describe.text_source", "mine", "'mine' is not one of generated, given"),
         ("subject.dtype", "int8", "'int8' is not one of float32, bfloat16, float16"),
         ("cluster", 3, "must be a group of settings, not 3"),
