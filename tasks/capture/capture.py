@@ -102,7 +102,7 @@ def _stream(
         observe(records[layer], activations.detach(), batch_on[device])
 
     with observing(subject, list(records), hook_point, on_activations), torch.inference_mode():
-        for batch in batches(samples, batch_size):
+        for batch in batches(samples, subject.batch_size(batch_size)):
             batch_on.clear()
             batch_on[subject.device] = batch.to(subject.device)
             forward_body(subject, batch_on[subject.device].inputs)

@@ -123,7 +123,7 @@ def _record(
         gathered.append(([(place, rows.rows) for place, rows in found], stored))
 
     with observing(subject, sorted(by_layer), hook_point, on_activations), torch.inference_mode():
-        for batch in batches(samples, batch_size):
+        for batch in batches(samples, subject.batch_size(batch_size)):
             current = batch
             gathered.clear()
             forward_body(subject, batch.inputs)

@@ -166,7 +166,7 @@ def first_hidden(subject: Subject, encoded: EncodedSample) -> torch.Tensor:
         pass
     finally:
         handle.remove()
-    # Gemma 3n has several streams; the first one is the embedding.
+    # The first sample; Gemma 3n has several streams, of which the first one is the embedding.
     return read[0].flatten(0, -3)[0]
 
 

@@ -83,11 +83,15 @@ def generate_descriptions(
     # In one call, a processor takes a list of images for every prompt or for none.
     for has_images in (True, False):
         chosen = [index for index, group in enumerate(images) if bool(group) == has_images]
-        if chosen:
-            groups = [list(images[index]) for index in chosen]
+        for batch in _batched(chosen, subject.batch_size(len(chosen))):
+            groups = [list(images[index]) for index in batch]
             texts = _generate(subject, groups, has_images, max_new_tokens)
-            generated |= dict(zip(chosen, texts, strict=True))
+            generated |= dict(zip(batch, texts, strict=True))
     return [generated[index] for index in range(len(images))]
+
+
+def _batched(chosen: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [chosen[start : start + size] for start in range(0, len(chosen), max(1, size))]
 
 
 def _generate(

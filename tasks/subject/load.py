@@ -15,7 +15,7 @@ from neuron_atlas.tasks.subject.families import FAMILIES
 from neuron_atlas.tasks.subject.find_layout import find_layout
 from neuron_atlas.tasks.subject.folder import check_config, check_files, read_chat_template
 from neuron_atlas.tasks.subject.layout import Layout
-from neuron_atlas.tasks.subject.probe import check_causal, check_processor, check_sequence
+from neuron_atlas.tasks.subject.probe import can_share_batch, check_processor, check_sequence
 from neuron_atlas.tasks.subject.processor import load_processor
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 from neuron_atlas.tasks.subject.subject import Subject
@@ -76,7 +76,7 @@ def load_subject(
     subject = replace(subject, layout=_layout(subject))
     check_processor(subject)
     if subject.family not in FAMILIES:
-        check_causal(subject)
+        subject = replace(subject, shares_batches=can_share_batch(subject))
     return subject
 
 

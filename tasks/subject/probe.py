@@ -64,24 +64,38 @@ def check_processor(subject: Subject) -> None:
         ) from error
 
 
-def check_causal(subject: Subject) -> None:
-    """Raise SubjectError if tokens after a sample change its activations, as its padding would in
-    a batch."""
-    encoded = encode(subject, [_image()], _TEXT)
-    length = len(encoded.input_ids)
-    alone, padded = (
-        _last_hidden(subject, encoded, length + more)[:, :length].float() for more in (0, 8)
-    )
-    if not torch.allclose(alone, padded, rtol=1e-2, atol=1e-2 * float(alone.abs().max())):
+def can_share_batch(subject: Subject) -> bool:
+    """Return whether samples with images of different sizes can share a batch without an effect on
+    their activations.
+
+    Raises SubjectError if padding after a sample changes its activations: its tokens attend to
+    later ones.
+    """
+    samples = [
+        encode(subject, [image], _TEXT) for image in (_image(), _image().rotate(90, expand=True))
+    ]
+    longest = max(len(sample.input_ids) for sample in samples)
+    alone = [_last_hidden(subject, [sample], len(sample.input_ids))[0] for sample in samples]
+    padded = [_last_hidden(subject, [sample], longest + 8)[0] for sample in samples]
+    if not all(map(_are_close, padded, alone)):
         raise SubjectError(
             f"subject.model: {subject.settings.model!r} is a {subject.family!r} model whose tokens "
-            "attend to later ones, so its activations would depend on the padding of a batch; it "
-            "cannot be a subject"
+            "attend to later ones, so its activations depend on padding; it cannot be a subject"
         )
+    try:
+        together = _last_hidden(subject, samples, longest + 8)
+    except RuntimeError:  # Inputs of several samples cannot be joined along their first dimension.
+        return False
+    return all(map(_are_close, together, alone))
 
 
-def _last_hidden(subject: Subject, encoded: EncodedSample, length: int) -> torch.Tensor:
-    """Return the output of the last decoder layer: [1, tokens, width]."""
+def _are_close(padded: torch.Tensor, alone: torch.Tensor) -> bool:
+    within = 1e-2 * float(alone.abs().max())
+    return torch.allclose(padded[: len(alone)], alone, rtol=1e-2, atol=within)
+
+
+def _last_hidden(subject: Subject, samples: Sequence[EncodedSample], length: int) -> torch.Tensor:
+    """Return the output of the last decoder layer: float32 [samples, length, width]."""
     read: list[torch.Tensor] = []
 
     def keep(_module: object, _args: object, output: Any) -> None:
@@ -90,11 +104,11 @@ def _last_hidden(subject: Subject, encoded: EncodedSample, length: int) -> torch
     handle = subject.decoder.layers[-1].register_forward_hook(keep)
     try:
         with torch.inference_mode():
-            forward_body(subject, batch_inputs([encoded], length))
+            forward_body(subject, batch_inputs(samples, length))
     finally:
         handle.remove()
     # Gemma 3n has several streams; the first one is the embedding.
-    return read[0].flatten(0, -4)[0] if read[0].dim() > 3 else read[0]
+    return (read[0][0] if read[0].dim() > 3 else read[0]).float()
 
 
 def nonfinite_shares(

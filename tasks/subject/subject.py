@@ -24,7 +24,7 @@ class Subject:
     """Loaded model in evaluation mode, with its processor.
 
     device: the device of its input embeddings, and so of its inputs. layout: where its visual
-    tokens look.
+    tokens look. shares_batches: samples can share a batch; otherwise each one runs alone.
     """
 
     settings: SubjectSettings
@@ -32,6 +32,7 @@ class Subject:
     processor: Any
     device: torch.device
     layout: Layout = field(default_factory=Layout)
+    shares_batches: bool = True
 
     @property
     def family(self) -> str:
@@ -102,6 +103,10 @@ class Subject:
         ids = map(self.processor.tokenizer.convert_tokens_to_ids, self.markers)
         unknown = self.processor.tokenizer.unk_token_id
         return frozenset(one for one in ids if one not in (None, unknown))
+
+    def batch_size(self, wanted: int) -> int:
+        """Return how many samples may run at a time, at most `wanted`."""
+        return wanted if self.shares_batches else 1
 
     @property
     def vocabulary(self) -> int:

@@ -63,7 +63,9 @@ def build(made: Build, folder: Path, seed: int = 0) -> Path:
     end = tokenizer.eos_token_id
     model.generation_config = hf.GenerationConfig(eos_token_id=end, pad_token_id=0)
     model.save_pretrained(folder)
-    processor = made.processor(tokenizer, _template(made.markup))
+    template = _template(made.markup)
+    (folder / "prompt.jinja").write_text(template)  # For processors that do not save it.
+    processor = made.processor(tokenizer, template)
     processor.save_pretrained(folder)
     # Saved where there is torchvision, a processor has a part for video as well.
     written = folder / "processor_config.json"

@@ -103,7 +103,8 @@ def shape(
     """Return how to build a small instance of a model type.
 
     named, tokens: as of Build; the first of `named` is the placeholder of image features. text,
-    vision, config: what differs from the small default in each part of the configuration.
+    vision, config: what differs from the small default in each part of the configuration; a token
+    in config stands for its id.
     processor, images: arguments of the processor and of its image processor. parts: names of their
     classes, where transformers' tables name none.
     """
@@ -118,7 +119,9 @@ def shape(
         names = list(family.get_attributes())
         made = {"image_processor": getattr(hf, image_class)(**(images or {}))}
         arguments = {name: made.get(name) for name in names} | {"tokenizer": tokenizer}
-        return without_video(family)(**arguments, **(processor or {}), chat_template=template)
+        made = without_video(family)(**arguments, **(processor or {}))
+        made.chat_template = template
+        return made
 
     return Build(markup, model, make_processor, named, (*tokens, *_SPARE))
 
@@ -152,7 +155,11 @@ def small_config(
     for name in ("image_token_id", "image_token_index"):
         if name in fields:
             fields[name] = ids[placeholder]
-    return CONFIG_MAPPING[kind](**fields | dict(config or {}))
+    given = {
+        name: ids.get(value, value) if isinstance(value, str) else value
+        for name, value in (config or {}).items()
+    }
+    return CONFIG_MAPPING[kind](**fields | given)
 
 
 def _shrunk(

@@ -23,6 +23,7 @@ _QWEN_NAMED = {
 }
 _PIXELS = {"size": {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}, "patch_size": 4}
 _ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]}}
+_DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 1e4}
 _GLM = Markup(
     "<|begin_of_image|><|image|><|end_of_image|>", user="<|user|>\n", assistant="<|assistant|>\n"
 )
@@ -73,20 +74,29 @@ def _glm(kind: str, **given: object) -> Build:
 WIDE: Mapping[str, Build] = {
     "qwen2_vl": _qwen("qwen2_vl", vision={"embed_dim": 32, "hidden_size": 32}),
     "qwen3_vl": _qwen("qwen3_vl"),
-    "qwen3_5": _qwen("qwen3_5"),
+    "qwen3_5": _qwen(
+        "qwen3_5", text={**_ROPE, "layer_types": ["linear_attention", "full_attention"]}
+    ),
+    "qwen3_5_moe": _qwen("qwen3_5_moe"),
+    "qwen3_vl_moe": _qwen("qwen3_vl_moe", parts=("", "Qwen2VLImageProcessorPil")),
+    "glm4v_moe": _glm("glm4v_moe", parts=("Glm4vProcessor", "Glm4vImageProcessorPil")),
     "qwen4_exp": _qwen("qwen4_exp"),
     "exaone4_5": _qwen("exaone4_5"),
     "hyperclovax_vision_v2": _qwen("hyperclovax_vision_v2"),
     "video_llama_3": _qwen("video_llama_3"),
     "paddleocr_vl": _qwen("paddleocr_vl"),
     "cosmos3_edge": _qwen("cosmos3_edge"),
-    "cohere_compass": _qwen("cohere_compass", text={}),
+    "cohere_compass": _qwen(
+        "cohere_compass",
+        text={
+            "rope_parameters": {"full_attention": _DEFAULT_ROPE, "sliding_attention": _DEFAULT_ROPE}
+        },
+    ),
     "cosmos3_omni": _qwen("cosmos3_omni", parts=("Qwen3VLProcessor", "")),
     "glm4v": _glm("glm4v"),
     "glm46v": _glm("glm46v"),
     "glm_ocr": _glm("glm_ocr", parts=("Glm46VProcessor", "Glm46VImageProcessorPil")),
     "glmga": _glm("glmga", parts=("Glm46VProcessor", "")),
-    "glm5_next": _glm("glm5_next", text={"num_key_value_heads": 4, "qk_rope_head_dim": 0}),
     "paligemma": shape(
         "paligemma",
         Markup("<image>"),
@@ -106,15 +116,6 @@ WIDE: Mapping[str, Build] = {
             "vision_feature_select_strategy": "default",
             "num_additional_image_tokens": 1,
         },
-    ),
-    "mistral3": shape(
-        "mistral3",
-        Markup("[IMG]"),
-        _PIXTRAL,
-        images={"size": {"longest_edge": 64}, "patch_size": 4},
-        vision={"image_size": 64},
-        config={"spatial_merge_size": 2},
-        processor={"patch_size": 4, "spatial_merge_size": 2},
     ),
     "lighton_ocr": shape(
         "lighton_ocr",
@@ -152,22 +153,24 @@ WIDE: Mapping[str, Build] = {
         _PLAIN,
         {"image_token": "<image>", "boi_token": "<boi>", "eoi_token": "<eoi>"},
         images={"size": _SQUARE, "min_size": 14},
+        vision={"projection_dim": 32},
         processor={"num_image_tokens": 64},
     ),
     "got_ocr2": shape(
         "got_ocr2",
         Markup("<img><imgpad></img>"),
         {"image_token": "<imgpad>"},
-        images={"size": _SQUARE},
+        images={"size": {"height": 256, "width": 256}},
+        vision={"image_size": 256, "output_channels": 16},
         tokens=("<img>", "</img>"),
     ),
-    "granite4_vision": shape(
-        "granite4_vision",
-        _PLAIN,
-        _IMAGE,
-        images={"size": _SQUARE, "crop_size": _SQUARE, "image_grid_pinpoints": TILINGS},
-        processor={"patch_size": 4, "vision_feature_select_strategy": "full"},
-        text={"model_type": "granite", "attention_multiplier": 1.0},
+    "pp_chart2table": shape(
+        "pp_chart2table",
+        Markup("<img><imgpad></img>"),
+        {"image_token": "<imgpad>"},
+        images={"size": {"height": 256, "width": 256}},
+        vision={"image_size": 256, "output_channels": 16},
+        tokens=("<img>", "</img>"),
     ),
     "idefics2": shape(
         "idefics2",
@@ -217,28 +220,21 @@ WIDE: Mapping[str, Build] = {
         config={"image_seq_length": 16},
         tokens=("<image>",),
     ),
-    "gemma4": shape(
-        "gemma4",
-        Markup("<image_soft>"),
-        {
-            "image_token": "<image_soft>",
-            "boi_token": "<boi>",
-            "eoi_token": "<eoi>",
-            "audio_token": "<audio>",
-            "boa_token": "<boa>",
-            "eoa_token": "<eoa>",
-        },
-        text={"per_layer_config": {}},
-        tokens=("<|video|>",),
+    "minicpmv4_6": shape(
+        "minicpmv4_6",
+        Markup("<unk_image>", **_IM),
+        _MINICPM,
+        images={"patch_size": 4, "scale_resolution": 64, "max_slice_nums": 4},
+        text={"layer_types": ["linear_attention", "full_attention"]},
+        vision={"image_size": 64},
     ),
-    "minicpmv4_6": shape("minicpmv4_6", Markup("<unk_image>", **_IM), _MINICPM),
-    "minicpmv4_7": shape("minicpmv4_7", Markup("<unk_image>", **_IM), _MINICPM),
-    "hunyuan_vl": shape(
-        "hunyuan_vl",
-        Markup("<boi><image><eoi>"),
-        {"image_token": "<image>", "image_start_token": "<boi>", "image_end_token": "<eoi>"},
-        images=_PIXELS,
-        text={"head_dim": 8},
+    "minicpmv4_7": shape(
+        "minicpmv4_7",
+        Markup("<unk_image>", **_IM),
+        _MINICPM,
+        images={"patch_size": 4, "scale_resolution": 64, "max_slice_nums": 4},
+        text={"layer_types": ["linear_attention", "full_attention"]},
+        vision={"image_size": 64},
     ),
     "video_llava": shape(
         "video_llava",
@@ -248,34 +244,68 @@ WIDE: Mapping[str, Build] = {
         vision={"patch_size": 8},
         processor={"patch_size": 8},
     ),
-    "fuyu": shape(
-        "fuyu",
+    "qwen2_5_omni_thinker": shape(
+        "qwen2_5_omni_thinker",
+        Markup("<|vision_bos|><|IMAGE|><|vision_eos|>", **_IM),
+        {
+            "image_token": "<|IMAGE|>",
+            "audio_token": "<|AUDIO|>",
+            "video_token": "<|VIDEO|>",
+            "vision_bos_token": "<|vision_bos|>",
+            "vision_eos_token": "<|vision_eos|>",
+            "audio_bos_token": "<|audio_bos|>",
+            "audio_eos_token": "<|audio_eos|>",
+        },
+        images=_PIXELS,
+        text=_ROPE,
+        parts=("Qwen2_5OmniProcessor", "Qwen2VLImageProcessorPil"),
+        config={
+            "vision_start_token_id": "<|vision_bos|>",
+            "audio_config": {
+                "d_model": 16,
+                "encoder_layers": 1,
+                "encoder_attention_heads": 2,
+                "encoder_ffn_dim": 24,
+                "output_dim": 32,
+            },
+        },
+    ),
+    "chameleon": shape(
+        "chameleon",
         _PLAIN,
-        {"image_token": "|SPEAKER|"},
-        tokens=("|NEWLINE|", "<0x04>", "<0x00>", "<0x01>", "<0x02>", "<0x03>"),
+        {
+            "image_token": "<image>",
+            "boi_token": "<boi>",
+            "eoi_token": "<eoi>",
+            "sep_token": "<sep>",
+        },
+        images={"size": {"shortest_edge": SIDE}, "crop_size": _SQUARE},
+        config={"vocabulary_map": {"<image>": 5}},
+        processor={"image_seq_length": 64},
     ),
     "blip-2": shape(
-        "blip-2", _PLAIN, _IMAGE, images={"size": _SQUARE}, processor={"num_query_tokens": 8}
+        "blip-2", _PLAIN, _IMAGE, images={"size": _SQUARE}, processor={"num_query_tokens": 32}
     ),
     "deepseek_vl_hybrid": shape(
         "deepseek_vl_hybrid",
         _PLAIN,
         _IMAGE,
-        images={"size": _SQUARE, "min_size": 14, "high_res_size": {"height": 64, "width": 64}},
-        processor={"num_image_tokens": 64},
-    ),
-    "deepseek_ocr2": shape("deepseek_ocr2", _PLAIN, _IMAGE, vision={"mlp_ratio": 2.0}),
-    "shieldgemma2": shape(
-        "shieldgemma2",
-        Markup("<start_of_image>"),
-        {
-            "image_token": "<image_soft_token>",
-            "boi_token": "<start_of_image>",
-            "eoi_token": "<end_of_image>",
+        images={"size": _SQUARE, "min_size": 14, "high_res_size": {"height": 128, "width": 128}},
+        config={
+            "high_res_vision_config": {
+                "model_type": "sam_vision_model",
+                "hidden_size": 16,
+                "output_channels": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": 128,
+                "patch_size": 4,
+                "mlp_dim": 24,
+                "global_attn_indexes": [1],
+                "window_size": 4,
+            }
         },
-        images={"size": _SQUARE},
-        config={"mm_tokens_per_image": 16},
-        processor={"image_seq_length": 16},
-        parts=("Gemma3Processor", ""),
+        vision={"mlp_ratio": 2.0},
+        processor={"num_image_tokens": 64},
     ),
 }
