@@ -22,6 +22,7 @@ from neuron_atlas.tasks.subject.candidates import candidates
 from neuron_atlas.tasks.subject.encode import EncodedSample, process
 from neuron_atlas.tasks.subject.families.grid import ProcessedSample, visual_mask
 from neuron_atlas.tasks.subject.layout import LayOut, Layout, fitting_grids
+from neuron_atlas.tasks.subject.settings import SubjectError
 from neuron_atlas.tasks.subject.subject import Subject
 
 _SIZES = ((300, 200), (190, 310), (256, 256), (420, 140))
@@ -58,13 +59,19 @@ class _Probe:
 def find_layout(subject: Subject) -> Layout:
     """Return the first candidate that agrees with every image, or a layout without geometry.
 
-    Deterministic: images and their changes are fixed.
+    Deterministic: images and their changes are fixed. Raises SubjectError if no placeholder changes
+    with an image.
     """
     with torch.inference_mode(), _self_attention_only(subject):
         try:
             first, *others = (_probe(subject, size) for size in _SIZES)
         except Exception as error:
             return Layout(about=f"no probe was possible ({type(error).__name__}: {error})")
+        if not all(probe.x.max(initial=0) > 0 for probe in (first, *others)):
+            raise SubjectError(
+                f"subject.model: the placeholders of {subject.settings.model!r} do not change with "
+                "the image: it has no visual tokens in its decoder's sequence"
+            )
         for name, lay_out in candidates().items():
             shares = [_agreement(lay_out, probe) for probe in (first, *others)]
             if min(shares) >= _AGREEMENT and _tells_images_apart(subject, lay_out):

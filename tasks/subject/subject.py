@@ -39,10 +39,13 @@ class Subject:
         """The model_type of its configuration: the key of its function in `FAMILIES`, if any."""
         return str(self.model.config.model_type)
 
-    @property
+    @cached_property
     def body(self) -> Any:
-        """The model without its language-model head, where it can be called without it."""
-        return getattr(self.model, "model", self.model)
+        """The part of the model below its language-model head that takes images; the whole model if
+        only that takes them."""
+        inner = getattr(self.model, "model", None)
+        takes = () if inner is None else inspect.signature(inner.forward).parameters
+        return inner if any(name.startswith(("pixel", "image")) for name in takes) else self.model
 
     @cached_property
     def arguments(self) -> frozenset[str]:

@@ -270,22 +270,6 @@ WIDE: Mapping[str, Build] = {
             },
         },
     ),
-    "chameleon": shape(
-        "chameleon",
-        _PLAIN,
-        {
-            "image_token": "<image>",
-            "boi_token": "<boi>",
-            "eoi_token": "<eoi>",
-            "sep_token": "<sep>",
-        },
-        images={"size": {"shortest_edge": SIDE}, "crop_size": _SQUARE},
-        config={"vocabulary_map": {"<image>": 5}},
-        processor={"image_seq_length": 64},
-    ),
-    "blip-2": shape(
-        "blip-2", _PLAIN, _IMAGE, images={"size": _SQUARE}, processor={"num_query_tokens": 32}
-    ),
     "deepseek_vl_hybrid": shape(
         "deepseek_vl_hybrid",
         _PLAIN,
