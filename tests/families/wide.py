@@ -86,12 +86,6 @@ WIDE: Mapping[str, Build] = {
     "video_llama_3": _qwen("video_llama_3"),
     "paddleocr_vl": _qwen("paddleocr_vl"),
     "cosmos3_edge": _qwen("cosmos3_edge"),
-    "cohere_compass": _qwen(
-        "cohere_compass",
-        text={
-            "rope_parameters": {"full_attention": _DEFAULT_ROPE, "sliding_attention": _DEFAULT_ROPE}
-        },
-    ),
     "cosmos3_omni": _qwen("cosmos3_omni", parts=("Qwen3VLProcessor", "")),
     "glm4v": _glm("glm4v"),
     "glm46v": _glm("glm46v"),

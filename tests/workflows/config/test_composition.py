@@ -103,9 +103,9 @@ def test_what_is_allowed_depends_on_the_groups_choice():
     [
         (
             "subject=llava",
-            "subject: 'llava' is not one of bundled, gemma-3-4b, idefics3-8b, internvl3-8b, "
-            "llava-1.5-7b, llava-onevision-7b, llava-v1.6-mistral-7b, pretrained, qwen2.5-vl-7b, "
-            "smolvlm2-2.2b",
+            "subject: 'llava' is not one of aya-vision-8b, bundled, gemma-3-4b, glm-4.1v-9b, "
+            "idefics3-8b, internvl3-8b, llava-1.5-7b, llava-onevision-7b, llava-v1.6-mistral-7b, "
+            "ovis2-8b, pretrained, qwen2-vl-7b, qwen2.5-vl-7b, qwen3-vl-8b, smolvlm2-2.2b",
         ),
         ("data=coco", "data: 'coco' is not one of folder, hub, llava_json, scenes"),
         ("describe=both", "describe: 'both' is not one of generated, given"),

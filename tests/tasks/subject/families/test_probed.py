@@ -37,10 +37,10 @@ def test_a_type_without_a_function_runs_with_a_probed_layout(kind):
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "qwen2_5_vl", "internvl", "gemma3"])
 def test_probing_finds_the_regions_of_a_family_that_is_known(family, tmp_path):
-    known = load_subject(SubjectSettings(model=str(build(BUILDS[family], tmp_path))))
+    known = load_subject(SubjectSettings(model=str(build(BUILDS[family], tmp_path))), threads=1)
     assert family in FAMILIES
     assert known.layout.kind == "known"
-    probed = load_subject(SubjectSettings(model=str(tmp_path), geometry="probe"))
+    probed = load_subject(SubjectSettings(model=str(tmp_path), geometry="probe"), threads=1)
     assert probed.layout.kind == "probed"
     for images in ([PICTURES["odd"]], [PICTURES["portrait"]], SEVERAL):
         mine, theirs = (encode(one, images, TEXT_SAID) for one in (probed, known))
@@ -73,7 +73,7 @@ def test_a_layout_that_looks_elsewhere_is_not_taken(tmp_path, monkeypatch):
         ]
 
     monkeypatch.setattr(probing, "candidates", lambda: {"exchanged": exchanged})
-    subject = load_subject(settings)
+    subject = load_subject(settings, threads=1)
     assert subject.layout.kind == "none"
     run(subject)
     (described,) = describe_samples(
@@ -93,14 +93,14 @@ def test_a_layout_that_looks_elsewhere_is_not_taken(tmp_path, monkeypatch):
 
 def test_geometry_none_gives_every_token_the_whole_image(tmp_path):
     folder = str(build(BUILDS["llava"], tmp_path))
-    subject = load_subject(SubjectSettings(model=folder, geometry="none"))
+    subject = load_subject(SubjectSettings(model=folder, geometry="none"), threads=1)
     regions = encode(subject, SEVERAL, TEXT_SAID).regions
     assert [region.image for region in regions] == [0] * 16 + [1] * 16
     assert {(region.right, region.bottom) for region in regions} == {(300, 100), (90, 260)}
 
 
 def test_tokens_that_do_not_change_with_the_image_are_no_visual_tokens(tmp_path, monkeypatch):
-    subject = load_subject(SubjectSettings(model=str(build(BUILDS["llava"], tmp_path))))
+    subject = load_subject(SubjectSettings(model=str(build(BUILDS["llava"], tmp_path))), threads=1)
     monkeypatch.setattr(probing, "_inverted", lambda image, box: image)
     with pytest.raises(SubjectError, match="do not change with the image"):
         find_layout(subject)
@@ -108,7 +108,9 @@ def test_tokens_that_do_not_change_with_the_image_are_no_visual_tokens(tmp_path,
 
 def test_text_of_a_prefix_model_attends_to_the_left_as_when_it_was_generated(tmp_path):
     """PaliGemma's tokens before the text attend to each other in both directions."""
-    subject = load_subject(SubjectSettings(model=str(build(WIDE["paligemma"], tmp_path))))
+    subject = load_subject(
+        SubjectSettings(model=str(build(WIDE["paligemma"], tmp_path))), threads=1
+    )
     encoded = encode(subject, [PICTURES["odd"]], TEXT_SAID)
     marks = encoded.inputs["token_type_ids"][0]
     assert marks.sum() == encoded.n_text
