@@ -49,7 +49,7 @@ _NO_PLACEHOLDER = ("blip", "git", "kosmos-2", "kosmos-2.5")
 """Types that put image features in front of the text, without placeholders."""
 
 
-_ONLY_WITH_IMAGES = ("paligemma",)
+_ONLY_WITH_IMAGES = ("paligemma", "got_ocr2", "pp_chart2table")
 """Types whose processor refuses a text without images; such a sample is `not_encoded`."""
 
 _ONE_IMAGE = ("got_ocr2", "pp_chart2table")
