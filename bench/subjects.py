@@ -22,6 +22,8 @@ from bench.wide import BUNDLED, wide_model
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.tasks.subject.encode import EncodedSample, encode
+from neuron_atlas.tasks.subject.families import FAMILIES
+from neuron_atlas.tasks.subject.layout import Layout
 from neuron_atlas.tasks.subject.load import Subject, load_subject
 from neuron_atlas.tasks.subject.processor import load_processor
 from neuron_atlas.tasks.subject.settings import SubjectSettings
@@ -100,7 +102,8 @@ def _with_processor(model: Any, shape: str, device: torch.device) -> Subject:
     processor = load_processor(str(BUNDLED), AutoConfig.from_pretrained(BUNDLED), None)
     dtype: Any = str(model.dtype).removeprefix("torch.")
     settings = SubjectSettings(model=f"{shape}, random weights", dtype=dtype)
-    return Subject(settings, model.eval(), processor, device)
+    layout = Layout("known", FAMILIES[model.config.model_type])
+    return Subject(settings, model.eval(), processor, device, layout)
 
 
 def _llava(sizes: LlavaSizes, layers: int, dtype: torch.dtype, device: torch.device) -> Any:
