@@ -11,9 +11,6 @@ from typing import Any, NoReturn
 from neuron_atlas.tasks.models.pretrained import damaged_file, first_line
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 
-_VISION_FIELDS = ("vision_config", "vq_config", "image_token_id", "image_token_index")
-"""Fields of which a vision-language model's config.json has at least one."""
-
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _INDEX = "model.safetensors.index.json"
 _PROCESSOR = "processor_config.json"
@@ -54,7 +51,7 @@ def check_config(folder: Path) -> str:
     config = _read_json(path)
     if not isinstance(config.get("model_type"), str):
         _cannot_load(folder, "config.json has no model_type, such as 'llava'")
-    if not any(config.get(name) is not None for name in _VISION_FIELDS):
+    if not isinstance(config.get("vision_config"), Mapping):
         raise SubjectError(
             f"subject.model: {str(folder)!r} is a {config['model_type']!r} model without a vision "
             "tower (config.json has no vision_config); neuron-atlas studies vision-language models"

@@ -19,7 +19,7 @@ from neuron_atlas.tasks.subject.probe import can_share_batch, check_processor, c
 from neuron_atlas.tasks.subject.processor import load_processor
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 from neuron_atlas.tasks.subject.subject import Subject
-from neuron_atlas.tasks.subject.types import check_type
+from neuron_atlas.tasks.subject.types import check_known, check_type
 from neuron_atlas.tasks.subject.weights import check_weights
 
 __all__ = ["Subject", "load_subject"]
@@ -40,7 +40,7 @@ def load_subject(
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         if folder is not None:
-            check_config(folder)
+            check_known(name, check_config(folder))
         config = AutoConfig.from_pretrained(
             name, revision=settings.revision, trust_remote_code=False
         )

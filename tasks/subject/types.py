@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from neuron_atlas.tasks.subject.settings import SubjectError
 
 _CROSS_ATTENTION = ("cross_attention_layers", "cross_layer_interval", "aligner_add_every_x_layer")
 """Fields of language models that read image features by cross-attention."""
+
+
+def check_known(name: str, model_type: str) -> None:
+    """Raise SubjectError for a model_type that transformers does not know. name: for messages."""
+    if model_type not in CONFIG_MAPPING:
+        raise SubjectError(
+            f"subject.model: transformers knows no model type {model_type!r} of {name!r} "
+            "(model_type in config.json); correct it, or use a newer version of transformers"
+        )
 
 
 def check_type(name: str, config: Any) -> None:
