@@ -150,22 +150,6 @@ WIDE: Mapping[str, Build] = {
         vision={"projection_dim": 32},
         processor={"num_image_tokens": 64},
     ),
-    "got_ocr2": shape(
-        "got_ocr2",
-        Markup("<img><imgpad></img>"),
-        {"image_token": "<imgpad>"},
-        images={"size": {"height": 256, "width": 256}},
-        vision={"image_size": 256, "output_channels": 16},
-        tokens=("<img>", "</img>"),
-    ),
-    "pp_chart2table": shape(
-        "pp_chart2table",
-        Markup("<img><imgpad></img>"),
-        {"image_token": "<imgpad>"},
-        images={"size": {"height": 256, "width": 256}},
-        vision={"image_size": 256, "output_channels": 16},
-        tokens=("<img>", "</img>"),
-    ),
     "idefics2": shape(
         "idefics2",
         _PLAIN,
