@@ -17,7 +17,7 @@ from neuron_atlas.tasks.statistics.skewed_means import POWERS
 from neuron_atlas.tasks.subject.batches import Batch, batches
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL, EncodedSample
 from neuron_atlas.tasks.subject.fit_batch import fit_batch
-from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer
+from neuron_atlas.tasks.subject.hook_points import layer_device
 from neuron_atlas.tasks.subject.settings import HookPoint
 from neuron_atlas.tasks.subject.subject import Subject
 
@@ -127,7 +127,7 @@ def _add_batch(
 
 def _empty(subject: Subject, layer: int, scales: NeuronScales) -> _Sums:
     device = layer_device(subject, layer)
-    neurons = neurons_per_layer(subject)
+    neurons = len(scales.mean)
 
     def zeros(*shape: int) -> torch.Tensor:
         return torch.zeros(*shape, neurons, dtype=torch.float64, device=device)

@@ -15,8 +15,13 @@ from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.effects.losses import text_losses
 from neuron_atlas.tasks.subject.batches import Batch
 from neuron_atlas.tasks.subject.encode import TEXT
-from neuron_atlas.tasks.subject.hook_points import check_layers, decoder_layers
-from neuron_atlas.tasks.subject.settings import HookPoint
+from neuron_atlas.tasks.subject.hook_points import (
+    check_layers,
+    decoder_layers,
+    ffn_of,
+    hooked_module,
+)
+from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
 from neuron_atlas.tasks.subject.subject import Subject
 
 
@@ -59,24 +64,23 @@ def watching(
     The weights get no gradients, so a backward pass costs about as much as a forward pass.
     checkpoints: store only the input of each decoder layer, and compute the layer a second time in
     the backward pass. observe_up: called in every forward pass, for `gate` only.
-    Raises SubjectError if a layer has no hook point.
+    Raises SubjectError if a layer has no hook point, or for `gate` no projection of its own that
+    multiplies the activations.
     """
-    check_layers(subject, layers)
+    check_layers(subject, layers, hook_point)
     state: list[_Pass] = []
     with ExitStack() as undo:
         undo.enter_context(_frozen(subject))
         for layer in layers:
-            mlp = decoder_layers(subject)[layer].mlp
+            part = hooked_module(subject, layer, hook_point)
             watch = partial(_watch, state, layer)
             if hook_point == "gate":
                 seen: list[torch.Tensor] = []
-                handle = mlp.act_fn.register_forward_hook(partial(_after, watch, seen))
-                undo.callback(handle.remove)
+                undo.callback(part.register_forward_hook(partial(_after, watch, seen)).remove)
                 up = partial(_up, state, layer, seen, observe_up)
-                undo.callback(mlp.up_proj.register_forward_hook(up).remove)
+                undo.callback(_up_projection(subject, layer).register_forward_hook(up).remove)
             else:
-                handle = mlp.down_proj.register_forward_pre_hook(partial(_before, watch))
-                undo.callback(handle.remove)
+                undo.callback(part.register_forward_pre_hook(partial(_before, watch)).remove)
         if checkpoints:
             undo.enter_context(_checkpointed(decoder_layers(subject)))
 
@@ -93,6 +97,17 @@ def watching(
             return current.found
 
         yield run
+
+
+def _up_projection(subject: Subject, layer: int) -> Any:
+    ffn = ffn_of(subject, layer)
+    if ffn.up is None:
+        raise SubjectError(
+            f"effects: the FFN of layer {layer} of {subject.settings.model!r} has no projection of "
+            "its own that multiplies the activations; set capture.hook_point=gate_up, or "
+            "effects=none"
+        )
+    return ffn.up
 
 
 class _Watched(torch.autograd.Function):

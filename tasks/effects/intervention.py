@@ -21,7 +21,9 @@ from neuron_atlas.tasks.subject.batches import PADDING
 from neuron_atlas.tasks.subject.encode import TEXT
 from neuron_atlas.tasks.subject.hook_points import (
     check_layers,
-    decoder_layers,
+    final_norm,
+    hooked_module,
+    layer_device,
     neurons_per_layer,
 )
 from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
@@ -51,25 +53,23 @@ def intervening(
     Raises InterventionError before the block for a layer, neuron or value that cannot be used, and
     at the end of the block if the subject's output has overflowed.
     """
-    _check(subject, interventions, roles)
+    _check(subject, interventions, hook_point, roles)
     by_layer: dict[int, list[Intervention]] = {}
     for one in interventions:
         by_layer.setdefault(one.layer, []).append(one)
     place = _Place(roles)
     with ExitStack() as hooks:
-        decoder = subject.model.model.get_decoder()
-        hooks.callback(
-            decoder.register_forward_pre_hook(place.before_pass, with_kwargs=True).remove
-        )
-        hooks.callback(decoder.norm.register_forward_pre_hook(place.before_norm).remove)
+        before = subject.decoder.register_forward_pre_hook(place.before_pass, with_kwargs=True)
+        hooks.callback(before.remove)
+        if (norm := final_norm(subject)) is not None:
+            hooks.callback(norm.register_forward_pre_hook(place.before_norm).remove)
         for layer, chosen in by_layer.items():
-            mlp = decoder_layers(subject)[layer].mlp
-            device = next(mlp.parameters()).device
-            changes = compile_changes(chosen, device, subject.model.dtype)
+            part = hooked_module(subject, layer, hook_point)
+            changes = compile_changes(chosen, layer_device(subject, layer), subject.model.dtype)
             handle = (
-                mlp.act_fn.register_forward_hook(_after(place, changes, in_place))
-                if hook_point == "gate"
-                else mlp.down_proj.register_forward_pre_hook(_before(place, changes, in_place))
+                part.register_forward_pre_hook(_before(place, changes, in_place))
+                if hook_point == "gate_up"
+                else part.register_forward_hook(_after(place, changes, in_place))
             )
             hooks.callback(handle.remove)
         yield
@@ -133,15 +133,18 @@ def _before(place: _Place, changes: Sequence[Change], in_place: bool) -> Any:
 
 
 def _check(
-    subject: Subject, interventions: Sequence[Intervention], roles: torch.Tensor | None
+    subject: Subject,
+    interventions: Sequence[Intervention],
+    hook_point: HookPoint,
+    roles: torch.Tensor | None,
 ) -> None:
-    count = neurons_per_layer(subject)
     largest = torch.finfo(subject.model.dtype).max
     try:
-        check_layers(subject, sorted({one.layer for one in interventions}))
+        check_layers(subject, sorted({one.layer for one in interventions}), hook_point)
     except SubjectError as error:
         raise InterventionError(str(error).partition(": ")[2]) from error
     for one in interventions:
+        count = neurons_per_layer(subject, hook_point, one.layer)
         for neuron in one.neurons:
             if not 0 <= neuron < count:
                 raise InterventionError(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from neuron_atlas.tasks.artifacts.effects import OUTPUT_TOKENS
-from neuron_atlas.tasks.subject.hook_points import check_layers, decoder_layers
+from neuron_atlas.tasks.subject.hook_points import check_layers, decoder_layers, ffn_of, final_norm
 from neuron_atlas.tasks.subject.settings import HookPoint
 from neuron_atlas.tasks.subject.subject import Subject
 
@@ -91,12 +91,12 @@ def write_directions(subject: Subject, layer: int) -> torch.Tensor:
     order of tokens.
     """
     block = decoder_layers(subject)[layer]
-    columns = block.mlp.down_proj.weight.detach().float().T
+    columns = ffn_of(subject, layer).down.weight.detach().float().T
     after = getattr(block, "post_feedforward_layernorm", None)
     if after is not None:
         columns = columns * _norm_weight(after, columns)
-    norm = subject.model.model.get_decoder().norm
-    return columns * _norm_weight(norm, columns)
+    norm = final_norm(subject)
+    return columns if norm is None else columns * _norm_weight(norm, columns)
 
 
 def token_logits(subject: Subject, directions: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:

@@ -127,7 +127,7 @@ def _losses(
 ) -> np.ndarray:
     """Return the loss of all text tokens of a batch, row by row: float64 [tokens]; NaN if the
     output overflows."""
-    decoder = subject.model.model.get_decoder()
+    decoder = subject.decoder
     args, kwargs = call
     try:
         with torch.inference_mode(), intervening(subject, condition.interventions(), hook_point):
@@ -149,7 +149,7 @@ def _losses(
 def _decoder_calls(subject: Subject) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
     """Record the arguments with which the language model's decoder is called."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    handle = subject.model.model.get_decoder().register_forward_pre_hook(
+    handle = subject.decoder.register_forward_pre_hook(
         lambda _module, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
     )
     try:

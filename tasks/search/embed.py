@@ -68,7 +68,7 @@ def embed_batch(subject: Subject, batch: Batch) -> torch.Tensor:
     def catch(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
         caught.append(kwargs["inputs_embeds"])
 
-    decoder = subject.model.model.get_decoder()
+    decoder = subject.decoder
     handle = decoder.register_forward_pre_hook(catch, with_kwargs=True)
     try:
         with truncated(subject, _NO_LAYERS), torch.inference_mode():

@@ -16,13 +16,15 @@ class Ffn:
 
     act: the module of its activation function, whose output is act_fn(gate); None if the network
     applies it without a module. down: the last linear layer. neurons: width of down's input.
-    is_gated: a second projection multiplies the output of the activation function.
+    is_gated: a second projection multiplies the output of the activation function. up: the linear
+    layer of this projection, the second in order of definition; None if it is fused with the first.
     """
 
     act: Any | None
     down: Any
     neurons: int
     is_gated: bool
+    up: Any | None = None
 
 
 def find_ffn(layer: Any) -> Ffn | None:
@@ -58,7 +60,7 @@ def _as_ffn(part: Any) -> Ffn | None:
         if not reads_hidden:
             continue
         if widths == [neurons, neurons]:
-            return Ffn(act, down, neurons, is_gated=True)
+            return Ffn(act, down, neurons, is_gated=True, up=others[1])
         if act is not None and widths == [2 * neurons]:
             return Ffn(act, down, neurons, is_gated=True)
         if act is not None and widths == [neurons]:

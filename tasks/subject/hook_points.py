@@ -43,7 +43,7 @@ def check_layers(subject: Subject, layers: Sequence[int], hook_point: HookPoint 
             f"{subject.settings.model!r} has layers 0 to {count - 1}"
         )
     for layer in layers:
-        _hooked(subject, layer, hook_point)
+        hooked_module(subject, layer, hook_point)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def observing(
 
     try:
         for layer in layers:
-            part = _hooked(subject, layer, hook_point)
+            part = hooked_module(subject, layer, hook_point)
             block = decoder_layers(subject)[layer]
             handles.append(block.register_forward_pre_hook(note_batch, with_kwargs=True))
             if hook_point == "gate_up":
@@ -83,8 +83,9 @@ def observing(
             handle.remove()
 
 
-def _hooked(subject: Subject, layer: int, hook_point: HookPoint) -> Any:
-    """Return the module of a layer that a hook point reads. Raises SubjectError."""
+def hooked_module(subject: Subject, layer: int, hook_point: HookPoint) -> Any:
+    """Return the module of a layer that a hook point reads: its output, or for `gate_up` its input.
+    Raises SubjectError."""
     module = decoder_layers(subject)[layer]
     if hook_point.startswith(MODULE_PREFIX):
         return _named_module(subject, layer, hook_point.removeprefix(MODULE_PREFIX))
@@ -98,6 +99,17 @@ def _hooked(subject: Subject, layer: int, hook_point: HookPoint) -> Any:
             "capture.hook_point=gate_up, or module:PATH"
         )
     return ffn.act
+
+
+def ffn_of(subject: Subject, layer: int) -> Ffn:
+    """Return the feed-forward network of a layer. Raises SubjectError."""
+    return _ffn(subject, decoder_layers(subject)[layer], f"layer {layer}")
+
+
+def final_norm(subject: Subject) -> Any | None:
+    """Return the norm that the language model applies after its last layer; None if it has none."""
+    norms = [part for name, part in subject.decoder.named_children() if "norm" in name]
+    return norms[-1] if norms else None
 
 
 def _ffn(subject: Subject, layer: Any, title: str) -> Ffn:
