@@ -74,7 +74,7 @@ def capture(
 def _empty_records(subject: Subject, recording: RecordSpec) -> dict[int, LayerRecord]:
     return {
         layer: empty_record(
-            neurons_per_layer(subject, recording.hook_point, layer),
+            neurons_per_layer(subject, recording.hook_point, [layer]),
             recording.top_n,
             layer_device(subject, layer),
             recording.peak_roles,

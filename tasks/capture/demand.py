@@ -18,7 +18,7 @@ from neuron_atlas.tasks.subject.batches import PADDING_STEP
 from neuron_atlas.tasks.subject.free_memory import free_device_bytes, free_host_bytes
 from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer
 from neuron_atlas.tasks.subject.load import Subject
-from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
+from neuron_atlas.tasks.subject.settings import SubjectError
 
 _TEMPLATE_TOKENS = 128
 """Estimated tokens of the question and the turn markers, which a shard's plan does not count."""
@@ -58,12 +58,13 @@ def _free(device: torch.device, n_processes: int) -> int:
 
 def _demand(subject: Subject, shard: ShardPlan) -> Demand:
     settings = shard.settings
+    neurons = neurons_per_layer(subject, settings.hook_point, shard.layers)
     tokens = shard.max_visual + shard.max_text + _TEMPLATE_TOKENS + PADDING_STEP
     return Demand(
         weights=sum(weight.nbytes for weight in subject.model.parameters()),
-        work=_work_bytes(subject, settings.hook_point, settings.batch_size, tokens),
+        work=_work_bytes(subject, neurons, settings.batch_size, tokens),
         record=record_bytes(
-            neurons_per_layer(subject, settings.hook_point),
+            neurons,
             settings.top_n,
             settings.top_activations,
             _activation_bytes(subject),
@@ -76,14 +77,13 @@ def _activation_bytes(subject: Subject) -> int:
     return stored_dtype(subject.device, subject.model.dtype).itemsize
 
 
-def _work_bytes(subject: Subject, hook_point: HookPoint, batch_size: int, tokens: int) -> int:
+def _work_bytes(subject: Subject, neurons: int, batch_size: int, tokens: int) -> int:
     """Estimate a batch's peak memory: one FFN's activations in the subject's format (gate, up and
     their product), what the backend adds while it records, and the residual stream and its
     attention. The estimate is high, not measured; if it is too low, the batch is halved when memory
     runs out."""
     text = subject.model.config.get_text_config()
     dtype = subject.model.dtype
-    neurons = neurons_per_layer(subject, hook_point)
     ffn = neurons * (3 * dtype.itemsize)
     recording = neurons * _RECORDING_BYTES[observe_backend(subject.device, dtype)]
     stream = text.hidden_size * 12 * dtype.itemsize

@@ -19,9 +19,9 @@ from neuron_atlas.tasks.subject.hook_points import (
     check_layers,
     decoder_layers,
     ffn_of,
-    hooked_module,
+    hooking,
 )
-from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
+from neuron_atlas.tasks.subject.settings import HookPoint
 from neuron_atlas.tasks.subject.subject import Subject
 
 
@@ -64,23 +64,17 @@ def watching(
     The weights get no gradients, so a backward pass costs about as much as a forward pass.
     checkpoints: store only the input of each decoder layer, and compute the layer a second time in
     the backward pass. observe_up: called in every forward pass, for `gate` only.
-    Raises SubjectError if a layer has no hook point, or for `gate` no projection of its own that
-    multiplies the activations.
+    Raises SubjectError if a layer has no hook point.
     """
     check_layers(subject, layers, hook_point)
     state: list[_Pass] = []
     with ExitStack() as undo:
         undo.enter_context(_frozen(subject))
         for layer in layers:
-            part = hooked_module(subject, layer, hook_point)
             watch = partial(_watch, state, layer)
-            if hook_point == "gate":
-                seen: list[torch.Tensor] = []
-                undo.callback(part.register_forward_hook(partial(_after, watch, seen)).remove)
-                up = partial(_up, state, layer, seen, observe_up)
-                undo.callback(_up_projection(subject, layer).register_forward_hook(up).remove)
-            else:
-                undo.callback(part.register_forward_pre_hook(partial(_before, watch)).remove)
+            undo.enter_context(hooking(subject, layer, hook_point, watch))
+            if observe_up is not None and hook_point == "gate":
+                undo.enter_context(_pairing(subject, layer, state, observe_up))
         if checkpoints:
             undo.enter_context(_checkpointed(decoder_layers(subject)))
 
@@ -99,15 +93,34 @@ def watching(
         yield run
 
 
-def _up_projection(subject: Subject, layer: int) -> Any:
+@contextmanager
+def _pairing(
+    subject: Subject, layer: int, state: list[_Pass], observe: ObserveUp
+) -> Iterator[None]:
+    """Within the block, call `observe` in every forward pass with the layer's activations and its
+    up-projection, whichever of the two the layer computes first; 1 for an FFN without a gate."""
     ffn = ffn_of(subject, layer)
-    if ffn.up is None:
-        raise SubjectError(
-            f"effects: the FFN of layer {layer} of {subject.settings.model!r} has no projection of "
-            "its own that multiplies the activations; set capture.hook_point=gate_up, or "
-            "effects=none"
-        )
-    return ffn.up
+    seen: dict[str, torch.Tensor] = {}
+
+    def see(part: str, values: torch.Tensor) -> None:
+        # A checkpointed layer runs again in the backward pass, and is observed only once.
+        if not state[0].is_forward:
+            return
+        seen[part] = values.detach()
+        if ffn.up is None:
+            seen["up"] = torch.ones_like(seen["act"])
+        if len(seen) == 2:
+            activations = seen.pop("act")
+            observe(layer, activations, seen.pop("up").reshape(activations.shape))
+
+    def see_up(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+        see("up", output[..., -ffn.neurons :])
+
+    with ExitStack() as undo:
+        undo.enter_context(hooking(subject, layer, "gate", partial(see, "act")))
+        if ffn.up is not None:
+            undo.callback(ffn.up.register_forward_hook(see_up).remove)
+        yield
 
 
 class _Watched(torch.autograd.Function):
@@ -142,38 +155,6 @@ def _watch(state: list[_Pass], layer: int, activations: torch.Tensor) -> torch.T
         current.found[layer] = FirstOrder(products, torch.bmm(membership, gradients) * scale)
 
     return _Watched.apply(activations, collect)
-
-
-def _after(
-    watch: Callable[[torch.Tensor], torch.Tensor],
-    seen: list[torch.Tensor],
-    _module: Any,
-    _inputs: Any,
-    output: torch.Tensor,
-) -> torch.Tensor:
-    seen[:] = [output.detach()]
-    return watch(output)
-
-
-def _up(
-    state: list[_Pass],
-    layer: int,
-    seen: list[torch.Tensor],
-    observe: ObserveUp | None,
-    _module: Any,
-    _inputs: Any,
-    output: torch.Tensor,
-) -> None:
-    # A checkpointed layer runs again in the backward pass, and is observed only once.
-    if seen and observe is not None and state[0].is_forward:
-        observe(layer, seen[0], output.detach())
-    seen.clear()
-
-
-def _before(
-    watch: Callable[[torch.Tensor], torch.Tensor], _module: Any, inputs: tuple[torch.Tensor, ...]
-) -> tuple[torch.Tensor]:
-    return (watch(inputs[0]),)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from neuron_atlas.tasks.subject.encode import TEXT
 from neuron_atlas.tasks.subject.hook_points import (
     check_layers,
     final_norm,
-    hooked_module,
+    hooking,
     layer_device,
     neurons_per_layer,
 )
@@ -64,14 +65,9 @@ def intervening(
         if (norm := final_norm(subject)) is not None:
             hooks.callback(norm.register_forward_pre_hook(place.before_norm).remove)
         for layer, chosen in by_layer.items():
-            part = hooked_module(subject, layer, hook_point)
             changes = compile_changes(chosen, layer_device(subject, layer), subject.model.dtype)
-            handle = (
-                part.register_forward_pre_hook(_before(place, changes, in_place))
-                if hook_point == "gate_up"
-                else part.register_forward_hook(_after(place, changes, in_place))
-            )
-            hooks.callback(handle.remove)
+            change = partial(_change, place, changes, in_place)
+            hooks.enter_context(hooking(subject, layer, hook_point, change))
         yield
     if place.has_overflowed():
         raise InterventionError(
@@ -118,18 +114,10 @@ class _Place:
         return self._overflows is not None and bool(self._overflows)
 
 
-def _after(place: _Place, changes: Sequence[Change], in_place: bool) -> Any:
-    def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        return apply_changes(changes, output, place.roles_of(output), in_place)
-
-    return hook
-
-
-def _before(place: _Place, changes: Sequence[Change], in_place: bool) -> Any:
-    def hook(_module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        return (apply_changes(changes, inputs[0], place.roles_of(inputs[0]), in_place),)
-
-    return hook
+def _change(
+    place: _Place, changes: Sequence[Change], in_place: bool, activations: torch.Tensor
+) -> torch.Tensor:
+    return apply_changes(changes, activations, place.roles_of(activations), in_place)
 
 
 def _check(
@@ -144,7 +132,7 @@ def _check(
     except SubjectError as error:
         raise InterventionError(str(error).partition(": ")[2]) from error
     for one in interventions:
-        count = neurons_per_layer(subject, hook_point, one.layer)
+        count = neurons_per_layer(subject, hook_point, [one.layer])
         for neuron in one.neurons:
             if not 0 <= neuron < count:
                 raise InterventionError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from neuron_atlas.tasks.subject.batches import Batch
+from neuron_atlas.tasks.subject.ffn import find_ffn
 from neuron_atlas.tasks.subject.free_memory import free_device_bytes, free_host_bytes
 from neuron_atlas.tasks.subject.hook_points import decoder_layers
 from neuron_atlas.tasks.subject.subject import Subject
@@ -17,11 +18,12 @@ FFNs; where it is too low, the batch is halved when memory runs out."""
 
 def stored_bytes(subject: Subject, batch: Batch) -> int:
     """Return the bytes that a backward pass of the batch stores without checkpoints."""
-    text = subject.model.config.get_text_config()
+    layers = decoder_layers(subject)
+    neurons = sum(ffn.neurons for layer in layers if (ffn := find_ffn(layer)))
+    streams = len(layers) * int(subject.model.config.get_text_config().hidden_size)
     size = subject.model.dtype.itemsize
-    token = size * (_FFN_TENSORS * text.intermediate_size + _STREAM_TENSORS * text.hidden_size)
-    token += 4 * _FLOAT_STREAMS * text.hidden_size
-    return batch.roles.numel() * token * len(decoder_layers(subject))
+    token = size * (_FFN_TENSORS * neurons + _STREAM_TENSORS * streams)
+    return batch.roles.numel() * (token + 4 * _FLOAT_STREAMS * streams)
 
 
 def fits_without_checkpoints(subject: Subject, batch: Batch, n_processes: int = 1) -> bool:

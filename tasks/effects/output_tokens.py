@@ -16,6 +16,8 @@ from neuron_atlas.tasks.subject.subject import Subject
 
 _MOST_LOGITS = {"cuda": 2**28, "cpu": 2**23}
 """Logits of a block of neurons: 1 GB of float32 on a GPU, and what fits a core's cache on a CPU."""
+_NORMS_AFTER_FFN = ("post_feedforward_layernorm", "post_mlp_layernorm")
+"""Names of the norm that some layers apply to the output of their FFN."""
 _CANDIDATES = 4
 """In a format narrower than float32, this many times as many tokens are ranked again in float32."""
 
@@ -92,11 +94,12 @@ def write_directions(subject: Subject, layer: int) -> torch.Tensor:
     """
     block = decoder_layers(subject)[layer]
     columns = ffn_of(subject, layer).down.weight.detach().float().T
-    after = getattr(block, "post_feedforward_layernorm", None)
-    if after is not None:
-        columns = columns * _norm_weight(after, columns)
-    norm = final_norm(subject)
-    return columns if norm is None else columns * _norm_weight(norm, columns)
+    norms = [part for name, part in block.named_children() if name in _NORMS_AFTER_FFN]
+    if (last := final_norm(subject)) is not None:
+        norms.append(last)
+    for norm in norms:
+        columns = _normed(norm, columns)
+    return columns
 
 
 def token_logits(subject: Subject, directions: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
@@ -146,11 +149,18 @@ def _unembedding(subject: Subject) -> torch.Tensor:
     return weight[: min(len(weight), len(subject.processor.tokenizer))]
 
 
-def _norm_weight(norm: torch.nn.Module, like: torch.Tensor) -> torch.Tensor:
-    """Return the scale that an RMS norm applies after its division, however it stores it."""
+def _normed(norm: torch.nn.Module, columns: torch.Tensor) -> torch.Tensor:
+    """Return columns [neurons, width] with what a norm does apart from its division and its bias:
+    it subtracts their mean, or does not, and scales them, however it stores the scale."""
     weight = next(norm.parameters())
-    ones = torch.ones(1, like.shape[1], dtype=weight.dtype, device=weight.device)
-    return norm(ones)[0].float().to(like.device)
+    ones = torch.ones(columns.shape[1], dtype=weight.dtype, device=weight.device)
+    signs = ones.clone()
+    signs[1::2] = -1
+    is_centered = torch.equal(*norm(torch.stack([ones, -ones])))
+    if is_centered:
+        columns = columns - columns.mean(1, keepdim=True)
+    plus, minus = norm(torch.stack([signs, -signs])).float()
+    return columns * (signs.float() * (plus - minus) / 2).to(columns.device)
 
 
 def _pieces(subject: Subject, count: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -13,6 +14,10 @@ PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
 """Inputs with one value per token that marks image tokens. Gemma 3's image tokens attend to each
 other in both directions; Qwen's have 2-D positions. Padding, and samples without these inputs,
 count as text."""
+
+
+class EndOfPassError(Exception):
+    """Raised by a hook to end a forward pass: what it is run for was read."""
 
 
 def batch_inputs(samples: Sequence[EncodedSample], length: int) -> dict[str, torch.Tensor]:
@@ -56,7 +61,23 @@ def forward_body(subject: Subject, inputs: Mapping[str, torch.Tensor]) -> torch.
         )
         for name, part in inputs.items()
     }
-    return subject.body(**on_device, use_cache=False).last_hidden_state
+    if subject.body is not subject.model:
+        return subject.body(**on_device, use_cache=False).last_hidden_state
+    hidden: list[torch.Tensor] = []
+
+    def keep(_module: object, _inputs: object, output: Any) -> None:
+        hidden.append(output[0])
+        raise EndOfPassError
+
+    handle = subject.decoder.register_forward_hook(keep)
+    try:
+        subject.body(**on_device, use_cache=False)
+    except EndOfPassError:
+        if not hidden:  # Another hook ended the pass.
+            raise
+    finally:
+        handle.remove()
+    return hidden[0]
 
 
 def _stack_rows(parts: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -25,7 +25,7 @@ _PREFIX_FAMILIES = ("paligemma",)
 
 _MODALITIES = "mm_token_type_ids"
 
-_NOT_FOR_MODELS = ("num_image_tokens", "num_image_patches")
+_NOT_FOR_MODELS = ("num_image_tokens", "num_image_patches", "labels")
 """Outputs of some processors that their models do not take."""
 
 

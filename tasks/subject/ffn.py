@@ -15,15 +15,14 @@ class Ffn:
     """The parts of one feed-forward network.
 
     act: the module of its activation function, whose output is act_fn(gate); None if the network
-    applies it without a module. down: the last linear layer. neurons: width of down's input.
-    is_gated: a second projection multiplies the output of the activation function. up: the linear
-    layer of this projection, the second in order of definition; None if it is fused with the first.
+    applies it without a module. down: the last linear layer. neurons: width of down's input. up:
+    the linear layer whose last `neurons` outputs multiply the output of the activation function:
+    of two layers the second in order of definition, or the fused one; None without a gate.
     """
 
     act: Any | None
     down: Any
     neurons: int
-    is_gated: bool
     up: Any | None = None
 
 
@@ -37,7 +36,7 @@ def find_ffn(layer: Any) -> Ffn | None:
     then the widest.
     """
     found = [ffn for part in layer.modules() if (ffn := _as_ffn(part)) is not None]
-    return max(found, key=lambda ffn: (ffn.is_gated, ffn.neurons), default=None)
+    return max(found, key=lambda ffn: (ffn.up is not None, ffn.neurons), default=None)
 
 
 def expert_mixture(layer: Any) -> str:
@@ -60,11 +59,11 @@ def _as_ffn(part: Any) -> Ffn | None:
         if not reads_hidden:
             continue
         if widths == [neurons, neurons]:
-            return Ffn(act, down, neurons, is_gated=True, up=others[1])
+            return Ffn(act, down, neurons, up=others[1])
         if act is not None and widths == [2 * neurons]:
-            return Ffn(act, down, neurons, is_gated=True)
+            return Ffn(act, down, neurons, up=others[0])
         if act is not None and widths == [neurons]:
-            return Ffn(act, down, neurons, is_gated=False)
+            return Ffn(act, down, neurons)
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from neuron_atlas.tasks.artifacts.regions import token_boxes
-from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
+from neuron_atlas.tasks.subject.batch import EndOfPassError, batch_inputs, forward_body
 from neuron_atlas.tasks.subject.candidates import candidates
 from neuron_atlas.tasks.subject.encode import EncodedSample, process
 from neuron_atlas.tasks.subject.families.grid import ProcessedSample, visual_mask
@@ -164,21 +164,16 @@ def first_hidden(subject: Subject, encoded: EncodedSample) -> torch.Tensor:
 
     def keep(_module: object, args: tuple, kwargs: dict) -> None:
         read.append(args[0] if args else kwargs["hidden_states"])
-        raise _ReadError
+        raise EndOfPassError
 
     handle = subject.decoder.layers[0].register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        forward_body(subject, batch_inputs([encoded], len(encoded.input_ids)))
-    except _ReadError:
-        pass
+        with suppress(EndOfPassError):
+            forward_body(subject, batch_inputs([encoded], len(encoded.input_ids)))
     finally:
         handle.remove()
     # The first sample; Gemma 3n has several streams, of which the first one is the embedding.
     return read[0].flatten(0, -3)[0]
-
-
-class _ReadError(Exception):
-    """Ends a forward pass whose embeddings were read."""
 
 
 def _moved(before: torch.Tensor, after: torch.Tensor) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, HookPoint, Subjec
 from neuron_atlas.tasks.subject.subject import Subject
 
 Observe = Callable[[int, torch.Tensor], None]
+See = Callable[[torch.Tensor], torch.Tensor | None]
 
 
 def decoder_layers(subject: Subject) -> Sequence[Any]:
@@ -21,11 +23,14 @@ def decoder_layers(subject: Subject) -> Sequence[Any]:
 
 
 def neurons_per_layer(
-    subject: Subject, hook_point: HookPoint = "gate", layer: int | None = None
+    subject: Subject, hook_point: HookPoint = "gate", layers: Sequence[int] | None = None
 ) -> int:
-    """Return the number of neurons at a hook point of a layer, or of the widest layer."""
-    layers = decoder_layers(subject) if layer is None else [decoder_layers(subject)[layer]]
-    return max(_width(subject, one, hook_point) for one in layers)
+    """Return the number of neurons at a hook point of the widest layer. layers: None for all.
+
+    Raises SubjectError if one of the layers has no such hook point.
+    """
+    chosen = range(len(decoder_layers(subject))) if layers is None else layers
+    return max(_width(subject, layer, hook_point) for layer in chosen)
 
 
 def layer_device(subject: Subject, layer: int) -> torch.device:
@@ -43,7 +48,7 @@ def check_layers(subject: Subject, layers: Sequence[int], hook_point: HookPoint 
             f"{subject.settings.model!r} has layers 0 to {count - 1}"
         )
     for layer in layers:
-        hooked_module(subject, layer, hook_point)
+        _hooked(subject, layer, hook_point)
 
 
 @contextmanager
@@ -58,38 +63,83 @@ def observing(
     the layer, such as `module:mlp`. Raises SubjectError if a layer has no such hook point.
     """
     check_layers(subject, layers, hook_point)
-    handles = []
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(hooking(subject, layer, hook_point, partial(observe, layer)))
+        yield
+
+
+@contextmanager
+def hooking(subject: Subject, layer: int, hook_point: HookPoint, see: See) -> Iterator[None]:
+    """Within the block, call `see(activations [batch, tokens, neurons])` in every forward pass. A
+    tensor that it returns takes their place.
+
+    Raises SubjectError if the layer has no such hook point.
+    """
+    part = _hooked(subject, layer, hook_point)
     n_samples = [1]
 
     def note_batch(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         n_samples[0] = (args[0] if args else kwargs["hidden_states"]).shape[-3]
 
-    def observe_samples(layer: int, values: torch.Tensor) -> None:
+    def seen(values: torch.Tensor) -> torch.Tensor | None:
         # Some FFNs, such as OPT's, read the tokens of all samples in one dimension.
-        observe(layer, values if values.dim() > 2 else values.unflatten(0, (n_samples[0], -1)))
+        is_flat = values.dim() == 2
+        changed = see(values.unflatten(0, (n_samples[0], -1)) if is_flat else values)
+        return changed.flatten(0, 1) if is_flat and changed is not None else changed
 
-    try:
-        for layer in layers:
-            part = hooked_module(subject, layer, hook_point)
-            block = decoder_layers(subject)[layer]
-            handles.append(block.register_forward_pre_hook(note_batch, with_kwargs=True))
-            if hook_point == "gate_up":
-                handles.append(part.register_forward_pre_hook(_before(layer, observe_samples)))
-            else:
-                handles.append(part.register_forward_hook(_after(layer, observe_samples)))
+    def before(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        changed = seen(inputs[0])
+        return None if changed is None else (changed, *inputs[1:])
+
+    def after(_module: Any, _inputs: Any, output: Any) -> Any:
+        if not isinstance(output, tuple):
+            return seen(output)
+        changed = seen(output[0])
+        return None if changed is None else (changed, *output[1:])
+
+    with ExitStack() as hooks:
+        block = decoder_layers(subject)[layer]
+        hooks.callback(block.register_forward_pre_hook(note_batch, with_kwargs=True).remove)
+        if hook_point == "gate_up":
+            hooks.callback(part.register_forward_pre_hook(before).remove)
+        else:
+            hooks.callback(part.register_forward_hook(after).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def hooked_module(subject: Subject, layer: int, hook_point: HookPoint) -> Any:
+def ffn_of(subject: Subject, layer: int) -> Ffn:
+    """Return the feed-forward network of a layer. Raises SubjectError."""
+    block = decoder_layers(subject)[layer]
+    mixture = expert_mixture(block)
+    if mixture:
+        raise SubjectError(
+            f"capture.hook_point: layer {layer} of {subject.settings.model!r} is a mixture of "
+            f"experts ({mixture}), whose neurons are not read; choose other layers in "
+            "capture.layers, or read the output of a module with capture.hook_point=module:PATH"
+        )
+    ffn = find_ffn(block)
+    if ffn is None:
+        raise SubjectError(
+            f"capture.hook_point: layer {layer} of {subject.settings.model!r} has no FFN that is "
+            "recognized: linear layers around an activation function; read the output of a module "
+            "with capture.hook_point=module:PATH"
+        )
+    return ffn
+
+
+def final_norm(subject: Subject) -> Any | None:
+    """Return the norm that the language model applies after its last layer; None if it has none."""
+    norms = [part for name, part in subject.decoder.named_children() if "norm" in name]
+    return norms[-1] if norms else None
+
+
+def _hooked(subject: Subject, layer: int, hook_point: HookPoint) -> Any:
     """Return the module of a layer that a hook point reads: its output, or for `gate_up` its input.
     Raises SubjectError."""
-    module = decoder_layers(subject)[layer]
     if hook_point.startswith(MODULE_PREFIX):
         return _named_module(subject, layer, hook_point.removeprefix(MODULE_PREFIX))
-    ffn = _ffn(subject, module, f"layer {layer}")
+    ffn = ffn_of(subject, layer)
     if hook_point == "gate_up":
         return ffn.down
     if ffn.act is None:
@@ -99,35 +149,6 @@ def hooked_module(subject: Subject, layer: int, hook_point: HookPoint) -> Any:
             "capture.hook_point=gate_up, or module:PATH"
         )
     return ffn.act
-
-
-def ffn_of(subject: Subject, layer: int) -> Ffn:
-    """Return the feed-forward network of a layer. Raises SubjectError."""
-    return _ffn(subject, decoder_layers(subject)[layer], f"layer {layer}")
-
-
-def final_norm(subject: Subject) -> Any | None:
-    """Return the norm that the language model applies after its last layer; None if it has none."""
-    norms = [part for name, part in subject.decoder.named_children() if "norm" in name]
-    return norms[-1] if norms else None
-
-
-def _ffn(subject: Subject, layer: Any, title: str) -> Ffn:
-    mixture = expert_mixture(layer)
-    if mixture:
-        raise SubjectError(
-            f"capture.hook_point: {title} of {subject.settings.model!r} is a mixture of experts "
-            f"({mixture}), whose neurons are not read; choose other layers in capture.layers, or "
-            "read the output of a module with capture.hook_point=module:PATH"
-        )
-    ffn = find_ffn(layer)
-    if ffn is None:
-        raise SubjectError(
-            f"capture.hook_point: {title} of {subject.settings.model!r} has no FFN that is "
-            "recognized: linear layers around an activation function; read the output of a module "
-            "with capture.hook_point=module:PATH"
-        )
-    return ffn
 
 
 def _named_module(subject: Subject, layer: int, path: str) -> Any:
@@ -142,26 +163,12 @@ def _named_module(subject: Subject, layer: int, path: str) -> Any:
         ) from None
 
 
-def _width(subject: Subject, layer: Any, hook_point: HookPoint) -> int:
+def _width(subject: Subject, layer: int, hook_point: HookPoint) -> int:
     if not hook_point.startswith(MODULE_PREFIX):
-        return _ffn(subject, layer, "a layer").neurons
-    part = layer.get_submodule(hook_point.removeprefix(MODULE_PREFIX))
+        return ffn_of(subject, layer).neurons
+    part = _hooked(subject, layer, hook_point)
     # The last linear layer, in order of definition, makes a module's output.
     widths = list(output_features(part))
     weight = getattr(part, "weight", None)
     hidden = int(subject.model.config.get_text_config().hidden_size)
     return widths[-1] if widths else int(weight.shape[0]) if weight is not None else hidden
-
-
-def _after(layer: int, observe: Observe) -> Callable[..., None]:
-    def hook(_module: Any, _inputs: Any, output: Any) -> None:
-        observe(layer, output[0] if isinstance(output, tuple) else output)
-
-    return hook
-
-
-def _before(layer: int, observe: Observe) -> Callable[..., None]:
-    def hook(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        observe(layer, inputs[0])
-
-    return hook

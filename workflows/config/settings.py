@@ -24,7 +24,7 @@ from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.search.settings import SearchSettings
 from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 from neuron_atlas.tasks.simulate.simulator import Simulator
-from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
+from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, DescribeSettings, SubjectSettings
 from neuron_atlas.workflows.config.plug_in import PLUG_IN
 from neuron_atlas.workflows.config.servers import ServersSettings
 
@@ -174,7 +174,7 @@ class Settings:
 
     out: output folder or S3 prefix. local_dir: folder on the driver's machine for the journal and
     MLflow's runs; None for the default (`workflows.run.output`). Raises ValueError if classify
-    or evidence needs more exemplars or activations than capture stores.
+    or evidence needs more exemplars or activations than capture stores, or effects other neurons.
     """
 
     out: str
@@ -217,6 +217,11 @@ class Settings:
             raise ValueError(
                 f"evidence: exemplars ({used}) exceeds capture.top_n ({captured}). "
                 "Raise capture.top_n; this reruns capture"
+            )
+        if self.effects.run and self.capture.hook_point.startswith(MODULE_PREFIX):
+            raise ValueError(
+                "effects: neurons of an FFN are needed, and capture.hook_point is "
+                f"{self.capture.hook_point!r}. Set effects=none, or capture.hook_point=gate_up"
             )
 
     @property

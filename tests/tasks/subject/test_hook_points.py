@@ -10,6 +10,7 @@ from neuron_atlas.tasks.subject.encode import encode
 from neuron_atlas.tasks.subject.hook_points import (
     check_layers,
     decoder_layers,
+    hooking,
     neurons_per_layer,
     observing,
 )
@@ -208,6 +209,42 @@ def test_an_ffn_without_a_gate_has_its_activation_function_as_both(subject, tmp_
         seen = seen_at(plain, hook_point)
         torch.testing.assert_close(seen.reshape(expected.shape), expected)
     assert neurons_per_layer(plain) == 24
+
+
+def test_activations_of_several_samples_in_one_dimension_are_told_apart(subject, tmp_path):
+    text = {"model_type": "opt", "ffn_dim": 24, "word_embed_proj_dim": 8}
+    flat = llava_around(subject, tmp_path, text)
+    samples = [encode(flat, [Image.new("RGB", (64, 64), color)], "a") for color in ("red", "blue")]
+    inputs = batch_inputs(samples, len(samples[0].input_ids))
+    read: list[torch.Tensor] = []
+
+    def raised(activations: torch.Tensor) -> torch.Tensor:
+        changed = activations.clone()
+        changed[1, :, 3] = 9
+        return changed
+
+    for see in (lambda _: None, raised):
+        with (
+            hooking(flat, 0, "gate", see),
+            observing(flat, [0], "gate_up", lambda _, values: read.append(values)),
+            torch.inference_mode(),
+        ):
+            forward_body(flat, inputs)
+    before, after = read
+    assert before.shape == after.shape == (2, len(samples[0].input_ids), 24)
+    assert (after[1, :, 3] == 9).all()
+    changed = before.clone()
+    changed[1, :, 3] = 9
+    torch.testing.assert_close(after, changed)
+
+
+def test_the_output_of_a_module_is_replaced_where_it_is_the_first_of_several(subject):
+    block = decoder_layers(subject)[1]
+    with hooking(subject, 1, "module:self_attn", torch.zeros_like):
+        torch.testing.assert_close(
+            read_by(subject, block.post_attention_layernorm),
+            read_by(subject, block.input_layernorm),
+        )
 
 
 def test_a_mixture_of_experts_is_refused_by_name(subject, tmp_path):

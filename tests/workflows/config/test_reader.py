@@ -211,6 +211,16 @@ def test_evidence_of_more_exemplars_than_are_captured_is_refused():
     assert read_settings(composed("evidence.exemplars=50")).evidence.exemplars == 50
 
 
+def test_effects_of_the_outputs_of_a_module_are_refused():
+    module = "capture.hook_point=module:mlp"
+    with pytest.raises(ConfigError, match=r"^effects: .*'module:mlp'\. Set effects=none"):
+        read_settings(composed(module, "effects=all"))
+    assert read_settings(composed(module)).capture.hook_point == "module:mlp"
+    for path in ("module:", "modules:mlp"):
+        with pytest.raises(ConfigError, match="is not one of gate, gate_up, module:PATH"):
+            read_settings(composed(f"capture.hook_point='{path}'"))
+
+
 def test_a_wrong_value_within_a_list_or_a_table_is_told_with_its_place():
     assert complaint("capture.layers", [0, "one"]).startswith("capture.layers[1]: ")
     assert complaint("explain.neurons.types", ["visual", "loud"]) == (
