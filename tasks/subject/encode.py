@@ -18,10 +18,8 @@ from neuron_atlas.tasks.subject.subject import Subject
 VISUAL, TEXT, TEMPLATE = range(len(ROLES))
 ROLE_INDEX = {role: index for index, role in enumerate(ROLES)}
 
-_FLAT = ("got_ocr2", "pp_chart2table")
-"""Types whose processor takes one image per prompt, in one list."""
-
-_PREFIX_FAMILIES = ("paligemma",)
+_PREFIX = ("paligemma",)
+"""Types whose tokens before the text attend to each other in both directions."""
 
 _MODALITIES = "mm_token_type_ids"
 
@@ -83,8 +81,8 @@ def encode(subject: Subject, images: Sequence[Image.Image], text: str) -> Encode
     roles[is_text] = TEXT
     roles[_visual(subject, input_ids, visual_mask(grids))] = VISUAL
     inputs = sample.inputs
-    if subject.family in _PREFIX_FAMILIES:
-        # As in generation: all tokens before the text attend to each other, and text to the left.
+    if subject.family in _PREFIX:
+        # As in generation, where the text attends to the left.
         inputs = {**inputs, "token_type_ids": is_text.long()[None]}
     return EncodedSample(
         input_ids=input_ids,
@@ -112,7 +110,7 @@ def process(subject: Subject, images: Sequence[Image.Image], text: str) -> Proce
     input_ids = inputs.pop("input_ids")[0]
     offsets = inputs.pop("offset_mapping", None)
     if offsets is None:
-        ends = _ends_without_images(subject, prompt, input_ids, special)
+        ends = _ends_of_text(subject, prompt, text, input_ids, special)
     else:
         ends = torch.as_tensor(offsets)[0, :, 1]
     # Not needed: batches are padded on the right (see tasks/subject/batch.py).
@@ -138,11 +136,8 @@ def model_inputs(
 
     arguments: of the processor. Raises any error of the processor.
     """
-    grouped: Any = images
-    if images is not None and subject.family in _FLAT and all(len(one) == 1 for one in images):
-        grouped = [group[0] for group in images]
     made = dict(
-        subject.processor(images=grouped, text=list(prompts), return_tensors="pt", **arguments)
+        subject.processor(images=images, text=list(prompts), return_tensors="pt", **arguments)
     )
     # Some processors return the modality of each token on request only.
     if _MODALITIES not in made and _MODALITIES in subject.arguments:
@@ -150,30 +145,24 @@ def model_inputs(
     return {name: part for name, part in made.items() if name not in _NOT_FOR_MODELS}
 
 
-def _ends_without_images(
-    subject: Subject, prompt: str, input_ids: torch.Tensor, special: bool
+def _ends_of_text(
+    subject: Subject, prompt: str, text: str, input_ids: torch.Tensor, special: bool
 ) -> torch.Tensor:
-    """Return the ends of tokens for a processor that does not return offsets: those of the prompt
-    with one placeholder per image, for as many last tokens as are the same. Raises SubjectError."""
+    """Return the ends of tokens for a processor that returns no offsets: those of the tokenizer,
+    from the first token of the text on, and 0 before. Raises SubjectError."""
     plain = subject.processor.tokenizer(
         prompt, add_special_tokens=special, return_offsets_mapping=True
     )
-    ends = torch.zeros_like(input_ids)
-    last = int(plain["offset_mapping"][-1][1])
-    same = 0
-    for one, (_, end) in zip(
-        reversed(plain["input_ids"]), reversed(plain["offset_mapping"]), strict=True
-    ):
-        if same == len(input_ids) or int(input_ids[-1 - same]) != one:
-            break
-        ends[-1 - same] = end
-        same += 1
-    if not same or last != int(ends.max()):
+    ends = [end for _, end in plain["offset_mapping"]]
+    start = max(ends) - len(text)
+    first = next((place for place, end in enumerate(ends) if end > start), len(ends))
+    n_before = len(input_ids) - (len(ends) - first)
+    if input_ids[max(0, n_before) :].tolist() != plain["input_ids"][first:]:
         raise SubjectError(
             "the processor does not say which tokens are the text's, and its tokens differ from "
             "the tokenizer's"
         )
-    return ends
+    return torch.tensor([0] * n_before + ends[first:])
 
 
 def question_prompt(subject: Subject, n_images: int = 1) -> str:

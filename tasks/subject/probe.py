@@ -23,7 +23,7 @@ from neuron_atlas.tasks.subject.encode import (
     question_prompt,
 )
 from neuron_atlas.tasks.subject.folder import no_chat_template
-from neuron_atlas.tasks.subject.hook_points import observing
+from neuron_atlas.tasks.subject.hook_points import neurons_per_layer, observing
 from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError, TokenCountError
 from neuron_atlas.tasks.subject.subject import Subject
 
@@ -115,12 +115,23 @@ def nonfinite_shares(
     subject: Subject, layers: Sequence[int], hook_point: HookPoint
 ) -> dict[int, float]:
     """Run the subject on a small image; return the share of visual and text activations of each
-    layer that are infinite or NaN. Raises SubjectError."""
+    layer that are infinite or NaN.
+
+    Raises SubjectError, also if a module's output is not one vector per token.
+    """
     shares: dict[int, float] = {}
     encoded = encode(subject, [_image()], _TEXT)
     is_evidence = (encoded.roles == VISUAL) | (encoded.roles == TEXT)
 
     def observe(layer: int, activations: torch.Tensor) -> None:
+        neurons = neurons_per_layer(subject, hook_point, [layer])
+        shape = tuple(activations.shape)
+        if shape != (1, len(is_evidence), neurons):
+            raise SubjectError(
+                f"capture.hook_point: {hook_point} of layer {layer} gives the shape {shape}, not "
+                f"one vector of {neurons} values for each of {len(is_evidence)} tokens; name "
+                "another module"
+            )
         values = activations[0, is_evidence.to(activations.device)]
         shares[layer] = float((~values.isfinite()).float().mean())
 

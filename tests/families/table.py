@@ -48,12 +48,8 @@ _OTHER_INPUT = {
 _NO_PLACEHOLDER = ("blip", "git", "kosmos-2", "kosmos-2.5")
 """Types that put image features in front of the text, without placeholders."""
 
-
-_ONLY_WITH_IMAGES = ("paligemma", "got_ocr2", "pp_chart2table")
+_ONLY_WITH_IMAGES = ("paligemma",)
 """Types whose processor refuses a text without images; such a sample is `not_encoded`."""
-
-_ONE_IMAGE = ("got_ocr2", "pp_chart2table")
-"""Types whose processor takes one image per text; a sample with several is `not_encoded`."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +101,6 @@ def run(subject: Subject) -> None:
     shown = [[PICTURES["even"]], [PICTURES["odd"]], SEVERAL, []]
     if subject.family in _ONLY_WITH_IMAGES:
         shown.pop()
-    if subject.family in _ONE_IMAGE:
-        shown.remove(SEVERAL)
     samples = [encode(subject, images, TEXT_SAID) for images in shown]
     for images, sample in zip(shown, samples, strict=True):
         assert sample.n_visual == count_tokens(sample.regions)

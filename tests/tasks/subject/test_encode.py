@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,42 @@ def test_the_pieces_of_a_text_join_to_the_text_one_a_token(subject, text):
     assert "".join(encoded.pieces) == text
     assert len(encoded.pieces) == encoded.n_text > 0
     assert encoded.pieces[0]
+
+
+class WithoutOffsets:
+    """A processor that does not say where its tokens end."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def __call__(self, **arguments: Any) -> dict[str, Any]:
+        made = dict(self._processor(**arguments))
+        del made["offset_mapping"]
+        return made
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_processor_without_offsets_has_the_same_text(subject, text):
+    expected = encode(subject, [PICTURE], text)
+    found = encode(replace(subject, processor=WithoutOffsets(subject.processor)), [PICTURE], text)
+    assert found.pieces == expected.pieces
+    assert torch.equal(found.roles, expected.roles)
+
+
+def test_a_text_that_the_processor_tokenizes_in_its_own_way_is_refused(subject, monkeypatch):
+    def other(self: Any, **arguments: Any) -> dict[str, Any]:
+        made = dict(subject.processor(**arguments))
+        del made["offset_mapping"]
+        made["input_ids"][0, -3] += 1
+        return made
+
+    monkeypatch.setattr(WithoutOffsets, "__call__", other)
+    changed = replace(subject, processor=WithoutOffsets(subject.processor))
+    with pytest.raises(SubjectError, match="differ from the tokenizer's"):
+        encode(changed, [PICTURE], TEXTS[0])
 
 
 @pytest.mark.parametrize("text", TEXTS)

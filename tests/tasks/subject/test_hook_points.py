@@ -15,6 +15,7 @@ from neuron_atlas.tasks.subject.hook_points import (
     observing,
 )
 from neuron_atlas.tasks.subject.load import Subject, load_subject
+from neuron_atlas.tasks.subject.probe import nonfinite_shares
 from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError, SubjectSettings
 
 PICTURE = Image.new("RGB", (64, 64), (10, 200, 30))
@@ -236,6 +237,15 @@ def test_activations_of_several_samples_in_one_dimension_are_told_apart(subject,
     changed = before.clone()
     changed[1, :, 3] = 9
     torch.testing.assert_close(after, changed)
+
+
+def test_a_module_whose_output_is_no_vector_per_token_is_refused(subject, tmp_path):
+    text = {"model_type": "qwen3", "head_dim": 8, "num_key_value_heads": 1}
+    with_heads = llava_around(subject, tmp_path, text)
+    for path in ("self_attn.q_proj", "self_attn"):
+        assert nonfinite_shares(with_heads, [0], f"module:{path}") == {0: 0}
+    with pytest.raises(SubjectError, match=r"^capture.hook_point: module:self_attn.q_norm of lay"):
+        nonfinite_shares(with_heads, [0], "module:self_attn.q_norm")
 
 
 def test_the_output_of_a_module_is_replaced_where_it_is_the_first_of_several(subject):
