@@ -1,4 +1,4 @@
-"""Find a decoder layer's feed-forward network by its structure, whatever its parts are named."""
+"""Find a decoder layer's feed-forward network by its structure, not by the names of its parts."""
 
 from __future__ import annotations
 

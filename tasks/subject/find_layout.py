@@ -32,7 +32,7 @@ _STRIPES = 12
 """Stripes per axis."""
 
 _AGREEMENT = 0.98
-"""Share of the visual tokens that must look where a layout says, in every image."""
+"""Share of the visual tokens that must look where a layout puts them, in every image."""
 
 _SILENT = 1e-5
 """Share of the largest change of an image below which a token has not changed."""
@@ -94,7 +94,7 @@ def _probe(subject: Subject, size: tuple[int, int]) -> _Probe:
 
 
 def _agreement(lay_out: LayOut, probe: _Probe) -> float:
-    """Return the share of placeholders that change as a layout says."""
+    """Return the share of placeholders that change as a layout predicts."""
     grids = fitting_grids(lay_out, probe.sample)
     if not grids:
         return 0.0
@@ -172,7 +172,7 @@ def first_hidden(subject: Subject, encoded: EncodedSample) -> torch.Tensor:
             forward_body(subject, batch_inputs([encoded], len(encoded.input_ids)))
     finally:
         handle.remove()
-    # The first sample; Gemma 3n has several streams, of which the first one is the embedding.
+    # The first sample; Gemma 3n has several streams; the first one is the embedding.
     return read[0].flatten(0, -3)[0]
 
 
@@ -205,8 +205,8 @@ def _self_attention_only(subject: Subject) -> Iterator[None]:
     """Within the block, patches of the vision tower attend only to themselves, so that an embedding
     changes with its own patch.
 
-    Attention between other queries and keys stays as it is. So does attention that a model does not
-    take from transformers' interface: its changes then spread, and the layout may not be found.
+    Attention between other queries and keys does not change. Neither does attention that a model
+    computes without transformers' interface: its changes spread, and no layout may be found.
     """
     AttentionInterface.register(_SELF_ONLY, _attend_to_self)
     AttentionMaskInterface.register(_SELF_ONLY, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

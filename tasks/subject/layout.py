@@ -1,4 +1,4 @@
-"""Lay out the visual tokens of a sample over its images, by whatever is known of the subject."""
+"""Lay out a sample's visual tokens over its images, by the known or probed layout."""
 
 from __future__ import annotations
 

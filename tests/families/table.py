@@ -16,14 +16,14 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from neuron_atlas.tasks.artifacts.regions import count_tokens
-from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
 from neuron_atlas.tasks.subject.describe import describe_samples
-from neuron_atlas.tasks.subject.encode import TEXT, VISUAL, EncodedSample, encode
-from neuron_atlas.tasks.subject.hook_points import check_layers, decoder_layers, observing
+from neuron_atlas.tasks.subject.encode import TEXT, VISUAL, encode
+from neuron_atlas.tasks.subject.hook_points import check_layers, decoder_layers
 from neuron_atlas.tasks.subject.load import Subject, load_subject
 from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectError, SubjectSettings
 from neuron_atlas.tasks.subject.types import why_refused
 from tests.families.building import Build, build
+from tests.families.gate import gate_of
 from tests.families.instances import BUILDS
 from tests.families.pictures import PICTURES, SEVERAL, TEXT_SAID
 from tests.families.wide import WIDE
@@ -111,11 +111,11 @@ def run(subject: Subject) -> None:
         assert "".join(sample.pieces) == TEXT_SAID
     length = max(len(sample.input_ids) for sample in samples) + 3
     if subject.shares_batches:
-        together = _gate(subject, samples, length)
+        together = gate_of(subject, samples, length)
     else:
-        together = torch.cat([_gate(subject, [sample], length) for sample in samples])
+        together = torch.cat([gate_of(subject, [sample], length) for sample in samples])
     for place, sample in enumerate(samples):
-        alone = _gate(subject, [sample], len(sample.input_ids))
+        alone = gate_of(subject, [sample], len(sample.input_ids))
         torch.testing.assert_close(
             together[place, : len(sample.input_ids)], alone[0], rtol=1e-3, atol=1e-4
         )
@@ -135,17 +135,6 @@ def markdown(table: list[Row]) -> Iterator[str]:
     yield "|---|---|---|"
     for one in table:
         yield f"| `{one.kind}` | {one.outcome} | {one.detail} |"
-
-
-def _gate(subject: Subject, samples: list[EncodedSample], length: int) -> torch.Tensor:
-    last = len(decoder_layers(subject)) - 1
-    seen: list[torch.Tensor] = []
-    with (
-        observing(subject, [last], "gate", lambda _, values: seen.append(values)),
-        torch.inference_mode(),
-    ):
-        forward_body(subject, batch_inputs(samples, length))
-    return seen[0]
 
 
 def _without_folder(message: str, folder: str) -> str:

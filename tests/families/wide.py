@@ -198,22 +198,17 @@ WIDE: Mapping[str, Build] = {
         config={"image_seq_length": 16},
         tokens=("<image>",),
     ),
-    "minicpmv4_6": shape(
-        "minicpmv4_6",
-        Markup("<unk_image>", **_IM),
-        _MINICPM,
-        images={"patch_size": 4, "scale_resolution": 64, "max_slice_nums": 4},
-        text={"layer_types": ["linear_attention", "full_attention"]},
-        vision={"image_size": 64},
-    ),
-    "minicpmv4_7": shape(
-        "minicpmv4_7",
-        Markup("<unk_image>", **_IM),
-        _MINICPM,
-        images={"patch_size": 4, "scale_resolution": 64, "max_slice_nums": 4},
-        text={"layer_types": ["linear_attention", "full_attention"]},
-        vision={"image_size": 64},
-    ),
+    **{
+        kind: shape(
+            kind,
+            Markup("<unk_image>", **_IM),
+            _MINICPM,
+            images={"patch_size": 4, "scale_resolution": 64, "max_slice_nums": 4},
+            text={"layer_types": ["linear_attention", "full_attention"]},
+            vision={"image_size": 64},
+        )
+        for kind in ("minicpmv4_6", "minicpmv4_7")
+    },
     "video_llava": shape(
         "video_llava",
         _PLAIN,

@@ -20,32 +20,20 @@ from neuron_atlas.tasks.artifacts.regions import activation_map, read_regions, v
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
 from neuron_atlas.tasks.subject.describe import describe_samples, generate_descriptions
-from neuron_atlas.tasks.subject.encode import TEXT, EncodedSample, encode, question_prompt
+from neuron_atlas.tasks.subject.encode import TEXT, encode, question_prompt
 from neuron_atlas.tasks.subject.hook_points import (
     check_layers,
     decoder_layers,
     neurons_per_layer,
     observing,
 )
-from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import DescribeSettings, HookPoint, SubjectError
 from neuron_atlas.tasks.subject.truncate import truncated
+from tests.families.gate import gate_of
 from tests.families.pictures import PICTURES, SEVERAL, TEXT_SAID, Pictures, drawn
 from tests.one_process import capture, describe
 
 GIVEN = DescribeSettings(text_source="given")
-
-
-def gate_of(subject: Subject, samples: list[EncodedSample], length: int) -> torch.Tensor:
-    """Gate activations of the last layer [samples, length, neurons]."""
-    last = len(decoder_layers(subject)) - 1
-    seen: list[torch.Tensor] = []
-    with (
-        observing(subject, [last], "gate", lambda _, values: seen.append(values)),
-        torch.inference_mode(),
-    ):
-        forward_body(subject, batch_inputs(samples, length))
-    return seen[0]
 
 
 def test_activations_do_not_depend_on_what_a_sample_is_batched_with(subject):
