@@ -10,7 +10,7 @@ import torch
 from neuron_atlas.tasks.subject.encode import EncodedSample
 from neuron_atlas.tasks.subject.subject import Subject
 
-PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
+PER_TOKEN = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 """Inputs with one value per token that marks image tokens. Gemma 3's image tokens attend to each
 other in both directions; Qwen's have 2-D positions. Padding, and samples without these inputs,
 count as text."""

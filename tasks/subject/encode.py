@@ -136,13 +136,31 @@ def model_inputs(
 
     arguments: of the processor. Raises any error of the processor.
     """
-    made = dict(
-        subject.processor(images=images, text=list(prompts), return_tensors="pt", **arguments)
-    )
+    made = dict(_prepared(subject.processor, images, list(prompts), arguments))
     # Some processors return the modality of each token on request only.
     if _MODALITIES not in made and _MODALITIES in subject.arguments:
         made[_MODALITIES] = (made["input_ids"] == subject.image_token_id).long()
     return {name: part for name, part in made.items() if name not in _NOT_FOR_MODELS}
+
+
+def _prepared(
+    processor: Any,
+    images: Sequence[Sequence[Image.Image]] | None,
+    prompts: list[str],
+    arguments: Mapping[str, Any],
+) -> Mapping[str, Any]:
+    """Return a processor's output. One that refuses lists of images, such as GOT-OCR2's, takes the
+    images of all prompts as one list. Raises the error of the first attempt."""
+    try:
+        return processor(images=images, text=prompts, return_tensors="pt", **arguments)
+    except ValueError as error:
+        if images is None:
+            raise
+        flat = [image for group in images for image in group]
+        try:
+            return processor(images=flat, text=prompts, return_tensors="pt", **arguments)
+        except Exception:
+            raise error from None
 
 
 def _ends_of_text(

@@ -66,7 +66,8 @@ def build(made: Build, folder: Path, seed: int = 0) -> Path:
     template = _template(made.markup)
     (folder / "prompt.jinja").write_text(template)  # For processors that do not save it.
     processor = made.processor(tokenizer, template)
-    processor.save_pretrained(folder)
+    # Some types' own method also copies parts of their video processor.
+    hf.ProcessorMixin.save_pretrained(processor, folder)
     # Saved where there is torchvision, a processor has a part for video as well.
     written = folder / "processor_config.json"
     part = {"video_processor_type": f"{type(processor).__name__.removesuffix('Processor')}Video"}

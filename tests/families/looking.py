@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 
+from neuron_atlas.tasks.artifacts.regions import Region, token_boxes
 from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
-from neuron_atlas.tasks.subject.encode import EncodedSample, encode
+from neuron_atlas.tasks.subject.encode import VISUAL, EncodedSample, encode
+from neuron_atlas.tasks.subject.find_layout import _self_attention_only, first_hidden
 from neuron_atlas.tasks.subject.load import Subject
 
 _MIXING = re.compile(r"(out_proj|attn\.proj|attention\.projection_layer)\.(weight|bias)$")
@@ -65,3 +68,57 @@ def change_of_tokens(
         embeddings(subject, encode(subject, shown, text)) for shown in (images, changed)
     )
     return (after - before).abs().amax(1)
+
+
+def misplaced_tokens(subject: Subject, images: Sequence[Image.Image], text: str) -> list[str]:
+    """Return which tokens do not change as their regions say when the pixels that they look at are
+    inverted: a few of each region, at its edges and within.
+
+    Patches of the vision tower attend only to themselves. The token that changes most of its region
+    must be within a token's width of the one that looks there, and nothing but visual tokens of the
+    same image may change.
+    """
+    encoded = encode(subject, images, text)
+    boxes = token_boxes(encoded.regions)
+    of_image = np.repeat(
+        [one.image for one in encoded.regions], [one.tokens for one in encoded.regions]
+    )
+    visual = (encoded.roles == VISUAL).numpy()
+    wrong = []
+    first = 0
+    with _self_attention_only(subject), torch.inference_mode():
+        before = first_hidden(subject, encoded).float()
+        for region in encoded.regions:
+            mine = slice(first, first + region.tokens)
+            for token in _chosen(region, boxes[mine], images[region.image].size):
+                box = boxes[first + token]
+                changed = [picture.copy() for picture in images]
+                _invert(changed[region.image], box)
+                after = first_hidden(subject, encode(subject, changed, text)).float()
+                moved = (after - before).norm(dim=-1).cpu().numpy()
+                silent = 1e-5 * moved.max()
+                most = boxes[first + moved[visual][mine].argmax()]
+                if abs(most - box).max() > max(box[2] - box[0], box[3] - box[1]) * 1.01:
+                    wrong.append(f"token {token} of {region}: most change at {most}")
+                if (moved[~visual] > silent).any() or (
+                    moved[visual][of_image != region.image] > silent
+                ).any():
+                    wrong.append(f"token {token} of {region}: others change")
+            first += region.tokens
+    return wrong
+
+
+def _chosen(region: Region, boxes: np.ndarray, size: tuple[int, int]) -> list[int]:
+    rows, columns = region.rows, region.columns
+    places = {(0, 0), (0, columns - 1), (rows - 1, 0), (rows // 2, columns // 2)}
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((centres > 0) & (centres < size)).all(1)
+    return [place for row, column in sorted(places) if inside[place := row * columns + column]]
+
+
+def _invert(picture: Image.Image, box: Sequence[float]) -> None:
+    corners = [round(edge) for edge in box]
+    left, top = max(0, corners[0]), max(0, corners[1])
+    corners = [left, top, min(picture.width, corners[2]), min(picture.height, corners[3])]
+    inside = picture.crop(corners)  # type: ignore[arg-type]
+    picture.paste(inside.point(lambda value: 255 - value), (left, top))

@@ -114,7 +114,8 @@ def shape(
         return AutoModelForImageTextToText.from_config(made)
 
     def make_processor(tokenizer: Any, template: str) -> Any:
-        image_class = parts[1] or IMAGE_PROCESSOR_MAPPING_NAMES[kind]["pil"]
+        classes = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind) or {}
+        image_class = parts[1] or classes.get("pil") or classes["torchvision"]
         family = getattr(hf, parts[0] or PROCESSOR_MAPPING_NAMES[kind])
         names = list(family.get_attributes())
         made = {"image_processor": getattr(hf, image_class)(**(images or {}))}

@@ -8,21 +8,21 @@ from tests.families.building import Build, Markup
 from tests.families.instances import SIDE, TILINGS
 from tests.families.shapes import shape
 
-_SQUARE = {"height": SIDE, "width": SIDE}
-_IM = {"bos": "", "user": "<|im_start|>user\n", "assistant": "<|im_start|>assistant\n"}
-_IM |= {"end": "<|im_end|>\n"}
-_IMAGE = {"image_token": "<image>"}
-_PLAIN = Markup("<image>\n")
+SQUARE = {"height": SIDE, "width": SIDE}
+IM = {"bos": "", "user": "<|im_start|>user\n", "assistant": "<|im_start|>assistant\n"}
+IM |= {"end": "<|im_end|>\n"}
+IMAGE = {"image_token": "<image>"}
+PLAIN = Markup("<image>\n")
 
-_QWEN = Markup("<|vision_start|><|image_pad|><|vision_end|>", **_IM)
+_QWEN = Markup("<|vision_start|><|image_pad|><|vision_end|>", **IM)
 _QWEN_NAMED = {
     "image_token": "<|image_pad|>",
     "video_token": "<|video_pad|>",
     "vision_start_token": "<|vision_start|>",
     "vision_end_token": "<|vision_end|>",
 }
-_PIXELS = {"size": {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}, "patch_size": 4}
-_ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]}}
+PIXELS = {"size": {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}, "patch_size": 4}
+ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]}}
 _DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 1e4}
 _GLM = Markup(
     "<|begin_of_image|><|image|><|end_of_image|>", user="<|user|>\n", assistant="<|assistant|>\n"
@@ -36,7 +36,7 @@ _GLM_TOKENS = (
     "<|user|>",
     "<|assistant|>",
 )
-_PIXTRAL = {
+PIXTRAL = {
     "image_token": "[IMG]",
     "image_break_token": "[IMG_BREAK]",
     "image_end_token": "[IMG_END]",
@@ -54,7 +54,7 @@ _MINICPM = {
 
 
 def _qwen(kind: str, **given: object) -> Build:
-    return shape(kind, _QWEN, _QWEN_NAMED, **{"images": _PIXELS, "text": _ROPE, **given})
+    return shape(kind, _QWEN, _QWEN_NAMED, **{"images": PIXELS, "text": ROPE, **given})
 
 
 def _glm(kind: str, **given: object) -> Build:
@@ -67,7 +67,7 @@ def _glm(kind: str, **given: object) -> Build:
         }
     }
     return shape(
-        kind, _GLM, _GLM_NAMED, **{"images": _PIXELS, "text": merge, "tokens": _GLM_TOKENS, **given}
+        kind, _GLM, _GLM_NAMED, **{"images": PIXELS, "text": merge, "tokens": _GLM_TOKENS, **given}
     )
 
 
@@ -75,7 +75,7 @@ WIDE: Mapping[str, Build] = {
     "qwen2_vl": _qwen("qwen2_vl", vision={"embed_dim": 32, "hidden_size": 32}),
     "qwen3_vl": _qwen("qwen3_vl"),
     "qwen3_5": _qwen(
-        "qwen3_5", text={**_ROPE, "layer_types": ["linear_attention", "full_attention"]}
+        "qwen3_5", text={**ROPE, "layer_types": ["linear_attention", "full_attention"]}
     ),
     "qwen3_5_moe": _qwen("qwen3_5_moe"),
     "qwen3_vl_moe": _qwen("qwen3_vl_moe", parts=("", "Qwen2VLImageProcessorPil")),
@@ -94,15 +94,15 @@ WIDE: Mapping[str, Build] = {
     "paligemma": shape(
         "paligemma",
         Markup("<image>"),
-        _IMAGE,
-        images={"size": _SQUARE, "image_seq_length": 64},
+        IMAGE,
+        images={"size": SQUARE, "image_seq_length": 64},
         config={"projection_dim": 32},
     ),
     "vipllava": shape(
         "vipllava",
-        _PLAIN,
-        _IMAGE,
-        images={"size": {"shortest_edge": SIDE}, "crop_size": _SQUARE},
+        PLAIN,
+        IMAGE,
+        images={"size": {"shortest_edge": SIDE}, "crop_size": SQUARE},
         vision={"patch_size": 8},
         config={"vision_feature_layers": [-2, -1]},
         processor={
@@ -114,7 +114,7 @@ WIDE: Mapping[str, Build] = {
     "lighton_ocr": shape(
         "lighton_ocr",
         Markup("[IMG]"),
-        _PIXTRAL,
+        PIXTRAL,
         images={"size": {"longest_edge": 64}, "patch_size": 4},
         vision={"image_size": 64},
         config={"spatial_merge_size": 2},
@@ -122,9 +122,9 @@ WIDE: Mapping[str, Build] = {
     ),
     "aya_vision": shape(
         "aya_vision",
-        _PLAIN,
+        PLAIN,
         {"img_patch_token": "<|IMG_PATCH|>", "image_token": "<image>"},
-        images={"size": _SQUARE, "crop_to_patches": True, "max_patches": 6},
+        images={"size": SQUARE, "crop_to_patches": True, "max_patches": 6},
         processor={"patch_size": 4, "img_size": SIDE, "downsample_factor": 2},
         config={"downsample_factor": 2},
         tokens=(
@@ -137,34 +137,34 @@ WIDE: Mapping[str, Build] = {
     ),
     "deepseek_vl": shape(
         "deepseek_vl",
-        _PLAIN,
-        _IMAGE,
-        images={"size": _SQUARE, "min_size": 14},
+        PLAIN,
+        IMAGE,
+        images={"size": SQUARE, "min_size": 14},
         processor={"num_image_tokens": 64},
     ),
     "janus": shape(
         "janus",
-        _PLAIN,
+        PLAIN,
         {"image_token": "<image>", "boi_token": "<boi>", "eoi_token": "<eoi>"},
-        images={"size": _SQUARE, "min_size": 14},
+        images={"size": SQUARE, "min_size": 14},
         vision={"projection_dim": 32},
         processor={"num_image_tokens": 64},
     ),
     "idefics2": shape(
         "idefics2",
-        _PLAIN,
-        {**_IMAGE, "image_boundary_token": "<fake_token_around_image>"},
+        PLAIN,
+        {**IMAGE, "image_boundary_token": "<fake_token_around_image>"},
         images={"size": {"shortest_edge": 24, "longest_edge": 32}},
         tokens=("<end_of_utterance>",),
         processor={"image_seq_len": 8},
     ),
     "llava_next_video": shape(
         "llava_next_video",
-        _PLAIN,
+        PLAIN,
         {"image_token": "<image>", "video_token": "<video>"},
         images={
             "size": {"shortest_edge": SIDE},
-            "crop_size": _SQUARE,
+            "crop_size": SQUARE,
             "image_grid_pinpoints": TILINGS,
         },
         vision={"patch_size": 8},
@@ -177,22 +177,22 @@ WIDE: Mapping[str, Build] = {
     ),
     "ovis2": shape(
         "ovis2",
-        _PLAIN,
+        PLAIN,
         {"atom": "<IMG_ATOM>", "image_token": "<image>"},
-        images={"size": _SQUARE, "crop_to_patches": True, "max_patches": 6},
+        images={"size": SQUARE, "crop_to_patches": True, "max_patches": 6},
         tokens=("<IMG_COL>", "<IMG_END>", "<IMG_ROW>", "<IMG_START>", "<IMG_GRID>"),
         processor={"image_seq_length": 16},
         vision={"vocab_size": 64, "hidden_stride": 2, "num_visual_indicator_tokens": 5},
     ),
     "qianfan_ocr": shape(
         "qianfan_ocr",
-        _PLAIN,
+        PLAIN,
         {
             "context_image_token": "<IMG_CONTEXT>",
             "start_image_token": "<img>",
             "end_image_token": "</img>",
         },
-        images={"size": _SQUARE, "crop_to_patches": True, "max_patches": 6},
+        images={"size": SQUARE, "crop_to_patches": True, "max_patches": 6},
         processor={"image_seq_length": 16},
         vision={"image_size": [SIDE, SIDE], "patch_size": [4, 4]},
         config={"image_seq_length": 16},
@@ -201,7 +201,7 @@ WIDE: Mapping[str, Build] = {
     **{
         kind: shape(
             kind,
-            Markup("<unk_image>", **_IM),
+            Markup("<unk_image>", **IM),
             _MINICPM,
             images={"patch_size": 4, "scale_resolution": 64, "max_slice_nums": 4},
             text={"layer_types": ["linear_attention", "full_attention"]},
@@ -211,15 +211,15 @@ WIDE: Mapping[str, Build] = {
     },
     "video_llava": shape(
         "video_llava",
-        _PLAIN,
+        PLAIN,
         {"image_token": "<image>", "video_token": "<video>"},
-        images={"size": {"shortest_edge": SIDE}, "crop_size": _SQUARE},
+        images={"size": {"shortest_edge": SIDE}, "crop_size": SQUARE},
         vision={"patch_size": 8},
         processor={"patch_size": 8},
     ),
     "qwen2_5_omni_thinker": shape(
         "qwen2_5_omni_thinker",
-        Markup("<|vision_bos|><|IMAGE|><|vision_eos|>", **_IM),
+        Markup("<|vision_bos|><|IMAGE|><|vision_eos|>", **IM),
         {
             "image_token": "<|IMAGE|>",
             "audio_token": "<|AUDIO|>",
@@ -229,8 +229,8 @@ WIDE: Mapping[str, Build] = {
             "audio_bos_token": "<|audio_bos|>",
             "audio_eos_token": "<|audio_eos|>",
         },
-        images=_PIXELS,
-        text=_ROPE,
+        images=PIXELS,
+        text=ROPE,
         parts=("Qwen2_5OmniProcessor", "Qwen2VLImageProcessorPil"),
         config={
             "vision_start_token_id": "<|vision_bos|>",
@@ -245,9 +245,9 @@ WIDE: Mapping[str, Build] = {
     ),
     "deepseek_vl_hybrid": shape(
         "deepseek_vl_hybrid",
-        _PLAIN,
-        _IMAGE,
-        images={"size": _SQUARE, "min_size": 14, "high_res_size": {"height": 128, "width": 128}},
+        PLAIN,
+        IMAGE,
+        images={"size": SQUARE, "min_size": 14, "high_res_size": {"height": 128, "width": 128}},
         config={
             "high_res_vision_config": {
                 "model_type": "sam_vision_model",

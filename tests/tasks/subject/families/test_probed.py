@@ -13,19 +13,18 @@ from neuron_atlas.tasks.subject.layout import is_located
 from neuron_atlas.tasks.subject.load import load_subject
 from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectError, SubjectSettings
 from tests.families.building import build
+from tests.families.checks import run
 from tests.families.instances import BUILDS
 from tests.families.pictures import PICTURES, SEVERAL, TEXT_SAID
-from tests.families.table import Row, row, run
+from tests.families.table import Row, row
 from tests.families.wide import WIDE
 
 GRID = "one grid over the whole image, of the processor's rows and columns"
 PROBED = {
     "qwen2_vl": GRID,
-    "qwen3_vl": GRID,
     "glm46v": GRID,
     "paligemma": "one grid of the vision tower's patches",
     "aya_vision": "square tiles then a thumbnail",
-    "ovis2": "a thumbnail, then tiles in rows that tokens separate",
     "deepseek_vl": "one square grid over the image padded to a square",
 }
 

@@ -29,7 +29,7 @@ from neuron_atlas.tasks.subject.hook_points import (
 )
 from neuron_atlas.tasks.subject.settings import DescribeSettings, HookPoint, SubjectError
 from neuron_atlas.tasks.subject.truncate import truncated
-from tests.families.gate import gate_of
+from tests.families.activations import activations_of
 from tests.families.pictures import PICTURES, SEVERAL, TEXT_SAID, Pictures, drawn
 from tests.one_process import capture, describe
 
@@ -40,17 +40,17 @@ def test_activations_do_not_depend_on_what_a_sample_is_batched_with(subject):
     shown = [[PICTURES["even"]], [], SEVERAL, [PICTURES["odd"]], [PICTURES["portrait"]]]
     samples = [encode(subject, pictures, TEXT_SAID) for pictures in shown]
     length = max(len(sample.input_ids) for sample in samples) + 5
-    together = gate_of(subject, samples, length)
+    together = activations_of(subject, samples, length)
     for row, sample in enumerate(samples):
         tokens = len(sample.input_ids)
-        alone = gate_of(subject, [sample], length)[0, :tokens]
+        alone = activations_of(subject, [sample], length)[0, :tokens]
         torch.testing.assert_close(together[row, :tokens], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_activations_do_not_depend_on_the_padding(subject, images):
     encoded = encode(subject, images, TEXT_SAID)
     tokens = len(encoded.input_ids)
-    tight, wide = (gate_of(subject, [encoded], tokens + more)[0, :tokens] for more in (0, 9))
+    tight, wide = (activations_of(subject, [encoded], tokens + more)[0, :tokens] for more in (0, 9))
     torch.testing.assert_close(tight, wide, rtol=1e-4, atol=1e-5)
 
 
@@ -73,7 +73,7 @@ def test_activations_are_those_of_the_model_fed_by_its_processor_alone(subject, 
         torch.inference_mode(),
     ):
         subject.model(**given)
-    mine = gate_of(subject, [encoded], len(encoded.input_ids))
+    mine = activations_of(subject, [encoded], len(encoded.input_ids))
     torch.testing.assert_close(mine, seen[0], rtol=1e-4, atol=1e-5)
 
 
