@@ -98,7 +98,8 @@ def misplaced_tokens(subject: Subject, images: Sequence[Image.Image], text: str)
                 moved = (after - before).norm(dim=-1).cpu().numpy()
                 silent = 1e-5 * moved.max()
                 most = boxes[first + moved[visual][mine].argmax()]
-                if abs(most - box).max() > max(box[2] - box[0], box[3] - box[1]) * 1.01:
+                reach = 1.01 * np.tile(box[2:] - box[:2], 2)  # A token's width and height.
+                if (abs(most - box) > reach).any():
                     wrong.append(f"token {token} of {region}: most change at {most}")
                 if (moved[~visual] > silent).any() or (
                     moved[visual][of_image != region.image] > silent
