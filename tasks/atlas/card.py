@@ -12,6 +12,7 @@ import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from neuron_atlas.tasks.artifacts import TYPES, TableSpec
+from neuron_atlas.tasks.artifacts.effects import CAUSAL_TYPES
 from neuron_atlas.tasks.report.controls import CONTROLS, strongest_control
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def write_card(
         by_layer=_types_by_layer(atlas),
         scores=scores,
         strongest=_strongest(scores),
+        causal_types=CAUSAL_TYPES,
+        causal=_causal_types(atlas),
         failures=_failures(atlas, exported),
         license_id="" if license_id == _UNCHOSEN else license_id,
     )
@@ -150,6 +153,21 @@ def _types_by_layer(atlas: Atlas) -> list[dict[str, Any]]:
         of = dict(counted.filter(pl.col("layer") == layer).select("type", "len").iter_rows())
         rows.append({"layer": layer, **{name: of.get(name, 0) for name in TYPES}})
     return rows
+
+
+def _causal_types(atlas: Atlas) -> list[dict[str, Any]]:
+    """Return the neurons of each type by causal type, and their median absolute effect; empty for a
+    run without effects."""
+    if "effects" not in atlas.tables:
+        return []
+    effects = atlas.effects.filter(pl.col("status") == "ok").select(
+        "layer", "neuron", "causal_type", pl.col("effect").abs()
+    )
+    typed = atlas.types.select("layer", "neuron", "type").join(effects, on=["layer", "neuron"])
+    counts = [(pl.col("causal_type") == name).sum().alias(name) for name in CAUSAL_TYPES]
+    grouped = typed.group_by("type").agg(*counts, pl.col("effect").median().alias("median"))
+    rows = {row["type"]: row for row in grouped.collect().to_dicts()}
+    return [rows[name] for name in TYPES if name in rows]
 
 
 def _scores(atlas: Atlas) -> list[dict[str, Any]]:

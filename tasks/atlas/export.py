@@ -16,9 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuron_atlas.tasks.artifacts import (
+    EFFECTS,
     EXPLANATIONS,
+    FAITHFULNESS,
     NEURON_TESTS,
     NEURON_TYPES,
+    OUTPUT_TOKENS,
     SCORES,
     TableSpec,
     read_batches,
@@ -33,8 +36,12 @@ CONFIGS: dict[str, TableSpec] = {
     "tested_types": NEURON_TESTS,
     "explanations": EXPLANATIONS,
     "scores": SCORES,
+    "effects": EFFECTS,
+    "output_tokens": OUTPUT_TOKENS,
+    "faithfulness": FAITHFULNESS,
 }
-"""Configs of the dataset, each one table. Only runs with classify=tested have `tested_types`."""
+"""Configs of the dataset, each one table. Only runs with classify=tested have `tested_types`, and
+only those with effects=all have the last three."""
 
 
 def main() -> None:
@@ -55,7 +62,7 @@ def main() -> None:
 def export(
     atlas: Atlas, folder: Path, license_id: str = "unknown", title: str = ""
 ) -> list[Exported]:
-    """Write types, explanations and scores with a card into a new folder.
+    """Write types, explanations, scores and, if measured, effects with a card into a new folder.
 
     license_id: one of the Hub's identifiers, such as cc-by-4.0. title: title of the card; empty for
     one that names subject and dataset. Raises FileExistsError if the folder is not empty,
@@ -103,7 +110,8 @@ def _write(atlas: Atlas, name: str, spec: TableSpec, folder: Path) -> Exported:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="neuron-atlas-export",
-        description="Export types, explanations and scores of a run as a Hugging Face dataset.",
+        description="Export types, explanations, scores and effects of a run as a Hugging Face "
+        "dataset.",
         epilog="The folder can be loaded by datasets.load_dataset(FOLDER, 'types'), and uploaded "
         "by `hf upload NAME FOLDER --repo-type dataset`. Credentials of an object store are read "
         "from the environment.",

@@ -58,6 +58,8 @@ GLOSSARY = {
     "half of them is looked at.",
     "loss": "How surprised the model is by a token of the description, in nats; the loss of a "
     "description is the mean over its tokens.",
+    "effect": "First-order change of the description's loss when the neuron is zeroed, in nats: "
+    "above 0 if the description needs the neuron.",
     "causal type": "The tokens through which a neuron acts on the description: visual, text, "
     "template, several (multi-modal) or none.",
     "faithfulness": "How much more the loss of the explanation's words rises than that of words "

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from neuron_atlas.tasks.atlas import Atlas
+from neuron_atlas.tasks.atlas.export import export
 from neuron_atlas.workflows.tracking.metrics import summary_metrics
 from tests.workflows.runs import LAYERS, small_run
 
@@ -83,6 +84,19 @@ def test_page_site_neuron_and_metrics_show_them(opened):
     chunks = [path.read_text(encoding="utf-8") for path in folder.glob("site/data/neurons/**/*.js")]
     assert chunks
     assert all('"promoted"' in chunk for chunk in chunks)
+
+
+def test_the_export_holds_what_neurons_do(opened, tmp_path):
+    written = export(opened, tmp_path / "export")
+    rows = {one.name: one.rows for one in written}
+    assert rows["effects"] == rows["output_tokens"] == len(LAYERS) * 512
+    assert rows["faithfulness"] == opened.faithfulness.select(pl.len()).collect().item()
+    card = (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+    counts = opened.types.join(opened.effects, on=["layer", "neuron"]).group_by("type").len()
+    for name, count in counts.collect().iter_rows():
+        (row,) = [line for line in card.splitlines() if line.startswith(f"| {name} |")]
+        cells = [int(cell.replace(",", "")) for cell in row.split("|")[2:-2]]
+        assert sum(cells) == count
 
 
 def test_the_rows_are_the_same_with_two_actors_and_another_batch_size(opened, first_run, tmp_path):

@@ -81,6 +81,11 @@ def test_the_card_tells_how_it_was_made_and_what_was_measured(card, opened):
     assert "/" not in words.split("| subject |")[1].split("\n")[0]
 
 
+def test_without_effects_the_card_does_not_speak_of_them(card):
+    assert "causal" not in card[1]
+    assert "promotes" not in card[1]
+
+
 def test_without_a_licence_the_card_says_that_none_is_chosen(opened, tmp_path):
     export(opened, tmp_path / "new")
     text = (tmp_path / "new" / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,9 @@ import polars as pl
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import (
+    EFFECTS,
     EXPLANATIONS,
+    FAITHFULNESS,
     NEURON_TESTS,
     RESPONSES,
     SCORE_AGGREGATES,
@@ -24,6 +26,7 @@ from neuron_atlas.tasks.artifacts import (
 )
 from neuron_atlas.tasks.report.controls import CONTROLS, strongest_control
 from neuron_atlas.tasks.report.inputs import LayerFiles, read_types
+from neuron_atlas.tasks.report.site.effect_columns import effect_columns, faithfulness_columns
 from neuron_atlas.tasks.report.site.layout import data_file, scores_key, table_key, words_key
 from neuron_atlas.tasks.report.site.script import to_base64, write_script
 from neuron_atlas.tasks.report.verdict import (
@@ -50,6 +53,9 @@ STEPS = 10_000
 
 LONGEST_WORDS = 600
 """Characters of an explanation for the table and its search. The neuron's view has all."""
+
+_EXTRA = {"effect": EFFECTS.name, "faithful": FAITHFULNESS.name}
+"""Columns that only runs with a table have, and the table."""
 
 _MEANINGS = ("meanings", "monosemanticity")
 _MEASURES = ("correlation", "ci_low", "ci_high", "control", "margin")
@@ -104,7 +110,7 @@ def write_columns(site: Path, files: LayerFiles, pairs: ScorePairs) -> dict[str,
     """Write a layer's columns. Return its entry for the index (`write_index`)."""
     types = pl.DataFrame(read_types(files)).fill_nan(None)
     neurons = types.select("neuron")
-    _write(site, table_key(files.layer), _typed(types, files))
+    _write(site, table_key(files.layer), {**_typed(types, files), **effect_columns(neurons, files)})
     columns = ["neuron", "explainer", "text", "status"]
     explained = pl.DataFrame(read_table(files["explanations"], EXPLANATIONS, columns))
     scored = pl.DataFrame(
@@ -121,6 +127,7 @@ def write_columns(site: Path, files: LayerFiles, pairs: ScorePairs) -> dict[str,
         outcome = _outcome(mine, of_neuron)
         seen |= set(outcome)
         made = _scored(of_neuron, outcome, pairs.level)
+        made |= faithfulness_columns(neurons, files, explainer, pairs.level)
         _write(site, scores_key(number, files.layer), made)
     return {
         "layer": files.layer,
@@ -130,6 +137,7 @@ def write_columns(site: Path, files: LayerFiles, pairs: ScorePairs) -> dict[str,
         "types": {name: int((types["type"] == name).sum()) for name in TYPES},
         "outcomes": sorted(seen),
         "tested": bool(files["tested_types"]),
+        "extra": [key for key, name in _EXTRA.items() if files[name]],
     }
 
 

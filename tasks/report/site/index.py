@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from neuron_atlas.tasks.artifacts import TESTED_TYPES, TYPES
+from neuron_atlas.tasks.artifacts.effects import CAUSAL_TYPES
 from neuron_atlas.tasks.artifacts.histogram import bin_edges
 from neuron_atlas.tasks.report.controls import CONTROL_TERMS
 from neuron_atlas.tasks.report.glossary import GLOSSARY, READING
@@ -59,6 +60,8 @@ def write_index(
             "dataset": about.dataset,
             "fingerprint": about.fingerprint,
             "layers": list(layers),
+            "extra": layers[0]["extra"] if layers else [],
+            "causal_types": list(CAUSAL_TYPES),
             "types": list(TYPES),
             "meanings": TYPE_MEANINGS,
             "tested_types": list(TESTED_TYPES),

@@ -22,6 +22,8 @@
         shares: new Uint8Array(total * 4),
         meanings: new Uint8Array(total),
         monosemanticity: new Float32Array(total).fill(NaN),
+        effect: new Float32Array(total).fill(NaN),
+        causal: new Uint8Array(total),
         starts: [],
       });
       let start = 0;
@@ -41,6 +43,10 @@
           new Int16Array(Atlas.bytes(table.monosemanticity).buffer).forEach((value, at) => {
             columns.monosemanticity[from + at] = value === none ? NaN : value / steps;
           });
+        }
+        if (table.effect) {
+          columns.effect.set(new Float32Array(Atlas.bytes(table.effect).buffer), from);
+          columns.causal.set(Atlas.bytes(table.causal), from);
         }
         if (table.tested) { columns.tested.set(Atlas.bytes(table.tested), from); columns.hasTested = true; }
       }));
@@ -64,6 +70,8 @@
     const measures = ["correlation", "ci_low", "ci_high", "control", "margin"];
     for (const name of measures) scores[name] = new Float32Array(columns.total);
     for (const name of ["outcome", "beats", "verdict", "strongest"]) scores[name] = new Uint8Array(columns.total);
+    scores.faithfulness = new Float32Array(columns.total).fill(NaN);
+    scores.faithful = new Uint8Array(columns.total);
     const { steps, no_number: none } = Atlas.index;
     await Promise.all(Atlas.index.layers.map(async (layer, place) => {
       const loaded = await Atlas.load(`scores/${number}/${layer.layer}`);
@@ -74,6 +82,10 @@
         for (let row = 0; row < stored.length; row += 1) column[from + row] = stored[row] === none ? NaN : stored[row] / steps;
       }
       for (const name of ["outcome", "beats", "verdict", "strongest"]) scores[name].set(Atlas.bytes(loaded[name]), from);
+      if (loaded.faithfulness) {
+        scores.faithfulness.set(new Float32Array(Atlas.bytes(loaded.faithfulness).buffer), from);
+        scores.faithful.set(Atlas.bytes(loaded.faithful), from);
+      }
     }));
     return scores;
   };
@@ -202,6 +214,8 @@
       margin: (row) => scores.margin[row],
       peak: (row) => columns.scale[row],
       meanings: (row) => columns.monosemanticity[row],
+      effect: (row) => columns.effect[row],
+      faithful: (row) => scores.faithfulness[row],
       share: (row) => (columns.type[row] < 4 ? columns.shares[row * 4 + columns.type[row]] : NaN),
     }[sort];
     const keys = new Float32Array(rows.length);

@@ -5,7 +5,8 @@
    #/neuron/3:417?...   (the same parameters; they set the order of next and previous) */
 (() => {
   const SORTS = ["neuron", "type", "words", "score", "control", "margin", "peak", "share", "meanings"];
-  Atlas.SORTS = SORTS;
+  /* Also the columns that only some runs have. */
+  Object.defineProperty(Atlas, "SORTS", { get: () => [...SORTS, ...Atlas.index.extra] });
   Atlas.explainerOf = (number) => Atlas.index.explainers.indexOf(Atlas.index.pairs[number]?.[0]);
 
   const nothing = () => ({
@@ -33,7 +34,7 @@
     const found = Atlas.index.pairs.findIndex((pair) => pair.join("/") === by);
     state.pair = Math.max(0, found);
     const sort = given.get("sort") || "";
-    if (SORTS.includes(sort.replace(/^-/, ""))) {
+    if (Atlas.SORTS.includes(sort.replace(/^-/, ""))) {
       state.sort = sort.replace(/^-/, "");
       state.down = sort.startsWith("-");
     }

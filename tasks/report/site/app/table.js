@@ -7,7 +7,9 @@
     ["neuron", "Neuron"], ["type", "Type"], ["words", "Explanation"], ["score", "Score"], ["control", "Control"],
     ["margin", "Margin"], ["share", "Exemplars"], ["meanings", "Alike"], ["peak", "Highest"],
   ];
-  const TERMS = { neuron: ["neuron", "layer"], type: ["type"], score: ["score", "verdict"], control: ["control"], margin: ["margin"], share: ["exemplar"], meanings: ["monosemanticity", "meanings"], peak: ["peak"] };
+  const EXTRA = { effect: "Effect", faithful: "Faithful" };
+  const columnHeads = () => [...HEADS, ...Atlas.index.extra.map((key) => [key, EXTRA[key]])];
+  const TERMS = { neuron: ["neuron", "layer"], type: ["type"], score: ["score", "verdict"], control: ["control"], margin: ["margin"], share: ["exemplar"], meanings: ["monosemanticity", "meanings"], peak: ["peak"], effect: ["effect", "causal type"], faithful: ["faithfulness"] };
   const lastView = { top: 0, hash: "" };
 
   const scoreCell = (scores, row) => {
@@ -52,7 +54,18 @@
         Atlas.index.types.map((name, code) => (shares[row * 4 + code] ? h("span", { class: `type-${name}`, vars: { "flex-grow": shares[row * 4 + code] } }) : null)))),
       h("span", { class: "cell number", role: "cell" }, Atlas.signed(monosemanticity[row]),
         meanings[row] > 1 ? h("span", { class: "control-name" }, `${meanings[row]} meanings`) : null),
-      h("span", { class: "cell number", role: "cell" }, Atlas.threeDigits(scale[row])));
+      h("span", { class: "cell number", role: "cell" }, Atlas.threeDigits(scale[row])),
+      Atlas.index.extra.map((key) => extraCell(key, scores, row)));
+  };
+
+  const extraCell = (key, scores, row) => {
+    if (key === "faithful") {
+      return h("span", { class: "cell number", role: "cell" }, h("span", { class: scores.faithful[row] ? "beats" : null },
+        Atlas.threeDigits(scores.faithfulness[row])));
+    }
+    const through = Atlas.index.causal_types[Atlas.columns.causal[row]];
+    return h("span", { class: "cell number", role: "cell" }, Atlas.threeDigits(Atlas.columns.effect[row]),
+      through && through !== "none" ? h("span", { class: "control-name" }, `by ${through}`) : null);
   };
 
   /** Draw the visible rows of a scrolling box. Arrow keys move the active row. */
@@ -152,7 +165,7 @@
 
   const meaning = (key) => TERMS[key]?.map((name) => Atlas.index.glossary[name]).join(" ");
 
-  const heads = (state, sortBy) => h("div", { class: "row head", role: "row", "aria-rowindex": 1 }, HEADS.map(([key, name]) => h("span", {
+  const heads = (state, sortBy) => h("div", { class: "row head", role: "row", "aria-rowindex": 1 }, columnHeads().map(([key, name]) => h("span", {
     class: `cell head-${key}`, role: "columnheader", "aria-sort": state.sort === key ? (state.down ? "descending" : "ascending") : "none",
   }, h("button", { type: "button", onclick: () => sortBy(key), title: meaning(key) }, name, h("span", { class: "arrow", "aria-hidden": "true" })))));
 
@@ -162,7 +175,8 @@
     const head = h("div", { role: "rowgroup" });
     const canvas = h("div", { class: "canvas", role: "rowgroup" });
     const scroller = h("div", { class: "scroller" }, canvas);
-    const grid = h("div", { class: "grid", role: "table", "aria-label": "Neurons", "aria-describedby": "found" }, head, scroller);
+    const extra = Atlas.index.extra.map(() => "4.8rem").join(" ");
+    const grid = h("div", { class: extra ? "grid wider" : "grid", vars: { "--extra": extra }, role: "table", "aria-label": "Neurons", "aria-describedby": "found" }, head, scroller);
     const found = h("p", { class: "found", id: "found" }, "Opening\u2026");
     const rows = virtualRows(scroller, canvas);
     let turn = 0;
@@ -198,7 +212,7 @@
       const focused = document.activeElement?.closest?.(".head");
       update().then(() => { if (focused) head.querySelector(`.head-${key} button`).focus(); });
     };
-    const controls = Atlas.controls(state, HEADS, update);
+    const controls = Atlas.controls(state, columnHeads(), update);
     const empty = h("p", { class: "empty nothing", hidden: true }, "No neuron is left by these filters.");
     main.replaceChildren(h("section", { class: "finder" }, h("h1", { class: "unseen" }, "All neurons"), controls.element,
       h("div", { class: "count-line" }, found, controls.clear, controls.order), grid, empty));
