@@ -180,7 +180,7 @@ class Atlas:
     def clarity(self) -> pl.DataFrame:
         """Return how clear and how redundant neurons are, by layer and type, without any labels:
         see `clarity_by_type`. Raises AttributeError for a run without these tables."""
-        from neuron_atlas.tasks.search.summary import clarity_by_type
+        from neuron_atlas.tasks.report.clarity import clarity_by_type
 
         return clarity_by_type(self.types, self.search_vectors, self.neighbors)
 

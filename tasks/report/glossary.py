@@ -56,6 +56,10 @@ GLOSSARY = {
     "peaks: 1 if all are alike, 0 if they are no more alike than any samples.",
     "meanings": "Groups that the strong exemplars form by the words around their peaks, whichever "
     "half of them is looked at.",
+    "clarity": "How alike the embeddings at a neuron's peaks are, as the mean cosine of two: 1 "
+    "if all are the same, 0 if they are no more alike than any.",
+    "redundancy": "Cosine of a neuron with its nearest neuron, by the embeddings at their peaks: 1 "
+    "if another neuron fires at the same things.",
     "loss": "How surprised the model is by a token of the description, in nats; the loss of a "
     "description is the mean over its tokens.",
     "effect": "First-order change of the description's loss when the neuron is zeroed, in nats: "

@@ -16,6 +16,7 @@ from neuron_atlas.tasks.artifacts import TYPES
 from neuron_atlas.tasks.artifacts.effects import CAUSAL_TYPES
 from neuron_atlas.tasks.report import wording
 from neuron_atlas.tasks.report.analysis import Analysis
+from neuron_atlas.tasks.report.clarity import ClaritySummary
 from neuron_atlas.tasks.report.effects import EffectsSummary
 from neuron_atlas.tasks.report.figures import ReportFigure
 from neuron_atlas.tasks.report.glossary import GLOSSARY
@@ -49,6 +50,7 @@ class PageInputs:
     analysis: Analysis | None = None
     verdicts: Sequence[Mapping[str, Any]] = ()
     effects: EffectsSummary | None = None
+    clarity: ClaritySummary | None = None
 
 
 def write_page(folder: Path, inputs: PageInputs) -> Path:
@@ -76,6 +78,7 @@ def write_page(folder: Path, inputs: PageInputs) -> Path:
             glossary=GLOSSARY,
             responses=inputs.analysis.by_type() if inputs.analysis else [],
             effects=inputs.effects,
+            clarity=inputs.clarity,
             causal_types=CAUSAL_TYPES,
             failures=failures_by_status(inputs.outcomes).to_dicts(),
             groups=[

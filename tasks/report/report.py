@@ -21,6 +21,7 @@ from neuron_atlas.tasks.artifacts import (
 from neuron_atlas.tasks.artifacts.grouped import SAYINGS
 from neuron_atlas.tasks.artifacts.nonfinite import nonfinite_outcomes
 from neuron_atlas.tasks.report.analysis import read_analysis, write_analysis
+from neuron_atlas.tasks.report.clarity import read_clarity, write_clarity
 from neuron_atlas.tasks.report.effects import read_effects
 from neuron_atlas.tasks.report.figures import draw_figures, write_figures
 from neuron_atlas.tasks.report.groups import read_groups, write_groups
@@ -70,6 +71,7 @@ def write_report(
     analysis = read_analysis(files.tables, types)
     level = false_discovery_level(aggregates)
     effects = read_effects(files.tables, types, level)
+    clarity = read_clarity(files.tables, types)
     figures = draw_figures(types, scores, analysis, effects)
     chosen = select_strongest_neurons(
         types, outcomes["explanations"], scores, settings.neurons_per_type
@@ -89,14 +91,18 @@ def write_report(
         analysis=analysis,
         verdicts=count_verdicts(scores, level),
         effects=effects,
+        clarity=clarity,
     )
     write_page(folder, inputs)
     write_figures(folder / "figures", figures)
     write_tables(folder / "tables", types, aggregates, outcomes)
     write_analysis(folder / "tables", analysis)
     write_groups(folder / "tables", groups)
+    write_clarity(folder / "tables", clarity)
     summary = summarize_run(types, scores, aggregates, outcomes, analysis.responses)
-    _write_summary(folder / SUMMARY, summary, effects.metrics() if effects else {})
+    parts = {"effects": effects, "search": clarity}
+    measured = {name: part.metrics() if part else {} for name, part in parts.items()}
+    _write_summary(folder / SUMMARY, summary, measured)
     site = folder / FOLDER
     return sorted(
         path.relative_to(folder).as_posix()
@@ -125,12 +131,15 @@ def _read_chosen(
     return [found[layer][neuron] for layer, neuron, _ in chosen]
 
 
-def _write_summary(path: Path, summed: Summary, effects: Mapping[str, float | None]) -> None:
+def _write_summary(
+    path: Path, summed: Summary, measured: Mapping[str, Mapping[str, float | None]]
+) -> None:
+    """measured: numbers of some stages, by name, for `summary_metrics`."""
     summary = asdict(summed)
     failures = [
         {"table": table, "status": status, "count": count}
         for (table, status), count in summary.pop("failures").items()
     ]
     path.write_text(
-        json.dumps(summary | {"effects": effects, "failures": failures}, indent=2), encoding="utf-8"
+        json.dumps({**summary, **measured, "failures": failures}, indent=2), encoding="utf-8"
     )

@@ -43,7 +43,7 @@ _TABLES = (
     # Only of a run that changes groups of neurons.
     *(("groups", name) for name in ("group_effects", "dissociations", "steering_effects")),
     ("sayings", "sayings"),
-    ("search", "neighbors"),
+    *(("search", name) for name in ("search_vectors", "neighbors")),
     ("classify", "types"),
     ("classify", "tested_types"),  # Only where the rule tests.
     *(("analyse", name) for name in ("responses", *(spec.name for spec in TYPE_SUMMARIES))),

@@ -10,17 +10,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from neuron_atlas.tasks.artifacts import LEVELS
-
 if TYPE_CHECKING:
     from neuron_atlas.tasks.models.account.tally import Tally
     from neuron_atlas.workflows.run.context import Context
 
 Value = tuple[str, float, int]
 """A metric's name, value and step; the step is 0 unless stated otherwise."""
-
-_IN_TABLES = tuple(f"control_{level}" for level in LEVELS)
-"""Means that only the tables of aggregates hold."""
 
 METRICS: tuple[tuple[str, str], ...] = (
     (
@@ -82,6 +77,12 @@ METRICS: tuple[tuple[str, str], ...] = (
         "stable groups that they form, as means over neurons",
     ),
     (
+        "search/clarity_visual, search/clarity_text, search/redundancy_visual, "
+        "search/redundancy_text",
+        "how alike the embeddings at a neuron's peaks are (clarity), and how near its nearest "
+        "neuron is (redundancy), in images and in texts, as mean cosines over neurons",
+    ),
+    (
         "effects/share_with_effect, effects/attribution_correlation, effects/attribution_slope",
         "share of the neurons whose effect on the loss differs from 0, and how exact ablation "
         "follows the attribution (1 if it is right)",
@@ -138,6 +139,10 @@ def metric_position(name: str) -> int:
     return len(_PATTERNS)
 
 
+def _is_described(name: str) -> bool:
+    return metric_position(name) < len(_PATTERNS)
+
+
 def read_summary(context: Context) -> dict[str, Any]:
     """Return the summary that the report stage wrote."""
     path = context.folder("report") / "summary.json"
@@ -176,10 +181,11 @@ def summary_metrics(summary: Mapping[str, Any]) -> Iterator[Value]:
         values[f"neurons_share/{name}"] = count / max(1, total)
     values |= {f"neurons/{name}": mean for name, mean in summary["mean_responses"].items()}
     values["failed_rows/all"] = sum(failure["count"] for failure in summary["failures"])
-    values |= {
-        f"score/{name}": mean for name, mean in summary["mean_of"].items() if name not in _IN_TABLES
-    }
-    values |= {f"effects/{name}": value for name, value in summary.get("effects", {}).items()}
+    means = {f"score/{name}": mean for name, mean in summary["mean_of"].items()}
+    # The tables hold the means that METRICS does not describe.
+    values |= {name: mean for name, mean in means.items() if _is_described(name)}
+    for part in ("search", "effects"):
+        values |= {f"{part}/{name}": value for name, value in summary.get(part, {}).items()}
     yield from _measured(values)
 
 

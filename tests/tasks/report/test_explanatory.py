@@ -57,9 +57,18 @@ class Measured:
         ]  # fmt: skip
 
 
+class Clear:
+    """Clarity of one group of neurons."""
+
+    def rows(self):
+        row = {"p5": 0.1, "p50": 0.2, "p95": 0.3}
+        names = ("clarity_visual", "clarity_text", "redundancy_visual")
+        return [{"by": "all", "group": "", "redundancy_text": None} | dict.fromkeys(names, row)]
+
+
 def whole_page(render):
     given = inputs(scores=scores(WHOLE), aggregates=aggregates({}))
-    return render(replace(given, analysis=Analysed(), effects=Measured()))[1]
+    return render(replace(given, analysis=Analysed(), effects=Measured(), clarity=Clear()))[1]
 
 
 def abbreviations(outline):

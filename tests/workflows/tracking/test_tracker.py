@@ -323,7 +323,8 @@ def test_what_was_not_measured_is_no_metric():
         "strongest_control": None,
         "mean_controls": {"control_other": None, "control_empty": None, "control_blind": None},
         "mean_margin": None,
-        "mean_of": {"purity": None},
+        "mean_of": {"purity": None, "recall": 0.5, "control_broader": 0.25},
+        "search": {"clarity_text": 0.25, "clarity_visual": None},
         "mean_responses": {"meanings": None},
         "n_scored": 0,
         "by_explainer": [],
@@ -342,6 +343,8 @@ def test_what_was_not_measured_is_no_metric():
         "score/neurons_tested": 0.0,
         "score/neurons_that_beat_control": 0.0,
         "failed_rows/all": 2.0,
+        "score/recall": 0.5,
+        "search/clarity_text": 0.25,
     }
 
 
