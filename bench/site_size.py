@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from neuron_atlas.tasks.report.settings import SiteSettings
+from neuron_atlas.tasks.report.site.texts import COUNT
 
 _BASE64 = 4 / 3
-_TABLE_BYTES = 4 + 1 + 4 + 4 + 1
-_SCORE_BYTES = 5 * 2 + 4
-"""What the columns hold of a neuron: see columns.py."""
+_TABLE_BYTES = 4 + 1 + 4 + 4 + 1 + (4 + 1) + 2 * COUNT
+_SCORE_BYTES = 5 * 2 + 4 + (4 + 1)
+"""What the columns hold of a neuron: see columns.py, effect_columns.py and texts.py."""
 _FACTS = 1050
 """Characters of a neuron's numbers: histograms, moments, words, exemplars without heat maps; those
 of the bundled subject's over 1,000 scenes have as many on average."""

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 
 from neuron_atlas.tasks.artifacts import NO_SAMPLE, layer_of, read_rows, slot_values
+from neuron_atlas.tasks.stop_words import STOP_WORDS
 
 _KEY = ["layer", "neuron"]
 _WORD = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}-][^\W_]+)*")
-_STOP_WORDS = "a an and are as at by for from in is it its of on or that the this to with"
 _EXEMPLARS = 20
 """Strongest exemplars whose texts are searched."""
 
@@ -21,8 +21,7 @@ _EXEMPLARS = 20
 def query_words(query: str) -> list[str]:
     """Return the casefolded words of a query, without stop words unless there are no others."""
     words = _WORD.findall(query.casefold())
-    ignored = _STOP_WORDS.split()
-    return [word for word in words if word not in ignored] or words
+    return [word for word in words if word not in STOP_WORDS] or words
 
 
 def match_explanations(explanations: pl.LazyFrame, words: Sequence[str]) -> pl.DataFrame:

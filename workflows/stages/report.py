@@ -149,12 +149,13 @@ def _list_score_pairs(
 
 
 def _columns(context: Context) -> list[Item]:
+    texts = tuple(context.paths("analyse", "words"))
     return [
         Item(
             key=f"columns-layer-{one.layer:03d}",
             size=1,
             files=(_columns_mark(one.layer),),
-            inputs=(_write_columns, one),
+            inputs=(_write_columns, one, texts),
         )
         for one in _layer_files(context)
     ]
@@ -164,12 +165,12 @@ def _columns_mark(layer: int) -> str:
     return f"{PARTS}/columns-{layer:03d}.json"
 
 
-def _write_columns(worker: Worker, layer: LayerFiles) -> None:
+def _write_columns(worker: Worker, layer: LayerFiles, texts: Sequence[Path]) -> None:
     from neuron_atlas.tasks.report.site.columns import write_columns
 
     pairs = ScorePairs.from_json(read_json(worker.folder / _SCORE_PAIRS))
     (mark,) = worker.paths
-    write_json(mark, write_columns(worker.folder / FOLDER, layer, pairs))
+    write_json(mark, write_columns(worker.folder / FOLDER, layer, pairs, texts))
 
 
 def _neurons(context: Context) -> list[Item]:

@@ -7,6 +7,7 @@
       data/table/           columns of the table, one file per layer
       data/scores/          score columns, one file per layer and pair of explainer and simulator
       data/words/           explanations in the table, one file per layer and explainer
+      data/texts/           words of neurons without an explanation, one file per layer
       data/neurons/         details of each neuron, CHUNK neurons per file
       data/samples/         tokens and sizes of the samples, SAMPLE_CHUNK samples per file
       images/               every image once, named by a hash of its content

@@ -27,8 +27,15 @@ from neuron_atlas.tasks.artifacts import (
 from neuron_atlas.tasks.report.controls import CONTROLS, strongest_control
 from neuron_atlas.tasks.report.inputs import LayerFiles, read_types
 from neuron_atlas.tasks.report.site.effect_columns import effect_columns, faithfulness_columns
-from neuron_atlas.tasks.report.site.layout import data_file, scores_key, table_key, words_key
+from neuron_atlas.tasks.report.site.layout import (
+    data_file,
+    scores_key,
+    table_key,
+    texts_key,
+    words_key,
+)
 from neuron_atlas.tasks.report.site.script import to_base64, write_script
+from neuron_atlas.tasks.report.site.texts import text_columns
 from neuron_atlas.tasks.report.verdict import (
     VERDICT_COLUMNS,
     VERDICTS,
@@ -106,8 +113,13 @@ def list_score_pairs(
     return ScorePairs(tuple(explainers), tuple(pairs), level)
 
 
-def write_columns(site: Path, files: LayerFiles, pairs: ScorePairs) -> dict[str, Any]:
-    """Write a layer's columns. Return its entry for the index (`write_index`)."""
+def write_columns(
+    site: Path, files: LayerFiles, pairs: ScorePairs, texts: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Write a layer's columns. Return its entry for the index (`write_index`).
+
+    texts: files of `words`, to find neurons without an explanation by.
+    """
     types = pl.DataFrame(read_types(files)).fill_nan(None)
     neurons = types.select("neuron")
     _write(site, table_key(files.layer), {**_typed(types, files), **effect_columns(neurons, files)})
@@ -119,6 +131,9 @@ def write_columns(site: Path, files: LayerFiles, pairs: ScorePairs) -> dict[str,
     for number, explainer in enumerate(pairs.explainers):
         mine = neurons.join(explained.filter(explainer=explainer), on="neuron", how="left")
         _write(site, words_key(number, files.layer), _words(mine["text"]))
+    if texts:
+        found = text_columns(types["neuron"].to_list(), files, texts)
+        _write(site, texts_key(files.layer), found)
     seen: set[str] = set()
     for number, (explainer, simulator) in enumerate(pairs.pairs):
         mine = neurons.join(explained.filter(explainer=explainer), on="neuron", how="left")
@@ -137,6 +152,7 @@ def write_columns(site: Path, files: LayerFiles, pairs: ScorePairs) -> dict[str,
         "types": {name: int((types["type"] == name).sum()) for name in TYPES},
         "outcomes": sorted(seen),
         "tested": bool(files["tested_types"]),
+        "texts": bool(texts),
         "extra": [key for key, name in _EXTRA.items() if files[name]],
     }
 

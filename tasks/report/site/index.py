@@ -19,6 +19,7 @@ from neuron_atlas.tasks.report.settings import About
 from neuron_atlas.tasks.report.site.columns import NO_NUMBER, OUTCOMES, STEPS, ScorePairs
 from neuron_atlas.tasks.report.site.layout import CHUNK, PER_FOLDER, SAMPLE_CHUNK, data_file
 from neuron_atlas.tasks.report.site.script import write_atomically, write_script
+from neuron_atlas.tasks.report.site.texts import COUNT, NO_WORD
 from neuron_atlas.tasks.report.verdict import VERDICTS
 from neuron_atlas.tasks.report.wording import TYPE_MEANINGS
 
@@ -60,6 +61,8 @@ def write_index(
             "dataset": about.dataset,
             "fingerprint": about.fingerprint,
             "layers": list(layers),
+            "texts": COUNT if layers and layers[0]["texts"] else 0,
+            "no_word": NO_WORD,
             "extra": layers[0]["extra"] if layers else [],
             "causal_types": list(CAUSAL_TYPES),
             "types": list(TYPES),

@@ -53,6 +53,11 @@ def words_key(explainer: int, layer: int) -> str:
     return f"words/{explainer}/{layer}"
 
 
+def texts_key(layer: int) -> str:
+    """Return the key of the words that find a layer's neurons without an explanation."""
+    return f"texts/{layer}"
+
+
 def neurons_key(layer: int, row: int) -> str:
     """Return the key of the details file that holds a row of a layer's table."""
     return f"neurons/{layer}/{row // CHUNK}"

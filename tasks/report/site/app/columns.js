@@ -2,7 +2,7 @@
 /* Columns of all neurons as typed arrays, and their rows, filtered and sorted. */
 (() => {
   const FAILS_LAYER = 1, FAILS_SCORE = 2, FAILS_TYPE = 4, FAILS_OTHER = 8;
-  const columns = { scores: new Map(), words: new Map() };
+  const columns = { scores: new Map(), words: new Map(), texts: new Map() };
   Atlas.columns = columns;
 
   /** Load the columns that do not depend on an explainer. */
@@ -100,6 +100,21 @@
     return columns.words.get(key);
   };
 
+  /** Load the words of one layer's neurons that were not explained, each neuron's as a line. */
+  columns.loadTexts = async (place) => {
+    const { layer, neurons } = Atlas.index.layers[place];
+    if (columns.texts.has(place) || !Atlas.index.texts) return;
+    const loaded = await Atlas.load(`texts/${layer}`);
+    const words = loaded.words.split("\n");
+    const codes = new Uint16Array(Atlas.bytes(loaded.codes).buffer);
+    const { texts: each, no_word: none } = Atlas.index;
+    columns.texts.set(place, Array.from({ length: neurons }, (_, at) => Array.from(codes.subarray(at * each, (at + 1) * each))
+      .filter((code) => code !== none).map((code) => words[code]).join(", ")));
+  };
+
+  /** Return the words of a row that was not explained; empty if there are none or not yet. */
+  columns.textOf = (row) => columns.texts.get(columns.place[row])?.[row - columns.starts[columns.place[row]]] || "";
+
   /** Return the explanation of a row, or null if its layer is not loaded yet. */
   columns.wordsOf = (row, explainer) => {
     const place = columns.place[row];
@@ -170,10 +185,11 @@
     const [first, last] = state.layers || [0, Infinity];
     const wanted = Atlas.index.layers.map((layer, place) => place)
       .filter((place) => Atlas.index.layers[place].layer >= first && Atlas.index.layers[place].layer <= last);
-    const missing = wanted.filter((place) => !columns.words.has(`${explainer}/${Atlas.index.layers[place].layer}`));
+    const missing = wanted.filter((place) => !columns.words.has(`${explainer}/${Atlas.index.layers[place].layer}`)
+      || (Atlas.index.texts && !columns.texts.has(place)));
     let done = wanted.length - missing.length;
     await Promise.all(missing.map(async (place) => {
-      await columns.loadWords(explainer, place);
+      await Promise.all([columns.loadWords(explainer, place), columns.loadTexts(place)]);
       done += 1;
       progress(done, wanted.length);
     }));
@@ -193,7 +209,7 @@
       words.small ||= words.lines.map((line) => line.toLowerCase());
       for (let at = 0; at < layer.neurons; at += 1) {
         if (fails[from + at] & FAILS_OTHER) continue;
-        const line = words.small[at];
+        const line = words.small[at] || columns.textOf(from + at).toLowerCase();
         if (!terms.every((term) => line.includes(term))) fails[from + at] |= FAILS_OTHER;
       }
     });

@@ -39,7 +39,10 @@
     const explanation = h("span", { class: "cell words", role: "cell", dir: "auto" });
     if (words) explanation.textContent = words;
     else if (words === null) explanation.append(h("span", { class: "quiet" }, "\u2026"));
-    else explanation.append(h("span", { class: "quiet" }, Atlas.plain(outcome)));
+    else {
+      const texts = Atlas.columns.textOf(row);
+      explanation.append(h("span", { class: "quiet" }, `${Atlas.plain(outcome)}${texts ? "; its texts: " : ""}`), texts);
+    }
     return h("div", { class: "row", role: "row", "aria-rowindex": position + 2, "data-position": position },
       h("span", { class: "cell name-cell", role: "rowheader" }, h("a", {
         href: Atlas.route.toNeuron(layer[row], neuron[row], state), tabindex: position === active ? 0 : -1,
@@ -111,7 +114,7 @@
       if (explainer < 0) return;
       for (const place of places) {
         if (Atlas.columns.words.has(`${explainer}/${Atlas.index.layers[place].layer}`)) continue;
-        Atlas.columns.loadWords(explainer, place).then(renew, () => {});
+        Promise.all([Atlas.columns.loadWords(explainer, place), Atlas.columns.loadTexts(place)]).then(renew, () => {});
       }
     };
     const renew = () => {

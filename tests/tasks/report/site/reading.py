@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from neuron_atlas.tasks.report.site.samples import split_samples, write_samples
 ABOUT = About(subject="llava", dataset="painted", fingerprint="9f2c01", facts=())
 
 
-def write(made: SyntheticAtlas, site: Path, title: str = "Painted", **settings: int) -> Path:
+def write(
+    made: SyntheticAtlas,
+    site: Path,
+    title: str = "Painted",
+    texts: Sequence[Path] = (),
+    **settings: int,
+) -> Path:
     """Write a whole site, step by step as the report stage spreads it over many."""
     asked = SiteSettings(**settings)
     pairs = list_score_pairs(
@@ -26,7 +33,7 @@ def write(made: SyntheticAtlas, site: Path, title: str = "Painted", **settings: 
         [path for files in made.layers for path in files["scores"]],
         made.aggregates,
     )
-    rows = [write_columns(site, files, pairs) for files in made.layers]
+    rows = [write_columns(site, files, pairs, texts) for files in made.layers]
     shown: set[int] = set()
     for files in made.layers:
         for part in split_layer(files):
