@@ -30,18 +30,18 @@ def build(folder: Path, seed: int = 0) -> Path:
 
 
 def _small_clipseg(seed: int) -> tuple[CLIPSegForImageSegmentation, CLIPSegProcessor]:
-    tokenizer = _tokenizer()
+    words = tokenizer()
     torch.manual_seed(seed)
     layers = {"hidden_size": _WIDTH, "intermediate_size": 2 * _WIDTH, "num_attention_heads": 4}
     config = CLIPSegConfig(
         text_config={
             **layers,
             "num_hidden_layers": 2,
-            "vocab_size": len(tokenizer),
+            "vocab_size": len(words),
             "max_position_embeddings": LONGEST_TEXT,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": words.bos_token_id,
+            "eos_token_id": words.eos_token_id,
+            "pad_token_id": words.pad_token_id,
         },
         vision_config={
             **layers,
@@ -61,10 +61,11 @@ def _small_clipseg(seed: int) -> tuple[CLIPSegForImageSegmentation, CLIPSegProce
         if weight.dim() > 1:
             torch.nn.init.normal_(weight, std=0.5 if "embedding" in name else 0.15)
     size = {"height": _IMAGE_PX, "width": _IMAGE_PX}
-    return model, CLIPSegProcessor(ViTImageProcessorPil(size=size), tokenizer)
+    return model, CLIPSegProcessor(ViTImageProcessorPil(size=size), words)
 
 
-def _tokenizer() -> CLIPTokenizer:
+def tokenizer() -> CLIPTokenizer:
+    """A tokenizer of a few words."""
     raw = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     raw.normalizer = normalizers.Lowercase()
     raw.pre_tokenizer = pre_tokenizers.Sequence(

@@ -144,7 +144,7 @@ class Atlas:
         *,
         like: tuple[int, int] | None = None,
         image: str | Path | Image.Image | None = None,
-        by: Literal["explanations", "texts", "tokens"] | None = None,
+        by: Literal["explanations", "texts", "tokens", "clip"] | None = None,
         role: str | None = None,
         count: int = 20,
         model: str | None = None,
@@ -152,16 +152,18 @@ class Atlas:
     ) -> pl.DataFrame:
         """Find neurons by words, by a neuron that they are `like` (layer, index), or by an image.
 
-        Words are matched with explanations and with the texts of every neuron's exemplars, and the
-        two rankings are joined. by: one of these alone, or `tokens`: the subject's embeddings of
-        the words with those at each neuron's peaks in the text. like: cosine of the two vectors.
-        role: visual or text, the vectors to compare; None for those of more exemplars. image:
-        highest cosine of one of its tokens with each neuron's visual vector. model, device: see
-        `open_run_subject`; only `image` and `tokens` load the subject.
+        Words are matched with explanations, with the texts of every neuron's exemplars and, for a
+        run with search.model, with every neuron's vectors by that CLIP model (`clip`); the rankings
+        are joined. by: one of these alone, or `tokens`: the subject's embeddings of the words with
+        those at each neuron's peaks in the text. like: cosine of the two vectors. role: visual or
+        text, the vectors to compare; None for those of more exemplars, and for `clip` for both.
+        image: highest cosine of one of its tokens, or of the whole image by CLIP, with each
+        neuron's visual vector. model, device: of the subject (see `open_run_subject`), which
+        `image` and `tokens` load, or of the CLIP model of a run that has one.
 
         Returns rows of layer, neuron, match (comparable only within one search), type and
-        explanation, best first. Raises SearchError, NeuronNotFoundError, ProbeError and
-        SubjectError.
+        explanation, best first. Raises SearchError, NeuronNotFoundError, ProbeError, ModelError
+        and SubjectError.
         """
         from neuron_atlas.tasks.search.find import search_atlas
 

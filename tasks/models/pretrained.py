@@ -57,9 +57,9 @@ def weights_revision(model: str, revision: str | None, setting: str) -> str:
     return _cached_commit(model, revision, setting)
 
 
-def check_folder(model: str, kind: str, setting: str) -> None:
-    """Raise ModelError if `model` is a folder without a safetensors model of this kind
-    (`model_type`). Fails early: the model may be loaded hours later on another node."""
+def check_folder(model: str, kind: str | Collection[str], setting: str) -> None:
+    """Raise ModelError if `model` is a folder without a safetensors model of this kind, or of one
+    of these (`model_type`). Fails early: the model may be loaded hours later on another node."""
     folder = saved_folder(model, setting)
     if folder is None:
         return
@@ -78,11 +78,13 @@ def check_folder(model: str, kind: str, setting: str) -> None:
         )
 
 
-def check_kind(model: str, found: str | None, kind: str, setting: str) -> None:
-    """Raise ModelError if a model's kind (`found`) is not the expected one (`kind`)."""
-    if found != kind:
+def check_kind(model: str, found: str | None, kind: str | Collection[str], setting: str) -> None:
+    """Raise ModelError if a model's kind (`found`) is not the expected one, or one of these."""
+    kinds = [kind] if isinstance(kind, str) else list(kind)
+    if found not in kinds:
         raise ModelError(
-            f"{setting}: {model!r} is a {found!r} model; name one of the kind {kind!r}"
+            f"{setting}: {model!r} is a {found!r} model; name one of the kind "
+            f"{' or '.join(map(repr, kinds))}"
         )
 
 

@@ -11,20 +11,19 @@ import polars as pl
 from PIL import Image
 
 from neuron_atlas.tasks.artifacts import SEARCH_CENTERS, read_table
+from neuron_atlas.tasks.search.errors import SearchError
 from neuron_atlas.tasks.search.match_words import match_explanations, match_texts, query_words
+from neuron_atlas.tasks.search.peaks import SEARCHED_ROLES
 
 if TYPE_CHECKING:
     from neuron_atlas.tasks.atlas.atlas import Atlas
     from neuron_atlas.tasks.subject.subject import Subject
 
-By = Literal["explanations", "texts", "tokens"]
+By = Literal["explanations", "texts", "tokens", "clip"]
+_MODES = ("explanations", "texts", "tokens", "clip")
 _KEY = ["layer", "neuron"]
 _FUSED = 60
 """Constant of reciprocal rank fusion (Cormack et al. 2009)."""
-
-
-class SearchError(ValueError):
-    """A search that cannot be made; the message is one line with the remedy."""
 
 
 def search_atlas(
@@ -43,7 +42,7 @@ def search_atlas(
     if sum(part is not None for part in (words, like, image)) != 1:
         raise SearchError("give one of words, like= (a layer and neuron) and image=")
     if words is not None:
-        found = _by_words(atlas, words, by, model, device)
+        found = _by_words(atlas, words, by, role, model, device)
     elif like is not None:
         found = _by_neuron(atlas, like, role)
     else:
@@ -54,19 +53,33 @@ def search_atlas(
 
 
 def _by_words(
-    atlas: Atlas, words: str, by: By | None, model: str | None, device: str | None
+    atlas: Atlas,
+    words: str,
+    by: By | None,
+    role: str | None,
+    model: str | None,
+    device: str | None,
 ) -> pl.DataFrame:
     wanted = query_words(words)
     if not wanted:
         raise SearchError(f"there is no word in {words!r}")
-    if by not in (None, "explanations", "texts", "tokens"):
-        raise SearchError(f"by={by!r}: choose explanations, texts or tokens")
+    if by not in (None, *_MODES):
+        raise SearchError(f"by={by!r}: choose {', '.join(_MODES[:-1])} or {_MODES[-1]}")
+    if role not in (None, *SEARCHED_ROLES):
+        raise SearchError(f"role={role!r}: choose {' or '.join(SEARCHED_ROLES)}")
+    has_clip = bool(atlas.run.parameter("search", "clip"))
     matches: dict[str, pl.DataFrame] = {}
     if by in (None, "explanations") and "explanations" in atlas.tables:
         matches["explanations"] = match_explanations(atlas.explanations, wanted)
     if by in (None, "texts") and "words" in atlas.tables:
         exemplars = atlas.run.paths("exemplars")
         matches["texts"] = match_texts(atlas.words, exemplars, wanted)
+    if by == "clip" and not has_clip:
+        raise SearchError(f"the run {atlas.run.name} has no CLIP model; set search.model")
+    if has_clip and by in (None, "clip"):
+        matches["clip"] = _match_clip(atlas, words, role, model, device)
+    if by == "tokens" and has_clip:
+        raise SearchError('the vectors of this run are of a CLIP model; search by="clip"')
     if by == "tokens":
         matches["tokens"] = _match_tokens(atlas, words, model, device)
     if not matches:
@@ -124,10 +137,25 @@ def _by_image(
 ) -> pl.DataFrame:
     _require(atlas)
     from neuron_atlas.tasks.probe.images import read_image
-    from neuron_atlas.tasks.search.embed import embed_image
 
     picture = read_image(image)
+    if atlas.run.parameter("search", "clip"):
+        from neuron_atlas.tasks.search.find_clip import open_clip
+
+        embeddings = open_clip(atlas.run, model, device).embed_images([picture])
+        return _nearest_to_any(atlas, "visual", embeddings)
+    from neuron_atlas.tasks.search.embed import embed_image
+
     return _nearest_to_any(atlas, "visual", embed_image(_subject(atlas, model, device), picture))
+
+
+def _match_clip(
+    atlas: Atlas, words: str, role: str | None, model: str | None, device: str | None
+) -> pl.DataFrame:
+    from neuron_atlas.tasks.search.find_clip import match_words, open_clip
+
+    embedding = open_clip(atlas.run, model, device).embed_texts([words])
+    return match_words(atlas.run, embedding, role)
 
 
 def _match_tokens(atlas: Atlas, words: str, model: str | None, device: str | None) -> pl.DataFrame:

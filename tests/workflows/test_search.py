@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import polars as pl
 import pytest
 
 from neuron_atlas.tasks.atlas import Atlas, NeuronNotFoundError
+from neuron_atlas.tasks.models.pretrained import ModelError
 from neuron_atlas.tasks.probe.errors import ProbeError
-from neuron_atlas.tasks.search.find import SearchError
+from neuron_atlas.tasks.search.errors import SearchError
+from tests import small_clip
+from tests.workflows.runs import small_run
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +87,47 @@ def test_clarity_and_redundancy_are_summarized_by_layer_and_type(opened):
     assert parts["n"].sum() == total["n"].item()
 
 
+@pytest.mark.slow
+def test_a_run_with_a_clip_model_searches_images_by_words(first_run, tmp_path):
+    clip = small_clip.build(tmp_path / "clip")
+    out = tmp_path / "out"
+    shutil.copytree(first_run.store.out, out)
+    small_run(out, f"search.model={clip}")
+    opened = Atlas.open(out)
+    vectors = opened.search_vectors.collect()
+    assert set(vectors["vector"].list.len()) == {small_clip.WIDTH}
+    assert set(vectors["role"]) == {"visual", "text"}
+    before = Atlas.open(first_run.store.out).search_vectors.collect()
+    assert vectors.select("layer", "neuron", "role", "n").equals(
+        before.select("layer", "neuron", "role", "n")
+    )
+    found = opened.search("a red circle", by="clip", count=2000, device="cpu")
+    assert found.height > 100
+    assert found["match"].is_sorted(descending=True)
+    joined = opened.search("a red circle", count=50, device="cpu")
+    assert {"clip", "texts", "explanations"} <= set(joined.columns)
+    image = next(one for one in opened.neuron(1, 5).exemplars).image
+    assert opened.search(image=image, device="cpu").height == 20
+    with pytest.raises(SearchError, match='search by="clip"'):
+        opened.search("red", by="tokens")
+    shutil.rmtree(clip)
+    with pytest.raises(ModelError, match="there is no folder"):
+        opened.search("red", by="clip")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
         ({}, SearchError, "give one of words"),
         ({"words": "red", "like": (1, 1)}, SearchError, "give one of words"),
         ({"words": " ... "}, SearchError, r"there is no word in ' \.\.\. '"),
-        ({"words": "red", "by": "vibes"}, SearchError, "choose explanations, texts or tokens"),
+        (
+            {"words": "red", "by": "vibes"},
+            SearchError,
+            "choose explanations, texts, tokens or clip",
+        ),
+        ({"words": "red", "by": "clip"}, SearchError, r"has no CLIP model; set search\.model"),
+        ({"words": "red", "role": "template"}, SearchError, "choose visual or text"),
         ({"like": (1, 512)}, NeuronNotFoundError, "neuron 512 of layer 1"),
         ({"like": (1, 5), "role": "template"}, SearchError, "peaks in the template"),
         ({"image": "missing.png"}, ProbeError, "is not a file"),

@@ -258,7 +258,7 @@ def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
 
 STAGE = Stage(
     "report",
-    6,
+    7,
     (
         "samples",
         "describe",

@@ -4,6 +4,7 @@ neurons."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,17 @@ from neuron_atlas.tasks.artifacts import (
 )
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
+from neuron_atlas.workflows.cluster.actor_pool import ActorResource, Placement, actor_count
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
+from neuron_atlas.workflows.run.stage import (
+    Files,
+    Item,
+    Needs,
+    Stage,
+    StageOutput,
+    Step,
+    Worker,
+)
 from neuron_atlas.workflows.run.subject import needs_subject
 
 _FOLDER = "peaks"
@@ -31,7 +41,25 @@ _CENTERS = f"{SEARCH_CENTERS.name}.parquet"
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
-    return {"search": identity(context.settings.search)}
+    settings = context.settings.search
+    clip = {} if settings.model is None else {"clip": {"weights": settings.weights()}}
+    return {"search": identity(settings), **clip}
+
+
+def _needs(context: Context) -> Needs:
+    """Return the needs of work on embeddings: the subject, or the CLIP model if there is one."""
+    model = context.settings.search.model
+    if model is None:
+        return needs_subject(context)
+    # Unlike a subject, it is never spread over several GPUs.
+    one_gpu = partial(actor_count, gpus_per_actor=1)
+    return Needs(ActorResource("clip", partial(_load_encoder, model), actors=one_gpu))
+
+
+def _load_encoder(model: str, placement: Placement) -> Any:
+    from neuron_atlas.tasks.search.encoder import load_encoder
+
+    return load_encoder(model, placement.device, placement.threads)
 
 
 def _place_items(context: Context, folder: Path) -> list[Item]:
@@ -70,6 +98,7 @@ def _embedding_items(context: Context, folder: Path) -> list[Item]:
                 settings.data.source,
                 settings.capture.batch_size,
                 settings.capture.image_threads,
+                settings.search.model is not None,
             ),
         )
         for path in context.paths("describe", "descriptions")
@@ -84,9 +113,11 @@ def _embed(
     source: Source,
     batch_size: int,
     threads: int | None,
+    has_clip: bool,
 ) -> None:
     """Write the embeddings at the peaks on the samples of one file of texts."""
     from neuron_atlas.tasks.samples.catalog import open_catalog
+    from neuron_atlas.tasks.search.crops import embed_surroundings
     from neuron_atlas.tasks.search.embed import embed_places
     from neuron_atlas.tasks.search.peaks import embeddings_table, read_places, sample_of
 
@@ -96,9 +127,12 @@ def _embed(
     catalog = open_catalog(
         samples, [descriptions], sample_ids=set(sample_of(found).tolist()), source=source
     )
-    embeddings = embed_places(
-        worker.loaded.subject, found, catalog, batch_size, threads, worker.count
-    )
+    if has_clip:
+        embeddings = embed_surroundings(worker.loaded, found, catalog, batch_size, worker.count)
+    else:
+        embeddings = embed_places(
+            worker.loaded.subject, found, catalog, batch_size, threads, worker.count
+        )
     write_table(embeddings_table(found, embeddings), PEAK_EMBEDDINGS, path)
 
 
@@ -160,7 +194,9 @@ def _neighbor_items(context: Context, folder: Path) -> list[Item]:
 def _find_neighbors(worker: Worker, layer: int, vectors: Sequence[Path], count: int) -> None:
     from neuron_atlas.tasks.search.neighbors import neighbors_of_layer
 
-    table = neighbors_of_layer(layer, vectors, count, worker.loaded.subject.device)
+    # The subject, or the CLIP model itself.
+    device = getattr(worker.loaded, "subject", worker.loaded).device
+    table = neighbors_of_layer(layer, vectors, count, device)
     (path,) = worker.paths
     write_table(table, NEIGHBORS, path)
 
@@ -182,6 +218,12 @@ def _all_embeddings(context: Context, folder: Path) -> list[Path]:
     return [folder / _embeddings_file(path) for path in context.paths("describe", "descriptions")]
 
 
+def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
+    """Record where the CLIP model is, for later searches."""
+    model = context.settings.search.model
+    return StageOutput(files, about={} if model is None else {"model": model})
+
+
 STAGE = Stage(
     "search",
     1,
@@ -189,10 +231,11 @@ STAGE = Stage(
     _parameters,
     (
         Step("search", "", _place_items, _list_places),
-        Step("search", "samples", _embedding_items, _embed, needs_subject),
+        Step("search", "samples", _embedding_items, _embed, _needs),
         Step("search", "", _center_items, _center),
         Step("search", "layers", _vector_items, _average),
-        Step("search", "layers", _neighbor_items, _find_neighbors, needs_subject),
+        Step("search", "layers", _neighbor_items, _find_neighbors, _needs),
     ),
+    _finish,
     temporary=(_FOLDER,),
 )
