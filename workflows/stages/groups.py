@@ -17,7 +17,6 @@ from neuron_atlas.tasks.artifacts import (
     exemplars_spec,
     layer_file,
     read_table,
-    row_count,
     write_table,
 )
 from neuron_atlas.tasks.artifacts.grouped import (
@@ -33,12 +32,12 @@ from neuron_atlas.tasks.artifacts.grouped import (
     STEERING_SPEECH,
 )
 from neuron_atlas.tasks.classify.rule import Rule
-from neuron_atlas.tasks.groups.settings import GroupSettings, SteeringSettings, parse_range
+from neuron_atlas.tasks.groups.settings import GroupSettings, SteeringSettings
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.subject.settings import HookPoint
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.errors import ConfigError
+from neuron_atlas.workflows.run.group_settings import check_groups, read_synonyms
 from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
 from neuron_atlas.workflows.run.subject import needs_subject
 
@@ -75,7 +74,7 @@ class _Inputs:
 
 def _parameters(context: Context) -> Mapping[str, Any]:
     settings = context.settings
-    synonyms = _synonyms(settings.groups)
+    synonyms = read_synonyms(settings.groups)
     given = {} if synonyms is None else {"synonyms": _digest(synonyms)}
     return {
         "groups": identity(settings.groups),
@@ -84,37 +83,12 @@ def _parameters(context: Context) -> Mapping[str, Any]:
     } | given
 
 
-def _prepare(context: Context) -> None:
-    """Raise ConfigError for a neuron or a range of layers that was not captured."""
-    layers, settings = context.layers(), context.settings.groups
-    listed = ", ".join(map(str, layers))
-    for text in settings.layers or ():
-        first, last = parse_range(text)
-        if not any(first <= layer <= last for layer in layers):
-            raise ConfigError(
-                f"groups.layers: no layer of {text} was captured; captured layers: {listed}"
-            )
-    for name, named in settings.named_groups.items():
-        for layer, neurons in named.by_layer().items():
-            where = f"groups.named.{name}.neurons"
-            if layer not in layers:
-                raise ConfigError(
-                    f"{where}: layer {layer} was not captured; captured layers: {listed}"
-                )
-            count = row_count(context.folder("capture") / layer_file("moments", layer))
-            if neurons[-1] >= count:
-                raise ConfigError(
-                    f"{where}: there is no neuron {layer}:{neurons[-1]}; layer {layer} has neurons "
-                    f"0 to {count - 1}"
-                )
-
-
 def _inputs(context: Context) -> _Inputs:
     settings = context.settings
     return _Inputs(
         groups=settings.groups,
         steering=settings.steering,
-        synonyms=_synonyms(settings.groups),
+        synonyms=read_synonyms(settings.groups),
         rule=settings.classify.rule,
         captured=context.folder("capture"),
         top_n=context.capture.top_n,
@@ -126,18 +100,6 @@ def _inputs(context: Context) -> _Inputs:
         hook_point=settings.capture.hook_point,
         batch_size=settings.capture.batch_size,
     )
-
-
-def _synonyms(settings: GroupSettings) -> str | None:
-    """Return the text of the user's file of synonyms; None without one. Raises ConfigError."""
-    if settings.synonyms is None:
-        return None
-    try:
-        return Path(settings.synonyms).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise ConfigError(
-            f"groups.synonyms: {settings.synonyms} cannot be read ({error})"
-        ) from None
 
 
 def _choose_items(context: Context, folder: Path) -> list[Item]:
@@ -325,5 +287,5 @@ STAGE = Stage(
         Step("groups", "samples", _measure_items, _measure, needs_subject),
         Step("groups", "", _effect_items, _compute_effects),
     ),
-    prepare=_prepare,
+    prepare=check_groups,
 )

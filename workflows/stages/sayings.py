@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -153,14 +154,28 @@ def _wanted(context: Context) -> list[Neuron]:
     count = context.settings.steering.neurons_per_type
     if not count:
         return []
-    types = read_table(context.paths("classify", "types"), NEURON_TYPES)
-    explained = read_table(context.paths("explain", "explanations"), EXPLANATIONS)
+    chosen_from = (("classify", "types"), ("explain", "explanations"), ("score", "scores"))
+    return _strongest(
+        tuple(tuple(context.paths(stage, table)) for stage, table in chosen_from),
+        tuple(context.identity(stage) for stage, _ in chosen_from),
+        count,
+    )
+
+
+@lru_cache(maxsize=1)
+def _strongest(
+    files: tuple[tuple[Path, ...], ...], identities: tuple[str, ...], count: int
+) -> list[Neuron]:
+    """Read the tables once for all lists of items. identities: of their content."""
+    types_files, explained_files, scores_files = files
+    types = read_table(types_files, NEURON_TYPES)
+    explained = read_table(explained_files, EXPLANATIONS)
     explained = explained.filter(pc.equal(explained["status"], "ok"))
     keys = explained.select(["layer", "neuron"])
     types = types.join(
         keys.group_by(["layer", "neuron"]).aggregate([]), ["layer", "neuron"], join_type="left semi"
     )
-    scores = over_all_tokens(read_table(context.paths("score", "scores"), SCORES))
+    scores = over_all_tokens(read_table(scores_files, SCORES))
     chosen = select_strongest_neurons(types, explained, scores, count)
     return sorted((layer, neuron) for layer, neuron, _ in chosen)
 
