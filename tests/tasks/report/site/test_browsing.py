@@ -285,8 +285,8 @@ def test_the_count_is_announced_and_everything_has_a_name(folder_visit):
     grid = page.get_by_role("table", name="Neurons")
     assert grid.get_attribute("aria-rowcount") == "129"
     row = grid.get_by_role("row").nth(1)
-    assert row.get_by_role("cell").count() + row.get_by_role("rowheader").count() == 8
-    assert grid.get_by_role("columnheader").count() == 8
+    assert row.get_by_role("cell").count() + row.get_by_role("rowheader").count() == 9
+    assert grid.get_by_role("columnheader").count() == 9
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
