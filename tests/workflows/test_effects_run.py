@@ -92,9 +92,10 @@ def test_the_export_holds_what_neurons_do(opened, tmp_path):
     assert rows["effects"] == rows["output_tokens"] == len(LAYERS) * 512
     assert rows["faithfulness"] == opened.faithfulness.select(pl.len()).collect().item()
     card = (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+    causal = card.partition("(`causal_type` in `effects`")[2].splitlines()
     counts = opened.types.join(opened.effects, on=["layer", "neuron"]).group_by("type").len()
     for name, count in counts.collect().iter_rows():
-        (row,) = [line for line in card.splitlines() if line.startswith(f"| {name} |")]
+        row = next(line for line in causal if line.startswith(f"| {name} |"))
         cells = [int(cell.replace(",", "")) for cell in row.split("|")[2:-2]]
         assert sum(cells) == count
 
