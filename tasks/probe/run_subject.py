@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from neuron_atlas.tasks.probe.errors import ProbeError
+from neuron_atlas.tasks.subject.adapter_files import adapter_digest
 from neuron_atlas.tasks.subject.folder import chat_template_digest, check_subject_folder
 from neuron_atlas.tasks.subject.load import Subject, load_subject
 from neuron_atlas.tasks.subject.revision import subject_revision
@@ -42,22 +43,30 @@ def open_run_subject(run: Run, model: str | None = None, device: str | None = No
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     template = run.subject_source.get("chat_template") if "chat_template" in recorded else None
-    return _load(json.dumps(dict(recorded), sort_keys=True), place, template, device)
+    adapter = run.subject_source.get("adapter") if "adapter" in recorded else None
+    return _load(json.dumps(dict(recorded), sort_keys=True), place, template, adapter, device)
 
 
 @lru_cache(maxsize=1)
-def _load(recorded_json: str, model: str, template: str | None, device: str) -> Subject:
+def _load(
+    recorded_json: str, model: str, template: str | None, adapter: str | None, device: str
+) -> Subject:
     recorded = json.loads(recorded_json)
     settings = SubjectSettings(
         model=model,
         dtype=recorded["dtype"],
         question=recorded["question"],
         chat_template=template,
+        adapter=adapter,
     )
     _check_place(settings, recorded["revision"])
     if chat_template_digest(settings) != recorded.get("chat_template"):
         raise ProbeError(
             f"subject.chat_template of the run is not what {template!r} holds now; restore the file"
+        )
+    if adapter_digest(settings) != recorded.get("adapter"):
+        raise ProbeError(
+            f"subject.adapter of the run is not what {adapter!r} holds now; restore its files"
         )
     if model_folder(settings) is None:
         # A commit: the id may point to other weights today.

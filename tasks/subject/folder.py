@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from neuron_atlas.tasks.models.pretrained import damaged_file, first_line
+from neuron_atlas.tasks.subject.adapter_files import adapter_folder
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -21,10 +22,11 @@ _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "chat_templates"
 def check_subject_folder(settings: SubjectSettings) -> None:
     """Raise SubjectError, with file and field, for a folder that cannot be a subject.
 
-    Takes well below a second, so a run can fail before it opens the first image. Does nothing for a
-    Hugging Face id.
+    Takes well below a second, so a run can fail before it opens the first image. Of a Hugging Face
+    id, only an adapter is checked.
     """
     read_chat_template(settings)
+    adapter_folder(settings)
     folder = model_folder(settings)
     if folder is not None:
         check_config(folder)
@@ -40,10 +42,10 @@ def check_config(folder: Path) -> str:
     for name in _ADAPTER_FILES:
         if (folder / name).exists():
             raise SubjectError(
-                f"subject.model: {str(folder)!r} holds an adapter ({name}), and adapters such as "
-                "LoRA are not loaded: the atlas would be that of the base model. Merge the adapter "
-                "into the weights (merge_and_unload in peft) and name the merged model, or remove "
-                f"{name} to study the base model"
+                f"subject.model: {str(folder)!r} holds an adapter ({name}), and without it "
+                "the atlas would be that of the base model. Name an adapter in subject.adapter and "
+                "its base model in subject.model, or merge it into the weights (merge_and_unload "
+                f"in peft) and name the merged model, or remove {name} to study the base model"
             )
     path = folder / "config.json"
     if not path.exists():

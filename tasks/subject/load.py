@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.utils import find_adapter_config_file
 
 from neuron_atlas.tasks.models.pretrained import ModelError, why_not_loaded
+from neuron_atlas.tasks.subject.adapter import add_adapter, check_adapter
+from neuron_atlas.tasks.subject.adapter_files import adapter_folder
 from neuron_atlas.tasks.subject.families import FAMILIES
 from neuron_atlas.tasks.subject.find_layout import find_layout
 from neuron_atlas.tasks.subject.folder import check_config, check_files, read_chat_template
@@ -47,6 +50,10 @@ def load_subject(
         check_type(name, config)
         if folder is not None:
             check_files(folder, needs_template=settings.chat_template is None)
+        adapter = adapter_folder(settings)
+        if adapter is not None:
+            check_adapter(name, config, adapter)
+        _check_no_adapter(name, settings.revision)
         model, weights = AutoModelForImageTextToText.from_pretrained(
             name,
             revision=settings.revision,
@@ -60,6 +67,8 @@ def load_subject(
         )
         check_weights(name, model, weights)
         _check_spread(name, getattr(model, "hf_device_map", {}))
+        if adapter is not None:
+            model = add_adapter(name, model, adapter)
         processor = load_processor(name, config, settings.revision)
         template = read_chat_template(settings)
         if template is not None:
@@ -87,6 +96,16 @@ def _layout(subject: Subject) -> Layout:
     if geometry == "known" and subject.family in FAMILIES:
         return Layout("known", FAMILIES[subject.family], f"the function of {subject.family}")
     return find_layout(subject)
+
+
+def _check_no_adapter(name: str, revision: str | None) -> None:
+    """Raise SubjectError if a Hugging Face id has an adapter: transformers would load it and its
+    base model instead."""
+    if find_adapter_config_file(name, revision=revision) is not None:
+        raise SubjectError(
+            f"subject.model: {name!r} holds an adapter (adapter_config.json); name it in "
+            "subject.adapter, and its base model in subject.model"
+        )
 
 
 def _check_spread(name: str, device_map: Mapping[str, Any]) -> None:

@@ -27,6 +27,8 @@ class SubjectSettings:
     path, decides the result. geometry: how to find where each visual token looks. `known`: by the
     function of the model's family, or by `probe` for a family without one; `probe`: by changing
     parts of an image; `none`: not at all, and every visual token counts as one of the whole image.
+    adapter: a folder, or a Hugging Face id, of a LoRA adapter to add to the weights, or None. Its
+    content, and not its path, decides the result.
     """
 
     model: str = not_hashed("")
@@ -34,8 +36,9 @@ class SubjectSettings:
     dtype: Dtype = "float32"
     question: str = "Could you describe the image?"
     chat_template: str | None = not_hashed(None)
-    # Not hashed: Context.subject_identity adds it where it is not the default.
+    # Not hashed: Context.subject_identity adds them where they are not the default.
     geometry: Geometry = not_hashed("known")
+    adapter: str | None = not_hashed(None)
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,14 @@ def model_folder(settings: SubjectSettings) -> Path | None:
 
 def source_of(settings: SubjectSettings) -> dict[str, str | None]:
     """Return where a subject's files are, for another program on this machine: `model`, an absolute
-    folder or a Hugging Face id, and `chat_template`, an absolute path or None. Raises
-    SubjectError."""
+    folder or a Hugging Face id; `chat_template`, an absolute path or None; and `adapter`, like
+    `model`, if there is one. Raises SubjectError."""
     folder, template = model_folder(settings), settings.chat_template
-    return {
+    source = {
         "model": settings.model if folder is None else str(folder.resolve()),
         "chat_template": None if template is None else str(Path(template).expanduser().resolve()),
     }
+    if settings.adapter is None:
+        return source
+    adapter = Path(settings.adapter).expanduser()
+    return source | {"adapter": str(adapter.resolve()) if adapter.is_dir() else settings.adapter}

@@ -47,6 +47,7 @@ _PATHS = (
     "data.dataset",
     "subject.model",
     "subject.chat_template",
+    "subject.adapter",
 )
 """Settings that may be paths. They become absolute, because workers run in other folders."""
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from neuron_atlas.tasks.artifacts import SAMPLES, read_table
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.settings import identity
+from neuron_atlas.tasks.subject.adapter_files import adapter_digest
 from neuron_atlas.tasks.subject.folder import chat_template_digest, check_subject_folder
 from neuron_atlas.tasks.subject.revision import subject_revision
 from neuron_atlas.workflows.config.settings import Settings
@@ -90,13 +91,19 @@ class Context:
 
     def subject_identity(self) -> dict[str, Any]:
         """Return what determines the activations: the subject's weights, dtype, question, chat
-        template and geometry."""
+        template, geometry and adapter."""
         subject = self.settings.subject
         template = chat_template_digest(subject)
         given = {} if template is None else {"chat_template": template}
         if subject.geometry != "known":
             given["geometry"] = subject.geometry
+        if self._adapter is not None:
+            given["adapter"] = self._adapter
         return identity(subject) | {"revision": self._revision} | given
+
+    @cached_property
+    def _adapter(self) -> str | None:
+        return adapter_digest(self.settings.subject)
 
     @cached_property
     def _revision(self) -> str:

@@ -126,7 +126,9 @@ def test_the_remedies_of_an_adapter_and_of_a_missing_template_are_named(model):
     (model / "chat_template.jinja").unlink()
     assert "subject.chat_template" in complaint(lambda: check_subject_folder(settings))
     (model / "adapter_config.json").write_text("{}")
-    assert "merge_and_unload" in complaint(lambda: check_subject_folder(settings))
+    said = complaint(lambda: check_subject_folder(settings))
+    assert "merge_and_unload" in said
+    assert "subject.adapter" in said
 
 
 def test_a_template_file_takes_the_place_of_a_missing_one(model, tmp_path):
