@@ -58,6 +58,7 @@ def _load(
         question=recorded["question"],
         chat_template=template,
         adapter=adapter,
+        prompt=recorded.get("prompt"),
     )
     _check_place(settings, recorded["revision"])
     if chat_template_digest(settings) != recorded.get("chat_template"):

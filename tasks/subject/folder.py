@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from neuron_atlas.tasks.models.pretrained import damaged_file, first_line
 from neuron_atlas.tasks.subject.adapter_files import adapter_folder
+from neuron_atlas.tasks.subject.plain_prompt import check_prompt
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -25,12 +26,13 @@ def check_subject_folder(settings: SubjectSettings) -> None:
     Takes well below a second, so a run can fail before it opens the first image. Of a Hugging Face
     id, only an adapter is checked.
     """
+    check_prompt(settings)
     read_chat_template(settings)
     adapter_folder(settings)
     folder = model_folder(settings)
     if folder is not None:
         check_config(folder)
-        check_files(folder, needs_template=settings.chat_template is None)
+        check_files(folder, needs_template=needs_template(settings))
 
 
 def check_config(folder: Path) -> str:
@@ -53,6 +55,7 @@ def check_config(folder: Path) -> str:
     config = _read_json(path)
     if not isinstance(config.get("model_type"), str):
         _cannot_load(folder, "config.json has no model_type, such as 'llava'")
+    check_converted(str(folder), config)
     if not isinstance(config.get("vision_config"), Mapping):
         raise SubjectError(
             f"subject.model: {str(folder)!r} is a {config['model_type']!r} model without a vision "
@@ -62,6 +65,20 @@ def check_config(folder: Path) -> str:
     if not isinstance(config.get("text_config"), Mapping) and "hidden_size" not in config:
         _cannot_load(folder, "config.json has no text_config")
     return str(config["model_type"])
+
+
+def check_converted(name: str, config: Mapping[str, Any]) -> None:
+    """Raise SubjectError for a config.json of LLaVA's original code. Its model_type may be `llava`,
+    and transformers would then load random weights of another shape. name: for messages."""
+    if config.get("mm_vision_tower") is None:
+        return
+    has_tiles = "anyres" in str(config.get("image_aspect_ratio"))
+    converted = "llava-v1.6-mistral-7b" if has_tiles else "llava-1.5-7b"
+    raise SubjectError(
+        f"subject.model: {name!r} is a checkpoint of LLaVA's original code (config.json has "
+        f"mm_vision_tower), which transformers does not load; name its conversion, such as "
+        f"llava-hf/{converted}-hf"
+    )
 
 
 def check_files(folder: Path, *, needs_template: bool) -> None:
@@ -93,11 +110,17 @@ def check_files(folder: Path, *, needs_template: bool) -> None:
         raise SubjectError(no_chat_template(str(folder)))
 
 
+def needs_template(settings: SubjectSettings) -> bool:
+    """Return whether the model's own chat template writes the prompt."""
+    return settings.chat_template is None and settings.prompt is None
+
+
 def no_chat_template(model: str) -> str:
     """Return the message for a model without a chat template."""
     return (
         f"subject.model: {model!r} has no chat template (chat_template.jinja), which writes the "
-        "prompt; save or download it again, or name a template file in subject.chat_template"
+        "prompt; save or download it again, or name a template file in subject.chat_template, "
+        r"or write a base model's prompt in subject.prompt, such as '{image}\n{question}'"
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils import find_adapter_config_file
 
 from neuron_atlas.tasks.models.pretrained import ModelError, why_not_loaded
@@ -16,8 +16,15 @@ from neuron_atlas.tasks.subject.adapter import add_adapter, check_adapter
 from neuron_atlas.tasks.subject.adapter_files import adapter_folder
 from neuron_atlas.tasks.subject.families import FAMILIES
 from neuron_atlas.tasks.subject.find_layout import find_layout
-from neuron_atlas.tasks.subject.folder import check_config, check_files, read_chat_template
+from neuron_atlas.tasks.subject.folder import (
+    check_config,
+    check_converted,
+    check_files,
+    needs_template,
+    read_chat_template,
+)
 from neuron_atlas.tasks.subject.layout import Layout
+from neuron_atlas.tasks.subject.plain_prompt import check_prompt, prompt_template
 from neuron_atlas.tasks.subject.probe import can_share_batch, check_processor, check_sequence
 from neuron_atlas.tasks.subject.processor import load_processor
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
@@ -38,18 +45,22 @@ def load_subject(
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    check_prompt(settings)
     folder = model_folder(settings)
     name = str(folder or settings.model)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         if folder is not None:
             check_known(name, check_config(folder))
+        else:
+            raw, _ = PreTrainedConfig.get_config_dict(name, revision=settings.revision)
+            check_converted(name, raw)
         config = AutoConfig.from_pretrained(
             name, revision=settings.revision, trust_remote_code=False
         )
         check_type(name, config)
         if folder is not None:
-            check_files(folder, needs_template=settings.chat_template is None)
+            check_files(folder, needs_template=needs_template(settings))
         adapter = adapter_folder(settings)
         if adapter is not None:
             check_adapter(name, config, adapter)
@@ -57,7 +68,7 @@ def load_subject(
         model, weights = AutoModelForImageTextToText.from_pretrained(
             name,
             revision=settings.revision,
-            dtype=getattr(torch, settings.dtype),
+            dtype="auto" if settings.dtype == "auto" else getattr(torch, settings.dtype),
             use_safetensors=True,
             trust_remote_code=False,
             device_map=_device_map(device),
@@ -82,6 +93,8 @@ def load_subject(
     first = next(iter(model.get_input_embeddings().parameters()))
     subject = Subject(settings, model.eval(), processor, first.device)
     check_sequence(subject)
+    if settings.prompt is not None:
+        processor.chat_template = prompt_template(settings.prompt, subject.image_token)
     subject = replace(subject, layout=_layout(subject))
     check_processor(subject)
     if subject.family not in FAMILIES:

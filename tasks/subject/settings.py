@@ -9,7 +9,7 @@ from typing import Literal
 from neuron_atlas.tasks.models.pretrained import ModelError, saved_folder
 from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 HookPoint = str
 """`gate`, `gate_up` or `module:PATH`; see CaptureSettings."""
 MODULE_PREFIX = "module:"
@@ -22,13 +22,15 @@ class SubjectSettings:
     """The model under study, and the question it answers about every image.
 
     model: a folder, or a Hugging Face model id. revision: a commit or tag of a Hugging Face model.
-    dtype: number format of weights and activations. question: the user's turn in every prompt.
+    dtype: number format of weights and activations; `auto` for that of the saved weights.
+    question: the user's turn in every prompt.
     chat_template: file with a Jinja chat template; None for the model's own. Its text, and not its
     path, decides the result. geometry: how to find where each visual token looks. `known`: by the
     function of the model's family, or by `probe` for a family without one; `probe`: by changing
     parts of an image; `none`: not at all, and every visual token counts as one of the whole image.
     adapter: a folder, or a Hugging Face id, of a LoRA adapter to add to the weights, or None. Its
-    content, and not its path, decides the result.
+    content, and not its path, decides the result. prompt: plain text with {image} and {question}
+    in place of a chat template, for a base model; None for a chat template.
     """
 
     model: str = not_hashed("")
@@ -39,6 +41,7 @@ class SubjectSettings:
     # Not hashed: Context.subject_identity adds them where they are not the default.
     geometry: Geometry = not_hashed("known")
     adapter: str | None = not_hashed(None)
+    prompt: str | None = not_hashed(None)
 
 
 @dataclass(frozen=True)

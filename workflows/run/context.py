@@ -91,7 +91,7 @@ class Context:
 
     def subject_identity(self) -> dict[str, Any]:
         """Return what determines the activations: the subject's weights, dtype, question, chat
-        template, geometry and adapter."""
+        template, geometry, adapter and prompt."""
         subject = self.settings.subject
         template = chat_template_digest(subject)
         given = {} if template is None else {"chat_template": template}
@@ -99,6 +99,8 @@ class Context:
             given["geometry"] = subject.geometry
         if self._adapter is not None:
             given["adapter"] = self._adapter
+        if subject.prompt is not None:
+            given["prompt"] = subject.prompt
         return identity(subject) | {"revision": self._revision} | given
 
     @cached_property

@@ -19,7 +19,7 @@ def check_overflow(shares: Mapping[int, float], settings: CaptureSettings, dtype
     more = f" and {len(over) - 5} more layers" if len(over) > 5 else ""
     remedy = (
         "they overflow float16: set subject.dtype=bfloat16, or float32"
-        if dtype == "float16"
+        if dtype in ("float16", "auto")
         else f"no number of {dtype} is large enough, or the weights are damaged: check the weights"
     )
     raise RunError(

@@ -87,6 +87,14 @@ def complaint(call: Callable[[], object]) -> str:
         (edit("config.json", model_type=None), "config.json has no model_type"),
         (edit("config.json", vision_config=None), "config.json has no vision_config"),
         (edit("config.json", text_config=None), "config.json has no text_config"),
+        (
+            edit("config.json", mm_vision_tower="openai/clip"),
+            "name its conversion, such as llava-hf/",
+        ),
+        (
+            edit("config.json", model_type="llava_llama", mm_vision_tower="x", vision_config=None),
+            "a checkpoint of LLaVA's original code",
+        ),
         (remove("tokenizer.json"), "no tokenizer (tokenizer.json)"),
         (write("tokenizer.json", '{"a": '), "tokenizer.json is damaged"),
         (write("tokenizer_config.json", '{"a": '), "tokenizer_config.json is damaged"),
@@ -221,3 +229,13 @@ def test_a_model_that_cannot_process_its_own_processors_image_is_one_line(model)
     said = complaint(lambda: nonfinite_shares(subject, [0], "gate"))
     assert "cannot process a small image" in said
     assert "config.json" in said
+
+
+def test_an_original_llava_on_the_hub_is_refused_before_it_is_loaded(monkeypatch):
+    raw = {"model_type": "llava", "mm_vision_tower": "x", "image_aspect_ratio": "anyres"}
+    monkeypatch.setattr(
+        "neuron_atlas.tasks.subject.load.PreTrainedConfig.get_config_dict",
+        lambda name, revision: (raw, {}),
+    )
+    said = complaint(lambda: load_subject(SubjectSettings(model="owner/llava")))
+    assert "llava-hf/llava-v1.6-mistral-7b-hf" in said
