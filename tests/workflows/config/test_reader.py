@@ -66,7 +66,7 @@ def read(path: str, value: Any) -> Settings:
         ),
         ("capture.hook_point", "middle", "'middle' is not one of gate, gate_up, module:PATH"),
         ("describe.text_source", "mine", "'mine' is not one of generated, given"),
-        ("subject.dtype", "int8", "'int8' is not one of float32, bfloat16, float16"),
+        ("subject.dtype", "int8", "'int8' is not one of float32, bfloat16, float16, auto"),
         ("cluster", 3, "must be a group of settings, not 3"),
         ("explain.prices", 3, "must be a mapping, not 3"),
         ("explain.client.model", None, "must be text, not None"),
