@@ -57,6 +57,7 @@ def _load(
         dtype=recorded["dtype"],
         question=recorded["question"],
         chat_template=template,
+        geometry=recorded.get("geometry", "known"),
         adapter=adapter,
         prompt=recorded.get("prompt"),
     )

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -18,6 +17,7 @@ from neuron_atlas.tasks.subject.load import load_subject
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings
 from tests.families.building import build
 from tests.families.instances import BUILDS
+from tests.families.lora import adapter_of_one_neuron
 
 _LAYER, _NEURON = 1, 7
 
@@ -34,17 +34,7 @@ def plain(model):
 
 @pytest.fixture
 def adapter(model, tmp_path) -> Path:
-    """A rank-1 adapter that changes one row of one layer's gate_proj."""
-    base = load_subject(SubjectSettings(model=str(model))).model
-    target = rf".*language_model\.layers\.{_LAYER}\.mlp\.gate_proj"
-    adapted = get_peft_model(base, LoraConfig(r=1, lora_alpha=1, target_modules=target))
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            weight.data.zero_()[_NEURON] = 1
-        elif "lora_A" in name:
-            weight.data.fill_(0.5)
-    adapted.save_pretrained(tmp_path / "adapter")
-    return tmp_path / "adapter"
+    return adapter_of_one_neuron(model, _LAYER, _NEURON, tmp_path / "adapter")
 
 
 def activations(subject) -> dict[int, torch.Tensor]:
