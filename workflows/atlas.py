@@ -206,8 +206,13 @@ def _write_run(context: Context) -> None:
         already_done=stats.skipped,
         subject=Path(context.settings.subject.model).name,
         dataset=context.settings.data.source.title,
-        subject_source=source_of(context.settings.subject),
+        subject_source=source_of(context.settings.subject) | _sae_source(context.settings),
     )
+
+
+def _sae_source(settings: Settings) -> dict[str, str | None]:
+    path = settings.capture.sae.path
+    return {} if path is None else {"sae": str(Path(path).expanduser().resolve())}
 
 
 def _end(status: int, message: str) -> NoReturn:

@@ -25,8 +25,8 @@ class Run:
     """One finished run. name: opens the run in `Atlas.open`. finished: time of its end, in UTC.
 
     subject_source: where the run found its subject: `model`, a folder or a Hugging Face id, and
-    `chat_template`, a file or None, and, if it has one, `adapter`. Fields that the
-    manifest of an older version lacks are empty.
+    `chat_template`, a file or None, and, if it has them, `adapter` and `sae`, the folder of its
+    SAEs. Fields that the manifest of an older version lacks are empty.
     """
 
     out: Path

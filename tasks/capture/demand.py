@@ -18,6 +18,7 @@ from neuron_atlas.tasks.subject.batches import PADDING_STEP
 from neuron_atlas.tasks.subject.free_memory import free_device_bytes, free_host_bytes
 from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer
 from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.sae.settings import SAE
 from neuron_atlas.tasks.subject.settings import SubjectError
 
 _TEMPLATE_TOKENS = 128
@@ -26,6 +27,9 @@ _TEMPLATE_TOKENS = 128
 _RECORDING_BYTES = {"fused": 0, "compiled": 4, "torch": 24}
 """Bytes per activation of one layer that a backend adds: none, a float32 copy, or values, squares,
 masks and bins."""
+
+_SAE_BYTES = 12
+"""Bytes per latent of an SAE while it encodes: float32 before and after selection, and masks."""
 
 
 def plan_shard_memory(subject: Subject, shard: ShardPlan, n_processes: int = 1) -> MemoryPlan:
@@ -62,7 +66,7 @@ def _demand(subject: Subject, shard: ShardPlan) -> Demand:
     tokens = shard.max_visual + shard.max_text + _TEMPLATE_TOKENS + PADDING_STEP
     return Demand(
         weights=sum(weight.nbytes for weight in subject.model.parameters()),
-        work=_work_bytes(subject, neurons, settings.batch_size, tokens),
+        work=_work_bytes(subject, neurons, settings.batch_size, tokens, settings.hook_point == SAE),
         record=record_bytes(
             neurons,
             settings.top_n,
@@ -77,14 +81,14 @@ def _activation_bytes(subject: Subject) -> int:
     return stored_dtype(subject.device, subject.model.dtype).itemsize
 
 
-def _work_bytes(subject: Subject, neurons: int, batch_size: int, tokens: int) -> int:
+def _work_bytes(subject: Subject, neurons: int, batch_size: int, tokens: int, is_sae: bool) -> int:
     """Estimate a batch's peak memory: one FFN's activations in the subject's format (gate, up and
     their product), what the backend adds while it records, and the residual stream and its
     attention. The estimate is high, not measured; if it is too low, the batch is halved when memory
     runs out."""
     text = subject.model.config.get_text_config()
     dtype = subject.model.dtype
-    ffn = neurons * (3 * dtype.itemsize)
+    ffn = neurons * (_SAE_BYTES + dtype.itemsize if is_sae else 3 * dtype.itemsize)
     recording = neurons * _RECORDING_BYTES[observe_backend(subject.device, dtype)]
     stream = text.hidden_size * 12 * dtype.itemsize
     return batch_size * tokens * (ffn + recording + stream)

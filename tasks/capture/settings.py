@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 
 from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
+from neuron_atlas.tasks.subject.sae.find import find_saes
+from neuron_atlas.tasks.subject.sae.settings import SAE, SaeSettings
 from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, HookPoint
 
 PeakRole = Literal["visual", "text"]
@@ -17,9 +19,10 @@ PeakRole = Literal["visual", "text"]
 class CaptureSettings:
     """What to record of the subject's neurons.
 
-    layers: decoder layers; None for all. hook_point: `gate` is act_fn(gate_proj x), as in the
-    paper; `gate_up` is the input of down_proj; `module:PATH` is the output of a module of the
-    decoder layer, such as module:mlp. top_n: exemplars per neuron.
+    layers: decoder layers; None for all, or for those with an SAE. hook_point: `gate` is
+    act_fn(gate_proj x), as in the paper; `gate_up` is the input of down_proj; `module:PATH` is the
+    output of a module of the decoder layer, such as module:mlp; `sae` is the latents of SAEs. sae:
+    where these are. top_n: exemplars per neuron.
     top_activations: highest visual and text activations stored per exemplar. peak_roles: the
     tokens over which a sample's peak is taken: visual, text or both. batch_size: samples per
     forward pass. shards: number of work items; None for shards of about five minutes (see
@@ -33,6 +36,8 @@ class CaptureSettings:
 
     layers: tuple[int, ...] | None = None
     hook_point: HookPoint = "gate"
+    # Not hashed: the content of the SAEs is.
+    sae: SaeSettings = not_hashed(default_factory=SaeSettings)
     top_n: AtLeastOne = 50
     top_activations: AtLeastOne = 8
     peak_roles: tuple[PeakRole, ...] = ("visual", "text")
@@ -49,14 +54,27 @@ class CaptureSettings:
             raise ValueError("layers: give at least one layer, each 0 or above, or null for all")
         if self.layers is not None and len(set(self.layers)) < len(self.layers):
             raise ValueError("layers: give each layer once")
-        if self.hook_point not in ("gate", "gate_up") and not (
+        if self.hook_point not in ("gate", "gate_up", SAE) and not (
             self.hook_point.startswith(MODULE_PREFIX) and self.hook_point != MODULE_PREFIX
         ):
             raise ValueError(
-                f"hook_point: {self.hook_point!r} is not one of gate, gate_up, module:PATH"
+                f"hook_point: {self.hook_point!r} is not one of gate, gate_up, sae, module:PATH"
             )
+        if self.hook_point == SAE and not self.sae.path:
+            raise ValueError("sae.path: hook_point=sae needs the folder with the SAEs")
+        if self.hook_point != SAE and self.sae.path:
+            raise ValueError(f"sae.path: hook_point is {self.hook_point!r}; set hook_point=sae")
         if not self.peak_roles or len(set(self.peak_roles)) < len(self.peak_roles):
             raise ValueError("peak_roles: give visual, text or both, each once")
+
+    def chosen_layers(self) -> tuple[int, ...] | None:
+        """Return the layers to capture: those with an SAE at the hook point `sae`. None for all.
+
+        Raises SubjectError if an SAE cannot be used.
+        """
+        if self.hook_point != SAE or self.sae.path is None:
+            return self.layers
+        return tuple(find_saes(self.sae.path, self.layers))
 
     def for_samples(self, n_samples: int) -> CaptureSettings:
         """Return the settings for a dataset of `n_samples` usable samples, with top_n lowered to

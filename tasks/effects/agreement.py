@@ -10,6 +10,7 @@ import torch
 from scipy.stats import rankdata
 
 from neuron_atlas.tasks.effects.output_tokens import token_logits, write_directions
+from neuron_atlas.tasks.subject.settings import HookPoint
 from neuron_atlas.tasks.subject.subject import Subject
 
 
@@ -28,6 +29,7 @@ def agreements(
     write: Mapping[int, float],
     words: Mapping[int, Sequence[str]],
     vocabulary: Sequence[str],
+    hook_point: HookPoint = "gate",
 ) -> dict[int, Agreement]:
     """Return the agreement of each neuron of `words`, the words of its explanation.
 
@@ -41,7 +43,7 @@ def agreements(
     ids = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in vocabulary]
     known = [place for place, one in enumerate(ids) if one]
     with torch.inference_mode():
-        directions = write_directions(subject, layer)[neurons]
+        directions = write_directions(subject, layer, hook_point)[neurons]
         scale = torch.tensor([write[one] for one in neurons], device=directions.device)
         logits = token_logits(subject, directions * scale[:, None], [ids[one][0] for one in known])
     ranks = rankdata(logits.cpu().numpy(), axis=1)

@@ -98,6 +98,7 @@ def faithfulness_rows(
         {one.neuron: one.write for one in explained},
         {neuron: own for neuron, (own, source) in words.items() if source == "explanation"},
         list(texts.counts),
+        hook_point,
     )
     rows = [
         _row(layer, explainer, one, words[one.neuron], compared.get(one.neuron, ()), agreed)

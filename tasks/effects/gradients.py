@@ -63,7 +63,8 @@ def watching(
 
     The weights get no gradients, so a backward pass costs about as much as a forward pass.
     checkpoints: store only the input of each decoder layer, and compute the layer a second time in
-    the backward pass. observe_up: called in every forward pass, for `gate` only.
+    the backward pass. observe_up: called in every forward pass; the
+    up-projection counts as 1 at other hook points than `gate`.
     Raises SubjectError if a layer has no hook point.
     """
     check_layers(subject, layers, hook_point)
@@ -75,6 +76,9 @@ def watching(
             undo.enter_context(hooking(subject, layer, hook_point, watch))
             if observe_up is not None and hook_point == "gate":
                 undo.enter_context(_pairing(subject, layer, state, observe_up))
+            elif observe_up is not None:
+                alone = partial(_alone, state, layer, observe_up)
+                undo.enter_context(hooking(subject, layer, hook_point, alone))
         if checkpoints:
             undo.enter_context(_checkpointed(decoder_layers(subject)))
 
@@ -91,6 +95,13 @@ def watching(
             return current.found
 
         yield run
+
+
+def _alone(state: list[_Pass], layer: int, observe: ObserveUp, activations: torch.Tensor) -> None:
+    # A checkpointed layer runs again in the backward pass, and is observed only once.
+    if state[0].is_forward:
+        values = activations.detach()
+        observe(layer, values, torch.ones_like(values))
 
 
 @contextmanager

@@ -11,13 +11,13 @@ import torch
 
 from neuron_atlas.tasks.artifacts.effects import OUTPUT_TOKENS
 from neuron_atlas.tasks.subject.hook_points import check_layers, decoder_layers, ffn_of, final_norm
+from neuron_atlas.tasks.subject.sae.attach import NORMS_AFTER_FFN, sae_of
+from neuron_atlas.tasks.subject.sae.settings import SAE
 from neuron_atlas.tasks.subject.settings import HookPoint
 from neuron_atlas.tasks.subject.subject import Subject
 
 _MOST_LOGITS = {"cuda": 2**28, "cpu": 2**23}
 """Logits of a block of neurons: 1 GB of float32 on a GPU, and what fits a core's cache on a CPU."""
-_NORMS_AFTER_FFN = ("post_feedforward_layernorm", "post_mlp_layernorm")
-"""Names of the norm that some layers apply to the output of their FFN."""
 _CANDIDATES = 4
 """In a format narrower than float32, this many times as many tokens are ranked again in float32."""
 
@@ -39,10 +39,10 @@ def output_tokens(
     up: the layer's UP_SUMS over the samples of the attribution [4, neurons]. A neuron that never
     has a positive activation there has no direction that it writes. Raises SubjectError.
     """
-    check_layers(subject, [layer])
+    check_layers(subject, [layer], hook_point)
     write, n_strong = _write(up, hook_point)
     with torch.inference_mode():
-        directions = write_directions(subject, layer)
+        directions = write_directions(subject, layer, hook_point)
         unembedding = _unembedding(subject)
         scale = torch.from_numpy(np.nan_to_num(write)).float().to(directions.device)
         size = max(1, _MOST_LOGITS.get(directions.device.type, 2**23) // len(unembedding))
@@ -84,17 +84,23 @@ def output_tokens(
     return pa.table(columns).select(OUTPUT_TOKENS.schema.names).cast(OUTPUT_TOKENS.schema)
 
 
-def write_directions(subject: Subject, layer: int) -> torch.Tensor:
-    """Return what one unit at the input of down_proj adds to the logits, before the unembedding:
-    float32 [neurons, width], on the layer's device.
+def write_directions(
+    subject: Subject, layer: int, hook_point: HookPoint = "gate_up"
+) -> torch.Tensor:
+    """Return what one unit at the input of down_proj, or of a latent, adds to the logits, before
+    the unembedding: float32 [neurons, width], on the layer's device.
 
     The output column times the weight of the final norm, and of the norm after the FFN where a
     family has one. The division by the length of the residual stream is left out: it changes no
     order of tokens.
     """
     block = decoder_layers(subject)[layer]
-    columns = ffn_of(subject, layer).down.weight.detach().float().T
-    norms = [part for name, part in block.named_children() if name in _NORMS_AFTER_FFN]
+    if hook_point == SAE:
+        sae = sae_of(subject, layer)
+        columns, has_norm = sae.decoder.float(), sae.config.place == "ffn_module"
+    else:
+        columns, has_norm = ffn_of(subject, layer).down.weight.detach().float().T, True
+    norms = [part for name, part in block.named_children() if has_norm and name in NORMS_AFTER_FFN]
     if (last := final_norm(subject)) is not None:
         norms.append(last)
     for norm in norms:
@@ -114,7 +120,7 @@ def _write(up: np.ndarray, hook_point: HookPoint) -> tuple[np.ndarray, np.ndarra
     """Return what a unit of activation multiplies the output column by, NaN if unknown, and the
     number of strong tokens it is from."""
     strong_up, n_strong, weighted_up, weight = up
-    if hook_point == "gate_up":
+    if hook_point != "gate":
         return np.where(weight > 0, 1.0, np.nan), n_strong
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(n_strong > 0, strong_up / n_strong, weighted_up / weight), n_strong

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,9 @@ from neuron_atlas.tasks.subject.adapter_files import adapter_digest
 from neuron_atlas.tasks.subject.folder import chat_template_digest, check_subject_folder
 from neuron_atlas.tasks.subject.load import Subject, load_subject
 from neuron_atlas.tasks.subject.revision import subject_revision
+from neuron_atlas.tasks.subject.sae.attach import with_saes
+from neuron_atlas.tasks.subject.sae.find import saes_digest
+from neuron_atlas.tasks.subject.sae.settings import SAE
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 
 if TYPE_CHECKING:
@@ -29,7 +33,7 @@ def open_run_subject(run: Run, model: str | None = None, device: str | None = No
     model: its folder, if it has moved, or its Hugging Face id; None for the place that the run
     recorded. device: a device of torch, or "auto" to spread the layers over all GPUs; None for a
     GPU if there is one. The last subject stays loaded in this process. Raises ProbeError if the
-    weights are others than the run's, and SubjectError if they cannot be loaded.
+    weights, or the SAEs, are others than the run's, and SubjectError if they cannot be loaded.
     """
     recorded = run.parameter("capture", "subject")
     if not recorded:
@@ -44,7 +48,16 @@ def open_run_subject(run: Run, model: str | None = None, device: str | None = No
         device = "cuda" if torch.cuda.is_available() else "cpu"
     template = run.subject_source.get("chat_template") if "chat_template" in recorded else None
     adapter = run.subject_source.get("adapter") if "adapter" in recorded else None
-    return _load(json.dumps(dict(recorded), sort_keys=True), place, template, adapter, device)
+    subject = _load(json.dumps(dict(recorded), sort_keys=True), place, template, adapter, device)
+    captured = run.parameter("capture", "capture") or {}
+    if captured.get("hook_point") != SAE:
+        return subject
+    saes = run.subject_source.get("sae") or ""
+    if not Path(saes).is_dir() or saes_digest(saes) != captured["sae"]:
+        raise ProbeError(
+            f"capture.sae.path of the run is not what {saes!r} holds now; restore the folder"
+        )
+    return with_saes(subject, saes, run.layers)
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from neuron_atlas.tasks.subject.ffn import Ffn, expert_mixture, find_ffn, output_features
+from neuron_atlas.tasks.subject.sae.attach import hooking_latents, sae_of
+from neuron_atlas.tasks.subject.sae.settings import SAE
 from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, HookPoint, SubjectError
 from neuron_atlas.tasks.subject.subject import Subject
 
@@ -48,7 +50,10 @@ def check_layers(subject: Subject, layers: Sequence[int], hook_point: HookPoint 
             f"{subject.settings.model!r} has layers 0 to {count - 1}"
         )
     for layer in layers:
-        _hooked(subject, layer, hook_point)
+        if hook_point == SAE:
+            sae_of(subject, layer)
+        else:
+            _hooked(subject, layer, hook_point)
 
 
 @contextmanager
@@ -60,7 +65,8 @@ def observing(
 
     hook_point: `gate` is the output of the FFN's activation function, as in the paper; `gate_up` is
     the input of its last linear layer, gate times up; `module:PATH` is the output of a module of
-    the layer, such as `module:mlp`. Raises SubjectError if a layer has no such hook point.
+    the layer, such as `module:mlp`; `sae` is the latents of the layer's SAE. Raises SubjectError if
+    a layer has no such hook point.
     """
     check_layers(subject, layers, hook_point)
     with ExitStack() as hooks:
@@ -76,6 +82,10 @@ def hooking(subject: Subject, layer: int, hook_point: HookPoint, see: See) -> It
 
     Raises SubjectError if the layer has no such hook point.
     """
+    if hook_point == SAE:
+        with hooking_latents(subject, layer, see):
+            yield
+        return
     part = _hooked(subject, layer, hook_point)
     n_samples = [1]
 
@@ -164,6 +174,8 @@ def _named_module(subject: Subject, layer: int, path: str) -> Any:
 
 
 def _width(subject: Subject, layer: int, hook_point: HookPoint) -> int:
+    if hook_point == SAE:
+        return sae_of(subject, layer).latents
     if not hook_point.startswith(MODULE_PREFIX):
         return ffn_of(subject, layer).neurons
     part = _hooked(subject, layer, hook_point)

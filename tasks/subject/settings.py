@@ -11,7 +11,7 @@ from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 HookPoint = str
-"""`gate`, `gate_up` or `module:PATH`; see CaptureSettings."""
+"""`gate`, `gate_up`, `sae` or `module:PATH`; see CaptureSettings."""
 MODULE_PREFIX = "module:"
 Geometry = Literal["known", "probe", "none"]
 TextSource = Literal["generated", "given"]

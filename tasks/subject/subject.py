@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +25,8 @@ class Subject:
     """Loaded model in evaluation mode, with its processor.
 
     device: the device of its input embeddings, and so of its inputs. layout: where its visual
-    tokens look. shares_batches: samples can share a batch; otherwise each one runs alone.
+    tokens look. shares_batches: samples can share a batch; otherwise each one runs alone. saes: its
+    SAEs (tasks.subject.sae) by decoder layer, for hook_point=sae.
     """
 
     settings: SubjectSettings
@@ -33,6 +35,7 @@ class Subject:
     device: torch.device
     layout: Layout = field(default_factory=Layout)
     shares_batches: bool = True
+    saes: Mapping[int, Any] = field(default_factory=dict)
 
     @property
     def family(self) -> str:

@@ -27,7 +27,7 @@ def test_a_wrong_key_is_one_line_and_status_2_and_leaves_nothing_behind(tmp_path
     assert ended.stderr == (
         "neuron-atlas: capture.layer: no such setting; allowed here: batch_size, device_memory_gb, "
         "hook_point, image_threads, layers, max_exemplar_share, max_nonfinite_share, "
-        "peak_roles, shards, top_activations, top_n\n"
+        "peak_roles, sae, shards, top_activations, top_n\n"
     )
     assert list(tmp_path.iterdir()) == []
 

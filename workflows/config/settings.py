@@ -232,6 +232,7 @@ class Settings:
     def check(self) -> None:
         """Raise ProviderError or ModelError if a model of this run cannot be used."""
         self.search.check()
+        self.capture.chosen_layers()
         self.explain.check()
         if self.explain.is_dry_run:
             return

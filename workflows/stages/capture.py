@@ -26,6 +26,7 @@ from neuron_atlas.tasks.artifacts.nonfinite import count_nonfinite
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan, plan_shards
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
+from neuron_atlas.tasks.subject.sae.find import saes_digest
 from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunError
@@ -52,6 +53,8 @@ _MERGED_TOGETHER = 8
 def _parameters(context: Context) -> Mapping[str, Any]:
     settings = identity(context.capture)
     del settings["layers"]
+    if sae_path := context.settings.capture.sae.path:
+        settings["sae"] = saes_digest(sae_path)
     return {"subject": context.subject_identity(), "capture": settings}
 
 
@@ -207,7 +210,7 @@ def _check(context: Context) -> None:
 
 def _select(context: Context, manifest: Manifest) -> Manifest | None:
     """Return the manifest with this run's layers only; None if one of them is missing."""
-    choice = context.settings.capture.layers
+    choice = context.settings.capture.chosen_layers()
     layers = sorted(range(manifest.about["layers_in_all"]) if choice is None else choice)
     if not set(layers) <= set(manifest.about["layers"]):
         return None
@@ -243,7 +246,7 @@ def _plans(context: Context, folder: Path, layers: Sequence[int]) -> list[ShardP
 
 def _run_layers(context: Context, folder: Path) -> list[int]:
     """Return the layers of this run."""
-    layers = context.settings.capture.layers
+    layers = context.settings.capture.chosen_layers()
     return sorted(range(_extent(folder)["layers"]) if layers is None else layers)
 
 

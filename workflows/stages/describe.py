@@ -54,7 +54,7 @@ def _check_subject(worker: Worker, settings: CaptureSettings, dtype: str) -> lis
     from neuron_atlas.tasks.subject.probe import nonfinite_shares
 
     subject = worker.loaded.subject
-    layers = settings.layers or range(len(decoder_layers(subject)))
+    layers = settings.chosen_layers() or range(len(decoder_layers(subject)))
     check_layers(subject, layers, settings.hook_point)
     check_overflow(nonfinite_shares(subject, layers, settings.hook_point), settings, dtype)
     layout = subject.layout

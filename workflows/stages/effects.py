@@ -269,7 +269,7 @@ def _moments(context: Context, layer: int) -> Path:
 
 STAGE = Stage(
     "effects",
-    1,
+    2,
     ("samples", "describe", "capture", "classify"),
     _parameters,
     (
