@@ -147,3 +147,11 @@ def test_the_sums_are_over_samples_and_the_up_projection_over_strong_tokens(subj
     np.testing.assert_allclose(magnitudes, sum(abs(one[:3]) for one in expected), rtol=1e-4)
     np.testing.assert_allclose(up[:2], strong_up.numpy(), rtol=1e-4)
     assert up[1].sum() > 0
+
+
+def test_at_the_input_of_down_proj_the_up_projection_counts_as_one(subject, batch):
+    seen: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+    with watching(subject, LAYERS, "gate_up", lambda *one: seen.append(one)) as run:
+        run(batch)
+    assert [layer for layer, _, _ in seen] == list(LAYERS)
+    assert all(up.shape == values.shape and bool((up == 1).all()) for _, values, up in seen)

@@ -22,7 +22,10 @@ from neuron_atlas.tasks.subject.sae.sae import load_sae
 from neuron_atlas.tasks.subject.settings import SubjectError
 
 SAVED = Path(__file__).parent / "saved"
-"""Written by SAELens 6.54.12's `save_model`, with what its `encode` and `decode` return."""
+"""Written by SAELens 6.54.12: SAEs of 8 inputs and 12 latents with normal weights of deviation 0.5
+(thresholds uniform), `torch.manual_seed(0)`, saved by `save_model`. expected.json holds activations
+`3 * torch.randn(5, 8)`, the latents of `encode`, and `written`: what `decode` changes by when every
+second latent, from the first on, is set to 0."""
 CPU = torch.device("cpu")
 WIDTH, LATENTS, LAYER = 128, 12, 1
 
