@@ -56,7 +56,7 @@ _TABLES = (
     ("faithfulness", "faithfulness"),
 )
 
-_PARTIAL = ("classify", "groups", "sayings")
+_PARTIAL = ("classify", "effects", "groups", "sayings")
 """Stages that do not write all tables, or do not run."""
 
 
