@@ -2,13 +2,15 @@
 
 A planted neuron's gate row is a linear probe at its layer's FFN input, fitted on drawn scenes whose
 concepts are known. Its column of down_proj is zero, so it says nothing to the rest of the model.
+A planted latent of an SAE is such a probe at the layer's output, and its decoder row is chosen.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -58,6 +60,8 @@ tokens that excite a neuron excite it about equally."""
 _NEVER = -6.0
 _SHOWS, _SHOWS_NOT = 0.25, 0.02
 """Coverage of a patch above which it shows a concept, and up to which it does not."""
+_RANDOM_SIZE = 0.5
+"""Deviation of a random latent over the tokens: well below what a planted one is fitted to."""
 _RIDGE = 3e-4
 _ROUNDS = 10
 
@@ -66,9 +70,9 @@ _ROUNDS = 10
 class _Tokens:
     """All tokens of the scenes that are fitted on, and what each of them carries.
 
-    inputs: float64 [tokens, width], what gate_proj reads. showing, lacking: for each concept bool
-    [tokens]. named: for each word bool [tokens]. contribution: float32 [neurons], root mean square
-    of what each neuron adds to the residual stream.
+    inputs: float64 [tokens, width], what gate_proj, or the SAE, reads. showing, lacking: for each
+    concept bool [tokens]. named: for each word bool [tokens]. contribution: float32 [neurons], root
+    mean square of what each neuron adds to the residual stream.
     """
 
     inputs: torch.Tensor
@@ -102,12 +106,55 @@ def plant(
     return neurons
 
 
-def _read(subject: Subject, layer: int, plants: Mapping[str, Function]) -> _Tokens:
-    mlp = decoder_layers(subject)[layer].mlp
+def plant_latents(
+    subject: Subject,
+    folder: Path,
+    layer: int,
+    rows: Mapping[str, torch.Tensor],
+    latents: int,
+    k: int,
+) -> dict[str, int]:
+    """Save a top-k SAE of a layer's output in `folder`, in sparsify's format. It is random, except
+    for a latent of the function of each of PLANTS.
+
+    rows: their decoder rows [width]. Returns the latent of each name.
+    """
+    tokens = _read(subject, layer, PLANTS, at="output")
+    generator = torch.Generator().manual_seed(0)
+    width = tokens.inputs.shape[1]
+    ones = tokens.inputs.new_ones(len(tokens.inputs), 1)
+    encoder = torch.randn(latents, width, generator=generator, dtype=torch.float64)
+    encoder *= _RANDOM_SIZE / (tokens.inputs @ encoder.T).std(0)[:, None]
+    bias = torch.zeros(latents, dtype=torch.float64)
+    decoder = torch.randn(latents, width, generator=generator) / width
+    chosen = torch.randperm(latents, generator=generator)[: len(PLANTS)].tolist()
+    planted = dict(zip(PLANTS, chosen, strict=True))
+    with_ones = replace(tokens, inputs=torch.cat([tokens.inputs, ones], 1))
+    for name, latent in planted.items():
+        probe = _probe(with_ones, PLANTS[name])
+        encoder[latent], bias[latent], decoder[latent] = probe[:-1], probe[-1], rows[name]
+    folder = folder / f"layers.{layer}"
+    folder.mkdir(parents=True)
+    config = {"activation": "topk", "k": k, "d_in": width, "num_latents": latents}
+    (folder / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
+    weights = {"encoder.weight": encoder, "encoder.bias": bias, "W_dec": decoder}
+    saved = {name: one.float().contiguous() for name, one in weights.items()}
+    save_file(saved | {"b_dec": torch.zeros(width)}, folder / "sae.safetensors")
+    return planted
+
+
+def _read(subject: Subject, layer: int, plants: Mapping[str, Function], at: str = "ffn") -> _Tokens:
+    block = decoder_layers(subject)[layer]
+    mlp = block.mlp
     inputs: list[torch.Tensor] = []
     outputs: list[torch.Tensor] = []
+    read = (
+        mlp.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0]))
+        if at == "ffn"
+        else block.register_forward_hook(lambda _, __, out: inputs.append(out[0].flatten(0, -2)))
+    )
     handles = [
-        mlp.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0])),
+        read,
         mlp.down_proj.register_forward_pre_hook(lambda _, args: outputs.append(args[0][0])),
     ]
     concepts = {function.patches for function in plants.values()}
