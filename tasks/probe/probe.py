@@ -149,7 +149,8 @@ def _describe(
     row = {"sample_id": _SAMPLE, "text": clean_text(text or "")}
     settings = DescribeSettings(source, max_new_tokens, batch_size=1)
     (described,) = describe_samples(subject, [row], [images], settings)
-    if described["status"] not in USABLE:
+    is_cut = text is not None and described["status"] == "truncated"
+    if is_cut or described["status"] not in USABLE:
         raise ProbeError(f"the subject cannot use this input: {described['reason']}")
     return str(described["text"])
 

@@ -15,6 +15,7 @@ from neuron_atlas.tasks.artifacts import DESCRIPTIONS, SAMPLES, read_table, writ
 from neuron_atlas.tasks.artifacts.regions import why_not_shown
 from neuron_atlas.tasks.models.pretrained import first_lines
 from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.tasks.subject.cut import cut_to_context
 from neuron_atlas.tasks.subject.encode import EncodedSample, encode
 from neuron_atlas.tasks.subject.generate import Answer, answers, generate_descriptions
 from neuron_atlas.tasks.subject.load import Subject
@@ -92,17 +93,19 @@ def _description(
         return described | {"status": "empty_text", "reason": reason}
     try:
         encoded = encode(subject, images, text)
+        cut = cut_to_context(subject, images, encoded)
     except Exception as error:  # The processor's words say what is wrong with this sample.
         return described | {"status": "not_encoded", "reason": first_lines(error)}
     if problem := why_not_shown(encoded.regions):
         return described | {"status": "not_encoded", "reason": problem}
-    if subject.context is not None and len(encoded.input_ids) > subject.context:
-        reason = (
-            f"the sample has {len(encoded.input_ids):,} tokens ({encoded.n_text:,} of them of the "
-            f"text), and the subject's context is {subject.context:,} (max_position_embeddings)"
-        )
-        return described | {"status": "too_long", "reason": reason}
+    if cut.encoded is None:
+        return described | {"status": "too_long", "reason": cut.reason}
+    if cut.reason:
+        encoded = cut.encoded
+        described["text"] = "".join(encoded.pieces)
     status, reason = _outcome(subject, encoded, answer, removed)
+    if cut.reason:
+        status, reason = "truncated", "; ".join(filter(None, [cut.reason, reason]))
     return described | {
         "tokens": list(encoded.pieces),
         "n_visual": encoded.n_visual,

@@ -244,3 +244,27 @@ def test_samples_that_the_subject_cannot_take_are_named_with_their_reason(
         RunError, match=r"(?s)8\.3% of 12 .*broken-03\.png: not_encoded: too narrow"
     ):
         describe.STAGE.check(Context(settings("describe.max_failed_share=0.05"), store, done))
+
+
+def test_cut_texts_are_counted_in_a_line_and_in_the_manifest(tmp_path, capsys):
+    done = Manifest(
+        *("describe", 1, "f" * 64, {}, {}),
+        files={"descriptions": ["descriptions.parquet"]},
+        rows={},
+        seconds={},
+    )
+    context = Context(settings("describe=given"), Store(tmp_path), {"describe": done})
+    (path,) = context.paths("describe", "descriptions")
+    rows = [
+        {"sample_id": 0, "text_source": "given", "status": "ok"},
+        {"sample_id": 1, "text_source": "given", "status": "truncated", "reason": "9 of 12 tokens"},
+        {"sample_id": 2, "text_source": "generated", "status": "truncated"},
+    ]
+    write_table(pa.Table.from_pylist(rows, schema=DESCRIPTIONS.schema), DESCRIPTIONS, path)
+    describe.STAGE.check(context)
+    assert capsys.readouterr().err == (
+        "describe   texts cut at the subject's context: 1, such as 1: truncated: 9 of 12 tokens\n"
+    )
+    written = describe.STAGE.finish(context, path.parent, done.files)
+    assert written.about == {"statuses": {"ok": 1, "truncated": 2}}
+    assert written.files == done.files

@@ -18,7 +18,7 @@ from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunError
 from neuron_atlas.workflows.run.overflow import check_overflow
-from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
+from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
 from neuron_atlas.workflows.run.store import write_json
 from neuron_atlas.workflows.run.subject import needs_subject
 
@@ -85,9 +85,18 @@ def _describe(worker: Worker, samples: Path, source: Source, settings: DescribeS
     describe_part(worker.loaded.subject, samples, source, settings, path, worker.count)
 
 
+def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
+    """Record how many samples have each status."""
+    paths = [folder / name for name in files[DESCRIPTIONS.name]]
+    counted = read_table(paths, DESCRIPTIONS, ["status"])["status"].value_counts().to_pylist()
+    counts = {str(one["values"]): one["counts"] for one in counted}
+    return StageOutput(files, about={"statuses": dict(sorted(counts.items()))})
+
+
 def _check(context: Context) -> None:
-    """Show the samples that the subject cannot use. Raise RunError if they are too many."""
-    columns = ["sample_id", "status", "reason"]
+    """Show the samples that the subject cannot use, and those whose text was cut. Raise RunError if
+    the former are too many."""
+    columns = ["sample_id", "text_source", "status", "reason"]
     described = read_table(context.paths("describe", "descriptions"), DESCRIPTIONS, columns)
     failed = described.filter(pc.invert(pc.is_in(described["status"], value_set=pa.array(USABLE))))
     share, limit = len(failed) / max(1, len(described)), context.settings.describe.max_failed_share
@@ -103,6 +112,19 @@ def _check(context: Context) -> None:
         print_line(f"{'describe':<10} not used: {line}")
     if len(failed) > _SHOWN:
         print_line(f"{'describe':<10} not used: {len(failed) - _SHOWN:,} more samples")
+    _show_cut(context, described)
+
+
+def _show_cut(context: Context, described: pa.Table) -> None:
+    """Show how many given texts are longer than the subject's context."""
+    is_given = pc.equal(described["text_source"], "given")
+    is_cut = pc.equal(described["status"], "truncated")
+    cut = described.filter(pc.and_(is_given, is_cut))
+    if len(cut):
+        (first,) = _named(context, cut.slice(0, 1))
+        print_line(
+            f"{'describe':<10} texts cut at the subject's context: {len(cut):,}, such as {first}"
+        )
 
 
 def _named(context: Context, failed: pa.Table) -> list[str]:
@@ -121,13 +143,14 @@ def _named(context: Context, failed: pa.Table) -> list[str]:
 
 STAGE = Stage(
     "describe",
-    3,
+    4,
     ("samples",),
     _parameters,
     (
         Step("describe", "", _subject_check_items, _check_subject, needs_subject),
         Step("describe", "samples", _items, _describe, needs_subject),
     ),
+    finish=_finish,
     prepare=_prepare,
     check=_check,
 )

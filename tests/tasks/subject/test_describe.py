@@ -102,11 +102,43 @@ def test_an_image_that_vanished_since_it_was_scanned_is_an_error_and_writes_noth
     assert not (tmp_path / "new").exists()
 
 
-def test_a_text_beyond_the_subjects_context_is_a_row_with_the_numbers(subject):
-    rows = given(subject, "a blue circle " * 600, "Blue.")
-    assert [row["status"] for row in rows] == ["too_long", "ok"]
-    assert "the subject's context is 1,024 (max_position_embeddings)" in rows[0]["reason"]
-    assert rows[0]["tokens"] == rows[0]["regions"] == []
+def test_a_text_beyond_the_subjects_context_is_cut_with_the_numbers(subject):
+    text = "a blue circle " * 600
+    rows = given(subject, text, "Blue.")
+    assert [row["status"] for row in rows] == ["truncated", "ok"]
+    cut = rows[0]
+    assert "the subject's context is 1,024 (max_position_embeddings)" in cut["reason"]
+    assert cut["reason"].endswith(f"; the text is cut after its first {cut['n_text']:,} tokens")
+    assert text.startswith(cut["text"])
+    assert "".join(cut["tokens"]) == cut["text"]
+    assert len(cut["tokens"]) == cut["n_text"] > 900
+    encoded = encode(subject, [PICTURE], cut["text"])
+    assert len(encoded.input_ids) == subject.context
+
+
+@pytest.mark.parametrize("images", [[], [PICTURE]])
+@pytest.mark.parametrize(
+    "text", ["a blue circle " * 600, "🦓é" * 700, "🦓" * 400 + " " * 900 + "x"]
+)
+def test_a_cut_text_fits_the_context_and_begins_like_the_whole(subject, images, text):
+    samples = [{"sample_id": 0, "text": text}]
+    (row,) = describe_samples(subject, samples, [images], GIVEN)
+    assert row["status"] == "truncated"
+    assert text.startswith(row["text"])
+    encoded = encode(subject, images, row["text"])
+    assert subject.context - 4 <= len(encoded.input_ids) <= subject.context
+    assert encoded.n_text == row["n_text"]
+    assert "".join(row["tokens"]) == row["text"]
+
+
+def test_a_prompt_beyond_the_context_leaves_no_text(subject, monkeypatch):
+    encoded = encode(subject, [PICTURE], "square")
+    config = subject.model.config.get_text_config()
+    prompt = len(encoded.input_ids) - encoded.n_text
+    monkeypatch.setattr(config, "max_position_embeddings", prompt)
+    (row,) = given(subject, "A blue square.")
+    assert row["status"] == "too_long"
+    assert row["tokens"] == row["regions"] == []
 
 
 def test_an_answer_ends_with_the_context_whatever_it_is_batched_with(subject, monkeypatch):
