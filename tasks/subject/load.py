@@ -97,7 +97,7 @@ def load_subject(
         processor.chat_template = prompt_template(settings.prompt, subject.image_token)
     subject = replace(subject, layout=_layout(subject))
     check_processor(subject)
-    if subject.family not in FAMILIES:
+    if subject.layout.kind != "known":
         subject = replace(subject, shares_batches=can_share_batch(subject))
     return subject
 

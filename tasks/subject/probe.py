@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from neuron_atlas.tasks.subject.encode import (
     VISUAL,
     EncodedSample,
     encode,
+    model_inputs,
     question_prompt,
 )
 from neuron_atlas.tasks.subject.folder import no_chat_template
@@ -68,14 +70,17 @@ def can_share_batch(subject: Subject) -> bool:
     """Return whether samples with images of different sizes can share a batch without an effect on
     their activations.
 
-    Raises SubjectError if padding after a sample changes its activations: its tokens attend to
-    later ones.
+    Raises SubjectError if the model cannot process a small image, or if padding after a sample
+    changes its activations: its tokens attend to later ones.
     """
     # The third one is cut into another number of tiles, in types that have tiles.
     shown = (_image(), _image().rotate(90, expand=True), _image().resize((256, 64)))
     samples = [encode(subject, [image], _TEXT) for image in shown]
     longest = max(len(sample.input_ids) for sample in samples)
-    alone = [_last_hidden(subject, [sample], len(sample.input_ids))[0] for sample in samples]
+    try:
+        alone = [_last_hidden(subject, [sample], len(sample.input_ids))[0] for sample in samples]
+    except Exception as error:
+        raise _no_pass(subject, error) from error
     padded = [_last_hidden(subject, [sample], longest + 8)[0] for sample in samples]
     if not all(map(_are_close, padded, alone)):
         raise SubjectError(
@@ -141,12 +146,16 @@ def nonfinite_shares(
     except SubjectError:
         raise
     except Exception as error:
-        raise SubjectError(
-            f"subject.model: {subject.settings.model!r} cannot process a small image "
-            f"({first_lines(error)}): its config.json, its weights and its processor do not match; "
-            f"{_processor_fields(subject)}"
-        ) from error
+        raise _no_pass(subject, error) from error
     return shares
+
+
+def _no_pass(subject: Subject, error: Exception) -> SubjectError:
+    return SubjectError(
+        f"subject.model: {subject.settings.model!r} cannot process a small image "
+        f"({first_lines(error)}): its config.json, its weights and its processor do not match; "
+        f"{_processor_fields(subject)}"
+    )
 
 
 def _image() -> Image.Image:
@@ -173,7 +182,10 @@ def _check_vocabulary(subject: Subject) -> None:
 
 
 def _processor_fields(subject: Subject) -> str:
-    """Return which fields of the processor's file are missing, or else which ones to correct."""
+    """Return how the placeholder of images differs; else which fields of the processor's file are
+    missing, or else which ones to correct."""
+    if placeholder := _other_placeholder(subject):
+        return placeholder
     file = _file(subject)
     names = list(_field_names(subject.processor))
     stored = _stored_fields(subject, file)
@@ -184,6 +196,26 @@ def _processor_fields(subject: Subject) -> str:
         return f"{file} lacks {lacking}; save or download the model again, or add it to the file"
     values = ", ".join(f"{name} {getattr(subject.processor, name)}" for name in names)
     return f"correct {file} ({values or 'its image processor'}) or download the model again"
+
+
+def _other_placeholder(subject: Subject) -> str:
+    """Return a message if the processor writes another token for image features than the model
+    replaces, or "" if it does not."""
+    try:
+        made = model_inputs(subject, [[_image()]], [question_prompt(subject)])
+    except Exception:  # Of the processor; the caller's error says more.
+        return ""
+    tokenizer = subject.processor.tokenizer
+    counts = Counter(made["input_ids"][0].tolist())
+    added = {one: counts[one] for one in tokenizer.added_tokens_decoder}
+    most = max(added, key=lambda one: added[one], default=subject.image_token_id)
+    if added.get(most, 0) <= counts[subject.image_token_id]:
+        return ""
+    return (
+        f"the placeholder of image features has the id {subject.image_token_id} in config.json, "
+        f"and the processor writes {tokenizer.convert_ids_to_tokens(most)!r} with the id {most}; "
+        "name a folder whose files are of one model"
+    )
 
 
 def _field_names(processor: Any) -> Iterator[str]:

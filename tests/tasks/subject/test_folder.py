@@ -16,6 +16,7 @@ from neuron_atlas.tasks.subject.probe import nonfinite_shares
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings
 from tests.families.building import build
 from tests.families.instances import BUILDS
+from tests.families.wide import WIDE
 
 Change = Callable[[Path], Any]
 
@@ -25,6 +26,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for family in ("llava", "qwen2_5_vl"):
         build(BUILDS[family], folder / family)
+    build(WIDE["paligemma"], folder / "paligemma")
     return folder
 
 
@@ -198,6 +200,30 @@ def test_a_field_that_does_not_fit_is_named_when_the_model_is_loaded(model, chan
     said = complaint(lambda: load_subject(SubjectSettings(model=str(model))))
     assert named in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("geometry", ["known", "none"])
+@pytest.mark.parametrize(
+    ("kind", "change", "named"),
+    [
+        ("llava", edit("config.json", image_token_index=9), "has the id 9 in config.json, and"),
+        ("paligemma", edit("config.json", image_token_index=9), "has the id 9 in config.json, and"),
+        ("llava", edit("processor_config.json", num_additional_image_tokens=5), "image_tokens 5"),
+        (
+            "paligemma",
+            edit("processor_config.json", image_processor__image_seq_length=32),
+            "correct processor_config.json",
+        ),
+    ],
+)
+def test_a_processor_that_disagrees_with_its_model_is_one_line_for_every_type(
+    models, tmp_path, kind, geometry, change, named
+):
+    """For types with a function of their own and without, with a layout and without."""
+    model = Path(shutil.copytree(models / kind, tmp_path / "model"))
+    change(model)
+    settings = SubjectSettings(model=str(model), geometry=geometry)
+    assert named in complaint(lambda: load_subject(settings))
 
 
 @pytest.mark.parametrize("names", [["processor_config.json"], ["tokenizer.json"]])
