@@ -48,10 +48,13 @@ check: $(READY) ## Check format, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-capture bench-model bench-evidence bench-effects bench-merge bench-score bench-clipseg bench-types bench-explain bench-site ## Run all benchmarks
+bench: bench-capture bench-sae bench-model bench-evidence bench-effects bench-merge bench-score bench-clipseg bench-types bench-explain bench-site ## Run all benchmarks
 
 bench-capture: $(READY) ## Measure the capture stage next to the bare forward pass; check its kernel and memory
 	$(BIN)/python -m bench.capture --shape $(SHAPE)
+
+bench-sae: $(READY) ## Measure capturing top-k SAE latents sparse beside dense, in time and memory
+	$(BIN)/python -m bench.sae
 
 bench-model: $(READY) ## Measure every stage on a model of 352,256 neurons (half an hour); COMPARE=OLD.json
 	$(BIN)/python -m bench.model $(if $(COMPARE),--compare $(COMPARE)) $(if $(PROGRAM),--program $(PROGRAM))

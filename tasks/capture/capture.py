@@ -18,8 +18,9 @@ from neuron_atlas.tasks.subject.batch import forward_body
 from neuron_atlas.tasks.subject.batches import Batch, batches
 from neuron_atlas.tasks.subject.encode import EncodedSample
 from neuron_atlas.tasks.subject.fit_batch import fit_batch
-from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer, observing
+from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer, observing_active
 from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.sae.sparse import SparseLatents
 from neuron_atlas.tasks.subject.settings import HookPoint
 
 Samples = Callable[[], Iterable[tuple[int, EncodedSample]]]
@@ -95,13 +96,16 @@ def _stream(
 ) -> None:
     batch_on: dict[torch.device, Batch] = {}
 
-    def on_activations(layer: int, activations: torch.Tensor) -> None:
+    def on_activations(layer: int, activations: torch.Tensor | SparseLatents) -> None:
         device = activations.device
         if device not in batch_on:  # The subject's layers are spread over several devices.
             batch_on[device] = replace(batch_on[subject.device], inputs={}).to(device)
-        observe(records[layer], activations.detach(), batch_on[device])
+        observe(records[layer], activations, batch_on[device])
 
-    with observing(subject, list(records), hook_point, on_activations), torch.inference_mode():
+    with (
+        observing_active(subject, list(records), hook_point, on_activations),
+        torch.inference_mode(),
+    ):
         for batch in batches(samples, subject.batch_size(batch_size)):
             batch_on.clear()
             batch_on[subject.device] = batch.to(subject.device)

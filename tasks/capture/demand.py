@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.capture.memory_plan import (
     Demand,
     MemoryPlan,
@@ -12,14 +15,17 @@ from neuron_atlas.tasks.capture.memory_plan import (
     record_bytes,
 )
 from neuron_atlas.tasks.capture.observe import observe_backend
+from neuron_atlas.tasks.capture.observe_sparse import PEAK_BYTES, samples_together
 from neuron_atlas.tasks.capture.record import stored_dtype
 from neuron_atlas.tasks.capture.shard_plan import ShardPlan
 from neuron_atlas.tasks.subject.batches import PADDING_STEP
 from neuron_atlas.tasks.subject.free_memory import free_device_bytes, free_host_bytes
 from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer
 from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.sae.attach import sae_of
+from neuron_atlas.tasks.subject.sae.sae import BLOCK_LATENTS, Sae
 from neuron_atlas.tasks.subject.sae.settings import SAE
-from neuron_atlas.tasks.subject.settings import SubjectError
+from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
 
 _TEMPLATE_TOKENS = 128
 """Estimated tokens of the question and the turn markers, which a shard's plan does not count."""
@@ -30,6 +36,9 @@ masks and bins."""
 
 _SAE_BYTES = 12
 """Bytes per latent of an SAE while it encodes: float32 before and after selection, and masks."""
+
+_ACTIVE_BYTES = 160
+"""Bytes per active latent of a top-k SAE: its value and place, and what sorts it and adds it up."""
 
 
 def plan_shard_memory(subject: Subject, shard: ShardPlan, n_processes: int = 1) -> MemoryPlan:
@@ -63,10 +72,11 @@ def _free(device: torch.device, n_processes: int) -> int:
 def _demand(subject: Subject, shard: ShardPlan) -> Demand:
     settings = shard.settings
     neurons = neurons_per_layer(subject, settings.hook_point, shard.layers)
+    size, hook_point = settings.batch_size, settings.hook_point
     tokens = shard.max_visual + shard.max_text + _TEMPLATE_TOKENS + PADDING_STEP
     return Demand(
         weights=sum(weight.nbytes for weight in subject.model.parameters()),
-        work=_work_bytes(subject, neurons, settings.batch_size, tokens, settings.hook_point == SAE),
+        work=_work_bytes(subject, shard.layers, hook_point, size, tokens),
         record=record_bytes(
             neurons,
             settings.top_n,
@@ -81,14 +91,27 @@ def _activation_bytes(subject: Subject) -> int:
     return stored_dtype(subject.device, subject.model.dtype).itemsize
 
 
-def _work_bytes(subject: Subject, neurons: int, batch_size: int, tokens: int, is_sae: bool) -> int:
+def _work_bytes(
+    subject: Subject, layers: Sequence[int], hook_point: HookPoint, batch_size: int, tokens: int
+) -> int:
     """Estimate a batch's peak memory: one FFN's activations in the subject's format (gate, up and
     their product), what the backend adds while it records, and the residual stream and its
-    attention. The estimate is high, not measured; if it is too low, the batch is halved when memory
-    runs out."""
+    attention. The latents of a top-k SAE count by block, and where they are active. The estimate is
+    high, not measured; if it is too low, the batch is halved when memory runs out."""
     text = subject.model.config.get_text_config()
     dtype = subject.model.dtype
-    ffn = neurons * (_SAE_BYTES + dtype.itemsize if is_sae else 3 * dtype.itemsize)
-    recording = neurons * _RECORDING_BYTES[observe_backend(subject.device, dtype)]
-    stream = text.hidden_size * 12 * dtype.itemsize
-    return batch_size * tokens * (ffn + recording + stream)
+    all_tokens = batch_size * tokens
+    stream = all_tokens * text.hidden_size * 12 * dtype.itemsize
+    recording = _RECORDING_BYTES[observe_backend(subject.device, dtype)]
+    if hook_point != SAE:
+        neurons = neurons_per_layer(subject, hook_point, layers)
+        return stream + all_tokens * neurons * (3 * dtype.itemsize + recording)
+
+    def latents(sae: Sae) -> int:
+        if not sae.is_sparse:
+            return all_tokens * sae.latents * (_SAE_BYTES + dtype.itemsize + recording)
+        peaks = min(batch_size, samples_together(sae.latents)) * len(ROLES) * sae.latents
+        block = max(BLOCK_LATENTS, sae.latents)
+        return block * _SAE_BYTES + peaks * PEAK_BYTES + all_tokens * sae.config.k * _ACTIVE_BYTES
+
+    return stream + max(latents(sae_of(subject, layer)) for layer in layers)

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 
 import torch
 
-from neuron_atlas.tasks.capture import observe_torch
+from neuron_atlas.tasks.capture import observe_sparse, observe_torch
 from neuron_atlas.tasks.capture.record import LayerRecord
 from neuron_atlas.tasks.subject.batches import Batch
+from neuron_atlas.tasks.subject.sae.sparse import SparseLatents
 
 _COMPILED = find_spec("numba") is not None
 """Without numba, capture on a CPU falls back to plain torch, which is slower."""
@@ -21,13 +22,16 @@ if _COMPILED:
 _log = logging.getLogger(__name__)
 
 
-def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> None:
+def observe(record: LayerRecord, activations: torch.Tensor | SparseLatents, batch: Batch) -> None:
     """Update the record with the activations [batch, tokens, neurons] of one forward pass.
 
     All backends give the same record, except for sums, which may differ by 1e-5 (relative), and
     the order of slots. The compiled and the fused backend read the activations once; plain torch
-    runs on any device.
+    runs on any device. The latents of a top-k SAE are observed without those that are 0.
     """
+    if isinstance(activations, SparseLatents):
+        observe_sparse.observe(record, activations, batch)
+        return
     backend = observe_backend(activations.device, activations.dtype)
     if backend == "fused":
         from neuron_atlas.tasks.capture import observe_fused

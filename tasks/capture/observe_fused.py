@@ -10,6 +10,7 @@ from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.capture.observe_torch import insert_exemplars
 from neuron_atlas.tasks.capture.record import LayerRecord
+from neuron_atlas.tasks.capture.slot_summaries import summarize
 from neuron_atlas.tasks.subject.batches import Batch
 
 _BLOCK_TOKENS = 32
@@ -62,7 +63,8 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     statistics.positive += positive.sum(1)
     statistics.nonfinite += nonfinite.sum(1)
     torch.maximum(statistics.maximum, peaks.amax(1), out=statistics.maximum)
-    insert_exemplars(record, peaks, tokens.long(), activations, batch)
+    entered = insert_exemplars(record, peaks, tokens.long(), batch)
+    summarize(record.slots, entered, activations, batch.roles)
 
 
 # Both numbers change between batches, and Triton would compile a kernel for each kind of value.

@@ -8,7 +8,7 @@ from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
 from neuron_atlas.tasks.capture.record import EVIDENCE, FIRST_TEXT, LayerRecord, TokenStatistics
 from neuron_atlas.tasks.capture.slot_summaries import summarize
-from neuron_atlas.tasks.capture.top_n import EMPTY, insert, pack
+from neuron_atlas.tasks.capture.top_n import EMPTY, Entries, insert, pack
 from neuron_atlas.tasks.subject.batches import Batch
 from neuron_atlas.tasks.subject.encode import TEXT
 
@@ -20,23 +20,23 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     """Update the record with a batch's activations; see `tasks.capture.observe.observe`."""
     values = activations.float()
     finite = values.isfinite()
-    peaks, tokens = _peaks(values, finite, batch.roles)
+    peaks, tokens = role_peaks(values, finite, batch.roles)
     _add_moments(record.statistics, values, finite, peaks, batch.roles)
     _count_bins(record.statistics.histogram, values, finite, batch)
-    insert_exemplars(record, peaks, tokens, activations, batch)
+    entered = insert_exemplars(record, peaks, tokens, batch)
+    summarize(record.slots, entered, activations, batch.roles)
 
 
 def insert_exemplars(
     record: LayerRecord,
     peaks: torch.Tensor,
     tokens: torch.Tensor,
-    activations: torch.Tensor,
     batch: Batch,
-) -> None:
-    """Insert the batch's samples that beat a neuron's weakest exemplar into the record.
+) -> Entries:
+    """Insert the batch's samples that beat a neuron's weakest exemplar into the record, and return
+    them. Their slots have no summaries yet.
 
     peaks: float32 [roles, batch, neurons]. tokens: int64, same shape, the first token of each peak.
-    activations: [batch, tokens, neurons].
     """
     roles = list(record.peak_roles)
     # If several roles have equal peaks, the first role counts.
@@ -48,10 +48,10 @@ def insert_exemplars(
     token = tokens[roles].gather(0, winner[None])[0][entered.sample, entered.neuron]
     positions = _positions(batch.roles)
     record.peak_positions[entered.neuron, entered.slot] = positions[entered.sample, token]
-    summarize(record.slots, entered, activations, batch.roles)
+    return entered
 
 
-def _peaks(
+def role_peaks(
     values: torch.Tensor, finite: torch.Tensor, roles: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each role's highest finite activation, float32 [roles, batch, neurons], -inf without

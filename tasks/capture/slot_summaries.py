@@ -7,32 +7,55 @@ import torch
 from neuron_atlas.tasks.capture.record import EVIDENCE, SlotSummaries
 from neuron_atlas.tasks.capture.top_n import Entries
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
+from neuron_atlas.tasks.subject.sae.sparse import SparseLatents, rows_at
 
 _CHUNK_ACTIVATIONS = 2**22
 """Activations that are gathered together; this bounds the memory."""
 
 
 def summarize(
-    slots: SlotSummaries, entered: Entries, activations: torch.Tensor, roles: torch.Tensor
+    slots: SlotSummaries,
+    entered: Entries,
+    activations: torch.Tensor | SparseLatents,
+    roles: torch.Tensor,
 ) -> None:
     """Write the summaries of the samples that entered into their slots.
 
     activations: [batch, tokens, neurons]. roles: int8 [batch, tokens].
     """
-    step = max(1, _CHUNK_ACTIVATIONS // activations.shape[1])
+    step = max(1, _CHUNK_ACTIVATIONS // roles.shape[1])
     for start in range(0, entered.neuron.numel(), step):
         chunk = Entries(*(part[start : start + step] for part in entered))
-        _summarize_chunk(slots, chunk, activations, roles)
+        _summarize_chunk(slots, chunk, rows_at(activations, chunk.sample, chunk.neuron), roles)
+
+
+def summarize_sparse(
+    slots: SlotSummaries, entered: Entries, latents: SparseLatents, roles: torch.Tensor
+) -> None:
+    """Write the summaries as `summarize` does. Most latents are 0 at all tokens of a sample that
+    enters while a record has empty slots; these are not written out by token."""
+    is_active = latents.n_active(entered.sample, entered.neuron) > 0
+    summarize(slots, Entries(*(part[is_active] for part in entered)), latents, roles)
+    neuron, slot, sample = (part[~is_active] for part in entered)
+    rank = torch.arange(slots.top.shape[3], device=roles.device)
+    for role in EVIDENCE:
+        count = (roles == role).sum(1)[sample]
+        highest = torch.zeros((), dtype=slots.top.dtype, device=roles.device)
+        slots.top[role, neuron, slot] = torch.where(rank < count[:, None], highest, -torch.inf)
+        slots.active[role, neuron, slot] = 0
+        if role == TEXT:
+            slots.text_peak_token[neuron, slot] = (count > 0).int() - 1
+    slots.visual_sum[neuron, slot] = 0
+    slots.visual_sum_sq[neuron, slot] = 0
 
 
 def _summarize_chunk(
-    slots: SlotSummaries, entered: Entries, activations: torch.Tensor, roles: torch.Tensor
+    slots: SlotSummaries, entered: Entries, values: torch.Tensor, roles: torch.Tensor
 ) -> None:
+    """values: [entered, tokens], the neuron at all tokens of the sample."""
     neuron, slot, sample = entered
-    token = torch.arange(activations.shape[1], device=activations.device)
-    values = activations[sample[:, None], token, neuron[:, None]]
     finite = values.isfinite()
-    n_top = min(slots.top.shape[3], len(token))
+    n_top = min(slots.top.shape[3], values.shape[1])
     for role in EVIDENCE:
         own = values.masked_fill((roles != role)[sample] | ~finite, -torch.inf)
         slots.top[role, neuron, slot, :n_top] = own.topk(n_top, dim=1).values.to(slots.top.dtype)

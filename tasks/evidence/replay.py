@@ -16,8 +16,9 @@ from neuron_atlas.tasks.subject.batches import Batch, batches
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL, EncodedSample
 from neuron_atlas.tasks.subject.encoded import encoded_samples
 from neuron_atlas.tasks.subject.fit_batch import fit_batch
-from neuron_atlas.tasks.subject.hook_points import observing
+from neuron_atlas.tasks.subject.hook_points import observing_active
 from neuron_atlas.tasks.subject.load import Subject
+from neuron_atlas.tasks.subject.sae.sparse import SparseLatents, rows_at
 from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
 from neuron_atlas.tasks.subject.truncate import truncated
 
@@ -106,7 +107,7 @@ def _record(
     current: Batch | None = None
     gathered: list[tuple[list[tuple[int, np.ndarray]], torch.Tensor]] = []
 
-    def on_activations(layer: int, activations: torch.Tensor) -> None:
+    def on_activations(layer: int, activations: torch.Tensor | SparseLatents) -> None:
         """Gather [pairs of sample and neuron, tokens] of this layer, still on its device."""
         assert current is not None
         found = [
@@ -118,11 +119,13 @@ def _record(
             return
         place = torch.cat([torch.full_like(rows.neurons, place) for place, rows in found])
         neuron = torch.cat([rows.neurons for _, rows in found])
-        values = activations[place.to(activations.device), :, neuron.to(activations.device)]
+        device = activations.device
+        values = rows_at(activations, place.to(device), neuron.to(device))
         stored = values.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half()
         gathered.append(([(place, rows.rows) for place, rows in found], stored))
 
-    with observing(subject, sorted(by_layer), hook_point, on_activations), torch.inference_mode():
+    layers = sorted(by_layer)
+    with observing_active(subject, layers, hook_point, on_activations), torch.inference_mode():
         for batch in batches(samples, subject.batch_size(batch_size)):
             current = batch
             gathered.clear()

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from neuron_atlas.tasks.subject.ffn import Ffn, expert_mixture, find_ffn, output_features
-from neuron_atlas.tasks.subject.sae.attach import hooking_latents, sae_of
+from neuron_atlas.tasks.subject.sae.attach import hooking_latents, reading_active, sae_of
 from neuron_atlas.tasks.subject.sae.settings import SAE
+from neuron_atlas.tasks.subject.sae.sparse import SparseLatents
 from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, HookPoint, SubjectError
 from neuron_atlas.tasks.subject.subject import Subject
 
@@ -72,6 +73,25 @@ def observing(
     with ExitStack() as hooks:
         for layer in layers:
             hooks.enter_context(hooking(subject, layer, hook_point, partial(observe, layer)))
+        yield
+
+
+@contextmanager
+def observing_active(
+    subject: Subject,
+    layers: Sequence[int],
+    hook_point: HookPoint,
+    observe: Callable[[int, torch.Tensor | SparseLatents], None],
+) -> Iterator[None]:
+    """Do as `observing`, but call `observe` with the active latents only of each top-k SAE."""
+    check_layers(subject, layers, hook_point)
+    with ExitStack() as hooks:
+        for layer in layers:
+            see = partial(observe, layer)
+            if hook_point == SAE and sae_of(subject, layer).is_sparse:
+                hooks.enter_context(reading_active(subject, layer, see))
+            else:
+                hooks.enter_context(hooking(subject, layer, hook_point, see))
         yield
 
 

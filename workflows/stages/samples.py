@@ -57,8 +57,9 @@ def _check(context: Context) -> None:
 
 
 def _prepare(context: Context) -> None:
-    # A wrong model folder must show up before all images are opened.
+    # A wrong model or SAE folder must show up before all images are opened.
     check_subject_folder(context.settings.subject)
+    context.settings.capture.chosen_layers()
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from neuron_atlas.tasks.subject.ffn import find_ffn
 from neuron_atlas.tasks.subject.sae.config import SaeConfig
 from neuron_atlas.tasks.subject.sae.find import find_saes
 from neuron_atlas.tasks.subject.sae.sae import Sae, load_sae
+from neuron_atlas.tasks.subject.sae.sparse import SparseLatents
 from neuron_atlas.tasks.subject.settings import SubjectError
 from neuron_atlas.tasks.subject.subject import Subject
 
@@ -65,7 +66,6 @@ def hooking_latents(subject: Subject, layer: int, see: See) -> Iterator[None]:
     along their decoder rows only.
     """
     sae = sae_of(subject, layer)
-    block = subject.decoder.layers[layer]
     dtype = subject.model.dtype
 
     def changed(values: torch.Tensor) -> torch.Tensor | None:
@@ -76,6 +76,33 @@ def hooking_latents(subject: Subject, layer: int, see: See) -> Iterator[None]:
         if seen is latents:  # Changed in place.
             latents = sae.encode(values.detach()).to(dtype)
         return values + sae.written(seen - latents, values)
+
+    with _hooking(subject, layer, changed):
+        yield
+
+
+@contextmanager
+def reading_active(
+    subject: Subject, layer: int, observe: Callable[[SparseLatents], None]
+) -> Iterator[None]:
+    """Within the block, call `observe` with the latents of a top-k SAE in every forward pass, in
+    the subject's number format. They are never held as [batch, tokens, latents]."""
+    sae = sae_of(subject, layer)
+
+    def seen(values: torch.Tensor) -> None:
+        latents = sae.encode_sparse(values.detach())
+        observe(replace(latents, values=latents.values.to(subject.model.dtype)))
+
+    with _hooking(subject, layer, seen):
+        yield
+
+
+@contextmanager
+def _hooking(subject: Subject, layer: int, changed: See) -> Iterator[None]:
+    """Within the block, call `changed` with what the SAE of a layer reads, in every forward pass. A
+    tensor that it returns takes its place."""
+    sae = sae_of(subject, layer)
+    block = subject.decoder.layers[layer]
 
     def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args:

@@ -25,24 +25,23 @@ def find_saes(path: str, layers: Sequence[int] | None = None) -> dict[int, SaeCo
     found: dict[int, SaeConfig] = {}
     for one, kind in _folders(folder):
         config = read_config(one.resolve(), kind)
-        if layers is not None and config.layer not in layers:
-            continue
-        if config.layer in found:
+        if config.layer in found and (layers is None or config.layer in layers):
             raise SubjectError(
                 f"capture.sae.path: {str(found[config.layer].config.parent)!r} and "
                 f"{str(one.resolve())!r} are both SAEs of layer {config.layer}; "
                 "name a folder with one SAE for each layer"
             )
         found[config.layer] = config
-    if not found and layers is None:
+    if not found:
         raise SubjectError(f"capture.sae.path: {path!r} holds no SAE: {_expected(folder)}")
     missing = [layer for layer in layers or () if layer not in found]
     if missing:
         raise SubjectError(
-            f"capture.sae.path: {path!r} holds no SAE of layer {missing[0]}: {_expected(folder)}; "
-            "or choose other layers in capture.layers"
+            f"capture.sae.path: {path!r} holds no SAE of layer {missing[0]}, but of the layers "
+            f"{', '.join(map(str, sorted(found)))}; choose these in capture.layers, or name the "
+            "folder of the SAE that is missing"
         )
-    return dict(sorted(found.items()))
+    return {layer: found[layer] for layer in sorted(layers or found)}
 
 
 def saes_digest(path: str) -> str:
@@ -73,10 +72,17 @@ def _file_digest(path: Path, _bytes: int, _changed_ns: int) -> bytes:
 
 
 def _expected(folder: Path) -> str:
-    """Return what is missing, and which files look like parts of an SAE."""
+    """Return what is missing, which files look like parts of an SAE, and what to do."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    for path in files:
+        missing = [
+            next(other for other in pair if other != path.name)
+            for pair in FORMATS.values()
+            if path.name in pair and path.name != "config.json"  # Any model has one.
+        ]
+        if missing:
+            return f"{str(path)!r} has no {' or '.join(missing)} next to it; download the SAE again"
     pairs = " or ".join(f"{config} with {weights}" for config, weights in FORMATS.values())
-    others = [
-        path.name for path in sorted(folder.rglob("*")) if path.suffix in (".npz", ".pt", ".pth")
-    ]
-    seen = f"; it has {others[0]}, which is not read (safetensors only)" if others else ""
-    return f"expected {pairs}{seen}"
+    others = [path.name for path in files if path.suffix in (".npz", ".pt", ".pth", ".bin")]
+    seen = f"; it has {others[0]}, and only safetensors are read" if others else ""
+    return f"expected {pairs}{seen}; name a folder with these files"

@@ -9,9 +9,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from neuron_atlas.tasks.subject.sae.config import SaeConfig, refuse
+from neuron_atlas.tasks.subject.sae.sparse import SparseLatents
 from neuron_atlas.tasks.subject.settings import SubjectError
 
 _LAYER_NORM_EPSILON = 1e-5
+BLOCK_LATENTS = 2**24
+"""Latents of some tokens that a top-k SAE holds together before it selects among them."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Sae:
         """Number of latents."""
         return int(self.encoder.shape[1])
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether at most `config.k` latents are active at each token."""
+        return self.config.architecture in ("topk", "groupmax")
+
     @cached_property
     def decoder(self) -> torch.Tensor:
         """What one unit of each latent adds to the normalized activations: [latents, width]."""
@@ -57,6 +65,39 @@ class Sae:
 
     def encode(self, activations: torch.Tensor) -> torch.Tensor:
         """Return the latents [..., latents] of activations [..., width], in the SAE's format."""
+        if not self.is_sparse:
+            return self._rectified(activations)
+        values, indices = self._selected(activations.flatten(0, -2))
+        latents = values.new_zeros(len(values), self.latents).scatter_(1, indices, values)
+        return latents.unflatten(0, activations.shape[:-1])
+
+    def encode_sparse(self, activations: torch.Tensor) -> SparseLatents:
+        """Return the latents of activations [batch, tokens, width] of an SAE that is sparse.
+
+        All latents are held at some tokens at a time only; see BLOCK_LATENTS.
+        """
+        selected = self._selected(activations.flatten(0, 1))
+        values, indices = (one.unflatten(0, activations.shape[:2]) for one in selected)
+        return SparseLatents(values, indices, self.latents)
+
+    def _selected(self, activations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the selected latents of activations [tokens, width], and which they are: [tokens,
+        k]."""
+        parts = []
+        for block in activations.split(max(1, BLOCK_LATENTS // self.latents)):
+            values = self._rectified(block)
+            if self.config.architecture == "topk":
+                k = min(self.config.k, self.latents)
+                parts.append(tuple(values.topk(k, dim=-1, sorted=False)))
+            else:
+                highest, place = values.unflatten(-1, (self.config.k, -1)).max(-1)
+                first = torch.arange(self.config.k, device=values.device)
+                parts.append((highest, place + first * (self.latents // self.config.k)))
+        values, indices = (torch.cat(one) for one in zip(*parts, strict=True))
+        return values, indices
+
+    def _rectified(self, activations: torch.Tensor) -> torch.Tensor:
+        """Return the latents before a selection among them."""
         inputs = self._normalized(activations.to(self.encoder.dtype))
         if self.config.subtracts_bias:
             inputs = inputs - self.decoder_bias
@@ -69,13 +110,7 @@ class Sae:
             values = values * self._scale
         if self.threshold is not None:
             return values.relu() * (values > self.threshold)
-        values = values.relu_()
-        if self.config.architecture == "topk":
-            return _strongest(values, min(self.config.k, self.latents))
-        if self.config.architecture == "groupmax":
-            groups = values.unflatten(-1, (self.config.k, -1))
-            return _strongest(groups, 1).flatten(-2)
-        return values
+        return values.relu_()
 
     def written(self, change: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
         """Return what a change of the latents [..., latents] adds to the activations [..., width]
@@ -194,9 +229,3 @@ def _check_scaling_factor(config: SaeConfig) -> None:
 def _dtype(config: SaeConfig, encoder: torch.Tensor) -> torch.dtype:
     named = None if config.dtype is None else getattr(torch, config.dtype, None)
     return named if isinstance(named, torch.dtype) else encoder.dtype
-
-
-def _strongest(values: torch.Tensor, k: int) -> torch.Tensor:
-    """Return values with all but the k highest of the last dimension set to 0."""
-    highest = values.topk(k, dim=-1, sorted=False)
-    return torch.zeros_like(values).scatter_(-1, highest.indices, highest.values)

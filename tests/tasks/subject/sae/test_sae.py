@@ -192,10 +192,17 @@ def test_bad_saes_are_one_line_with_file_field_and_remedy(subject, tmp_path):
     with pytest.raises(SubjectError, match="architecture is 'temporal'; gated, jumprelu, standard"):
         find_saes(str(unknown))
     (unknown / "sae_weights.safetensors").unlink()
-    with pytest.raises(SubjectError, match=r"no SAE: expected cfg\.json with sae_weights"):
+    half = r"cfg\.json' has no sae_weights\.safetensors or sae\.safetensors next to it; download"
+    with pytest.raises(SubjectError, match=half):
+        find_saes(str(unknown))
+    (unknown / "cfg.json").rename(unknown / "params.npz")
+    other = (
+        r"no SAE: expected cfg\.json with .*; it has params\.npz, and only safetensors are read;"
+    )
+    with pytest.raises(SubjectError, match=other + " name a folder"):
         find_saes(str(unknown))
     good = sparsify(tmp_path / "h" / "layers.1")
-    with pytest.raises(SubjectError, match="no SAE of layer 2"):
+    with pytest.raises(SubjectError, match="no SAE of layer 2, but of the layers 1; choose these"):
         find_saes(str(good), [2])
     with pytest.raises(SubjectError, match=r"there is no SAE of layer 2; .* layers 1; choose"):
         check_layers(with_saes(subject, str(good)), [2], "sae")
