@@ -26,6 +26,9 @@ SAVED = Path(__file__).parent / "saved"
 (thresholds uniform), `torch.manual_seed(0)`, saved by `save_model`. expected.json holds activations
 `3 * torch.randn(5, 8)`, the latents of `encode`, and `written`: what `decode` changes by when every
 second latent, from the first on, is set to 0."""
+DELPHI = Path(__file__).parent / "delphi_cache.json"
+"""Written by `LatentCache` of eai-delphi 0.1.3 with eai-sparsify 1.3.3: tokens of two texts, run
+through the bundled subject's language model, and the latents of `sparsify(..., num_latents=12)`."""
 CPU = torch.device("cpu")
 WIDTH, LATENTS, LAYER = 128, 12, 1
 
@@ -74,6 +77,18 @@ def test_latents_and_what_they_write_are_those_of_saelens(name):
     torch.testing.assert_close(
         sae.written(change, expected["activations"]), expected["written"], rtol=1e-4, atol=1e-4
     )
+
+
+def test_latents_of_a_text_are_those_of_delphis_cache(subject, tmp_path):
+    cached = json.loads(DELPHI.read_text())
+    tokens = torch.tensor(cached["tokens"])
+    expected = torch.zeros(*tokens.shape, LATENTS)
+    expected[*torch.tensor(cached["locations"]).T] = torch.tensor(cached["activations"])
+    attached = with_saes(subject, str(sparsify(tmp_path / "layers.1")), [LAYER])
+    seen: list[torch.Tensor] = []
+    with observing(attached, [LAYER], "sae", lambda _, one: seen.append(one)), torch.no_grad():
+        forward_body(attached, {"input_ids": tokens})
+    torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_equivalent_weights_of_each_format_read_to_the_same_latents(tmp_path):
