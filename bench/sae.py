@@ -75,13 +75,14 @@ def measure(options: argparse.Namespace, way: str, folder: Path | None) -> dict[
             record = run(one.encoded)
             wall.append(time.perf_counter() - start[0])
             cpu.append(time.process_time() - start[1])
+    memory = _peak(device) - before
     assert record is not None
     if folder is not None:
         torch.save(_by_rank(record), folder / f"{way}.pt")
     return {
         "samples_per_s": round(len(one.encoded) / statistics.median(wall), 2),
         "cpu_s_per_sample": round(statistics.median(cpu) / len(one.encoded), 3),
-        "memory_mb": round((_peak(device) - before) / 1e6),
+        "memory_mb": round(memory / 1e6),
         "tokens_per_sample": round(
             sum(len(encoded.input_ids) for _, encoded in one.encoded) / len(one.encoded), 1
         ),
