@@ -56,6 +56,7 @@ def _summarize_chunk(
     neuron, slot, sample = entered
     finite = values.isfinite()
     n_top = min(slots.top.shape[3], values.shape[1])
+    slots.top[:, neuron, slot] = -torch.inf  # Of a sample with more tokens, which leaves.
     for role in EVIDENCE:
         own = values.masked_fill((roles != role)[sample] | ~finite, -torch.inf)
         slots.top[role, neuron, slot, :n_top] = own.topk(n_top, dim=1).values.to(slots.top.dtype)

@@ -13,6 +13,7 @@ from neuron_atlas.tasks.capture.record_tables import layer_tables
 from neuron_atlas.tasks.subject.batches import (
     PADDING,
     PADDING_STEP,
+    Batch,
     batches,
     collate,
     padded_length,
@@ -86,6 +87,17 @@ def test_a_slot_says_what_all_activations_of_its_sample_do(observer, top_activat
     expected = exemplar_table(of, 4, top_activations)
     np.testing.assert_equal(table.to_pydict(), expected.to_pydict())
     assert np.isnan(slot_values(table, "text_top")).any()
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+def test_a_short_sample_leaves_nothing_of_the_longer_one_that_it_replaces(observer):
+    mine = empty_record(1, 1, CPU, top_activations=20)
+    for number, (tokens, value) in enumerate(((24, 1.0), (8, 5.0))):
+        roles = torch.full((1, tokens), VISUAL, dtype=torch.int8)
+        ids = torch.tensor([number])
+        batch = Batch((number,), {}, roles, ids, torch.zeros_like(ids))
+        OBSERVERS[observer](mine, torch.full((1, tokens, 1), value), batch)
+    assert mine.slots.top[VISUAL, 0, 0].tolist() == [5.0] * 8 + [-np.inf] * 12
 
 
 def test_moments_tell_the_roles_apart_and_leave_padding_out(recorded):
