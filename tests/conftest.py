@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+import os
+
 import pytest
 from xdist.remote import Producer
 
 from tests.schedule import ModuleScheduling
 
+# Two processes of tests share the cores; threads of tiny models would wait for each other. Set
+# before torch is imported, and inherited by the programs that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 pytest_plugins = ["tests.loopback.fixture", "tests.loopback.object_store"]
+
+
+def pytest_collection() -> None:
+    gc.disable()  # Imports make millions of objects, and next to no garbage.
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -26,6 +26,7 @@ SMALL = (
     "evidence.random_samples=12",
     "explain.neurons.per_layer_and_type=2",
     "score.resamples=100",
+    "steering.neurons_per_type=1",
     "report.neurons_per_type=2",
     "cluster.cpus=2",
     "cluster.actors=1",

@@ -21,6 +21,7 @@ from neuron_atlas.workflows.config.settings import ClusterSettings
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.tracking.local import LocalRuns
 from tests.loopback.provider import KEY
+from tests.workflows.kept_actors import kept_actors
 from tests.workflows.runs import ROOT, Atlas, small_run
 
 _THEIRS = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
@@ -102,6 +103,7 @@ def ray_of_two_cores(nobody_elses_servers: None) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("OPENAI_API_KEY", KEY)
             opened.enter_context(cluster(ClusterSettings(cpus=2)))
+        opened.enter_context(kept_actors())
         yield
 
 

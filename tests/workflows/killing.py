@@ -48,6 +48,8 @@ def chat_overrides(provider: Loopback, out: Path, neurons: int, *settings: str) 
         f"explain.neurons.count={neurons}",
         "explain.neurons_per_task=10",
         "score.resamples=100",
+        "groups.samples=0",
+        "steering.neurons_per_type=0",
         "report.neurons_per_type=2",
         "report.site.write=false",
         "cluster.cpus=2",

@@ -194,7 +194,7 @@ def test_one_that_is_turned_down_slows_all_who_share_the_limits(provider):
 
 
 def test_within_its_limits_a_provider_turns_nothing_down(provider):
-    provider.limit(requests=40, tokens=None, window_s=60)
+    provider.limit(requests=400, tokens=None, window_s=60)
     limits = LimitSettings(requests_per_minute=2400)
     settings = quick(provider, limits=limits, concurrency=50)
 
@@ -207,11 +207,10 @@ def test_within_its_limits_a_provider_turns_nothing_down(provider):
             return await asyncio.gather(*asks)
 
     assert {answer.status for answer in asyncio.run(many())} == {"ok"}
-    # 2,400 a minute are 40 a second.
     times = [request["time"] for request in provider.requests()]
-    assert max(times) - min(times) >= 0.6
-    # It told that 40 are permitted, which was obeyed.
     assert len(times) == 30
+    # 2,400 a minute are 40 a second; but the provider says that it permits 400 a minute.
+    assert max(times) - min(times) >= 3.5
 
 
 def test_a_field_that_only_some_servers_know_is_sent_all_the_same(provider):

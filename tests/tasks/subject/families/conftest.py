@@ -13,7 +13,7 @@ from tests.families.pictures import PICTURES, SEVERAL, SIZES
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     """A small random instance of each family."""
     folder = build(BUILDS[request.param], tmp_path_factory.mktemp(request.param))
-    return load_subject(SubjectSettings(model=str(folder)))
+    return load_subject(SubjectSettings(model=str(folder)), threads=1)
 
 
 @pytest.fixture(params=[*SIZES, "several", "none"])
