@@ -22,6 +22,7 @@ from neuron_atlas.tasks.score.aggregate import aggregate_scores
 from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.score.significance import add_significance
 from neuron_atlas.workflows.atlas import stages_of
+from neuron_atlas.workflows.cluster.actor_pool import ActorPool
 from neuron_atlas.workflows.run import runner
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.runner import Runner
@@ -262,14 +263,17 @@ def test_a_lost_file_is_made_again_as_it_was(first_run, atlas, shared_mlflow):
     assert path.read_bytes() == before
 
 
-def test_describing_again_leaves_the_cores_to_the_stages_that_follow(
-    first_run, atlas, shared_mlflow
+def test_describing_again_loads_all_actors_early_and_leaves_the_cores_to_the_stages_that_follow(
+    first_run, atlas, shared_mlflow, monkeypatch
 ):
+    loaded: list[ActorPool] = []
+    monkeypatch.setattr(ActorPool, "load", loaded.append)
     for path in [*atlas.files("descriptions"), *atlas.files("types")]:
         path.unlink()
     context = small_run(atlas.out, "cluster.actors=2")
     assert {"describe", "classify"} & set(context.stats.skipped) == set()
     assert "capture" in context.stats.skipped
+    assert len(loaded) == 1
 
 
 def test_another_cut_of_the_neurons_does_not_confuse_the_stages_after_explaining(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,28 +86,30 @@ class PoolActor:
     def __init__(self, resource: ActorResource, placement: Placement) -> None:
         self._resource, self._placement = resource, placement
         self._loaded: Any = None
-        self._is_loading = False
+        self._loading = threading.Lock()
         self._units_done = 0
 
     def work(self, on_item: Callable[[Any, Any, Count], Any], item: Any) -> Any:
         """Return `on_item(loaded, item, count)`."""
-        # Loaded here and not in the constructor, so that an error reaches the caller.
-        if self._loaded is None:
-            gpus = len(ray.get_gpu_ids())
-            device = ("cpu", "cuda")[gpus] if gpus < 2 else "auto"
-            self._is_loading = True
-            try:
-                with _without_garbage_collection():
-                    self._loaded = self._resource.load(replace(self._placement, device=device))
-            finally:
-                self._is_loading = False
+        self.load()
         self._units_done = 0
         return on_item(self._loaded, item, self._count)
+
+    def load(self) -> None:
+        """Load the held object unless it is loaded."""
+        # Not in the constructor, so that an error reaches the caller.
+        with self._loading:
+            if self._loaded is not None:
+                return
+            gpus = len(ray.get_gpu_ids())
+            device = ("cpu", "cuda")[gpus] if gpus < 2 else "auto"
+            with _without_garbage_collection():
+                self._loaded = self._resource.load(replace(self._placement, device=device))
 
     def state(self) -> tuple[int, str]:
         """Return the finished units of the current item, and what its work waits for; "" if it
         works. Also serves as the actor's heartbeat."""
-        if self._is_loading:
+        if self._loading.locked():
             return 0, "its model to load, which the first use also downloads"
         return self._units_done, getattr(self._loaded, "waits_for", "")
 
@@ -130,8 +134,8 @@ def _without_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-# Two threads: one works while the other reports progress.
-_RemoteActor: Any = ray.remote(max_restarts=-1, max_task_retries=3, max_concurrency=2)(PoolActor)
+# Three threads: one loads early, one works, and one reports progress.
+_RemoteActor: Any = ray.remote(max_restarts=-1, max_task_retries=3, max_concurrency=3)(PoolActor)
 
 
 @dataclass
@@ -213,6 +217,13 @@ class ActorPool:
             finally:
                 if working:
                     self._close(list(working))
+
+    def load(self) -> None:
+        """Start all actors, and load what they hold in the background. An error is raised by work
+        that needs it."""
+        self._start(sys.maxsize)
+        for actor in self._actors:
+            actor.load.remote()
 
     def close(self) -> None:
         """Unload the held objects, and release the actors' devices."""

@@ -108,6 +108,7 @@ class Runner:
         items: list[Item] = []
         with ExitStack() as opened:
             for number, step in enumerate(stage.steps):
+                self._load_early(step, stage.steps[number + 1 :])
                 with self._timed(step.name, seconds):
                     items += self._work_on_step(step, folder, context.store.logs(stage.key), opened)
                 self._close_pools(stage, stage.steps[number + 1 :])
@@ -198,6 +199,15 @@ class Runner:
         if resource.name not in self._pools:
             self._pools[resource.name] = ActorPool(resource, self._context.settings.cluster)
         return self._pools[resource.name]
+
+    def _load_early(self, step: Step, later_steps: Sequence[Step]) -> None:
+        """Load what later steps need in all actors of a pool, before a check runs on one."""
+        resource = step.needs(self._context).resource
+        if step.unit or resource is None or resource.name in self._pools:
+            return
+        later = [one.needs(self._context).resource for one in later_steps]
+        if any(one is not None and one.name == resource.name for one in later):
+            self._pool(resource).load()
 
     def _close_pools(self, stage: Stage, later_steps: Sequence[Step]) -> None:
         """Close the pools that no later step or stage needs.

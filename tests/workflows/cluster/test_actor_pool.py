@@ -16,6 +16,7 @@ from neuron_atlas.workflows.cluster import actor_pool, waiting
 from neuron_atlas.workflows.cluster.actor_pool import ActorPool, ActorResource, actor_count
 from neuron_atlas.workflows.cluster.signals import stop_on_signals
 from neuron_atlas.workflows.config.settings import ClusterSettings
+from tests.waiting import wait_until
 from tests.workflows.cluster.ray_work import (
     Item,
     TheirOwn,
@@ -23,6 +24,7 @@ from tests.workflows.cluster.ray_work import (
     die_once,
     freeze_once,
     hold,
+    hold_and_count,
     hold_folder,
     hold_slowly,
     mark_ended,
@@ -120,6 +122,19 @@ def test_an_actor_loads_what_it_holds_once_and_is_told_its_place(pool_of, tmp_pa
     held |= {value for _, value in run(pool, [Item(2)], tmp_path)}
     (one,) = held
     assert one.split()[1:] == ["cpu", "1", "1"]
+
+
+def test_all_actors_load_early_and_once(ray_of_two_cores, tmp_path):
+    (loads := tmp_path / "loads").mkdir()
+    (work := tmp_path / "work").mkdir()
+    resource = ActorResource("subject", partial(hold_and_count, str(loads)))
+    pool = ActorPool(resource, ClusterSettings(actors=2))
+    pool.load()
+    wait_until(lambda: len(list(loads.iterdir())) == 2)
+    run(pool, [Item(number, seconds=0.1) for number in range(6)], work)
+    pool.close()
+    assert [path.read_text(encoding="utf-8") for path in loads.iterdir()] == ["x", "x"]
+    assert numbers(work) == list(range(6))
 
 
 def test_all_actors_work(pool_of, tmp_path):
