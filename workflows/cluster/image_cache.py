@@ -23,6 +23,12 @@ _LOCKS = 64
 LIMIT_BYTES = 2 * 10**9
 """Default limit of a machine's folder: 2,000 photographs of 640 x 480 pixels."""
 
+_SHARERS = 64
+"""Processes of a machine that may store images at the same time without exceeding the limit."""
+
+_allowances: dict[tuple[Path, int], int] = {}
+"""Bytes that this process may store in a folder with a limit, before it measures it again."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -84,14 +90,28 @@ class ImageCache:
             unfinished.unlink(missing_ok=True)
 
     def _has_space(self, folder: Path, size: int) -> bool:
-        """Return whether `size` bytes fit; remove images of other keys if they do not."""
+        """Return whether `size` bytes fit. A look at all files serves for many images, until a
+        process has stored its share of what was free."""
+        key = (folder, self.limit_bytes)
+        left = _allowances.get(key, 0) - size
+        if left < 0:
+            free = self._free(folder, size)
+            if free < 0:
+                return False
+            left = free // _SHARERS
+        _allowances[key] = left
+        return True
+
+    def _free(self, folder: Path, size: int) -> int:
+        """Return the bytes that are free after `size` more, negative if they do not fit. Images of
+        other keys are removed if they do not."""
         sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
         excess = sum(sizes.values()) + size - self.limit_bytes
         for name, other in sizes.items():
             if excess > 0 and not name.startswith((self._prefix, "lock-", ".")):
                 (folder / name).unlink(missing_ok=True)
                 excess -= other
-        return excess <= 0
+        return -excess
 
 
 def _read(path: Path) -> Image.Image | None:

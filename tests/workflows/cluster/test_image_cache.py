@@ -114,6 +114,19 @@ def test_a_full_folder_gives_up_images_of_other_datasets_first(machine):
     assert _stored("new") == 0
 
 
+def test_many_images_are_stored_up_to_the_limit_with_few_looks_at_the_folder(machine, monkeypatch):
+    looks: list[Path] = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: looks.append(folder) or scan(folder))
+    limit = 1000 * _BYTES
+    _fill("many", 100, limit)
+    assert len(looks) < 12
+    _fill("many", 1010, limit)
+    monkeypatch.undo()
+    files = machine.glob("neuron-atlas-images-*/*")
+    assert sum("lock" not in path.name for path in files) in range(990, 1001)
+
+
 def _fill(key: str, count: int, limit: int = 10**6) -> None:
     for number in range(count):
         opened = ImageCache(key, limit).open(
