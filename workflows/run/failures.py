@@ -16,8 +16,9 @@ MAY_PASS_LATER = "may_pass_later"
 """Key in a manifest's `about`: the number of rows with a transient failure. A later run reopens
 such a stage, and redoes only the items with such rows."""
 
-_TRANSIENT = pa.array(["rate_limited", "timed_out", "budget", "failed"])
-_NOT_COUNTED = pa.array(["ok", "no_evidence", "no_explanation", "no_samples", "no_control"])
+# Lists: an array made here would import pandas at every start of the program.
+_TRANSIENT = ["rate_limited", "timed_out", "budget", "failed"]
+_NOT_COUNTED = ["ok", "no_evidence", "no_explanation", "no_samples", "no_control"]
 _BUDGET = "budget"
 
 
@@ -34,7 +35,7 @@ def check_failures(paths: Sequence[Path], spec: TableSpec, stage: str, limit: fl
     """
     rows = read_table(paths, spec, ["layer", "neuron", "status", "reason"])
     rows = rows.filter(pc.not_equal(rows["status"], _BUDGET))
-    failed = rows.filter(pc.invert(pc.is_in(rows["status"], value_set=_NOT_COUNTED)))
+    failed = rows.filter(pc.invert(pc.is_in(rows["status"], value_set=pa.array(_NOT_COUNTED))))
     if not len(failed) or len(failed) / len(rows) <= limit:
         return
     first = failed.slice(0, 1).to_pylist()[0]
@@ -50,7 +51,7 @@ def _may_pass(rows: pa.Table) -> pa.ChunkedArray:
     """Return which rows have a failure that may not happen again. A reply that held no answer may
     be followed by one that does; an answer that cannot be used is stored."""
     is_no_answer = pc.starts_with(rows["reason"], pattern=NO_COMPLETION)
-    return pc.or_kleene(pc.is_in(rows["status"], value_set=_TRANSIENT), is_no_answer)
+    return pc.or_kleene(pc.is_in(rows["status"], value_set=pa.array(_TRANSIENT)), is_no_answer)
 
 
 def _remedy(failed: pa.Table, stage: str) -> str:
