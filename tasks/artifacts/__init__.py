@@ -43,6 +43,7 @@ from neuron_atlas.tasks.artifacts.evidence import (
     STRATA,
     STRATUM_SIZES,
 )
+from neuron_atlas.tasks.artifacts.experts import EXPERTS, ExpertLayout
 from neuron_atlas.tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
 from neuron_atlas.tasks.artifacts.files import (
     ROW_GROUP,
@@ -99,6 +100,7 @@ __all__ = [
     "DESCRIPTIONS",
     "EFFECTS",
     "EVIDENCE",
+    "EXPERTS",
     "EXPLANATIONS",
     "EXPLANATION_STATUSES",
     "FAITHFULNESS",
@@ -138,6 +140,7 @@ __all__ = [
     "TYPE_TOP_WORDS",
     "USABLE",
     "WORDS",
+    "ExpertLayout",
     "OldTableError",
     "TableSpec",
     "artifact_of",

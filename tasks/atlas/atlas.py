@@ -17,10 +17,11 @@ from PIL import Image
 from upath import UPath
 
 from neuron_atlas.tasks import artifacts
-from neuron_atlas.tasks.artifacts import old_table_message
+from neuron_atlas.tasks.artifacts import ExpertLayout, old_table_message
 from neuron_atlas.tasks.artifacts.location import is_local, parse_location
 from neuron_atlas.tasks.atlas.neuron import Neuron, NeuronNotFoundError, read_neuron
 from neuron_atlas.tasks.atlas.runs import Run, find_run, list_runs
+from neuron_atlas.tasks.report.inputs import files_of_layer, read_experts
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import recorded_module
 
@@ -96,6 +97,13 @@ class Atlas:
                 f"layer {layer}: this run captured the layer{s} {known}{self._elsewhere(layer)}"
             )
         return read_neuron(self, layer, index)
+
+    def expert_layout(self, layer: int) -> ExpertLayout | None:
+        """Return how the neurons of a layer are numbered by expert: `layout.neuron(expert, index)`
+        and `layout.expert(neuron)`; None for a layer without experts."""
+        return read_experts(
+            files_of_layer(layer, {name: self.run.paths(name) for name in self.tables})
+        )
 
     def probe(
         self,

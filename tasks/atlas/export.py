@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from neuron_atlas.tasks.artifacts import (
     EFFECTS,
+    EXPERTS,
     EXPLANATIONS,
     FAITHFULNESS,
     NEURON_TESTS,
@@ -33,6 +34,7 @@ from neuron_atlas.tasks.atlas.runs import RunNotFoundError
 
 CONFIGS: dict[str, TableSpec] = {
     "types": NEURON_TYPES,
+    "experts": EXPERTS,
     "tested_types": NEURON_TESTS,
     "explanations": EXPLANATIONS,
     "scores": SCORES,
@@ -40,8 +42,8 @@ CONFIGS: dict[str, TableSpec] = {
     "output_tokens": OUTPUT_TOKENS,
     "faithfulness": FAITHFULNESS,
 }
-"""Configs of the dataset, each one table. Only runs with classify=tested have `tested_types`, and
-only those with effects=all have the last three."""
+"""Configs of the dataset, each one table. Only runs with classify=tested have `tested_types`, only
+those with effects=all have the last three, and only models with experts have `experts`."""
 
 
 def main() -> None:

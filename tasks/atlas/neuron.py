@@ -26,6 +26,7 @@ from neuron_atlas.tasks.report.inputs import (
     SampleFiles,
     by_neuron,
     files_of_layer,
+    part_names,
     read_neurons,
     read_types,
 )
@@ -54,6 +55,11 @@ class Neuron(TypedNeuron):
     def index(self) -> int:
         """Index of the neuron in its layer."""
         return self.neuron
+
+    @cached_property
+    def part(self) -> str:
+        """Its expert and its index in it, in words; empty in a layer without experts."""
+        return part_names(self.files)(self.index)
 
     @cached_property
     def explanations(self) -> pl.DataFrame:
@@ -112,7 +118,8 @@ class Neuron(TypedNeuron):
     def __repr__(self) -> str:
         texts = self.explanations.filter(pl.col("status") == "ok")["text"].to_list()
         explanation = f": {texts[0]}" if texts else ""
-        return f"<Neuron {self.layer}:{self.index}, {self.type}{explanation}>"
+        part = f" ({self.part})" if self.part else ""
+        return f"<Neuron {self.layer}:{self.index}{part}, {self.type}{explanation}>"
 
     def _repr_html_(self) -> str:
         return neuron_html(

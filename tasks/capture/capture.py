@@ -12,13 +12,19 @@ from neuron_atlas.tasks.capture.record import (
     EVIDENCE,
     LayerRecord,
     empty_record,
+    joined,
     stored_dtype,
 )
+from neuron_atlas.tasks.capture.routed import routed_only
 from neuron_atlas.tasks.subject.batch import forward_body
 from neuron_atlas.tasks.subject.batches import Batch, batches
 from neuron_atlas.tasks.subject.encode import EncodedSample
 from neuron_atlas.tasks.subject.fit_batch import fit_batch
-from neuron_atlas.tasks.subject.hook_points import layer_device, neurons_per_layer, observing_active
+from neuron_atlas.tasks.subject.hook_points import (
+    layer_device,
+    neurons_of_parts,
+    observing_active,
+)
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.sae.sparse import SparseLatents
 from neuron_atlas.tasks.subject.settings import HookPoint
@@ -55,7 +61,7 @@ def capture(
     negative total. Raises SubjectError if memory runs out with a batch of one sample, or if a
     layer cannot be hooked.
     """
-    records: dict[int, LayerRecord] = {}
+    records: dict[int, list[LayerRecord]] = {}
 
     def attempt(size: int, count: Callable[[int], None]) -> None:
         records.clear()
@@ -69,19 +75,23 @@ def capture(
         "capture",
         "lower capture.top_n, or capture fewer layers at a time",
     )
-    return records
+    return {layer: joined(records.pop(layer)) for layer in recording.layers}
 
 
-def _empty_records(subject: Subject, recording: RecordSpec) -> dict[int, LayerRecord]:
+def _empty_records(subject: Subject, recording: RecordSpec) -> dict[int, list[LayerRecord]]:
+    """Return a record for each layer, or one for each expert of a layer with experts."""
     return {
-        layer: empty_record(
-            neurons_per_layer(subject, recording.hook_point, [layer]),
-            recording.top_n,
-            layer_device(subject, layer),
-            recording.peak_roles,
-            recording.top_activations,
-            stored_dtype(layer_device(subject, layer), subject.model.dtype),
-        )
+        layer: [
+            empty_record(
+                neurons,
+                recording.top_n,
+                layer_device(subject, layer),
+                recording.peak_roles,
+                recording.top_activations,
+                stored_dtype(layer_device(subject, layer), subject.model.dtype),
+            )
+            for neurons in neurons_of_parts(subject, recording.hook_point, layer)
+        ]
         for layer in recording.layers
     }
 
@@ -89,21 +99,31 @@ def _empty_records(subject: Subject, recording: RecordSpec) -> dict[int, LayerRe
 def _stream(
     subject: Subject,
     samples: Iterable[tuple[int, EncodedSample]],
-    records: dict[int, LayerRecord],
+    records: dict[int, list[LayerRecord]],
     hook_point: HookPoint,
     batch_size: int,
     on_batch: Callable[[int], None],
 ) -> None:
     batch_on: dict[torch.device, Batch] = {}
 
-    def on_activations(layer: int, activations: torch.Tensor | SparseLatents) -> None:
-        device = activations.device
+    def current(device: torch.device) -> Batch:
         if device not in batch_on:  # The subject's layers are spread over several devices.
             batch_on[device] = replace(batch_on[subject.device], inputs={}).to(device)
-        observe(records[layer], activations, batch_on[device])
+        return batch_on[device]
+
+    def on_activations(layer: int, activations: torch.Tensor | SparseLatents) -> None:
+        observe(records[layer][0], activations, current(activations.device))
+
+    def on_expert(
+        layer: int, expert: int, values: torch.Tensor, tokens: torch.Tensor | None
+    ) -> None:
+        batch = current(values.device)
+        if tokens is not None:
+            values, batch = routed_only(values, tokens, batch)
+        observe(records[layer][expert], values, batch)
 
     with (
-        observing_active(subject, list(records), hook_point, on_activations),
+        observing_active(subject, list(records), hook_point, on_activations, on_expert),
         torch.inference_mode(),
     ):
         for batch in batches(samples, subject.batch_size(batch_size)):

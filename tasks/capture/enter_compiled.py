@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from neuron_atlas.tasks.capture.record import FIRST_TEXT
 from neuron_atlas.tasks.capture.sample_sums import ABOVE, CHUNK_NEURONS, PEAK, PEAK_TOKEN
 from neuron_atlas.tasks.capture.top_n import EMPTY
+from neuron_atlas.tasks.subject.batches import FIRST_TEXT
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
 
 _FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
@@ -29,7 +29,7 @@ def weakest_slots(keys: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, 
 @njit(nogil=True, cache=True)
 def enter(
     sums: np.ndarray,
-    roles: np.ndarray,
+    position: np.ndarray,
     sample_id: int,
     peak_roles: np.ndarray,
     start: int,
@@ -40,11 +40,10 @@ def enter(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Insert a sample where it beats the weakest exemplar.
 
-    Updates `weakest` and `floor` (see weakest_slots). Returns the neurons of the chunk that it
-    entered, and their slots.
+    position: int32 [tokens] (see Batch). Updates `weakest` and `floor` (see weakest_slots). Returns
+    the neurons of the chunk that it entered, and their slots.
     """
     keys, peak_positions = ranking[0], ranking[1]
-    position = _positions(roles, FIRST_TEXT)
     best = np.empty(width, np.float32)
     token = np.empty(width, np.int32)
     for n in range(width):
@@ -85,6 +84,7 @@ def enter(
 def describe_entered(
     values: np.ndarray,
     roles: np.ndarray,
+    position: np.ndarray,
     sums: np.ndarray,
     start: int,
     entered: np.ndarray,
@@ -126,7 +126,6 @@ def describe_entered(
                 squares[index] += positive * positive
         for place in range(0, places, _UNROLLED):
             _insert(strongest[role, place * CHUNK_NEURONS :], row, count)
-    positions = _positions(roles, 0)
     for index in range(count):
         n, slot = entered[index], slots[index]
         neuron = start + n
@@ -137,7 +136,7 @@ def describe_entered(
             active[role, neuron, slot] = np.int32(sums[role, ABOVE * CHUNK_NEURONS + n])
         has_text = sums[TEXT, PEAK * CHUNK_NEURONS + n] > -np.inf
         peak_token = np.int32(sums[TEXT, PEAK_TOKEN * CHUNK_NEURONS + n])
-        text_peak_token[neuron, slot] = positions[peak_token] if has_text else -1
+        text_peak_token[neuron, slot] = position[peak_token] - FIRST_TEXT if has_text else -1
         visual_sum[neuron, slot] = np.float32(total[index])
         visual_sum_sq[neuron, slot] = np.float32(squares[index])
 
@@ -173,21 +172,6 @@ def _lowest(keys: np.ndarray) -> int:
     for slot in range(len(keys)):
         found = max(found, slot if keys[slot] == low else 0)
     return found
-
-
-@njit(nogil=True, cache=True)
-def _positions(roles: np.ndarray, first_text: int) -> np.ndarray:
-    """Return each token's index among its role's tokens, plus `first_text` for text tokens."""
-    position = np.zeros(len(roles), np.int32)
-    n_visual = n_text = 0
-    for token in range(len(roles)):
-        if roles[token] == VISUAL:
-            position[token] = n_visual
-            n_visual += 1
-        elif roles[token] == TEXT:
-            position[token] = first_text + n_text
-            n_text += 1
-    return position
 
 
 @njit(nogil=True, cache=True)

@@ -45,11 +45,18 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     """Update the record with a batch's activations; see `tasks.capture.observe.observe`."""
     values = activations.float().contiguous()
     statistics, slots = record.statistics, record.slots
-    statistics.tokens += torch.bincount(batch.roles[batch.roles >= 0].long(), minlength=_ROLES)
+    counts = torch.bincount(batch.roles[batch.roles >= 0].long(), minlength=_ROLES)
+    statistics.tokens += counts[:, None]
     # Samples of one block come together, so that their bins are added to the histogram once.
     order = batch.blocks.argsort(stable=True)
     inputs = _arrays(
-        values, values.view(torch.int32), batch.roles, batch.blocks, batch.sample_ids, order
+        values,
+        values.view(torch.int32),
+        batch.roles,
+        batch.positions,
+        batch.blocks,
+        batch.sample_ids,
+        order,
     )
     sums = _arrays(
         statistics.total,
@@ -110,7 +117,7 @@ def _observe(
     ranking: tuple[np.ndarray, ...],
 ) -> None:
     """Update the record of the neurons from `start` to `stop`, at most CHUNK_NEURONS."""
-    values, bits, roles, blocks, sample_ids, order = inputs
+    values, bits, roles, positions, blocks, sample_ids, order = inputs
     histogram = statistics[-1]
     width = stop - start
     sums = np.empty((_ROLES, SUMS * CHUNK_NEURONS), np.float32)
@@ -138,7 +145,7 @@ def _observe(
         _add_sums(sums, statistics, start, width)
         entered, entered_slots = enter(
             sums,
-            roles[sample],
+            positions[sample],
             sample_ids[sample],
             peak_roles,
             start,
@@ -148,7 +155,14 @@ def _observe(
             ranking,
         )
         describe_entered(
-            values[sample], roles[sample], sums, start, entered, entered_slots, ranking
+            values[sample],
+            roles[sample],
+            positions[sample],
+            sums,
+            start,
+            entered,
+            entered_slots,
+            ranking,
         )
 
 

@@ -57,14 +57,15 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
             statistics.histogram.shape[1],
             **CONSTANTS,
         )
-    statistics.tokens += torch.stack([(batch.roles == role).sum() for role in range(len(ROLES))])
+    counts = [(batch.roles == role).sum() for role in range(len(ROLES))]
+    statistics.tokens += torch.stack(counts)[:, None]
     statistics.total += sums.double().sum(1)
     statistics.squares += squares.double().sum(1)
     statistics.positive += positive.sum(1)
     statistics.nonfinite += nonfinite.sum(1)
     torch.maximum(statistics.maximum, peaks.amax(1), out=statistics.maximum)
     entered = insert_exemplars(record, peaks, tokens.long(), batch)
-    summarize(record.slots, entered, activations, batch.roles)
+    summarize(record.slots, entered, activations, batch)
 
 
 # Both numbers change between batches, and Triton would compile a kernel for each kind of value.

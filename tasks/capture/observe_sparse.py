@@ -37,6 +37,7 @@ def observe(record: LayerRecord, latents: SparseLatents, batch: Batch) -> None:
             roles=batch.roles[part],
             sample_ids=batch.sample_ids[part],
             blocks=batch.blocks[part],
+            positions=batch.positions[part],
         )
         _observe(record, latents.of_samples(part), samples)
 
@@ -51,12 +52,12 @@ def _observe(record: LayerRecord, latents: SparseLatents, batch: Batch) -> None:
     role = batch.roles[latents.entries.sample, latents.entries.token].long()
     peaks, tokens = _peaks(latents, role, n_tokens, batch.roles)
     statistics = record.statistics
-    statistics.tokens += n_tokens.sum(1)
+    statistics.tokens += n_tokens.sum(1)[:, None]
     _add_moments(statistics, latents.entries, role)
     torch.maximum(statistics.maximum, peaks.amax(1), out=statistics.maximum)
     _count_bins(statistics.histogram, latents.entries, role, n_tokens, batch.blocks)
     entered = insert_exemplars(record, peaks, tokens, batch)
-    summarize_sparse(record.slots, entered, latents, batch.roles)
+    summarize_sparse(record.slots, entered, latents, batch)
 
 
 def _peaks(

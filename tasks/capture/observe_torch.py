@@ -6,11 +6,10 @@ import torch
 
 from neuron_atlas.tasks.artifacts import ROLES
 from neuron_atlas.tasks.artifacts.histogram import BINS, CODE_OF_BIN_0, DROPPED_BITS
-from neuron_atlas.tasks.capture.record import EVIDENCE, FIRST_TEXT, LayerRecord, TokenStatistics
+from neuron_atlas.tasks.capture.record import EVIDENCE, LayerRecord, TokenStatistics
 from neuron_atlas.tasks.capture.slot_summaries import summarize
 from neuron_atlas.tasks.capture.top_n import EMPTY, Entries, insert, pack
 from neuron_atlas.tasks.subject.batches import Batch
-from neuron_atlas.tasks.subject.encode import TEXT
 
 _CHUNK_ACTIVATIONS = 2**25
 """Activations that are binned together; this bounds the memory."""
@@ -24,7 +23,7 @@ def observe(record: LayerRecord, activations: torch.Tensor, batch: Batch) -> Non
     _add_moments(record.statistics, values, finite, peaks, batch.roles)
     _count_bins(record.statistics.histogram, values, finite, batch)
     entered = insert_exemplars(record, peaks, tokens, batch)
-    summarize(record.slots, entered, activations, batch.roles)
+    summarize(record.slots, entered, activations, batch)
 
 
 def insert_exemplars(
@@ -46,8 +45,8 @@ def insert_exemplars(
     keys = keys.masked_fill(peak.isneginf(), EMPTY)
     entered = insert(record.keys, keys.T.contiguous())
     token = tokens[roles].gather(0, winner[None])[0][entered.sample, entered.neuron]
-    positions = _positions(batch.roles)
-    record.peak_positions[entered.neuron, entered.slot] = positions[entered.sample, token]
+    position = batch.positions[entered.sample, token]
+    record.peak_positions[entered.neuron, entered.slot] = position
     return entered
 
 
@@ -73,7 +72,7 @@ def _add_moments(
     numbers = values.masked_fill(~finite, 0.0)
     # Multiplying by the 0/1 role membership sums over tokens without a copy for each role.
     membership = torch.stack([roles == role for role in range(len(ROLES))], 1).float()
-    statistics.tokens += membership.sum((0, 2)).long()
+    statistics.tokens += membership.sum((0, 2)).long()[:, None]
     statistics.total += (membership @ numbers).double().sum(0)
     statistics.squares += (membership @ numbers.square()).double().sum(0)
     statistics.positive += (membership @ (numbers > 0).float()).sum(0).long()
@@ -100,10 +99,3 @@ def _count_bins(
             cell = cell * neurons + neuron
             counted = finite[rows][sample, token].int()
             flat.scatter_add_(0, cell.flatten(), counted.flatten())
-
-
-def _positions(roles: torch.Tensor) -> torch.Tensor:
-    """Return every token's index among its role's tokens, plus FIRST_TEXT for text tokens: int32
-    [batch, tokens]."""
-    visual, text = ((roles == role).cumsum(1, dtype=torch.int32) - 1 for role in EVIDENCE)
-    return torch.where(roles == TEXT, text + FIRST_TEXT, visual)

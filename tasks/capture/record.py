@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,17 +15,15 @@ from neuron_atlas.tasks.subject.encode import TEXT, VISUAL
 EVIDENCE = (VISUAL, TEXT)
 """Roles whose tokens are evidence."""
 
-FIRST_TEXT = 2**30
-"""Position of a sample's first text token; its visual tokens have the positions from 0."""
-
 
 @dataclass
 class TokenStatistics:
     """Running sums over all tokens of each role, on the layer's device.
 
-    tokens: int64 [roles], number of tokens. nonfinite, positive: int64 [roles, neurons], number of
-    activations that are infinite or NaN, and above 0. total, squares: float64 [roles, neurons],
-    sums over finite activations. maximum: float32 [roles, neurons], highest finite activation.
+    tokens: int64 [roles, 1], number of tokens; [roles, neurons] for a layer with experts.
+    nonfinite, positive: int64 [roles, neurons], number of activations that are infinite or NaN, and
+    above 0. total, squares: float64 [roles, neurons], sums over finite activations. maximum:
+    float32 [roles, neurons], highest finite activation.
     histogram: int32 [visual and text, BLOCKS * BINS, neurons], see tasks/artifacts/histogram.py.
 
     Sums within a sample are float32 and sums over samples float64, so the error of a mean is about
@@ -41,7 +40,7 @@ class TokenStatistics:
 
     def mean_and_m2(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return means and sums of squared deviations from them, float64 [roles, neurons]."""
-        n = (self.tokens[:, None] - self.nonfinite).clamp(min=1).double()
+        n = (self.tokens - self.nonfinite).clamp(min=1).double()
         mean = self.total / n
         return mean, (self.squares - n * mean.square()).clamp(min=0)
 
@@ -124,7 +123,7 @@ def empty_record(
             visual_sum_sq=zeros((neurons, top_n), torch.float32),
         ),
         statistics=TokenStatistics(
-            tokens=zeros((len(ROLES),), torch.int64),
+            tokens=zeros((len(ROLES), 1), torch.int64),
             nonfinite=zeros(by_role, torch.int64),
             positive=zeros(by_role, torch.int64),
             total=zeros(by_role, torch.float64),
@@ -132,6 +131,32 @@ def empty_record(
             maximum=torch.full(by_role, -torch.inf, dtype=torch.float32, device=device),
             histogram=zeros((len(EVIDENCE), BLOCKS * BINS, neurons), torch.int32),
         ),
+    )
+
+
+def joined(records: Sequence[LayerRecord]) -> LayerRecord:
+    """Return the record of a layer, given those of its experts in the order of their neurons."""
+    if len(records) == 1:
+        return records[0]
+    parts = [one.statistics for one in records]
+    statistics = {
+        name: torch.cat([getattr(one, name) for one in parts], -1)
+        for name in ("nonfinite", "positive", "total", "squares", "maximum", "histogram")
+    }
+    tokens = [one.statistics.tokens.expand(-1, one.neurons) for one in records]
+    slots = {
+        name: torch.cat([getattr(one.slots, name) for one in records], dim)
+        for name, dim in (
+            ("top", 1), ("text_peak_token", 0), ("active", 1), ("visual_sum", 0),
+            ("visual_sum_sq", 0),
+        )
+    }  # fmt: skip
+    return LayerRecord(
+        peak_roles=records[0].peak_roles,
+        keys=torch.cat([one.keys for one in records]),
+        peak_positions=torch.cat([one.peak_positions for one in records]),
+        slots=SlotSummaries(**slots),
+        statistics=TokenStatistics(tokens=torch.cat(tokens, 1), **statistics),
     )
 
 

@@ -15,8 +15,9 @@ from neuron_atlas.tasks.artifacts import (
     exemplars_spec,
 )
 from neuron_atlas.tasks.artifacts.histogram import BINS, BLOCKS
-from neuron_atlas.tasks.capture.record import FIRST_TEXT, LayerRecord
+from neuron_atlas.tasks.capture.record import LayerRecord
 from neuron_atlas.tasks.capture.top_n import unpack
+from neuron_atlas.tasks.subject.batches import FIRST_TEXT
 
 
 def layer_tables(layer: int, record: LayerRecord) -> list[tuple[TableSpec, pa.Table]]:
@@ -79,7 +80,7 @@ def _flattened_top(top: torch.Tensor, order: torch.Tensor) -> pa.ListArray:
 def _moment_table(layer: int, record: LayerRecord) -> pa.Table:
     statistics = record.statistics
     mean, m2 = (values.cpu().numpy() for values in statistics.mean_and_m2())
-    n = (statistics.tokens[:, None] - statistics.nonfinite).cpu().numpy()
+    n = (statistics.tokens - statistics.nonfinite).cpu().numpy()
     nonfinite = statistics.nonfinite.cpu().numpy()
     positive = statistics.positive.cpu().numpy()
     maximum = statistics.maximum.cpu().numpy()

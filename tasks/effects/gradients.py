@@ -18,8 +18,8 @@ from neuron_atlas.tasks.subject.encode import TEXT
 from neuron_atlas.tasks.subject.hook_points import (
     check_layers,
     decoder_layers,
-    ffn_of,
     hooking,
+    seeing_up,
 )
 from neuron_atlas.tasks.subject.settings import HookPoint
 from neuron_atlas.tasks.subject.subject import Subject
@@ -109,28 +109,14 @@ def _pairing(
     subject: Subject, layer: int, state: list[_Pass], observe: ObserveUp
 ) -> Iterator[None]:
     """Within the block, call `observe` in every forward pass with the layer's activations and its
-    up-projection, whichever of the two the layer computes first; 1 for an FFN without a gate."""
-    ffn = ffn_of(subject, layer)
-    seen: dict[str, torch.Tensor] = {}
+    up-projection."""
 
-    def see(part: str, values: torch.Tensor) -> None:
+    def see(activations: torch.Tensor, up: torch.Tensor) -> None:
         # A checkpointed layer runs again in the backward pass, and is observed only once.
-        if not state[0].is_forward:
-            return
-        seen[part] = values.detach()
-        if ffn.up is None:
-            seen["up"] = torch.ones_like(seen["act"])
-        if len(seen) == 2:
-            activations = seen.pop("act")
-            observe(layer, activations, seen.pop("up").reshape(activations.shape))
+        if state[0].is_forward:
+            observe(layer, activations.detach(), up.detach())
 
-    def see_up(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-        see("up", output[..., -ffn.neurons :])
-
-    with ExitStack() as undo:
-        undo.enter_context(hooking(subject, layer, "gate", partial(see, "act")))
-        if ffn.up is not None:
-            undo.callback(ffn.up.register_forward_hook(see_up).remove)
+    with seeing_up(subject, layer, see):
         yield
 
 
@@ -163,7 +149,11 @@ def _watch(state: list[_Pass], layer: int, activations: torch.Tensor) -> torch.T
         gradients = gradients.float()
         scale = current.per_token.to(values.device)[:, None, None]
         products = torch.bmm(membership, values.float() * gradients) * scale
-        current.found[layer] = FirstOrder(products, torch.bmm(membership, gradients) * scale)
+        gradients = torch.bmm(membership, gradients) * scale
+        if layer in current.found:  # Each part of a layer with experts adds its own neurons.
+            products += current.found[layer].products
+            gradients += current.found[layer].gradients
+        current.found[layer] = FirstOrder(products, gradients)
 
     return _Watched.apply(activations, collect)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from neuron_atlas.tasks.subject.batches import Batch
 from neuron_atlas.tasks.subject.ffn import find_ffn
 from neuron_atlas.tasks.subject.free_memory import free_device_bytes, free_host_bytes
 from neuron_atlas.tasks.subject.hook_points import decoder_layers
+from neuron_atlas.tasks.subject.mixture import find_mixture
 from neuron_atlas.tasks.subject.subject import Subject
 
 _USABLE = 0.6
@@ -19,11 +22,18 @@ FFNs; where it is too low, the batch is halved when memory runs out."""
 def stored_bytes(subject: Subject, batch: Batch) -> int:
     """Return the bytes that a backward pass of the batch stores without checkpoints."""
     layers = decoder_layers(subject)
-    neurons = sum(ffn.neurons for layer in layers if (ffn := find_ffn(layer)))
+    neurons = sum(map(_neurons, layers))
     streams = len(layers) * int(subject.model.config.get_text_config().hidden_size)
     size = subject.model.dtype.itemsize
     token = size * (_FFN_TENSORS * neurons + _STREAM_TENSORS * streams)
     return batch.roles.numel() * (token + 4 * _FLOAT_STREAMS * streams)
+
+
+def _neurons(layer: Any) -> int:
+    if mixture := find_mixture(layer):
+        return mixture.layout.neurons
+    ffn = find_ffn(layer)
+    return ffn.neurons if ffn else 0
 
 
 def fits_without_checkpoints(subject: Subject, batch: Batch, n_processes: int = 1) -> bool:

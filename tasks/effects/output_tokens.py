@@ -10,7 +10,12 @@ import pyarrow as pa
 import torch
 
 from neuron_atlas.tasks.artifacts.effects import OUTPUT_TOKENS
-from neuron_atlas.tasks.subject.hook_points import check_layers, decoder_layers, ffn_of, final_norm
+from neuron_atlas.tasks.subject.hook_points import (
+    check_layers,
+    decoder_layers,
+    final_norm,
+    write_columns,
+)
 from neuron_atlas.tasks.subject.sae.attach import NORMS_AFTER_FFN, sae_of
 from neuron_atlas.tasks.subject.sae.settings import SAE
 from neuron_atlas.tasks.subject.settings import HookPoint
@@ -99,7 +104,7 @@ def write_directions(
         sae = sae_of(subject, layer)
         columns, has_norm = sae.decoder.float(), sae.config.place == "ffn_module"
     else:
-        columns, has_norm = ffn_of(subject, layer).down.weight.detach().float().T, True
+        columns, has_norm = write_columns(subject, layer), True
     norms = [part for name, part in block.named_children() if has_norm and name in NORMS_AFTER_FFN]
     if (last := final_norm(subject)) is not None:
         norms.append(last)

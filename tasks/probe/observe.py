@@ -44,7 +44,8 @@ def read_peaks(
         values, tokens = zip(*found, strict=True)
         peaks[layer] = Peaks(np.stack(values), np.stack(tokens))
 
-    _run(subject, encoded, layers, hook_point, observe)
+    # Experts to which a token was not routed have no activation there.
+    _run(subject, encoded, layers, hook_point, observe, absent=-np.inf)
     return peaks
 
 
@@ -80,12 +81,13 @@ def _run(
     layers: Sequence[int],
     hook_point: HookPoint,
     observe: Observe,
+    absent: float = 0.0,
 ) -> None:
     # Padded as in capture, so that a sample of the dataset has the same activations again.
     batch = collate([_SAMPLE], [encoded])
     with (
         truncated(subject, max(layers)),
-        observing(subject, layers, hook_point, observe),
+        observing(subject, layers, hook_point, observe, absent=absent),
         torch.inference_mode(),
     ):
         forward_body(subject, batch.inputs)

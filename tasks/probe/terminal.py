@@ -57,7 +57,7 @@ def terminal_lines(probe: Probe, width: int) -> Iterator[str]:
 def _cells(one: FiringNeuron) -> tuple[str, ...]:
     place = one.place.removeprefix("in the ")
     return (
-        f"{one.layer}:{one.neuron}",
+        f"{one.layer}:{one.neuron}" + (f" ({one.record.part})" if one.record.part else ""),
         one.record.type,
         place if len(place) <= _LONGEST_PLACE else f"{place[: _LONGEST_PLACE - 3]}...",
         three_digits(one.activation),

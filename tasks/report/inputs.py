@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import (
+    EXPERTS,
     NEURON_TYPES,
     NO_SAMPLE,
+    ExpertLayout,
     TableSpec,
     layer_prefix,
     read_rows,
@@ -86,6 +88,18 @@ def files_of_layer(layer: int, tables: Mapping[str, Sequence[Path]]) -> LayerFil
 def read_types(files: LayerFiles) -> pa.Table:
     """Read `types` of the layer, sorted by neuron."""
     return read_table(files["types"], NEURON_TYPES).sort_by("neuron")
+
+
+def read_experts(files: LayerFiles) -> ExpertLayout | None:
+    """Return how the layer's neurons are numbered by expert; None if it has no experts."""
+    return ExpertLayout.from_table(read_table(files[EXPERTS.name], EXPERTS))
+
+
+def part_names(files: LayerFiles) -> Callable[[int], str]:
+    """Return a function that names the expert of a neuron and its index in it, in words; empty in a
+    layer without experts."""
+    layout = read_experts(files)
+    return layout.name if layout else lambda neuron: ""
 
 
 def read_neurons(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,7 @@ from neuron_atlas.tasks.report.inputs import (
     LayerFiles,
     Slot,
     by_neuron,
+    part_names,
     read_neurons,
     read_slots,
 )
@@ -175,12 +176,13 @@ class NeuronRecord(TypedNeuron):
     """One neuron with its explanations and exemplars.
 
     exemplars: strongest first. statistics: its rows of further tables, by the name of the table;
-    of `effects` and `output_tokens`, if the run has them.
+    of `effects` and `output_tokens`, if the run has them. part: expert and index in it, in words.
     """
 
     explanations: tuple[ScoredExplanation, ...]
     exemplars: tuple[Exemplar, ...]
     statistics: Mapping[str, Mapping[str, Any]]
+    part: str = ""
 
 
 def read_records(
@@ -203,9 +205,8 @@ def read_records(
     columns = ["neuron", "explainer", "confidence", *_EXPLANATION_COLUMNS]
     tables["explanations"] = read_neurons(files, EXPLANATIONS, neurons, columns)
     explained = set(tables["explanations"]["neuron"].to_pylist())
-    others = exemplars if of_others is None else of_others
     slots = {
-        neuron: ranked[: exemplars if neuron in explained else others]
+        neuron: ranked[: exemplars if of_others is None or neuron in explained else of_others]
         for neuron, ranked in read_slots(files, neurons).items()
     }
     only = [("rank", ">=", 0), ("rank", "<", max(map(len, slots.values()), default=0))]
@@ -213,7 +214,9 @@ def read_records(
     tables["evidence"] = read_neurons(files, EVIDENCE, neurons, columns, only)
     catalog = open_samples({slot.sample_id for ranked in slots.values() for slot in ranked})
     how_to_store = HOW_TO_STORE if files["evidence"] else OLDER_RUN
-    return gather_records(tables, slots, catalog, level, how_to_store)
+    records = gather_records(tables, slots, catalog, level, how_to_store)
+    name = part_names(files)
+    return {one: replace(record, part=name(one)) for one, record in records.items()}
 
 
 def gather_records(

@@ -9,10 +9,13 @@ import torch
 
 from neuron_atlas.tasks.artifacts.histogram import block_of
 from neuron_atlas.tasks.subject.batch import batch_inputs
-from neuron_atlas.tasks.subject.encode import EncodedSample
+from neuron_atlas.tasks.subject.encode import TEXT, VISUAL, EncodedSample
 
 PADDING = -1
 """Role of padding tokens."""
+
+FIRST_TEXT = 2**30
+"""Position of a sample's first text token; its visual tokens have the positions from 0."""
 
 PADDING_STEP = 8
 """Sequences are padded to a multiple of this many tokens."""
@@ -28,7 +31,9 @@ class Batch:
     inputs: inputs of the subject's body (see tasks/subject/batch.py).
     roles: int8 [batch, tokens], index into ROLES or PADDING. sample_ids, blocks: int64 [batch],
     the samples and their blocks (see tasks/artifacts/histogram.py). ids: the same sample_ids as
-    Python integers, read without a device synchronization.
+    Python integers, read without a device synchronization. positions: int32 [batch, tokens], every
+    visual or text token's index among its role's tokens, plus FIRST_TEXT for text tokens; computed
+    if it is not given.
     """
 
     ids: tuple[int, ...]
@@ -36,6 +41,11 @@ class Batch:
     roles: torch.Tensor
     sample_ids: torch.Tensor
     blocks: torch.Tensor
+    positions: torch.Tensor = None
+
+    def __post_init__(self) -> None:
+        if self.positions is None:
+            object.__setattr__(self, "positions", _positions(self.roles))
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -50,6 +60,7 @@ class Batch:
             roles=_move(self.roles, device),
             sample_ids=_move(self.sample_ids, device),
             blocks=_move(self.blocks, device),
+            positions=_move(self.positions, device),
         )
 
 
@@ -92,6 +103,11 @@ def collate(sample_ids: Sequence[int], samples: Sequence[EncodedSample]) -> Batc
         sample_ids=ids,
         blocks=torch.from_numpy(block_of(ids.numpy())),
     )
+
+
+def _positions(roles: torch.Tensor) -> torch.Tensor:
+    visual, text = ((roles == role).cumsum(1, dtype=torch.int32) - 1 for role in (VISUAL, TEXT))
+    return torch.where(roles == TEXT, text + FIRST_TEXT, visual)
 
 
 def _collated(group: Sequence[tuple[int, EncodedSample]]) -> Batch:

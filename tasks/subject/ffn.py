@@ -47,10 +47,15 @@ def expert_mixture(layer: Any) -> str:
     return ""
 
 
+def own_activation(part: Any) -> Any | None:
+    """Return the only activation function among a module's children, or None."""
+    acts = [child for child in part.children() if type(child).__module__ in _ACTIVATIONS]
+    return acts[0] if len(acts) == 1 else None
+
+
 def _as_ffn(part: Any) -> Ffn | None:
     linear = [child for child in part.children() if _is_linear(child)]
-    acts = [child for child in part.children() if type(child).__module__ in _ACTIVATIONS]
-    act = acts[0] if len(acts) == 1 else None
+    act = own_activation(part)
     for down in reversed(linear):
         others = [one for one in linear if one is not down]
         hidden, neurons = down.out_features, down.in_features

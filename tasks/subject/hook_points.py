@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from neuron_atlas.tasks.artifacts import ExpertLayout
+from neuron_atlas.tasks.subject.expert_hooks import (
+    hooking_mixture,
+    observing_experts,
+    observing_mixture,
+)
 from neuron_atlas.tasks.subject.ffn import Ffn, expert_mixture, find_ffn, output_features
+from neuron_atlas.tasks.subject.mixture import Mixture, find_mixture
+from neuron_atlas.tasks.subject.module_hook import Point, See, hooking_ffn, hooking_module
 from neuron_atlas.tasks.subject.sae.attach import hooking_latents, reading_active, sae_of
 from neuron_atlas.tasks.subject.sae.settings import SAE
 from neuron_atlas.tasks.subject.sae.sparse import SparseLatents
@@ -17,7 +25,7 @@ from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, HookPoint, Subjec
 from neuron_atlas.tasks.subject.subject import Subject
 
 Observe = Callable[[int, torch.Tensor], None]
-See = Callable[[torch.Tensor], torch.Tensor | None]
+SeeUp = Callable[[torch.Tensor, torch.Tensor], None]
 
 
 def decoder_layers(subject: Subject) -> Sequence[Any]:
@@ -36,6 +44,13 @@ def neurons_per_layer(
     return max(_width(subject, layer, hook_point) for layer in chosen)
 
 
+def neurons_of_parts(subject: Subject, hook_point: HookPoint, layer: int) -> tuple[int, ...]:
+    """Return the neurons of each expert of a layer, the shared one last; without experts one
+    number, of the whole layer. Raises SubjectError."""
+    mixture = mixture_of(subject, layer, hook_point)
+    return mixture.layout.widths if mixture else (_width(subject, layer, hook_point),)
+
+
 def layer_device(subject: Subject, layer: int) -> torch.device:
     """Return the device of a decoder layer; a model may be spread over several GPUs."""
     return next(iter(decoder_layers(subject)[layer].parameters())).device
@@ -51,28 +66,34 @@ def check_layers(subject: Subject, layers: Sequence[int], hook_point: HookPoint 
             f"{subject.settings.model!r} has layers 0 to {count - 1}"
         )
     for layer in layers:
-        if hook_point == SAE:
-            sae_of(subject, layer)
-        else:
-            _hooked(subject, layer, hook_point)
+        _check(subject, layer, hook_point)
 
 
 @contextmanager
 def observing(
-    subject: Subject, layers: Sequence[int], hook_point: HookPoint, observe: Observe
+    subject: Subject,
+    layers: Sequence[int],
+    hook_point: HookPoint,
+    observe: Observe,
+    absent: float = 0.0,
 ) -> Iterator[None]:
     """Within the block, call `observe(layer, activations [batch, tokens, neurons])` in every
     forward pass.
 
     hook_point: `gate` is the output of the FFN's activation function, as in the paper; `gate_up` is
     the input of its last linear layer, gate times up; `module:PATH` is the output of a module of
-    the layer, such as `module:mlp`; `sae` is the latents of the layer's SAE. Raises SubjectError if
-    a layer has no such hook point.
+    the layer, such as `module:mlp`; `sae` is the latents of the layer's SAE. absent: stands where a
+    token was not routed to an expert. Raises SubjectError if a layer has no such hook point.
     """
     check_layers(subject, layers, hook_point)
     with ExitStack() as hooks:
         for layer in layers:
-            hooks.enter_context(hooking(subject, layer, hook_point, partial(observe, layer)))
+            see = partial(observe, layer)
+            if mixture := mixture_of(subject, layer, hook_point):
+                block, point = decoder_layers(subject)[layer], cast(Point, hook_point)
+                hooks.enter_context(observing_mixture(block, mixture, point, see, absent))
+            else:
+                hooks.enter_context(hooking(subject, layer, hook_point, see))
         yield
 
 
@@ -82,16 +103,22 @@ def observing_active(
     layers: Sequence[int],
     hook_point: HookPoint,
     observe: Callable[[int, torch.Tensor | SparseLatents], None],
+    observe_expert: Callable[[int, int, torch.Tensor, torch.Tensor | None], None] | None = None,
 ) -> Iterator[None]:
-    """Do as `observing`, but call `observe` with the active latents only of each top-k SAE."""
+    """Do as `observing`, but call `observe` with the active latents only of each top-k SAE, and in
+    place of it, if given, `observe_expert` with a layer and what ObserveExpert says."""
     check_layers(subject, layers, hook_point)
     with ExitStack() as hooks:
         for layer in layers:
-            see = partial(observe, layer)
+            mixture = mixture_of(subject, layer, hook_point)
             if hook_point == SAE and sae_of(subject, layer).is_sparse:
-                hooks.enter_context(reading_active(subject, layer, see))
+                hooks.enter_context(reading_active(subject, layer, partial(observe, layer)))
+            elif mixture and observe_expert:
+                block, point = decoder_layers(subject)[layer], cast(Point, hook_point)
+                see = partial(observe_expert, layer)
+                hooks.enter_context(observing_experts(block, mixture, point, see))
             else:
-                hooks.enter_context(hooking(subject, layer, hook_point, see))
+                hooks.enter_context(observing(subject, [layer], hook_point, observe))
         yield
 
 
@@ -100,55 +127,77 @@ def hooking(subject: Subject, layer: int, hook_point: HookPoint, see: See) -> It
     """Within the block, call `see(activations [batch, tokens, neurons])` in every forward pass. A
     tensor that it returns takes their place.
 
-    Raises SubjectError if the layer has no such hook point.
+    A layer with experts calls it once for each of its parts, as hooking_mixture does. Raises
+    SubjectError if the layer has no such hook point.
     """
+    _check(subject, layer, hook_point)
+    block, point = decoder_layers(subject)[layer], cast(Point, hook_point)
     if hook_point == SAE:
-        with hooking_latents(subject, layer, see):
-            yield
-        return
-    part = _hooked(subject, layer, hook_point)
-    n_samples = [1]
-
-    def note_batch(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        n_samples[0] = (args[0] if args else kwargs["hidden_states"]).shape[-3]
-
-    def seen(values: torch.Tensor) -> torch.Tensor | None:
-        # Some FFNs, such as OPT's, read the tokens of all samples in one dimension.
-        is_flat = values.dim() == 2
-        changed = see(values.unflatten(0, (n_samples[0], -1)) if is_flat else values)
-        return changed.flatten(0, 1) if is_flat and changed is not None else changed
-
-    def before(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        changed = seen(inputs[0])
-        return None if changed is None else (changed, *inputs[1:])
-
-    def after(_module: Any, _inputs: Any, output: Any) -> Any:
-        if not isinstance(output, tuple):
-            return seen(output)
-        changed = seen(output[0])
-        return None if changed is None else (changed, *output[1:])
-
-    with ExitStack() as hooks:
-        block = decoder_layers(subject)[layer]
-        hooks.callback(block.register_forward_pre_hook(note_batch, with_kwargs=True).remove)
-        if hook_point == "gate_up":
-            hooks.callback(part.register_forward_pre_hook(before).remove)
-        else:
-            hooks.callback(part.register_forward_hook(after).remove)
+        hooked = hooking_latents(subject, layer, see)
+    elif is_module(hook_point):
+        path = hook_point.removeprefix(MODULE_PREFIX)
+        hooked = hooking_module(block, _named_module(subject, layer, path), see)
+    elif mixture := mixture_of(subject, layer):
+        hooked = hooking_mixture(block, mixture, point, see)
+    else:
+        hooked = hooking_ffn(block, ffn_of(subject, layer), point, see)
+    with hooked:
         yield
 
 
-def ffn_of(subject: Subject, layer: int) -> Ffn:
-    """Return the feed-forward network of a layer. Raises SubjectError."""
+@contextmanager
+def seeing_up(subject: Subject, layer: int, see: SeeUp) -> Iterator[None]:
+    """Within the block, call `see(activations, up)`, both [batch, tokens, neurons], in every
+    forward pass, whichever of the two the layer computes first; up is 1 for an FFN without a gate.
+
+    A layer with experts calls it once for each of its parts, with zeros for the others. Raises
+    SubjectError if the layer has no hook point `gate`.
+    """
+    _check(subject, layer, "gate")
+    block, mixture = decoder_layers(subject)[layer], mixture_of(subject, layer)
+    seen: dict[Point, torch.Tensor] = {}
+
+    def note(point: Point, values: torch.Tensor) -> None:
+        seen[point] = values
+        if len(seen) == 2:
+            activations = seen.pop("gate")
+            see(activations, seen.pop("up").reshape(activations.shape))
+
+    points: tuple[Point, ...] = ("gate", "up")
+    with ExitStack() as hooks:
+        for point in points:
+            if mixture is None:
+                hooked = hooking_ffn(block, ffn_of(subject, layer), point, partial(note, point))
+            else:
+                hooked = hooking_mixture(block, mixture, point, partial(note, point))
+            hooks.enter_context(hooked)
+        yield
+
+
+def is_module(hook_point: HookPoint) -> bool:
+    """Return whether a hook point names a module."""
+    return hook_point.startswith(MODULE_PREFIX)
+
+
+def mixture_of(subject: Subject, layer: int, hook_point: HookPoint = "gate") -> Mixture | None:
+    """Return the experts of a layer; None if it has none, or if the hook point is of no FFN. Raises
+    SubjectError if it has experts that are not recognized."""
+    if hook_point not in ("gate", "gate_up"):
+        return None
     block = decoder_layers(subject)[layer]
-    mixture = expert_mixture(block)
-    if mixture:
+    mixture = find_mixture(block)
+    if mixture is None and (name := expert_mixture(block)):
         raise SubjectError(
             f"capture.hook_point: layer {layer} of {subject.settings.model!r} is a mixture of "
-            f"experts ({mixture}), whose neurons are not read; choose other layers in "
+            f"experts ({name}), whose neurons are not read; choose other layers in "
             "capture.layers, or read the output of a module with capture.hook_point=module:PATH"
         )
-    ffn = find_ffn(block)
+    return mixture
+
+
+def ffn_of(subject: Subject, layer: int) -> Ffn:
+    """Return the feed-forward network of a layer without experts. Raises SubjectError."""
+    ffn = find_ffn(decoder_layers(subject)[layer])
     if ffn is None:
         raise SubjectError(
             f"capture.hook_point: layer {layer} of {subject.settings.model!r} has no FFN that is "
@@ -158,27 +207,49 @@ def ffn_of(subject: Subject, layer: int) -> Ffn:
     return ffn
 
 
+def write_columns(subject: Subject, layer: int) -> torch.Tensor:
+    """Return what each neuron of a layer writes to the hidden state: float32 [neurons, width].
+    Raises SubjectError."""
+    if mixture := mixture_of(subject, layer):
+        return mixture.columns()
+    return ffn_of(subject, layer).down.weight.detach().float().T
+
+
+def expert_layouts(subject: Subject, hook_point: HookPoint) -> dict[int, ExpertLayout]:
+    """Return how the neurons at a hook point are numbered in the layers with experts."""
+    if hook_point not in ("gate", "gate_up"):
+        return {}
+    found = enumerate(map(find_mixture, decoder_layers(subject)))
+    return {layer: mixture.layout for layer, mixture in found if mixture}
+
+
 def final_norm(subject: Subject) -> Any | None:
     """Return the norm that the language model applies after its last layer; None if it has none."""
     norms = [part for name, part in subject.decoder.named_children() if "norm" in name]
     return norms[-1] if norms else None
 
 
-def _hooked(subject: Subject, layer: int, hook_point: HookPoint) -> Any:
-    """Return the module of a layer that a hook point reads: its output, or for `gate_up` its input.
-    Raises SubjectError."""
-    if hook_point.startswith(MODULE_PREFIX):
-        return _named_module(subject, layer, hook_point.removeprefix(MODULE_PREFIX))
-    ffn = ffn_of(subject, layer)
-    if hook_point == "gate_up":
-        return ffn.down
-    if ffn.act is None:
+def _check(subject: Subject, layer: int, hook_point: HookPoint) -> None:
+    """Raise SubjectError if a layer has no such hook point."""
+    if hook_point == SAE:
+        sae_of(subject, layer)
+        return
+    if is_module(hook_point):
+        _named_module(subject, layer, hook_point.removeprefix(MODULE_PREFIX))
+        return
+    mixture = mixture_of(subject, layer)
+    parts = [*mixture.routed, mixture.shared] if mixture else [ffn_of(subject, layer)]
+    if hook_point == "gate" and any(part is not None and part.act is None for part in parts):
         raise SubjectError(
             f"capture.hook_point: the FFN of layer {layer} of {subject.settings.model!r} applies "
             "its activation function without a module, so `gate` cannot be read; set "
             "capture.hook_point=gate_up, or module:PATH"
         )
-    return ffn.act
+    if mixture and hook_point == "gate_up" and not all(one.is_indexed for one in mixture.routed):
+        raise SubjectError(
+            f"capture.hook_point: the experts of layer {layer} of {subject.settings.model!r} read "
+            "every token, and `gate_up` cannot be read; set capture.hook_point=gate"
+        )
 
 
 def _named_module(subject: Subject, layer: int, path: str) -> Any:
@@ -196,9 +267,10 @@ def _named_module(subject: Subject, layer: int, path: str) -> Any:
 def _width(subject: Subject, layer: int, hook_point: HookPoint) -> int:
     if hook_point == SAE:
         return sae_of(subject, layer).latents
-    if not hook_point.startswith(MODULE_PREFIX):
-        return ffn_of(subject, layer).neurons
-    part = _hooked(subject, layer, hook_point)
+    if not is_module(hook_point):
+        mixture = mixture_of(subject, layer)
+        return mixture.layout.neurons if mixture else ffn_of(subject, layer).neurons
+    part = _named_module(subject, layer, hook_point.removeprefix(MODULE_PREFIX))
     # The last linear layer, in order of definition, makes a module's output.
     widths = list(output_features(part))
     weight = getattr(part, "weight", None)

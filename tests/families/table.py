@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from neuron_atlas.tasks.subject.hook_points import decoder_layers
+from neuron_atlas.tasks.subject.hook_points import decoder_layers, expert_layouts
 from neuron_atlas.tasks.subject.load import Subject, load_subject
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings
 from neuron_atlas.tasks.subject.types import why_refused
@@ -96,6 +96,8 @@ def _notes(subject: Subject, found: Reading) -> Iterator[str]:
         yield f"capture.hook_point={found.hook_point}"
     if len(found.layers) < len(decoder_layers(subject)):
         yield "only layers without experts (capture.layers)"
+    elif expert_layouts(subject, found.hook_point):
+        yield "experts"
     if subject.family in NEEDS:
         yield f"needs {' and '.join(NEEDS[subject.family])}"
 

@@ -13,7 +13,13 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from neuron_atlas.tasks.artifacts import layer_of
+from neuron_atlas.tasks.artifacts import (
+    EXPERTS,
+    ExpertLayout,
+    layer_file,
+    layer_of,
+    write_table,
+)
 from neuron_atlas.tasks.atlas import (
     Atlas,
     NeuronNotFoundError,
@@ -21,6 +27,7 @@ from neuron_atlas.tasks.atlas import (
     RunNotFoundError,
     TraceNotStoredError,
 )
+from neuron_atlas.tasks.atlas.export import export
 from neuron_atlas.tasks.report.neuron_view import neuron_html
 from neuron_atlas.workflows.run.store import Manifest, Store
 from tests.loopback.object_store import BUCKET
@@ -59,6 +66,27 @@ def test_a_neuron_knows_its_type_explanations_and_scores(opened, explained, atla
     assert explained.explanations["explainer"].to_list() == ["dissect"]
     assert set(explained.scores["tokens"]) == {"all", "visual", "text"}
     assert explained.explanations["text"][0] in repr(explained)
+
+
+def test_a_neuron_of_an_expert_is_named_by_it(opened, explained, tmp_path):
+    layer, index = explained.layer, explained.index
+    layout = ExpertLayout(((15, 32),), shared=32)
+    path = tmp_path / layer_file(EXPERTS, layer)
+    write_table(layout.table(layer), EXPERTS, path)
+    listed = dict(opened.run.artifacts["types"]) | {"files": [str(path)], "rows": 16}
+    artifacts = {**opened.run.artifacts, "experts": listed}
+    mixed = Atlas(replace(opened.run, artifacts=artifacts), opened.source)
+    assert mixed.expert_layout(layer) == layout
+    assert mixed.expert_layout(min(set(LAYERS) - {layer})) is opened.expert_layout(layer) is None
+    name = layout.name(index)
+    assert name in (
+        f"expert {index // 32}, neuron {index % 32}",
+        f"shared expert, neuron {index % 32}",
+    )
+    assert f"<Neuron {layer}:{index} ({name})" in repr(mixed.neuron(layer, index))
+    assert name.capitalize() in neuron_html(mixed.neuron(layer, index).record)
+    assert "xpert" not in repr(explained).partition(",")[0]
+    assert [one.name for one in export(mixed, tmp_path / "exported")][:2] == ["types", "experts"]
 
 
 def test_its_exemplars_have_traces_images_and_heat(opened, explained, atlas):

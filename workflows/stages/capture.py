@@ -14,11 +14,13 @@ from typing import Any
 
 from neuron_atlas.tasks.artifacts import (
     DESCRIPTIONS,
+    EXPERTS,
     HISTOGRAMS,
     MOMENTS,
     exemplars_spec,
     in_shard,
     layer_file,
+    layer_of,
     read_table,
 )
 from neuron_atlas.tasks.artifacts.location import existing_files
@@ -63,16 +65,14 @@ def _prepare(context: Context) -> None:
 
 
 def _extent_items(context: Context, folder: Path) -> list[Item]:
-    return [Item("extent", 1, (_EXTENT,))]
+    return [Item("extent", 1, (_EXTENT,), (context.capture.hook_point,))]
 
 
-def _write_extent(worker: Worker) -> None:
-    """Write the subject's number of layers and of parameters."""
-    from neuron_atlas.tasks.subject.hook_points import decoder_layers
+def _write_extent(worker: Worker, hook_point: str) -> None:
+    """Write the subject's number of layers and of parameters, and the experts of its layers."""
+    from neuron_atlas.tasks.capture.extent import write_experts
 
-    subject = worker.loaded.subject
-    parameters = sum(weight.numel() for weight in subject.model.parameters())
-    extent = {"layers": len(decoder_layers(subject)), "parameters": parameters}
+    extent = write_experts(worker.loaded.subject, hook_point, worker.folder)
     write_json(worker.folder / _EXTENT, extent)
 
 
@@ -186,10 +186,9 @@ def _hash_of_names(folders: Sequence[str]) -> str:
 
 def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
     layers = sorted({*_captured(folder), *_missing(context, folder)})
-    return StageOutput(
-        {name: [layer_file(name, layer) for layer in layers] for name in TABLES},
-        about={"layers": layers, "layers_in_all": _extent(folder)["layers"]},
-    )
+    extent = _extent(folder)
+    about = {"layers": layers, "layers_in_all": extent["layers"]}
+    return StageOutput(_files(layers, extent.get("with_experts", ())), about=about)
 
 
 def _check(context: Context) -> None:
@@ -214,7 +213,7 @@ def _select(context: Context, manifest: Manifest) -> Manifest | None:
     layers = sorted(range(manifest.about["layers_in_all"]) if choice is None else choice)
     if not set(layers) <= set(manifest.about["layers"]):
         return None
-    files = {name: [layer_file(name, layer) for layer in layers] for name in TABLES}
+    files = _files(layers, [layer_of(file) for file in manifest.files.get(EXPERTS.name, ())])
     return replace(
         manifest,
         files=files,
@@ -223,6 +222,13 @@ def _select(context: Context, manifest: Manifest) -> Manifest | None:
         content=hashlib.sha256(repr((manifest.fingerprint, layers)).encode()).hexdigest(),
         about=dict(manifest.about) | {"layers": layers},
     )
+
+
+def _files(layers: Sequence[int], with_experts: Sequence[int | None]) -> dict[str, list[str]]:
+    """Return the files of each table, for some layers."""
+    files = {name: [layer_file(name, layer) for layer in layers] for name in TABLES}
+    experts = [layer_file(EXPERTS, layer) for layer in layers if layer in with_experts]
+    return files | ({EXPERTS.name: experts} if experts else {})
 
 
 def _tables(layers: Sequence[int]) -> tuple[str, ...]:
@@ -263,7 +269,7 @@ def _missing(context: Context, folder: Path) -> list[int]:
     return [layer for layer in _run_layers(context, folder) if layer not in captured]
 
 
-def _extent(folder: Path) -> dict[str, int]:
+def _extent(folder: Path) -> dict[str, Any]:
     return read_json(folder / _EXTENT)
 
 

@@ -39,6 +39,7 @@ _TABLES = (
     ("samples", "samples"),
     ("describe", "descriptions"),
     *(("capture", name) for name in ("exemplars", "histograms", "moments")),
+    ("capture", "experts"),  # Only of a model with experts.
     ("evidence", "evidence"),
     # Only of a run that changes groups of neurons.
     *(("groups", name) for name in ("group_effects", "dissociations", "steering_effects")),
@@ -56,7 +57,7 @@ _TABLES = (
     ("faithfulness", "faithfulness"),
 )
 
-_PARTIAL = ("classify", "effects", "groups", "sayings")
+_PARTIAL = ("capture", "classify", "effects", "groups", "sayings")
 """Stages that do not write all tables, or do not run."""
 
 

@@ -105,6 +105,7 @@ def _describe(
 ) -> dict[str, Any]:
     return {
         "neuron": record.neuron,
+        **({"part": record.part} if record.part else {}),
         "type": record.type,
         "shares": [round_significant(share, 3) or 0 for share in record.shares.values()],
         "n_exemplars": record.row["n_exemplars"],

@@ -1,9 +1,6 @@
-from pathlib import Path
-
 import pytest
 import torch
 from PIL import Image
-from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
 from neuron_atlas.tasks.subject.encode import encode
@@ -14,9 +11,10 @@ from neuron_atlas.tasks.subject.hook_points import (
     neurons_per_layer,
     observing,
 )
-from neuron_atlas.tasks.subject.load import Subject, load_subject
+from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.probe import nonfinite_shares
-from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError, SubjectSettings
+from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
+from tests.small_llava import llava_around
 
 PICTURE = Image.new("RGB", (64, 64), (10, 200, 30))
 LAYERS = [0, 2, 3]
@@ -141,33 +139,6 @@ def test_a_layer_without_an_ffn_is_refused(subject, monkeypatch):
         check_layers(subject, [1, 2])
 
 
-SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-
-
-def llava_around(subject: Subject, folder: Path, text: dict) -> Subject:
-    """A small LLaVA around another language model, with the bundled processor."""
-    seen = subject.model.config.vision_config
-    pixels = {"image_size": seen.image_size, "patch_size": seen.patch_size}
-    vision = {**SIZES, "intermediate_size": 8, **pixels}
-    config = LlavaConfig(
-        text_config={
-            "tie_word_embeddings": False,
-            "pad_token_id": 0,
-            **SIZES,
-            "intermediate_size": 24,
-            "vocab_size": 512,
-            **text,
-        },
-        vision_config={"model_type": "clip_vision_model", **vision},
-        image_token_index=subject.image_token_id,
-        tie_word_embeddings=False,
-    )
-    torch.manual_seed(0)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    subject.processor.save_pretrained(folder)
-    return load_subject(SubjectSettings(model=str(folder)))
-
-
 def seen_at(subject: Subject, hook_point: HookPoint) -> torch.Tensor:
     seen: list[torch.Tensor] = []
     with observing(subject, [0], hook_point, lambda _, values: seen.append(values)):
@@ -257,17 +228,12 @@ def test_the_output_of_a_module_is_replaced_where_it_is_the_first_of_several(sub
         )
 
 
-def test_a_mixture_of_experts_is_refused_by_name(subject, tmp_path):
-    experts = {
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "num_key_value_heads": 1,
-    }
-    mixed = llava_around(subject, tmp_path, {"model_type": "qwen3_moe", "head_dim": 8, **experts})
-    with pytest.raises(SubjectError, match=r"mixture of experts \(Qwen3MoeSparseMoeBlock\)"):
-        check_layers(mixed, [0])
-    assert seen_at(mixed, "module:mlp").shape[-1] == 8
+def test_a_mixture_of_experts_that_is_not_recognized_is_refused_by_name(subject, monkeypatch):
+    block = decoder_layers(subject)[0].mlp
+    monkeypatch.setattr(block, "experts", torch.nn.ModuleList(), raising=False)
+    with pytest.raises(SubjectError, match=r"layer 0 of .* is a mixture of experts \(LlamaMLP\)"):
+        check_layers(subject, [0])
+    check_layers(subject, [0], "module:mlp")
 
 
 def test_a_module_is_read_by_its_path(subject, ffn_inputs):

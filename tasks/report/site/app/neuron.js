@@ -197,6 +197,7 @@
     main.replaceChildren(bar, h("article", { class: "one", "aria-labelledby": "one-title" },
       h("header", { class: "neuron-head" },
         h("h1", { id: "one-title", tabindex: "-1" }, h("span", {}, `Layer ${details.layer ?? route.layer}`), " ", `Neuron ${Atlas.count(details.neuron)}`),
+        details.part ? h("p", { class: "quiet" }, `${details.part[0].toUpperCase()}${details.part.slice(1)}`) : null,
         h("p", { class: "kind-line" }, h("span", { class: `chip type-${details.type}` }, details.type),
           h("span", { class: "quiet" }, Atlas.index.meanings[details.type], " Its highest activation is ", h("b", {}, Atlas.threeDigits(details.scale)), "."))),
       h("div", { class: "neuron-body" },
