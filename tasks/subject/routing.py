@@ -30,6 +30,8 @@ class Rows:
 
     def by_expert(self, experts: int) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """Yield (expert, values, tokens) of each expert that has tokens, in ascending order."""
+        if not len(self.token):
+            return
         order = torch.argsort(self.expert * (self.token.max() + 1) + self.token)
         values, tokens = self.values[order], self.token[order]
         counts = torch.bincount(self.expert, minlength=experts).tolist()

@@ -45,6 +45,42 @@ LLAMA4 = {
     "intermediate_size": WIDTH,
     "interleave_moe_layer_step": 1,
 }
+ONE_HEAD = {"num_key_value_heads": 1, "num_experts_per_tok": 2}
+WIDE = {"moe_intermediate_size": WIDTH}
+OTHERS = {
+    "gemma4_text": {
+        **ONE_HEAD,
+        **WIDE,
+        "enable_moe_block": True,
+        "num_experts": EXPERTS,
+        "top_k_experts": 2,
+        "head_dim": 8,
+        "global_head_dim": 8,
+        "hidden_size_per_layer_input": 0,
+        "layer_types": ["full_attention"],
+    },
+    "gpt_oss": {
+        **ONE_HEAD,
+        "num_local_experts": EXPERTS,
+        "head_dim": 8,
+        "layer_types": ["full_attention"],
+        "intermediate_size": WIDTH,
+    },
+    "deepseek_v3": {
+        **ONE_HEAD,
+        **WIDE,
+        "n_routed_experts": EXPERTS,
+        "first_k_dense_replace": 0,
+        "n_group": 1,
+        "topk_group": 1,
+        "kv_lora_rank": 8,
+        "q_lora_rank": 8,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 4,
+        "v_head_dim": 8,
+    },
+}
+"""Experts next to an FFN; interleaved and transposed ones with biases; routing in groups."""
 WHOLE = ("gate", "gate_up")
 
 
@@ -142,6 +178,31 @@ def test_rows_in_another_order_are_refused(mixed, monkeypatch):
     monkeypatch.setattr("neuron_atlas.tasks.subject.routing._SORTED", "batched_mm")
     with pytest.raises(SubjectError, match="Qwen2MoeExperts computes its rows in an order"):
         seen_at(mixed, 0, "gate", batch_of(mixed))
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_experts_that_are_built_otherwise_are_read(subject, tmp_path, kind):
+    subject = llava_around(subject, tmp_path, {"model_type": kind, **OTHERS[kind]})
+    (layer,) = decoder_layers(subject)
+    for name, weight in layer.named_parameters():
+        if "norm" not in name:
+            torch.nn.init.normal_(weight, std=0.4)
+    batch = batch_of(subject)
+    (experts,) = (
+        part for part in layer.modules() if isinstance(getattr(part, "down_proj", 0), torch.Tensor)
+    )
+    hidden, *given = inputs_of(subject, experts, batch)
+    (chosen,) = (one for one in given if not one.is_floating_point())
+    expected = torch.full((len(hidden), EXPERTS, WIDTH), -7.0)
+    for token, mine in enumerate(chosen.tolist()):
+        for expert in mine:
+            wide = experts.gate_up_proj[expert]
+            both = hidden[token] @ (wide if experts.is_transposed else wide.T)
+            if experts.has_bias:
+                both = both + experts.gate_up_proj_bias[expert]
+            expected[token, expert] = experts._apply_gate(both[None])[0]
+    seen = seen_at(subject, 0, "gate_up", batch)
+    torch.testing.assert_close(seen[:, : EXPERTS * WIDTH], expected.flatten(1).detach())
 
 
 def test_experts_that_are_given_every_token_are_read_where_they_were_chosen(subject, tmp_path):
