@@ -15,7 +15,12 @@ from tests.workflows.runs import SMALL, SPECS, Atlas, runs_in
 
 SCENES = "data.count=120"
 SHARDS = 12
-PARTED = ("capture.layers=[1]", f"capture.shards={SHARDS}", "explain.neurons_per_task=1")
+PARTED = (
+    "capture.layers=[1]",
+    f"capture.shards={SHARDS}",
+    "explain.neurons.per_layer_and_type=5",
+    "explain.neurons_per_task=1",
+)
 OUR_LINES = re.compile(
     r"$|(samples|describe|capture|merge|classify|analyse|evidence|gather|explain|near miss|"
     r"near_misses|search|simulate|score|report) +"

@@ -94,22 +94,33 @@ def test_an_old_group_is_refused_with_the_new_one(old, new):
     assert not (CONF / old).exists()
 
 
-def test_an_own_file_or_override_or_sweep_with_an_old_name_ends_with_status_2(tmp_path):
+@pytest.mark.parametrize(
+    ("call", "where"),
+    [
+        (("{own}",), "{folder}/experiment/mine.yaml"),
+        (("--multirun", "{own}", "score.seed=0,1"), "{folder}/experiment/mine.yaml"),
+        (("+score.q=0.1",), "the override +score.q"),
+        (("--multirun", "score.q=0.1,0.2"), "the override or YAML file that sets it"),
+        (("--multirun", "+score.q=0.1,0.2"), "the override +score.q"),
+    ],
+    ids=["file", "file in a sweep", "override", "swept", "swept override"],
+)
+def test_an_own_file_or_override_or_sweep_with_an_old_name_ends_with_status_2(
+    tmp_path, ended, call, where
+):
     experiment = tmp_path / "experiment" / "mine.yaml"
     experiment.parent.mkdir()
     experiment.write_text("# @package _global_\nscore:\n  q: 0.1\n", encoding="utf-8")
     own = ("--config-dir", str(tmp_path), "experiment=mine")
+    words = [word for one in call for word in (own if one == "{own}" else (one,))]
+    if "--multirun" in call:  # A sweep looks at the words that its process was called with.
+        swept = _call(*words, cwd=tmp_path)
+        status, said = swept.returncode, swept.stderr
+    else:
+        status, said = ended(*words)
+    assert status == 2, said
     is_now = "neuron-atlas: score.q: is now score.max_q; write the new name in"
-    for call, where in (
-        (own, str(experiment)),
-        (("--multirun", *own, "score.seed=0,1"), str(experiment)),
-        (("+score.q=0.1",), "the override +score.q"),
-        (("--multirun", "score.q=0.1,0.2"), "the override or YAML file that sets it"),
-        (("--multirun", "+score.q=0.1,0.2"), "the override +score.q"),
-    ):
-        ended = _call(*call, cwd=tmp_path)
-        assert ended.returncode == 2, ended.stderr
-        assert ended.stderr.startswith(f"{is_now} {where}")
+    assert said.startswith(f"{is_now} {where.format(folder=tmp_path)}")
 
 
 def test_an_own_choice_with_a_group_of_an_old_name_ends_with_status_2(tmp_path):
