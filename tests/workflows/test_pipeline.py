@@ -267,7 +267,7 @@ def test_describing_again_loads_all_actors_early_and_leaves_the_cores_to_the_sta
     first_run, atlas, shared_mlflow, monkeypatch
 ):
     loaded: list[ActorPool] = []
-    monkeypatch.setattr(ActorPool, "load", loaded.append)
+    monkeypatch.setattr(ActorPool, "load", lambda pool: loaded.append(pool))
     for path in [*atlas.files("descriptions"), *atlas.files("types")]:
         path.unlink()
     context = small_run(atlas.out, "cluster.actors=2")
