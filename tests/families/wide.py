@@ -23,6 +23,14 @@ _QWEN_NAMED = {
 }
 PIXELS = {"size": {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}, "patch_size": 4}
 ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]}}
+_HYBRID = {**ROPE, "layer_types": ["linear_attention", "full_attention"]}
+_INDEXER = {
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 256,
+    "indexer_compress_ratio": 4,
+}
 _DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 1e4}
 _GLM = Markup(
     "<|begin_of_image|><|image|><|end_of_image|>", user="<|user|>\n", assistant="<|assistant|>\n"
@@ -74,13 +82,11 @@ def _glm(kind: str, **given: object) -> Build:
 WIDE: Mapping[str, Build] = {
     "qwen2_vl": _qwen("qwen2_vl", vision={"embed_dim": 32, "hidden_size": 32}),
     "qwen3_vl": _qwen("qwen3_vl"),
-    "qwen3_5": _qwen(
-        "qwen3_5", text={**ROPE, "layer_types": ["linear_attention", "full_attention"]}
-    ),
-    "qwen3_5_moe": _qwen("qwen3_5_moe"),
+    "qwen3_5": _qwen("qwen3_5", text=_HYBRID),
+    "qwen3_5_moe": _qwen("qwen3_5_moe", text=_HYBRID),
     "qwen3_vl_moe": _qwen("qwen3_vl_moe", parts=("", "Qwen2VLImageProcessorPil")),
     "glm4v_moe": _glm("glm4v_moe", parts=("Glm4vProcessor", "Glm4vImageProcessorPil")),
-    "qwen4_exp": _qwen("qwen4_exp"),
+    "qwen4_exp": _qwen("qwen4_exp", text={**_HYBRID, **_INDEXER}),
     "exaone4_5": _qwen("exaone4_5"),
     "hyperclovax_vision_v2": _qwen("hyperclovax_vision_v2"),
     "video_llama_3": _qwen("video_llama_3"),
