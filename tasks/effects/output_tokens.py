@@ -156,7 +156,7 @@ def _block(directions: torch.Tensor, unembedding: torch.Tensor, k: int) -> _Bloc
 
 def _unembedding(subject: Subject) -> torch.Tensor:
     """Return the rows of tokens that the tokenizer has, [tokens, width]; models pad the others."""
-    weight = subject.model.get_output_embeddings().weight.detach()
+    weight = dense_weight(subject.model.get_output_embeddings(), subject.model.dtype)
     return weight[: min(len(weight), len(subject.processor.tokenizer))]
 
 

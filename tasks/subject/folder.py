@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from neuron_atlas.tasks.models.pretrained import damaged_file, first_line
 from neuron_atlas.tasks.subject.adapter_files import adapter_folder
 from neuron_atlas.tasks.subject.plain_prompt import check_prompt
+from neuron_atlas.tasks.subject.quantization import check_quantization
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -38,8 +39,8 @@ def check_subject_folder(settings: SubjectSettings) -> None:
 def check_config(folder: Path) -> str:
     """Return the model_type in a folder's config.json.
 
-    Raises SubjectError if it is not that of a vision-language model, or if the folder holds an
-    adapter.
+    Raises SubjectError if it is not that of a vision-language model, if the folder holds an
+    adapter, or if the package that reads its quantized weights is missing.
     """
     for name in _ADAPTER_FILES:
         if (folder / name).exists():
@@ -50,12 +51,14 @@ def check_config(folder: Path) -> str:
                 f"in peft) and name the merged model, or remove {name} to study the base model"
             )
     path = folder / "config.json"
+    _check_no_gguf(folder)
     if not path.exists():
         _cannot_load(folder, "it has no config.json; name a folder with a saved model")
     config = _read_json(path)
     if not isinstance(config.get("model_type"), str):
         _cannot_load(folder, "config.json has no model_type, such as 'llava'")
     check_converted(str(folder), config)
+    check_quantization(str(folder), config)
     if not isinstance(config.get("vision_config"), Mapping):
         raise SubjectError(
             f"subject.model: {str(folder)!r} is a {config['model_type']!r} model without a vision "
@@ -79,6 +82,17 @@ def check_converted(name: str, config: Mapping[str, Any]) -> None:
         f"mm_vision_tower), which transformers does not load; name its conversion, such as "
         f"llava-hf/{converted}-hf"
     )
+
+
+def _check_no_gguf(folder: Path) -> None:
+    """Raise SubjectError if a folder's weights are in GGUF."""
+    found = sorted(folder.glob("*.gguf"))
+    if found and not list(folder.glob("*.safetensors")):
+        raise SubjectError(
+            f"subject.model: the weights of {str(folder)!r} are in GGUF ({found[0].name}), and "
+            "transformers reads only language models without a vision tower from it; name the "
+            "model in safetensors that it was made from, or one quantized in another format"
+        )
 
 
 def check_files(folder: Path, *, needs_template: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 
 from neuron_atlas.tasks.artifacts import ExpertLayout
+from neuron_atlas.tasks.subject.dense_weight import dense_weight
 from neuron_atlas.tasks.subject.expert_hooks import (
     hooking_mixture,
     observing_experts,
@@ -212,7 +213,7 @@ def write_columns(subject: Subject, layer: int) -> torch.Tensor:
     Raises SubjectError."""
     if mixture := mixture_of(subject, layer):
         return mixture.columns()
-    return ffn_of(subject, layer).down.weight.detach().float().T
+    return dense_weight(ffn_of(subject, layer).down, subject.model.dtype).float().T
 
 
 def expert_layouts(subject: Subject, hook_point: HookPoint) -> dict[int, ExpertLayout]:

@@ -8,7 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    CompressedTensorsConfig,
+    FineGrainedFP8Config,
+    PreTrainedConfig,
+)
 from transformers.utils import find_adapter_config_file
 
 from neuron_atlas.tasks.models.pretrained import ModelError, why_not_loaded
@@ -27,6 +33,7 @@ from neuron_atlas.tasks.subject.layout import Layout
 from neuron_atlas.tasks.subject.plain_prompt import check_prompt, prompt_template
 from neuron_atlas.tasks.subject.probe import can_share_batch, check_processor, check_sequence
 from neuron_atlas.tasks.subject.processor import load_processor
+from neuron_atlas.tasks.subject.quantization import check_quantization, quantization_settings
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
 from neuron_atlas.tasks.subject.subject import Subject
 from neuron_atlas.tasks.subject.types import check_known, check_type
@@ -55,6 +62,7 @@ def load_subject(
         else:
             raw, _ = PreTrainedConfig.get_config_dict(name, revision=settings.revision)
             check_converted(name, raw)
+            check_quantization(name, raw)
         config = AutoConfig.from_pretrained(
             name, revision=settings.revision, trust_remote_code=False
         )
@@ -73,6 +81,7 @@ def load_subject(
             trust_remote_code=False,
             device_map=_device_map(device),
             output_loading_info=True,
+            **_dequantized(config),
             # Checked below, with the name of the field.
             ignore_mismatched_sizes=True,
         )
@@ -130,6 +139,22 @@ def _check_spread(name: str, device_map: Mapping[str, Any]) -> None:
             f"subject.model: {name!r} does not fit on {len(devices - {'cpu', 'disk'})} GPU(s); "
             "raise cluster.gpus_per_actor, or use a smaller subject"
         )
+
+
+def _dequantized(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return the argument of from_pretrained that makes floats of weights in some formats.
+
+    Their layers otherwise compute with kernels of some GPUs, without gradients, so the activations
+    would depend on the device.
+    """
+    settings = quantization_settings(config.to_dict()) or {}
+    known = {
+        "compressed-tensors": CompressedTensorsConfig,
+        "fp8": FineGrainedFP8Config,
+        "mxfp8": FineGrainedFP8Config,
+    }
+    made = known.get(str(settings.get("quant_method")))
+    return {} if made is None else {"quantization_config": made(dequantize=True)}
 
 
 def _device_map(device: str | torch.device) -> Any:

@@ -36,11 +36,13 @@ _IM = {"bos": "", "user": "<|im_start|>user\n", "assistant": "<|im_start|>assist
 _IM_END = {"end": "<|im_end|>\n"}
 
 
-def _llava(ids: Mapping[str, int], words: int) -> Any:
+def llava(ids: Mapping[str, int], words: int, hidden: int = 32, neurons: int = 48) -> Any:
+    """Return a small LLaVA. hidden, neurons: widths of the language model's layers."""
+    text = _TEXT | {"hidden_size": hidden, "intermediate_size": neurons}
     return hf.LlavaForConditionalGeneration(
         hf.LlavaConfig(
             vision_config=hf.CLIPVisionConfig(**_VISION, patch_size=8, projection_dim=16),
-            text_config=hf.LlamaConfig(**_TEXT, vocab_size=words),
+            text_config=hf.LlamaConfig(**text, vocab_size=words),
             image_token_index=ids["<image>"],
             vision_feature_layer=-2,
         )
@@ -238,7 +240,7 @@ _TILE_TOKENS = (
 
 BUILDS: Mapping[str, Build] = {
     "llava": Build(
-        Markup("<image>\n", end="</s>"), _llava, _llava_processor, {"image_token": "<image>"}
+        Markup("<image>\n", end="</s>"), llava, _llava_processor, {"image_token": "<image>"}
     ),
     "llava_next": Build(
         Markup("<image>\n", bos="", user="[INST] ", assistant=" [/INST] "),

@@ -15,6 +15,7 @@ from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.subject.adapter_files import adapter_digest
 from neuron_atlas.tasks.subject.folder import chat_template_digest, check_subject_folder
+from neuron_atlas.tasks.subject.quantization import subject_quantization
 from neuron_atlas.tasks.subject.revision import subject_revision
 from neuron_atlas.workflows.config.settings import Settings
 from neuron_atlas.workflows.run.store import Manifest, Store
@@ -91,7 +92,7 @@ class Context:
 
     def subject_identity(self) -> dict[str, Any]:
         """Return what determines the activations: the subject's weights, dtype, question, chat
-        template, geometry, adapter and prompt."""
+        template, geometry, adapter, prompt and quantization."""
         subject = self.settings.subject
         template = chat_template_digest(subject)
         given = {} if template is None else {"chat_template": template}
@@ -101,11 +102,17 @@ class Context:
             given["adapter"] = self._adapter
         if subject.prompt is not None:
             given["prompt"] = subject.prompt
+        if self._quantization is not None:
+            given["quantization"] = self._quantization
         return identity(subject) | {"revision": self._revision} | given
 
     @cached_property
     def _adapter(self) -> str | None:
         return adapter_digest(self.settings.subject)
+
+    @cached_property
+    def _quantization(self) -> str | None:
+        return subject_quantization(self.settings.subject)
 
     @cached_property
     def _revision(self) -> str:
