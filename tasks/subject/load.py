@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -56,6 +57,7 @@ def load_subject(
     folder = model_folder(settings)
     name = str(folder or settings.model)
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "You passed `quantization_config`")  # By _dequantized.
     try:
         if folder is not None:
             check_known(name, check_config(folder))
@@ -87,6 +89,7 @@ def load_subject(
         )
         check_weights(name, model, weights)
         _check_spread(name, getattr(model, "hf_device_map", {}))
+        _keep_unpacked(model)
         if adapter is not None:
             model = add_adapter(name, model, adapter)
         processor = load_processor(name, config, settings.revision)
@@ -155,6 +158,15 @@ def _dequantized(config: PreTrainedConfig) -> dict[str, Any]:
     }
     made = known.get(str(settings.get("quant_method")))
     return {} if made is None else {"quantization_config": made(dequantize=True)}
+
+
+def _keep_unpacked(model: Any) -> None:
+    """Keep 4-bit weights of bitsandbytes in the layout that they are stored in. On CPUs with
+    AVX-512 its layers change it at the first pass, for multiplications in bfloat16 without
+    gradients, and only of some widths."""
+    for part in model.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
 
 
 def _device_map(device: str | torch.device) -> Any:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.families.building import build
 from tests.families.instances import BUILDS, llava
 
-_NOT_CONVERTED = ["vision_tower", "multi_modal_projector", "lm_head"]
+_NOT_CONVERTED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 _BLOCK = 64
 
 
