@@ -12,11 +12,14 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
+    AwqConfig,
     CompressedTensorsConfig,
     FineGrainedFP8Config,
+    GPTQConfig,
     PreTrainedConfig,
 )
 from transformers.utils import find_adapter_config_file
+from transformers.utils.quantization_config import AwqBackend
 
 from neuron_atlas.tasks.models.pretrained import ModelError, why_not_loaded
 from neuron_atlas.tasks.subject.adapter import add_adapter, check_adapter
@@ -57,7 +60,7 @@ def load_subject(
     folder = model_folder(settings)
     name = str(folder or settings.model)
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", "You passed `quantization_config`")  # By _dequantized.
+    warnings.filterwarnings("ignore", "You passed `quantization_config`")  # By _plain_arithmetic.
     try:
         if folder is not None:
             check_known(name, check_config(folder))
@@ -83,7 +86,7 @@ def load_subject(
             trust_remote_code=False,
             device_map=_device_map(device),
             output_loading_info=True,
-            **_dequantized(config),
+            **_plain_arithmetic(config),
             # Checked below, with the name of the field.
             ignore_mismatched_sizes=True,
         )
@@ -144,20 +147,23 @@ def _check_spread(name: str, device_map: Mapping[str, Any]) -> None:
         )
 
 
-def _dequantized(config: PreTrainedConfig) -> dict[str, Any]:
-    """Return the argument of from_pretrained that makes floats of weights in some formats.
+def _plain_arithmetic(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return the argument of from_pretrained that lets quantized layers compute with floats.
 
-    Their layers otherwise compute with kernels of some GPUs, without gradients, so the activations
-    would depend on the device.
+    The kernels of some formats exist on some devices only, and have no gradients.
     """
     settings = quantization_settings(config.to_dict()) or {}
-    known = {
-        "compressed-tensors": CompressedTensorsConfig,
-        "fp8": FineGrainedFP8Config,
-        "mxfp8": FineGrainedFP8Config,
-    }
-    made = known.get(str(settings.get("quant_method")))
-    return {} if made is None else {"quantization_config": made(dequantize=True)}
+    method, bits = settings.get("quant_method"), settings.get("bits", 4)
+    made: Any = None
+    if method == "compressed-tensors":
+        made = CompressedTensorsConfig(dequantize=True)
+    elif method in ("fp8", "mxfp8"):
+        made = FineGrainedFP8Config(dequantize=True)
+    elif method == "gptq":
+        made = GPTQConfig(bits=bits, backend="torch")
+    elif method == "awq":
+        made = AwqConfig(bits=bits, backend=AwqBackend.TORCH_AWQ)
+    return {} if made is None else {"quantization_config": made}
 
 
 def _keep_unpacked(model: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,75 @@ def _int4(name: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]
     groups = weight.unflatten(1, (-1, _BLOCK))
     scale = groups.abs().amax(-1, keepdim=True) / 7
     codes = (groups / scale).round().flatten(1).to(torch.int32) + 8
-    packed = sum(codes[:, one::8] << (4 * one) for one in range(8))
-    yield f"{name}_packed", packed.to(torch.int32)  # type: ignore[union-attr]
+    yield f"{name}_packed", _packed(codes, range(8))
     yield f"{name}_scale", scale[..., 0].contiguous()
     yield f"{name}_shape", torch.tensor(weight.shape)
+
+
+def save_gptq(source: Path, folder: Path) -> Path:
+    """Save `source` as GPTQ: 4 bits, a scale per 64 inputs, packed along the inputs."""
+    return _save_by_hand(source, folder, _gptq, _GPTQ_CONFIG)
+
+
+_GPTQ_CONFIG = {
+    "quant_method": "gptq",
+    "bits": 4,
+    "group_size": _BLOCK,
+    "desc_act": False,
+    "sym": True,
+    "checkpoint_format": "gptq",
+    "block_name_to_quantize": "model.language_model.layers",
+}
+
+
+def _gptq(name: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    codes, scale = _by_input(weight)
+    groups, outputs = scale.shape
+    stem = name.removesuffix(".weight")
+    yield f"{stem}.qweight", _packed(codes.T, range(8)).T.contiguous()
+    # The format stores the zero point minus 1.
+    yield f"{stem}.qzeros", _packed(torch.full((groups, outputs), 7), range(8))
+    yield f"{stem}.scales", scale.half()
+    yield f"{stem}.g_idx", (torch.arange(len(codes)) // _BLOCK).to(torch.int32)
+
+
+def save_awq(source: Path, folder: Path) -> Path:
+    """Save `source` as AWQ: 4 bits, a scale per 64 inputs, packed along the outputs."""
+    return _save_by_hand(source, folder, _awq, _AWQ_CONFIG)
+
+
+_AWQ_CONFIG = {
+    "quant_method": "awq",
+    "bits": 4,
+    "group_size": _BLOCK,
+    "zero_point": True,
+    "version": "gemm",
+    "modules_to_not_convert": _NOT_CONVERTED,
+}
+_AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+
+
+def _awq(name: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    codes, scale = _by_input(weight)
+    stem = name.removesuffix(".weight")
+    yield f"{stem}.qweight", _packed(codes, _AWQ_ORDER)
+    yield f"{stem}.qzeros", _packed(torch.full(scale.shape, 8), _AWQ_ORDER)
+    yield f"{stem}.scales", scale.half()
+
+
+def _by_input(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return codes from 0 to 15, 8 for zero [inputs, outputs], and scales [groups, outputs]."""
+    groups = weight.T.unflatten(0, (-1, _BLOCK))
+    scale = groups.abs().amax(1, keepdim=True) / 7
+    return (groups / scale).round().flatten(0, 1).to(torch.int32) + 8, scale[:, 0].contiguous()
+
+
+def _packed(codes: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
+    """Pack eight neighbors of the last dimension into one int32, the first of `order` lowest."""
+    packed = torch.zeros(codes.shape[0], codes.shape[1] // 8, dtype=torch.int32)
+    for place, one in enumerate(order):
+        packed |= codes[:, one::8].to(torch.int32) << (4 * place)
+    return packed
 
 
 def save_bitsandbytes(source: Path, folder: Path, bits: int) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,8 +27,10 @@ from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings
 from neuron_atlas.workflows.run.context import Context
 from tests.families.quantized import (
     build_wide,
+    save_awq,
     save_bitsandbytes,
     save_fp8,
+    save_gptq,
     save_int4,
     save_torchao,
 )
@@ -39,6 +41,8 @@ PICTURE = Image.linear_gradient("L").resize((48, 32)).convert("RGB")
 FORMATS: dict[str, tuple[str, str, Callable[[Path, Path], Path], float]] = {
     "fp8": ("torch", "fp8, 8 bits", save_fp8, 0.04),
     "int4": ("compressed_tensors", "compressed-tensors, 4 bits", save_int4, 0.08),
+    "gptq": ("gptqmodel", "gptq, 4 bits", save_gptq, 0.08),
+    "awq": ("gptqmodel", "awq, 4 bits", save_awq, 0.08),
     "nf4": (
         "bitsandbytes",
         "bitsandbytes, 4 bits",
@@ -75,8 +79,11 @@ def folder(kind: str, plain: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def subject(folder: Path) -> Any:
-    return load_subject(SubjectSettings(model=str(folder)))
+def subject(folder: Path, kind: str) -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == "gptq":  # Its package compiles a step of its layers, which takes minutes.
+            patch.setattr("torch._dynamo.config.disable", True)
+        yield load_subject(SubjectSettings(model=str(folder)))
 
 
 def test_the_weights_are_the_models_up_to_their_rounding(subject, plain, kind):
