@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Role = Literal["visual", "text"]
-Kind = Literal["shows", "area", "word", "after", "before", "sentence"]
+Kind = Literal["shows", "edge", "near", "area", "word", "after", "before", "sentence"]
 
 KINDS: dict[Role, tuple[Kind, ...]] = {
-    "visual": ("shows", "area"),
+    "visual": ("shows", "edge", "near", "area"),
     "text": ("word", "after", "before", "sentence"),
 }
 """Kinds of atoms by role, in the order in which a sentence names them."""
@@ -30,9 +30,10 @@ SENTENCES = ("first", "second", "third")
 class Atom:
     """A named mask over tokens, which holds if any of its `names` does.
 
-    kind: `shows` (the patch shows a concept), `area` (one of AREAS), `word` (the token's word),
-    `after` and `before` (the preceding and following word), `sentence` (one of SENTENCES). A
-    punctuation mark counts as a word.
+    kind: `shows` (the patch shows a concept), `edge` (a concept covers it in part), `near` (the
+    patch next to it shows a concept), `area` (one of AREAS), `word` (the token's word), `after` and
+    `before` (the preceding and following word), `sentence` (one of SENTENCES). A punctuation mark
+    counts as a word.
     """
 
     kind: Kind

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuron_atlas.tasks.artifacts.regions import Region
+from neuron_atlas.tasks.concepts.borders import at_edge, next_to
 from neuron_atlas.tasks.concepts.formula import (
     AREAS,
     KINDS,
@@ -21,7 +23,7 @@ from neuron_atlas.tasks.concepts.formula import (
 from neuron_atlas.tasks.concepts.presence import patch_coverages, words_of
 from neuron_atlas.tasks.concepts.sentence import can_be_quoted
 from neuron_atlas.tasks.concepts.tokens import TextTokens, image_areas, text_tokens
-from neuron_atlas.tasks.samples.catalog import Catalog
+from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,16 @@ class TokenFacts:
     """Everything that formulas can say about the tokens of some samples.
 
     place: position of each sample_id among the samples. shown: coverage of each concept by sample,
-    float32 [n_visual]. areas: of each sample, bool [AREAS, n_visual]. text: of all samples.
+    float32 [n_visual]. edge, near: likewise, 1 for patches that a concept covers in part, and for
+    patches next to it. areas: of each sample, bool [AREAS, n_visual]. text: of all samples.
     numbers: position of each word in `text.names`.
     """
 
     place: Mapping[int, int]
     n_visual: Sequence[int]
     shown: Sequence[Mapping[str, np.ndarray]]
+    edge: Sequence[Mapping[str, np.ndarray]]
+    near: Sequence[Mapping[str, np.ndarray]]
     areas: Sequence[np.ndarray]
     text: TextTokens
     numbers: Mapping[str, int]
@@ -75,8 +80,8 @@ class TokenFacts:
         order. How far they hold: float32 [names, tokens of all samples].
         """
         places = [self.place[sample_id] for sample_id in sample_ids]
-        if kind in ("shows", "area"):
-            found = {name for place in places for name in self.shown[place]}
+        if kind in KINDS["visual"]:
+            found = {name for place in places for name in self.of_kind(kind, place)}
             names = list(AREAS) if kind == "area" else sorted(filter(can_be_quoted, found))
             atoms = [Atom(kind, (name,)) for name in names]
             truths = self._visual_truths(atoms, places)
@@ -91,6 +96,10 @@ class TokenFacts:
             names = sorted(filter(can_be_quoted, by_name))
             numbers = np.array([by_name[name] for name in names], np.int64)
         return names, (values == numbers[:, None]).astype(np.float32)
+
+    def of_kind(self, kind: Kind, place: int) -> Mapping[str, np.ndarray]:
+        """Return how far atoms of a concept hold in a sample, float32 [n_visual] by concept."""
+        return {"edge": self.edge, "near": self.near}.get(kind, self.shown)[place]
 
     def _visual(self, formula: Formula, places: Sequence[int]) -> list[np.ndarray]:
         terms = [term for term in formula.terms if term.role == "visual"]
@@ -114,7 +123,7 @@ class TokenFacts:
             return np.concatenate([np.zeros(0, np.float32), *parts]).astype(np.float32)
         truth = np.zeros(total, np.float32)
         for place, stop in zip(places, stops.tolist(), strict=True):
-            shown = self.shown[place]
+            shown = self.of_kind(atom.kind, place)
             part = truth[stop - self.n_visual[place] : stop]
             for name in atom.names:
                 if name in shown:
@@ -171,15 +180,42 @@ def token_facts(catalog: Catalog, sample_ids: Iterable[int]) -> TokenFacts:
         if not catalog.concepts(number):
             whole = np.ones(sample.n_visual, np.float32)
             shown[place] = dict.fromkeys(words_of(sample.text), whole)
+    edge, near = _borders(samples, shown)
     text = text_tokens(samples)
     return TokenFacts(
         {sample_id: place for place, sample_id in enumerate(ids)},
         [sample.n_visual for sample in samples],
         shown,
+        edge,
+        near,
         [image_areas(sample) for sample in samples],
         text,
         {name: number for number, name in enumerate(text.names)},
     )
+
+
+def _borders(
+    samples: Sequence[Sample], shown: Sequence[Mapping[str, np.ndarray]]
+) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
+    """Return which patches are at the edge of each concept, and which are next to it, by sample.
+
+    A concept without such patches is left out.
+    """
+    edge: list[dict[str, np.ndarray]] = [{} for _ in samples]
+    near: list[dict[str, np.ndarray]] = [{} for _ in samples]
+    by_layout: dict[tuple[Region, ...], list[tuple[int, str]]] = {}
+    for place, sample in enumerate(samples):
+        by_layout.setdefault(sample.regions, []).extend((place, name) for name in shown[place])
+    for regions, keys in by_layout.items():
+        if not keys:
+            continue
+        coverage = np.stack([shown[place][name] for place, name in keys])
+        for found, held in ((edge, at_edge(coverage)), (near, next_to(coverage, regions))):
+            rows = held.astype(np.float32)
+            for number in np.flatnonzero(held.any(axis=1)).tolist():
+                place, name = keys[number]
+                found[place][name] = rows[number]
+    return edge, near
 
 
 def _atoms(terms: Sequence[Term]) -> set[Atom]:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from neuron_atlas.tasks.concepts.formula import (
     AREAS,
+    KINDS,
     SENTENCES,
     Atom,
     Formula,
     Kind,
+    Role,
     Term,
 )
 
@@ -23,8 +25,10 @@ _ORDINAL = (
 )
 _SHOWS = rf"show (?P<shows>{_LIST}(?: and also {_LIST})*)"
 _VISUAL = re.compile(
-    rf"image regions(?: that {_SHOWS})?(?: in the (?P<area>{_AREA}))?"
-    rf"(?: but not (?P<not_shows>{_LIST}))?(?: but not in the (?P<not_area>{_AREA}))?"
+    rf"image regions(?: that {_SHOWS})?(?: at the edge of (?P<edge>{_LIST}))?"
+    rf"(?: next to (?P<near>{_LIST}))?(?: in the (?P<area>{_AREA}))?"
+    rf"(?: but not (?P<not_shows>{_LIST}))?(?: but not at the edge of (?P<not_edge>{_LIST}))?"
+    rf"(?: but not next to (?P<not_near>{_LIST}))?(?: but not in the (?P<not_area>{_AREA}))?"
 )
 _TEXT = re.compile(
     rf"(?:any word|the words? (?P<word>{_LIST}))(?: after (?P<after>{_LIST}))?"
@@ -85,11 +89,12 @@ def read_formula(sentence: str) -> Formula | None:
         if match is None:
             return None
         found = {name: value for name, value in match.groupdict().items() if value}
-        required = _atoms(found, "visual" if visual else "text", "")
+        role: Role = "visual" if visual else "text"
+        required = _atoms(found, role, "")
         if not required:
             return None
-        excluded = _atoms(found, "visual" if visual else "text", "not_")
-        terms.append(Term("visual" if visual else "text", required, excluded, strength))
+        excluded = _atoms(found, role, "not_")
+        terms.append(Term(role, required, excluded, strength))
         place = match.end()
         if not text.startswith("; ", place):
             return Formula(tuple(terms)) if place == len(text) else None
@@ -106,8 +111,12 @@ def _visual(term: Term) -> str:
     shows = [_quote(atom) for atom in term.required if atom.kind == "shows"]
     if shows:
         text += f" that show {' and also '.join(shows)}"
+    text += _optional(term.required, "edge", " at the edge of {}")
+    text += _optional(term.required, "near", " next to {}")
     text += _optional(term.required, "area", " in the {}")
     text += _optional(term.excluded, "shows", " but not {}")
+    text += _optional(term.excluded, "edge", " but not at the edge of {}")
+    text += _optional(term.excluded, "near", " but not next to {}")
     return text + _optional(term.excluded, "area", " but not in the {}")
 
 
@@ -134,12 +143,9 @@ def _quote(atom: Atom) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _atoms(found: dict[str, str], role: str, prefix: str) -> tuple[Atom, ...]:
-    kinds: tuple[Kind, ...] = (
-        ("shows", "area") if role == "visual" else ("word", "after", "before", "sentence")
-    )
+def _atoms(found: dict[str, str], role: Role, prefix: str) -> tuple[Atom, ...]:
     atoms = []
-    for kind in kinds:
+    for kind in KINDS[role]:
         value = found.get(prefix + kind)
         if value is None:
             continue

@@ -9,14 +9,14 @@ from itertools import repeat
 import numpy as np
 from scipy.sparse import csr_array
 
+from neuron_atlas.tasks.concepts.borders import SHOWS
 from neuron_atlas.tasks.concepts.formula import AREAS, SENTENCES, Atom, Kind, Role
 from neuron_atlas.tasks.concepts.predict import TokenFacts
 from neuron_atlas.tasks.concepts.sentence import can_be_quoted
 
-_SHOWS = 0.3
-"""Share of a patch that a concept covers, above which a search takes the patch to show it."""
 _PAIRED = 12
 """Atoms of an image whose pairs with all others are candidates: the best ones."""
+_CONCEPT_KINDS: tuple[Kind, ...] = ("shows", "edge", "near")
 _TEXT_KINDS: tuple[Kind, ...] = ("word", "after", "before", "sentence")
 _VISUAL: Role = "visual"
 _TEXT: Role = "text"
@@ -66,10 +66,17 @@ class CandidateFinder:
         rank[self._order] = np.arange(len(self._order))
         self._ids = {kind: rank[getattr(facts.text, kind)] for kind in _TEXT_KINDS[:3]}
         self._ids["sentence"] = facts.text.sentence.astype(np.int64)
-        self._shown = [
-            {name: np.flatnonzero(cover > _SHOWS) for name, cover in shown.items()}
-            for shown in facts.shown
-        ]
+        # A search takes a patch to show a concept or not.
+        self._holding = {
+            kind: [
+                {
+                    name: np.flatnonzero(cover > SHOWS)
+                    for name, cover in facts.of_kind(kind, place).items()
+                }
+                for place in range(len(facts.n_visual))
+            ]
+            for kind in _CONCEPT_KINDS
+        }
 
     def find(
         self, sample_ids: Sequence[int], x: np.ndarray, total: int, roles: Sequence[Role]
@@ -106,16 +113,7 @@ class CandidateFinder:
         self, places: Sequence[int], n_visual: Sequence[int], x: np.ndarray
     ) -> tuple[list[Atom], list[tuple[int, int]], list[np.ndarray]]:
         starts = np.cumsum([0, *n_visual])
-        by_name: dict[str, list[np.ndarray]] = {}
-        for place, start in zip(places, starts.tolist(), strict=False):
-            for name, tokens in self._shown[place].items():
-                if len(tokens) and can_be_quoted(name):
-                    by_name.setdefault(name, []).append(tokens + start)
-        atoms, rows = [], []
-        for name in sorted(by_name):
-            if len(by_name[name]) >= self._min_samples:
-                atoms.append(Atom("shows", (name,)))
-                rows.append(np.concatenate(by_name[name]))
+        atoms, rows = self._concepts("shows", places, starts)
         areas = [np.zeros((len(AREAS), 0), bool), *(self._facts.areas[place] for place in places)]
         in_area = np.concatenate(areas, axis=1)
         if sum(n > 0 for n in n_visual) >= self._min_samples:
@@ -144,7 +142,25 @@ class CandidateFinder:
             for b in np.flatnonzero(is_new).tolist():
                 members.append((min(a, b), max(a, b)))
                 paired.append(row[both[b]])
+        for kind in _CONCEPT_KINDS[1:]:
+            more, further = self._concepts(kind, places, starts)
+            atoms += more
+            rows += further
         return atoms, members, [*rows, *paired]
+
+    def _concepts(
+        self, kind: Kind, places: Sequence[int], starts: np.ndarray
+    ) -> tuple[list[Atom], list[np.ndarray]]:
+        """Return the atoms of a kind that name a concept, by name, with the tokens of each."""
+        by_name: dict[str, list[np.ndarray]] = {}
+        for place, start in zip(places, starts.tolist(), strict=False):
+            for name, tokens in self._holding[kind][place].items():
+                if len(tokens) and can_be_quoted(name):
+                    by_name.setdefault(name, []).append(tokens + start)
+        names = [name for name in sorted(by_name) if len(by_name[name]) >= self._min_samples]
+        return [Atom(kind, (name,)) for name in names], [
+            np.concatenate(by_name[name]) for name in names
+        ]
 
     def _text(
         self, places: Sequence[int], first_atom: int, first_token: int

@@ -40,7 +40,7 @@ def make_stage(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run
     name = settings.explainer.name
     return Stage(
         "explain",
-        4,
+        5,
         ("samples", "describe", "evidence"),
         partial(_parameters, settings),
         (

@@ -70,7 +70,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
     needs = partial(_needs, f"simulate/{key}" if key else "simulate")
     return Stage(
         "simulate",
-        7,
+        8,
         ("samples", "describe", "evidence", "explain", "near_misses"),
         partial(_parameters, key),
         (

@@ -77,6 +77,8 @@ def test_every_term_with_up_to_two_atoms_of_each_side_is_read_back(role):
         Atom(kind, names)
         for kind, names in {
             "shows": ("a", "b"),
+            "edge": ("c",),
+            "near": ("d", "e"),
             "area": ("corners", "top row"),
             "word": ("a", "b"),
             "after": ("c",),

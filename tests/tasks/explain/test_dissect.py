@@ -274,6 +274,32 @@ def test_disjunctions_and_conjunctions_of_an_image_are_recovered_word_for_word(c
     assert said == 'Image regions that show "large" and also "red"'
 
 
+def grown(patches: np.ndarray) -> np.ndarray:
+    """Patches of an 8 x 8 grid that are in a set or touch one of it."""
+    rows, columns = np.nonzero(patches.reshape(8, 8))
+    all_rows, all_columns = np.divmod(np.arange(64), 8)
+    steps = np.maximum(abs(all_rows[:, None] - rows), abs(all_columns[:, None] - columns))
+    return (steps <= 1).any(axis=1)
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.3])
+def test_the_edge_of_a_concept_and_the_patches_next_to_it_are_recovered(catalog, amount):
+    red = to_patches(catalog, "red", 1.0)
+
+    def edge(number: int) -> np.ndarray:
+        return 3.0 * ((red(number) > 0.05) & (red(number) < 0.95))
+
+    def around(number: int) -> np.ndarray:
+        shows = red(number) > 0.3
+        return 3.0 * (grown(shows) & ~shows)
+
+    every = tuple(sorted(catalog.samples))
+    for respond, said in ((edge, "at the edge of"), (around, "next to")):
+        fires = noise(catalog, respond, amount)
+        explanation = dissect(neuron("visual", fires, red, every), catalog)
+        assert claim(explanation) == f'Image regions {said} "red"'
+
+
 @pytest.mark.parametrize("amount", [0.0, 0.3])
 def test_an_exception_is_recovered_word_for_word(catalog, amount):
     gray, red = to_patches(catalog, "gray", 1.0), to_patches(catalog, "red", 1.0)
