@@ -18,7 +18,9 @@ from types import MappingProxyType
 import torch
 from safetensors.torch import load_file, save_file
 
+from neuron_atlas.tasks.concepts.formula import AREAS
 from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
+from neuron_atlas.tasks.concepts.tokens import image_areas
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.tasks.subject.batch import batch_inputs, forward_body
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL, encode
@@ -32,7 +34,8 @@ from tests.one_process import describe
 class Function:
     """What a planted neuron fires on: patches that show a concept, tokens of a word, or neither.
 
-    patches: one concept, or "a or b" for patches that show either.
+    patches: one concept, "a or b" for patches that show either, "a and b" for patches that show
+    both, "a in the top half" (or another area) for patches of an area.
     word: one word, "a or b" for either, "a before b" for a word that another one follows.
     """
 
@@ -63,6 +66,8 @@ _SHOWS, _SHOWS_NOT = 0.25, 0.02
 _RANDOM_SIZE = 0.5
 """Deviation of a random latent over the tokens: well below what a planted one is fitted to."""
 _RIDGE = 3e-4
+_SILENCE = 9
+"""Weight of silence over that of firing, where a neuron has two conditions."""
 _ROUNDS = 10
 
 
@@ -175,6 +180,10 @@ def _read(subject: Subject, layer: int, plants: Mapping[str, Function], at: str 
                     name: torch.tensor(patch_coverage(truth, sample))
                     for name, truth in truths.items()
                 }
+                covered |= {
+                    f"in the {area}": torch.tensor(mask).float()
+                    for area, mask in zip(AREAS, image_areas(sample), strict=True)
+                }
                 if concept is not None:
                     rows[-1][encoded.roles == VISUAL] = _cover(concept, covered, sample.n_visual)
             said = token_words(sample)
@@ -196,7 +205,12 @@ def _read(subject: Subject, layer: int, plants: Mapping[str, Function], at: str 
 
 def _cover(concept: str, covered: Mapping[str, torch.Tensor], n_visual: int) -> torch.Tensor:
     nothing = torch.zeros(n_visual)
-    return torch.stack([covered.get(name, nothing) for name in concept.split(" or ")]).amax(0)
+    one, *place = concept.split(" in ")
+    rows = [
+        torch.stack([covered.get(name, nothing) for name in part.split(" or ")]).amax(0)
+        for part in (*one.split(" and "), *(f"in {area}" for area in place))
+    ]
+    return torch.stack(rows).amin(0)
 
 
 def _is_said(wanted: str | None, word: str, following: str) -> bool:
@@ -211,6 +225,8 @@ def _probe(tokens: _Tokens, function: Function) -> torch.Tensor:
     that should be silent count only where they are not yet silent enough, which is found in
     rounds: a least-squares fit that asked them all to be equally silent would spend itself on it.
     """
+    if function.patches and (" and " in function.patches or " in " in function.patches):
+        return _separator(tokens, function.patches)
     firing = [tokens.showing[function.patches], tokens.named[function.word]]
     silent = tokens.lacking[function.patches] & ~tokens.named[function.word]
     aim = _NEVER if function == Function() else _SILENT
@@ -226,5 +242,30 @@ def _probe(tokens: _Tokens, function: Function) -> torch.Tensor:
                 products += rows.T @ rows / weight
                 aims += rows.sum(0) * wanted / weight
         ridge = _RIDGE * products.trace() / width
+        row = torch.linalg.solve(products + ridge * torch.eye(width), aims)
+    return row
+
+
+def _separator(tokens: _Tokens, patches: str) -> torch.Tensor:
+    """The gate row float64 [width] that best tells patches of two conditions from all other tokens.
+
+    Patches that meet only one condition are few and hard, so tokens of either side count only where
+    they are on the wrong side of their aim, and silence weighs more than firing.
+    """
+    firing, silent = tokens.showing[patches], tokens.lacking[patches]
+    width = tokens.inputs.shape[1]
+    row = tokens.inputs.new_zeros(width)
+    for _ in range(_ROUNDS):
+        gate = tokens.inputs @ row
+        quiet, loud = firing & (gate < _FIRES), silent & (gate > _SILENT)
+        products, aims = row.new_zeros(width, width), row.new_zeros(width)
+        for group, wanted, weight in (
+            (quiet, _FIRES, 1 / firing.sum()),
+            (loud, _SILENT, _SILENCE / silent.sum()),
+        ):
+            rows = tokens.inputs[group]
+            products += rows.T @ rows * weight
+            aims += rows.sum(0) * wanted * weight
+        ridge = _RIDGE / 30 * products.trace() / width
         row = torch.linalg.solve(products + ridge * torch.eye(width), aims)
     return row

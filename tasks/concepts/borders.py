@@ -10,13 +10,13 @@ from neuron_atlas.tasks.artifacts.regions import Region
 
 SHOWS = 0.3
 """Share of a patch that a concept covers, above which the patch counts as showing it."""
-_EDGE = (0.05, 0.95)
+TOUCHED, COVERED = 0.05, 0.95
 """Shares of a patch between which a concept covers it in part."""
 
 
 def at_edge(coverage: np.ndarray) -> np.ndarray:
     """Return which patches a concept covers in part: bool, of the shape of its `coverage`."""
-    return (coverage > _EDGE[0]) & (coverage < _EDGE[1])
+    return (coverage > TOUCHED) & (coverage < COVERED)
 
 
 def next_to(coverage: np.ndarray, regions: Sequence[Region]) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from neuron_atlas.tasks.concepts.formula import KINDS, STRENGTHS, Term
+from neuron_atlas.tasks.concepts.formula import KINDS, STRENGTHS, Atom, Term
 from neuron_atlas.tasks.explain.candidates import Candidates
 
 _DECIMALS = 9
@@ -82,6 +82,7 @@ class _Search:
         self._is_role = {
             role: np.array([one == role for one in candidates.roles], bool) for role in KINDS
         }
+        self._rivals = _find_rivals(candidates)
         self._penalty = penalty
         scale = float(np.abs(x).max(initial=0))
         self.varies = self._variance > 1e-12 * max(scale, 1e-12) ** 2 and len(self._costs) > 0
@@ -121,6 +122,9 @@ class _Search:
         value = self._correlate(changes + np.array(sums)[None, :, None, :])
         value = value - self._penalty * length[..., None]
         value[length > max_length] = -np.inf
+        for its, state in enumerate(states):
+            named = (atom for term in state.terms for atom in term.required)
+            value[[one for atom in named for one in self._rivals.get(atom, ())], its] = -np.inf
         flat = np.round(value.ravel(), _DECIMALS)
         for place in _largest(flat):
             candidate, number, level = np.unravel_index(place, value.shape)
@@ -143,6 +147,9 @@ class _Search:
             required_too = self._is_role[term.role].copy()
             for kind in taken:
                 required_too &= ~self._is_kind[kind]
+            named = (atom for other in state.terms[:-1] for atom in other.required)
+            rivals = [one for atom in named for one in self._rivals.get(atom, ())]
+            required_too[[one for one in rivals if one < len(required_too)]] = False
             excluded_too = required_too & ~self._is_kind["word"]
             for atom in term.excluded:
                 excluded_too &= ~self._is_kind[atom.kind]
@@ -196,6 +203,25 @@ class _Search:
         is_constant = spread <= 1e-12
         r = sums[..., 2] / np.sqrt(np.where(is_constant, 1, spread) * self._variance)
         return np.where(is_constant, -np.inf, r)
+
+
+def _find_rivals(candidates: Candidates) -> dict[Atom, list[int]]:
+    """Return, by atom, the candidates that a formula with a term of this atom does not add.
+
+    How far a patch shows a concept is a share, so a term of its edge, or of the patches next to it,
+    would mostly repeat the concept.
+    """
+    showing: dict[str, list[int]] = {}
+    around: dict[str, list[int]] = {}
+    for number, atoms in enumerate(candidates.members):
+        for atom in (candidates.atoms[one] for one in atoms):
+            found = {"shows": showing, "edge": around, "near": around}.get(atom.kind)
+            if found is not None:
+                found.setdefault(atom.names[0], []).append(number)
+    rivals = {Atom("shows", (name,)): its for name, its in around.items()}
+    for name in around:
+        rivals |= {Atom(kind, (name,)): showing.get(name, []) for kind in ("edge", "near")}
+    return rivals
 
 
 def _largest(values: np.ndarray, count: int = _OPTIONS) -> list[int]:

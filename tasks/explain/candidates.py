@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from neuron_atlas.tasks.concepts.borders import SHOWS
+from neuron_atlas.tasks.concepts.borders import COVERED, SHOWS
 from neuron_atlas.tasks.concepts.formula import AREAS, SENTENCES, Atom, Kind, Role
 from neuron_atlas.tasks.concepts.predict import TokenFacts
 from neuron_atlas.tasks.concepts.sentence import can_be_quoted
 
+_DISTINCT = 0.3
+"""Difference between the responses to the edge and to the inside of a concept, over the larger one,
+above which the edge is an atom."""
 _PAIRED = 12
 """Atoms of an image whose pairs with all others are candidates: the best ones."""
 _CONCEPT_KINDS: tuple[Kind, ...] = ("shows", "edge", "near")
@@ -54,9 +57,15 @@ class Candidates:
 
 
 class CandidateFinder:
-    """Finds the candidates of neurons whose samples are among those of `facts`."""
+    """Finds the candidates of neurons whose samples are among those of `facts`.
 
-    def __init__(self, facts: TokenFacts, min_samples: int) -> None:
+    classes: words that can be named together, as one atom.
+    """
+
+    def __init__(
+        self, facts: TokenFacts, min_samples: int, classes: Sequence[Sequence[str]] = ()
+    ) -> None:
+        self._classes = [tuple(sorted(its)) for its in classes]
         self._facts = facts
         self._min_samples = min_samples
         names = np.array([*facts.text.names, ""], dtype=object)
@@ -64,8 +73,16 @@ class CandidateFinder:
         # Words are numbered by name, so that a neuron's candidates do not depend on other neurons.
         rank = np.full(len(names), -1, np.int64)
         rank[self._order] = np.arange(len(self._order))
+        self._class_ids = [
+            [int(rank[facts.numbers[name]]) for name in its if name in facts.numbers]
+            for its in self._classes
+        ]
         self._ids = {kind: rank[getattr(facts.text, kind)] for kind in _TEXT_KINDS[:3]}
         self._ids["sentence"] = facts.text.sentence.astype(np.int64)
+        self._inside = [
+            {name: np.flatnonzero(cover >= COVERED) for name, cover in shown.items()}
+            for shown in facts.shown
+        ]
         # A search takes a patch to show a concept or not.
         self._holding = {
             kind: [
@@ -143,9 +160,10 @@ class CandidateFinder:
                 members.append((min(a, b), max(a, b)))
                 paired.append(row[both[b]])
         for kind in _CONCEPT_KINDS[1:]:
-            more, further = self._concepts(kind, places, starts)
-            atoms += more
-            rows += further
+            for atom, row in zip(*self._concepts(kind, places, starts), strict=True):
+                if kind != "edge" or self._is_distinct(atom.names[0], places, starts, x, row):
+                    atoms.append(atom)
+                    rows.append(row)
         return atoms, members, [*rows, *paired]
 
     def _concepts(
@@ -161,6 +179,27 @@ class CandidateFinder:
         return [Atom(kind, (name,)) for name in names], [
             np.concatenate(by_name[name]) for name in names
         ]
+
+    def _is_distinct(
+        self, name: str, places: Sequence[int], starts: np.ndarray, x: np.ndarray, edge: np.ndarray
+    ) -> bool:
+        """Return whether a neuron responds to the edge of a concept otherwise than to its inside.
+
+        If it does not, the edge is only where a concept covers less of a patch.
+        """
+        parts = [
+            self._inside[place][name] + start
+            for place, start in zip(places, starts.tolist(), strict=False)
+            if name in self._inside[place]
+        ]
+        inside = np.concatenate([np.zeros(0, np.int64), *parts])
+        n_outside = len(x) - len(inside) - len(edge)
+        if not len(inside) or n_outside <= 0:
+            return False
+        sums = [float(x[inside].sum()), float(x[edge].sum())]
+        outside = (float(x.sum()) - sum(sums)) / n_outside
+        inner, outer = sums[0] / len(inside) - outside, sums[1] / len(edge) - outside
+        return abs(inner - outer) > _DISTINCT * max(abs(inner), abs(outer))
 
     def _text(
         self, places: Sequence[int], first_atom: int, first_token: int
@@ -183,6 +222,8 @@ class CandidateFinder:
                 numbers[kind, value] = len(atoms)
                 atoms.append(Atom(kind, (name,)))
                 rows.append(row)
+        for kind in _TEXT_KINDS[:3]:
+            self._add_classes(kind, numbers, atoms, rows)
         members, paired = [], []
         size = len(self._order) + len(SENTENCES) + 1
         for one, other in _TEXT_PAIRS:
@@ -195,6 +236,20 @@ class CandidateFinder:
                     members.append((first_atom + a, first_atom + b))
                     paired.append(row)
         return atoms, members, [row + first_token for row in (*rows, *paired)]
+
+    def _add_classes(
+        self,
+        kind: Kind,
+        numbers: Mapping[tuple[str, int], int],
+        atoms: list[Atom],
+        rows: list[np.ndarray],
+    ) -> None:
+        """Add an atom for each class of which the samples have at least two words."""
+        for names, ids in zip(self._classes, self._class_ids, strict=True):
+            present = [rows[numbers[kind, one]] for one in ids if (kind, one) in numbers]
+            if len(present) > 1:
+                atoms.append(Atom(kind, names))
+                rows.append(np.sort(np.concatenate(present)))
 
     def _groups(self, ids: np.ndarray, sample_of: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """Return each number in `ids` with its positions, if they are in enough samples."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Ge
@@ -17,10 +17,10 @@ from annotated_types import Ge
 from neuron_atlas.tasks.concepts.formula import STRENGTHS, Formula, Role, Term, canonical
 from neuron_atlas.tasks.concepts.predict import TokenFacts, token_facts
 from neuron_atlas.tasks.concepts.sentence import write_explanation
-from neuron_atlas.tasks.evidence.evidence import Evidence
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.explain.beam import search_formulas
 from neuron_atlas.tasks.explain.candidates import CandidateFinder
-from neuron_atlas.tasks.explain.explanation import Explainer, Explanation
+from neuron_atlas.tasks.explain.explanation import Background, Explainer, Explanation
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import AtLeastOne
@@ -39,14 +39,16 @@ class Dissect(Explainer):
     """Explainer that composes concepts, words and places, in the roles of the neuron's type.
 
     min_samples: atoms that hold in fewer of the neuron's samples are ignored. max_length: most
-    atoms of an explanation. penalty: gain in correlation that is needed for every further atom.
-    beam: formulas that the search keeps at every step.
+    atoms of an explanation. penalty: correlation on the calibration samples that every further atom
+    must be worth. beam: formulas that the search keeps at every step.
     """
+
+    uses_background: ClassVar[bool] = True
 
     name: str = "dissect"
     min_samples: AtLeastOne = 2
     max_length: AtLeastOne = 10
-    penalty: Annotated[float, Ge(0)] = 0.01
+    penalty: Annotated[float, Ge(0)] = 0.005
     beam: AtLeastOne = 3
 
     def explain(
@@ -54,18 +56,40 @@ class Dissect(Explainer):
     ) -> list[Explanation]:
         """See `Explainer`. `no_evidence` if a neuron is never active or nothing correlates.
 
-        Raises ValueError if activations do not fit the tokens of their sample.
+        Without calibration samples, the explainer's own decide how long an explanation is. Raises
+        ValueError if activations do not fit the tokens of their sample.
         """
-        facts = token_facts(catalog, (i for one in evidence for i in one.sample_ids))
-        finder = CandidateFinder(facts, self.min_samples)
-        return [self._explain(one, facts, finder) for one in evidence]
+        return self.explain_with(Background(), evidence, catalog, calls)
+
+    def explain_with(
+        self,
+        background: Background,
+        evidence: Sequence[Evidence],
+        catalog: Catalog,
+        calls: CallOptions,
+    ) -> list[Explanation]:
+        """See `Explainer` and `explain`."""
+        others = {(one.layer, one.neuron): one for one in background.calibration}
+        facts = token_facts(
+            catalog,
+            (i for part in (evidence, others.values()) for one in part for i in one.sample_ids),
+        )
+        finder = CandidateFinder(facts, self.min_samples, background.word_classes)
+        return [
+            self._explain(one, others.get((one.layer, one.neuron)), facts, finder)
+            for one in evidence
+        ]
 
     def _explain(
-        self, evidence: Evidence, facts: TokenFacts, finder: CandidateFinder
+        self,
+        evidence: Evidence,
+        calibration: Evidence | None,
+        facts: TokenFacts,
+        finder: CandidateFinder,
     ) -> Explanation:
         if evidence.scale <= 0:
             return _no_evidence(evidence, "the neuron is never active")
-        match = self._match(evidence, facts, finder)
+        match = self._match(evidence, calibration, facts, finder)
         if match is None:
             reason = "no concept correlates with the activations of the explainer's samples"
             return _no_evidence(evidence, reason)
@@ -75,41 +99,34 @@ class Dissect(Explainer):
         return Explanation(text, exemplar_ids=sample_ids)
 
     def _match(
-        self, evidence: Evidence, facts: TokenFacts, finder: CandidateFinder
+        self,
+        evidence: Evidence,
+        calibration: Evidence | None,
+        facts: TokenFacts,
+        finder: CandidateFinder,
     ) -> FormulaMatch | None:
-        records = (*evidence.exemplars, *evidence.random)
-        x = np.concatenate(
-            [np.zeros(0), *(one.visual for one in records), *(one.text for one in records)]
-        ).astype(np.float64)
-        # Exemplars and random samples weigh the same, however many there are of each.
-        shares = [1 / len(kind) for kind in (evidence.exemplars, evidence.random) for _ in kind]
-        lengths = [len(getattr(one, role)) for role in _ROLES for one in records]
-        weights = np.repeat([*shares, *shares], lengths)
+        shown = _Tokens.of(evidence, facts)
+        judge = _Tokens.of(calibration, facts) if calibration is not None else shown
+        if not judge.varies:
+            judge = shown
+        x = shown.x - shown.x.mean() if len(shown.x) else shown.x
         roles = [role for role in _ROLES if evidence.type in (role, *_BOTH_ROLES)]
-        for role in roles:
-            real = [len(getattr(one, role)) for one in records]
-            if real != facts.lengths(role, evidence.sample_ids):
-                raise ValueError("a sample's activations and its tokens differ in number")
-        centered = x - x.mean() if len(x) else x
-        n_visual = sum(lengths[: len(records)])
-        candidates = finder.find(evidence.sample_ids, centered, n_visual, roles)
+        candidates = finder.find(evidence.sample_ids, x, shown.n_visual, roles)
         # If neither role dominates, a formula is searched in each, and the better one is named.
         is_unknown = evidence.type == "unknown"
         offers = [candidates.of_role(role) for role in roles] if is_unknown else [candidates]
         best: FormulaMatch | None = None
         for offered in offers:
-            found = search_formulas(x, weights, offered, self.max_length, self.penalty, self.beam)
+            found = search_formulas(
+                shown.x, shown.weights, offered, self.max_length, self.penalty, self.beam
+            )
             if not found:
                 continue
-
-            # The search takes a patch to show a concept or not; here coverage counts in shares.
-            def worth(terms: Sequence[Term]) -> float:
-                length = sum(len((*term.required, *term.excluded)) for term in terms)
-                predicted = _predict(Formula(tuple(terms)), evidence, facts)
-                return round(_weighted(x, predicted, weights) - self.penalty * length, _DECIMALS)
-
-            terms = max((terms for terms, _ in found), key=worth)
-            match = _measure(canonical(_strengthen(terms, worth)), evidence, facts)
+            terms = max(
+                (terms for terms, _ in found), key=lambda terms: judge.worth(terms, self.penalty)
+            )
+            stronger = _strengthen(terms, lambda terms: shown.worth(terms, self.penalty))
+            match = _measure(canonical(stronger), evidence, facts)
             if best is None or max(match.correlations.values()) > max(best.correlations.values()):
                 best = match
         return best
@@ -120,6 +137,61 @@ _BOTH_ROLES = ("multi-modal", "unknown")
 """Types of neurons that may respond to either role."""
 _DECIMALS = 9
 """Formulas whose worth agrees to this many decimals are a tie, which the first one wins."""
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """All visual tokens of some samples, and then all text tokens.
+
+    x: float64 [tokens], activations. weights: float64 [tokens]. n_visual: number of visual tokens.
+    """
+
+    records: Sequence[ActivationRecord]
+    facts: TokenFacts
+    x: np.ndarray
+    weights: np.ndarray
+    n_visual: int
+
+    @staticmethod
+    def of(evidence: Evidence, facts: TokenFacts) -> _Tokens:
+        """Return the tokens of a neuron's samples. Raises ValueError if activations do not fit."""
+        records = (*evidence.exemplars, *evidence.random)
+        ids = [one.sample_id for one in records]
+        lengths = {role: [len(getattr(one, role)) for one in records] for role in _ROLES}
+        for role in _ROLES:
+            is_used = evidence.type in (role, *_BOTH_ROLES)
+            if is_used and lengths[role] != facts.lengths(role, ids):
+                raise ValueError("a sample's activations and its tokens differ in number")
+        x = np.concatenate(
+            [np.zeros(0), *(getattr(one, role) for role in _ROLES for one in records)]
+        )
+        # Exemplars and random samples weigh the same, however many there are of each.
+        shares = [1 / len(kind) for kind in (evidence.exemplars, evidence.random) for _ in kind]
+        weights = np.repeat([*shares, *shares], [*lengths["visual"], *lengths["text"]])
+        return _Tokens(records, facts, x.astype(np.float64), weights, sum(lengths["visual"]))
+
+    @property
+    def varies(self) -> bool:
+        """Whether a prediction can correlate with the activations."""
+        return bool(len(self.x)) and float(np.ptp(self.x)) > 1e-9
+
+    def worth(self, terms: Sequence[Term], penalty: float) -> float:
+        """Return the weighted correlation of a formula's prediction, minus a penalty for each atom.
+
+        The search takes a patch to show a concept or not; here coverage counts in shares.
+        """
+        length = sum(len((*term.required, *term.excluded)) for term in terms)
+        predicted = self._predict(Formula(tuple(terms)))
+        return round(_weighted(self.x, predicted, self.weights) - penalty * length, _DECIMALS)
+
+    def _predict(self, formula: Formula) -> np.ndarray:
+        parts = self.facts.predict(formula, [one.sample_id for one in self.records])
+        for role, predicted in zip(_ROLES, parts, strict=True):
+            if not any(term.role == role for term in formula.terms):
+                predicted[:] = [
+                    np.zeros(len(getattr(one, role)), np.float32) for one in self.records
+                ]
+        return np.concatenate([np.zeros(0), *parts[0], *parts[1]])
 
 
 def _measure(formula: Formula, evidence: Evidence, facts: TokenFacts) -> FormulaMatch:
@@ -144,16 +216,6 @@ def _strengthen(terms: Sequence[Term], worth: Callable[[Sequence[Term]], float])
             ]
             best = max(options, key=worth)
     return best
-
-
-def _predict(formula: Formula, evidence: Evidence, facts: TokenFacts) -> np.ndarray:
-    """Return the prediction for all visual tokens of all samples, and then for all text tokens."""
-    parts = facts.predict(formula, evidence.sample_ids)
-    for role, predicted in zip(_ROLES, parts, strict=True):
-        if not any(term.role == role for term in formula.terms):
-            records = (*evidence.exemplars, *evidence.random)
-            predicted[:] = [np.zeros(len(getattr(one, role)), np.float32) for one in records]
-    return np.concatenate([*parts[0], *parts[1]]).astype(np.float64)
 
 
 def _weighted(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.models.call_options import CallOptions
@@ -40,11 +40,26 @@ class Explanation:
     omitted: str = ""
 
 
+@dataclass(frozen=True)
+class Background:
+    """What an explainer may use besides the evidence that it explains.
+
+    calibration: evidence of the same neurons that may decide between explanations, and that no
+    score uses. word_classes: words that the texts of the dataset use alike.
+    """
+
+    calibration: Sequence[Evidence] = ()
+    word_classes: Sequence[tuple[str, ...]] = ()
+
+
 class Explainer(Protocol):
     """Protocol of explainers, which write what a neuron responds to.
 
     Implementations are frozen dataclasses of their settings, and subclasses of this class.
     """
+
+    uses_background: ClassVar[bool] = False
+    """Whether `explain_with` reads the background, which is loaded only then."""
 
     name: str
     """Stored in its rows, so that several explainers can be compared."""
@@ -72,3 +87,13 @@ class Explainer(Protocol):
         and the table is not written. Raises ProviderError if no call can succeed (wrong key,
         unknown model).
         """
+
+    def explain_with(
+        self,
+        background: Background,
+        evidence: Sequence[Evidence],
+        catalog: Catalog,
+        calls: CallOptions,
+    ) -> list[Explanation]:
+        """Explain every neuron as `explain` does, with a background."""
+        return self.explain(evidence, catalog, calls)

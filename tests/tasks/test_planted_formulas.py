@@ -1,8 +1,8 @@
 """Planted neurons with two conditions come out as what they are, word for word.
 
-A planted neuron is a linear probe of one layer. It cannot tell a concept in one place, or of one
-shape, from the same concept elsewhere. So both conditions at once are of words here. Patches
-are tested with made-up activations (explain/test_dissect.py).
+A planted neuron is a linear probe of one layer. It can tell a background color in one place from
+the same color elsewhere, but hardly one object from another: both conditions of an object are
+tested with made-up activations (explain/test_dissect.py).
 """
 
 from pathlib import Path
@@ -20,16 +20,22 @@ from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSetting
 from tests.one_process import capture, classify, describe, evidence
 from tests.planting import Function, plant
 
-LAYER = 1
+LAYER = 2
 PLANTS = {
     "either word": Function(word="circle or square"),
     "a word before another": Function(word="is before large"),
     "either color": Function(patches="red or blue"),
+    "a color in a half": Function(patches="gray in the top half"),
+    "a color in a row": Function(patches="pink in the top row"),
+    "a color in the other half": Function(patches="brown in the bottom half"),
 }
 CLAIMS = {
     "either word": 'The words "circle" or "square" in the text',
     "a word before another": 'The word "is" before "large" in the text',
     "either color": 'Image regions that show "blue" or "red"',
+    "a color in a half": 'Image regions that show "gray" in the top half',
+    "a color in a row": 'Image regions that show "pink" in the top row',
+    "a color in the other half": 'Image regions that show "brown" in the bottom half',
 }
 
 

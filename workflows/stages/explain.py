@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table, write_table
-from neuron_atlas.tasks.explain.explanation import Explainer
+from neuron_atlas.tasks.explain.explanation import Background, Explainer
 from neuron_atlas.tasks.explain.select import select_neurons_to_explain
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.config.settings import ExplainSettings
@@ -112,10 +112,18 @@ def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[It
 
 def _explain(worker: Worker, explainer: Explainer, part: NeuronPart, files: EvidenceFiles) -> None:
     """Write the explanations of a part, unless batch answers are pending."""
+    from neuron_atlas.tasks.concepts.word_classes import read_word_classes
     from neuron_atlas.tasks.explain.rows import explanation_rows
 
-    evidence = files.load(part, "explainer")["explainer"]
-    explanations = explainer.explain(evidence, files.catalog(evidence), worker.calls)
+    if explainer.uses_background:
+        loaded = files.load(part, "explainer", "calibration")
+        evidence, calibration = loaded["explainer"], loaded["calibration"]
+        background = Background(calibration, read_word_classes(tuple(files.descriptions)))
+        catalog = files.catalog([*evidence, *calibration])
+        explanations = explainer.explain_with(background, evidence, catalog, worker.calls)
+    else:
+        evidence = files.load(part, "explainer")["explainer"]
+        explanations = explainer.explain(evidence, files.catalog(evidence), worker.calls)
     if not any(one.status == "pending" for one in explanations):
         (path,) = worker.paths
         write_table(explanation_rows(explainer.name, evidence, explanations), EXPLANATIONS, path)

@@ -53,6 +53,16 @@ def mask_by_hand(catalog: Catalog, atom: Atom) -> np.ndarray | None:
             visual += [PLACES[name](*divmod(place, 8)) for place in range(64)]
         elif atom.kind == "shows":
             visual += (shown.get(name, np.zeros(64)) > SHOWS).tolist()
+        elif atom.kind == "edge":
+            cover = shown.get(name, np.zeros(64))
+            visual += ((cover > 0.05) & (cover < 0.95)).tolist()
+        elif atom.kind == "near":
+            grid = np.pad(shown.get(name, np.zeros(64)).reshape(8, 8), 1) > SHOWS
+            visual += [
+                bool(not grid[r + 1, c + 1] and grid[r : r + 3, c : c + 3].any())
+                for r in range(8)
+                for c in range(8)
+            ]
         else:
             visual += [False] * sample.n_visual
         if atom.kind == "word":
@@ -75,7 +85,8 @@ def test_a_candidate_holds_where_all_its_atoms_do(catalog, n_true):
     candidates = find(some)
     by_hand = [mask_by_hand(some, atom) for atom in candidates.atoms]
     kinds = {atom.kind for atom in candidates.atoms}
-    assert kinds == {"shows", "area", "word", "after", "before", "sentence"}
+    borders = {"edge", "near"} if n_true else set()
+    assert kinds == {"shows", "area", "word", "after", "before", "sentence"} | borders
     masks = candidates.masks.toarray().astype(bool)
     checked = 0
     for atoms, mask in zip(candidates.members, masks, strict=True):

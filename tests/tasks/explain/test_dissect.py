@@ -10,7 +10,7 @@ from neuron_atlas.tasks.concepts.presence import patch_coverage, token_words
 from neuron_atlas.tasks.concepts.sentence import write_explanation
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
 from neuron_atlas.tasks.explain.dissect import Dissect
-from neuron_atlas.tasks.explain.explanation import Explanation
+from neuron_atlas.tasks.explain.explanation import Background, Explanation
 from neuron_atlas.tasks.explain.rows import explanation_rows
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog
@@ -342,3 +342,39 @@ def test_activations_that_do_not_fit_their_sample_are_refused(catalog):
     longer = neuron("text", to_patches(catalog, "blue"), lambda number: fires(number).repeat(2))
     with pytest.raises(ValueError, match="differ in number"):
         dissect(longer, catalog)
+
+
+def test_a_class_of_words_is_named_even_by_members_that_the_neuron_was_not_shown(catalog):
+    colors = ("black", "blue", "green", "orange", "purple", "red", "white", "yellow")
+    any_color = to_either(*(to_word(catalog, word) for word in colors))
+    evidence = neuron("text", to_patches(catalog, "blue"), noise(catalog, any_color, 0.3))
+    classes = Background(word_classes=[colors, ("large", "small")])
+    (explanation,) = Dissect().explain_with(classes, [evidence], catalog, CallOptions())
+    listed = ", ".join(f'"{word}"' for word in colors[:-1])
+    assert claim(explanation) == f'The words {listed} or "yellow" in the text'
+    assert len(claim(dissect(evidence, catalog, Dissect(max_length=1)))) < 40
+
+
+def test_calibration_samples_decide_how_long_an_explanation_is(catalog):
+    is_, at = to_word(catalog, "is"), to_word(catalog, "at", 1.5)
+    nothing = to_patches(catalog, "blue")
+    shown = neuron("text", nothing, to_either(is_, at), range(12))
+    assert claim(dissect(shown, catalog)).count('"') == 4
+
+    def explained(respond: Respond, patches: Respond = nothing) -> str:
+        background = Background([neuron("text", patches, respond, range(12, 24))])
+        (one,) = Dissect().explain_with(background, [shown], catalog, CallOptions())
+        assert set(one.exemplar_ids) == set(shown.sample_ids)
+        return claim(one)
+
+    assert explained(to_either(is_, at)).count('"') == 4
+    assert explained(is_) == 'The word "is" in the text'
+    silent = explained(lambda number: 0 * is_(number), lambda number: 0 * nothing(number))
+    assert silent == claim(dissect(shown, catalog))
+
+
+def test_an_edge_is_no_condition_where_the_inside_excites_as_much(catalog):
+    red = to_patches(catalog, "red", 1.0)
+    every = tuple(sorted(catalog.samples))
+    evidence = neuron("visual", lambda number: 3.0 * (red(number) > 0.3), red, every)
+    assert 'edge of "red"' not in claim(dissect(evidence, catalog))
