@@ -5,26 +5,34 @@ Follows Mu and Andreas (2020), with graded terms and correlation instead of over
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from neuron_atlas.tasks.concepts.formula import KINDS, STRENGTHS, Atom, Term
+from neuron_atlas.tasks.concepts.formula import STRENGTHS, Kind, Role, Term
 from neuron_atlas.tasks.explain.candidates import Candidates
+from neuron_atlas.tasks.explain.rivals import Rivals
 
 _DECIMALS = 9
 """Objectives that agree to this many decimals are a tie, which the simpler candidate wins."""
 
-_OPTIONS = 8
-"""Ways to continue that are looked at, of each kind."""
+_OPTIONS = 64
+"""Ways to continue that are looked at."""
+
+
+_LEVELS = np.array([0.0, *sorted(STRENGTHS)])
+"""Predictions that a formula can make: nothing, and the strengths from weak to strong."""
 
 
 @dataclass(frozen=True)
 class _State:
-    """A formula: its terms, its prediction y float64 [tokens], and the prediction without its last
-    term, with the tokens of that term. length: number of atoms."""
+    """A formula by groups of tokens: its terms and its prediction, as a place in _LEVELS.
+
+    before: the prediction without the last term. last: the groups of the last term. length: number
+    of atoms.
+    """
 
     terms: tuple[Term, ...]
     y: np.ndarray
@@ -48,8 +56,8 @@ def search_formulas(
     minus `penalty` for every atom; the list ends where no longer formula is worth more.
     """
     search = _Search(x, weights, candidates, penalty)
-    n = len(x)
-    states = [_State((), np.zeros(n), np.zeros(n), np.zeros(n, bool), 0, 0.0)]
+    nothing = np.zeros(candidates.masks.shape[1], np.int64)
+    states = [_State((), nothing, nothing, nothing > 0, 0, 0.0)]
     found: list[tuple[tuple[Term, ...], float]] = []
     best = 0.0
     while states and search.varies:
@@ -63,117 +71,126 @@ def search_formulas(
 
 
 class _Search:
+    """Sums over groups of tokens decide: no candidate holds for a part of a group."""
+
     def __init__(
         self, x: np.ndarray, weights: np.ndarray, candidates: Candidates, penalty: float
     ) -> None:
-        self._w = weights / max(weights.sum(), 1e-300)
-        self._x = x - self._w @ x if len(x) else x
-        self._variance = float(self._w @ self._x**2)
+        w = weights / max(weights.sum(), 1e-300)
+        centered = x - w @ x if len(x) else x
+        self._variance = float(w @ centered**2)
+        scale = float(np.abs(x).max(initial=0))
+        n_groups = candidates.masks.shape[1]
+        self._w = np.bincount(candidates.groups, w, n_groups)
+        self._wx = np.bincount(candidates.groups, w * centered, n_groups)
         self._candidates = candidates
         self._masks = candidates.masks
         self._singles = candidates.masks[: len(candidates.atoms)]
         self._costs = np.array([len(atoms) for atoms in candidates.members], np.int64)
-        kinds = [atom.kind for atom in candidates.atoms]
-        self._is_kind = {
-            kind: np.array([one == kind for one in kinds], bool)
-            for role in KINDS.values()
-            for kind in role
-        }
-        self._is_role = {
-            role: np.array([one == role for one in candidates.roles], bool) for role in KINDS
-        }
-        self._rivals = _find_rivals(candidates)
+        self._kinds = np.array([atom.kind for atom in candidates.atoms], object)
+        self._roles = np.array(candidates.roles, object)
+        self._further: dict[tuple[Role, frozenset[Kind]], np.ndarray] = {}
+        self._rivals = Rivals(candidates)
         self._penalty = penalty
-        scale = float(np.abs(x).max(initial=0))
         self.varies = self._variance > 1e-12 * max(scale, 1e-12) ** 2 and len(self._costs) > 0
 
-    def grow(self, states: list[_State], max_length: int, beam: int) -> list[_State]:
+    def grow(self, states: Sequence[_State], max_length: int, beam: int) -> list[_State]:
         """Return the best formulas that have one term, or one atom, more than one of `states`."""
-        options = [*self._added(states, max_length), *self._refined(states, max_length)]
-        options.sort(key=lambda option: (-option[0], option[1:]))
+        y = np.stack([state.y for state in states])
+        values = _LEVELS[y]
+        sums = np.stack([values @ self._w, (values * values) @ self._w, values @ self._wx], axis=-1)
+        added = self._added(states, y, sums, max_length).reshape(len(states), -1)
+        refined = self._refined(states, values, sums, max_length).reshape(len(states), -1)
+        objectives = np.round(np.concatenate([added, refined], axis=1), _DECIMALS)
+        n_added, n_atoms = added.shape[1], len(self._candidates.atoms)
         grown: list[_State] = []
-        for objective, number, kind, candidate, level in options:
+        for option in _largest(objectives.ravel(), _OPTIONS):
+            number, place = divmod(option, objectives.shape[1])
+            state, objective = states[number], float(objectives[number, place])
+            if not np.isfinite(objective):
+                break
             # Formulas with the same objective and length mostly predict the same.
-            if any(abs(objective - one.objective) < 10**-_DECIMALS for one in grown):
+            if grown and abs(objective - grown[-1].objective) < 10**-_DECIMALS:
                 continue
-            state = states[number]
-            if kind == 0:
-                grown.append(self._with_term(state, candidate, level, objective))
+            if place < n_added:
+                candidate, strength = divmod(place, len(STRENGTHS))
+                grown.append(self._with_term(state, candidate, strength, objective))
             else:
-                grown.append(self._with_atom(state, candidate, kind == 2, objective))
+                is_required, atom = divmod(place - n_added, n_atoms)
+                grown.append(self._with_atom(state, atom, bool(is_required), objective))
             if len(grown) == beam:
                 break
         return grown
 
     def _added(
-        self, states: list[_State], max_length: int
-    ) -> Iterator[tuple[float, int, int, int, int]]:
-        sums, columns = [], []
-        for state in states:
-            sums.append(self._sums(state.y))
-            for strength in STRENGTHS:
-                new = np.maximum(state.y, strength)
-                columns += self._changes(state.y, new)
-        changes = (self._masks @ np.stack(columns, axis=1)).reshape(
-            len(self._costs), len(states), len(STRENGTHS), 3
+        self, states: Sequence[_State], y: np.ndarray, sums: np.ndarray, max_length: int
+    ) -> np.ndarray:
+        """Return objectives with a further term, float64 [states, candidates, strengths]."""
+        n_states, n_groups = y.shape
+        is_level = y[:, None, :] == np.arange(len(STRENGTHS))[:, None]
+        columns = np.concatenate([is_level * self._w, is_level * self._wx], axis=1)
+        held = self._masks @ columns.reshape(-1, n_groups).T
+        changes = held.reshape(len(self._costs), n_states, -1) @ _CHANGES
+        value = self._correlate(
+            changes.reshape(*changes.shape[:2], 3, len(STRENGTHS)) + sums[..., None]
         )
-        lengths = np.array([state.length for state in states])
-        length = self._costs[:, None] + lengths
-        value = self._correlate(changes + np.array(sums)[None, :, None, :])
-        value = value - self._penalty * length[..., None]
-        value[length > max_length] = -np.inf
-        for its, state in enumerate(states):
-            named = (atom for term in state.terms for atom in term.required)
-            value[[one for atom in named for one in self._rivals.get(atom, ())], its] = -np.inf
-        flat = np.round(value.ravel(), _DECIMALS)
-        for place in _largest(flat):
-            candidate, number, level = np.unravel_index(place, value.shape)
-            if np.isfinite(flat[place]):
-                yield float(flat[place]), int(number), 0, int(candidate), int(level)
+        lengths = self._costs[:, None] + np.array([state.length for state in states])
+        value -= self._penalty * lengths[..., None]
+        value[lengths > max_length] = -np.inf
+        for number, state in enumerate(states):
+            value[self._rivals.of(state.terms), number] = -np.inf
+        return value.transpose(1, 0, 2)
 
     def _refined(
-        self, states: list[_State], max_length: int
-    ) -> Iterator[tuple[float, int, int, int, int]]:
-        for number, state in enumerate(states):
-            if not state.terms or state.length >= max_length:
-                continue
-            term = state.terms[-1]
-            removed = self._changes(state.y, np.where(state.last, state.before, state.y))
-            stacked = np.stack(removed, axis=1)
-            inside = self._singles @ stacked
-            sums = self._sums(state.y)
-            # An image region may show several concepts; nothing else holds twice.
-            taken = {atom.kind for atom in term.required} - {"shows"}
-            required_too = self._is_role[term.role].copy()
-            for kind in taken:
-                required_too &= ~self._is_kind[kind]
-            named = (atom for other in state.terms[:-1] for atom in other.required)
-            rivals = [one for atom in named for one in self._rivals.get(atom, ())]
-            required_too[[one for one in rivals if one < len(required_too)]] = False
-            excluded_too = required_too & ~self._is_kind["word"]
-            for atom in term.excluded:
-                excluded_too &= ~self._is_kind[atom.kind]
-            # Without the tokens of an atom (1), or with them alone (2).
-            for option, change, is_allowed in (
-                (1, inside, excluded_too),
-                (2, stacked.sum(0) - inside, required_too),
-            ):
-                value = self._correlate(change + sums) - self._penalty * (state.length + 1)
-                value[~is_allowed] = -np.inf
-                flat = np.round(value, _DECIMALS)
-                for place in _largest(flat):
-                    if np.isfinite(flat[place]):
-                        yield float(flat[place]), number, option, int(place), 0
+        self, states: Sequence[_State], values: np.ndarray, sums: np.ndarray, max_length: int
+    ) -> np.ndarray:
+        """Return objectives with a further atom of the last term, float64 [states, 2, atoms]: the
+        first without the atom's tokens, the second with them alone."""
+        allowed = [self._allowed(state, max_length) for state in states]
+        if not any(one.any() for one in allowed):
+            return np.full((len(states), 2, len(self._candidates.atoms)), -np.inf)
+        less = np.stack([np.where(one.last, _LEVELS[one.before], _LEVELS[one.y]) for one in states])
+        step = less - values
+        square = less * less - values * values
+        removed = np.stack([step * self._w, square * self._w, step * self._wx], axis=1)
+        inside = self._singles @ removed.reshape(-1, removed.shape[2]).T
+        inside = inside.reshape(-1, len(states), 3).transpose(1, 0, 2)
+        changes = np.stack([inside, removed.sum(2)[:, None] - inside], axis=1)
+        value = self._correlate((changes + sums[:, None, None]).transpose(0, 1, 3, 2))
+        value -= self._penalty * (np.array([state.length for state in states]) + 1)[:, None, None]
+        value[~np.stack(allowed)] = -np.inf
+        return value
 
-    def _with_term(self, state: _State, candidate: int, level: int, objective: float) -> _State:
+    def _allowed(self, state: _State, max_length: int) -> np.ndarray:
+        """Return which atoms the last term can exclude, and can require: bool [2, atoms]."""
+        if not state.terms or state.length >= max_length:
+            return np.zeros((2, len(self._candidates.atoms)), bool)
+        term = state.terms[-1]
+        # An image region may show several concepts; nothing else holds twice.
+        taken = {atom.kind for atom in term.required} - {"shows"}
+        excluded = {"word", *(atom.kind for atom in term.excluded)}
+        allowed = np.stack(
+            [self._of_kinds(term.role, taken | excluded), self._of_kinds(term.role, taken)]
+        )
+        allowed[:, self._rivals.of(state.terms[:-1], singles=True)] = False
+        return allowed
+
+    def _of_kinds(self, role: Role, but: Iterable[Kind]) -> np.ndarray:
+        """Return which atoms are of a role and of none of some kinds, bool [atoms]."""
+        key = (role, frozenset(but))
+        if key not in self._further:
+            self._further[key] = (self._roles == role) & ~np.isin(self._kinds, list(key[1]))
+        return self._further[key]
+
+    def _with_term(self, state: _State, candidate: int, strength: int, objective: float) -> _State:
         atoms = self._candidates.members[candidate]
         mask = _row(self._masks, candidate)
         term = Term(
             self._candidates.roles[atoms[0]],
             tuple(self._candidates.atoms[atom] for atom in atoms),
-            strength=level,
+            strength=strength,
         )
-        y = np.where(mask, np.maximum(state.y, STRENGTHS[level]), state.y)
+        y = np.where(mask, np.maximum(state.y, len(STRENGTHS) - strength), state.y)
         length = state.length + len(atoms)
         return _State((*state.terms, term), y, state.y, mask, length, objective)
 
@@ -190,41 +207,30 @@ class _Search:
         y = np.where(state.last & ~last, state.before, state.y)
         return _State((*state.terms[:-1], term), y, state.before, last, state.length + 1, objective)
 
-    def _sums(self, y: np.ndarray) -> tuple[float, float, float]:
-        return float(self._w @ y), float(self._w @ (y * y)), float(self._w @ (self._x * y))
-
-    def _changes(self, old: np.ndarray, new: np.ndarray) -> list[np.ndarray]:
-        first = self._w * (new - old)
-        return [first, self._w * (new * new - old * old), self._x * first]
-
     def _correlate(self, sums: np.ndarray) -> np.ndarray:
-        """Return correlations [...] from sums [..., 3] of y, yy and xy; -inf if y is constant."""
-        spread = sums[..., 1] - sums[..., 0] ** 2
+        """Return correlations [..., n] from sums [..., 3, n] of y, yy and xy; -inf if y is
+        constant."""
+        spread = sums[..., 1, :] - sums[..., 0, :] ** 2
         is_constant = spread <= 1e-12
-        r = sums[..., 2] / np.sqrt(np.where(is_constant, 1, spread) * self._variance)
-        return np.where(is_constant, -np.inf, r)
+        r = sums[..., 2, :] / np.sqrt(np.where(is_constant, 1, spread) * self._variance)
+        r[is_constant] = -np.inf
+        return r
 
 
-def _find_rivals(candidates: Candidates) -> dict[Atom, list[int]]:
-    """Return, by atom, the candidates that a formula with a term of this atom does not add.
-
-    How far a patch shows a concept is a share, so a term of its edge, or of the patches next to it,
-    would mostly repeat the concept.
-    """
-    showing: dict[str, list[int]] = {}
-    around: dict[str, list[int]] = {}
-    for number, atoms in enumerate(candidates.members):
-        for atom in (candidates.atoms[one] for one in atoms):
-            found = {"shows": showing, "edge": around, "near": around}.get(atom.kind)
-            if found is not None:
-                found.setdefault(atom.names[0], []).append(number)
-    rivals = {Atom("shows", (name,)): its for name, its in around.items()}
-    for name in around:
-        rivals |= {Atom(kind, (name,)): showing.get(name, []) for kind in ("edge", "near")}
-    return rivals
+def _changes() -> np.ndarray:
+    """Return how sums of y, yy and xy change with a term of each strength: float64
+    [2 * levels, 3 * strengths], to multiply sums of the weights, and of weighted x, by level."""
+    old = _LEVELS[:-1, None]
+    is_more = np.array(STRENGTHS) > old
+    step, square = (is_more * (np.array(STRENGTHS) ** n - old**n) for n in (1, 2))
+    nothing = np.zeros_like(step)
+    return np.block([[step, square, nothing], [nothing, nothing, step]])
 
 
-def _largest(values: np.ndarray, count: int = _OPTIONS) -> list[int]:
+_CHANGES = _changes()
+
+
+def _largest(values: np.ndarray, count: int) -> list[int]:
     """Return the positions of the largest values, largest first, by position on a tie."""
     if len(values) > count:
         # All that tie with the last one take part, so that position decides between them.

@@ -34,13 +34,15 @@ class Candidates:
     """Conditions on the tokens of one neuron's samples, single atoms first.
 
     atoms: the single atoms, with the role of each. members: the atoms of each candidate. masks: 1
-    where a candidate holds, float64 [candidates, tokens]; visual tokens of all samples come first.
+    where a candidate holds, float64 [candidates, groups]. groups: group of each token, int64
+    [tokens], visual tokens of all samples first. No candidate tells the tokens of a group apart.
     """
 
     atoms: Sequence[Atom]
     roles: Sequence[Role]
     members: Sequence[tuple[int, ...]]
     masks: csr_array
+    groups: np.ndarray
 
     def of_role(self, role: Role) -> Candidates:
         """Return the candidates of one role."""
@@ -53,6 +55,7 @@ class Candidates:
             [role] * len(numbers),
             [tuple(numbers[atom] for atom in self.members[n]) for n in chosen],
             self.masks[chosen],
+            self.groups,
         )
 
 
@@ -77,8 +80,14 @@ class CandidateFinder:
             [int(rank[facts.numbers[name]]) for name in its if name in facts.numbers]
             for its in self._classes
         ]
-        self._ids = {kind: rank[getattr(facts.text, kind)] for kind in _TEXT_KINDS[:3]}
-        self._ids["sentence"] = facts.text.sentence.astype(np.int64)
+        ids = {kind: rank[getattr(facts.text, kind)] for kind in _TEXT_KINDS[:3]}
+        ids["sentence"] = facts.text.sentence.astype(np.int64)
+        # Tokens that agree in all of this are of the same unit.
+        key = np.zeros(len(facts.text.word), np.int64)
+        for kind in _TEXT_KINDS:
+            key = key * (max(len(self._order), len(SENTENCES)) + 1) + ids[kind] + 1
+        _, first, self._unit = np.unique(key, return_index=True, return_inverse=True)
+        self._ids = {kind: ids[kind][first] for kind in _TEXT_KINDS}
         self._inside = [
             {name: np.flatnonzero(cover >= COVERED) for name, cover in shown.items()}
             for shown in facts.shown
@@ -105,12 +114,17 @@ class CandidateFinder:
         """
         places = [self._facts.place[sample_id] for sample_id in sample_ids]
         n_visual = [self._facts.n_visual[place] for place in places]
-        visual_atoms, visual_members, visual = (
-            self._visual(places, n_visual, x[:total]) if "visual" in roles else ([], [], [])
-        )
-        text_atoms, text_members, text = (
-            self._text(places, len(visual_atoms), total) if "text" in roles else ([], [], [])
-        )
+        n_text = len(x) - total
+        visual_atoms, visual_members, visual = [], [], []
+        groups, n_visual_groups = np.zeros(total, np.int64), 1
+        if "visual" in roles:
+            visual_atoms, visual_members, visual = self._visual(places, n_visual, x[:total])
+            groups, n_visual_groups = np.arange(total), total
+        text_atoms, text_members, text = [], [], []
+        text_groups, n_text_groups = np.zeros(n_text, np.int64), 1
+        if "text" in roles:
+            parts = self._text(places, len(visual_atoms), n_visual_groups)
+            text_atoms, text_members, text, text_groups, n_text_groups = parts
         role_of: list[Role] = [*repeat(_VISUAL, len(visual_atoms)), *repeat(_TEXT, len(text_atoms))]
         singles = [visual[: len(visual_atoms)], text[: len(text_atoms)]]
         pairs = [visual[len(visual_atoms) :], text[len(text_atoms) :]]
@@ -122,9 +136,11 @@ class CandidateFinder:
         lengths = np.array([len(row) for row in rows], np.int64)
         columns = np.concatenate([np.zeros(0, np.int64), *rows])
         masks = csr_array(
-            (np.ones(len(columns)), columns, np.cumsum([0, *lengths])), (len(rows), len(x))
+            (np.ones(len(columns)), columns, np.cumsum([0, *lengths])),
+            (len(rows), n_visual_groups + n_text_groups),
         )
-        return Candidates([*visual_atoms, *text_atoms], role_of, members, masks)
+        groups = np.concatenate([groups, text_groups + n_visual_groups])
+        return Candidates([*visual_atoms, *text_atoms], role_of, members, masks, groups)
 
     def _visual(
         self, places: Sequence[int], n_visual: Sequence[int], x: np.ndarray
@@ -202,18 +218,21 @@ class CandidateFinder:
         return abs(inner - outer) > _DISTINCT * max(abs(inner), abs(outer))
 
     def _text(
-        self, places: Sequence[int], first_atom: int, first_token: int
-    ) -> tuple[list[Atom], list[tuple[int, int]], list[np.ndarray]]:
+        self, places: Sequence[int], first_atom: int, first_group: int
+    ) -> tuple[list[Atom], list[tuple[int, int]], list[np.ndarray], np.ndarray, int]:
+        """Return atoms, pairs, the groups of each, the group of each token, and their number."""
         offsets = self._facts.text.offsets
         parts = [np.arange(offsets[place], offsets[place + 1]) for place in places]
         tokens = np.concatenate([np.zeros(0, np.int64), *parts])
-        sample_of = np.repeat(np.arange(len(places)), [len(part) for part in parts])
-        ids = {kind: self._ids[kind][tokens] for kind in _TEXT_KINDS}
+        units, group = np.unique(self._unit[tokens], return_inverse=True)
+        is_in = np.zeros((len(units), len(places)), bool)
+        is_in[group, np.repeat(np.arange(len(places)), [len(part) for part in parts])] = True
+        ids = {kind: self._ids[kind][units] for kind in _TEXT_KINDS}
         atoms: list[Atom] = []
         rows: list[np.ndarray] = []
         numbers: dict[tuple[str, int], int] = {}
         for kind in _TEXT_KINDS:
-            for value, row in self._groups(ids[kind], sample_of):
+            for value, row in self._groups(ids[kind], is_in):
                 name = (
                     SENTENCES[value]
                     if kind == "sentence"
@@ -229,13 +248,14 @@ class CandidateFinder:
         for one, other in _TEXT_PAIRS:
             both = (ids[one] >= 0) & (ids[other] >= 0)
             joint = np.where(both, ids[one] * size + ids[other], -1)
-            for value, row in self._groups(joint, sample_of):
+            for value, row in self._groups(joint, is_in):
                 a, b = numbers[one, value // size], numbers[other, value % size]
                 # A pair that holds exactly where one of its atoms does says nothing more.
                 if len(row) < min(len(rows[a]), len(rows[b])):
                     members.append((first_atom + a, first_atom + b))
                     paired.append(row)
-        return atoms, members, [row + first_token for row in (*rows, *paired)]
+        rows = [row + first_group for row in (*rows, *paired)]
+        return atoms, members, rows, group, len(units)
 
     def _add_classes(
         self,
@@ -251,17 +271,18 @@ class CandidateFinder:
                 atoms.append(Atom(kind, names))
                 rows.append(np.sort(np.concatenate(present)))
 
-    def _groups(self, ids: np.ndarray, sample_of: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """Return each number in `ids` with its positions, if they are in enough samples."""
+    def _groups(self, ids: np.ndarray, is_in: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Return each number in `ids` with its positions, if they are in enough samples.
+
+        is_in: bool [positions, samples].
+        """
         order = np.argsort(ids, kind="stable")
         order = order[np.searchsorted(ids, 0, sorter=order) :]
         if not len(order):
             return []
-        ordered, samples = ids[order], sample_of[order]
-        is_first = np.append(True, ordered[1:] != ordered[:-1])
-        starts = np.flatnonzero(is_first)
-        is_new = is_first | np.append(True, samples[1:] != samples[:-1])
-        n_samples = np.add.reduceat(is_new.astype(np.int64), starts)
+        ordered = ids[order]
+        starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        n_samples = np.logical_or.reduceat(is_in[order], starts).sum(axis=1)
         stops = np.append(starts[1:], len(order))
         chosen = np.flatnonzero(n_samples >= self._min_samples)
         return [

@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
-import numpy as np
 from annotated_types import Ge
 
 from neuron_atlas.tasks.concepts.formula import STRENGTHS, Formula, Role, Term, canonical
 from neuron_atlas.tasks.concepts.predict import TokenFacts, token_facts
 from neuron_atlas.tasks.concepts.sentence import write_explanation
-from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
+from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.explain.beam import search_formulas
 from neuron_atlas.tasks.explain.candidates import CandidateFinder
 from neuron_atlas.tasks.explain.explanation import Background, Explainer, Explanation
+from neuron_atlas.tasks.explain.sample_tokens import BOTH_ROLES, ROLES, SampleTokens
 from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import AtLeastOne
@@ -94,7 +94,7 @@ class Dissect(Explainer):
             reason = "no concept correlates with the activations of the explainer's samples"
             return _no_evidence(evidence, reason)
         sample_ids = tuple(evidence.sample_ids)
-        correlations = [match.correlations[role] for role in _ROLES if role in match.correlations]
+        correlations = [match.correlations[role] for role in ROLES if role in match.correlations]
         text = write_explanation(match.formula, correlations, len(sample_ids))
         return Explanation(text, exemplar_ids=sample_ids)
 
@@ -105,12 +105,12 @@ class Dissect(Explainer):
         facts: TokenFacts,
         finder: CandidateFinder,
     ) -> FormulaMatch | None:
-        shown = _Tokens.of(evidence, facts)
-        judge = _Tokens.of(calibration, facts) if calibration is not None else shown
+        shown = SampleTokens(evidence, facts)
+        judge = SampleTokens(calibration, facts) if calibration is not None else shown
         if not judge.varies:
             judge = shown
         x = shown.x - shown.x.mean() if len(shown.x) else shown.x
-        roles = [role for role in _ROLES if evidence.type in (role, *_BOTH_ROLES)]
+        roles = [role for role in ROLES if evidence.type in (role, *BOTH_ROLES)]
         candidates = finder.find(evidence.sample_ids, x, shown.n_visual, roles)
         # If neither role dominates, a formula is searched in each, and the better one is named.
         is_unknown = evidence.type == "unknown"
@@ -126,83 +126,10 @@ class Dissect(Explainer):
                 (terms for terms, _ in found), key=lambda terms: judge.worth(terms, self.penalty)
             )
             stronger = _strengthen(terms, lambda terms: shown.worth(terms, self.penalty))
-            match = _measure(canonical(stronger), evidence, facts)
+            match = FormulaMatch(canonical(stronger), shown.correlations(stronger))
             if best is None or max(match.correlations.values()) > max(best.correlations.values()):
                 best = match
         return best
-
-
-_ROLES: tuple[Role, Role] = ("visual", "text")
-_BOTH_ROLES = ("multi-modal", "unknown")
-"""Types of neurons that may respond to either role."""
-_DECIMALS = 9
-"""Formulas whose worth agrees to this many decimals are a tie, which the first one wins."""
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    """All visual tokens of some samples, and then all text tokens.
-
-    x: float64 [tokens], activations. weights: float64 [tokens]. n_visual: number of visual tokens.
-    """
-
-    records: Sequence[ActivationRecord]
-    facts: TokenFacts
-    x: np.ndarray
-    weights: np.ndarray
-    n_visual: int
-
-    @staticmethod
-    def of(evidence: Evidence, facts: TokenFacts) -> _Tokens:
-        """Return the tokens of a neuron's samples. Raises ValueError if activations do not fit."""
-        records = (*evidence.exemplars, *evidence.random)
-        ids = [one.sample_id for one in records]
-        lengths = {role: [len(getattr(one, role)) for one in records] for role in _ROLES}
-        for role in _ROLES:
-            is_used = evidence.type in (role, *_BOTH_ROLES)
-            if is_used and lengths[role] != facts.lengths(role, ids):
-                raise ValueError("a sample's activations and its tokens differ in number")
-        x = np.concatenate(
-            [np.zeros(0), *(getattr(one, role) for role in _ROLES for one in records)]
-        )
-        # Exemplars and random samples weigh the same, however many there are of each.
-        shares = [1 / len(kind) for kind in (evidence.exemplars, evidence.random) for _ in kind]
-        weights = np.repeat([*shares, *shares], [*lengths["visual"], *lengths["text"]])
-        return _Tokens(records, facts, x.astype(np.float64), weights, sum(lengths["visual"]))
-
-    @property
-    def varies(self) -> bool:
-        """Whether a prediction can correlate with the activations."""
-        return bool(len(self.x)) and float(np.ptp(self.x)) > 1e-9
-
-    def worth(self, terms: Sequence[Term], penalty: float) -> float:
-        """Return the weighted correlation of a formula's prediction, minus a penalty for each atom.
-
-        The search takes a patch to show a concept or not; here coverage counts in shares.
-        """
-        length = sum(len((*term.required, *term.excluded)) for term in terms)
-        predicted = self._predict(Formula(tuple(terms)))
-        return round(_weighted(self.x, predicted, self.weights) - penalty * length, _DECIMALS)
-
-    def _predict(self, formula: Formula) -> np.ndarray:
-        parts = self.facts.predict(formula, [one.sample_id for one in self.records])
-        for role, predicted in zip(_ROLES, parts, strict=True):
-            if not any(term.role == role for term in formula.terms):
-                predicted[:] = [
-                    np.zeros(len(getattr(one, role)), np.float32) for one in self.records
-                ]
-        return np.concatenate([np.zeros(0), *parts[0], *parts[1]])
-
-
-def _measure(formula: Formula, evidence: Evidence, facts: TokenFacts) -> FormulaMatch:
-    records = (*evidence.exemplars, *evidence.random)
-    predictions = facts.predict(formula, evidence.sample_ids)
-    correlations: dict[Role, float] = {}
-    for role, predicted in zip(_ROLES, predictions, strict=True):
-        if any(term.role == role for term in formula.terms):
-            real = np.concatenate([getattr(one, role) for one in records])
-            correlations[role] = _correlation(real, np.concatenate(predicted))
-    return FormulaMatch(formula, correlations)
 
 
 def _strengthen(terms: Sequence[Term], worth: Callable[[Sequence[Term]], float]) -> list[Term]:
@@ -216,20 +143,6 @@ def _strengthen(terms: Sequence[Term], worth: Callable[[Sequence[Term]], float])
             ]
             best = max(options, key=worth)
     return best
-
-
-def _weighted(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
-    """Return the weighted correlation; 0 if a side is constant."""
-    w = weights / weights.sum()
-    x, y = x - w @ x, y - w @ y
-    product = float((w @ x**2) * (w @ y**2))
-    return float(w @ (x * y)) / product**0.5 if product > 1e-24 else 0.0
-
-
-def _correlation(real: np.ndarray, predicted: np.ndarray) -> float:
-    x, y = (one.astype(np.float64) - one.mean(dtype=np.float64) for one in (real, predicted))
-    product = float((x @ x) * (y @ y))
-    return float(x @ y) / product**0.5 if product > 0 else 0.0
 
 
 def _no_evidence(evidence: Evidence, reason: str) -> Explanation:

@@ -34,6 +34,11 @@ def find(catalog: Catalog, min_samples: int = 1) -> Candidates:
     return finder.find(IDS, x, 64 * len(IDS), ("visual", "text"))
 
 
+def masks_of(candidates: Candidates) -> np.ndarray:
+    """Where each candidate holds, float64 [candidates, tokens]."""
+    return candidates.masks.toarray()[:, candidates.groups]
+
+
 def mask_by_hand(catalog: Catalog, atom: Atom) -> np.ndarray | None:
     """Where an atom holds, token by token; None for what is not worked out here."""
     (name,) = atom.names
@@ -87,7 +92,7 @@ def test_a_candidate_holds_where_all_its_atoms_do(catalog, n_true):
     kinds = {atom.kind for atom in candidates.atoms}
     borders = {"edge", "near"} if n_true else set()
     assert kinds == {"shows", "area", "word", "after", "before", "sentence"} | borders
-    masks = candidates.masks.toarray().astype(bool)
+    masks = masks_of(candidates).astype(bool)
     checked = 0
     for atoms, mask in zip(candidates.members, masks, strict=True):
         parts = [by_hand[atom] for atom in atoms]
@@ -108,7 +113,7 @@ def test_every_word_and_concept_of_enough_samples_is_a_candidate(catalog):
 
 def test_the_first_term_is_the_best_of_all(catalog):
     candidates = find(catalog)
-    masks = candidates.masks.toarray()
+    masks = masks_of(candidates)
     for seed in range(5):
         rng = np.random.default_rng(seed)
         x = rng.normal(size=masks.shape[1]) + 2 * masks[rng.integers(len(masks))]
@@ -128,10 +133,10 @@ def test_longer_formulas_are_worth_more_and_their_correlation_is_right(catalog):
     candidates = find(catalog)
     masks = {
         candidates.atoms[atoms[0]]: mask
-        for atoms, mask in zip(candidates.members, candidates.masks.toarray(), strict=True)
+        for atoms, mask in zip(candidates.members, masks_of(candidates), strict=True)
         if len(atoms) == 1
     }
-    x = np.random.default_rng(1).normal(size=candidates.masks.shape[1])
+    x = np.random.default_rng(1).normal(size=len(candidates.groups))
     found = search_formulas(x, np.ones(len(x)), candidates, 8, 0.001, 3)
     assert len(found) > 3
     for terms, correlation in found:
@@ -147,5 +152,5 @@ def test_longer_formulas_are_worth_more_and_their_correlation_is_right(catalog):
 
 def test_activations_that_do_not_vary_have_no_formula(catalog):
     candidates = find(catalog)
-    x = np.full(candidates.masks.shape[1], -2.0)
+    x = np.full(len(candidates.groups), -2.0)
     assert search_formulas(x, np.ones(len(x)), candidates, 4, 0.01, 3) == []
