@@ -5,13 +5,14 @@ Follows Mu and Andreas (2020), with graded terms and correlation instead of over
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from neuron_atlas.tasks.concepts.formula import STRENGTHS, Kind, Role, Term
+from neuron_atlas.tasks.concepts.formula import KINDS, STRENGTHS, Kind, Role, Term
 from neuron_atlas.tasks.explain.candidates import Candidates
 from neuron_atlas.tasks.explain.rivals import Rivals
 
@@ -22,6 +23,7 @@ _OPTIONS = 64
 """Ways to continue that are looked at."""
 
 
+_NUMBERS = {kind: number for number, kind in enumerate(chain.from_iterable(KINDS.values()))}
 _LEVELS = np.array([0.0, *sorted(STRENGTHS)])
 """Predictions that a formula can make: nothing, and the strengths from weak to strong."""
 
@@ -87,9 +89,7 @@ class _Search:
         self._masks = candidates.masks
         self._singles = candidates.masks[: len(candidates.atoms)]
         self._costs = np.array([len(atoms) for atoms in candidates.members], np.int64)
-        self._kinds = np.array([atom.kind for atom in candidates.atoms], object)
-        self._roles = np.array(candidates.roles, object)
-        self._further: dict[tuple[Role, frozenset[Kind]], np.ndarray] = {}
+        self._kinds = np.array([_NUMBERS[atom.kind] for atom in candidates.atoms], np.int64)
         self._rivals = Rivals(candidates)
         self._penalty = penalty
         self.varies = self._variance > 1e-12 * max(scale, 1e-12) ** 2 and len(self._costs) > 0
@@ -130,10 +130,9 @@ class _Search:
         is_level = y[:, None, :] == np.arange(len(STRENGTHS))[:, None]
         columns = np.concatenate([is_level * self._w, is_level * self._wx], axis=1)
         held = self._masks @ columns.reshape(-1, n_groups).T
-        changes = held.reshape(len(self._costs), n_states, -1) @ _CHANGES
-        value = self._correlate(
-            changes.reshape(*changes.shape[:2], 3, len(STRENGTHS)) + sums[..., None]
-        )
+        changes = held.reshape(len(self._costs) * n_states, -1) @ _CHANGES
+        changes = changes.reshape(len(self._costs), n_states, 3, len(STRENGTHS))
+        value = self._correlate(changes + sums[..., None])
         lengths = self._costs[:, None] + np.array([state.length for state in states])
         value -= self._penalty * lengths[..., None]
         value[lengths > max_length] = -np.inf
@@ -163,24 +162,23 @@ class _Search:
 
     def _allowed(self, state: _State, max_length: int) -> np.ndarray:
         """Return which atoms the last term can exclude, and can require: bool [2, atoms]."""
+        allowed = np.zeros((2, len(self._candidates.atoms)), bool)
         if not state.terms or state.length >= max_length:
-            return np.zeros((2, len(self._candidates.atoms)), bool)
+            return allowed
         term = state.terms[-1]
         # An image region may show several concepts; nothing else holds twice.
-        taken = {atom.kind for atom in term.required} - {"shows"}
-        excluded = {"word", *(atom.kind for atom in term.excluded)}
-        allowed = np.stack(
-            [self._of_kinds(term.role, taken | excluded), self._of_kinds(term.role, taken)]
-        )
+        taken: set[Kind] = {atom.kind for atom in term.required if atom.kind != "shows"}
+        excluded: set[Kind] = {"word", *(atom.kind for atom in term.excluded)}
+        allowed[0] = self._of_kinds(term.role, taken | excluded)
+        allowed[1] = self._of_kinds(term.role, taken)
         allowed[:, self._rivals.of(state.terms[:-1], singles=True)] = False
         return allowed
 
-    def _of_kinds(self, role: Role, but: Iterable[Kind]) -> np.ndarray:
+    def _of_kinds(self, role: Role, but: set[Kind]) -> np.ndarray:
         """Return which atoms are of a role and of none of some kinds, bool [atoms]."""
-        key = (role, frozenset(but))
-        if key not in self._further:
-            self._further[key] = (self._roles == role) & ~np.isin(self._kinds, list(key[1]))
-        return self._further[key]
+        is_of = np.zeros(len(_NUMBERS), bool)
+        is_of[[_NUMBERS[kind] for kind in KINDS[role] if kind not in but]] = True
+        return is_of[self._kinds]
 
     def _with_term(self, state: _State, candidate: int, strength: int, objective: float) -> _State:
         atoms = self._candidates.members[candidate]

@@ -122,9 +122,11 @@ class Dissect(Explainer):
             )
             if not found:
                 continue
+            judge.load(term for terms, _ in found for term in terms)
             terms = max(
                 (terms for terms, _ in found), key=lambda terms: judge.worth(terms, self.penalty)
             )
+            shown.load(terms)
             stronger = _strengthen(terms, lambda terms: shown.worth(terms, self.penalty))
             match = FormulaMatch(canonical(stronger), shown.correlations(stronger))
             if best is None or max(match.correlations.values()) > max(best.correlations.values()):
