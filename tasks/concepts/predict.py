@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -44,6 +44,10 @@ class TokenFacts:
     areas: Sequence[np.ndarray]
     text: TextTokens
     numbers: Mapping[str, int]
+    _text_values: dict[tuple[int, ...], dict[Kind, np.ndarray]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Numbers of the text tokens of the samples that were looked at last, by kind of atom."""
 
     def lengths(self, role: Role, sample_ids: Sequence[int]) -> list[int]:
         """Return the number of visual or text tokens of each sample."""
@@ -87,7 +91,7 @@ class TokenFacts:
             truths = self._visual_truths(atoms, places)
             rows = [truths[atom] for atom in atoms]
             return names, np.stack(rows) if rows else np.zeros((0, 0), np.float32)
-        values = getattr(self.text, kind)[self._tokens(places)]
+        values = self._values(places)[kind]
         if kind == "sentence":
             names, numbers = list(SENTENCES), np.arange(len(SENTENCES))
         else:
@@ -139,8 +143,7 @@ class TokenFacts:
         return _cut(_strongest(terms, self._text_truths(_atoms(terms), places)), stops)
 
     def _text_truths(self, atoms: Iterable[Atom], places: Sequence[int]) -> dict[Atom, np.ndarray]:
-        tokens = self._tokens(places)
-        values = {kind: getattr(self.text, kind)[tokens] for kind in KINDS["text"]}
+        values = self._values(places)
         truth = {}
         for atom in atoms:
             numbers = (
@@ -154,10 +157,17 @@ class TokenFacts:
             truth[atom] = table[values[atom.kind]]
         return truth
 
-    def _tokens(self, places: Sequence[int]) -> np.ndarray:
-        offsets = self.text.offsets
-        parts = [np.arange(offsets[place], offsets[place + 1]) for place in places]
-        return np.concatenate([np.zeros(0, np.int64), *parts])
+    def _values(self, places: Sequence[int]) -> dict[Kind, np.ndarray]:
+        key = tuple(places)
+        if key not in self._text_values:
+            self._text_values.clear()
+            offsets = self.text.offsets
+            parts = [np.arange(offsets[place], offsets[place + 1]) for place in places]
+            tokens = np.concatenate([np.zeros(0, np.int64), *parts])
+            self._text_values[key] = {
+                kind: getattr(self.text, kind)[tokens] for kind in KINDS["text"]
+            }
+        return self._text_values[key]
 
 
 def token_facts(catalog: Catalog, sample_ids: Iterable[int]) -> TokenFacts:

@@ -37,7 +37,9 @@ class Split:
     scorer: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        self._check("sample", {i: {str(i)} for part in fields(self) for i in self[part.name]})
+        parts = [set(self[part.name]) for part in fields(self)]
+        if len(set().union(*parts)) < sum(map(len, parts)):
+            self._check("sample", {i: {str(i)} for part in parts for i in part})
 
     def __getitem__(self, purpose: str) -> tuple[int, ...]:
         return getattr(self, purpose)

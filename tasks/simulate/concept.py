@@ -49,15 +49,18 @@ class ConceptSimulator(Simulator):
         Explanations that name the same tokens of a sample share one Prediction.
         """
         formulas = {text: read_explanation(text) for text in {one.explanation for one in requests}}
-        is_free = [formulas[one.explanation] is None for one in requests]
-        free = [one for one, is_so in zip(requests, is_free, strict=True) if is_so]
-        predictions = _evaluate(
-            [one for one, is_so in zip(requests, is_free, strict=True) if not is_so],
-            formulas,
-            catalog,
-        )
-        predictions |= dict(zip(free, self._simulate_free(free, catalog), strict=True))
-        return [predictions[one] for one in requests]
+        by_formula: dict[Formula, _Places] = {}
+        by_text: dict[str, _Places] = {
+            text: {} if formula is None else by_formula.setdefault(formula, {})
+            for text, formula in formulas.items()
+        }
+        for place, one in enumerate(requests):
+            by_text[one.explanation].setdefault(one.sample_id, []).append(place)
+        predictions = _evaluate(by_formula, catalog)
+        free = [n for n, one in enumerate(requests) if formulas[one.explanation] is None]
+        found = self._simulate_free([requests[place] for place in free], catalog)
+        predictions |= dict(zip(free, found, strict=True))
+        return [predictions[place] for place in range(len(requests))]
 
     def _simulate_free(
         self, requests: Sequence[SimulationRequest], catalog: Catalog
@@ -88,24 +91,21 @@ class ConceptSimulator(Simulator):
         return [predictions[one] for one in named]
 
 
-def _evaluate(
-    requests: Sequence[SimulationRequest],
-    formulas: Mapping[str, Formula | None],
-    catalog: Catalog,
-) -> dict[SimulationRequest, Prediction]:
-    """Return the predictions of explanations that are formulas."""
-    facts = token_facts(catalog, (one.sample_id for one in requests))
-    by_formula: dict[Formula, dict[int, list[SimulationRequest]]] = {}
-    for one in requests:
-        formula = formulas[one.explanation]
-        if formula is not None:
-            by_formula.setdefault(formula, {}).setdefault(one.sample_id, []).append(one)
-    predictions: dict[SimulationRequest, Prediction] = {}
+_Places = dict[int, list[int]]
+"""Positions of the requests for each sample_id."""
+
+
+def _evaluate(by_formula: Mapping[Formula, _Places], catalog: Catalog) -> dict[int, Prediction]:
+    """Return the predictions of requests for formulas, by their position."""
+    facts = token_facts(
+        catalog, (number for by_sample in by_formula.values() for number in by_sample)
+    )
+    predictions: dict[int, Prediction] = {}
     for formula, by_sample in by_formula.items():
         traces = zip(*facts.predict(formula, list(by_sample)), strict=True)
-        for (visual, text), asking in zip(traces, by_sample.values(), strict=True):
+        for (visual, text), places in zip(traces, by_sample.values(), strict=True):
             prediction = Prediction(visual, text, estimator="presence")
-            predictions |= dict.fromkeys(asking, prediction)
+            predictions |= dict.fromkeys(places, prediction)
     return predictions
 
 
