@@ -103,7 +103,8 @@ class TokenFacts:
 
     def of_kind(self, kind: Kind, place: int) -> Mapping[str, np.ndarray]:
         """Return how far atoms of a concept hold in a sample, float32 [n_visual] by concept."""
-        return {"edge": self.edge, "near": self.near}.get(kind, self.shown)[place]
+        shown = self.edge if kind == "edge" else self.near if kind == "near" else self.shown
+        return shown[place]
 
     def _visual(self, formula: Formula, places: Sequence[int]) -> list[np.ndarray]:
         terms = [term for term in formula.terms if term.role == "visual"]

@@ -105,7 +105,8 @@ def _evaluate(by_formula: Mapping[Formula, _Places], catalog: Catalog) -> dict[i
         traces = zip(*facts.predict(formula, list(by_sample)), strict=True)
         for (visual, text), places in zip(traces, by_sample.values(), strict=True):
             prediction = Prediction(visual, text, estimator="presence")
-            predictions |= dict.fromkeys(places, prediction)
+            for place in places:
+                predictions[place] = prediction
     return predictions
 
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from neuron_atlas.tasks.concepts.formula import STRENGTHS, Atom
 from neuron_atlas.tasks.concepts.predict import token_facts
@@ -154,3 +155,22 @@ def test_activations_that_do_not_vary_have_no_formula(catalog):
     candidates = find(catalog)
     x = np.full(len(candidates.groups), -2.0)
     assert search_formulas(x, np.ones(len(x)), candidates, 4, 0.01, 3) == []
+
+
+def test_a_search_over_groups_finds_what_one_over_tokens_finds(catalog):
+    candidates = find(catalog)
+    assert candidates.masks.shape[1] < 0.6 * len(candidates.groups)
+    by_token = replace(
+        candidates,
+        masks=csr_array(masks_of(candidates)),
+        groups=np.arange(len(candidates.groups)),
+    )
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=len(candidates.groups))
+        weights = rng.uniform(1, 2, size=len(x))
+        one, other = (
+            search_formulas(x, weights, each, 6, 0.005, 3) for each in (candidates, by_token)
+        )
+        assert [terms for terms, _ in one] == [terms for terms, _ in other]
+        assert [r for _, r in one] == pytest.approx([r for _, r in other])
