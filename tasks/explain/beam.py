@@ -63,7 +63,7 @@ def search_formulas(
     found: list[tuple[tuple[Term, ...], float]] = []
     best = 0.0
     while states and search.varies:
-        grown = [one for one in search.grow(states, max_length, beam) if one.objective > best]
+        grown = search.grow(states, max_length, beam, best)
         if not grown:
             break
         best = grown[0].objective
@@ -94,20 +94,25 @@ class _Search:
         self._penalty = penalty
         self.varies = self._variance > 1e-12 * max(scale, 1e-12) ** 2 and len(self._costs) > 0
 
-    def grow(self, states: Sequence[_State], max_length: int, beam: int) -> list[_State]:
-        """Return the best formulas that have one term, or one atom, more than one of `states`."""
+    def grow(
+        self, states: Sequence[_State], max_length: int, beam: int, least: float
+    ) -> list[_State]:
+        """Return the best formulas that have one term, or one atom, more than one of `states`, and
+        whose objective is above `least`."""
         y = np.stack([state.y for state in states])
         values = _LEVELS[y]
         sums = np.stack([values @ self._w, (values * values) @ self._w, values @ self._wx], axis=-1)
         added = self._added(states, y, sums, max_length).reshape(len(states), -1)
         refined = self._refined(states, values, sums, max_length).reshape(len(states), -1)
-        objectives = np.round(np.concatenate([added, refined], axis=1), _DECIMALS)
+        objectives = np.concatenate([added, refined], axis=1)
+        options = np.flatnonzero(objectives > least)
+        worths = np.round(objectives.ravel()[options], _DECIMALS)
         n_added, n_atoms = added.shape[1], len(self._candidates.atoms)
         grown: list[_State] = []
-        for option in _largest(objectives.ravel(), _OPTIONS):
-            number, place = divmod(option, objectives.shape[1])
-            state, objective = states[number], float(objectives[number, place])
-            if not np.isfinite(objective):
+        for option in _largest(worths, _OPTIONS):
+            number, place = divmod(int(options[option]), objectives.shape[1])
+            state, objective = states[number], float(worths[option])
+            if objective <= least:
                 break
             # Formulas with the same objective and length mostly predict the same.
             if grown and abs(objective - grown[-1].objective) < 10**-_DECIMALS:
