@@ -141,12 +141,13 @@ def types_by_tests(
 def respond(captured: Path, layer: int, catalog: Catalog) -> pa.Table:
     """The `responses` of one layer."""
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
-    return responses(
+    table, _ = responses(
         read_exemplars(captured, layer),
         moments,
         build_lexicon(list_words(catalog)),
         AnalyseSettings(),
     )
+    return table
 
 
 def replay_evidence(

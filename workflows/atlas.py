@@ -48,6 +48,7 @@ from neuron_atlas.workflows.stages import (
     explain,
     faithfulness,
     groups,
+    meanings,
     near_misses,
     report,
     samples,
@@ -157,6 +158,11 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
         explain.make_stage(one, is_one_of_several=is_one_of_several, is_dry_run=is_dry_run)
         for one in explainers
     ]
+    telling_apart = [
+        explain.make_meanings_stage(one, is_one_of_several=is_one_of_several, is_dry_run=is_dry_run)
+        for one in explainers
+        if one.meanings == "auto"
+    ]
     finding = [
         near_misses.make_stage(name, is_one_of_several=is_one_of_several)
         for name in settings.explain.names
@@ -177,10 +183,20 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
         score.make_stage(name, is_one_of_several=is_one_of_several)
         for name in settings.explain.names
     ]
+    scoring_meanings = [
+        meanings.make_stage(
+            one.explainer.name,
+            is_one_of_several=is_one_of_several,
+            is_dry_run=settings.simulate.dry_run,
+        )
+        for one in explainers
+        if one.meanings == "auto"
+    ]
+    explaining += telling_apart
     if is_dry_run:
         return (*BEFORE_EXPLAINING, *explaining)
     if settings.simulate.dry_run:
-        return (*BEFORE_EXPLAINING, *explaining, *finding, *simulating)
+        return (*BEFORE_EXPLAINING, *explaining, *finding, *simulating, *scoring_meanings)
     changing = [groups.STAGE] if settings.groups.samples else []
     clamping = [sayings.STAGE] if settings.steering.neurons_per_type else []
     return (
@@ -192,6 +208,7 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
         *finding,
         *simulating,
         *scoring,
+        *scoring_meanings,
         *clamping,
         report.STAGE,
     )

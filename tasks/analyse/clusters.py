@@ -1,54 +1,144 @@
-"""Count the clusters of each neuron's exemplars that do not depend on which exemplars are used.
+"""Find the groups of each neuron's exemplars that are meanings of its own.
 
-Spherical k-means on similarities alone, for many neurons at once. A number of clusters is stable if
-both halves of the exemplars, clustered apart, sort all exemplars alike, over several random halves
-(prediction strength; Tibshirani and Walther 2005).
+Spherical k-means, for many neurons at once. Groups count as meanings if they are
+
+- stable: both halves of the exemplars, clustered apart, sort all exemplars alike, over several
+  random halves (prediction strength; Tibshirani and Walther 2005);
+- unrelated: no two of them point in similar directions;
+- more than chance: each one gathers more exemplars than random tokens of the same texts would;
+- apart: of any two, one has mostly texts without a word like those at which the other peaks. A
+  neuron that fires at "the" and at "small" in every text peaks at one of them by a hair, which is
+  no meaning.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+from scipy.special import bdtrc
+
+from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 
 _ROUNDS = 5
-_SEPARATION = 0.2
-"""Least excess of the mean similarity within clusters over that between them."""
+_MAX_CHANCE = 0.01
+"""Largest p-value of a group's size against chance."""
+AreApart = Callable[[int, np.ndarray], bool]
+"""Returns whether the groups of a neuron are apart, from its number and bool [k, exemplars]."""
 
 
-def count_clusters(
-    similarity: np.ndarray,
+def find_clusters(
+    vectors: np.ndarray,
     present: np.ndarray,
-    most: int,
-    min_size: int,
-    min_agreement: float,
-    splits: int,
-    seed: int,
+    chance: np.ndarray,
+    settings: AnalyseSettings,
+    are_apart: AreApart | None = None,
 ) -> np.ndarray:
-    """Return the largest stable number of clusters of each neuron, int64 [neurons]; 1 if none is.
+    """Return the meaning of each exemplar, int8 [neurons, exemplars]: 1 to the number of meanings.
 
-    similarity: float32 [neurons, exemplars, exemplars], cosines. present: bool [neurons,
-    exemplars]. most: largest number to try. min_size: least exemplars of a cluster. min_agreement:
-    least mean adjusted Rand index of the halves. splits: random halves; seed: of their draw.
+    It is 0 for every exemplar of a neuron with one meaning, and where `present` is False. The
+    largest number of meanings that holds is taken, and the largest one comes first. vectors:
+    float32 [neurons, exemplars, size], of length 1 or 0. present: bool [neurons, exemplars].
+    chance: float32 [places, size], vectors of random places. are_apart: None takes all for apart.
     """
-    found = np.ones(len(similarity), np.int64)
-    for k in range(2, most + 1):
+    found = np.zeros(present.shape, np.int8)
+    similarity = vectors @ vectors.transpose(0, 2, 1)
+    for k in range(2, settings.max_meanings + 1):
         labels = _cluster(similarity, present, present, k)
-        sizes = np.stack([((labels == one) & present).sum(1) for one in range(k)])
-        (chosen,) = np.nonzero(
-            (sizes.min(0) >= min_size) & (_separation(similarity, present, labels) >= _SEPARATION)
-        )
-        if not len(chosen):
-            continue
-        its, here = similarity[chosen], present[chosen]
-        agreement = np.zeros(len(chosen))
-        for split in range(splits):
-            keys = np.random.default_rng([seed, split]).random(present.shape[1])
-            # Ranks among the present exemplars, so that halves are halves for every neuron.
-            rank = np.where(here, keys, np.inf).argsort(1, kind="stable").argsort(1, kind="stable")
-            halves = [here & (rank % 2 == half) for half in (0, 1)]
-            one, other = (_cluster(its, here, half, k) for half in halves)
-            agreement += _adjusted_rand(one, other, here, k) / splits
-        found[chosen[agreement >= min_agreement]] = k
+        sizes = np.stack([((labels == one) & present).sum(1) for one in range(k)], axis=1)
+        least = np.maximum(settings.min_exemplars, settings.min_meaning_share * present.sum(1))
+        (chosen,) = np.nonzero(sizes.min(1) >= least)
+        for holds in (_are_unrelated, _are_no_chance, _are_stable):
+            if len(chosen):
+                its = similarity[chosen], vectors[chosen], present[chosen], labels[chosen]
+                chosen = chosen[holds(*its, k, chance, settings)]
+        if are_apart is not None:
+            groups = (labels[:, None] == np.arange(k)[:, None]) & present[:, None]
+            apart = [are_apart(number, groups[number]) for number in chosen.tolist()]
+            chosen = chosen[np.array(apart, bool)]
+        if len(chosen):
+            order = np.argsort(np.argsort(-sizes[chosen], axis=1, kind="stable"), axis=1)
+            ranked = np.take_along_axis(order, labels[chosen], axis=1) + 1
+            found[chosen] = np.where(present[chosen], ranked, 0)
     return found
+
+
+def _are_unrelated(
+    similarity: np.ndarray,
+    vectors: np.ndarray,
+    present: np.ndarray,
+    labels: np.ndarray,
+    k: int,
+    chance: np.ndarray,
+    settings: AnalyseSettings,
+) -> np.ndarray:
+    """Return whether the centers of all groups have a low cosine, bool [neurons]."""
+    centers = _unit(_sums(vectors, present, labels, k))
+    cosines = centers @ centers.transpose(0, 2, 1)
+    cosines[:, np.arange(k), np.arange(k)] = -1
+    return cosines.max((1, 2)) <= settings.max_relation
+
+
+def _are_no_chance(
+    similarity: np.ndarray,
+    vectors: np.ndarray,
+    present: np.ndarray,
+    labels: np.ndarray,
+    k: int,
+    chance: np.ndarray,
+    settings: AnalyseSettings,
+) -> np.ndarray:
+    """Return whether each group is larger than by chance, bool [neurons].
+
+    Half of a group's exemplars are as close to the center of its other exemplars as their median.
+    The binomial test compares their number with the share of random places that are as close.
+    """
+    sums = _sums(vectors, present, labels, k)
+    n = present.sum(1)
+    holds = np.ones(len(vectors), bool)
+    for one in range(k):
+        member = (labels == one) & present
+        other = _unit(sums[:, one, None] - vectors)
+        cosine = np.where(member, (other * vectors).sum(2), np.nan)
+        median = np.nanmedian(cosine, axis=1)
+        close = (cosine >= median[:, None]).sum(1)
+        to_chance = _unit(sums[:, one]) @ chance.T
+        share = ((to_chance >= median[:, None]).sum(1) + 1) / (len(chance) + 1)
+        # bdtrc(n - 1, N, p) is the probability of n or more.
+        holds &= bdtrc(close - 1, n, np.minimum(share, 1)) <= _MAX_CHANCE
+    return holds
+
+
+def _are_stable(
+    similarity: np.ndarray,
+    vectors: np.ndarray,
+    present: np.ndarray,
+    labels: np.ndarray,
+    k: int,
+    chance: np.ndarray,
+    settings: AnalyseSettings,
+) -> np.ndarray:
+    """Return whether the halves agree: mean adjusted Rand index over the splits, bool [neurons]."""
+    agreement = np.zeros(len(similarity))
+    for split in range(settings.splits):
+        keys = np.random.default_rng([settings.seed, split]).random(present.shape[1])
+        # Ranks among the present exemplars, so that halves are halves for every neuron.
+        rank = np.where(present, keys, np.inf).argsort(1, kind="stable").argsort(1, kind="stable")
+        halves = [present & (rank % 2 == half) for half in (0, 1)]
+        one, other = (_cluster(similarity, present, half, k) for half in halves)
+        agreement += _adjusted_rand(one, other, present, k) / settings.splits
+    return agreement >= settings.min_agreement
+
+
+def _sums(vectors: np.ndarray, present: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Return the sum of each group's vectors, float32 [neurons, k, size]."""
+    members = ((labels[..., None] == np.arange(k)) & present[..., None]).astype(np.float32)
+    return members.transpose(0, 2, 1) @ vectors
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(length > 1e-6, length, 1)
 
 
 def _cluster(similarity: np.ndarray, present: np.ndarray, fitted: np.ndarray, k: int) -> np.ndarray:
@@ -74,16 +164,6 @@ def _cluster(similarity: np.ndarray, present: np.ndarray, fitted: np.ndarray, k:
             break
         labels = new
     return labels
-
-
-def _separation(similarity: np.ndarray, present: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    pairs = present[:, :, None] & present[:, None, :] & ~np.eye(present.shape[1], dtype=bool)
-    same = labels[:, :, None] == labels[:, None, :]
-    means = []
-    for kind in (pairs & same, pairs & ~same):
-        n = kind.sum((1, 2))
-        means.append(np.where(kind, similarity, 0).sum((1, 2)) / np.maximum(n, 1))
-    return means[0] - means[1]
 
 
 def _adjusted_rand(one: np.ndarray, other: np.ndarray, present: np.ndarray, k: int) -> np.ndarray:

@@ -20,14 +20,14 @@ from neuron_atlas.tasks.analyse.meanings import meanings
 from neuron_atlas.tasks.analyse.peaks import Peaks, concentration, peaks_of
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.analyse.words import Lexicon
-from neuron_atlas.tasks.artifacts import RESPONSES
+from neuron_atlas.tasks.artifacts import MEANINGS, RESPONSES
 
 
 def responses(
     exemplars: pa.Table, moments: pa.Table, lexicon: Lexicon, settings: AnalyseSettings
-) -> pa.Table:
-    """Return the `responses` rows of one layer's neurons (the neurons in `moments`), from their
-    rows of `exemplars`."""
+) -> tuple[pa.Table, pa.Table]:
+    """Return the `responses` and the `meanings` rows of one layer's neurons (those in `moments`),
+    from their rows of `exemplars`."""
     neurons = moments["neuron"].to_numpy()
     peaks = peaks_of(exemplars)
     order = np.argsort(neurons)
@@ -41,7 +41,7 @@ def responses(
     )
     top_words, shares = _top_words(row, peaks, is_text, lexicon, n_text, settings)
     seen = _image_words(row, peaks, is_visual, lexicon, n_visual, settings)
-    alike, n_meanings = meanings(
+    alike, n_meanings, meaning = meanings(
         row, peaks, (is_visual, is_text), _scale(moments), lexicon, settings
     )
     has_both = np.minimum(n_visual, n_text) >= settings.min_exemplars
@@ -67,7 +67,15 @@ def responses(
         "monosemanticity": pa.array(alike, from_pandas=True),
         "meanings": pa.array(n_meanings, from_pandas=True),
     }
-    return pa.table(columns).cast(RESPONSES.schema)
+    has_meaning = meaning > 0
+    of_meanings = {
+        "layer": moments["layer"].take(row[has_meaning]),
+        "neuron": moments["neuron"].take(row[has_meaning]),
+        "sample_id": peaks.sample_id[has_meaning],
+        "meaning": meaning[has_meaning],
+    }
+    table = pa.table(of_meanings).cast(MEANINGS.schema)
+    return pa.table(columns).cast(RESPONSES.schema), table
 
 
 def _scale(moments: pa.Table) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from neuron_atlas.tasks.artifacts.analysed import (
     ALL_LAYERS,
+    MEANINGS,
     RESPONSES,
     TYPE_AGREEMENT,
     TYPE_CONCEPTS,
@@ -44,7 +45,12 @@ from neuron_atlas.tasks.artifacts.evidence import (
     STRATUM_SIZES,
 )
 from neuron_atlas.tasks.artifacts.experts import EXPERTS, ExpertLayout
-from neuron_atlas.tasks.artifacts.explained import EXPLANATION_STATUSES, EXPLANATIONS
+from neuron_atlas.tasks.artifacts.explained import (
+    EXPLANATION_STATUSES,
+    EXPLANATIONS,
+    MEANING_EXPLANATIONS,
+    TRANSIENT_STATUSES,
+)
 from neuron_atlas.tasks.artifacts.files import (
     ROW_GROUP,
     artifact_of,
@@ -70,6 +76,7 @@ from neuron_atlas.tasks.artifacts.samples import (
 from neuron_atlas.tasks.artifacts.scored import (
     CLAIMS,
     LEVELS,
+    MEANING_SCORES,
     SCORE_AGGREGATES,
     SCORES,
     SIMULATIONS,
@@ -106,6 +113,9 @@ __all__ = [
     "FAITHFULNESS",
     "HISTOGRAMS",
     "LEVELS",
+    "MEANINGS",
+    "MEANING_EXPLANATIONS",
+    "MEANING_SCORES",
     "MOMENTS",
     "NEAR_MISSES",
     "NEIGHBORS",
@@ -129,6 +139,7 @@ __all__ = [
     "STRATUM_SIZES",
     "TESTED_TYPES",
     "TOKENS",
+    "TRANSIENT_STATUSES",
     "TYPES",
     "TYPE_AGREEMENT",
     "TYPE_COLUMNS",

@@ -69,13 +69,26 @@ RESPONSES = TableSpec(
             column(
                 "meanings",
                 pa.int8(),
-                "stable clusters of the same exemplars; 1 if no split into several is stable, null "
-                "if there are too few",
+                "stable, unrelated clusters of the same exemplars, see `meanings`; 1 if there are "
+                "not several, null if there are too few",
             ),
         ]
     ),
     key=("layer", "neuron"),
 )
+
+MEANINGS = TableSpec(
+    "meanings",
+    pa.schema(
+        [
+            *NEURON,
+            SAMPLE_ID,
+            column("meaning", pa.int8(), "cluster of the exemplar, from 1, the largest first"),
+        ]
+    ),
+    key=("layer", "neuron", "sample_id"),
+)
+"""The strong exemplars of the neurons with several meanings."""
 
 TYPED = [
     column("rule", pa.string(), "the rule that assigned the type: paper or tested"),

@@ -1,4 +1,4 @@
-"""Table of the `explain` stage: one explanation per neuron and explainer."""
+"""Tables of the `explain` stages: explanations of neurons, and of single meanings of neurons."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ EXPLANATION_STATUSES = (
     "budget",
     "failed",
 )
+
+TRANSIENT_STATUSES = ("rate_limited", "timed_out", "budget", "failed")
+"""Failures that may not happen again."""
 
 EXPLANATIONS = TableSpec(
     "explanations",
@@ -52,3 +55,18 @@ EXPLANATIONS = TableSpec(
     key=("layer", "neuron", "explainer"),
     statuses=EXPLANATION_STATUSES,
 )
+
+MEANING_EXPLANATIONS = TableSpec(
+    "meaning_explanations",
+    pa.schema(
+        [
+            *EXPLANATIONS.schema,
+            column("meaning", pa.int8(), "the meaning that is explained, as in `meanings`"),
+            column("n_exemplars", pa.int16(), "strong exemplars of the meaning", "samples"),
+        ]
+    ),
+    key=(*EXPLANATIONS.key, "meaning"),
+    statuses=EXPLANATION_STATUSES,
+)
+"""Explanations of each meaning of the neurons that have several; `explanations` has those of whole
+neurons."""

@@ -215,6 +215,39 @@ SCORES = TableSpec(
     statuses=SCORE_STATUSES,
 )
 
+MEANING_SCORES = TableSpec(
+    "meaning_scores",
+    pa.schema(
+        [
+            *NEURON,
+            column("explainer", pa.string(), "author of the explanation"),
+            column("simulator", pa.string(), "author of the prediction"),
+            column("meaning", pa.int8(), "the meaning that is scored, as in `meanings`"),
+            column(
+                "correlation",
+                pa.float32(),
+                "as in `scores` over all tokens, without exemplars that are not of this meaning; "
+                "null if undefined",
+            ),
+            column("ci_low", pa.float32(), "2.5 % bootstrap bound, over samples"),
+            column("ci_high", pa.float32(), "97.5 % bootstrap bound, over samples"),
+            column(
+                "whole",
+                pa.float32(),
+                "correlation of the whole neuron's explanation on the same samples",
+            ),
+            column("gain", pa.float32(), "correlation - max(whole, 0)"),
+            column("gain_low", pa.float32(), "2.5 % bootstrap bound, over samples"),
+            column("gain_high", pa.float32(), "97.5 % bootstrap bound, over samples"),
+            column("n_samples", pa.int32(), "samples scored", "samples"),
+            column("n_exemplars", pa.int32(), "exemplars of this meaning among them", "samples"),
+            *OUTCOME,
+        ]
+    ),
+    key=("layer", "neuron", "explainer", "simulator", "meaning"),
+    statuses=tuple(dict.fromkeys((*SCORE_STATUSES, *SIMULATION_STATUSES))),
+)
+
 SCORE_AGGREGATES = TableSpec(
     "score_aggregates",
     pa.schema(

@@ -1,13 +1,13 @@
-"""Convert explanations to rows of the `explanations` artifact."""
+"""Convert explanations to rows of the `explanations` and `meaning_explanations` artifacts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import EXPLANATIONS
+from neuron_atlas.tasks.artifacts import EXPLANATIONS, MEANING_EXPLANATIONS
 from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.explain.explanation import Explanation
 
@@ -40,3 +40,25 @@ def explanation_rows(
         for neuron, explanation in zip(evidence, explanations, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=EXPLANATIONS.schema)
+
+
+def meaning_rows(
+    explainer: str,
+    split: Sequence[tuple[int, Evidence]],
+    explanations: Sequence[Explanation],
+    members: Mapping[int, Mapping[int, Collection[int]]],
+) -> pa.Table:
+    """Return one row for each meaning, in order.
+
+    split: number and evidence of each meaning. members: exemplars of each, by neuron and meaning.
+    Raises ValueError as `explanation_rows` does.
+    """
+    table = explanation_rows(explainer, [one for _, one in split], explanations)
+    columns = {
+        "meaning": [meaning for meaning, _ in split],
+        "n_exemplars": [len(members[one.neuron][meaning]) for meaning, one in split],
+    }
+    for name, values in columns.items():
+        field = MEANING_EXPLANATIONS.schema.field(name)
+        table = table.append_column(field, pa.array(values, field.type))
+    return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,12 +25,14 @@ def weighted_correlations(
     group: np.ndarray,
     weighted: Weighted,
     settings: ScoreSettings,
+    predictions: Sequence[str] = _PREDICTIONS,
 ) -> dict[str, np.ndarray]:
     """Return correlations of all predictions and the margin [3 tokens, groups], with intervals of
     own and margin.
 
     real: sums [3, 2 roles, samples]. cross: the same with each prediction [predictions, 3, 2 roles,
-    samples]. The tokens of a sample have its weight. The bootstrap draws samples within strata.
+    samples]. predictions: their names; the first is the own claim, and the others are its controls.
+    The tokens of a sample have its weight. The bootstrap draws samples within strata.
     """
     groups = len(weighted.counts)
     kinds = np.concatenate([real[None], cross]) * weighted.weight
@@ -54,7 +57,7 @@ def weighted_correlations(
         bounds[..., chosen] = bootstrap(
             kinds[:, samples], measure, settings.resamples, settings.seed, strata=counts
         )
-    names = ("correlation", *(f"control_{name}" for name in _PREDICTIONS[1:]), "margin")
+    names = ("correlation", *(f"control_{name}" for name in predictions[1:]), "margin")
     low, high = bounds
     return dict(zip(names, found, strict=True)) | {
         "ci_low": low[0],

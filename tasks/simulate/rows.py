@@ -51,6 +51,24 @@ class _Block:
         return self.wording or (self.explained.text if self.explained else EMPTY_EXPLANATION)
 
 
+def simulate_claims(
+    simulator: Simulator,
+    claims: Sequence[tuple[str, Sequence[ActivationRecord]]],
+    catalog: Catalog,
+    calls: CallOptions,
+    capabilities: Capabilities | None = None,
+) -> list[list[Prediction]]:
+    """Return the predictions of each explanation on its samples, in order.
+
+    claims: explanations and samples. A prediction that does not fit its sample has the status
+    `malformed`. The rest is as of `simulate_neurons`.
+    """
+    rows = [(text, real) for text, records in claims for real in records]
+    outcomes, of_row = _predict(simulator, rows, catalog, calls, capabilities)
+    found = iter(of_row.tolist())
+    return [[outcomes[next(found)] for _ in records] for _, records in claims]
+
+
 def simulate_neurons(
     simulator: Simulator,
     explainer: str,
@@ -77,16 +95,7 @@ def simulate_neurons(
     """
     blocks = _plan(held_out, calibration, explained, controls, levels or {})
     rows = [(block.text, real) for block in blocks for _, real in block.drawn]
-    # Neurons share samples and claims (above all the empty one), so requests are deduplicated.
-    places: dict[tuple[str, int], int] = {}
-    request_of_row = [places.setdefault((text, real.sample_id), len(places)) for text, real in rows]
-    requests = [SimulationRequest(text, sample_id) for text, sample_id in places]
-    predictions = simulator.simulate(requests, catalog, calls, capabilities)
-    if len(predictions) != len(requests):
-        raise ValueError(f"{len(predictions)} predictions for {len(requests)} requests")
-    outcomes, of_row = _check(
-        predictions, np.array(request_of_row, np.int64), [real for _, real in rows]
-    )
+    outcomes, of_row = _predict(simulator, rows, catalog, calls, capabilities)
     is_absent = np.array([block.absent is not None for block in blocks], dtype=bool)
     lengths = np.array([max(1, len(block.drawn)) for block in blocks], dtype=np.int64)
     outcome = np.empty(lengths.sum(), np.int64)
@@ -98,6 +107,25 @@ def simulate_neurons(
     columns |= _outcome_columns(outcomes, outcome)
     arrays = [columns[field.name].cast(field.type) for field in SIMULATIONS.schema]
     return pa.Table.from_arrays(arrays, schema=SIMULATIONS.schema)
+
+
+def _predict(
+    simulator: Simulator,
+    rows: Sequence[tuple[str, ActivationRecord]],
+    catalog: Catalog,
+    calls: CallOptions,
+    capabilities: Capabilities | None,
+) -> tuple[list[Prediction], np.ndarray]:
+    """Return the outcomes, and the position of each row's outcome in them. rows: explanation and
+    sample of each."""
+    # Neurons share samples and claims (above all the empty one), so requests are deduplicated.
+    places: dict[tuple[str, int], int] = {}
+    request_of_row = [places.setdefault((text, real.sample_id), len(places)) for text, real in rows]
+    requests = [SimulationRequest(text, sample_id) for text, sample_id in places]
+    predictions = simulator.simulate(requests, catalog, calls, capabilities)
+    if len(predictions) != len(requests):
+        raise ValueError(f"{len(predictions)} predictions for {len(requests)} requests")
+    return _check(predictions, np.array(request_of_row, np.int64), [real for _, real in rows])
 
 
 def _plan(

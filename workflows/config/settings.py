@@ -51,14 +51,16 @@ class ClassifySettings:
 class ExplainSettings:
     """Settings of one explainer, and of the neurons it explains.
 
-    neurons_per_task: neurons of one work item. max_failed_share: the run fails if a larger share of
-    neurons fails. budget_usd: spending limit (USD) for all explainers and all runs in this output
-    folder; None for no limit. mode: live, or through the batch API. dry_run: only estimate
+    meanings: `auto` also explains and scores each meaning of the neurons that have several; 1 does
+    not. neurons_per_task: neurons of one work item. max_failed_share: the run fails if a larger
+    share of neurons fails. budget_usd: spending limit (USD) for all explainers and all runs in this
+    output folder; None for no limit. mode: live, or through the batch API. dry_run: only estimate
     requests, tokens and cost. other_explainers: their settings.
     """
 
     explainer: Annotated[Explainer, PLUG_IN]
     neurons: NeuronChoice = field(default_factory=NeuronChoice)
+    meanings: Literal["auto", 1] = 1
     neurons_per_task: AtLeastOne = not_hashed(128)
     max_failed_share: Share = not_hashed(0.05)
     budget_usd: Budget | None = not_hashed(None)

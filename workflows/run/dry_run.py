@@ -22,8 +22,8 @@ _MAX_SAMPLED = 512
 class Estimate:
     """Upper bounds on the calls of one stage.
 
-    n_sampled: neurons whose requests were built. answered: requests with a stored answer. usd:
-    dollars for live calls.
+    neurons: neurons of the stage, or meanings of neurons, as `unit` says. n_sampled: those whose
+    requests were built. answered: requests with a stored answer. usd: dollars for live calls.
     """
 
     use: ModelUse
@@ -34,6 +34,7 @@ class Estimate:
     tokens_in: int
     tokens_out: int
     usd: float
+    unit: str = "neurons"
 
     @property
     def total_usd(self) -> float:
@@ -88,8 +89,9 @@ def estimate_lines(estimate: Estimate, explainer: str = "") -> list[str]:
     if estimate.n_sampled < estimate.neurons:
         sampled = f", estimated from {estimate.n_sampled:,} of them"
     by_batch = f", {price.batch:g} of it by batch" if use.mode == "batch" else ""
+    author = f"{explainer}: " if explainer else ""
     return [
-        f"dry run    {f'{explainer}: ' if explainer else ''}{estimate.neurons:,} neurons{sampled}",
+        f"dry run    {author}{estimate.neurons:,} {estimate.unit}{sampled}",
         f"requests   {estimate.requests:,} to {use.client.model}, and {estimate.answered:,} more "
         "that are answered already",
         f"tokens     {estimate.tokens_in:,} in the prompts and {estimate.tokens_out:,} in the "
@@ -115,7 +117,7 @@ def _estimate(step: Step, use: ModelUse, calls: OpenCalls, context: Context) -> 
         items = step.items(context, folder)
         some = _evenly(items, _MAX_SAMPLED)
         n_sampled = sum(item.size for item in some)
-        with progress("dry run", n_sampled, "neurons") as advance:
+        with progress("dry run", n_sampled, step.unit) as advance:
             runner = ItemRunner(step.name, step.work, folder, folder / "logs", advance)
             runner.run(some, lambda item: calls.dry_run_calls(folder / f"{item.key}.jsonl"))
         requests = list(read_request_files(sorted(folder.glob("*.jsonl"))))
@@ -130,6 +132,7 @@ def _estimate(step: Step, use: ModelUse, calls: OpenCalls, context: Context) -> 
         tokens_in=round(sum(one.tokens_in for one in requests) * scale),
         tokens_out=round(sum(one.tokens_out for one in requests) * scale),
         usd=sum(one.usd for one in requests) * scale,
+        unit=step.unit,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neuron_atlas.tasks.artifacts import TableSpec, read_table
+from neuron_atlas.tasks.artifacts import TRANSIENT_STATUSES, TableSpec, read_table
 from neuron_atlas.tasks.models.answer import NO_COMPLETION
 from neuron_atlas.workflows.run.errors import RunError
 
@@ -16,8 +16,7 @@ MAY_PASS_LATER = "may_pass_later"
 """Key in a manifest's `about`: the number of rows with a transient failure. A later run reopens
 such a stage, and redoes only the items with such rows."""
 
-# Lists: an array made here would import pandas at every start of the program.
-_TRANSIENT = ["rate_limited", "timed_out", "budget", "failed"]
+# A list: an array made here would import pandas at every start of the program.
 _NOT_COUNTED = ["ok", "no_evidence", "no_explanation", "no_samples", "no_control"]
 _BUDGET = "budget"
 
@@ -51,7 +50,9 @@ def _may_pass(rows: pa.Table) -> pa.ChunkedArray:
     """Return which rows have a failure that may not happen again. A reply that held no answer may
     be followed by one that does; an answer that cannot be used is stored."""
     is_no_answer = pc.starts_with(rows["reason"], pattern=NO_COMPLETION)
-    return pc.or_kleene(pc.is_in(rows["status"], value_set=pa.array(_TRANSIENT)), is_no_answer)
+    return pc.or_kleene(
+        pc.is_in(rows["status"], value_set=pa.array(TRANSIENT_STATUSES)), is_no_answer
+    )
 
 
 def _remedy(failed: pa.Table, stage: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.artifacts import (
+    MEANINGS,
     MOMENTS,
     NEURON_TESTS,
     NEURON_TYPES,
@@ -57,7 +58,7 @@ def _layers(context: Context, folder: Path) -> list[Item]:
         Item(
             key=f"layer-{layer:03d}",
             size=1,
-            files=(layer_file("responses", layer),),
+            files=(layer_file("responses", layer), layer_file(MEANINGS, layer)),
             inputs=(captured, words, layer, top_n, settings),
         )
         for layer in context.layers()
@@ -78,8 +79,9 @@ def _analyse(
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
     ranked = read_table(captured / layer_file("exemplars", layer), exemplars_spec(top_n))
     index = build_lexicon(read_table(words, WORDS))
-    (path,) = worker.paths
-    write_table(responses(ranked, moments, index, settings), RESPONSES, path)
+    tables = responses(ranked, moments, index, settings)
+    for table, spec, path in zip(tables, (RESPONSES, MEANINGS), worker.paths, strict=True):
+        write_table(table, spec, path)
 
 
 def _all_layers(context: Context, folder: Path) -> list[Item]:
@@ -114,7 +116,7 @@ def _summarize(
 
 STAGE = Stage(
     "analyse",
-    3,
+    4,
     ("samples", "describe", "capture", "classify"),
     _parameters,
     (

@@ -11,7 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import EXPLANATIONS, NEURON_TYPES, read_table, write_table
+from neuron_atlas.tasks.artifacts import (
+    EXPLANATIONS,
+    MEANING_EXPLANATIONS,
+    NEURON_TYPES,
+    TableSpec,
+    read_table,
+    write_table,
+)
 from neuron_atlas.tasks.explain.explanation import Background, Explainer
 from neuron_atlas.tasks.explain.select import select_neurons_to_explain
 from neuron_atlas.tasks.settings import identity
@@ -20,6 +27,11 @@ from neuron_atlas.workflows.models.calls import ModelUse
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import ConfigError, RunError
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, count_transient
+from neuron_atlas.workflows.run.meanings import (
+    MeaningPart,
+    meanings_identity,
+    split_into_meaning_parts,
+)
 from neuron_atlas.workflows.run.neurons import (
     EvidenceFiles,
     NeuronPart,
@@ -50,11 +62,41 @@ def make_stage(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run
                 partial(_items, settings),
                 _explain,
                 partial(_needs, settings, f"explain/{name}" if is_one_of_several else "explain"),
-                should_retry=_has_transient_failures,
+                should_retry=partial(_has_transient_failures, EXPLANATIONS),
             ),
         ),
-        partial(_finish, settings),
+        partial(_finish, settings, EXPLANATIONS),
         prepare=_prepare,
+        explainer=name if is_one_of_several else "",
+        is_dry_run=is_dry_run,
+    )
+
+
+def make_meanings_stage(
+    settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run: bool
+) -> Stage:
+    """Return the stage in which an explainer explains each meaning of neurons with several.
+
+    Arguments as of `make_stage`. The budget is that of `make_stage`.
+    """
+    name = settings.explainer.name
+    title = f"meanings/{name}" if is_one_of_several else "meanings"
+    return Stage(
+        "explain_meanings",
+        1,
+        ("samples", "describe", "evidence"),
+        partial(_meanings_parameters, settings),
+        (
+            Step(
+                "meanings",
+                "meanings",
+                partial(_meaning_items, settings),
+                _explain_meanings,
+                partial(_needs, settings, title),
+                should_retry=partial(_has_transient_failures, MEANING_EXPLANATIONS),
+            ),
+        ),
+        partial(_finish, settings, MEANING_EXPLANATIONS),
         explainer=name if is_one_of_several else "",
         is_dry_run=is_dry_run,
     )
@@ -67,6 +109,15 @@ def _parameters(settings: ExplainSettings, context: Context) -> Mapping[str, Any
         # Of the types, only those of the chosen neurons decide the explanations.
         "neurons": neurons_identity(_chosen(settings, context)),
     }
+
+
+def _meanings_parameters(settings: ExplainSettings, context: Context) -> Mapping[str, Any]:
+    parts = _meaning_parts(settings, context)
+    return dict(_parameters(settings, context)) | {"meanings": meanings_identity(parts)}
+
+
+def _meaning_parts(settings: ExplainSettings, context: Context) -> list[MeaningPart]:
+    return split_into_meaning_parts(context, _chosen(settings, context), settings.neurons_per_task)
 
 
 def _chosen(settings: ExplainSettings, context: Context) -> pa.Table:
@@ -129,30 +180,63 @@ def _explain(worker: Worker, explainer: Explainer, part: NeuronPart, files: Evid
         write_table(explanation_rows(explainer.name, evidence, explanations), EXPLANATIONS, path)
 
 
-def _has_transient_failures(item: Item, folder: Path) -> bool:
-    return count_transient([folder / name for name in item.files], EXPLANATIONS) > 0
+def _meaning_items(settings: ExplainSettings, context: Context, folder: Path) -> list[Item]:
+    evidence = EvidenceFiles.from_context(context)
+    return [
+        Item(
+            key=part.neurons.key,
+            size=part.n_meanings,
+            files=(part.neurons.file(MEANING_EXPLANATIONS.name),),
+            inputs=(settings.explainer, part, evidence),
+        )
+        for part in _meaning_parts(settings, context)
+    ]
 
 
-def _finish(settings: ExplainSettings, context: Context, folder: Path, files: Files) -> StageOutput:
-    paths = [folder / name for name in files.get("explanations", ())]
+def _explain_meanings(
+    worker: Worker, explainer: Explainer, part: MeaningPart, files: EvidenceFiles
+) -> None:
+    """Write the explanations of the meanings of a part, unless batch answers are pending."""
+    from neuron_atlas.tasks.evidence.meanings import split_by_meaning
+    from neuron_atlas.tasks.explain.rows import meaning_rows
+
+    members = part.members()
+    split = split_by_meaning(files.load(part.neurons, "explainer")["explainer"], members)
+    evidence = [one for _, one in split]
+    explanations = explainer.explain(evidence, files.catalog(evidence), worker.calls)
+    if not any(one.status == "pending" for one in explanations):
+        (path,) = worker.paths
+        rows = meaning_rows(explainer.name, split, explanations, members)
+        write_table(rows, MEANING_EXPLANATIONS, path)
+
+
+def _has_transient_failures(spec: TableSpec, item: Item, folder: Path) -> bool:
+    return count_transient([folder / name for name in item.files], spec) > 0
+
+
+def _finish(
+    settings: ExplainSettings, spec: TableSpec, context: Context, folder: Path, files: Files
+) -> StageOutput:
+    paths = [folder / name for name in files.get(spec.name, ())]
     try:
-        check_failures(paths, EXPLANATIONS, "explain", settings.max_failed_share)
+        check_failures(paths, spec, "explain", settings.max_failed_share)
     except RunError:
-        context.stats.unfinished.extend(paths)
+        if spec is EXPLANATIONS:
+            context.stats.unfinished.extend(paths)
         raise
     return StageOutput(
-        {"explanations": [path.name for path in paths]},
-        content=_content(read_table(paths, EXPLANATIONS)),
+        {spec.name: [path.name for path in paths]},
+        content=_content(read_table(paths, spec), spec),
         about={
             "neurons_per_task": settings.neurons_per_task,
-            MAY_PASS_LATER: count_transient(paths, EXPLANATIONS),
+            MAY_PASS_LATER: count_transient(paths, spec),
         },
     )
 
 
-def _content(explanations: pa.Table) -> str:
+def _content(explanations: pa.Table, spec: TableSpec) -> str:
     """Return a hash of the explanations, which does not depend on retries or cost."""
-    columns = [name for name in EXPLANATIONS.schema.names if name not in _VOLATILE]
+    columns = [name for name in spec.schema.names if name not in _VOLATILE]
     digest = hashlib.sha256()
     for batch in explanations.select(columns).to_batches(max_chunksize=4096):
         digest.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())

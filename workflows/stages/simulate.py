@@ -14,15 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, SIMULATIONS, read_table, write_table
-from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.tasks.simulate.control import ExplainedNeuron, other_neurons
 from neuron_atlas.tasks.simulate.simulator import Capabilities, Simulator
-from neuron_atlas.workflows.cluster.actor_pool import ActorResource, Placement, actor_count
 from neuron_atlas.workflows.cluster.progress import print_line
-from neuron_atlas.workflows.models.calls import ModelUse
-from neuron_atlas.workflows.models.model_server import ModelServer
-from neuron_atlas.workflows.models.servers import server_resource
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.failures import MAY_PASS_LATER, check_failures, count_transient
 from neuron_atlas.workflows.run.neurons import (
@@ -32,19 +27,23 @@ from neuron_atlas.workflows.run.neurons import (
     explained_identity,
     explained_parts,
 )
+from neuron_atlas.workflows.run.simulator import (
+    CAPABILITIES,
+    in_place,
+    read_capabilities,
+    simulator_needs,
+)
 from neuron_atlas.workflows.run.stage import (
     Files,
     Item,
-    Needs,
     Stage,
     StageOutput,
     Step,
     Worker,
 )
-from neuron_atlas.workflows.run.store import read_json, write_json
+from neuron_atlas.workflows.run.store import write_json
 
 Key = tuple[int, int]
-_CAPABILITIES = "capabilities.json"
 _CONTENT_COLUMNS = [
     "layer",
     "neuron",
@@ -67,7 +66,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
     is_one_of_several: the run has several explainers. is_dry_run: only estimate the calls.
     """
     key = explainer if is_one_of_several else ""
-    needs = partial(_needs, f"simulate/{key}" if key else "simulate")
+    needs = partial(simulator_needs, f"simulate/{key}" if key else "simulate")
     return Stage(
         "simulate",
         8,
@@ -112,67 +111,21 @@ def _prepare(context: Context) -> None:
         print_line(f"servers    start within {servers.start_timeout_s:,.0f} s; their logs: {logs}")
 
 
-def _needs(title: str, context: Context) -> Needs:
-    settings = context.settings.simulate
-    simulator = settings.simulator
-    if simulator.client is None:
-        return Needs(_resource(context))
-    use = ModelUse(
-        "simulate",
-        title,
-        simulator.client,
-        simulator.prices,
-        settings.budget_usd,
-        settings.mode,
-        settings.base_urls,
-    )
-    return Needs(_resource(context), use)
-
-
-def _resource(context: Context) -> ActorResource | None:
-    settings = context.settings.simulate
-    if settings.simulator.loads_model:
-        # Unlike a subject, a simulator's model is never spread over several GPUs.
-        one_gpu = partial(actor_count, gpus_per_actor=1)
-        return ActorResource("simulate", partial(_load, settings.simulator), actors=one_gpu)
-    if settings.own_servers is not None:
-        return server_resource(settings.own_servers, context.store.local / "servers")
-    return None
-
-
-def _load(simulator: Simulator, placement: Placement) -> Simulator:
-    return simulator.load(placement.device, placement.threads)
-
-
-def _in_place(worker: Worker, simulator: Simulator) -> tuple[Simulator, CallOptions]:
-    """Return the simulator as its actor has loaded it, with the way to the actor's server."""
-    if isinstance(worker.loaded, ModelServer):
-        return simulator, replace(worker.calls, servers=worker.loaded)
-    return worker.loaded or simulator, worker.calls
-
-
 def _probe_item(context: Context, folder: Path) -> list[Item]:
     simulator = context.settings.simulate.simulator
-    return [] if simulator.client is None else [Item("probe", 1, (_CAPABILITIES,), (simulator,))]
+    return [] if simulator.client is None else [Item("probe", 1, (CAPABILITIES,), (simulator,))]
 
 
 def _probe(worker: Worker, simulator: Simulator) -> list[str]:
     """Probe the simulator's server and write its capabilities, if it has any and can answer now."""
-    simulator, calls = _in_place(worker, simulator)
+    simulator, calls = in_place(worker, simulator)
     found = simulator.probe(calls)
     if found is None:
         has_capabilities = simulator.assumed_capabilities() is not None
         unknown = "simulate   estimator: not known yet: the server did not answer"
         return [unknown] if has_capabilities else []
-    write_json(worker.folder / _CAPABILITIES, asdict(found))
+    write_json(worker.folder / CAPABILITIES, asdict(found))
     return [f"simulate   estimator: {found.estimator}"]
-
-
-def _read_capabilities(folder: Path) -> Capabilities | None:
-    try:
-        return Capabilities(**read_json(folder / _CAPABILITIES))
-    except FileNotFoundError:
-        return None
 
 
 def _items(
@@ -180,7 +133,7 @@ def _items(
 ) -> list[Item]:
     settings = context.settings.simulate
     capabilities = (
-        settings.simulator.assumed_capabilities() if is_dry_run else _read_capabilities(folder)
+        settings.simulator.assumed_capabilities() if is_dry_run else read_capabilities(folder)
     )
     explained = _explained_neurons(context, key)
     controls = other_neurons(list(explained.values()), settings.seed)
@@ -231,7 +184,7 @@ def _simulate(
     from neuron_atlas.tasks.simulate.levels import neuron_levels
     from neuron_atlas.tasks.simulate.rows import simulate_neurons
 
-    simulator, calls = _in_place(worker, simulator)
+    simulator, calls = in_place(worker, simulator)
     evidence = files.load(part, "explainer", "scorer", "calibration")
     strata = near_misses.load(part.layer, {key[1]: one.text for key, one in explained.items()})
     held_out = [

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from neuron_atlas.tasks.analyse.clusters import count_clusters
+from neuron_atlas.tasks.analyse.clusters import find_clusters
 from neuron_atlas.tasks.analyse.meanings import monosemanticity, word_vectors
 from neuron_atlas.tasks.analyse.responses import responses
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
@@ -50,19 +50,22 @@ def showing(words: Sequence[str], count: int = 36) -> list:
     return [(n, [9.0, 0, 0, 0], [0.0] * LENGTH) for n in chosen]
 
 
-def rows_of(neurons: dict[int, list], **settings) -> list[dict]:
+def tables_of(neurons: dict[int, list], **settings) -> tuple[pa.Table, pa.Table]:
     moments = [
         {"layer": 2, "neuron": neuron, "max_visual": 9.0, "max_text": 9.0}
         | {"n_visual": 100, "n_text": 40, "positive_visual": 0.25, "positive_text": 0.5}
         for neuron in neurons
     ]
-    table = responses(
+    return responses(
         exemplar_table(neurons, 2),
         pa.Table.from_pylist(moments, schema=MOMENTS.schema),
         LEXICON,
         AnalyseSettings(**settings),
     )
-    return table.to_pylist()
+
+
+def rows_of(neurons: dict[int, list], **settings) -> list[dict]:
+    return tables_of(neurons, **settings)[0].to_pylist()
 
 
 @pytest.mark.parametrize(("name", "number"), [("one", 1), ("two", 2), ("three", 3)])
@@ -79,6 +82,16 @@ def test_a_neuron_that_fires_anywhere_is_not_alike_and_has_no_stable_groups():
     (row,) = rows_of({5: anywhere})
     assert row["meanings"] == 1
     assert abs(row["monosemanticity"]) < 0.1
+
+
+def test_each_exemplar_has_the_meaning_of_its_word_and_the_larger_comes_first():
+    both = saying(PLANTED["one"], 24) + saying([" stapler"], 12)
+    _, table = tables_of({5: both, 6: saying(PLANTED["one"])})
+    assert set(table["neuron"].to_pylist()) == {5}
+    for number, word in ((1, " lion"), (2, " stapler")):
+        ids = [row["sample_id"] for row in table.to_pylist() if row["meaning"] == number]
+        assert sorted(ids) == sorted(n for n, t in TEXTS.items() if word in t)[: len(ids)]
+        assert len(ids) == (24, 12)[number - 1]
 
 
 def test_images_are_compared_by_the_rare_words_of_their_texts():
@@ -117,8 +130,8 @@ def test_one_cloud_is_rarely_split():
     cloud = rng.normal(size=(200, 40, 20)) + np.array([2.0] + [0.0] * 19)
     cloud /= np.linalg.norm(cloud, axis=2, keepdims=True)
     present = np.ones((200, 40), bool)
-    found = count_clusters(cloud @ cloud.transpose(0, 2, 1), present, 4, 5, 0.8, 4, 0)
-    assert (found == 1).mean() > 0.98
+    found = find_clusters(cloud, present, cloud[:, 0], AnalyseSettings())
+    assert (found.max(1) == 0).mean() > 0.98
 
 
 def test_words_have_vectors_of_their_own():

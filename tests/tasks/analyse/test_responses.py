@@ -43,12 +43,13 @@ def table_of(
         | {"n_visual": 100, "n_text": 40, "positive_visual": 0.25, "positive_text": 0.5}
         for neuron in of
     ]
-    return responses(
+    table, _ = responses(
         exemplar_table(of, 2),
         pa.Table.from_pylist(moments, schema=MOMENTS.schema),
         LEXICON,
         AnalyseSettings(**({"min_exemplars": 3} | settings)),
     )
+    return table
 
 
 def of(exemplars: Sequence[Exemplar], **settings: Any) -> dict[str, Any]:
