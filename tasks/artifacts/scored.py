@@ -226,8 +226,7 @@ MEANING_SCORES = TableSpec(
             column(
                 "correlation",
                 pa.float32(),
-                "as in `scores` over all tokens, without exemplars that are not of this meaning; "
-                "null if undefined",
+                "as in `scores` over all tokens, without samples of other meanings",
             ),
             column("ci_low", pa.float32(), "2.5 % bootstrap bound, over samples"),
             column("ci_high", pa.float32(), "97.5 % bootstrap bound, over samples"),

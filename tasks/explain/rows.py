@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import EXPLANATIONS, MEANING_EXPLANATIONS
 from neuron_atlas.tasks.evidence.evidence import Evidence
+from neuron_atlas.tasks.evidence.meanings import MeaningEvidence
 from neuron_atlas.tasks.explain.explanation import Explanation
 
 
@@ -43,22 +44,12 @@ def explanation_rows(
 
 
 def meaning_rows(
-    explainer: str,
-    split: Sequence[tuple[int, Evidence]],
-    explanations: Sequence[Explanation],
-    members: Mapping[int, Mapping[int, Collection[int]]],
+    explainer: str, meanings: Sequence[MeaningEvidence], explanations: Sequence[Explanation]
 ) -> pa.Table:
-    """Return one row for each meaning, in order.
-
-    split: number and evidence of each meaning. members: exemplars of each, by neuron and meaning.
-    Raises ValueError as `explanation_rows` does.
-    """
-    table = explanation_rows(explainer, [one for _, one in split], explanations)
-    columns = {
-        "meaning": [meaning for meaning, _ in split],
-        "n_exemplars": [len(members[one.neuron][meaning]) for meaning, one in split],
-    }
-    for name, values in columns.items():
+    """Return one row for each meaning, in order. Raises ValueError as `explanation_rows` does."""
+    table = explanation_rows(explainer, [one.evidence for one in meanings], explanations)
+    for name in ("meaning", "n_exemplars"):
         field = MEANING_EXPLANATIONS.schema.field(name)
-        table = table.append_column(field, pa.array(values, field.type))
+        values = pa.array([getattr(one, name) for one in meanings], field.type)
+        table = table.append_column(field, values)
     return table

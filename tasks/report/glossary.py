@@ -54,8 +54,8 @@ GLOSSARY = {
     "patch.",
     "monosemanticity": "How much the strong exemplars have in common, by the words around their "
     "peaks: 1 if all are alike, 0 if they are no more alike than any samples.",
-    "meanings": "Groups that the strong exemplars form by the words around their peaks, whichever "
-    "half of them is looked at.",
+    "meanings": "Unrelated groups that the strong exemplars form by the words around their peaks, "
+    "whichever half of them is looked at.",
     "clarity": "How alike the embeddings at a neuron's peaks are, as the mean cosine of two: 1 "
     "if all are the same, 0 if they are no more alike than any.",
     "redundancy": "Cosine of a neuron with its nearest neuron, by the embeddings at their peaks: 1 "

@@ -35,7 +35,8 @@ class PageInputs:
     """Content of the page.
 
     types, aggregates: the complete tables. outcomes: tables with a status, by name, for the
-    failures by reason. neurons: in display order. verdicts: rows of `count_verdicts`.
+    failures by reason. neurons: in display order. verdicts: rows of `count_verdicts`. several: of
+    `summarize_meanings`.
     """
 
     title: str
@@ -51,6 +52,7 @@ class PageInputs:
     verdicts: Sequence[Mapping[str, Any]] = ()
     effects: EffectsSummary | None = None
     clarity: ClaritySummary | None = None
+    several: Sequence[Mapping[str, Any]] = ()
 
 
 def write_page(folder: Path, inputs: PageInputs) -> Path:
@@ -72,6 +74,7 @@ def write_page(folder: Path, inputs: PageInputs) -> Path:
             figures=[(one, data_uri("image/svg+xml", one.svg.encode())) for one in inputs.figures],
             types=TYPES,
             ablated=inputs.ablated,
+            several=inputs.several,
             by_layer=types_by_layer(inputs.types).to_dicts(),
             overview=scores_overview(inputs.aggregates),
             verdicts=inputs.verdicts,

@@ -11,6 +11,8 @@ from pathlib import Path
 from neuron_atlas.tasks.artifacts import (
     DESCRIPTIONS,
     EXPLANATIONS,
+    MEANING_EXPLANATIONS,
+    MEANING_SCORES,
     NEURON_TYPES,
     SAMPLES,
     SCORE_AGGREGATES,
@@ -26,6 +28,7 @@ from neuron_atlas.tasks.report.effects import read_effects
 from neuron_atlas.tasks.report.figures import draw_figures, write_figures
 from neuron_atlas.tasks.report.groups import read_groups, write_groups
 from neuron_atlas.tasks.report.inputs import ReportFiles
+from neuron_atlas.tasks.report.meanings import meanings_metrics, summarize_meanings
 from neuron_atlas.tasks.report.page import PageInputs, write_page
 from neuron_atlas.tasks.report.record import NeuronRecord, read_records
 from neuron_atlas.tasks.report.settings import About, ReportSettings
@@ -61,6 +64,11 @@ def write_report(
     outcomes = {
         spec.name: read_table(files.tables[spec.name], spec, columns) for spec, columns in _OUTCOMES
     }
+    outcomes |= {
+        spec.name: read_table(paths, spec, ["status", "reason"])
+        for spec in (MEANING_EXPLANATIONS, MEANING_SCORES)
+        if (paths := files.tables.get(spec.name))
+    }
     outcomes["activations"] = nonfinite_outcomes(
         [(layer, files.layers[layer]["moments"]) for layer in sorted(files.layers)]
     )
@@ -78,6 +86,7 @@ def write_report(
     )
     groups = read_groups(files.tables)
     figures += groups.figures() if groups else []
+    several = summarize_meanings(files.tables)
     inputs = PageInputs(
         title=settings.title,
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -92,6 +101,7 @@ def write_report(
         verdicts=count_verdicts(scores, level),
         effects=effects,
         clarity=clarity,
+        several=several,
     )
     write_page(folder, inputs)
     write_figures(folder / "figures", figures)
@@ -102,6 +112,7 @@ def write_report(
     summary = summarize_run(types, scores, aggregates, outcomes, analysis.responses)
     parts = {"effects": effects, "search": clarity}
     measured = {name: part.metrics() if part else {} for name, part in parts.items()}
+    measured["meanings"] = meanings_metrics(several)
     _write_summary(folder / SUMMARY, summary, measured)
     site = folder / FOLDER
     return sorted(

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_atlas.tasks.artifacts import MEANING_SCORES, TRANSIENT_STATUSES
-from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
+from neuron_atlas.tasks.evidence.evidence import ActivationRecord
+from neuron_atlas.tasks.evidence.meanings import MeaningEvidence
 from neuron_atlas.tasks.evidence.strata import Strata
 from neuron_atlas.tasks.score.align import Aligned
 from neuron_atlas.tasks.score.correlation import cross_sums, real_sums
@@ -47,14 +48,12 @@ class Predicted(Protocol):
 class ScoredMeaning:
     """One meaning of a neuron, to score.
 
-    evidence: the scorer's, without exemplars of other meanings. n_exemplars: of the meaning, in all
-    purposes. strata: of the dataset, for the whole neuron. predictions: of the meaning's and of the
-    whole neuron's explanation, for each of `evidence.records`; empty without an explanation.
+    meaning: its evidence for the scorer. strata: of the dataset, for the whole neuron. predictions:
+    of the meaning's and of the whole neuron's explanation, for each of its samples; empty without
+    an explanation.
     """
 
-    meaning: int
-    evidence: Evidence
-    n_exemplars: int
+    meaning: MeaningEvidence
     strata: Strata | None
     predictions: tuple[Sequence[Predicted], ...]
 
@@ -65,9 +64,9 @@ def score_meanings(
     """Return `meaning_scores` rows, one for each meaning, in order.
 
     The score is that of whole neurons over all tokens (`score_neurons`), over another population:
-    the dataset without the neuron's exemplars that are not of this meaning, which are neither hits
-    nor misses. All held-out samples count, each with the weight of its stratum. A sample without a
-    prediction of both explanations is left out.
+    the dataset without the samples of other meanings, which are neither hits nor misses. All
+    held-out samples count, each with the weight of its stratum. A sample without a prediction of
+    both explanations is left out.
     """
     rows = [_Row.of(one, settings) for one in meanings]
     scored = [number for number, row in enumerate(rows) if row.status == "ok"]
@@ -85,11 +84,11 @@ def score_meanings(
                 status, reason = "no_variance", "activations or predictions do not vary"
         found.append(
             {
-                "layer": one.evidence.layer,
-                "neuron": one.evidence.neuron,
+                "layer": one.meaning.evidence.layer,
+                "neuron": one.meaning.evidence.neuron,
                 "explainer": explainer,
                 "simulator": simulator,
-                "meaning": one.meaning,
+                "meaning": one.meaning.meaning,
                 "n_samples": len(row.used),
                 "n_exemplars": row.n_exemplars,
                 "status": status,
@@ -116,7 +115,7 @@ class _Row:
         pairs = list(zip(*one.predictions, strict=True))
         failed = [each for pair in pairs for each in pair if each.status != "ok"]
         used = [n for n, pair in enumerate(pairs) if all(each.status == "ok" for each in pair)]
-        n_exemplars = sum(n < len(one.evidence.exemplars) for n in used)
+        n_exemplars = sum(n < len(one.meaning.evidence.exemplars) for n in used)
         transient = next((each for each in failed if each.status in TRANSIENT_STATUSES), None)
         if transient is not None:  # A later run asks again, and then all samples count.
             return _Row(used, n_exemplars, transient.status, transient.reason)
@@ -136,7 +135,7 @@ def _correlate(
     predicted: list[list[ActivationRecord]] = [[], []]
     strata = []
     for number, (one, row) in enumerate(zip(meanings, rows, strict=True)):
-        evidence = one.evidence
+        evidence = one.meaning.evidence
         first_near_miss = len(evidence.exemplars) + len(evidence.random)
         pairs = [[claim[n] for n in row.used] for claim in one.predictions]
         its = [evidence.records[n] for n in row.used]
@@ -200,11 +199,24 @@ def _trace(
 
 
 def _strata_of(one: ScoredMeaning) -> Strata | None:
-    """Return the strata of the dataset without the exemplars that are not of the meaning."""
-    if one.strata is None:
+    """Return the strata of the dataset without the samples that are not of the meaning.
+
+    Of near misses and rest, the share that was left out of the drawn ones is left out.
+    """
+    strata, meaning = one.strata, one.meaning
+    if strata is None:
         return None
-    _, near_misses, rest = one.strata.sizes
-    return replace(one.strata, sizes=(one.n_exemplars, near_misses, rest))
+    near = {each.sample_id for each in strata.records} | strata.predicted_ids
+    others = [*meaning.evidence.random, *meaning.evidence.near_misses]
+    drawn = [each.sample_id in near for each in others]
+    gone = [each in near for each in meaning.left_out]
+    kept = [
+        drawn.count(is_near) / max(1, drawn.count(is_near) + gone.count(is_near))
+        for is_near in (True, False)
+    ]
+    _, near_misses, rest = strata.sizes
+    sizes = (meaning.n_exemplars, round(near_misses * kept[0]), round(rest * kept[1]))
+    return replace(strata, sizes=sizes)
 
 
 def _flat(traces: Sequence[ActivationRecord], role: str) -> np.ndarray:

@@ -23,11 +23,13 @@ class MeaningPart:
     """Neurons of one layer that have several meanings, as one work item.
 
     meanings: file with the exemplars of each meaning. n_meanings: of all neurons together.
+    strong_share: see `AnalyseSettings`.
     """
 
     neurons: NeuronPart
     meanings: Path
     n_meanings: int
+    strong_share: float
 
     def members(self) -> Members:
         """Return the exemplars of each meaning."""
@@ -50,13 +52,16 @@ def split_into_meaning_parts(context: Context, chosen: pa.Table, size: int) -> l
             replace(part, types=part.types.select(chosen.column_names)),
             paths[part.layer],
             pc.sum(part.types["meaning_max"]).as_py(),
+            context.settings.analyse.strong_share,
         )
         for part in split_into_parts(several, size)
     ]
 
 
 def meanings_identity(parts: list[MeaningPart]) -> str:
-    """Return a hash of the meanings of some neurons."""
-    return hash_rows(
+    """Return a hash of the meanings of some neurons, and of what makes a peak strong."""
+    rows = hash_rows(
         read_table(part.meanings, MEANINGS, neurons=part.neurons.neurons) for part in parts
     )
+    shares = {part.strong_share for part in parts}
+    return f"{rows} {sorted(shares)}"

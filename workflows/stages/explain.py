@@ -80,7 +80,7 @@ def make_meanings_stage(
     Arguments as of `make_stage`. The budget is that of `make_stage`.
     """
     name = settings.explainer.name
-    title = f"meanings/{name}" if is_one_of_several else "meanings"
+    title = f"explain/{name}/meanings" if is_one_of_several else "explain/meanings"
     return Stage(
         "explain_meanings",
         1,
@@ -200,13 +200,13 @@ def _explain_meanings(
     from neuron_atlas.tasks.evidence.meanings import split_by_meaning
     from neuron_atlas.tasks.explain.rows import meaning_rows
 
-    members = part.members()
-    split = split_by_meaning(files.load(part.neurons, "explainer")["explainer"], members)
-    evidence = [one for _, one in split]
-    explanations = explainer.explain(evidence, files.catalog(evidence), worker.calls)
+    evidence = files.load(part.neurons, "explainer")["explainer"]
+    catalog = files.catalog(evidence)
+    meanings = split_by_meaning(evidence, part.members(), catalog.samples, part.strong_share)
+    explanations = explainer.explain([one.evidence for one in meanings], catalog, worker.calls)
     if not any(one.status == "pending" for one in explanations):
         (path,) = worker.paths
-        rows = meaning_rows(explainer.name, split, explanations, members)
+        rows = meaning_rows(explainer.name, meanings, explanations)
         write_table(rows, MEANING_EXPLANATIONS, path)
 
 

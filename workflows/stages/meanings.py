@@ -53,7 +53,9 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
                 "meanings",
                 partial(_items, explainer, key, is_dry_run),
                 _score,
-                partial(simulator_needs, f"meanings/{key}" if key else "meanings"),
+                partial(
+                    simulator_needs, f"simulate/{key}/meanings" if key else "simulate/meanings"
+                ),
                 should_retry=_has_transient_failures,
             ),
         ),
@@ -160,35 +162,25 @@ def _score(
         replace(one, near_misses=strata[one.neuron].records) if one.neuron in strata else one
         for one in files.load(part.neurons, "scorer")["scorer"]
     ]
-    members = part.members()
-    split = split_by_meaning(held_out, members)
-    explained = [
-        number
-        for number, (meaning, one) in enumerate(split)
-        if (one.neuron, meaning) in texts and one.neuron in whole
-    ]
-    claims = [
-        (text, split[number][1].records)
-        for number in explained
-        for text in (
-            texts[split[number][1].neuron, split[number][0]],
-            whole[split[number][1].neuron],
-        )
-    ]
     catalog = files.catalog(held_out)
+    meanings = split_by_meaning(held_out, part.members(), catalog.samples, part.strong_share)
+    explained = {
+        number: (texts[one.evidence.neuron, one.meaning], whole[one.evidence.neuron])
+        for number, one in enumerate(meanings)
+        if (one.evidence.neuron, one.meaning) in texts and one.evidence.neuron in whole
+    }
+    claims = [
+        (text, meanings[number].evidence.records)
+        for number, both in explained.items()
+        for text in both
+    ]
     made = simulate_claims(simulator, claims, catalog, calls, capabilities)
     if any(one.status == "pending" for claim in made for one in claim):
         return
     predictions = dict(zip(explained, zip(made[::2], made[1::2], strict=True), strict=True))
     scored = [
-        ScoredMeaning(
-            meaning,
-            one,
-            len(members[one.neuron][meaning]),
-            strata.get(one.neuron),
-            predictions.get(number, ()),
-        )
-        for number, (meaning, one) in enumerate(split)
+        ScoredMeaning(one, strata.get(one.evidence.neuron), predictions.get(number, ()))
+        for number, one in enumerate(meanings)
     ]
     (path,) = worker.paths
     write_table(score_meanings(explainer, simulator.name, scored, settings), MEANING_SCORES, path)

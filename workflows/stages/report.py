@@ -47,11 +47,17 @@ _TABLES = (
     *(("search", name) for name in ("search_vectors", "neighbors")),
     ("classify", "types"),
     ("classify", "tested_types"),  # Only where the rule tests.
-    *(("analyse", name) for name in ("responses", *(spec.name for spec in TYPE_SUMMARIES))),
+    *(
+        ("analyse", name)
+        for name in ("meanings", "responses", *(spec.name for spec in TYPE_SUMMARIES))
+    ),
     ("explain", "explanations"),
     ("simulate", "simulations"),
     ("score", "scores"),
     ("score", "score_aggregates"),
+    # Only of a run that explains meanings.
+    ("explain_meanings", "meaning_explanations"),
+    ("score_meanings", "meaning_scores"),
     # Only of a run that measures effects.
     *(("effects", name) for name in ("effects", "output_tokens", "ablations")),
     ("faithfulness", "faithfulness"),
@@ -273,6 +279,8 @@ STAGE = Stage(
         "explain",
         "simulate",
         "score",
+        "explain_meanings",
+        "score_meanings",
         "effects",
         "faithfulness",
     ),

@@ -83,6 +83,11 @@ METRICS: tuple[tuple[str, str], ...] = (
         "neuron is (redundancy), in images and in texts, as mean cosines over neurons",
     ),
     (
+        "meanings/neurons, meanings/score, meanings/score_of_whole, meanings/gain",
+        "explained neurons with several meanings; mean score of the meanings' explanations, of the "
+        "whole neurons' on the same samples, and mean gain",
+    ),
+    (
         "effects/share_with_effect, effects/attribution_correlation, effects/attribution_slope",
         "share of the neurons whose effect on the loss differs from 0, and how exact ablation "
         "follows the attribution (1 if it is right)",
@@ -184,7 +189,7 @@ def summary_metrics(summary: Mapping[str, Any]) -> Iterator[Value]:
     means = {f"score/{name}": mean for name, mean in summary["mean_of"].items()}
     # The tables hold the means that METRICS does not describe.
     values |= {name: mean for name, mean in means.items() if _is_described(name)}
-    for part in ("search", "effects"):
+    for part in ("search", "effects", "meanings"):
         values |= {f"{part}/{name}": value for name, value in summary.get(part, {}).items()}
     yield from _measured(values)
 

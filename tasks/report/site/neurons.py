@@ -17,6 +17,7 @@ from neuron_atlas.tasks.report.inputs import (
     read_slots,
     read_types,
 )
+from neuron_atlas.tasks.report.meanings import read_meanings
 from neuron_atlas.tasks.report.record import NeuronRecord, ScoredExplanation, read_records
 from neuron_atlas.tasks.report.settings import SiteSettings
 from neuron_atlas.tasks.report.site.facts import STATISTICS, neuron_facts
@@ -63,6 +64,7 @@ def write_neurons(
     ranked = read_slots(files, neurons)
     held_out = read_held_out(files, records, samples, settings.held_out)
     heats = _draw(records)
+    meanings = read_meanings(files, neurons)
     near = by_neuron(read_neurons(files, NEIGHBORS, neurons))
     sample_ids: set[int] = set()
 
@@ -73,6 +75,11 @@ def write_neurons(
         sample_ids.update(slot.sample_id for slot in slots)
         sample_ids.update(row[0] for row in held["samples"])
         details = _describe(record, slots[:drawn], slots[drawn:], heats)
+        shown = {slot.sample_id for slot in slots}
+        for one in details["explanations"]:
+            its = meanings.get(record.neuron, {}).get(one["explainer"])
+            if its:
+                one["meanings"] = [_meaning(row, shown) for row in its]
         return details | {"held_out": held, "near": near_neurons(near.get(record.neuron, ()))}
 
     _write_chunks(site, part, map(describe, records.values()))
@@ -141,6 +148,23 @@ def _explanation(scored: ScoredExplanation) -> dict[str, Any]:
             | _verdict(scored, score)
             | _strongest(score)
             for score in scored.scores
+        ],
+    }
+
+
+def _meaning(row: Mapping[str, Any], shown: set[int]) -> dict[str, Any]:
+    """Return a meaning with its scores. samples: those of its exemplars that the site shows."""
+    names = ("meaning", "n_exemplars", "text", "status", "reason")
+    return {
+        **{name: row[name] for name in names},
+        "samples": [one for one in row["sample_ids"] if one in shown],
+        "scores": [
+            {
+                name: round_significant(value) if isinstance(value, float) else value
+                for name, value in score.items()
+                if name not in ("neuron", "explainer", "meaning") and value is not None
+            }
+            for score in row["scores"]
         ],
     }
 

@@ -94,6 +94,24 @@
         : effect ? h("p", { class: "quiet" }, `No effect: ${Atlas.plain(effect.status)}.`) : null);
   };
 
+  /** Show the meanings of a neuron that has several: the explanation, score and exemplars of each. */
+  const meaningsOf = (details, meanings) => {
+    if (!meanings) return null;
+    const ranked = [...details.exemplars, ...details.weaker];
+    const measured = (score) => (Atlas.known(score.correlation) ? h("p", {}, Atlas.term("score"), " ", h("b", {}, Atlas.signed(score.correlation)),
+      h("span", { class: "quiet" }, ` (${Atlas.signed(score.ci_low)} to ${Atlas.signed(score.ci_high)}, `, foreign("bdi", {}, score.simulator), ")"),
+      Atlas.known(score.whole) ? [", the whole neuron\u2019s explanation on the same samples ", h("b", {}, Atlas.signed(score.whole))] : null)
+      : h("p", { class: "quiet" }, `No score: ${Atlas.plain(score.status)}.`));
+    return h("section", { class: "several", "aria-labelledby": "several-title" },
+      h("h2", { id: "several-title" }, `${meanings.length} `, Atlas.term("meanings")),
+      meanings.map((one) => h("div", { class: "meaning" },
+        h("h3", {}, `Meaning ${one.meaning}`, h("span", { class: "quiet" }, ` ${one.n_exemplars} exemplars`)),
+        one.status === "ok" ? foreign("p", { class: "words" }, one.text) : h("p", { class: "quiet" }, `No explanation: ${Atlas.plain(one.status)}.`),
+        one.scores.map(measured),
+        h("div", { class: "thumbnails" }, ranked.map((each, rank) => [each, rank]).filter(([each]) => one.samples.includes(each[0])).slice(0, 4)
+          .map(([[id, peak, role], rank]) => Atlas.thumbnail([id, peak, role], rank))))));
+  };
+
   const strongest = (details) => {
     const weaker = details.weaker.length ? h("details", { class: "weaker" }, h("summary", {}, `${details.weaker.length} weaker exemplars`)) : null;
     weaker?.addEventListener("toggle", () => {
@@ -179,10 +197,10 @@
     const explanations = details.explanations;
     const wanted = Math.max(0, explanations.findIndex((one) => one.explainer === Atlas.index.pairs[route.state.pair]?.[0]));
     const show = (number) => {
-      panel.replaceChildren(Atlas.explanation(explanations[number]));
+      const mine = explanations[number];
+      panel.replaceChildren(Atlas.explanation(mine), meaningsOf(details, mine.meanings) || "");
       below.replaceChildren(heldOut(details, explanations[number].explainer) || "");
-      const mine = Atlas.index.pairs[route.state.pair]?.[0];
-      if (mine !== explanations[number].explainer) {
+      if (Atlas.index.pairs[route.state.pair]?.[0] !== mine.explainer) {
         route.state.pair = Math.max(0, Atlas.index.pairs.findIndex((one) => one[0] === explanations[number].explainer));
         Atlas.route.replace(Atlas.route.toNeuron(route.layer, route.neuron, route.state));
         back.href = Atlas.route.toTable(route.state);
