@@ -76,7 +76,7 @@ def complaints(*overrides: str) -> list[str]:
         (
             ["explain.client.model=x"],
             "explain.client: no such setting",
-            "max_failed_share, max_length, min_s",
+            "max_failed_share, max_length, meanings, min_s",
         ),
         (["+capture.colour=1"], "capture.colour: no such setting", "batch_size, device_memory_gb"),
         (["~capture.top_n", "capture.top_n=3"], "capture.top_n", "batch_size"),
