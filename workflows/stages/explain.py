@@ -19,8 +19,10 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
     write_table,
 )
+from neuron_atlas.tasks.evidence.evidence import Evidence
 from neuron_atlas.tasks.explain.explanation import Background, Explainer
 from neuron_atlas.tasks.explain.select import select_neurons_to_explain
+from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.config.settings import ExplainSettings
 from neuron_atlas.workflows.models.calls import ModelUse
@@ -163,21 +165,28 @@ def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[It
 
 def _explain(worker: Worker, explainer: Explainer, part: NeuronPart, files: EvidenceFiles) -> None:
     """Write the explanations of a part, unless batch answers are pending."""
-    from neuron_atlas.tasks.concepts.word_classes import read_word_classes
     from neuron_atlas.tasks.explain.rows import explanation_rows
 
-    if explainer.uses_background:
-        loaded = files.load(part, "explainer", "calibration")
-        evidence, calibration = loaded["explainer"], loaded["calibration"]
-        background = Background(calibration, read_word_classes(tuple(files.descriptions)))
-        catalog = files.catalog([*evidence, *calibration])
-        explanations = explainer.explain_with(background, evidence, catalog, worker.calls)
-    else:
-        evidence = files.load(part, "explainer")["explainer"]
-        explanations = explainer.explain(evidence, files.catalog(evidence), worker.calls)
+    evidence, background, catalog = _load(explainer, part, files)
+    explanations = explainer.explain_with(background, evidence, catalog, worker.calls)
     if not any(one.status == "pending" for one in explanations):
         (path,) = worker.paths
         write_table(explanation_rows(explainer.name, evidence, explanations), EXPLANATIONS, path)
+
+
+def _load(
+    explainer: Explainer, part: NeuronPart, files: EvidenceFiles
+) -> tuple[list[Evidence], Background, Catalog]:
+    """Return what an explainer sees of a part, what it may use besides, and the samples of both."""
+    from neuron_atlas.tasks.concepts.word_classes import read_word_classes
+
+    if not explainer.uses_background:
+        evidence = files.load(part, "explainer")["explainer"]
+        return evidence, Background(), files.catalog(evidence)
+    loaded = files.load(part, "explainer", "calibration")
+    evidence, calibration = loaded["explainer"], loaded["calibration"]
+    background = Background(calibration, read_word_classes(tuple(files.descriptions)))
+    return evidence, background, files.catalog([*evidence, *calibration])
 
 
 def _meaning_items(settings: ExplainSettings, context: Context, folder: Path) -> list[Item]:
@@ -197,13 +206,19 @@ def _explain_meanings(
     worker: Worker, explainer: Explainer, part: MeaningPart, files: EvidenceFiles
 ) -> None:
     """Write the explanations of the meanings of a part, unless batch answers are pending."""
-    from neuron_atlas.tasks.evidence.meanings import split_by_meaning
+    from neuron_atlas.tasks.explain.meanings import explain_meanings
     from neuron_atlas.tasks.explain.rows import meaning_rows
 
-    evidence = files.load(part.neurons, "explainer")["explainer"]
-    catalog = files.catalog(evidence)
-    meanings = split_by_meaning(evidence, part.members(), catalog.samples, part.strong_share)
-    explanations = explainer.explain([one.evidence for one in meanings], catalog, worker.calls)
+    evidence, background, catalog = _load(explainer, part.neurons, files)
+    meanings, explanations = explain_meanings(
+        explainer,
+        background,
+        evidence,
+        part.members(),
+        catalog,
+        part.strong_share,
+        worker.calls,
+    )
     if not any(one.status == "pending" for one in explanations):
         (path,) = worker.paths
         rows = meaning_rows(explainer.name, meanings, explanations)
