@@ -66,6 +66,7 @@ SPECS = {
         artifacts.NEURON_TESTS,
         artifacts.WORDS,
         artifacts.RESPONSES,
+        artifacts.MEANINGS,
         artifacts.TYPE_SHARES,
         artifacts.TYPE_AGREEMENT,
         artifacts.TYPE_KAPPA,

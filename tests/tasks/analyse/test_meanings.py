@@ -10,7 +10,7 @@ from neuron_atlas.tasks.analyse.clusters import find_clusters
 from neuron_atlas.tasks.analyse.meanings import monosemanticity, word_vectors
 from neuron_atlas.tasks.analyse.responses import responses
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
-from neuron_atlas.tasks.analyse.words import build_lexicon, list_words
+from neuron_atlas.tasks.analyse.words import Lexicon, build_lexicon, list_words
 from neuron_atlas.tasks.artifacts import MOMENTS
 from tests.tasks.exemplars import exemplar_table
 from tests.tasks.report.synthetic import catalog, sample
@@ -50,7 +50,9 @@ def showing(words: Sequence[str], count: int = 36) -> list:
     return [(n, [9.0, 0, 0, 0], [0.0] * LENGTH) for n in chosen]
 
 
-def tables_of(neurons: dict[int, list], **settings) -> tuple[pa.Table, pa.Table]:
+def tables_of(
+    neurons: dict[int, list], lexicon: Lexicon = LEXICON, **settings
+) -> tuple[pa.Table, pa.Table]:
     moments = [
         {"layer": 2, "neuron": neuron, "max_visual": 9.0, "max_text": 9.0}
         | {"n_visual": 100, "n_text": 40, "positive_visual": 0.25, "positive_text": 0.5}
@@ -59,13 +61,13 @@ def tables_of(neurons: dict[int, list], **settings) -> tuple[pa.Table, pa.Table]
     return responses(
         exemplar_table(neurons, 2),
         pa.Table.from_pylist(moments, schema=MOMENTS.schema),
-        LEXICON,
+        lexicon,
         AnalyseSettings(**settings),
     )
 
 
-def rows_of(neurons: dict[int, list], **settings) -> list[dict]:
-    return tables_of(neurons, **settings)[0].to_pylist()
+def rows_of(neurons: dict[int, list], lexicon: Lexicon = LEXICON, **settings) -> list[dict]:
+    return tables_of(neurons, lexicon, **settings)[0].to_pylist()
 
 
 @pytest.mark.parametrize(("name", "number"), [("one", 1), ("two", 2), ("three", 3)])
@@ -132,6 +134,33 @@ def test_one_cloud_is_rarely_split():
     present = np.ones((200, 40), bool)
     found = find_clusters(cloud, present, cloud[:, 0], AnalyseSettings())
     assert (found.max(1) == 0).mean() > 0.98
+
+
+@pytest.mark.parametrize("case", ["a word", "a word class", "anywhere"])
+def test_exemplars_of_one_meaning_are_split_in_at_most_five_percent_of_trials(case):
+    """One word in any company; three words that the texts use alike, in any shares; or none."""
+    words = [" lion"] if case == "a word" else [" amber", " teal", " ochre"]
+    rng = np.random.default_rng(5)
+    texts, places = {}, []
+    for number in range(SAMPLES):
+        texts[number] = tokens = [WORDS[place] for place in rng.integers(60, size=LENGTH)]
+        place = int(rng.integers(1, LENGTH - 1))
+        places.append(place)
+        tokens[place] = words[int(rng.integers(len(words)))]
+        if case == "a word class":
+            tokens[place - 1], tokens[place + 1] = " the", " ball"
+    lexicon = build_lexicon(
+        list_words(catalog(*(sample(n, tokens=tuple(t), grid=(2, 2)) for n, t in texts.items())))
+    )
+    of = {}
+    for trial in range(200):
+        share = dict(zip(words, rng.dirichlet(np.ones(len(words))), strict=True))
+        weights = np.array([share[texts[n][place]] for n, place in enumerate(places)])
+        drawn = rng.choice(SAMPLES, 36, replace=False, p=weights / weights.sum())
+        peaks = rng.integers(LENGTH, size=SAMPLES) if case == "anywhere" else places
+        of[trial] = peaking_at([(n, int(peaks[n])) for n in drawn.tolist()])
+    found = [row["meanings"] for row in rows_of(of, lexicon)]
+    assert np.mean([number > 1 for number in found]) <= 0.05
 
 
 def test_words_have_vectors_of_their_own():
