@@ -53,36 +53,37 @@ def summarize_meanings(tables: Mapping[str, Sequence[Path]]) -> list[dict[str, A
     gain: mean of their difference. better: share of the meanings whose gain is above 0 with its
     interval.
     """
-    scores = pl.DataFrame(read_table(tables.get(MEANING_SCORES.name, ()), MEANING_SCORES))
-    neuron = pl.struct("layer", "neuron")
-    ok = pl.col("status") == "ok"
-    return (
-        scores.fill_nan(None)
-        .group_by("explainer", "simulator")
-        .agg(
-            neuron.n_unique().alias("neurons"),
-            ok.sum().alias("meanings"),
-            pl.col("correlation").mean().alias("mean"),
-            pl.col("whole").mean(),
-            pl.col("gain").mean(),
-            (pl.col("gain_low") > 0).mean().alias("better"),
-        )
-        .sort("explainer", "simulator")
-        .to_dicts()
-    )
+    keys = ["explainer", "simulator"]
+    return _read_scores(tables).group_by(keys).agg(*_SUMMARY).sort(keys).to_dicts()
 
 
-def meanings_metrics(summed: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return the numbers of the first explainer and simulator, by the names of their metrics."""
-    if not summed:
+def meanings_metrics(tables: Mapping[str, Sequence[Path]]) -> dict[str, float | None]:
+    """Return the means over all explainers and simulators, by the names of their metrics."""
+    scores = _read_scores(tables)
+    if scores.is_empty():
         return {}
-    first = summed[0]
+    (row,) = scores.select(*_SUMMARY).to_dicts()
     return {
-        "neurons": first["neurons"],
-        "score": first["mean"],
-        "score_of_whole": first["whole"],
-        "gain": first["gain"],
+        "neurons": row["neurons"],
+        "score": row["mean"],
+        "score_of_whole": row["whole"],
+        "gain": row["gain"],
     }
+
+
+_SUMMARY = (
+    pl.struct("layer", "neuron").n_unique().alias("neurons"),
+    (pl.col("status") == "ok").sum().alias("meanings"),
+    pl.col("correlation").mean().alias("mean"),
+    pl.col("whole").mean(),
+    pl.col("gain").mean(),
+    (pl.col("gain_low") > 0).mean().alias("better"),
+)
+
+
+def _read_scores(tables: Mapping[str, Sequence[Path]]) -> pl.DataFrame:
+    table = read_table(tables.get(MEANING_SCORES.name, ()), MEANING_SCORES)
+    return pl.DataFrame(table).fill_nan(None)
 
 
 def _key(row: Mapping[str, Any]) -> list[Any]:

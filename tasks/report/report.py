@@ -86,7 +86,6 @@ def write_report(
     )
     groups = read_groups(files.tables)
     figures += groups.figures() if groups else []
-    several = summarize_meanings(files.tables)
     inputs = PageInputs(
         title=settings.title,
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -101,7 +100,7 @@ def write_report(
         verdicts=count_verdicts(scores, level),
         effects=effects,
         clarity=clarity,
-        several=several,
+        several=summarize_meanings(files.tables),
     )
     write_page(folder, inputs)
     write_figures(folder / "figures", figures)
@@ -112,7 +111,7 @@ def write_report(
     summary = summarize_run(types, scores, aggregates, outcomes, analysis.responses)
     parts = {"effects": effects, "search": clarity}
     measured = {name: part.metrics() if part else {} for name, part in parts.items()}
-    measured["meanings"] = meanings_metrics(several)
+    measured["meanings"] = meanings_metrics(files.tables)
     _write_summary(folder / SUMMARY, summary, measured)
     site = folder / FOLDER
     return sorted(
