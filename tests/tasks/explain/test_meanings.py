@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from neuron_atlas.tasks.evidence.evidence import ActivationRecord, Evidence
+from neuron_atlas.tasks.explain.chat import Chat
 from neuron_atlas.tasks.explain.dissect import Dissect
 from neuron_atlas.tasks.explain.explanation import Background, Explainer, Explanation
 from neuron_atlas.tasks.explain.meanings import explain_meanings
 from neuron_atlas.tasks.models.call_options import CallOptions
+from neuron_atlas.tasks.models.client import ClientSettings
+from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.samples.catalog import Catalog
 from tests.tasks.report.synthetic import catalog as made_catalog
 from tests.tasks.report.synthetic import sample
@@ -108,3 +111,14 @@ def test_dissect_names_the_word_of_each_meaning(catalog, held_out):
     _, texts = explained(Dissect(), catalog, held_out)
     for word, one in zip(WORDS * 2, texts, strict=True):
         assert one.text.startswith(f'The word "{word}" in the text (r = 1.00')
+
+
+def test_a_chat_model_explains_each_meaning_by_its_own_exemplars(catalog, provider):
+    client = ClientSettings(base_url=provider.base_url)
+    prices = {"gpt-4o": Price(input=2.5, output=10.0, date="2026-04-01")}
+    _, texts = explained(Chat(client=client, prices=prices), catalog)
+    for word, one in zip(WORDS * 2, texts, strict=True):
+        assert one.text == f'The neuron responds to the word "{word}" in a text.'
+        assert one.cost > 0
+    # Both neurons have the same evidence, and the same request is sent once.
+    assert len(provider.requests()) == len(WORDS)

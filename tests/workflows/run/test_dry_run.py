@@ -35,6 +35,11 @@ def test_an_estimate_has_requests_tokens_dollars_and_hours():
     ]
 
 
+def test_an_estimate_of_meanings_counts_meanings():
+    of_meanings = replace(ESTIMATE, neurons=6, n_sampled=6, unit="meanings")
+    assert estimate_lines(of_meanings, "gpt4o")[0] == "dry run    gpt4o: 6 meanings"
+
+
 def test_the_limits_that_it_names_are_those_of_the_stage():
     for client, words in ((LIMITED, "at the limits in"), (ClientSettings(), "unknown")):
         line = estimate_lines(with_use(stage="simulate", client=client))[4]
