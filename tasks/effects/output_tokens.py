@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from neuron_atlas.tasks.artifacts.effects import OUTPUT_TOKENS
+from neuron_atlas.tasks.subject.dense_weight import dense_weight
 from neuron_atlas.tasks.subject.hook_points import (
     check_layers,
     decoder_layers,

@@ -20,7 +20,7 @@ def dense_weight(linear: Any, dtype: torch.dtype) -> torch.Tensor:
     the rounding of the layer's own arithmetic. dtype: of the activations that the layer reads.
     """
     weight = getattr(linear, "weight", None)
-    if type(linear) is torch.nn.Linear and _is_plain(weight):
+    if weight is not None and type(linear) is torch.nn.Linear and _is_plain(weight):
         return weight.detach()
     device = next(itertools.chain(linear.parameters(), linear.buffers())).device
     columns = []

@@ -212,7 +212,7 @@ def write_columns(subject: Subject, layer: int) -> torch.Tensor:
     """Return what each neuron of a layer writes to the hidden state: float32 [neurons, width].
     Raises SubjectError."""
     if mixture := mixture_of(subject, layer):
-        return mixture.columns()
+        return mixture.columns(subject.model.dtype)
     return dense_weight(ffn_of(subject, layer).down, subject.model.dtype).float().T
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from neuron_atlas.tasks.artifacts import ExpertLayout
+from neuron_atlas.tasks.subject.dense_weight import dense_weight
 from neuron_atlas.tasks.subject.ffn import Ffn, find_ffn, own_activation
 
 
@@ -59,11 +60,12 @@ class Mixture:
             self.shared.neurons if self.shared else 0,
         )
 
-    def columns(self) -> torch.Tensor:
-        """Return what each neuron writes to the hidden state: float32 [neurons, width]."""
+    def columns(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return what each neuron writes to the hidden state: float32 [neurons, width]. dtype: of
+        the activations that the shared FFN reads."""
         parts = [one.columns() for one in self.routed]
         if self.shared is not None:
-            parts.append(self.shared.down.weight.detach().float().T)
+            parts.append(dense_weight(self.shared.down, dtype).float().T)
         return torch.cat(parts)
 
 
