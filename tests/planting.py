@@ -148,16 +148,41 @@ def plant_latents(
     return planted
 
 
+def plant_in_tower(
+    subject_folder: Path, out_folder: Path, layer: int, plants: Mapping[str, Function]
+) -> dict[str, int]:
+    """Save a copy of a subject in which neurons of a layer of the vision tower have the functions
+    of `plants`, of patches only. Returns the neuron of each name."""
+    subject = load_subject(SubjectSettings(model=str(subject_folder)), threads=1)
+    tokens = _read(subject, layer, plants, at="tower")
+    shutil.copytree(subject_folder, out_folder)
+    weights = load_file(out_folder / "model.safetensors")
+    stem = f"vision_tower.vision_model.encoder.layers.{layer}.mlp"
+    parts = {name: weights[f"{stem}.{name}"].clone() for name in ("fc1.weight", "fc1.bias")}
+    written = weights[f"{stem}.fc2.weight"].clone()
+    neurons = {name: neuron for neuron, name in enumerate(plants, start=5)}
+    for name, neuron in neurons.items():
+        probe = _probe(tokens, plants[name]).float()
+        parts["fc1.weight"][neuron], parts["fc1.bias"][neuron] = probe[:-1], probe[-1]
+        written[:, neuron] = 0
+    weights |= {f"{stem}.{name}": part for name, part in parts.items()}
+    weights[f"{stem}.fc2.weight"] = written
+    save_file(weights, out_folder / "model.safetensors", metadata={"format": "pt"})
+    return neurons
+
+
 def _read(subject: Subject, layer: int, plants: Mapping[str, Function], at: str = "ffn") -> _Tokens:
     block = decoder_layers(subject)[layer]
     mlp = block.mlp
     inputs: list[torch.Tensor] = []
     outputs: list[torch.Tensor] = []
-    read = (
-        mlp.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0]))
-        if at == "ffn"
-        else block.register_forward_hook(lambda _, __, out: inputs.append(out[0].flatten(0, -2)))
-    )
+    if at == "ffn":
+        read = mlp.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0]))
+    elif at == "output":
+        read = block.register_forward_hook(lambda _, __, out: inputs.append(out[0].flatten(0, -2)))
+    else:
+        fc1 = subject.body.vision_tower.encoder.layers[layer].mlp.fc1
+        read = fc1.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0, 1:]))
     handles = [
         read,
         mlp.down_proj.register_forward_pre_hook(lambda _, args: outputs.append(args[0][0])),
@@ -173,6 +198,10 @@ def _read(subject: Subject, layer: int, plants: Mapping[str, Function], at: str 
         for sample_id, sample in catalog.samples.items():
             encoded = encode(subject, catalog.open_images(sample_id), sample.text)
             forward_body(subject, batch_inputs([encoded], len(encoded.input_ids)))
+            if at == "tower":  # A patch and a 1 at its visual token, and 0 elsewhere.
+                patches = torch.cat([inputs[-1], inputs[-1].new_ones(len(inputs[-1]), 1)], 1)
+                inputs[-1] = patches.new_zeros(len(encoded.roles), patches.shape[1])
+                inputs[-1][encoded.roles == VISUAL] = patches
             truths = {truth.name: truth for truth in catalog.concepts(sample_id)}
             for concept, rows in coverage.items():
                 rows.append(torch.zeros(len(encoded.roles)))

@@ -85,10 +85,12 @@ def _empty_records(subject: Subject, recording: RecordSpec) -> dict[int, list[La
             empty_record(
                 neurons,
                 recording.top_n,
-                layer_device(subject, layer),
+                layer_device(subject, layer, recording.hook_point),
                 recording.peak_roles,
                 recording.top_activations,
-                stored_dtype(layer_device(subject, layer), subject.model.dtype),
+                stored_dtype(
+                    layer_device(subject, layer, recording.hook_point), subject.model.dtype
+                ),
             )
             for neurons in neurons_of_parts(subject, recording.hook_point, layer)
         ]

@@ -48,7 +48,7 @@ def plan_shard_memory(subject: Subject, shard: ShardPlan, n_processes: int = 1) 
     if no plan fits.
     """
     settings = shard.settings
-    devices = {layer: layer_device(subject, layer) for layer in shard.layers}
+    devices = {layer: layer_device(subject, layer, settings.hook_point) for layer in shard.layers}
     limit = settings.device_memory_gb
     free = {
         str(device): int(limit * 1e9) if limit is not None else _free(device, n_processes)

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Interval
 from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 from neuron_atlas.tasks.subject.sae.find import find_saes
 from neuron_atlas.tasks.subject.sae.settings import SAE, SaeSettings
-from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, HookPoint
+from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, TOWERS, HookPoint
 
 PeakRole = Literal["visual", "text"]
 
@@ -22,7 +22,8 @@ class CaptureSettings:
     layers: decoder layers; None for all, or for those with an SAE. hook_point: `gate` is
     act_fn(gate_proj x), as in the paper; `gate_up` is the input of down_proj; `module:PATH` is the
     output of a module of the decoder layer, such as module:mlp; `sae` is the latents of SAEs. sae:
-    where these are. top_n: exemplars per neuron.
+    where these are. `vision` is the FFNs of the vision tower, whose layers are then chosen, and
+    `projector` the hidden layer of the projector (layer 0). top_n: exemplars per neuron.
     top_activations: highest visual and text activations stored per exemplar. peak_roles: the
     tokens over which a sample's peak is taken: visual, text or both. batch_size: samples per
     forward pass. shards: number of work items; None for shards of about five minutes (see
@@ -54,11 +55,12 @@ class CaptureSettings:
             raise ValueError("layers: give at least one layer, each 0 or above, or null for all")
         if self.layers is not None and len(set(self.layers)) < len(self.layers):
             raise ValueError("layers: give each layer once")
-        if self.hook_point not in ("gate", "gate_up", SAE) and not (
+        if self.hook_point not in ("gate", "gate_up", SAE, *TOWERS) and not (
             self.hook_point.startswith(MODULE_PREFIX) and self.hook_point != MODULE_PREFIX
         ):
             raise ValueError(
-                f"hook_point: {self.hook_point!r} is not one of gate, gate_up, sae, module:PATH"
+                f"hook_point: {self.hook_point!r} is not one of gate, gate_up, sae, vision, "
+                "projector, module:PATH"
             )
         if self.hook_point == SAE and not self.sae.path:
             raise ValueError("sae.path: hook_point=sae needs the folder with the SAEs")
@@ -66,6 +68,11 @@ class CaptureSettings:
             raise ValueError(f"sae.path: hook_point is {self.hook_point!r}; set hook_point=sae")
         if not self.peak_roles or len(set(self.peak_roles)) < len(self.peak_roles):
             raise ValueError("peak_roles: give visual, text or both, each once")
+        if self.hook_point in TOWERS and self.peak_roles != ("visual",):
+            raise ValueError(
+                f"peak_roles: {self.hook_point} has activations at visual tokens only; set "
+                "capture.peak_roles=[visual]"
+            )
 
     def chosen_layers(self) -> tuple[int, ...] | None:
         """Return the layers to capture: those with an SAE at the hook point `sae`. None for all.

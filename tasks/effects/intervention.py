@@ -27,7 +27,7 @@ from neuron_atlas.tasks.subject.hook_points import (
     layer_device,
     neurons_per_layer,
 )
-from neuron_atlas.tasks.subject.settings import HookPoint, SubjectError
+from neuron_atlas.tasks.subject.settings import TOWERS, HookPoint, SubjectError
 from neuron_atlas.tasks.subject.subject import Subject
 
 __all__ = ["How", "Intervention", "InterventionError", "intervening"]
@@ -127,6 +127,8 @@ def _check(
     roles: torch.Tensor | None,
 ) -> None:
     largest = torch.finfo(subject.model.dtype).max
+    if hook_point in TOWERS:
+        raise InterventionError(f"neurons at {hook_point!r} are read, and cannot be changed")
     try:
         check_layers(subject, sorted({one.layer for one in interventions}), hook_point)
     except SubjectError as error:

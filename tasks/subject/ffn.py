@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +76,6 @@ def _is_linear(part: Any) -> bool:
     return hasattr(part, "in_features") and hasattr(part, "out_features")
 
 
-def output_features(part: Any) -> Iterator[int]:
-    """Yield the output widths of the linear layers in a module, in order of definition."""
-    for one in part.modules():
-        if _is_linear(one):
-            yield int(one.out_features)
+def linear_layers(part: Any) -> list[Any]:
+    """Return the linear layers in a module, in order of definition."""
+    return [one for one in part.modules() if _is_linear(one)]

@@ -16,14 +16,15 @@ from neuron_atlas.tasks.subject.expert_hooks import (
     observing_experts,
     observing_mixture,
 )
-from neuron_atlas.tasks.subject.ffn import Ffn, expert_mixture, find_ffn, output_features
+from neuron_atlas.tasks.subject.ffn import Ffn, expert_mixture, find_ffn, linear_layers
 from neuron_atlas.tasks.subject.mixture import Mixture, find_mixture
 from neuron_atlas.tasks.subject.module_hook import Point, See, hooking_ffn, hooking_module
 from neuron_atlas.tasks.subject.sae.attach import hooking_latents, reading_active, sae_of
 from neuron_atlas.tasks.subject.sae.settings import SAE
 from neuron_atlas.tasks.subject.sae.sparse import SparseLatents
-from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, HookPoint, SubjectError
+from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, TOWERS, HookPoint, SubjectError
 from neuron_atlas.tasks.subject.subject import Subject
+from neuron_atlas.tasks.subject.towers import observing_patches, tower_blocks, tower_neurons
 
 Observe = Callable[[int, torch.Tensor], None]
 SeeUp = Callable[[torch.Tensor, torch.Tensor], None]
@@ -34,6 +35,12 @@ def decoder_layers(subject: Subject) -> Sequence[Any]:
     return subject.decoder.layers
 
 
+def layers_of(subject: Subject, hook_point: HookPoint) -> Sequence[Any]:
+    """Return the layers that have a hook point: decoder layers, layers of the vision tower, or the
+    projector as a single one. Raises SubjectError."""
+    return tower_blocks(subject, hook_point) if hook_point in TOWERS else decoder_layers(subject)
+
+
 def neurons_per_layer(
     subject: Subject, hook_point: HookPoint = "gate", layers: Sequence[int] | None = None
 ) -> int:
@@ -41,7 +48,7 @@ def neurons_per_layer(
 
     Raises SubjectError if one of the layers has no such hook point.
     """
-    chosen = range(len(decoder_layers(subject))) if layers is None else layers
+    chosen = range(len(layers_of(subject, hook_point))) if layers is None else layers
     return max(_width(subject, layer, hook_point) for layer in chosen)
 
 
@@ -52,19 +59,20 @@ def neurons_of_parts(subject: Subject, hook_point: HookPoint, layer: int) -> tup
     return mixture.layout.widths if mixture else (_width(subject, layer, hook_point),)
 
 
-def layer_device(subject: Subject, layer: int) -> torch.device:
-    """Return the device of a decoder layer; a model may be spread over several GPUs."""
-    return next(iter(decoder_layers(subject)[layer].parameters())).device
+def layer_device(subject: Subject, layer: int, hook_point: HookPoint = "gate") -> torch.device:
+    """Return the device of a layer; a model may be spread over several GPUs."""
+    return next(iter(layers_of(subject, hook_point)[layer].parameters())).device
 
 
 def check_layers(subject: Subject, layers: Sequence[int], hook_point: HookPoint = "gate") -> None:
     """Raise SubjectError unless every layer exists and has the hook point."""
-    count = len(decoder_layers(subject))
+    count = len(layers_of(subject, hook_point))
     unknown = [layer for layer in layers if not 0 <= layer < count]
     if unknown:
+        place = " that its image features come from" if hook_point in TOWERS else ""
         raise SubjectError(
             f"capture.layers: there is no layer {unknown[0]}; "
-            f"{subject.settings.model!r} has layers 0 to {count - 1}"
+            f"{subject.settings.model!r} has layers 0 to {count - 1}{place}"
         )
     for layer in layers:
         _check(subject, layer, hook_point)
@@ -83,8 +91,10 @@ def observing(
 
     hook_point: `gate` is the output of the FFN's activation function, as in the paper; `gate_up` is
     the input of its last linear layer, gate times up; `module:PATH` is the output of a module of
-    the layer, such as `module:mlp`; `sae` is the latents of the layer's SAE. absent: stands where a
-    token was not routed to an expert. Raises SubjectError if a layer has no such hook point.
+    the layer, such as `module:mlp`; `sae` is the latents of the layer's SAE; `vision` and
+    `projector` are the activations of each visual token's patch, and 0 at all other tokens. absent:
+    stands where a token was not routed to an expert. Raises SubjectError if a layer has no such
+    hook point.
     """
     check_layers(subject, layers, hook_point)
     with ExitStack() as hooks:
@@ -126,15 +136,17 @@ def observing_active(
 @contextmanager
 def hooking(subject: Subject, layer: int, hook_point: HookPoint, see: See) -> Iterator[None]:
     """Within the block, call `see(activations [batch, tokens, neurons])` in every forward pass. A
-    tensor that it returns takes their place.
+    tensor that it returns takes their place, except at `vision` and `projector`.
 
     A layer with experts calls it once for each of its parts, as hooking_mixture does. Raises
     SubjectError if the layer has no such hook point.
     """
     _check(subject, layer, hook_point)
-    block, point = decoder_layers(subject)[layer], cast(Point, hook_point)
+    block, point = layers_of(subject, hook_point)[layer], cast(Point, hook_point)
     if hook_point == SAE:
         hooked = hooking_latents(subject, layer, see)
+    elif hook_point in TOWERS:
+        hooked = observing_patches(subject, layer, hook_point, see)
     elif is_module(hook_point):
         path = hook_point.removeprefix(MODULE_PREFIX)
         hooked = hooking_module(block, _named_module(subject, layer, path), see)
@@ -235,6 +247,9 @@ def _check(subject: Subject, layer: int, hook_point: HookPoint) -> None:
     if hook_point == SAE:
         sae_of(subject, layer)
         return
+    if hook_point in TOWERS:
+        tower_neurons(subject, layer, hook_point)
+        return
     if is_module(hook_point):
         _named_module(subject, layer, hook_point.removeprefix(MODULE_PREFIX))
         return
@@ -268,12 +283,14 @@ def _named_module(subject: Subject, layer: int, path: str) -> Any:
 def _width(subject: Subject, layer: int, hook_point: HookPoint) -> int:
     if hook_point == SAE:
         return sae_of(subject, layer).latents
+    if hook_point in TOWERS:
+        return tower_neurons(subject, layer, hook_point)
     if not is_module(hook_point):
         mixture = mixture_of(subject, layer)
         return mixture.layout.neurons if mixture else ffn_of(subject, layer).neurons
     part = _named_module(subject, layer, hook_point.removeprefix(MODULE_PREFIX))
     # The last linear layer, in order of definition, makes a module's output.
-    widths = list(output_features(part))
+    widths = [int(one.out_features) for one in linear_layers(part)]
     weight = getattr(part, "weight", None)
     hidden = int(subject.model.config.get_text_config().hidden_size)
     return widths[-1] if widths else int(weight.shape[0]) if weight is not None else hidden

@@ -11,8 +11,11 @@ from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 HookPoint = str
-"""`gate`, `gate_up`, `sae` or `module:PATH`; see CaptureSettings."""
+"""`gate`, `gate_up`, `sae`, `vision`, `projector` or `module:PATH`; see CaptureSettings."""
 MODULE_PREFIX = "module:"
+VISION, PROJECTOR = "vision", "projector"
+TOWERS = (VISION, PROJECTOR)
+"""Hook points outside of the language model, whose activations are at visual tokens only."""
 Geometry = Literal["known", "probe", "none"]
 TextSource = Literal["generated", "given"]
 

@@ -24,7 +24,12 @@ from neuron_atlas.tasks.score.settings import ScoreSettings
 from neuron_atlas.tasks.search.settings import SearchSettings
 from neuron_atlas.tasks.settings import AtLeastOne, Share, not_hashed
 from neuron_atlas.tasks.simulate.simulator import Simulator
-from neuron_atlas.tasks.subject.settings import MODULE_PREFIX, DescribeSettings, SubjectSettings
+from neuron_atlas.tasks.subject.settings import (
+    MODULE_PREFIX,
+    TOWERS,
+    DescribeSettings,
+    SubjectSettings,
+)
 from neuron_atlas.workflows.config.plug_in import PLUG_IN
 from neuron_atlas.workflows.config.servers import ServersSettings
 
@@ -225,6 +230,19 @@ class Settings:
                 "effects: neurons of an FFN are needed, and capture.hook_point is "
                 f"{self.capture.hook_point!r}. Set effects=none, or capture.hook_point=gate_up"
             )
+        if self.capture.hook_point in TOWERS:
+            changing = {
+                "effects=none": self.effects.run,
+                "groups.samples=0": self.groups.samples,
+                "steering.neurons_per_type=0": self.steering.neurons_per_type,
+                "steering.types=[]": self.steering.types,
+            }
+            missing = [setting for setting, is_on in changing.items() if is_on]
+            if missing:
+                raise ValueError(
+                    f"capture.hook_point: neurons at {self.capture.hook_point!r} are read, and not "
+                    f"changed. Set {', '.join(missing)}"
+                )
 
     @property
     def is_dry_run(self) -> bool:

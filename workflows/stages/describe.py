@@ -13,7 +13,7 @@ from neuron_atlas.tasks.artifacts import DESCRIPTIONS, SAMPLES, USABLE, read_tab
 from neuron_atlas.tasks.capture.settings import CaptureSettings
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
-from neuron_atlas.tasks.subject.settings import DescribeSettings
+from neuron_atlas.tasks.subject.settings import TOWERS, DescribeSettings
 from neuron_atlas.workflows.cluster.progress import print_line
 from neuron_atlas.workflows.run.context import Context
 from neuron_atlas.workflows.run.errors import RunError
@@ -50,19 +50,25 @@ def _check_subject(worker: Worker, settings: CaptureSettings, dtype: str) -> lis
 
     Raises SubjectError for a layer that it does not have, and RunError if activations overflow.
     """
-    from neuron_atlas.tasks.subject.hook_points import check_layers, decoder_layers
+    from neuron_atlas.tasks.subject.hook_points import check_layers, layers_of
     from neuron_atlas.tasks.subject.probe import nonfinite_shares
 
     subject = worker.loaded.subject
-    layers = settings.chosen_layers() or range(len(decoder_layers(subject)))
+    layers = settings.chosen_layers() or range(len(layers_of(subject, settings.hook_point)))
     check_layers(subject, layers, settings.hook_point)
     check_overflow(nonfinite_shares(subject, layers, settings.hook_point), settings, dtype)
     layout = subject.layout
     write_json(worker.folder / _GEOMETRY, {"kind": layout.kind, "about": layout.about})
+    lines = []
+    if settings.hook_point in TOWERS:
+        lines = [
+            f"{'describe':<10} {settings.hook_point}: activations at visual tokens only; at text "
+            "tokens they count as 0"
+        ]
     if layout.kind == "known":
-        return []
+        return lines
     effect = "" if layout.lay_out else "; visual tokens count as of the whole image, without maps"
-    return [f"{'describe':<10} geometry: {layout.kind} ({layout.about}){effect}"]
+    return [*lines, f"{'describe':<10} geometry: {layout.kind} ({layout.about}){effect}"]
 
 
 def _items(context: Context, folder: Path) -> list[Item]:

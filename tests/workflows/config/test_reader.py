@@ -64,7 +64,11 @@ def read(path: str, value: Any) -> Settings:
             ["a"],
             "must be text, not ['a']; quote text: 'report.title=\"...\"'",
         ),
-        ("capture.hook_point", "middle", "'middle' is not one of gate, gate_up, sae, module:PATH"),
+        (
+            "capture.hook_point",
+            "middle",
+            "'middle' is not one of gate, gate_up, sae, vision, projector, module:PATH",
+        ),
         ("describe.text_source", "mine", "'mine' is not one of generated, given"),
         ("subject.dtype", "int8", "'int8' is not one of float32, bfloat16, float16, auto"),
         ("cluster", 3, "must be a group of settings, not 3"),
@@ -217,7 +221,9 @@ def test_effects_of_the_outputs_of_a_module_are_refused():
         read_settings(composed(module, "effects=all"))
     assert read_settings(composed(module)).capture.hook_point == "module:mlp"
     for path in ("module:", "modules:mlp"):
-        with pytest.raises(ConfigError, match="is not one of gate, gate_up, sae, module:PATH"):
+        with pytest.raises(
+            ConfigError, match="is not one of gate, gate_up, sae, vision, projector, mod"
+        ):
             read_settings(composed(f"capture.hook_point='{path}'"))
 
 
