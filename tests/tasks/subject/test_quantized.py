@@ -25,6 +25,7 @@ from neuron_atlas.tasks.subject.load import load_subject
 from neuron_atlas.tasks.subject.quantization import quantization_name, subject_quantization
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings
 from neuron_atlas.workflows.run.context import Context
+from tests.families.lora import adapter_of_one_neuron
 from tests.families.quantized import (
     build_wide,
     save_awq,
@@ -105,13 +106,18 @@ def test_the_dense_weight_is_what_the_layer_computes_with(subject):
         torch.testing.assert_close(down(x).float(), x @ dense.T, rtol=0.02, atol=0.1)
 
 
-def test_activations_are_hooked(subject):
+def gates(subject: Any) -> dict[int, torch.Tensor]:
+    """The activations of both layers on one sample."""
     sample = encode(subject, [PICTURE], "A cat and a red dog.")
     seen: dict[int, torch.Tensor] = {}
     with observing(subject, [0, LAYER], "gate", seen.__setitem__), torch.inference_mode():
         forward_body(subject, batch_inputs([sample], len(sample.input_ids)))
-    for activations in seen.values():
-        assert activations.shape == (1, len(sample.input_ids), 256)
+    return {layer: activations.clone() for layer, activations in seen.items()}
+
+
+def test_activations_are_hooked(subject):
+    for activations in gates(subject).values():
+        assert activations.shape[::2] == (1, 256)
         assert activations.isfinite().all()
         assert activations.std() > 0
 
@@ -199,3 +205,12 @@ def test_weights_in_gguf_are_refused_with_the_reason(tmp_path):
     (model / "model.safetensors").rename(model / "model-Q4_K_M.gguf")
     with pytest.raises(SubjectError, match=r"GGUF \(model-Q4_K_M.gguf\).*without a vision tower"):
         check_subject_folder(SubjectSettings(model=str(model)))
+
+
+def test_an_adapter_of_one_neuron_changes_that_neuron_only(folder, subject, plain, tmp_path):
+    """Next to the quantized weights, into which it is not merged."""
+    adapter = adapter_of_one_neuron(plain, LAYER, 7, tmp_path / "adapter")
+    adapted = load_subject(SubjectSettings(model=str(folder), adapter=str(adapter)))
+    before, after = (gates(one)[LAYER] for one in (subject, adapted))
+    changed = (before - after).abs().amax((0, 1)) > 1e-3
+    assert changed.nonzero()[:, 0].tolist() == [7]
