@@ -18,6 +18,7 @@ from transformers import (
     GPTQConfig,
     PreTrainedConfig,
 )
+from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.utils import find_adapter_config_file
 from transformers.utils.quantization_config import AwqBackend
 
@@ -150,10 +151,16 @@ def _check_spread(name: str, device_map: Mapping[str, Any]) -> None:
 def _plain_arithmetic(config: PreTrainedConfig) -> dict[str, Any]:
     """Return the argument of from_pretrained that lets quantized layers compute with floats.
 
-    The kernels of some formats exist on some devices only, and have no gradients.
+    The kernels of some formats exist on some devices only, and have no gradients. Raises
+    SubjectError for a format that transformers would ignore.
     """
     settings = quantization_settings(config.to_dict()) or {}
     method, bits = settings.get("quant_method"), settings.get("bits", 4)
+    if settings and not AutoHfQuantizer.supports_quant_method(settings):
+        raise SubjectError(
+            f"subject.model: quantization_config in config.json has quant_method {method!r}, which "
+            "transformers does not read; name a model that is quantized in another format"
+        )
     made: Any = None
     if method == "compressed-tensors":
         made = CompressedTensorsConfig(dequantize=True)

@@ -200,6 +200,13 @@ def test_a_missing_package_is_named_before_anything_is_loaded(
         check_subject_folder(SubjectSettings(model=str(model)))
 
 
+def test_a_method_that_transformers_would_ignore_is_refused(tmp_path):
+    model = build_wide(tmp_path / "llava")
+    with_quantization(model, {"quant_method": "mine", "bits": 4})
+    with pytest.raises(SubjectError, match="quant_method 'mine', which transformers does not read"):
+        load_subject(SubjectSettings(model=str(model)))
+
+
 def test_weights_in_gguf_are_refused_with_the_reason(tmp_path):
     model = build_wide(tmp_path / "llava")
     (model / "model.safetensors").rename(model / "model-Q4_K_M.gguf")
