@@ -161,6 +161,18 @@ def test_activations_are_those_of_each_token_in_its_experts(mixed, hook_point):
     assert len(set(chosen.flatten().tolist())) > 2  # Otherwise a mix-up of experts would pass.
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_activations_in_16_bits_are_recognized(mixed, dtype):
+    folder = mixed.settings.model
+    half = louder(load_subject(SubjectSettings(model=folder, dtype=dtype), threads=1))
+    batch, experts = batch_of(half), decoder_layers(half)[0].mlp.experts
+    hidden, chosen, _ = inputs_of(half, experts, batch)
+    expected = by_hand(experts, hidden, chosen, "gate").float()
+    seen = seen_at(half, 0, "gate", batch)[:, : EXPERTS * WIDTH]
+    assert str(seen.dtype) == f"torch.{dtype}"
+    torch.testing.assert_close(seen.float(), expected, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("implementation", ["eager", "batched_mm", "grouped_mm"])
 def test_the_order_in_which_experts_are_computed_does_not_matter(mixed, implementation):
     batch = batch_of(mixed)
