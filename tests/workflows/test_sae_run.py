@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +28,15 @@ TYPES = {
     "blue in both": "multi-modal",
     "never": "unknown",
 }
+PATCHES = '(show|at the edge of) "{}"'
+"""A latent along the mean of a color's patches is weaker at patches that differ from the mean."""
 CLAIMS = {
-    "red patches": ['show "red"'],
-    "green patches": ['show "green"'],
+    "red patches": [PATCHES.format("red")],
+    "green patches": [PATCHES.format("green")],
     "the word circle": ['word "circle"'],
     "the word square": ['word "square"'],
-    "red in both": ['show "red"', 'word "red"'],
-    "blue in both": ['show "blue"', 'word "blue"'],
+    "red in both": [PATCHES.format("red"), 'word "red"'],
+    "blue in both": [PATCHES.format("blue"), 'word "blue"'],
 }
 PROMOTED = {
     "red patches": " red",
@@ -78,6 +81,8 @@ def planted(ray_of_two_cores, tmp_path_factory: pytest.TempPathFactory) -> Plant
         "capture.hook_point=sae",
         f"capture.sae.path={folder / 'saes'}",
         f"capture.layers=[{LAYER}]",
+        "capture.top_n=40",
+        "evidence.random_samples=60",
         "effects=all",
         "effects.samples=60",
         "effects.ablations=0",
@@ -103,7 +108,7 @@ def test_a_planted_latent_has_the_type_of_its_function(planted, name):
 @pytest.mark.parametrize("name", CLAIMS)
 def test_its_explanation_names_its_function_and_predicts_it(planted, name):
     text = planted.row("explanations", name)["text"]
-    assert all(claim in text for claim in CLAIMS[name]), text
+    assert all(re.search(claim, text) for claim in CLAIMS[name]), text
     scores = planted.atlas.table("scores").filter(neuron=planted.latents[name], tokens="all")
     (score,) = scores.collect().to_dicts()
     assert score["correlation"] > 0.7
