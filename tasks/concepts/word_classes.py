@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +27,8 @@ _MAX_MEMBERS = 12
 """A class with more members would make no readable sentence."""
 
 
-@lru_cache(maxsize=4)
 def read_word_classes(descriptions: tuple[Path, ...]) -> tuple[tuple[str, ...], ...]:
-    """Return the word classes of the first 20,000 usable samples of some `descriptions`, cached."""
+    """Return the word classes of the first 20,000 usable samples of some `descriptions`."""
     samples: list[Sample] = []
     for path in descriptions:
         samples += open_texts([path]).samples.values()

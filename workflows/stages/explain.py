@@ -41,6 +41,11 @@ from neuron_atlas.workflows.run.neurons import (
     split_into_parts,
 )
 from neuron_atlas.workflows.run.stage import Files, Item, Needs, Stage, StageOutput, Step, Worker
+from neuron_atlas.workflows.run.word_classes import (
+    WordClasses,
+    learned_word_classes,
+    word_classes_step,
+)
 
 _VOLATILE = {"seconds", "attempts", "cost", "tokens_in", "tokens_out", "reason"}
 """Columns that differ between identical runs, and that no later stage reads."""
@@ -58,6 +63,7 @@ def make_stage(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run
         ("samples", "describe", "evidence"),
         partial(_parameters, settings),
         (
+            word_classes_step(settings.explainer),
             Step(
                 "explain",
                 "neurons",
@@ -89,6 +95,7 @@ def make_meanings_stage(
         ("samples", "describe", "evidence"),
         partial(_meanings_parameters, settings),
         (
+            word_classes_step(settings.explainer),
             Step(
                 "meanings",
                 "meanings",
@@ -152,22 +159,29 @@ def _needs(settings: ExplainSettings, title: str, context: Context) -> Needs:
 
 def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[Item]:
     evidence = EvidenceFiles.from_context(context)
+    classes = learned_word_classes(settings.explainer, folder)
     return [
         Item(
             key=part.key,
             size=len(part.neurons),
             files=(part.file("explanations"),),
-            inputs=(settings.explainer, part, evidence),
+            inputs=(settings.explainer, part, evidence, classes),
         )
         for part in split_into_parts(_chosen(settings, context), settings.neurons_per_task)
     ]
 
 
-def _explain(worker: Worker, explainer: Explainer, part: NeuronPart, files: EvidenceFiles) -> None:
+def _explain(
+    worker: Worker,
+    explainer: Explainer,
+    part: NeuronPart,
+    files: EvidenceFiles,
+    word_classes: WordClasses,
+) -> None:
     """Write the explanations of a part, unless batch answers are pending."""
     from neuron_atlas.tasks.explain.rows import explanation_rows
 
-    evidence, background, catalog = _load(explainer, part, files)
+    evidence, background, catalog = _load(explainer, part, files, word_classes)
     explanations = explainer.explain_with(background, evidence, catalog, worker.calls)
     if not any(one.status == "pending" for one in explanations):
         (path,) = worker.paths
@@ -175,41 +189,44 @@ def _explain(worker: Worker, explainer: Explainer, part: NeuronPart, files: Evid
 
 
 def _load(
-    explainer: Explainer, part: NeuronPart, files: EvidenceFiles
+    explainer: Explainer, part: NeuronPart, files: EvidenceFiles, word_classes: WordClasses
 ) -> tuple[list[Evidence], Background, Catalog]:
     """Return what an explainer sees of a part, what it may use besides, and the samples of both."""
-    from neuron_atlas.tasks.concepts.word_classes import read_word_classes
-
     if not explainer.uses_background:
         evidence = files.load(part, "explainer")["explainer"]
         return evidence, Background(), files.catalog(evidence)
     loaded = files.load(part, "explainer", "calibration")
     evidence, calibration = loaded["explainer"], loaded["calibration"]
-    background = Background(calibration, read_word_classes(tuple(files.descriptions)))
+    background = Background(calibration, word_classes)
     return evidence, background, files.catalog([*evidence, *calibration])
 
 
 def _meaning_items(settings: ExplainSettings, context: Context, folder: Path) -> list[Item]:
     evidence = EvidenceFiles.from_context(context)
+    classes = learned_word_classes(settings.explainer, folder)
     return [
         Item(
             key=part.neurons.key,
             size=part.n_meanings,
             files=(part.neurons.file(MEANING_EXPLANATIONS.name),),
-            inputs=(settings.explainer, part, evidence),
+            inputs=(settings.explainer, part, evidence, classes),
         )
         for part in _meaning_parts(settings, context)
     ]
 
 
 def _explain_meanings(
-    worker: Worker, explainer: Explainer, part: MeaningPart, files: EvidenceFiles
+    worker: Worker,
+    explainer: Explainer,
+    part: MeaningPart,
+    files: EvidenceFiles,
+    word_classes: WordClasses,
 ) -> None:
     """Write the explanations of the meanings of a part, unless batch answers are pending."""
     from neuron_atlas.tasks.explain.meanings import explain_meanings
     from neuron_atlas.tasks.explain.rows import meaning_rows
 
-    evidence, background, catalog = _load(explainer, part.neurons, files)
+    evidence, background, catalog = _load(explainer, part.neurons, files, word_classes)
     meanings, explanations = explain_meanings(
         explainer,
         background,
