@@ -89,8 +89,11 @@ class TokenFacts:
             names = list(AREAS) if kind == "area" else sorted(filter(can_be_quoted, found))
             atoms = [Atom(kind, (name,)) for name in names]
             truths = self._visual_truths(atoms, places)
-            rows = [truths[atom] for atom in atoms]
-            return names, np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+            total = sum(self.n_visual[place] for place in places)
+            holds = np.zeros((len(names), total), np.float32)
+            for row, atom in zip(holds, atoms, strict=True):
+                row[:] = truths[atom]
+            return names, holds
         values = self._values(places)[kind]
         if kind == "sentence":
             names, numbers = list(SENTENCES), np.arange(len(SENTENCES))

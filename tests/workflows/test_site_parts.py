@@ -55,7 +55,10 @@ def context(made):
         layers=lambda: (0, 3),
         folder=lambda name: tables,
         paths=lambda name, artifact: sorted(tables.glob(f"{artifact}*")),
-        done={"classify": SimpleNamespace(files={"types": [], "tested_types": []})},
+        done={
+            "capture": SimpleNamespace(files={"exemplars": [], "histograms": [], "moments": []}),
+            "classify": SimpleNamespace(files={"types": [], "tested_types": []}),
+        },
     )
 
 

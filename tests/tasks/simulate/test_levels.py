@@ -170,6 +170,14 @@ def test_some_explanations_have_no_level(catalog):
     assert found["narrower"].text
 
 
+def test_a_claim_has_levels_where_no_image_has_concepts(catalog):
+    """There, every word of the text covers the whole image, so nothing has an edge."""
+    blank = replace(catalog, truths={})
+    evidence = firing_on(blank, RED)["explainer"]
+    found = levels(claim(RED), evidence, token_facts(blank, evidence.sample_ids))
+    assert read_explanation(found["narrower"].text)
+
+
 def test_levels_depend_on_the_neurons_own_samples_alone(catalog):
     one, other = (firing_on(catalog, text)["explainer"] for text in (RED, CIRCLE))
     other = replace(other, neuron=8)

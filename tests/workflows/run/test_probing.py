@@ -15,6 +15,7 @@ from neuron_atlas.tasks.models.prices import Price
 from neuron_atlas.tasks.simulate.chat import ChatSimulator
 from neuron_atlas.tasks.simulate.prompt_logprobs import PromptLogprobs
 from neuron_atlas.tasks.simulate.simulator import Simulator
+from neuron_atlas.workflows.run.simulator import read_capabilities
 from neuron_atlas.workflows.run.stage import Worker
 from neuron_atlas.workflows.stages import simulate
 from tests.loopback.fixture import Loopback
@@ -37,7 +38,7 @@ def test_a_server_that_does_not_answer_leaves_the_probe_to_each_part(
     lines = probe(kind(client=NOBODY, prices=PRICES), tmp_path)
     assert lines == ["simulate   estimator: not known yet: the server did not answer"]
     assert list(tmp_path.iterdir()) == []
-    assert simulate._read_capabilities(tmp_path) is None
+    assert read_capabilities(tmp_path) is None
 
 
 def test_every_part_gets_what_the_probe_found(tmp_path: Path, provider: Loopback) -> None:
@@ -45,4 +46,4 @@ def test_every_part_gets_what_the_probe_found(tmp_path: Path, provider: Loopback
     assert probe(simulator, tmp_path) == ["simulate   estimator: expected"]
     written = json.loads((tmp_path / "capabilities.json").read_text())
     assert written["details"] == {"estimator": "expected", "top_logprobs": 20, "top": 10}
-    assert simulate._read_capabilities(tmp_path) == simulator.probe(CallOptions())
+    assert read_capabilities(tmp_path) == simulator.probe(CallOptions())
