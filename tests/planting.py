@@ -56,6 +56,19 @@ PLANTS: Mapping[str, Function] = MappingProxyType(
 )
 """Two of each kind that fires, so that each has a neuron of its own type for a control."""
 
+TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "red patches": "visual",
+        "green patches": "visual",
+        "the word circle": "text",
+        "the word square": "text",
+        "red in both": "multi-modal",
+        "blue in both": "multi-modal",
+        "never": "unknown",
+    }
+)
+"""The type of each of PLANTS."""
+
 FITTED_ON = Scenes(count=300, seed=555_000)
 _FIRES, _SILENT = 4.0, -2.0
 """What gate_proj(x) is fitted to. Far from 0, where silu is nearly the identity or nearly 0: all

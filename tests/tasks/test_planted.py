@@ -38,22 +38,13 @@ from neuron_atlas.tasks.subject.load import Subject, load_subject
 from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
 from tests.loopback.fixture import Loopback
 from tests.one_process import capture, classify, describe, evidence, respond, types_by_tests
-from tests.planting import FITTED_ON, PLANTS, plant
+from tests.planting import FITTED_ON, PLANTS, TYPES, plant
 
 LAYER = 1
 SCENES = Scenes(count=400, seed=71)
 CAPTURE = CaptureSettings(shards=2)
 TYPES_THAT_FIRE = ("visual", "text", "multi-modal")
 FIRING = [name for name in PLANTS if name != "never"]
-TYPES = {
-    "red patches": "visual",
-    "green patches": "visual",
-    "the word circle": "text",
-    "the word square": "text",
-    "red in both": "multi-modal",
-    "blue in both": "multi-modal",
-    "never": "unknown",
-}
 CLAIMS = {
     "red patches": 'Image regions that show "red"',
     "green patches": 'Image regions that show "green"',

@@ -13,21 +13,12 @@ from neuron_atlas.tasks.atlas import Atlas
 from neuron_atlas.tasks.subject.hook_points import final_norm
 from neuron_atlas.tasks.subject.load import load_subject
 from neuron_atlas.tasks.subject.settings import SubjectSettings
-from tests.planting import plant_latents
+from tests.planting import TYPES, plant_latents
 from tests.tasks.conftest import BUNDLED
 from tests.workflows.runs import small_run
 
 pytestmark = pytest.mark.slow
 LAYER, LATENTS, K = 1, 64, 24
-TYPES = {
-    "red patches": "visual",
-    "green patches": "visual",
-    "the word circle": "text",
-    "the word square": "text",
-    "red in both": "multi-modal",
-    "blue in both": "multi-modal",
-    "never": "unknown",
-}
 PATCHES = '(show|at the edge of) "{}"'
 """A latent along the mean of a color's patches is weaker at patches that differ from the mean."""
 CLAIMS = {
