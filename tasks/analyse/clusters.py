@@ -14,6 +14,7 @@ Spherical k-means, for many neurons at once. Groups count as meanings if they ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import bdtrc
@@ -48,10 +49,10 @@ def find_clusters(
         sizes = np.stack([((labels == one) & present).sum(1) for one in range(k)], axis=1)
         least = np.maximum(settings.min_exemplars, settings.min_meaning_share * present.sum(1))
         (chosen,) = np.nonzero(sizes.min(1) >= least)
-        for holds in (_are_unrelated, _are_no_chance, _are_stable):
+        for hold in (_are_unrelated, _are_no_chance, _are_stable):
             if len(chosen):
                 its = similarity[chosen], vectors[chosen], present[chosen], labels[chosen]
-                chosen = chosen[holds(*its, k, chance, settings)]
+                chosen = chosen[hold(_Groups(*its, k, chance), settings)]
         if are_apart is not None:
             groups = (labels[:, None] == np.arange(k)[:, None]) & present[:, None]
             apart = [are_apart(number, groups[number]) for number in chosen.tolist()]
@@ -63,41 +64,44 @@ def find_clusters(
     return found
 
 
-def _are_unrelated(
-    similarity: np.ndarray,
-    vectors: np.ndarray,
-    present: np.ndarray,
-    labels: np.ndarray,
-    k: int,
-    chance: np.ndarray,
-    settings: AnalyseSettings,
-) -> np.ndarray:
+@dataclass(frozen=True)
+class _Groups:
+    """Exemplars of some neurons in k groups. Arrays as in find_clusters; similarity: cosines of
+    exemplars [neurons, exemplars, exemplars]. labels: the group of each exemplar."""
+
+    similarity: np.ndarray
+    vectors: np.ndarray
+    present: np.ndarray
+    labels: np.ndarray
+    k: int
+    chance: np.ndarray
+
+    def sums(self) -> np.ndarray:
+        """Return the sum of each group's vectors, float32 [neurons, k, size]."""
+        is_in = self.labels[..., None] == np.arange(self.k)
+        members = (is_in & self.present[..., None]).astype(np.float32)
+        return members.transpose(0, 2, 1) @ self.vectors
+
+
+def _are_unrelated(groups: _Groups, settings: AnalyseSettings) -> np.ndarray:
     """Return whether the centers of all groups have a low cosine, bool [neurons]."""
-    centers = _unit(_sums(vectors, present, labels, k))
+    centers = _unit(groups.sums())
     cosines = centers @ centers.transpose(0, 2, 1)
-    cosines[:, np.arange(k), np.arange(k)] = -1
+    cosines[:, np.arange(groups.k), np.arange(groups.k)] = -1
     return cosines.max((1, 2)) <= settings.max_relation
 
 
-def _are_no_chance(
-    similarity: np.ndarray,
-    vectors: np.ndarray,
-    present: np.ndarray,
-    labels: np.ndarray,
-    k: int,
-    chance: np.ndarray,
-    settings: AnalyseSettings,
-) -> np.ndarray:
+def _are_no_chance(groups: _Groups, settings: AnalyseSettings) -> np.ndarray:
     """Return whether each group is larger than by chance, bool [neurons].
 
     Half of a group's exemplars are as close to the center of its other exemplars as their median.
     The binomial test compares their number with the share of random places that are as close.
     """
-    sums = _sums(vectors, present, labels, k)
-    n = present.sum(1)
+    vectors, chance, sums = groups.vectors, groups.chance, groups.sums()
+    n = groups.present.sum(1)
     holds = np.ones(len(vectors), bool)
-    for one in range(k):
-        member = (labels == one) & present
+    for one in range(groups.k):
+        member = (groups.labels == one) & groups.present
         other = _unit(sums[:, one, None] - vectors)
         cosine = np.where(member, (other * vectors).sum(2), np.nan)
         median = np.nanmedian(cosine, axis=1)
@@ -109,16 +113,9 @@ def _are_no_chance(
     return holds
 
 
-def _are_stable(
-    similarity: np.ndarray,
-    vectors: np.ndarray,
-    present: np.ndarray,
-    labels: np.ndarray,
-    k: int,
-    chance: np.ndarray,
-    settings: AnalyseSettings,
-) -> np.ndarray:
+def _are_stable(groups: _Groups, settings: AnalyseSettings) -> np.ndarray:
     """Return whether the halves agree: mean adjusted Rand index over the splits, bool [neurons]."""
+    similarity, present, k = groups.similarity, groups.present, groups.k
     agreement = np.zeros(len(similarity))
     for split in range(settings.splits):
         keys = np.random.default_rng([settings.seed, split]).random(present.shape[1])
@@ -128,12 +125,6 @@ def _are_stable(
         one, other = (_cluster(similarity, present, half, k) for half in halves)
         agreement += _adjusted_rand(one, other, present, k) / settings.splits
     return agreement >= settings.min_agreement
-
-
-def _sums(vectors: np.ndarray, present: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Return the sum of each group's vectors, float32 [neurons, k, size]."""
-    members = ((labels[..., None] == np.arange(k)) & present[..., None]).astype(np.float32)
-    return members.transpose(0, 2, 1) @ vectors
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

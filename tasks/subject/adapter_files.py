@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.models.pretrained import ModelError, first_line, saved_folder
+from neuron_atlas.tasks.subject.json_file import read_json_file
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -61,15 +61,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"subject.adapter: {str(folder)!r} has no {ADAPTER_CONFIG}; name a folder that peft "
             "saved"
         )
-    try:
-        config = json.loads(path.read_text("utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it holds no mapping of fields")
-    except (OSError, ValueError) as error:
-        raise SubjectError(
-            f"subject.adapter: {path} is damaged ({first_line(error)}); save or download it again"
-        ) from error
-    return config
+    return read_json_file(path, "subject.adapter")
 
 
 def _check_weights(folder: Path) -> None:

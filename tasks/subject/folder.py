@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from neuron_atlas.tasks.models.pretrained import damaged_file, first_line
 from neuron_atlas.tasks.subject.adapter_files import adapter_folder
+from neuron_atlas.tasks.subject.json_file import read_json_file
 from neuron_atlas.tasks.subject.plain_prompt import check_prompt
 from neuron_atlas.tasks.subject.quantization import check_quantization
 from neuron_atlas.tasks.subject.settings import SubjectError, SubjectSettings, model_folder
@@ -181,18 +181,7 @@ def _check_weights(folder: Path) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SubjectError(
-            f"subject.model: {path} is damaged ({first_line(error)}); save or download it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise SubjectError(
-            f"subject.model: {path} is damaged (it holds no mapping of fields); save or download "
-            "it again"
-        )
-    return content
+    return read_json_file(path, "subject.model")
 
 
 def _cannot_load(folder: Path, reason: str) -> NoReturn:

@@ -39,10 +39,7 @@ def hooking_module(block: Any, part: Any, see: See, reads_input: bool = False) -
         return None if changed is None else (changed, *inputs[1:])
 
     def after(_module: Any, _inputs: Any, output: Any) -> Any:
-        if not isinstance(output, tuple):
-            return seen(output)
-        changed = seen(output[0])
-        return None if changed is None else (changed, *output[1:])
+        return seen_output(output, seen)
 
     with ExitStack() as hooks:
         hooks.callback(block.register_forward_pre_hook(note_batch, with_kwargs=True).remove)
@@ -70,3 +67,12 @@ def hooking_ffn(block: Any, ffn: Ffn, point: Point, see: See) -> Iterator[None]:
         hooked = hooking_module(block, ffn.act, see)
     with hooked:
         yield
+
+
+def seen_output(output: Any, see: See) -> Any:
+    """Return a module's output, a tensor or a tuple that begins with one, with this tensor replaced
+    by what `see` returns for it; None, which changes nothing, if `see` returns None."""
+    if not isinstance(output, tuple):
+        return see(output)
+    changed = see(output[0])
+    return None if changed is None else (changed, *output[1:])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from neuron_atlas.tasks.subject.ffn import find_ffn
+from neuron_atlas.tasks.subject.module_hook import See, seen_output
 from neuron_atlas.tasks.subject.sae.config import SaeConfig
 from neuron_atlas.tasks.subject.sae.find import find_saes
 from neuron_atlas.tasks.subject.sae.sae import Sae, load_sae
@@ -19,8 +20,6 @@ from neuron_atlas.tasks.subject.subject import Subject
 
 NORMS_AFTER_FFN = ("post_feedforward_layernorm", "post_mlp_layernorm")
 """Names of the norm that some layers apply to the output of their FFN."""
-
-See = Callable[[torch.Tensor], torch.Tensor | None]
 
 
 def with_saes(subject: Subject, path: str, layers: Sequence[int] | None = None) -> Subject:
@@ -112,10 +111,7 @@ def _hooking(subject: Subject, layer: int, changed: See) -> Iterator[None]:
         return None if new is None else (args, kwargs | {"hidden_states": new})
 
     def after(_module: Any, _inputs: Any, output: Any) -> Any:
-        if not isinstance(output, tuple):
-            return changed(output)
-        new = changed(output[0])
-        return None if new is None else (new, *output[1:])
+        return seen_output(output, changed)
 
     with ExitStack() as hooks:
         if sae.config.place == "input":
