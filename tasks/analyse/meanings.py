@@ -130,7 +130,7 @@ def _similar_words(lexicon: Lexicon, words: np.ndarray) -> np.ndarray:
     (here,) = np.nonzero(~is_last)
     pairs = (np.ones(len(here), np.float32), (tokens[here], tokens[here + 1]))
     follows = sparse.coo_array(pairs, shape=(n, n)).tocsr()
-    # The other order of bits tells the words before from those after.
+    # The other order of bits separates the words before from those after.
     sides = follows @ words, follows.T @ words[:, ::-1]
     count = np.maximum(np.bincount(tokens, minlength=n), 1)[:, None]
     context = sum(sides) / count

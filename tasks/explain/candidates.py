@@ -25,7 +25,7 @@ class Candidates:
 
     atoms: the single atoms, with the role of each. members: the atoms of each candidate. masks: 1
     where a candidate holds, float64 [candidates, groups]. groups: group of each token, int64
-    [tokens], visual tokens of all samples first. No candidate tells the tokens of a group apart.
+    [tokens], visual tokens of all samples first. No candidate holds for a part of a group.
     """
 
     atoms: Sequence[Atom]

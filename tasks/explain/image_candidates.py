@@ -81,7 +81,7 @@ class ImageFinder:
             is_new &= ~is_best | (np.arange(len(holds)) > a)
             others = np.flatnonzero(is_new)
             both = holds[others][:, row]
-            # A pair that holds exactly where one of its atoms does says nothing more.
+            # A pair that holds exactly where one of its atoms does adds nothing.
             counts = both.sum(axis=1)
             is_new = (counts < np.minimum(len(row), lengths[others])) & (counts > 0)
             others, both = others[is_new], both[is_new]

@@ -16,7 +16,7 @@ class RoleCandidates:
 
     atoms: the single atoms. pairs: positions of the atoms of each pair. rows: groups that each atom
     holds for, and then each pair, int64 [its groups]. groups: group of each token of the role,
-    int64 [tokens]; no condition tells the tokens of a group apart. n_groups: their number.
+    int64 [tokens]; no condition holds for a part of a group. n_groups: their number.
     """
 
     atoms: Sequence[Atom]

@@ -78,7 +78,7 @@ class TextFinder:
             joint = np.where(both, ids[one] * size + ids[other], -1)
             for value, row in self._groups(joint, is_in):
                 a, b = numbers[one, value // size], numbers[other, value % size]
-                # A pair that holds exactly where one of its atoms does says nothing more.
+                # A pair that holds exactly where one of its atoms does adds nothing.
                 if len(row) < min(len(rows[a]), len(rows[b])):
                     pairs.append((a, b))
                     paired.append(row)
@@ -91,7 +91,7 @@ class TextFinder:
         atoms: list[Atom],
         rows: list[np.ndarray],
     ) -> None:
-        """Add an atom for each class of which the samples have at least two words."""
+        """Add an atom for each class with at least two words in the samples."""
         for names, ids in zip(self._classes, self._class_ids, strict=True):
             present = [rows[numbers[kind, one]] for one in ids if (kind, one) in numbers]
             if len(present) > 1:

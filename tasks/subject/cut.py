@@ -14,7 +14,7 @@ from neuron_atlas.tasks.subject.subject import Subject
 @dataclass(frozen=True)
 class Cut:
     """A sample that fits the subject's context. encoded: None if no token of its text fits.
-    reason: what was cut, or why nothing fits; empty if the sample fits as it is."""
+    reason: what was cut, or why nothing fits; empty if the sample fits."""
 
     encoded: EncodedSample | None
     reason: str = ""

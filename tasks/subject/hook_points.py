@@ -117,7 +117,7 @@ def observing_active(
     observe_expert: Callable[[int, int, torch.Tensor, torch.Tensor | None], None] | None = None,
 ) -> Iterator[None]:
     """Do as `observing`, but call `observe` with the active latents only of each top-k SAE, and in
-    place of it, if given, `observe_expert` with a layer and what ObserveExpert says."""
+    place of it, if given, `observe_expert` with a layer and the arguments of ObserveExpert."""
     check_layers(subject, layers, hook_point)
     with ExitStack() as hooks:
         for layer in layers:

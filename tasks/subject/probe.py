@@ -203,7 +203,7 @@ def _other_placeholder(subject: Subject) -> str:
     replaces, or "" if it does not."""
     try:
         made = model_inputs(subject, [[_image()]], [question_prompt(subject)])
-    except Exception:  # Of the processor; the caller's error says more.
+    except Exception:  # Of the processor; the caller's error names the reason.
         return ""
     tokenizer = subject.processor.tokenizer
     counts = Counter(made["input_ids"][0].tolist())

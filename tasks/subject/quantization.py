@@ -139,5 +139,5 @@ def _downloaded(settings: SubjectSettings) -> Path | None:
 
     try:
         return Path(hf_hub_download(settings.model, "config.json", revision=settings.revision))
-    except Exception:  # Loading the model says why.
+    except Exception:  # Loading the model raises the reason.
         return None

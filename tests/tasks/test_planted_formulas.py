@@ -1,7 +1,7 @@
 """Planted neurons with two conditions come out as what they are, word for word.
 
-A planted neuron is a linear probe of one layer. It can tell a background color in one place from
-the same color elsewhere, but hardly one object from another: both conditions of an object are
+A planted neuron is a linear probe of one layer. It can separate a background color in one place
+from the same color elsewhere, but hardly one object from another: both conditions of an object are
 tested with made-up activations (explain/test_dissect.py).
 """
 

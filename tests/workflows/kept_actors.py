@@ -1,6 +1,6 @@
 """Actors that hold a subject, kept from one run of a test session to the next.
 
-A run starts its actors anew, which imports torch; most runs of the tests are shorter than that.
+A run starts its own actors, which import torch; most runs of the tests are shorter than that.
 """
 
 from __future__ import annotations

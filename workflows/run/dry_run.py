@@ -22,8 +22,9 @@ _MAX_SAMPLED = 512
 class Estimate:
     """Upper bounds on the calls of one stage.
 
-    neurons: neurons of the stage, or meanings of neurons, as `unit` says. n_sampled: those whose
-    requests were built. answered: requests with a stored answer. usd: dollars for live calls.
+    neurons: number of the stage's neurons, or of their meanings, named by `unit`. n_sampled: of
+    those whose requests were built. answered: requests with a stored answer. usd: dollars for live
+    calls.
     """
 
     use: ModelUse
