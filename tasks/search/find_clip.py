@@ -73,5 +73,7 @@ def match_words(run: Run, embedding: np.ndarray, role: str | None) -> pl.DataFra
             rows.append(pl.DataFrame({"layer": layers, "neuron": neurons, "match": match}))
     if not rows:
         raise SearchError(f"no neuron of the run {run.name} peaks in the {role or 'image or text'}")
-    found = pl.concat(rows).group_by("layer", "neuron").agg(pl.col("match").max())
+    found = (
+        pl.concat(rows).group_by("layer", "neuron", maintain_order=True).agg(pl.col("match").max())
+    )
     return found.with_columns(pl.col("layer").cast(pl.Int16), pl.col("neuron").cast(pl.Int32))

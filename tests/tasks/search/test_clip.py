@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 
@@ -96,7 +97,10 @@ def best(run: SimpleNamespace, words: str, role: str | None = None) -> int:
 def test_words_find_the_neurons_that_see_or_say_them(run):
     assert best(run, "a red circle", "visual") == SEES_RED
     assert best(run, "blue things", "visual") == SEES_BLUE
-    assert best(run, "something green") == best(run, "green", "text") == SAYS_GREEN
+    assert best(run, "something green", "text") == best(run, "green", "text") == SAYS_GREEN
+    # Of two neurons a role, the better one always has a match of 1.
+    found = match_words(run, Planted().embed_texts(["something green"]), None)
+    assert set(found.filter(pl.col("match") > 0.99)["neuron"]) == {SEES_BLUE, SAYS_GREEN}
     assert match_words(run, Planted().embed_texts(["red"]), None).height == 4
 
 
