@@ -18,7 +18,7 @@ from neuron_atlas.tasks.artifacts import (
     write_table,
 )
 from neuron_atlas.tasks.concepts.presence import patch_coverage
-from neuron_atlas.tasks.search.embed import embed_image, embed_places, embed_words, project
+from neuron_atlas.tasks.search.embed import embed_image, embed_places, embed_words
 from neuron_atlas.tasks.search.neighbors import nearest, neighbors_of_layer, read_vectors
 from neuron_atlas.tasks.search.peaks import (
     all_places,
@@ -32,6 +32,7 @@ from neuron_atlas.tasks.search.peaks import (
     token_of,
 )
 from neuron_atlas.tasks.search.vectors import center_of, centers_of, search_vectors, unit_rows
+from neuron_atlas.tasks.subject.embeddings import project
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL, encode
 from tests.tasks.exemplars import exemplar_table
 

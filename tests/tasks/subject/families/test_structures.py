@@ -7,8 +7,8 @@ from neuron_atlas.tasks.effects.gradients import watching
 from neuron_atlas.tasks.effects.intervention import Intervention, intervening
 from neuron_atlas.tasks.effects.losses import text_losses
 from neuron_atlas.tasks.effects.output_tokens import write_directions
-from neuron_atlas.tasks.search.embed import embed_batch
 from neuron_atlas.tasks.subject.batches import Batch, collate
+from neuron_atlas.tasks.subject.embeddings import embed_batch
 from neuron_atlas.tasks.subject.encode import TEXT, encode
 from neuron_atlas.tasks.subject.hook_points import decoder_layers, ffn_of, final_norm
 from neuron_atlas.tasks.subject.load import Subject, load_subject
