@@ -48,6 +48,7 @@ from neuron_atlas.workflows.stages import (
     explain,
     faithfulness,
     groups,
+    image_clusters,
     meanings,
     near_misses,
     report,
@@ -67,6 +68,7 @@ BEFORE_EXPLAINING = (
     classify.STAGE,
     analyse.STAGE,
     search.STAGE,
+    image_clusters.STAGE,
     evidence.STAGE,
 )
 

@@ -65,6 +65,11 @@ from neuron_atlas.tasks.artifacts.files import (
     write_table,
     write_table_parts,
 )
+from neuron_atlas.tasks.artifacts.image_clusters import (
+    IMAGE_CLUSTER_CENTERS,
+    IMAGE_CLUSTER_NAMES,
+    IMAGE_CLUSTERS,
+)
 from neuron_atlas.tasks.artifacts.old_tables import OldTableError, old_table_message
 from neuron_atlas.tasks.artifacts.samples import (
     CONCEPT_GRID,
@@ -112,6 +117,9 @@ __all__ = [
     "EXPLANATION_STATUSES",
     "FAITHFULNESS",
     "HISTOGRAMS",
+    "IMAGE_CLUSTERS",
+    "IMAGE_CLUSTER_CENTERS",
+    "IMAGE_CLUSTER_NAMES",
     "LEVELS",
     "MEANINGS",
     "MEANING_EXPLANATIONS",

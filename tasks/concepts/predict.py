@@ -177,7 +177,8 @@ class TokenFacts:
 def token_facts(catalog: Catalog, sample_ids: Iterable[int]) -> TokenFacts:
     """Return the facts of some samples.
 
-    An image without ground truth shows every word of its text in all its patches.
+    An image without ground truth shows every word of its text in all its patches, and its image
+    clusters.
     """
     ids = list(dict.fromkeys(sample_ids))
     samples = [catalog[sample_id] for sample_id in ids]
@@ -194,6 +195,8 @@ def token_facts(catalog: Catalog, sample_ids: Iterable[int]) -> TokenFacts:
         if not catalog.concepts(number):
             whole = np.ones(sample.n_visual, np.float32)
             shown[place] = dict.fromkeys(words_of(sample.text), whole)
+        clusters = catalog.image_clusters(number)
+        shown[place] |= {name: held.astype(np.float32) for name, held in clusters.items()}
     edge, near = _borders(samples, shown)
     text = text_tokens(samples)
     return TokenFacts(

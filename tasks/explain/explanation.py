@@ -59,7 +59,8 @@ class Explainer(Protocol):
     """
 
     uses_background: ClassVar[bool] = False
-    """Whether `explain_with` reads the background, which is loaded only then."""
+    """Whether `explain_with` reads the background and the image clusters of the catalog. They are
+    made only then."""
 
     name: str
     """Stored in its rows, so that several explainers can be compared."""

@@ -20,6 +20,7 @@ from neuron_atlas.tasks.artifacts.columns import TableSpec, column
 from neuron_atlas.tasks.concepts.formula import Term
 from neuron_atlas.tasks.concepts.presence import words_of
 from neuron_atlas.tasks.concepts.sentence import read_explanation
+from neuron_atlas.tasks.samples.image_clusters import ImageClusterFiles, read_image_clusters
 from neuron_atlas.tasks.simulate.terms import normalize_term, read_terms
 
 _SAMPLES = pa.list_(pa.int32())
@@ -103,12 +104,16 @@ def named_terms(explanation: str) -> NamedTerms:
 
 
 def index_terms(
-    explanations: Collection[str], descriptions: Path, concepts: Sequence[Path]
+    explanations: Collection[str],
+    descriptions: Path,
+    concepts: Sequence[Path],
+    clusters: ImageClusterFiles,
 ) -> pa.Table:
     """Return `term_samples` rows of the terms of all explanations, over the samples of one file of
     `descriptions`.
 
-    An image shows its true concepts; in a source without ground truth, the terms of its text.
+    An image shows its true concepts; in a source without ground truth, the terms of its text and
+    its image clusters.
     """
     terms = [named_terms(text) for text in explanations]
     visual = frozenset().union(*(its.visual for its in terms))
@@ -119,7 +124,9 @@ def index_terms(
     columns = ["sample_id", "text", "n_visual", "status"]
     described = read_table(descriptions, DESCRIPTIONS, columns)
     described = described.filter(pc.is_in(described["status"], value_set=pa.array(USABLE)))
-    shown = _true_terms(concepts, described["sample_id"].to_pylist())
+    sample_ids = described["sample_id"].to_pylist()
+    shown = _true_terms(concepts, sample_ids)
+    clustered = read_image_clusters(clusters, sample_ids)
     in_image: dict[str, list[int]] = {}
     in_text: dict[str, list[int]] = {}
     for sample_id, text, n_visual in zip(
@@ -135,6 +142,7 @@ def index_terms(
             whole = f" {' '.join(text_words)} " if n_visual else ""
             first = distinct & phrases.keys()
             named = {term for one in first for term in phrases[one] if f" {term} " in whole}
+        named |= visual & set(map(normalize_term, clustered.get(sample_id, ())))
         for term in named:
             in_image.setdefault(term, []).append(sample_id)
     names = sorted({*in_image, *in_text})

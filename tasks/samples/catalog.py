@@ -1,8 +1,8 @@
-"""Look up samples by id: their tokens, images, regions and ground-truth concepts."""
+"""Look up samples by id: their tokens, images, regions, true concepts and image clusters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
 )
 from neuron_atlas.tasks.artifacts.regions import Region, View, count_tokens, read_regions, view_of
+from neuron_atlas.tasks.samples.image_clusters import ImageClusterFiles, read_image_clusters
 from neuron_atlas.tasks.samples.source import Source
 
 
@@ -79,6 +80,8 @@ class Catalog:
     source: Source | None = None
     images: DecodedImages | None = None
     """Where decoded images are shared; None to decode them each time."""
+    clusters: Mapping[int, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    """Patches of each image cluster, bool [n_visual], by sample_id and the cluster's name."""
 
     def __getitem__(self, sample_id: int) -> Sample:
         return self.samples[sample_id]
@@ -86,6 +89,11 @@ class Catalog:
     def concepts(self, sample_id: int) -> tuple[TrueConcept, ...]:
         """Return the ground-truth concepts of a sample; empty if the source has none."""
         return self.truths.get(sample_id, ())
+
+    def image_clusters(self, sample_id: int) -> Mapping[str, np.ndarray]:
+        """Return the patches of each image cluster in a sample, bool [n_visual] by its name; empty
+        in a run without clusters."""
+        return self.clusters.get(sample_id, {})
 
     def open_view(self, sample_id: int) -> Image.Image:
         """Return what the subject saw of a sample as one RGB picture, black outside the images.
@@ -126,6 +134,7 @@ def open_catalog(
     samples: Sequence[Path],
     descriptions: Sequence[Path],
     concepts: Sequence[Path] = (),
+    clusters: ImageClusterFiles | None = None,
     *,
     sample_ids: Collection[int] | None = None,
     source: Source | None = None,
@@ -133,8 +142,9 @@ def open_catalog(
 ) -> Catalog:
     """Read the usable samples from their artifacts.
 
-    sample_ids: read only these samples, and only the row groups that hold them; all by default.
-    images: where decoded images are shared, for a stage that opens an image more than once.
+    clusters: of patches; None reads none. sample_ids: read only these samples, and only the row
+    groups that hold them; all by default. images: where decoded images are shared, for a stage that
+    opens an image more than once.
     """
     described = read_table(descriptions, DESCRIPTIONS, sample_ids=sample_ids)
     listed = read_table(samples, SAMPLES, sample_ids=described["sample_id"].to_pylist())
@@ -159,7 +169,8 @@ def open_catalog(
         for row in usable.to_pylist()
     }
     truths = _truths(read_table(concepts, CONCEPTS, sample_ids=by_id))
-    return Catalog(by_id, truths, source, images)
+    patches = {} if clusters is None else read_image_clusters(clusters, by_id)
+    return Catalog(by_id, truths, source, images, patches)
 
 
 def open_texts(descriptions: Sequence[Path], sample_ids: Collection[int] | None = None) -> Catalog:

@@ -16,6 +16,7 @@ from neuron_atlas.tasks.evidence.settings import EvidenceSettings
 from neuron_atlas.tasks.explain.explanation import Explainer
 from neuron_atlas.tasks.explain.select import NeuronChoice
 from neuron_atlas.tasks.groups.settings import GroupSettings, SteeringSettings
+from neuron_atlas.tasks.image_clusters.settings import ImageClusterSettings
 from neuron_atlas.tasks.models.servers import complete_url
 from neuron_atlas.tasks.near_misses.settings import NearMissSettings
 from neuron_atlas.tasks.report.settings import ReportSettings
@@ -193,6 +194,7 @@ class Settings:
     evidence: EvidenceSettings
     analyse: AnalyseSettings
     search: SearchSettings
+    image_clusters: ImageClusterSettings
     explain: ExplainSettings
     near_misses: NearMissSettings
     simulate: SimulateSettings

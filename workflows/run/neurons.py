@@ -14,12 +14,15 @@ import pyarrow.compute as pc
 from neuron_atlas.tasks.artifacts import (
     EVIDENCE,
     EXPLANATIONS,
+    IMAGE_CLUSTER_NAMES,
+    IMAGE_CLUSTERS,
     NEAR_MISSES,
     NEURON_TYPES,
     STRATUM_SIZES,
     layer_prefix,
     read_table,
 )
+from neuron_atlas.tasks.samples.image_clusters import ImageClusterFiles
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.workflows.cluster.image_cache import ImageCache
 from neuron_atlas.workflows.run.content import hash_rows
@@ -135,6 +138,7 @@ class EvidenceFiles:
     samples: Sequence[Path]
     descriptions: Sequence[Path]
     concepts: Sequence[Path]
+    clusters: ImageClusterFiles
     source: Source
     images: ImageCache
 
@@ -146,6 +150,7 @@ class EvidenceFiles:
             samples=context.paths("samples", "samples"),
             descriptions=context.paths("describe", "descriptions"),
             concepts=context.paths("samples", "concepts"),
+            clusters=image_cluster_files(context),
             source=context.settings.data.source,
             images=image_cache(context),
         )
@@ -166,6 +171,7 @@ class EvidenceFiles:
             self.samples,
             self.descriptions,
             self.concepts,
+            self.clusters,
             sample_ids=_sample_ids(evidence),
             source=self.source,
             images=self.images,
@@ -180,6 +186,14 @@ class EvidenceFiles:
 
 def _sample_ids(evidence: Sequence[Evidence]) -> set[int]:
     return {sample_id for neuron in evidence for sample_id in neuron.sample_ids}
+
+
+def image_cluster_files(context: Context) -> ImageClusterFiles:
+    """Return the files of this run's image clusters; none if its images have concepts."""
+    clusters, names = (
+        context.paths("image_clusters", spec.name) for spec in (IMAGE_CLUSTERS, IMAGE_CLUSTER_NAMES)
+    )
+    return ImageClusterFiles(clusters, names)
 
 
 def image_cache(context: Context) -> ImageCache:

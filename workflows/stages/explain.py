@@ -60,7 +60,7 @@ def make_stage(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run
     return Stage(
         "explain",
         5,
-        ("samples", "describe", "evidence"),
+        ("samples", "describe", "image_clusters", "evidence"),
         partial(_parameters, settings),
         (
             word_classes_step(settings.explainer),
@@ -92,7 +92,7 @@ def make_meanings_stage(
     return Stage(
         "explain_meanings",
         1,
-        ("samples", "describe", "evidence"),
+        ("samples", "describe", "image_clusters", "evidence"),
         partial(_meanings_parameters, settings),
         (
             word_classes_step(settings.explainer),

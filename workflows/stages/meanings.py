@@ -45,7 +45,15 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
     return Stage(
         "score_meanings",
         1,
-        ("samples", "describe", "evidence", "explain", "explain_meanings", "near_misses"),
+        (
+            "samples",
+            "describe",
+            "image_clusters",
+            "evidence",
+            "explain",
+            "explain_meanings",
+            "near_misses",
+        ),
         partial(_parameters, key),
         (
             Step(

@@ -27,9 +27,10 @@ from neuron_atlas.tasks.artifacts.location import existing_files
 from neuron_atlas.tasks.evidence.strata import claim_of
 from neuron_atlas.tasks.near_misses.choose import choose_near_misses
 from neuron_atlas.tasks.near_misses.predicted import TERM_SAMPLES, index_terms
+from neuron_atlas.tasks.samples.image_clusters import ImageClusterFiles
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.neurons import explanation_texts
+from neuron_atlas.workflows.run.neurons import explanation_texts, image_cluster_files
 from neuron_atlas.workflows.run.replay import (
     REPLAY,
     gather_shards,
@@ -55,7 +56,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
         "near_misses",
         2,
         # It also reads the explanations, only to select rows: a row depends on its own explanation.
-        ("samples", "describe", "evidence"),
+        ("samples", "describe", "image_clusters", "evidence"),
         partial(_parameters, explainer),
         (
             Step(_BAR, "samples", partial(_index_items, key), _index),
@@ -81,19 +82,23 @@ def _index_items(explainer: str, context: Context, folder: Path) -> list[Item]:
     if not missing:
         return []
     texts = sorted({text for by_neuron in missing.values() for text in by_neuron.values()})
-    concepts = context.paths("samples", "concepts")
+    concepts, clusters = context.paths("samples", "concepts"), image_cluster_files(context)
     described = context.paths("describe", "descriptions")
     return [
-        Item(path.stem, row_count(path), (index,), (texts, path, concepts))
+        Item(path.stem, row_count(path), (index,), (texts, path, concepts, clusters))
         for path, index in zip(described, _index_files(context, missing), strict=True)
     ]
 
 
 def _index(
-    worker: Worker, texts: Sequence[str], descriptions: Path, concepts: Sequence[Path]
+    worker: Worker,
+    texts: Sequence[str],
+    descriptions: Path,
+    concepts: Sequence[Path],
+    clusters: ImageClusterFiles,
 ) -> None:
     (path,) = worker.paths
-    write_table(index_terms(texts, descriptions, concepts), TERM_SAMPLES, path)
+    write_table(index_terms(texts, descriptions, concepts, clusters), TERM_SAMPLES, path)
 
 
 def _choose_items(explainer: str, key: str, context: Context, folder: Path) -> list[Item]:

@@ -70,7 +70,7 @@ def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> 
     return Stage(
         "simulate",
         8,
-        ("samples", "describe", "evidence", "explain", "near_misses"),
+        ("samples", "describe", "image_clusters", "evidence", "explain", "near_misses"),
         partial(_parameters, key),
         (
             Step("simulate", "", _probe_item, _probe, needs, is_live=True),

@@ -1,0 +1,91 @@
+"""A whole run over a folder of images without concepts, whose patches are clustered."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from neuron_atlas.tasks.artifacts import (
+    IMAGE_CLUSTER_CENTERS,
+    IMAGE_CLUSTER_NAMES,
+    IMAGE_CLUSTERS,
+    read_table,
+)
+from neuron_atlas.tasks.samples.scenes import Scenes
+from neuron_atlas.workflows.run.context import Context
+from neuron_atlas.workflows.run.store import Store
+from neuron_atlas.workflows.stages import image_clusters
+from tests.workflows.runs import Atlas, settings, small_run
+
+TABLES = (IMAGE_CLUSTER_CENTERS, IMAGE_CLUSTERS, IMAGE_CLUSTER_NAMES)
+COUNT = 60
+CLUSTERS = 16
+FEW = ("capture.layers=[1]", f"image_clusters.count={CLUSTERS}")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    scenes = Scenes(count=COUNT, seed=5)
+    rows = ["image,text"]
+    for number, record in enumerate(scenes.records()):
+        scenes.open_image(record.image).pixels.save(folder / f"{number:03d}.png")
+        rows.append(f'{number:03d}.png,"{record.text}"')
+    (folder / "captions.csv").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(ray_of_two_cores: None, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
+    data = ("data=folder", f"data.path={photos}")
+    return small_run(tmp_path_factory.mktemp("clusters"), *FEW, data=data)
+
+
+def quoted(atlas: Atlas) -> set[str]:
+    """Clusters that the explanations name."""
+    texts = atlas.table("explanations", ["text"])["text"].to_pylist()
+    return {name for text in texts for name in re.findall(r'"([^"]*cluster \d+\)?)"', text)}
+
+
+def test_every_visual_token_of_every_sample_has_a_named_cluster(run):
+    names = read_table(run.paths("image_clusters", "image_cluster_names"), IMAGE_CLUSTER_NAMES)
+    rows = read_table(run.paths("image_clusters", "image_clusters"), IMAGE_CLUSTERS).to_pylist()
+    assert names["cluster"].to_pylist() == list(range(CLUSTERS))
+    assert len(set(names["name"].to_pylist())) == CLUSTERS
+    assert [row["sample_id"] for row in rows] == list(range(COUNT))
+    described = Atlas(run.store.out).table("descriptions", ["n_visual"])
+    assert [len(row["clusters"]) for row in rows] == described["n_visual"].to_pylist()
+
+
+def test_explanations_name_clusters_and_are_scored(run):
+    atlas = Atlas(run.store.out)
+    names = read_table(run.paths("image_clusters", "image_cluster_names"), IMAGE_CLUSTER_NAMES)
+    assert quoted(atlas)
+    assert quoted(atlas) <= set(names["name"].to_pylist())
+    assert atlas.table("scores", ["status"])["status"].to_pylist().count("ok") > 10
+
+
+def test_without_clusters_no_explanation_names_one(run, photos):
+    data = ("data=folder", f"data.path={photos}")
+    context = small_run(run.store.out, *FEW, "image_clusters.count=0", data=data)
+    assert "capture" in context.stats.skipped
+    assert "explain" not in context.stats.skipped
+    assert not any(context.paths("image_clusters", spec.name) for spec in TABLES)
+    assert not quoted(Atlas(context.store.out))
+
+
+def test_scenes_with_concepts_are_not_clustered_and_no_setting_of_clusters_reruns_a_stage(
+    first_run,
+):
+    assert not any(first_run.paths("image_clusters", spec.name) for spec in TABLES)
+    context = small_run(first_run.store.out, "image_clusters.seed=7")
+    assert set(context.stats.skipped) == set(context.done)
+
+
+def test_an_explainer_that_names_no_clusters_needs_none(photos, tmp_path):
+    chat = settings("explain=gpt4o", "data=folder", f"data.path={photos}", f"out={tmp_path}")
+    context = Context(chat, Store(tmp_path, tmp_path))
+    assert image_clusters.STAGE.parameters(context) == {"image_clusters": None}
+    assert not any(step.items(context, tmp_path) for step in image_clusters.STAGE.steps)
