@@ -189,11 +189,13 @@ def _sample_ids(evidence: Sequence[Evidence]) -> set[int]:
 
 
 def image_cluster_files(context: Context) -> ImageClusterFiles:
-    """Return the files of this run's image clusters; none if its images have concepts."""
-    clusters, names = (
-        context.paths("image_clusters", spec.name) for spec in (IMAGE_CLUSTERS, IMAGE_CLUSTER_NAMES)
+    """Return the files of this run's image clusters; none in a run without clusters."""
+    if not context.done["image_clusters"].files:
+        return ImageClusterFiles()
+    return ImageClusterFiles(
+        context.paths("image_clusters", IMAGE_CLUSTERS.name),
+        context.paths("image_clusters", IMAGE_CLUSTER_NAMES.name),
     )
-    return ImageClusterFiles(clusters, names)
 
 
 def image_cache(context: Context) -> ImageCache:

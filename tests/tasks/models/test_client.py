@@ -209,8 +209,9 @@ def test_within_its_limits_a_provider_turns_nothing_down(provider):
     assert {answer.status for answer in asyncio.run(many())} == {"ok"}
     times = [request["time"] for request in provider.requests()]
     assert len(times) == 30
-    # 2,400 a minute are 40 a second; but the provider says that it permits 400 a minute.
-    assert max(times) - min(times) >= 3.5
+    # 2,400 a minute would take 0.75 s. The provider says that it permits 400 a minute, which take
+    # 4 s; a busy machine may note the first request late.
+    assert max(times) - min(times) > 2
 
 
 def test_a_field_that_only_some_servers_know_is_sent_all_the_same(provider):

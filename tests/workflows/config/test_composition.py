@@ -35,7 +35,8 @@ def _told_of_another_model() -> str:
 
 TOP = (
     "analyse, capture, classify, cluster, data, describe, effects, evidence, explain, groups, "
-    "local_dir, near_misses, out, report, score, search, simulate, steering, subject, tracking"
+    "image_clusters, local_dir, near_misses, out, report, score, search, simulate, "
+    "steering, subject, tracking"
 )
 
 
