@@ -23,6 +23,7 @@ from neuron_atlas.tasks.artifacts import (
 )
 from neuron_atlas.tasks.artifacts.conditions import Condition, rows_with
 from neuron_atlas.tasks.samples.catalog import Catalog, DecodedImages, open_catalog, open_layouts
+from neuron_atlas.tasks.samples.image_clusters import ImageClusterFiles
 from neuron_atlas.tasks.samples.source import Source
 
 
@@ -52,11 +53,14 @@ class SampleFiles:
     source: Source | None
     images: DecodedImages | None = None
 
-    def open(self, sample_ids: Collection[int]) -> Catalog:
-        """Open samples with their texts and images."""
+    def open(
+        self, sample_ids: Collection[int], clusters: ImageClusterFiles | None = None
+    ) -> Catalog:
+        """Open samples with their texts, images and, if given, image clusters."""
         return open_catalog(
             self.samples,
             self.descriptions,
+            clusters=clusters,
             sample_ids=sample_ids,
             source=self.source,
             images=self.images,

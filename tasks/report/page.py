@@ -21,13 +21,15 @@ from neuron_atlas.tasks.report.effects import EffectsSummary
 from neuron_atlas.tasks.report.figures import ReportFigure
 from neuron_atlas.tasks.report.glossary import GLOSSARY
 from neuron_atlas.tasks.report.groups import GroupReport
+from neuron_atlas.tasks.report.image_clusters import ShownCluster
 from neuron_atlas.tasks.report.neuron_view import LARGEST_SIDE, Picture, exemplar_data
 from neuron_atlas.tasks.report.pages import stylesheet, template_environment, template_text
 from neuron_atlas.tasks.report.palette import heat_gradient
 from neuron_atlas.tasks.report.pictures import data_uri, jpeg_bytes, open_scaled_view
-from neuron_atlas.tasks.report.record import Exemplar, NeuronRecord
+from neuron_atlas.tasks.report.record import NeuronRecord
 from neuron_atlas.tasks.report.settings import About
 from neuron_atlas.tasks.report.tables import failures_by_status, scores_overview, types_by_layer
+from neuron_atlas.tasks.samples.catalog import Catalog
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,13 @@ class PageInputs:
     effects: EffectsSummary | None = None
     clarity: ClaritySummary | None = None
     several: Sequence[Mapping[str, Any]] = ()
+    clusters: Sequence[ShownCluster] = ()
 
 
 def write_page(folder: Path, inputs: PageInputs) -> Path:
     """Write `index.html` and `images/` into `folder`. Return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = _save_pictures(folder, inputs.neurons)
+    pictures = _save_pictures(folder, inputs)
     entries = [
         (record, [exemplar_data(one, pictures[one.sample_id]) for one in record.exemplars])
         for record in inputs.neurons
@@ -82,6 +85,7 @@ def write_page(folder: Path, inputs: PageInputs) -> Path:
             responses=inputs.analysis.by_type() if inputs.analysis else [],
             effects=inputs.effects,
             clarity=inputs.clarity,
+            clusters=[(one, _cluster_data(one, pictures)) for one in inputs.clusters],
             causal_types=CAUSAL_TYPES,
             failures=failures_by_status(inputs.outcomes).to_dicts(),
             groups=[
@@ -99,17 +103,35 @@ def write_page(folder: Path, inputs: PageInputs) -> Path:
     return path
 
 
-def _save_pictures(folder: Path, neurons: Sequence[NeuronRecord]) -> dict[int, Picture]:
+def _cluster_data(
+    cluster: ShownCluster, pictures: Mapping[int, Picture]
+) -> list[Mapping[str, Any]]:
+    """Return the samples of a cluster as data for the template; see `exemplar_data`."""
+    samples = [cluster.catalog[sample_id] for sample_id in cluster.sample_ids]
+    return [
+        {
+            "picture": pictures[sample.sample_id],
+            "source_id": sample.source_id,
+            "shape": (sample.view.width, sample.view.height),
+            "heat": cluster.heat(sample.sample_id),
+        }
+        for sample in samples
+    ]
+
+
+def _save_pictures(folder: Path, inputs: PageInputs) -> dict[int, Picture]:
     """Write the image of each sample once, as a small JPEG in `folder`/images. Return by id."""
-    shown = {one.sample_id: one for record in neurons for one in record.exemplars}
-    return {sample_id: _save_picture(folder, one) for sample_id, one in shown.items()}
+    catalogs = {
+        one.sample_id: one.catalog for record in inputs.neurons for one in record.exemplars
+    } | {sample_id: one.catalog for one in inputs.clusters for sample_id in one.sample_ids}
+    return {one: _save_picture(folder, catalog, one) for one, catalog in catalogs.items()}
 
 
-def _save_picture(folder: Path, exemplar: Exemplar) -> Picture:
-    view, problem = open_scaled_view(exemplar.catalog, exemplar.sample_id, LARGEST_SIDE)
+def _save_picture(folder: Path, catalog: Catalog, sample_id: int) -> Picture:
+    view, problem = open_scaled_view(catalog, sample_id, LARGEST_SIDE)
     if view is None:
         return Picture(problem=problem)
-    path = folder / "images" / f"{exemplar.sample_id}.jpg"
+    path = folder / "images" / f"{sample_id}.jpg"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(jpeg_bytes(view))
     return Picture(f"images/{path.name}", view.width, view.height)

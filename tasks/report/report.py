@@ -27,6 +27,7 @@ from neuron_atlas.tasks.report.clarity import read_clarity, write_clarity
 from neuron_atlas.tasks.report.effects import read_effects
 from neuron_atlas.tasks.report.figures import draw_figures, write_figures
 from neuron_atlas.tasks.report.groups import read_groups, write_groups
+from neuron_atlas.tasks.report.image_clusters import read_shown_clusters
 from neuron_atlas.tasks.report.inputs import ReportFiles
 from neuron_atlas.tasks.report.meanings import meanings_metrics, summarize_meanings
 from neuron_atlas.tasks.report.page import PageInputs, write_page
@@ -101,6 +102,9 @@ def write_report(
         effects=effects,
         clarity=clarity,
         several=summarize_meanings(files.tables),
+        clusters=read_shown_clusters(
+            files.tables, files.samples, outcomes["explanations"]["text"].to_pylist()
+        ),
     )
     write_page(folder, inputs)
     write_figures(folder / "figures", figures)

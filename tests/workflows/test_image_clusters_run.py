@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from neuron_atlas.tasks.artifacts import (
+    EXPLANATIONS,
     IMAGE_CLUSTER_NAMES,
     IMAGE_CLUSTERS,
+    SCORES,
     read_table,
 )
 from neuron_atlas.tasks.samples.scenes import Scenes
@@ -41,9 +43,10 @@ def run(ray_of_two_cores: None, photos: Path, tmp_path_factory: pytest.TempPathF
     return small_run(tmp_path_factory.mktemp("clusters"), *FEW, data=data)
 
 
-def quoted(atlas: Atlas) -> set[str]:
-    """Clusters that the explanations name."""
-    texts = atlas.table("explanations", ["text"])["text"].to_pylist()
+def quoted(context: Context) -> set[str]:
+    """Clusters that the explanations of a run name."""
+    rows = read_table(context.paths("explain", "explanations"), EXPLANATIONS, ["text"])
+    texts = rows["text"].to_pylist()
     return {name for text in texts for name in re.findall(r'"([^"]*cluster \d+\)?)"', text)}
 
 
@@ -58,11 +61,10 @@ def test_every_visual_token_of_every_sample_has_a_named_cluster(run):
 
 
 def test_explanations_name_clusters_and_are_scored(run):
-    atlas = Atlas(run.store.out)
     names = read_table(run.paths("image_clusters", "image_cluster_names"), IMAGE_CLUSTER_NAMES)
-    assert quoted(atlas)
-    assert quoted(atlas) <= set(names["name"].to_pylist())
-    assert atlas.table("scores", ["status"])["status"].to_pylist().count("ok") > 10
+    assert quoted(run)
+    assert quoted(run) <= set(names["name"].to_pylist())
+    assert read_table(run.paths("score", "scores"), SCORES)["status"].to_pylist().count("ok") > 10
 
 
 def test_without_clusters_no_explanation_names_one(run, photos):
@@ -71,7 +73,7 @@ def test_without_clusters_no_explanation_names_one(run, photos):
     assert "capture" in context.stats.skipped
     assert "explain" not in context.stats.skipped
     assert context.done["image_clusters"].files == {}
-    assert not quoted(Atlas(context.store.out))
+    assert not quoted(context)
 
 
 def test_scenes_with_concepts_are_not_clustered_and_no_setting_of_clusters_reruns_a_stage(
@@ -87,3 +89,19 @@ def test_an_explainer_that_names_no_clusters_needs_none(photos, tmp_path):
     context = Context(chat, Store(tmp_path, tmp_path))
     assert image_clusters.STAGE.parameters(context) == {"image_clusters": None}
     assert not any(step.items(context, tmp_path) for step in image_clusters.STAGE.steps)
+
+
+def test_the_page_shows_the_clusters_that_explanations_name(run):
+    folder = run.folder("report")
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    shown = re.findall(r'<section class="cluster" aria-label="([^"]+)"', page)
+    assert set(shown) == quoted(run)
+    start = page.index('<section class="cluster"')
+    images = re.findall(r'src="(images/\d+\.jpg)"', page[start:])
+    assert len(images) == 4 * len(shown)
+    assert all((folder / image).is_file() for image in images)
+
+
+def test_the_page_of_scenes_has_no_section_of_clusters(first_run):
+    page = (first_run.folder("report") / "index.html").read_text(encoding="utf-8")
+    assert "Image clusters" not in page

@@ -38,6 +38,8 @@ _SCORE_PAIRS = f"{PARTS}/pairs.json"
 _TABLES = (
     ("samples", "samples"),
     ("describe", "descriptions"),
+    # Only of images without concepts.
+    *(("image_clusters", name) for name in ("image_clusters", "image_cluster_names")),
     *(("capture", name) for name in ("exemplars", "histograms", "moments")),
     ("capture", "experts"),  # Only of a model with experts.
     ("evidence", "evidence"),
@@ -63,7 +65,7 @@ _TABLES = (
     ("faithfulness", "faithfulness"),
 )
 
-_PARTIAL = ("capture", "classify", "effects", "groups", "sayings")
+_PARTIAL = ("image_clusters", "capture", "classify", "effects", "groups", "sayings")
 """Stages that do not write all tables, or do not run."""
 
 
@@ -269,6 +271,7 @@ STAGE = Stage(
     (
         "samples",
         "describe",
+        "image_clusters",
         "capture",
         "classify",
         "groups",
