@@ -6,10 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from neuron_atlas.tasks.analyse.responses import responses
+from neuron_atlas.tasks.analyse.responses import responses, seen_places
+from neuron_atlas.tasks.analyse.seen import random_places, seen_patches
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.analyse.words import build_lexicon, list_words
 from neuron_atlas.tasks.artifacts import (
@@ -45,6 +47,7 @@ from neuron_atlas.tasks.samples.random_samples import draw_random
 from neuron_atlas.tasks.samples.scan import list_records, scan_samples
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.subject.describe import describe_part
+from neuron_atlas.tasks.subject.embed_places import embed_places
 from neuron_atlas.tasks.subject.load import Subject
 from neuron_atlas.tasks.subject.settings import DescribeSettings
 
@@ -138,16 +141,15 @@ def types_by_tests(
     return read_table(written, NEURON_TESTS)
 
 
-def respond(captured: Path, layer: int, catalog: Catalog) -> pa.Table:
+def respond(subject: Subject, captured: Path, layer: int, catalog: Catalog) -> pa.Table:
     """The `responses` of one layer."""
+    settings, exemplars = AnalyseSettings(), read_exemplars(captured, layer)
     moments = read_table(captured / layer_file("moments", layer), MOMENTS)
-    table, _ = responses(
-        read_exemplars(captured, layer),
-        moments,
-        build_lexicon(list_words(catalog)),
-        AnalyseSettings(),
-    )
-    return table
+    lexicon = build_lexicon(list_words(catalog))
+    random = random_places(lexicon.samples, lexicon.n_visual, settings.seed)
+    places = np.union1d(seen_places(exemplars, moments, settings), random)
+    seen = seen_patches(places, embed_places(subject, places, catalog, 16), random)
+    return responses(exemplars, moments, lexicon, seen, settings)[0]
 
 
 def replay_evidence(

@@ -2,8 +2,9 @@
 
 Needs no explanation and no label. The monosemanticity score is that of Pach et al. (arXiv
 2504.02821): the mean similarity of pairs of samples, weighted by their activations. Their samples
-are images with embeddings of an image encoder; here each exemplar has a vector of words: those
-around its peak if it peaks in the text, those of its text if it peaks in the image.
+are images with embeddings of an image encoder. Here each exemplar has a vector of its peak: the
+subject's own embedding of the patch if it peaks in the image, the words around it if it peaks in
+the text.
 
 Meanings are clusters of the same exemplars (`find_clusters`). For them, words that the texts use in
 the same places are alike: "small" and "large", or names of colors, are one meaning.
@@ -20,6 +21,7 @@ from scipy import sparse
 
 from neuron_atlas.tasks.analyse.clusters import find_clusters
 from neuron_atlas.tasks.analyse.peaks import Peaks
+from neuron_atlas.tasks.analyse.seen import SeenPatches
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.analyse.words import Lexicon
 
@@ -40,6 +42,7 @@ def meanings(
     roles: Sequence[np.ndarray],
     scale: np.ndarray,
     lexicon: Lexicon,
+    seen: SeenPatches,
     settings: AnalyseSettings,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return monosemanticity and number of meanings, float64 [neurons] each, and the meaning of
@@ -50,7 +53,7 @@ def meanings(
     they are no more alike than any samples. The meaning of an exemplar is 0 if it has none: it is
     not among these, or the neuron has only one. row: neuron of each exemplar, ascending. roles:
     bool [exemplars] each, whether an exemplar is a strong visual or a strong text one. scale:
-    [neurons].
+    [neurons]. seen: patches of the strong visual exemplars of neurons that have more of these.
     """
     neurons = len(scale)
     n_visual, n_text = (np.bincount(row[kind], minlength=neurons) for kind in roles)
@@ -73,9 +76,8 @@ def meanings(
             alike = _contexts(token, samples, lexicon, similar)
             chance = _chance_contexts(lexicon, similar, settings.seed)
         else:
-            vectors = _texts(samples, lexicon, words)
-            alike = _texts(samples, lexicon, similar)
-            chance = _texts(_drawn(len(lexicon.samples), settings.seed), lexicon, similar)
+            vectors = alike = seen.at(peaks.sample_id[chosen], peaks.visual_token[chosen])
+            chance = seen.chance
         activation = np.maximum(peaks.visual, peaks.text)[chosen] / scale[row[chosen]]
         bounds = np.searchsorted(row[chosen], np.arange(neurons + 1))
         (present,) = np.nonzero(np.diff(bounds))
@@ -194,16 +196,6 @@ def _contexts(
         found = found + _NEIGHBOR * words[lexicon.tokens[place]] * is_inside[:, None]
     share = _shares(lexicon)
     return _unit(found - (1 + 2 * _NEIGHBOR) * (share @ words))
-
-
-def _texts(sample: np.ndarray, lexicon: Lexicon, words: np.ndarray) -> np.ndarray:
-    """Return vectors of whole texts, rare words first, without what all texts share."""
-    n_texts = lexicon.contains.shape[0]
-    idf = np.log((1 + n_texts) / (1 + lexicon.contains.sum(axis=0)))
-    weighted = (idf[:, None] * words).astype(np.float32)
-    distinct, place = np.unique(sample, return_inverse=True)
-    mean = (lexicon.contains.sum(axis=0) / max(n_texts, 1)) @ weighted
-    return _unit(lexicon.contains[distinct] @ weighted - mean)[place]
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

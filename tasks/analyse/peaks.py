@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from neuron_atlas.tasks.artifacts import NO_SAMPLE, slot_values
+from neuron_atlas.tasks.artifacts import NO_SAMPLE, ROLES, slot_values
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Peaks:
 
     row: row of the neuron in `exemplars`. visual, text: highest activation by role, -inf if the
     sample has no such tokens. text_token: index of the text peak among the text tokens; -1 without
-    one. visual_sum, visual_sum_sq: sums of the positive visual activations and of their squares.
+    one. visual_token: index of the peak among the visual tokens; -1 if it is in the text.
+    visual_sum, visual_sum_sq: sums of the positive visual activations and of their squares.
     """
 
     row: np.ndarray
@@ -24,6 +25,7 @@ class Peaks:
     visual: np.ndarray
     text: np.ndarray
     text_token: np.ndarray
+    visual_token: np.ndarray
     visual_sum: np.ndarray
     visual_sum_sq: np.ndarray
 
@@ -37,12 +39,14 @@ def peaks_of(exemplars: pa.Table) -> Peaks:
         top = slot_values(exemplars, f"{role}_top")[:, :, 0][filled]
         return np.where(np.isnan(top), -np.inf, top)
 
+    in_image = slot_values(exemplars, "peak_role")[filled] == ROLES.index("visual")
     return Peaks(
         row=np.nonzero(filled)[0],
         sample_id=sample_id[filled],
         visual=highest("visual"),
         text=highest("text"),
         text_token=slot_values(exemplars, "text_peak_token")[filled],
+        visual_token=np.where(in_image, slot_values(exemplars, "peak_token")[filled], -1),
         visual_sum=slot_values(exemplars, "visual_sum")[filled],
         visual_sum_sq=slot_values(exemplars, "visual_sum_sq")[filled],
     )

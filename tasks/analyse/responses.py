@@ -18,36 +18,38 @@ from scipy import sparse
 
 from neuron_atlas.tasks.analyse.meanings import meanings
 from neuron_atlas.tasks.analyse.peaks import Peaks, concentration, peaks_of
+from neuron_atlas.tasks.analyse.seen import SeenPatches, visual_places
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.analyse.words import Lexicon
 from neuron_atlas.tasks.artifacts import MEANINGS, RESPONSES
 
 
 def responses(
-    exemplars: pa.Table, moments: pa.Table, lexicon: Lexicon, settings: AnalyseSettings
+    exemplars: pa.Table,
+    moments: pa.Table,
+    lexicon: Lexicon,
+    seen: SeenPatches,
+    settings: AnalyseSettings,
 ) -> tuple[pa.Table, pa.Table]:
     """Return the `responses` and the `meanings` rows of one layer's neurons (those in `moments`),
-    from their rows of `exemplars`."""
+    from their rows of `exemplars`. seen: patches at the places of `seen_places`."""
     neurons = moments["neuron"].to_numpy()
     peaks = peaks_of(exemplars)
-    order = np.argsort(neurons)
-    row_of_exemplars = np.searchsorted(neurons, exemplars["neuron"].to_numpy(), sorter=order)
-    row = order[row_of_exemplars][peaks.row]
-    strong = settings.strong_share * _scale(moments)[row]
-    is_visual = (peaks.visual >= peaks.text) & (peaks.visual >= strong)
-    is_text = (peaks.text > peaks.visual) & (peaks.text >= strong)
+    row, strong, is_visual, is_text = _strong(peaks, exemplars, moments, settings)
     n_visual, n_text = (
         np.bincount(row[kind], minlength=len(neurons)) for kind in (is_visual, is_text)
     )
     top_words, shares = _top_words(row, peaks, is_text, lexicon, n_text, settings)
-    seen = _image_words(row, peaks, is_visual, lexicon, n_visual, settings)
+    in_images = _image_words(row, peaks, is_visual, lexicon, n_visual, settings)
     alike, n_meanings, meaning = meanings(
-        row, peaks, (is_visual, is_text), _scale(moments), lexicon, settings
+        row, peaks, (is_visual, is_text), _scale(moments), lexicon, seen, settings
     )
     has_both = np.minimum(n_visual, n_text) >= settings.min_exemplars
     same = [
         bool(share[0] >= settings.min_share) and words[0] in image_words if enough else None
-        for words, share, image_words, enough in zip(top_words, shares, seen, has_both, strict=True)
+        for words, share, image_words, enough in zip(
+            top_words, shares, in_images, has_both, strict=True
+        )
     ]
     columns = {
         "layer": moments["layer"],
@@ -62,7 +64,7 @@ def responses(
         "n_text_exemplars": n_text,
         "top_words": top_words,
         "top_word_shares": shares,
-        "image_words": seen,
+        "image_words": in_images,
         "same_concept": pa.array(same, pa.bool_()),
         "monosemanticity": pa.array(alike, from_pandas=True),
         "meanings": pa.array(n_meanings, from_pandas=True),
@@ -76,6 +78,33 @@ def responses(
     }
     table = pa.table(of_meanings).cast(MEANINGS.schema)
     return pa.table(columns).cast(RESPONSES.schema), table
+
+
+def seen_places(exemplars: pa.Table, moments: pa.Table, settings: AnalyseSettings) -> np.ndarray:
+    """Return the patches that decide what visual neurons mean, as places, ascending: the peaks of
+    the strong visual exemplars of the neurons that have more of these than strong text ones."""
+    peaks = peaks_of(exemplars)
+    row, _, is_visual, is_text = _strong(peaks, exemplars, moments, settings)
+    n_visual, n_text = (
+        np.bincount(row[kind], minlength=len(moments)) for kind in (is_visual, is_text)
+    )
+    chosen = is_visual & ((n_visual > n_text) & (n_visual >= settings.min_exemplars))[row]
+    return np.unique(visual_places(peaks.sample_id[chosen], peaks.visual_token[chosen]))
+
+
+def _strong(
+    peaks: Peaks, exemplars: pa.Table, moments: pa.Table, settings: AnalyseSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return of each exemplar the row of its neuron in `moments`, from which activation a token is
+    strong, and whether the exemplar is a strong visual or a strong text one, by its peak."""
+    neurons = moments["neuron"].to_numpy()
+    order = np.argsort(neurons)
+    row_of_exemplars = np.searchsorted(neurons, exemplars["neuron"].to_numpy(), sorter=order)
+    row = order[row_of_exemplars][peaks.row]
+    strong = settings.strong_share * _scale(moments)[row]
+    is_visual = (peaks.visual >= peaks.text) & (peaks.visual >= strong)
+    is_text = (peaks.text > peaks.visual) & (peaks.text >= strong)
+    return row, strong, is_visual, is_text
 
 
 def _scale(moments: pa.Table) -> np.ndarray:

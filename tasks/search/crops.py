@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
+from neuron_atlas.tasks.artifacts.places import role_of, sample_of, token_of
 from neuron_atlas.tasks.artifacts.regions import count_tokens, token_boxes
 from neuron_atlas.tasks.samples.catalog import Catalog, Sample
 from neuron_atlas.tasks.search.encoder import Encoder
-from neuron_atlas.tasks.search.peaks import SEARCHED_ROLES, role_of, sample_of, token_of
+from neuron_atlas.tasks.search.peaks import SEARCHED_ROLES
 from neuron_atlas.tasks.subject.fit_batch import fit_batch
 
 _SHARE = 1 / 3

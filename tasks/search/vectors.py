@@ -9,13 +9,9 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from neuron_atlas.tasks.artifacts import (
-    PEAK_EMBEDDINGS,
-    SEARCH_CENTERS,
-    SEARCH_VECTORS,
-    read_table,
-)
-from neuron_atlas.tasks.search.peaks import SEARCHED_ROLES, Peaks, role_of
+from neuron_atlas.tasks.artifacts import SEARCH_CENTERS, SEARCH_VECTORS
+from neuron_atlas.tasks.artifacts.places import gather_embeddings, read_embeddings, role_of
+from neuron_atlas.tasks.search.peaks import SEARCHED_ROLES, Peaks
 
 _SMALLEST = 1e-12
 
@@ -28,7 +24,7 @@ def centers_of(embeddings: Sequence[Path]) -> pa.Table:
     totals: dict[int, np.ndarray] = {}
     counts = dict.fromkeys(range(len(SEARCHED_ROLES)), 0)
     for path in embeddings:
-        places, vectors = _read_embeddings(path)
+        places, vectors = read_embeddings(path)
         for index in counts:
             chosen = role_of(places) == index
             if chosen.any():
@@ -63,32 +59,13 @@ def search_vectors(
         if center is None or not chosen.any():
             continue
         distinct, column = np.unique(peaks.places[chosen], return_inverse=True)
-        units = unit_rows(_gather(embeddings, distinct, len(center)) - center)
+        units = unit_rows(gather_embeddings(embeddings, distinct) - center)
         neurons, row = np.unique(peaks.neuron[chosen], return_inverse=True)
         counts = np.bincount(row)
         shape = (len(neurons), len(distinct))
         sums = sparse.csr_array((np.ones(len(row), np.float32), (row, column)), shape=shape) @ units
         tables.append(_rows(layer, role, neurons, counts, sums / counts[:, None]))
     return pa.concat_tables(tables).sort_by([("neuron", "ascending"), ("role", "descending")])
-
-
-def _gather(embeddings: Sequence[Path], places: np.ndarray, width: int) -> np.ndarray:
-    """Return the embeddings at some places, ascending: float32 [places, width]."""
-    gathered = np.zeros((len(places), width), np.float32)
-    for path in embeddings:
-        stored, vectors = _read_embeddings(path)
-        rows = np.flatnonzero(np.isin(stored, places))
-        gathered[np.searchsorted(places, stored[rows])] = vectors[rows]
-    return gathered
-
-
-def _read_embeddings(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places and the embeddings [places, width] of one file."""
-    table = read_table(path, PEAK_EMBEDDINGS)
-    values = table["embedding"].combine_chunks().flatten().to_numpy()
-    return table["place"].to_numpy(), values.reshape(len(table), -1) if len(table) else values[
-        :, None
-    ]
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:

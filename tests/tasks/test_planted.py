@@ -208,7 +208,7 @@ def mapped(captured: Captured, neurons: dict[str, int], explainer: Explainer) ->
     return Atlas(
         types=named(types.to_pylist()),
         tested=named(types_by_tests(folder, [LAYER], RateRule(), folder / "tested").to_pylist()),
-        responses=named(respond(folder, LAYER, catalog).to_pylist()),
+        responses=named(respond(subject, folder, LAYER, catalog).to_pylist()),
         explanations=named(explanations),
         scores=scored(explained),
         wrong_scores=scored(wrong),

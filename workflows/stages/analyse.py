@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.artifacts import (
+    DESCRIPTIONS,
     MEANINGS,
     MOMENTS,
     NEURON_TESTS,
     NEURON_TYPES,
+    PEAK_EMBEDDINGS,
+    PEAK_PLACES,
     RESPONSES,
     TYPE_SUMMARIES,
+    USABLE,
     WORDS,
     exemplars_spec,
     layer_file,
@@ -21,9 +28,14 @@ from neuron_atlas.tasks.artifacts import (
     row_count,
     write_table,
 )
+from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.stage import Item, Stage, Step, Worker
+from neuron_atlas.workflows.run.places import PLACES, embeddings_file, open_places, places_file
+from neuron_atlas.workflows.run.stage import Item, Stage, Step, Work, Worker
+from neuron_atlas.workflows.run.subject import needs_subject
+
+_RANDOM = f"{PLACES}/random_places.{PEAK_PLACES.format}"
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:
@@ -50,8 +62,102 @@ def _list_words(worker: Worker, descriptions: Path) -> None:
     write_table(list_words(open_texts([descriptions])), WORDS, path)
 
 
+def _place_items(context: Context, folder: Path) -> list[Item]:
+    captured, settings = context.folder("capture"), context.settings.analyse
+    top_n = context.capture.top_n
+    described = context.paths("describe", "descriptions")
+    random = Item("random-patches", 1, (_RANDOM,), (_list_random_places, described, settings.seed))
+    return [random] + [
+        Item(
+            key=f"places-layer-{layer:03d}",
+            size=1,
+            files=(places_file(layer),),
+            inputs=(_list_seen_places, captured, layer, top_n, settings),
+        )
+        for layer in context.layers()
+    ]
+
+
+def _list_places(worker: Worker, list_places: Work, *inputs: Any) -> None:
+    list_places(worker, *inputs)
+
+
+def _list_random_places(worker: Worker, descriptions: Sequence[Path], seed: int) -> None:
+    """Write the places of the random patches."""
+    from neuron_atlas.tasks.analyse.seen import random_places
+    from neuron_atlas.tasks.artifacts.places import places_table
+
+    columns = ["sample_id", "n_visual", "status"]
+    described = read_table(descriptions, DESCRIPTIONS, columns)
+    usable = described.filter(pc.is_in(described["status"], value_set=pa.array(USABLE)))
+    ids, n_visual = (usable[name].to_numpy() for name in columns[:2])
+    (path,) = worker.paths
+    write_table(places_table(random_places(ids, n_visual, seed)), PEAK_PLACES, path)
+
+
+def _list_seen_places(
+    worker: Worker, captured: Path, layer: int, top_n: int, settings: AnalyseSettings
+) -> None:
+    """Write the places of one layer's strong visual exemplars."""
+    from neuron_atlas.tasks.analyse.responses import seen_places
+    from neuron_atlas.tasks.artifacts.places import places_table
+
+    moments, ranked = _read_layer(captured, layer, top_n)
+    (path,) = worker.paths
+    write_table(places_table(seen_places(ranked, moments, settings)), PEAK_PLACES, path)
+
+
+def _embedding_items(context: Context, folder: Path) -> list[Item]:
+    """Return an item for each file of texts; none if no neuron is mostly visual."""
+    settings = context.settings
+    seen = [folder / places_file(layer) for layer in context.layers()]
+    if not any(map(row_count, seen)):
+        return []
+    samples = context.paths("samples", "samples")
+    capture = settings.capture
+    return [
+        Item(
+            key=f"embed-{path.stem}",
+            size=row_count(path),
+            files=(embeddings_file(path),),
+            inputs=(
+                path,
+                [*seen, folder / _RANDOM],
+                samples,
+                settings.data.source,
+                capture.batch_size,
+                capture.image_threads,
+            ),
+        )
+        for path in context.paths("describe", "descriptions")
+    ]
+
+
+def _embed(
+    worker: Worker,
+    descriptions: Path,
+    places: Sequence[Path],
+    samples: Sequence[Path],
+    source: Source,
+    batch_size: int,
+    threads: int | None,
+) -> None:
+    """Write the subject's embeddings at the places on the samples of one file of texts."""
+    from neuron_atlas.tasks.artifacts.places import embeddings_table
+    from neuron_atlas.tasks.subject.embed_places import embed_places
+
+    found, catalog = open_places(descriptions, places, samples, source)
+    subject = worker.loaded.subject
+    embeddings = embed_places(
+        subject, found, catalog, batch_size, threads, worker.count, STAGE.name
+    )
+    (path,) = worker.paths
+    write_table(embeddings_table(found, embeddings), PEAK_EMBEDDINGS, path)
+
+
 def _layers(context: Context, folder: Path) -> list[Item]:
     captured, settings = context.folder("capture"), context.settings.analyse
+    embeddings = [folder / one.files[0] for one in _embedding_items(context, folder)]
     words = [folder / _words_of(path) for path in context.paths("describe", "descriptions")]
     top_n = context.capture.top_n
     return [
@@ -59,7 +165,16 @@ def _layers(context: Context, folder: Path) -> list[Item]:
             key=f"layer-{layer:03d}",
             size=1,
             files=(layer_file("responses", layer), layer_file(MEANINGS, layer)),
-            inputs=(captured, words, layer, top_n, settings),
+            inputs=(
+                captured,
+                words,
+                layer,
+                top_n,
+                folder / places_file(layer),
+                folder / _RANDOM,
+                embeddings,
+                settings,
+            ),
         )
         for layer in context.layers()
     ]
@@ -71,17 +186,27 @@ def _analyse(
     words: Sequence[Path],
     layer: int,
     top_n: int,
+    places: Path,
+    random: Path,
+    embeddings: Sequence[Path],
     settings: AnalyseSettings,
 ) -> None:
     from neuron_atlas.tasks.analyse.responses import responses
+    from neuron_atlas.tasks.analyse.seen import read_seen
     from neuron_atlas.tasks.analyse.words import build_lexicon
 
-    moments = read_table(captured / layer_file("moments", layer), MOMENTS)
-    ranked = read_table(captured / layer_file("exemplars", layer), exemplars_spec(top_n))
+    moments, ranked = _read_layer(captured, layer, top_n)
     index = build_lexicon(read_table(words, WORDS))
-    tables = responses(ranked, moments, index, settings)
+    at = [read_table(path, PEAK_PLACES)["place"].to_numpy() for path in (places, random)]
+    tables = responses(ranked, moments, index, read_seen(embeddings, *at), settings)
     for table, spec, path in zip(tables, (RESPONSES, MEANINGS), worker.paths, strict=True):
         write_table(table, spec, path)
+
+
+def _read_layer(captured: Path, layer: int, top_n: int) -> tuple[pa.Table, pa.Table]:
+    """Return the `moments` and the `exemplars` of a layer."""
+    moments = read_table(captured / layer_file("moments", layer), MOMENTS)
+    return moments, read_table(captured / layer_file("exemplars", layer), exemplars_spec(top_n))
 
 
 def _all_layers(context: Context, folder: Path) -> list[Item]:
@@ -116,12 +241,15 @@ def _summarize(
 
 STAGE = Stage(
     "analyse",
-    4,
+    5,
     ("samples", "describe", "capture", "classify"),
     _parameters,
     (
         Step("analyse", "", _texts, _list_words),
+        Step("analyse", "", _place_items, _list_places),
+        Step("analyse", "samples", _embedding_items, _embed, needs_subject),
         Step("analyse", "layers", _layers, _analyse),
         Step("analyse", "", _all_layers, _summarize),
     ),
+    temporary=(PLACES,),
 )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from neuron_atlas.tasks.artifacts import (
-    DESCRIPTIONS,
     NEIGHBORS,
     PEAK_EMBEDDINGS,
     PEAK_PLACES,
@@ -24,6 +23,7 @@ from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.cluster.actor_pool import ActorResource, Placement, actor_count
 from neuron_atlas.workflows.run.context import Context
+from neuron_atlas.workflows.run.places import PLACES, embeddings_file, open_places, places_file
 from neuron_atlas.workflows.run.stage import (
     Files,
     Item,
@@ -35,8 +35,6 @@ from neuron_atlas.workflows.run.stage import (
 )
 from neuron_atlas.workflows.run.subject import needs_subject
 
-_FOLDER = "peaks"
-"""Folder of the embeddings at single peaks, until the vectors are complete."""
 _CENTERS = f"{SEARCH_CENTERS.name}.parquet"
 
 
@@ -67,7 +65,7 @@ def _place_items(context: Context, folder: Path) -> list[Item]:
         Item(
             key=f"places-layer-{layer:03d}",
             size=1,
-            files=(_places_file(layer),),
+            files=(places_file(layer),),
             inputs=(_exemplars(context, layer), context.settings.search.exemplars),
         )
         for layer in context.layers()
@@ -75,7 +73,8 @@ def _place_items(context: Context, folder: Path) -> list[Item]:
 
 
 def _list_places(worker: Worker, exemplars: Path, n_exemplars: int) -> None:
-    from neuron_atlas.tasks.search.peaks import all_places, places_table
+    from neuron_atlas.tasks.artifacts.places import places_table
+    from neuron_atlas.tasks.search.peaks import all_places
 
     (path,) = worker.paths
     write_table(places_table(all_places([exemplars], n_exemplars)), PEAK_PLACES, path)
@@ -84,13 +83,13 @@ def _list_places(worker: Worker, exemplars: Path, n_exemplars: int) -> None:
 def _embedding_items(context: Context, folder: Path) -> list[Item]:
     """Return an item for each file of texts."""
     settings = context.settings
-    places = [folder / _places_file(layer) for layer in context.layers()]
+    places = [folder / places_file(layer) for layer in context.layers()]
     samples = context.paths("samples", "samples")
     return [
         Item(
             key=path.stem,
             size=row_count(path),
-            files=(_embeddings_file(path),),
+            files=(embeddings_file(path),),
             inputs=(
                 path,
                 places,
@@ -116,17 +115,12 @@ def _embed(
     has_clip: bool,
 ) -> None:
     """Write the embeddings at the peaks on the samples of one file of texts."""
-    from neuron_atlas.tasks.samples.catalog import open_catalog
+    from neuron_atlas.tasks.artifacts.places import embeddings_table
     from neuron_atlas.tasks.search.crops import embed_surroundings
-    from neuron_atlas.tasks.search.embed import embed_places
-    from neuron_atlas.tasks.search.peaks import embeddings_table, read_places, sample_of
+    from neuron_atlas.tasks.subject.embed_places import embed_places
 
-    listed = read_table(descriptions, DESCRIPTIONS, ["sample_id"])["sample_id"].to_numpy()
     (path,) = worker.paths
-    found = read_places(places, listed)
-    catalog = open_catalog(
-        samples, [descriptions], sample_ids=set(sample_of(found).tolist()), source=source
-    )
+    found, catalog = open_places(descriptions, places, samples, source)
     if has_clip:
         embeddings = embed_surroundings(worker.loaded, found, catalog, batch_size, worker.count)
     else:
@@ -205,17 +199,8 @@ def _exemplars(context: Context, layer: int) -> Path:
     return context.folder("capture") / layer_file("exemplars", layer)
 
 
-def _places_file(layer: int) -> str:
-    return f"{_FOLDER}/{layer_file(PEAK_PLACES, layer)}"
-
-
-def _embeddings_file(descriptions: Path) -> str:
-    name = descriptions.stem.replace("descriptions", PEAK_EMBEDDINGS.name, 1)
-    return f"{_FOLDER}/{name}.{PEAK_EMBEDDINGS.format}"
-
-
 def _all_embeddings(context: Context, folder: Path) -> list[Path]:
-    return [folder / _embeddings_file(path) for path in context.paths("describe", "descriptions")]
+    return [folder / embeddings_file(path) for path in context.paths("describe", "descriptions")]
 
 
 def _finish(context: Context, folder: Path, files: Files) -> StageOutput:
@@ -237,5 +222,5 @@ STAGE = Stage(
         Step("search", "layers", _neighbor_items, _find_neighbors, _needs),
     ),
     _finish,
-    temporary=(_FOLDER,),
+    temporary=(PLACES,),
 )

@@ -1,6 +1,6 @@
 """Neurons with one and with two meanings, among texts whose words are drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ from neuron_atlas.tasks.analyse.responses import responses
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.analyse.words import Lexicon, build_lexicon, list_words
 from neuron_atlas.tasks.artifacts import MOMENTS
+from tests.tasks.analyse.patches import patches_of
 from tests.tasks.exemplars import exemplar_table
 from tests.tasks.report.synthetic import catalog, sample
 
@@ -45,25 +46,27 @@ def saying(words: Sequence[str], count: int = 36) -> list:
     return peaking_at(places[:count])
 
 
-def showing(words: Sequence[str], count: int = 36) -> list:
-    chosen = [n for n, t in TEXTS.items() if any(word in t for word in words)][:count]
-    return [(n, [9.0, 0, 0, 0], [0.0] * LENGTH) for n in chosen]
+def showing(count: int = 36) -> list:
+    """Exemplars that peak in the image."""
+    return [(n, [9.0, 0, 0, 0], [0.0] * LENGTH) for n in range(count)]
 
 
 def tables_of(
-    neurons: dict[int, list], lexicon: Lexicon = LEXICON, **settings
+    neurons: dict[int, list],
+    lexicon: Lexicon = LEXICON,
+    shows: Callable[[int], int] = lambda sample_id: sample_id,
+    noise: float = 0.3,
+    **settings,
 ) -> tuple[pa.Table, pa.Table]:
     moments = [
         {"layer": 2, "neuron": neuron, "max_visual": 9.0, "max_text": 9.0}
         | {"n_visual": 100, "n_text": 40, "positive_visual": 0.25, "positive_text": 0.5}
         for neuron in neurons
     ]
-    return responses(
-        exemplar_table(neurons, 2),
-        pa.Table.from_pylist(moments, schema=MOMENTS.schema),
-        lexicon,
-        AnalyseSettings(**settings),
-    )
+    exemplars, chosen = exemplar_table(neurons, 2), AnalyseSettings(**settings)
+    table = pa.Table.from_pylist(moments, schema=MOMENTS.schema)
+    seen = patches_of(exemplars, table, chosen, shows, noise)
+    return responses(exemplars, table, lexicon, seen, chosen)
 
 
 def rows_of(neurons: dict[int, list], lexicon: Lexicon = LEXICON, **settings) -> list[dict]:
@@ -96,10 +99,39 @@ def test_each_exemplar_has_the_meaning_of_its_word_and_the_larger_comes_first():
         assert len(ids) == (24, 12)[number - 1]
 
 
-def test_images_are_compared_by_the_rare_words_of_their_texts():
-    one, both = rows_of({5: showing([" lion"]), 6: showing([" lion", " stapler"])})
-    # Most words of a text are not about what these images share.
-    assert one["monosemanticity"] > both["monosemanticity"] + 0.01 > 0.01
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_neuron_that_sees_several_things_has_as_many_meanings(number):
+    (row,) = rows_of({5: showing()}, shows=lambda sample_id: sample_id % number)
+    assert row["meanings"] == number
+    assert row["monosemanticity"] == pytest.approx(0.92 / number, abs=0.12)
+
+
+def test_each_image_has_the_meaning_of_what_it_shows_and_the_larger_comes_first():
+    _, table = tables_of({5: showing()}, shows=lambda sample_id: int(sample_id % 3 == 0))
+    rows = table.to_pylist()
+    assert len(rows) == 36
+    assert all(row["meaning"] == (2 if row["sample_id"] % 3 == 0 else 1) for row in rows)
+
+
+def test_a_neuron_that_fires_at_any_patch_has_one_meaning_and_none_alike():
+    (row,) = rows_of({5: showing()})
+    assert row["meanings"] == 1
+    assert abs(row["monosemanticity"]) < 0.1
+
+
+def test_images_of_one_thing_are_split_in_at_most_five_percent_of_trials():
+    found = [
+        rows_of({5: showing()}, shows=lambda sample_id, one=one: one, noise=noise)[0]["meanings"]
+        for one in range(25)
+        for noise in (0.3, 0.8)
+    ]
+    assert np.mean(np.array(found) > 1) <= 0.05
+
+
+def test_texts_do_not_decide_what_a_neuron_sees():
+    """All images show the same, and their texts have different words."""
+    (row,) = rows_of({5: showing()}, shows=lambda sample_id: 1)
+    assert row["monosemanticity"] > 0.8
 
 
 def test_few_exemplars_have_no_measure_and_a_limit_is_kept():

@@ -8,6 +8,7 @@ from neuron_atlas.tasks.analyse.responses import responses
 from neuron_atlas.tasks.analyse.settings import AnalyseSettings
 from neuron_atlas.tasks.analyse.words import build_lexicon, list_words
 from neuron_atlas.tasks.artifacts import MOMENTS, RESPONSES, WORDS
+from tests.tasks.analyse.patches import patches_of
 from tests.tasks.exemplars import exemplar_table
 from tests.tasks.report.synthetic import catalog, sample
 
@@ -43,13 +44,11 @@ def table_of(
         | {"n_visual": 100, "n_text": 40, "positive_visual": 0.25, "positive_text": 0.5}
         for neuron in of
     ]
-    table, _ = responses(
-        exemplar_table(of, 2),
-        pa.Table.from_pylist(moments, schema=MOMENTS.schema),
-        LEXICON,
-        AnalyseSettings(**({"min_exemplars": 3} | settings)),
-    )
-    return table
+    exemplars = exemplar_table(of, 2)
+    table = pa.Table.from_pylist(moments, schema=MOMENTS.schema)
+    chosen = AnalyseSettings(**({"min_exemplars": 3} | settings))
+    seen = patches_of(exemplars, table, chosen)
+    return responses(exemplars, table, LEXICON, seen, chosen)[0]
 
 
 def of(exemplars: Sequence[Exemplar], **settings: Any) -> dict[str, Any]:

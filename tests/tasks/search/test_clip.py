@@ -19,13 +19,14 @@ from neuron_atlas.tasks.artifacts import (
     exemplars_spec,
     write_table,
 )
+from neuron_atlas.tasks.artifacts.places import embeddings_table
 from neuron_atlas.tasks.concepts.presence import patch_coverage
 from neuron_atlas.tasks.models.pretrained import ModelError
 from neuron_atlas.tasks.search.crops import crop_box, embed_surroundings, words_at
 from neuron_atlas.tasks.search.encoder import load_encoder
 from neuron_atlas.tasks.search.errors import SearchError
 from neuron_atlas.tasks.search.find_clip import match_words, open_clip
-from neuron_atlas.tasks.search.peaks import all_places, embeddings_table, read_peaks
+from neuron_atlas.tasks.search.peaks import all_places, read_peaks
 from neuron_atlas.tasks.search.settings import SearchSettings
 from neuron_atlas.tasks.search.vectors import centers_of, search_vectors, unit_rows
 from tests import small_clip

@@ -17,21 +17,21 @@ from neuron_atlas.tasks.artifacts import (
     read_table,
     write_table,
 )
-from neuron_atlas.tasks.concepts.presence import patch_coverage
-from neuron_atlas.tasks.search.embed import embed_image, embed_places, embed_words
-from neuron_atlas.tasks.search.neighbors import nearest, neighbors_of_layer, read_vectors
-from neuron_atlas.tasks.search.peaks import (
-    all_places,
+from neuron_atlas.tasks.artifacts.places import (
     embeddings_table,
     place_of,
     places_table,
-    read_peaks,
     read_places,
     role_of,
     sample_of,
     token_of,
 )
+from neuron_atlas.tasks.concepts.presence import patch_coverage
+from neuron_atlas.tasks.search.embed import embed_image, embed_words
+from neuron_atlas.tasks.search.neighbors import nearest, neighbors_of_layer, read_vectors
+from neuron_atlas.tasks.search.peaks import all_places, read_peaks
 from neuron_atlas.tasks.search.vectors import center_of, centers_of, search_vectors, unit_rows
+from neuron_atlas.tasks.subject.embed_places import embed_places
 from neuron_atlas.tasks.subject.embeddings import project
 from neuron_atlas.tasks.subject.encode import TEXT, VISUAL, encode
 from tests.tasks.exemplars import exemplar_table
