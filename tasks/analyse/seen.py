@@ -13,12 +13,18 @@ from neuron_atlas.tasks.artifacts.places import gather_embeddings, place_of
 _VISUAL = 0
 _RANDOM_PATCHES = 1000
 """Random patches that show what exemplars would have in common by chance."""
+_KEPT = 0.99
+"""Share of the variance of random patches in the directions that count; the others are noise."""
 _SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
 class SeenPatches:
-    """Embeddings of patches, without the mean of random ones, and of length 1.
+    """Embeddings of patches against random ones, of length 1.
+
+    They are whitened: along each direction in which random patches differ, these have a mean of 0
+    and a variance of 1. Otherwise what all objects have in common against a background would
+    outweigh their differences.
 
     places: numbers of the patches (`place_of`), ascending. vectors: float32 [places, width].
     chance: float32 [random patches, width].
@@ -62,8 +68,22 @@ def read_seen(paths: Sequence[Path], places: np.ndarray, chance: np.ndarray) -> 
 def seen_patches(places: np.ndarray, embeddings: np.ndarray, chance: np.ndarray) -> SeenPatches:
     """Return patches with their embeddings [places, width], of which some are random ones."""
     is_random = np.isin(places, chance)
-    center = embeddings[is_random].mean(0) if is_random.any() else 0
-    vectors = embeddings - center
+    vectors = embeddings.astype(np.float64)
+    if is_random.any():
+        center = vectors[is_random].mean(axis=0)
+        vectors = (vectors - center) @ _whitening(vectors[is_random] - center)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = (vectors / np.maximum(lengths, _SMALLEST)).astype(np.float32)
     return SeenPatches(places, vectors, vectors[is_random])
+
+
+def _whitening(random: np.ndarray) -> np.ndarray:
+    """Return the matrix [width, directions] that gives random patches, centered, a variance of 1
+    in each of their main directions."""
+    _, spread, directions = np.linalg.svd(random, full_matrices=False)
+    total = np.square(spread).sum()
+    if total <= _SMALLEST:
+        return np.eye(random.shape[1])
+    share = np.cumsum(np.square(spread)) / total
+    count = min(int(np.searchsorted(share, _KEPT)) + 1, len(spread))
+    return directions[:count].T * (np.sqrt(len(random)) / spread[:count])

@@ -62,9 +62,9 @@ RESPONSES = TableSpec(
             column(
                 "monosemanticity",
                 pa.float64(),
-                "mean similarity of pairs of strong exemplars by the words around their peaks, "
-                "weighted by activation (Pach et al. 2025): 1 if all are alike, 0 if they are no "
-                "more alike than any samples; null if there are too few",
+                "mean similarity of pairs of strong exemplars by the patches or the words at their "
+                "peaks, weighted by activation (Pach et al. 2025): 1 if all are alike, 0 if they "
+                "are no more alike than any samples; null if there are too few",
             ),
             column(
                 "meanings",

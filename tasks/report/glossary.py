@@ -52,10 +52,10 @@ GLOSSARY = {
     "1 is perfect, 0.5 is chance.",
     "concentration": "How unevenly an image activates the neuron: 0 for evenly, 1 for a single "
     "patch.",
-    "monosemanticity": "How much the strong exemplars have in common, by the words around their "
-    "peaks: 1 if all are alike, 0 if they are no more alike than any samples.",
-    "meanings": "Unrelated groups that the strong exemplars form by the words around their peaks, "
-    "whichever half of them is looked at.",
+    "monosemanticity": "How much the strong exemplars have in common, by the patches or the words "
+    "at their peaks: 1 if all are alike, 0 if they are no more alike than any samples.",
+    "meanings": "Unrelated groups that the strong exemplars form by the patches or the words at "
+    "their peaks, whichever half of them is looked at.",
     "clarity": "How alike the embeddings at a neuron's peaks are, as the mean cosine of two: 1 "
     "if all are the same, 0 if they are no more alike than any.",
     "redundancy": "Cosine of a neuron with its nearest neuron, by the embeddings at their peaks: 1 "

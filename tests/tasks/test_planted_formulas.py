@@ -5,6 +5,7 @@ from the same color elsewhere, but hardly one object from another: both conditio
 tested with made-up activations (explain/test_dissect.py).
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from neuron_atlas.tasks.models.call_options import CallOptions
 from neuron_atlas.tasks.samples.scenes import Scenes
 from neuron_atlas.tasks.subject.load import load_subject
 from neuron_atlas.tasks.subject.settings import DescribeSettings, SubjectSettings
-from tests.one_process import capture, classify, describe, evidence
+from tests.one_process import capture, classify, describe, evidence, respond
 from tests.planting import Function, plant
 
 LAYER = 2
@@ -39,8 +40,27 @@ CLAIMS = {
 }
 
 
+MEANINGS = {
+    "either word": 1,
+    "a word before another": 1,
+    "either color": 2,
+    "a color in a half": 1,
+    "a color in a row": 1,
+    "a color in the other half": 1,
+}
+"""The texts use both words alike, but red patches are unlike blue ones."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is found of the planted neurons, by their names."""
+
+    claims: dict[str, str]
+    meanings: dict[str, int]
+
+
 @pytest.fixture(scope="module")
-def claims(subject_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def found(subject_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("formulas")
     neurons = plant(subject_folder, folder / "subject", LAYER, PLANTS)
     subject = load_subject(SubjectSettings(model=str(folder / "subject")), threads=1)
@@ -53,12 +73,21 @@ def claims(subject_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     shown = evidence(subject, catalog, folder, types)["explainer"]
     said = Dissect().explain(shown, catalog, CallOptions())
     names = {neuron: name for name, neuron in neurons.items()}
-    return {
-        names[one.neuron]: explanation.text.split(" (r = ")[0]
-        for one, explanation in zip(shown, said, strict=True)
-    }
+    responses = respond(subject, folder, LAYER, catalog).to_pylist()
+    return Found(
+        {
+            names[one.neuron]: explanation.text.split(" (r = ")[0]
+            for one, explanation in zip(shown, said, strict=True)
+        },
+        {names[row["neuron"]]: row["meanings"] for row in responses if row["neuron"] in names},
+    )
 
 
 @pytest.mark.parametrize("name", PLANTS)
-def test_dissect_names_both_conditions(claims, name):
-    assert claims[name] == CLAIMS[name]
+def test_dissect_names_both_conditions(found, name):
+    assert found.claims[name] == CLAIMS[name]
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_only_a_neuron_of_two_colors_has_two_meanings(found, name):
+    assert found.meanings[name] == MEANINGS[name]
