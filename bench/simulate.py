@@ -119,7 +119,9 @@ def _prepare(folder: Path, neurons: int, in_flight: int) -> list[FiledRequest]:
     )
     context.settings = replace(context.settings, simulate=read_settings(config).simulate)
     explainer = context.settings.explain.explainer.name
-    stage = simulate.make_stage(explainer, is_one_of_several=False, is_dry_run=False)
+    stage = simulate.make_stage(
+        explainer, is_one_of_several=False, is_dry_run=False, uses_clusters=False
+    )
     step = stage.steps[-1]
     for item in step.items(context, folder / "none"):
         file = RequestFile(folder / "requests" / f"{item.key}.jsonl")

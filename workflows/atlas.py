@@ -64,11 +64,11 @@ from neuron_atlas.workflows.tracking.tracker import SweepMembership, Tracker
 BEFORE_EXPLAINING = (
     samples.STAGE,
     describe.STAGE,
+    image_clusters.STAGE,
     capture.STAGE,
     classify.STAGE,
     analyse.STAGE,
     search.STAGE,
-    image_clusters.STAGE,
     evidence.STAGE,
 )
 
@@ -166,8 +166,12 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
         if one.meanings == "auto"
     ]
     finding = [
-        near_misses.make_stage(name, is_one_of_several=is_one_of_several)
-        for name in settings.explain.names
+        near_misses.make_stage(
+            one.explainer.name,
+            is_one_of_several=is_one_of_several,
+            uses_clusters=one.explainer.uses_background,
+        )
+        for one in explainers
     ]
     measuring = [effects.STAGE] if settings.effects.run else []
     trusting = [
@@ -177,9 +181,12 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
     ]
     simulating = [
         simulate.make_stage(
-            name, is_one_of_several=is_one_of_several, is_dry_run=settings.simulate.dry_run
+            one.explainer.name,
+            is_one_of_several=is_one_of_several,
+            is_dry_run=settings.simulate.dry_run,
+            uses_clusters=one.explainer.uses_background,
         )
-        for name in settings.explain.names
+        for one in explainers
     ]
     scoring = [
         score.make_stage(name, is_one_of_several=is_one_of_several)
@@ -190,6 +197,7 @@ def stages_of(settings: Settings) -> tuple[Stage, ...]:
             one.explainer.name,
             is_one_of_several=is_one_of_several,
             is_dry_run=settings.simulate.dry_run,
+            uses_clusters=one.explainer.uses_background,
         )
         for one in explainers
         if one.meanings == "auto"

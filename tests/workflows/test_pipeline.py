@@ -199,7 +199,7 @@ def test_another_way_of_doing_the_same_redoes_nothing(
 
 def test_another_threshold_redoes_the_types_and_what_rests_on_them(first_run, atlas, shared_mlflow):
     context = small_run(atlas.out, "classify.paper.t_visual=5")
-    assert context.stats.skipped == ["samples", "describe", "capture", "search", "image_clusters"]
+    assert context.stats.skipped == ["samples", "describe", "image_clusters", "capture", "search"]
     assert context.done["classify"].fingerprint != first_run.done["classify"].fingerprint
     visual = pc.sum(atlas.table("types", ["share_visual"])["share_visual"]).as_py()
     small_run(atlas.out)  # Back, and nothing is lost.

@@ -23,7 +23,7 @@ PARTED = (
 )
 OUR_LINES = re.compile(
     r"$|(samples|describe|capture|merge|classify|analyse|evidence|gather|explain|near miss|"
-    r"near_misses|search|simulate|score|report) +"
+    r"near_misses|image_clusters|search|simulate|score|report) +"
     r"(already done \(|weights |\d[\d,]*/\d)|"
     r"(neurons|scores|measures|failures|seconds|page|artifacts|mlflow)  +|"
     r"(samples|describe|capture|subject|cluster|mlflow) +waiting for .+, \d+ s so far$"

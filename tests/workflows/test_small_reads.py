@@ -103,6 +103,8 @@ def test_what_is_read_whole_is_the_file_of_the_items_own_samples(items):
                 assert key == "page"  # It counts failures by status over all rows.
             elif stage == "explain":
                 assert key == "word_classes"  # It learns from the first texts of all samples.
+            elif key == "random-patches":
+                assert stage == "analyse"  # It counts the visual tokens of all samples.
             else:
                 assert (stage, table) in _OWN_FILE, (stage, key, table)
                 assert rows == size, (stage, key)

@@ -143,14 +143,14 @@ class EvidenceFiles:
     images: ImageCache
 
     @staticmethod
-    def from_context(context: Context) -> EvidenceFiles:
-        """Return the files of this run."""
+    def from_context(context: Context, explainer: str = "") -> EvidenceFiles:
+        """Return the files of this run. explainer: its name, if the run has several."""
         return EvidenceFiles(
             evidence=context.paths("evidence", "evidence"),
             samples=context.paths("samples", "samples"),
             descriptions=context.paths("describe", "descriptions"),
             concepts=context.paths("samples", "concepts"),
-            clusters=image_cluster_files(context),
+            clusters=image_cluster_files(context, explainer),
             source=context.settings.data.source,
             images=image_cache(context),
         )
@@ -188,9 +188,14 @@ def _sample_ids(evidence: Sequence[Evidence]) -> set[int]:
     return {sample_id for neuron in evidence for sample_id in neuron.sample_ids}
 
 
-def image_cluster_files(context: Context) -> ImageClusterFiles:
-    """Return the files of this run's image clusters; none in a run without clusters."""
-    if not context.done["image_clusters"].files:
+def image_cluster_files(context: Context, explainer: str = "") -> ImageClusterFiles:
+    """Return the files of this run's image clusters; none for an explainer that names none.
+
+    explainer: its name, if the run has several.
+    """
+    explainers = [one.explainer for one in context.settings.explain.each_explainer]
+    is_used = any(one.uses_background for one in explainers if explainer in ("", one.name))
+    if not (is_used and context.done["image_clusters"].files):
         return ImageClusterFiles()
     return ImageClusterFiles(
         context.paths("image_clusters", IMAGE_CLUSTERS.name),

@@ -92,8 +92,7 @@ class Runner:
         selected = stage.select(self._context, manifest)
         if selected is not None:
             self._context.stats.skipped.append(stage.title)
-            if manifest.files:  # Else this run has no use for the stage.
-                print_line(f"{stage.title:<10} already done ({mark[:8]})")
+            print_line(f"{stage.title:<10} already done ({mark[:8]})")
         return selected
 
     def _work_on(

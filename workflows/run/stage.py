@@ -94,6 +94,14 @@ class StageOutput:
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
+def reads_of_samples(*, uses_clusters: bool) -> tuple[str, ...]:
+    """Return the stages that a stage reads to open samples.
+
+    uses_clusters: whether its explainer names image clusters. No other explainer depends on them.
+    """
+    return ("samples", "describe", *(("image_clusters",) if uses_clusters else ()))
+
+
 def tables_of(items: Sequence[Item]) -> dict[str, list[str]]:
     """Return the tables that items write for later stages, by artifact.
 

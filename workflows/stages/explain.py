@@ -40,7 +40,16 @@ from neuron_atlas.workflows.run.neurons import (
     neurons_identity,
     split_into_parts,
 )
-from neuron_atlas.workflows.run.stage import Files, Item, Needs, Stage, StageOutput, Step, Worker
+from neuron_atlas.workflows.run.stage import (
+    Files,
+    Item,
+    Needs,
+    Stage,
+    StageOutput,
+    Step,
+    Worker,
+    reads_of_samples,
+)
 from neuron_atlas.workflows.run.word_classes import (
     WordClasses,
     learned_word_classes,
@@ -60,7 +69,7 @@ def make_stage(settings: ExplainSettings, *, is_one_of_several: bool, is_dry_run
     return Stage(
         "explain",
         5,
-        ("samples", "describe", "image_clusters", "evidence"),
+        (*reads_of_samples(uses_clusters=settings.explainer.uses_background), "evidence"),
         partial(_parameters, settings),
         (
             word_classes_step(settings.explainer),
@@ -92,7 +101,7 @@ def make_meanings_stage(
     return Stage(
         "explain_meanings",
         1,
-        ("samples", "describe", "image_clusters", "evidence"),
+        (*reads_of_samples(uses_clusters=settings.explainer.uses_background), "evidence"),
         partial(_meanings_parameters, settings),
         (
             word_classes_step(settings.explainer),
@@ -158,7 +167,7 @@ def _needs(settings: ExplainSettings, title: str, context: Context) -> Needs:
 
 
 def _items(settings: ExplainSettings, context: Context, folder: Path) -> list[Item]:
-    evidence = EvidenceFiles.from_context(context)
+    evidence = EvidenceFiles.from_context(context, settings.explainer.name)
     classes = learned_word_classes(settings.explainer, folder)
     return [
         Item(
@@ -202,7 +211,7 @@ def _load(
 
 
 def _meaning_items(settings: ExplainSettings, context: Context, folder: Path) -> list[Item]:
-    evidence = EvidenceFiles.from_context(context)
+    evidence = EvidenceFiles.from_context(context, settings.explainer.name)
     classes = learned_word_classes(settings.explainer, folder)
     return [
         Item(

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from neuron_atlas.tasks.artifacts import (
+    CONCEPTS,
     DESCRIPTIONS,
     IMAGE_CLUSTER_CENTERS,
     IMAGE_CLUSTER_NAMES,
@@ -40,7 +41,7 @@ def _has_work(context: Context) -> bool:
     is_used = any(one.uses_background for one in explainers)
     if not (is_used and settings.image_clusters.count):
         return False
-    return not sum(map(row_count, context.paths("samples", "concepts")))
+    return not context.done["samples"].rows.get(CONCEPTS.name, 0)
 
 
 def _parameters(context: Context) -> Mapping[str, Any]:

@@ -32,23 +32,32 @@ from neuron_atlas.workflows.run.neurons import (
     neurons_identity,
 )
 from neuron_atlas.workflows.run.simulator import in_place, read_capabilities, simulator_needs
-from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
+from neuron_atlas.workflows.run.stage import (
+    Files,
+    Item,
+    Stage,
+    StageOutput,
+    Step,
+    Worker,
+    reads_of_samples,
+)
 
 
-def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> Stage:
+def make_stage(
+    explainer: str, *, is_one_of_several: bool, is_dry_run: bool, uses_clusters: bool
+) -> Stage:
     """Return the stage that scores the meanings that one explainer explained.
 
     is_one_of_several: the run has several explainers. is_dry_run: only estimate the calls. The
     budget is that of `simulate`, in which predictions for whole neurons were paid for.
+    uses_clusters: see `reads_of_samples`.
     """
     key = explainer if is_one_of_several else ""
     return Stage(
         "score_meanings",
         1,
         (
-            "samples",
-            "describe",
-            "image_clusters",
+            *reads_of_samples(uses_clusters=uses_clusters),
             "evidence",
             "explain",
             "explain_meanings",
@@ -110,7 +119,7 @@ def _items(
     )
     texts = explanation_texts(context, key)
     paths = context.paths("explain_meanings", MEANING_EXPLANATIONS.name, key)
-    evidence = EvidenceFiles.from_context(context)
+    evidence = EvidenceFiles.from_context(context, key)
     near_misses = NearMissFiles.from_context(context, key)
     items = []
     for part in _parts(key, context):

@@ -39,7 +39,15 @@ from neuron_atlas.workflows.run.replay import (
     replayed_files,
     usable_samples,
 )
-from neuron_atlas.workflows.run.stage import Files, Item, Stage, StageOutput, Step, Worker
+from neuron_atlas.workflows.run.stage import (
+    Files,
+    Item,
+    Stage,
+    StageOutput,
+    Step,
+    Worker,
+    reads_of_samples,
+)
 from neuron_atlas.workflows.run.store import Manifest, read_manifest
 from neuron_atlas.workflows.run.subject import needs_subject
 
@@ -49,14 +57,17 @@ _INDEX = "index"
 _BAR = "near miss"
 
 
-def make_stage(explainer: str, *, is_one_of_several: bool) -> Stage:
-    """Return the stage for the explanations of one explainer."""
+def make_stage(explainer: str, *, is_one_of_several: bool, uses_clusters: bool) -> Stage:
+    """Return the stage for the explanations of one explainer.
+
+    is_one_of_several: the run has several explainers. uses_clusters: see `reads_of_samples`.
+    """
     key = explainer if is_one_of_several else ""
     return Stage(
         "near_misses",
         2,
         # It also reads the explanations, only to select rows: a row depends on its own explanation.
-        ("samples", "describe", "image_clusters", "evidence"),
+        (*reads_of_samples(uses_clusters=uses_clusters), "evidence"),
         partial(_parameters, explainer),
         (
             Step(_BAR, "samples", partial(_index_items, key), _index),
@@ -82,7 +93,8 @@ def _index_items(explainer: str, context: Context, folder: Path) -> list[Item]:
     if not missing:
         return []
     texts = sorted({text for by_neuron in missing.values() for text in by_neuron.values()})
-    concepts, clusters = context.paths("samples", "concepts"), image_cluster_files(context)
+    concepts = context.paths("samples", "concepts")
+    clusters = image_cluster_files(context, explainer)
     described = context.paths("describe", "descriptions")
     return [
         Item(path.stem, row_count(path), (index,), (texts, path, concepts, clusters))

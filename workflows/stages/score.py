@@ -55,7 +55,7 @@ def _parameters(explainer: str, context: Context) -> Mapping[str, Any]:
 
 
 def _parts(explainer: str, context: Context, folder: Path) -> list[Item]:
-    evidence = EvidenceFiles.from_context(context)
+    evidence = EvidenceFiles.from_context(context, explainer)
     near_misses = NearMissFiles.from_context(context, explainer)
     files = {
         path.name: path

@@ -40,6 +40,7 @@ from neuron_atlas.workflows.run.stage import (
     StageOutput,
     Step,
     Worker,
+    reads_of_samples,
 )
 from neuron_atlas.workflows.run.store import write_json
 
@@ -60,17 +61,20 @@ _CONTENT_COLUMNS = [
 """Columns without predictions that decide the artifact's content hash."""
 
 
-def make_stage(explainer: str, *, is_one_of_several: bool, is_dry_run: bool) -> Stage:
+def make_stage(
+    explainer: str, *, is_one_of_several: bool, is_dry_run: bool, uses_clusters: bool
+) -> Stage:
     """Return the stage that simulates the explanations of one explainer.
 
     is_one_of_several: the run has several explainers. is_dry_run: only estimate the calls.
+    uses_clusters: see `reads_of_samples`.
     """
     key = explainer if is_one_of_several else ""
     needs = partial(simulator_needs, f"simulate/{key}" if key else "simulate")
     return Stage(
         "simulate",
         8,
-        ("samples", "describe", "image_clusters", "evidence", "explain", "near_misses"),
+        (*reads_of_samples(uses_clusters=uses_clusters), "evidence", "explain", "near_misses"),
         partial(_parameters, key),
         (
             Step("simulate", "", _probe_item, _probe, needs, is_live=True),
@@ -137,7 +141,7 @@ def _items(
     )
     explained = _explained_neurons(context, key)
     controls = other_neurons(list(explained.values()), settings.seed)
-    evidence = EvidenceFiles.from_context(context)
+    evidence = EvidenceFiles.from_context(context, key)
     near_misses = NearMissFiles.from_context(context, key)
     items = []
     for part in explained_parts(context, key):

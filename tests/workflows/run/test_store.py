@@ -88,11 +88,20 @@ def test_a_fingerprint_does_not_depend_on_the_order_of_settings():
 
 
 class _AllDone(Store):
-    """A store in which every stage is complete, with all layers and all evidence."""
+    """A store in which every stage is complete, with all layers and all evidence.
+
+    n_concepts: rows of `concepts`.
+    """
+
+    def __init__(self, out: Path, n_concepts: int) -> None:
+        super().__init__(out)
+        self.n_concepts = n_concepts
 
     def find(self, stage: str, fingerprint: str) -> Manifest:
         about = {"layers": [0, 1, 2, 3], "layers_in_all": 4, "holds": {}, "sayings": {}}
-        return manifest(fingerprint, stage=stage, files={}, rows={}, about=about)
+        return manifest(
+            fingerprint, stage=stage, files={}, rows={"concepts": self.n_concepts}, about=about
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -127,10 +136,10 @@ def other_types(context: Context, *selection: object) -> pa.Table:
 
 
 @cache
-def marks(*overrides: str) -> dict[str, str]:
+def marks(*overrides: str, n_concepts: int = 1) -> dict[str, str]:
     """The fingerprint of every stage of a call, by its key."""
     given = settings(*overrides)
-    context = Context(given, _AllDone(Path(given.out)))
+    context = Context(given, _AllDone(Path(given.out), n_concepts))
     stages = [replace(stage, check=lambda context: None) for stage in stages_of(given)]
     with Runner(context, stages, lambda metrics, step: None) as runner:
         for stage in stages:
@@ -150,10 +159,13 @@ def changed(*overrides: str, since: tuple[str, ...] = ()) -> list[str]:
     return [name for name in NAMES if before[name] != after[name]]
 
 
-def test_explainers_side_by_side_are_each_what_they_are_alone():
-    both = marks("explain=[dissect,gpt4o]")
+@pytest.mark.parametrize("n_concepts", [0, 1])
+def test_explainers_side_by_side_are_each_what_they_are_alone(n_concepts):
+    """Also without concepts, where only one of them names image clusters."""
+    both = marks("explain=[dissect,gpt4o]", n_concepts=n_concepts)
     for name in ("dissect", "gpt4o"):
-        alone, mine = marks(f"explain={name}"), of_one_explainer(both, name)
+        alone = marks(f"explain={name}", n_concepts=n_concepts)
+        mine = of_one_explainer(both, name)
         assert set(mine) == {"explain", "near_misses", "simulate", "score"}
         assert mine == {stage: alone[stage] for stage in mine}
         assert both["report"] != alone["report"]
@@ -194,7 +206,7 @@ def test_another_analysis_redoes_itself_and_the_report():
     assert changed("analyse.min_lift=3") == ["analyse", "report"]
     assert changed("search.exemplars=9") == changed("search.neighbors=9") == ["search", "report"]
     assert changed("classify.max_q=0.01", since=("classify=tested",)) == _but_rows_of_neurons(
-        NAMES[3:]
+        NAMES[NAMES.index("classify") :]
     )
 
 
