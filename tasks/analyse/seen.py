@@ -68,12 +68,14 @@ def read_seen(paths: Sequence[Path], places: np.ndarray, chance: np.ndarray) -> 
 def seen_patches(places: np.ndarray, embeddings: np.ndarray, chance: np.ndarray) -> SeenPatches:
     """Return patches with their embeddings [places, width], of which some are random ones."""
     is_random = np.isin(places, chance)
-    vectors = embeddings.astype(np.float64)
+    vectors = embeddings.copy()
     if is_random.any():
-        center = vectors[is_random].mean(axis=0)
-        vectors = (vectors - center) @ _whitening(vectors[is_random] - center)
+        random = embeddings[is_random].astype(np.float64)
+        center = random.mean(axis=0)
+        whitening = _whitening(random - center).astype(np.float32)
+        vectors = (embeddings - center.astype(np.float32)) @ whitening
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors = (vectors / np.maximum(lengths, _SMALLEST)).astype(np.float32)
+    vectors /= np.maximum(lengths, np.float32(_SMALLEST))
     return SeenPatches(places, vectors, vectors[is_random])
 
 

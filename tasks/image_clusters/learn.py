@@ -15,7 +15,7 @@ from neuron_atlas.tasks.samples.catalog import Catalog
 from neuron_atlas.tasks.subject.subject import Subject
 
 _MAX_PATCHES = 50_000
-"""Patches that centers are fitted to. More hardly move the centers, and take longer."""
+"""Patches that centers are fitted to, which limits the time that fitting takes."""
 
 
 def learn_centers(
