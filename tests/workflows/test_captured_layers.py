@@ -17,7 +17,7 @@ def captured(first_run: Context, *overrides: str) -> Context:
 
 def test_a_run_of_fewer_layers_finds_them_captured(first_run):
     fewer = captured(first_run, "capture.layers=[3]")
-    assert fewer.stats.skipped == ["samples", "describe", "capture"]
+    assert fewer.stats.skipped == ["samples", "describe", "image_clusters", "capture"]
     assert fewer.layers() == (3,)
     (ranked,) = fewer.paths("capture", "exemplars")
     assert ranked in first_run.paths("capture", "exemplars")
