@@ -66,7 +66,7 @@ def read_seen(paths: Sequence[Path], places: np.ndarray, chance: np.ndarray) -> 
 
 
 def seen_patches(places: np.ndarray, embeddings: np.ndarray, chance: np.ndarray) -> SeenPatches:
-    """Return patches with their embeddings [places, width], of which some are random ones."""
+    """Return patches with their embeddings [places, width]; those at `chance` are random."""
     is_random = np.isin(places, chance)
     vectors = embeddings.copy()
     if is_random.any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +14,11 @@ from neuron_atlas.tasks.artifacts import (
     PEAK_PLACES,
     layer_file,
     read_table,
+    row_count,
 )
 from neuron_atlas.tasks.samples.source import Source
+from neuron_atlas.workflows.run.context import Context
+from neuron_atlas.workflows.run.stage import Item
 
 if TYPE_CHECKING:
     from neuron_atlas.tasks.samples.catalog import Catalog
@@ -33,6 +36,26 @@ def embeddings_file(descriptions: Path) -> str:
     """Return the name of the embeddings at the places on the samples of one file of texts."""
     name = descriptions.stem.replace("descriptions", PEAK_EMBEDDINGS.name, 1)
     return f"{PLACES}/{name}.{PEAK_EMBEDDINGS.format}"
+
+
+def embedding_items(
+    context: Context, places: Sequence[Path], prefix: str = "", further: tuple[Any, ...] = ()
+) -> list[Item]:
+    """Return an item for each file of texts, which embeds the places on its samples.
+
+    prefix: of the items' keys. further: inputs after those of all embeddings.
+    """
+    capture, samples = context.settings.capture, context.paths("samples", "samples")
+    reading = (samples, context.settings.data.source, capture.batch_size, capture.image_threads)
+    return [
+        Item(
+            key=f"{prefix}{path.stem}",
+            size=row_count(path),
+            files=(embeddings_file(path),),
+            inputs=(path, places, *reading, *further),
+        )
+        for path in context.paths("describe", "descriptions")
+    ]
 
 
 def open_places(

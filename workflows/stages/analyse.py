@@ -31,7 +31,7 @@ from neuron_atlas.tasks.artifacts import (
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.places import PLACES, embeddings_file, open_places, places_file
+from neuron_atlas.workflows.run.places import PLACES, embedding_items, open_places, places_file
 from neuron_atlas.workflows.run.stage import Item, Stage, Step, Work, Worker
 from neuron_atlas.workflows.run.subject import needs_subject
 
@@ -109,28 +109,10 @@ def _list_seen_places(
 
 def _embedding_items(context: Context, folder: Path) -> list[Item]:
     """Return an item for each file of texts; none if no neuron is mostly visual."""
-    settings = context.settings
     seen = [folder / places_file(layer) for layer in context.layers()]
     if not any(map(row_count, seen)):
         return []
-    samples = context.paths("samples", "samples")
-    capture = settings.capture
-    return [
-        Item(
-            key=f"embed-{path.stem}",
-            size=row_count(path),
-            files=(embeddings_file(path),),
-            inputs=(
-                path,
-                [*seen, folder / _RANDOM],
-                samples,
-                settings.data.source,
-                capture.batch_size,
-                capture.image_threads,
-            ),
-        )
-        for path in context.paths("describe", "descriptions")
-    ]
+    return embedding_items(context, [*seen, folder / _RANDOM], prefix="embed-")
 
 
 def _embed(

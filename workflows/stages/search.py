@@ -16,14 +16,19 @@ from neuron_atlas.tasks.artifacts import (
     SEARCH_VECTORS,
     layer_file,
     read_table,
-    row_count,
     write_table,
 )
 from neuron_atlas.tasks.samples.source import Source
 from neuron_atlas.tasks.settings import identity
 from neuron_atlas.workflows.cluster.actor_pool import ActorResource, Placement, actor_count
 from neuron_atlas.workflows.run.context import Context
-from neuron_atlas.workflows.run.places import PLACES, embeddings_file, open_places, places_file
+from neuron_atlas.workflows.run.places import (
+    PLACES,
+    embedding_items,
+    embeddings_file,
+    open_places,
+    places_file,
+)
 from neuron_atlas.workflows.run.stage import (
     Files,
     Item,
@@ -82,26 +87,8 @@ def _list_places(worker: Worker, exemplars: Path, n_exemplars: int) -> None:
 
 def _embedding_items(context: Context, folder: Path) -> list[Item]:
     """Return an item for each file of texts."""
-    settings = context.settings
     places = [folder / places_file(layer) for layer in context.layers()]
-    samples = context.paths("samples", "samples")
-    return [
-        Item(
-            key=path.stem,
-            size=row_count(path),
-            files=(embeddings_file(path),),
-            inputs=(
-                path,
-                places,
-                samples,
-                settings.data.source,
-                settings.capture.batch_size,
-                settings.capture.image_threads,
-                settings.search.model is not None,
-            ),
-        )
-        for path in context.paths("describe", "descriptions")
-    ]
+    return embedding_items(context, places, further=(context.settings.search.model is not None,))
 
 
 def _embed(
